@@ -1,0 +1,24 @@
+"""The process's clocks. Rows live by the database's clock; these measure waits and stamp plans."""
+
+import time
+from datetime import UTC, datetime, timedelta
+
+Duration = float | timedelta
+"""Seconds, or a timedelta."""
+
+
+def seconds(duration: Duration) -> float:
+    """Return `duration` in seconds."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+class Clock:
+    """Tells the time; tests pass another one."""
+
+    def now(self) -> datetime:
+        """Return the wall clock's time, aware, in UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never goes back."""
+        return time.monotonic()

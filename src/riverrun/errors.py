@@ -1,0 +1,249 @@
+"""Every exception of riverrun, and the two that workers raise to say what shall happen next."""
+
+from collections.abc import Iterable, Sequence
+
+from riverrun.clock import Duration, seconds
+
+
+class RiverrunError(Exception):
+    """The root of everything riverrun raises on purpose."""
+
+
+class InvalidOption(RiverrunError, ValueError):
+    """An option has a value that River's tables or clients would not accept."""
+
+    def __init__(self, name: str, value: object, expected: str) -> None:
+        super().__init__(name, value, expected)
+
+    def __str__(self) -> str:
+        name, value, expected = self.args
+        return f"{name} is {_shown(value)}; expected {expected}"
+
+
+class InvalidArgs(RiverrunError, ValueError):
+    """A job's args cannot be stored as a JSON object."""
+
+    def __init__(self, kind: str, problem: str) -> None:
+        super().__init__(kind, problem)
+
+    def __str__(self) -> str:
+        kind, problem = self.args
+        return f"args of kind {kind!r} cannot be stored: {problem}"
+
+
+class UndecodableArgs(RiverrunError, ValueError):
+    """A stored job's args do not fit the type that its worker takes."""
+
+    def __init__(self, kind: str, type_name: str, problem: str) -> None:
+        super().__init__(kind, type_name, problem)
+
+    def __str__(self) -> str:
+        kind, type_name, problem = self.args
+        return f"args of kind {kind!r} do not fit {type_name}: {problem}"
+
+
+class UnknownKind(RiverrunError, LookupError):
+    """No worker is registered for a kind."""
+
+    def __init__(self, kind: str, known: Iterable[str]) -> None:
+        super().__init__(kind, tuple(sorted(known)))
+
+    def __str__(self) -> str:
+        kind, known = self.args
+        listed = ", ".join(map(repr, known)) or "none"
+        return f"no worker for kind {kind!r}; known: {listed}. Register it with @workers.register"
+
+
+class DuplicateKind(RiverrunError, ValueError):
+    """Two workers were registered for one kind."""
+
+    def __init__(self, kind: str, first: str, second: str) -> None:
+        super().__init__(kind, first, second)
+
+    def __str__(self) -> str:
+        kind, first, second = self.args
+        return f"kind {kind!r} is worked by {first} already; {second} needs a kind of its own"
+
+
+class InvalidWorker(RiverrunError, TypeError):
+    """A function cannot be registered as a worker."""
+
+    def __init__(self, worker: str, problem: str) -> None:
+        super().__init__(worker, problem)
+
+    def __str__(self) -> str:
+        worker, problem = self.args
+        return f"{worker} cannot be a worker: {problem}"
+
+
+class NotATransaction(RiverrunError, TypeError):
+    """What was handed over first is not a Session, a Connection or an Engine."""
+
+    def __init__(self, given: str, advice: str) -> None:
+        super().__init__(given, advice)
+
+    def __str__(self) -> str:
+        given, advice = self.args
+        return (
+            f"expected a Session, scoped_session, Connection or Engine first, got {given}. {advice}"
+        )
+
+
+class TransactionClosed(RiverrunError, RuntimeError):
+    """The Session or Connection handed over is closed."""
+
+    def __init__(self, given: str) -> None:
+        super().__init__(given)
+
+    def __str__(self) -> str:
+        return f"the {self.args[0]} is closed; pass one that is open"
+
+
+class WrongDatabase(RiverrunError, ValueError):
+    """A transaction belongs to another database than the client's."""
+
+    def __init__(self, given: str, expected: str) -> None:
+        super().__init__(given, expected)
+
+    def __str__(self) -> str:
+        given, expected = self.args
+        return (
+            f"the transaction is on {given}, the client works {expected}; its workers would never "
+            "see the job. Pass a session of the client's database, or use a client for this one"
+        )
+
+
+class UnsupportedDatabase(RiverrunError, NotImplementedError):
+    """The database or driver is none that riverrun can work with."""
+
+    def __init__(self, given: str, expected: str) -> None:
+        super().__init__(given, expected)
+
+    def __str__(self) -> str:
+        given, expected = self.args
+        return f"cannot work with {given}; expected {expected}"
+
+
+class SchemaMissing(RiverrunError, LookupError):
+    """A table of River's or riverrun's is not there."""
+
+    def __init__(self, missing: str, database: str) -> None:
+        super().__init__(missing, database)
+
+    def __str__(self) -> str:
+        missing, database = self.args
+        return (
+            f"{missing} in database {database!r}. Run `riverrun migrate up`, or migrate with "
+            "Alembic; if the tables are in a schema of their own, pass schema= to the Client"
+        )
+
+
+class JobNotFound(RiverrunError, LookupError):
+    """No job has the id that was asked for."""
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(job_id)
+
+    def __str__(self) -> str:
+        return f"no job has the id {self.args[0]}; it may have been deleted or cleaned"
+
+
+class AttemptLost(RiverrunError, RuntimeError):
+    """An attempt's outcome cannot be written: the job is no longer running at that attempt.
+
+    It was completed already, rescued and claimed again, or deleted. The transaction in which this
+    is raised should be rolled back, or effects may happen twice.
+    """
+
+    def __init__(self, job_id: int, attempt: int) -> None:
+        super().__init__(job_id, attempt)
+
+    def __str__(self) -> str:
+        job_id, attempt = self.args
+        return f"job {job_id} is no longer running at attempt {attempt}; roll this transaction back"
+
+
+class ClientNotReady(RiverrunError, RuntimeError):
+    """The client was asked for something that its state or settings do not allow."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+
+
+class StopTimeout(RiverrunError, TimeoutError):
+    """Jobs were still running when the client's stop gave up waiting for them."""
+
+    def __init__(self, running: Sequence[tuple[int, str]]) -> None:
+        super().__init__(tuple(running))
+
+    def __str__(self) -> str:
+        jobs = ", ".join(f"{job_id} ({kind})" for job_id, kind in self.args[0])
+        return (
+            f"still running after the stop: {jobs}. Their workers ignore ctx.cancelled; "
+            "once this process is gone the jobs are rescued"
+        )
+
+
+class JobInterrupted(RiverrunError):
+    """Raised by `ctx.raise_if_cancelled()`: this attempt shall end now."""
+
+
+class JobCancelledRemotely(JobInterrupted):
+    """Somebody cancelled the job while it was running."""
+
+    def __str__(self) -> str:
+        return "job cancelled remotely"
+
+
+class JobTimedOut(JobInterrupted, TimeoutError):
+    """The attempt has used up its time."""
+
+    def __init__(self, timeout_s: float) -> None:
+        super().__init__(timeout_s)
+
+    def __str__(self) -> str:
+        return f"job timed out after {self.args[0]:g} s"
+
+
+class ClientStopping(JobInterrupted):
+    """The client stops and its soft-stop timeout is over."""
+
+    def __str__(self) -> str:
+        return "the client is stopping"
+
+
+class JobCancel(RiverrunError):
+    """Raise in a worker: never run this job again, whatever attempts are left."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+
+    def __str__(self) -> str:
+        # As Go writes it, so that one search finds both (River 0.51, rivertype).
+        return f"JobCancelError: {self.args[0]}"
+
+
+class JobSnooze(RiverrunError):
+    """Raise in a worker: run this job again after `delay`, as if this attempt had not been.
+
+    Args:
+        delay: Seconds or a timedelta, not negative.
+    """
+
+    def __init__(self, delay: Duration) -> None:
+        if seconds(delay) < 0:
+            raise InvalidOption("delay", delay, "a duration of 0 or more")
+        super().__init__(delay)
+
+    @property
+    def delay_s(self) -> float:
+        """The delay in seconds."""
+        return seconds(self.args[0])
+
+    def __str__(self) -> str:
+        return f"snooze for {self.delay_s:g} s"
+
+
+def _shown(value: object, limit: int = 120) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

@@ -1,0 +1,111 @@
+"""The tables, as declarative models: River's, to the letter, and riverrun's own.
+
+They describe, they do not create: the schema comes from `riverrun.migrations`. River's tables
+carry no schema here; `schema_translate_map` names one where it is not the search path's.
+"""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import BigInteger, LargeBinary, MetaData, SmallInteger, Text, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from riverrun.columns import (
+    JobStateType,
+    Json,
+    JsonList,
+    StateMask,
+    TagList,
+    TextList,
+    Timestamp,
+)
+from riverrun.states import JobState
+
+
+class Base(DeclarativeBase):
+    """The base of riverrun's models; `Base.metadata` holds nothing of the host's."""
+
+    metadata = MetaData()
+
+
+class Job(Base):
+    """A job: its place in line, its input, and what its attempts came to."""
+
+    __tablename__ = "river_job"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    state: Mapped[JobState] = mapped_column(JobStateType, server_default="available")
+    attempt: Mapped[int] = mapped_column(SmallInteger, server_default=text("0"))
+    max_attempts: Mapped[int] = mapped_column(SmallInteger, server_default=text("25"))
+    attempted_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    finalized_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    scheduled_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    priority: Mapped[int] = mapped_column(SmallInteger, server_default=text("1"))
+    args: Mapped[dict[str, Any]] = mapped_column(Json)
+    attempted_by: Mapped[list[str] | None] = mapped_column(TextList)
+    errors: Mapped[list[dict[str, Any]] | None] = mapped_column(JsonList)
+    kind: Mapped[str] = mapped_column(Text)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", Json, server_default="{}")
+    queue: Mapped[str] = mapped_column(Text, server_default="default")
+    tags: Mapped[list[str]] = mapped_column(TagList, server_default="{}")
+    unique_key: Mapped[bytes | None] = mapped_column(LargeBinary)
+    unique_states: Mapped[int | None] = mapped_column(StateMask)
+
+
+class Queue(Base):
+    """A queue that some client works, and whether it is paused."""
+
+    __tablename__ = "river_queue"
+
+    name: Mapped[str] = mapped_column(Text, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", Json, server_default="{}")
+    paused_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    updated_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.current_timestamp())
+
+
+class Leader(Base):
+    """The one client that does maintenance, and until when."""
+
+    __tablename__ = "river_leader"
+
+    elected_at: Mapped[datetime] = mapped_column(Timestamp)
+    expires_at: Mapped[datetime] = mapped_column(Timestamp)
+    leader_id: Mapped[str] = mapped_column(Text)
+    name: Mapped[str] = mapped_column(Text, primary_key=True, server_default="default")
+
+
+class Migration(Base):
+    """A version of a line of migrations that this database has."""
+
+    __tablename__ = "river_migration"
+
+    line: Mapped[str] = mapped_column(Text, primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+
+
+class Notification(Base):
+    """A notification on databases that cannot notify; unused on PostgreSQL."""
+
+    __tablename__ = "river_notification"
+
+    id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    payload: Mapped[str] = mapped_column(Text)
+    topic: Mapped[str] = mapped_column(Text)
+
+
+class ClientRecord(Base):
+    """A client that lives, as it said itself at `heartbeat_at`."""
+
+    __tablename__ = "riverrun_client"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    heartbeat_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    hostname: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int] = mapped_column()
+    queues: Mapped[list[str]] = mapped_column(TextList, server_default="{}")
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", Json, server_default="{}")

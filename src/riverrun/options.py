@@ -1,0 +1,267 @@
+"""How a job is inserted and how a queue is worked: frozen options, checked when they are made."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import attrs
+
+from riverrun.clock import Duration, seconds
+from riverrun.errors import InvalidOption
+from riverrun.states import JobState
+
+MAX_ATTEMPTS_DEFAULT = 25
+PRIORITY_DEFAULT = 1
+QUEUE_DEFAULT = "default"
+
+# Source of the patterns and limits: River 0.51, client.go and job.go. Go's \w is ASCII.
+_QUEUE = re.compile(r"[a-z0-9]+(?:[_|\-]?[a-z0-9]+)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]+[A-Za-z0-9_]")
+_KIND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-\[\]<>/.·:+]+")
+
+
+def check_queue(name: object) -> str:
+    """Return `name` if it can name a queue.
+
+    Raises:
+        InvalidOption: If it cannot.
+    """
+    if not isinstance(name, str) or len(name) > 64 or not _QUEUE.fullmatch(name):
+        expected = "at most 64 of a-z and 0-9, parted by single '_', '-' or '|'"
+        raise InvalidOption("queue", name, expected)
+    return name
+
+
+def check_kind(kind: object) -> str:
+    """Return `kind` if it can name a kind of job.
+
+    Raises:
+        InvalidOption: If it cannot.
+    """
+    if not isinstance(kind, str) or len(kind) >= 128 or not _KIND.fullmatch(kind):
+        expected = "2 to 127 of letters, digits and _-[]<>/.·:+, a letter, digit or _ first"
+        raise InvalidOption("kind", kind, expected)
+    return kind
+
+
+def check_tags(tags: object) -> tuple[str, ...]:
+    """Return `tags` as a tuple if each can be a tag.
+
+    Raises:
+        InvalidOption: If one cannot.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Sequence):
+        raise InvalidOption("tags", tags, "a sequence of strings")
+    for tag in tags:
+        if not isinstance(tag, str) or len(tag) > 255 or not _TAG.fullmatch(tag):
+            expected = "3 to 255 of letters, digits, '_' and '-', neither end a '-'"
+            raise InvalidOption("tag", tag, expected)
+    return tuple(tags)
+
+
+def check_aware(name: str, value: object) -> datetime:
+    """Return `value` if it is a datetime that knows its time zone.
+
+    Raises:
+        InvalidOption: If it is not.
+    """
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise InvalidOption(name, value, "an aware datetime, such as datetime.now(UTC)")
+    return value
+
+
+def check_int(name: str, value: object, low: int, high: int) -> int:
+    """Return `value` if it is an int from `low` to `high`.
+
+    Raises:
+        InvalidOption: If it is not.
+    """
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidOption(name, value, f"an int from {low} to {high}")
+    return value
+
+
+def check_duration(name: str, value: object, low_s: float) -> float:
+    """Return `value`, seconds or a timedelta, in seconds if it is finite and at least `low_s`.
+
+    Raises:
+        InvalidOption: If it is not.
+    """
+    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
+        duration_s = seconds(value)
+        if math.isfinite(duration_s) and duration_s >= low_s:
+            return duration_s
+    raise InvalidOption(name, value, f"seconds or a timedelta, at least {low_s:g} s")
+
+
+@attrs.frozen(kw_only=True)
+class UniqueMark:
+    """What makes a job a duplicate of another: its key, and the states in which the key counts."""
+
+    key: bytes
+    states: frozenset[JobState]
+
+
+class Draft(Protocol):
+    """A job about to be inserted, as a uniqueness policy sees it."""
+
+    @property
+    def kind(self) -> str:
+        """The job's kind."""
+
+    @property
+    def args(self) -> object:
+        """The args as they were given."""
+
+    @property
+    def encoded(self) -> Mapping[str, Any]:
+        """The args as the JSON object that will be stored."""
+
+    @property
+    def queue(self) -> str:
+        """The queue it goes to."""
+
+    @property
+    def scheduled_at(self) -> datetime | None:
+        """When it shall run, if that was said."""
+
+
+class Uniqueness(Protocol):
+    """Says what counts as the same job; see `riverrun.policies.uniqueness` for those shipped."""
+
+    def __call__(self, draft: Draft, now: datetime) -> UniqueMark | None:
+        """Return the mark under which `draft` is unique, or None where it need not be.
+
+        Args:
+            draft: The job about to be inserted.
+            now: The inserting process's time, aware.
+        """
+
+
+def _optional(check: Any) -> Any:
+    return lambda value: None if value is None else check(value)
+
+
+def _metadata(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidOption("metadata", value, "a mapping that JSON can hold")
+    return dict(value)
+
+
+@attrs.frozen(kw_only=True)
+class InsertOpts:
+    """How one job is inserted. None means "not said": the args' own options or a default decide.
+
+    Attributes:
+        queue: Where the job waits; `default` unless said.
+        priority: 1 (first) to 4; 1 unless said.
+        max_attempts: Tries before the job is discarded, 1 to 32,767; 25 unless said.
+        scheduled_at: Not before this time, aware; the job then starts as `scheduled`.
+        tags: Words to find the job by, 3 to 255 characters each.
+        unique: What counts as the same job, such as `UniqueOpts(by_args=True)`.
+        metadata: A JSON object kept with the job.
+        pending: Insert the job as `pending`: it waits until somebody makes it available.
+
+    Raises:
+        InvalidOption: If a value is none that River's tables and clients accept.
+    """
+
+    queue: str | None = attrs.field(default=None, converter=_optional(check_queue))
+    priority: int | None = attrs.field(
+        default=None, converter=_optional(lambda value: check_int("priority", value, 1, 4))
+    )
+    max_attempts: int | None = attrs.field(
+        default=None, converter=_optional(lambda value: check_int("max_attempts", value, 1, 32767))
+    )
+    scheduled_at: datetime | None = attrs.field(
+        default=None, converter=_optional(lambda value: check_aware("scheduled_at", value))
+    )
+    tags: Sequence[str] | None = attrs.field(default=None, converter=_optional(check_tags))
+    unique: Uniqueness | None = attrs.field(default=None)
+    metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_optional(_metadata))
+    pending: bool = False
+
+    @unique.validator
+    def _check_unique(self, _: object, value: object) -> None:
+        if value is not None and not callable(value):
+            raise InvalidOption("unique", value, "a uniqueness policy, such as UniqueOpts(...)")
+
+    def over(self, other: "InsertOpts") -> "InsertOpts":
+        """Return these options, and `other`'s where these say nothing.
+
+        Metadata and pending are this insert's alone, as in River.
+        """
+        said = {
+            field: value
+            for field in ("queue", "priority", "max_attempts", "scheduled_at", "tags", "unique")
+            if (value := getattr(self, field)) is None
+            and (value := getattr(other, field)) is not None
+        }
+        return attrs.evolve(self, **said) if said else self
+
+
+@attrs.frozen(kw_only=True)
+class QueueConfig:
+    """How a client works one queue.
+
+    Attributes:
+        max_workers: Slots: jobs of this queue that run at once in this client, 1 to 10,000.
+        poll_interval: Seconds or a timedelta between looks when no notification comes; the
+            client's unless said.
+        claim_ahead: Most jobs claimed beyond the free slots while jobs are shorter than the round
+            trip that claims them. They wait in this process; on stop they are given back. 0 turns
+            it off.
+
+    Raises:
+        InvalidOption: If a value is out of range.
+    """
+
+    max_workers: int = attrs.field(
+        default=100, converter=lambda value: check_int("max_workers", value, 1, 10_000)
+    )
+    poll_interval: Duration | None = attrs.field(
+        default=None,
+        converter=_optional(lambda value: check_duration("poll_interval", value, 0.01)),
+    )
+    claim_ahead: int = attrs.field(
+        default=1000, converter=lambda value: check_int("claim_ahead", value, 0, 10_000)
+    )
+
+
+def json_problem(value: object, path: str = "$") -> str | None:
+    """Return what in `value` PostgreSQL's jsonb cannot hold, and where; None if nothing."""
+    match value:
+        case str():
+            if "\x00" in value:
+                return f"{path} holds a NUL character, which jsonb cannot store; remove it"
+            if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+                return f"{path} holds half of a surrogate pair; decode the text properly first"
+        case None | bool() | int():
+            return None
+        case float():
+            if not math.isfinite(value):
+                return f"{path} is {value}, which JSON does not know; use None or a string"
+        case Mapping():
+            for key, item in value.items():
+                if not isinstance(key, str):
+                    return f"{path} has the key {key!r}; keys of JSON objects are strings"
+                problem = json_problem(key, f"key {key!r} of {path}") or json_problem(
+                    item, f"{path}.{key}"
+                )
+                if problem:
+                    return problem
+        case list() | tuple():
+            for index, item in enumerate(value):
+                if problem := json_problem(item, f"{path}[{index}]"):
+                    return problem
+        case _:
+            return f"{path} is of type {type(value).__name__}, which JSON does not know"
+    return None
+
+
+def json_text(value: object) -> str:
+    """Return `value`, already free of problems, as compact JSON text."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,1 @@
+"""What users may replace: when a failed job returns, and what counts as the same job."""

@@ -1,0 +1,176 @@
+"""When a failed job may be claimed again."""
+
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import attrs
+
+from riverrun.clock import Duration
+from riverrun.errors import InvalidOption
+from riverrun.job import JobRow
+from riverrun.options import check_duration
+
+_MAX_S = (2**63 - 1) / 1e9
+"""Go's longest duration, about 292 years, which River never exceeds."""
+
+
+class Backoff(Protocol):
+    """Says when a failed job may be claimed again."""
+
+    def __call__(self, job: JobRow, now: datetime) -> datetime:
+        """Return when `job` may be claimed again.
+
+        Args:
+            job: The job as claimed; its `errors` do not yet hold the failure at hand.
+            now: The database's time, aware.
+
+        Returns:
+            A time after `now`; one in the past is replaced by River's.
+        """
+
+
+@attrs.frozen(kw_only=True)
+class _Delay:
+    """A delay that depends on how often the job has failed, this time included.
+
+    Attributes:
+        jitter: The share of the delay, 0 to 1, by which it is made longer or shorter at random.
+        rng: Where the jitter's dice come from.
+    """
+
+    jitter: float = attrs.field(default=0.1)
+    rng: Callable[[], float] = attrs.field(default=random.random, repr=False, eq=False)
+
+    @jitter.validator
+    def _check_jitter(self, _: object, value: float) -> None:
+        if not 0 <= value <= 1:
+            raise InvalidOption("jitter", value, "a share from 0 to 1")
+
+    def delay_s(self, failures: int) -> float:
+        """Return the seconds to wait after the job has failed `failures` times, without jitter."""
+        raise NotImplementedError
+
+    def __call__(self, job: JobRow, now: datetime) -> datetime:
+        """Return `now` and the delay, jittered."""
+        delay_s = min(self.delay_s(len(job.errors) + 1), _MAX_S)
+        # Jobs that failed together must not return together.
+        if delay_s < _MAX_S:
+            delay_s = min(delay_s * (1 + self.jitter * (2 * self.rng() - 1)), _MAX_S)
+        try:
+            return now + timedelta(seconds=delay_s)
+        except OverflowError:
+            return datetime.max.replace(tzinfo=now.tzinfo)
+
+
+@attrs.frozen(kw_only=True)
+class RiverBackoff(_Delay):
+    """River's default: failures to the fourth power, in seconds, 10 % up or down.
+
+    1 s, 16 s, 81 s, 4 m 16 s, ... the 25th about 4.5 days.
+
+    Source: River 0.51, internal/retrypolicy/default.go.
+    """
+
+    def delay_s(self, failures: int) -> float:
+        """Return the fourth power of `failures`."""
+        return float(failures**4)
+
+
+@attrs.frozen(kw_only=True)
+class Exponential(_Delay):
+    """`initial` times `base` to the number of earlier failures, at most `cap`.
+
+    Attributes:
+        base: The factor from one failure to the next, at least 1.
+        initial: The first delay, seconds or a timedelta.
+        cap: The longest delay, seconds or a timedelta.
+    """
+
+    base: float = 2.0
+    initial: Duration = attrs.field(
+        default=1.0, converter=lambda value: check_duration("initial", value, 0.0)
+    )
+    cap: Duration = attrs.field(
+        default=86_400.0, converter=lambda value: check_duration("cap", value, 0.0)
+    )
+
+    @base.validator
+    def _check_base(self, _: object, value: float) -> None:
+        if not value >= 1:
+            raise InvalidOption("base", value, "a factor of at least 1")
+
+    def delay_s(self, failures: int) -> float:
+        """Return the delay after `failures` failures, in seconds."""
+        initial, cap = _float(self.initial), _float(self.cap)
+        try:
+            return min(initial * self.base ** (failures - 1), cap)
+        except OverflowError:
+            return cap
+
+
+@attrs.frozen(kw_only=True)
+class Linear(_Delay):
+    """`step` more after each failure, at most `cap`.
+
+    Attributes:
+        step: What each failure adds, seconds or a timedelta.
+        cap: The longest delay, seconds or a timedelta.
+    """
+
+    step: Duration = attrs.field(
+        default=10.0, converter=lambda value: check_duration("step", value, 0.0)
+    )
+    cap: Duration = attrs.field(
+        default=86_400.0, converter=lambda value: check_duration("cap", value, 0.0)
+    )
+
+    def delay_s(self, failures: int) -> float:
+        """Return the delay after `failures` failures, in seconds."""
+        return min(_float(self.step) * failures, _float(self.cap))
+
+
+@attrs.frozen(kw_only=True)
+class Constant(_Delay):
+    """The same delay each time.
+
+    Attributes:
+        delay: Seconds or a timedelta.
+    """
+
+    delay: Duration = attrs.field(
+        default=10.0, converter=lambda value: check_duration("delay", value, 0.0)
+    )
+
+    def delay_s(self, failures: int) -> float:  # noqa: ARG002
+        """Return the delay, in seconds."""
+        return _float(self.delay)
+
+
+def _delays(values: Sequence[Duration]) -> tuple[float, ...]:
+    delays = tuple(check_duration("delay", value, 0.0) for value in values)
+    if not delays:
+        raise InvalidOption("delays", values, "at least one delay")
+    return delays
+
+
+@attrs.frozen
+class Explicit(_Delay):
+    """A list of delays, one for each failure; the last one stays.
+
+    Attributes:
+        delays: Seconds or timedeltas, at least one.
+    """
+
+    delays: Sequence[Duration] = attrs.field(converter=_delays, kw_only=False)
+
+    def delay_s(self, failures: int) -> float:
+        """Return the delay for this failure, in seconds."""
+        return _float(self.delays[min(failures, len(self.delays)) - 1])
+
+
+def _float(duration: Duration) -> float:
+    # The converters have made seconds of it; only the annotation still says either.
+    assert not isinstance(duration, timedelta)  # noqa: S101
+    return duration

@@ -1,0 +1,159 @@
+"""What counts as the same job."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+
+from riverrun.clock import Duration, seconds
+from riverrun.errors import InvalidOption
+from riverrun.job import RawArgs
+from riverrun.options import Draft, UniqueMark, check_duration
+from riverrun.policies import go_json
+from riverrun.states import JobState
+
+REQUIRED_STATES = frozenset(
+    {JobState.available, JobState.pending, JobState.running, JobState.scheduled}
+)
+DEFAULT_STATES = REQUIRED_STATES | {JobState.completed, JobState.retryable}
+
+_EPOCH = datetime(1, 1, 1, tzinfo=UTC)
+
+
+def _by_args(value: object) -> bool | tuple[tuple[str, ...], ...]:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise InvalidOption("by_args", value, 'True, or names of fields such as ("customer_id",)')
+    paths = tuple((name,) if isinstance(name, str) else tuple(name) for name in value)
+    if not paths or not all(path and all(isinstance(p, str) for p in path) for path in paths):
+        raise InvalidOption("by_args", value, "names of fields, or tuples of names for nested ones")
+    return paths
+
+
+def _by_state(value: object) -> frozenset[JobState] | None:
+    if value is None:
+        return None
+    try:
+        states = frozenset(JobState(state) for state in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise InvalidOption("by_state", value, "job states") from None
+    if missing := REQUIRED_STATES - states:
+        listed = ", ".join(sorted(missing))
+        raise InvalidOption("by_state", value, f"at least the required states; add {listed}")
+    return states
+
+
+@attrs.frozen(kw_only=True)
+class UniqueOpts:
+    """River's uniqueness: the same kind, and as much more as is asked for.
+
+    Attributes:
+        by_args: True for the whole args; or the names of the fields that count, a tuple of names
+            for one in a nested object.
+        by_period: Seconds or a timedelta, at least 1 s: the same only within one period, counted
+            from year 1 in UTC; a job's period is that of `scheduled_at`, or of now.
+        by_queue: The same only within one queue.
+        by_state: States in which a job stands in the way of another; must hold available, pending,
+            running and scheduled. Unless said, those with completed and retryable.
+        exclude_kind: Jobs of different kinds may be the same too.
+
+    Raises:
+        InvalidOption: If a value is out of range, or none of the first four is set.
+
+    Source: River 0.51, internal/dbunique; the key is equal to the byte.
+    """
+
+    by_args: bool | Sequence[str | Sequence[str]] = attrs.field(default=False, converter=_by_args)
+    by_period: Duration | None = attrs.field(
+        default=None,
+        converter=lambda v: (
+            None if v is None else timedelta(seconds=check_duration("by_period", v, 1.0))
+        ),
+    )
+    by_queue: bool = False
+    by_state: Iterable[JobState] | None = attrs.field(default=None, converter=_by_state)
+    exclude_kind: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if not (self.by_args or self.by_period or self.by_queue or self.by_state):
+            expected = "at least one of by_args, by_period, by_queue and by_state"
+            raise InvalidOption("unique", self, expected)
+
+    def __call__(self, draft: Draft, now: datetime) -> UniqueMark:
+        """Return River's key for `draft`, and the states in which it counts."""
+        key = hashlib.sha256(self.describe(draft, now).encode()).digest()
+        return UniqueMark(key=key, states=frozenset(self.by_state or DEFAULT_STATES))
+
+    def describe(self, draft: Draft, now: datetime) -> str:
+        """Return the text whose SHA-256 is the key of `draft`."""
+        text = "" if self.exclude_kind else f"&kind={draft.kind}"
+        if self.by_args is True:
+            encoded = _maps_sorted(draft.args, draft.encoded)
+            text += f"&args={go_json.sorted_object(encoded)}"
+        elif self.by_args:
+            encoded = _maps_sorted(draft.args, draft.encoded)
+            text += f"&args={_subset(encoded, self.by_args)}"
+        if self.by_period is not None:
+            moment = (draft.scheduled_at or now).astimezone(UTC)
+            bound = moment - (moment - _EPOCH) % timedelta(seconds=seconds(self.by_period))
+            text += f"&period={bound.strftime('%Y-%m-%dT%H:%M:%SZ').zfill(20)}"
+        if self.by_queue:
+            text += f"&queue={draft.queue}"
+        return text
+
+
+def _subset(encoded: Mapping[str, Any], paths: Sequence[str | Sequence[str]]) -> str:
+    """Return the named parts of `encoded` in the order of their dotted paths; "" without any."""
+    chosen: dict[str, Any] = {}
+    for path in sorted((tuple(path) for path in paths), key=lambda p: ".".join(p).encode()):
+        value: Any = encoded
+        for name in path:
+            if not isinstance(value, Mapping) or name not in value:
+                break
+            value = value[name]
+        else:
+            target = chosen
+            for name in path[:-1]:
+                target = target.setdefault(name, {})
+            target[path[-1]] = value
+    if not chosen:
+        return ""
+    return (
+        "{"
+        + ",".join(
+            f"{go_json.top_level_key(key)}:{go_json.encode(value)}" for key, value in chosen.items()
+        )
+        + "}"
+    )
+
+
+def _maps_sorted(value: object, encoded: Any) -> Any:
+    """Return `encoded` with the keys of maps sorted, those of structs as they are declared.
+
+    Go's encoder does so. A mapping in typed args is a map, an attrs class, dataclass or pydantic
+    model a struct. Raw JSON keeps its order: nothing tells there which is which.
+    """
+    if isinstance(encoded, Mapping):
+        if isinstance(value, Mapping):
+            items = ((key, _maps_sorted(value.get(key), item)) for key, item in encoded.items())
+            return dict(sorted(items, key=lambda pair: pair[0].encode()))
+        if _is_struct(value) and not isinstance(value, RawArgs):
+            return {
+                key: _maps_sorted(getattr(value, key, None), item) for key, item in encoded.items()
+            }
+        return encoded
+    if isinstance(encoded, list | tuple) and isinstance(value, Sequence):
+        return [_maps_sorted(inner, item) for inner, item in zip(value, encoded, strict=True)]
+    return encoded
+
+
+def _is_struct(value: object) -> bool:
+    return (
+        attrs.has(type(value))
+        or dataclasses.is_dataclass(value)
+        or hasattr(type(value), "__pydantic_validator__")
+    )
