@@ -204,9 +204,13 @@ class Cluster:
         atexit.unregister(self.stop)
 
     def url(self, database: str = "postgres") -> str:
-        """Return SQLAlchemy's URL of a database, by the socket."""
+        """Return SQLAlchemy's URL of a database, by the socket.
+
+        Raises:
+            ValueError: If the name has other than letters, digits, `_` and `-`.
+        """
         return (
-            f"postgresql+psycopg://{SUPERUSER}@/{quote(database, safe='')}"
+            f"postgresql+psycopg://{SUPERUSER}@/{_plain(database)}"
             f"?host={quote(str(self.directory), safe='/')}&port={self._socket_port}"
         )
 
@@ -216,11 +220,12 @@ class Cluster:
             raise ValueError("the cluster has no TCP port; pass port= to Cluster")
         return (
             f"postgresql://{SUPERUSER}:{quote(self._password, safe='')}"
-            f"@127.0.0.1:{self.port}/{quote(database, safe='')}"
+            f"@127.0.0.1:{self.port}/{_plain(database)}"
         )
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
         """Create a database as a copy of `template`, and return its URL."""
+        url = self.url(name)
         import psycopg
         from psycopg import sql
 
@@ -236,7 +241,7 @@ class Cluster:
                     sql.Identifier(name), sql.Identifier(template)
                 )
             )
-        return self.url(name)
+        return url
 
     @property
     def _socket_port(self) -> int:
@@ -316,6 +321,15 @@ class Cluster:
     @property
     def _log_file(self) -> Path:
         return self.directory / "log"
+
+
+def _plain(database: str) -> str:
+    # SQLAlchemy 2.1 decodes %20 in a database's name and 2.0 does not, so neither gets any.
+    if not re.fullmatch(r"[\w-]+", database, re.ASCII):
+        raise ValueError(
+            f"database name {database!r}; expected ASCII letters, digits, _ and - only"
+        )
+    return database
 
 
 def _newest_first(folders: Iterable[Path]) -> list[Path]:

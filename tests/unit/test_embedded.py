@@ -62,13 +62,19 @@ def test_start_twice_is_one_server(cluster: Cluster) -> None:
 
 
 def test_create_database_copies_its_template(cluster: Cluster) -> None:
-    """A database is made from another one, whatever its name is made of."""
-    template = cluster.create_database("template of mine")
+    """A database is made from another one; its URL leads to it on any SQLAlchemy."""
+    template = cluster.create_database("Template-1")
     with psycopg.connect(_libpq(template), autocommit=True) as connection:
         connection.execute("CREATE TABLE boats AS SELECT 7 AS number")
-    copy = cluster.create_database("it's a/copy?", template="template of mine")
+    copy = cluster.create_database("select", template="Template-1")
     assert _scalar(copy, "SELECT number FROM boats") == 7
-    assert _scalar(copy, "SELECT current_database()") == "it's a/copy?"
+    assert _scalar(copy, "SELECT current_database()") == "select"
+
+
+def test_names_that_urls_cannot_hold_are_refused(cluster: Cluster) -> None:
+    """A database is not created if no URL could name it on every SQLAlchemy."""
+    with pytest.raises(ValueError, match="expected ASCII letters"):
+        cluster.create_database("a/copy?")
 
 
 def test_forgets_unless_durable(cluster: Cluster) -> None:
