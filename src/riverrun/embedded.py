@@ -358,7 +358,7 @@ def _server_user() -> pwd.struct_passwd | None:
 
 
 def _within_reach(programs: Path, user: pwd.struct_passwd, directory: Path) -> Path:
-    # An environment below /root is closed to others. It is copied, for opening it would be
+    # What lies in root's home is closed to others. It is copied, for opening it would be
     # a change to what is not ours.
     try:
         if _run_as(user, [str(programs / "postgres"), "--version"], directory).returncode == 0:
