@@ -1,3 +1,58 @@
-"""Background jobs for SQLAlchemy applications, inside your own transaction, on River's tables."""
+"""Background jobs for SQLAlchemy applications, inside your own transaction, on River's tables.
+
+A job's life is five steps, each a module that says where it stands in the walk:
+
+1. insert (`verbs/insert.py`): a row, in the caller's transaction;
+2. notify (`runtime/announcer.py`, `runtime/notifier.py`): after its commit, workers are told;
+3. claim (`runtime/producer.py`, `verbs/claim.py`): rows become `running`, in a slot;
+4. execute (`attempt.py`): the worker runs; `outcome.py` says what its end means;
+5. complete (`runtime/completer.py`, `verbs/complete.py`): the outcome, where the job still runs.
+"""
+
+from riverrun.client import Client, Notify
+from riverrun.context import JobContext
+from riverrun.errors import JobCancel, JobSnooze, RiverrunError
+from riverrun.events import (
+    JobCancelled,
+    JobCompleted,
+    JobFailed,
+    JobInterrupted,
+    JobSnoozed,
+)
+from riverrun.job import JobArgs, JobRow, RawArgs
+from riverrun.options import InsertOpts, QueueConfig
+from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
+from riverrun.policies.uniqueness import UniqueOpts
+from riverrun.states import JobState
+from riverrun.verbs.insert import InsertResult
+from riverrun.workers import Workers
+
+__all__ = [
+    "Client",
+    "Constant",
+    "Explicit",
+    "Exponential",
+    "InsertOpts",
+    "InsertResult",
+    "JobArgs",
+    "JobCancel",
+    "JobCancelled",
+    "JobCompleted",
+    "JobContext",
+    "JobFailed",
+    "JobInterrupted",
+    "JobRow",
+    "JobSnooze",
+    "JobSnoozed",
+    "JobState",
+    "Linear",
+    "Notify",
+    "QueueConfig",
+    "RawArgs",
+    "RiverBackoff",
+    "RiverrunError",
+    "UniqueOpts",
+    "Workers",
+]
 
 __version__ = "0.1.0"

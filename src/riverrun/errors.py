@@ -184,18 +184,18 @@ class StopTimeout(RiverrunError, TimeoutError):
         )
 
 
-class JobInterrupted(RiverrunError):
+class AttemptInterrupted(RiverrunError):
     """Raised by `ctx.raise_if_cancelled()`: this attempt shall end now."""
 
 
-class JobCancelledRemotely(JobInterrupted):
+class JobCancelledRemotely(AttemptInterrupted):
     """Somebody cancelled the job while it was running."""
 
     def __str__(self) -> str:
         return "job cancelled remotely"
 
 
-class JobTimedOut(JobInterrupted, TimeoutError):
+class JobTimedOut(AttemptInterrupted, TimeoutError):
     """The attempt has used up its time."""
 
     def __init__(self, timeout_s: float) -> None:
@@ -205,7 +205,7 @@ class JobTimedOut(JobInterrupted, TimeoutError):
         return f"job timed out after {self.args[0]:g} s"
 
 
-class ClientStopping(JobInterrupted):
+class ClientStopping(AttemptInterrupted):
     """The client stops and its soft-stop timeout is over."""
 
     def __str__(self) -> str:

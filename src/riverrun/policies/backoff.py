@@ -88,7 +88,7 @@ class Exponential(_Delay):
         cap: The longest delay, seconds or a timedelta.
     """
 
-    base: float = 2.0
+    base: float = attrs.field(default=2.0)
     initial: Duration = attrs.field(
         default=1.0, converter=lambda value: check_duration("initial", value, 0.0)
     )

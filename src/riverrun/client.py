@@ -1,0 +1,511 @@
+"""Client: the one door. It inserts jobs, and works them; it owns every thread it starts."""
+
+import logging
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, Self
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.attempt import Attempt
+from riverrun.clock import Clock, Duration
+from riverrun.context import JobContext
+from riverrun.errors import (
+    ClientNotReady,
+    ClientStopping,
+    InvalidOption,
+    JobCancelledRemotely,
+    NotATransaction,
+    StopTimeout,
+    UnknownKind,
+    UnsupportedDatabase,
+    WrongDatabase,
+)
+from riverrun.events import Event, Hub, Subscription
+from riverrun.job import JobRow, kind_of
+from riverrun.maintenance.job_scheduler import JobScheduler
+from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_queue
+from riverrun.policies.backoff import Backoff, RiverBackoff
+from riverrun.runtime.announcer import Announcer
+from riverrun.runtime.completer import Completer
+from riverrun.runtime.notifier import Notifier
+from riverrun.runtime.producer import Producer
+from riverrun.sessions import Transaction, Where, address, joined
+from riverrun.states import JobState
+from riverrun.topics import Topic
+from riverrun.verbs import cancel, claim, get, retry
+from riverrun.verbs.insert import InsertResult, copy_drafts, draft, drafts, insert_drafts
+from riverrun.verbs.notify import notify_inserted
+from riverrun.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_JOB_TIMEOUT_S = 60.0
+_FLUSH_S = 10.0
+
+
+class Notify(StrEnum):
+    """When workers are told of inserted jobs.
+
+    `after_commit` costs the inserting transaction nothing; a crash between commit and announcement
+    costs a poll interval. `in_transaction` is River's way: PostgreSQL tells at commit, and commits
+    that notify take turns. `off` leaves it to polling.
+    """
+
+    after_commit = "after_commit"
+    in_transaction = "in_transaction"
+    off = "off"
+
+
+class Client:
+    """Inserts jobs in the caller's transactions and, if it has workers, works them.
+
+    Args:
+        engine: A SQLAlchemy Engine on PostgreSQL with psycopg 3.
+        workers: Who works what; None for a client that only inserts.
+        queues: The queues to work, by name; None for a client that only inserts.
+        schema: The schema of River's tables; the search path's unless said.
+        id: Names this client in `attempted_by`, at most 100 characters; host and time unless said.
+        notify: When workers are told of inserted jobs.
+        poll_only: Whether to listen to nothing, as behind PgBouncer: jobs are found by polling.
+        poll_interval: Seconds or a timedelta between looks when no notification comes.
+        job_timeout: Seconds or a timedelta an attempt may take, where its worker does not say; 0
+            for no limit.
+        soft_stop_timeout: Seconds or a timedelta that a stop waits for running jobs before it
+            cancels them; None for as long as they take.
+        hard_stop_timeout: Seconds or a timedelta that cancelled jobs then have to end.
+        backoff: When a failed job may be claimed again, where its worker does not say.
+        max_attempts: Tries of a job for which nobody said it.
+        skip_unknown_job_check: Whether a client with workers may insert kinds it has none for.
+        clock: The process's clock; tests pass another.
+        rng: Where jitter comes from; tests pass a seeded one.
+
+    Raises:
+        InvalidOption: If an option is out of range.
+        UnsupportedDatabase: If the engine is none that riverrun can work with.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        workers: Workers | None = None,
+        queues: Mapping[str, QueueConfig] | None = None,
+        schema: str | None = None,
+        id: str | None = None,  # noqa: A002  River's name for it
+        notify: Notify | str = Notify.after_commit,
+        poll_only: bool = False,
+        poll_interval: Duration = 1.0,
+        job_timeout: Duration = DEFAULT_JOB_TIMEOUT_S,
+        soft_stop_timeout: Duration | None = None,
+        hard_stop_timeout: Duration = 10.0,
+        backoff: Backoff | None = None,
+        max_attempts: int = 25,
+        skip_unknown_job_check: bool = False,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        _check_engine(engine)
+        self.engine = engine
+        self.schema = schema
+        self.workers = workers
+        self.queues = {check_queue(name): config for name, config in (queues or {}).items()}
+        self.id = _default_id() if id is None else _check_id(id)
+        try:
+            self._notify = Notify(notify)
+        except ValueError:
+            raise InvalidOption("notify", notify, f"one of {', '.join(Notify)}") from None
+        self._poll_only = poll_only
+        self._poll_interval_s = check_duration("poll_interval", poll_interval, 0.01)
+        self._job_timeout_s = check_duration("job_timeout", job_timeout, 0.0)
+        self._soft_stop_timeout_s = (
+            None
+            if soft_stop_timeout is None
+            else check_duration("soft_stop_timeout", soft_stop_timeout, 0.0)
+        )
+        self._hard_stop_timeout_s = check_duration("hard_stop_timeout", hard_stop_timeout, 0.0)
+        self._backoff = backoff or RiverBackoff()
+        self._max_attempts = check_int("max_attempts", max_attempts, 1, 32_767)
+        self._skip_unknown_job_check = skip_unknown_job_check
+        self._clock = clock or Clock()
+        self._rng = rng or random.Random()
+        self._hub = Hub()
+        self._lock = threading.RLock()  # guards the services below while they start and stop
+        self._producers: dict[str, Producer] = {}
+        self._completer: Completer | None = None
+        self._notifier: Notifier | None = None
+        self._scheduler: JobScheduler | None = None
+        self._stopped = threading.Event()
+        self._same_database: set[str] = set()
+        # One statement a transaction needs no BEGIN and no COMMIT around it.
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._announcer = Announcer(
+            self._autocommit, schema=schema, on_committed=self._wake, clock=self._clock
+        )
+
+    def insert(self, where: Where, args: object, opts: InsertOpts | None = None) -> InsertResult:
+        """Insert one job in the caller's transaction: it runs if that commits, else never was.
+
+        Args:
+            where: Whose transaction: a Session, scoped_session or Connection is joined; an Engine
+                begins and commits one of its own.
+            args: An object of a class with a kind.
+            opts: How; what they leave open the args' own options and the client decide.
+
+        Raises:
+            InvalidArgs: If jsonb cannot hold the args, or they are too large.
+            InvalidOption: If an option is out of range.
+            NotATransaction, TransactionClosed: If `where` is no open transaction's.
+            SchemaMissing: If the tables are not there.
+            UnknownKind: If the client has workers, but none for the kind.
+            WrongDatabase: If the transaction is on another database than the client's.
+        """
+        self._check_kinds([args])
+        ready = draft(args, opts, max_attempts=self._max_attempts)
+        names = {ready.queue} if ready.state is JobState.available else set()
+        with joined(where, self.schema) as transaction:
+            self._check_database(transaction)
+            result = insert_drafts(transaction, [ready], schema=self.schema)[0]
+            if not result.skipped_as_duplicate:
+                self._leave_word(where, transaction, names)
+        self._announce_own(where, names)
+        return result
+
+    def insert_many(self, where: Where, jobs: Iterable[object]) -> list[InsertResult]:
+        """Insert jobs in the caller's transaction; all, or, if one is refused, none.
+
+        Args:
+            where: Whose transaction, as for `insert`.
+            jobs: Args, or pairs of args and InsertOpts.
+
+        Returns:
+            A result for each job, in their order.
+
+        Raises:
+            InvalidOption: If there is no job, or an option is out of range.
+            RiverrunError: As for `insert`.
+        """
+        ready = self._drafts(jobs)
+        names = {job.queue for job in ready if job.state is JobState.available}
+        with joined(where, self.schema) as transaction:
+            self._check_database(transaction)
+            results = insert_drafts(transaction, ready, schema=self.schema)
+            self._leave_word(where, transaction, names)
+        self._announce_own(where, names)
+        return results
+
+    def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
+        """Insert jobs as `insert_many` does, by COPY, and return only how many."""
+        ready = self._drafts(jobs)
+        names = {job.queue for job in ready if job.state is JobState.available}
+        with joined(where, self.schema) as transaction:
+            self._check_database(transaction)
+            count = copy_drafts(transaction, ready, schema=self.schema)
+            self._leave_word(where, transaction, names)
+        self._announce_own(where, names)
+        return count
+
+    def get(self, where: Where, job_id: int) -> JobRow:
+        """Return the job with the id `job_id`; see `riverrun.verbs.get`."""
+        return get(where, job_id, schema=self.schema)
+
+    def cancel(self, where: Where, job_id: int) -> JobRow:
+        """Cancel a job; one that runs is told to end. See `riverrun.verbs.cancel`."""
+        job = cancel(where, job_id, schema=self.schema)
+        if job.state is JobState.running and isinstance(where, Engine):
+            self._cancel_running(job.id)
+        return job
+
+    def retry(self, where: Where, job_id: int) -> JobRow:
+        """Make a job available now; see `riverrun.verbs.retry`."""
+        job = retry(where, job_id, schema=self.schema)
+        if job.state is JobState.available:
+            with joined(where, self.schema) as transaction:
+                self._leave_word(where, transaction, {job.queue})
+            self._announce_own(where, {job.queue})
+        return job
+
+    def subscribe(self, *kinds: type[Event]) -> Subscription:
+        """Return a subscription to events of `kinds`, such as JobCompleted; to all if none."""
+        return self._hub.subscribe(*kinds)
+
+    def flush_announcements(self, timeout: Duration = 1.0) -> bool:
+        """Wait until all committed inserts are announced; the process's exit does so by itself.
+
+        Args:
+            timeout: Seconds or a timedelta to wait at most.
+
+        Returns:
+            Whether all are.
+        """
+        return self._announcer.flush(check_duration("timeout", timeout, 0.0))
+
+    @property
+    def running(self) -> bool:
+        """Whether the client works jobs now."""
+        return self._completer is not None
+
+    def start(self) -> None:
+        """Start working the client's queues; nothing if it does already.
+
+        Raises:
+            ClientNotReady: If the client has no workers or no queues.
+            SchemaMissing: If the tables are not there.
+            sqlalchemy.exc.OperationalError: If the database cannot be reached.
+        """
+        with self._lock:
+            if self.running:
+                return
+            if not self.workers or not self.workers.kinds:
+                raise ClientNotReady("no worker is registered; pass workers= to the Client")
+            if not self.queues:
+                problem = 'no queue to work; pass queues={"default": QueueConfig()} to the Client'
+                raise ClientNotReady(problem)
+            self._check_schema()
+            self._stopped.clear()
+            self._build()
+            logger.info(
+                "started client %s, working %s",
+                self.id,
+                ", ".join(sorted(self.queues)),
+                extra={"client_id": self.id},
+            )
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the client was stopped; return whether it was.
+
+        Args:
+            timeout: Seconds to wait; for ever if None.
+        """
+        return self._stopped.wait(timeout)
+
+    def stop(self, *, cancel: bool = False) -> None:
+        """Finish what runs, then stop; nothing if the client does not run.
+
+        No more is claimed; what was claimed and has not begun is given back; running jobs may end,
+        for `soft_stop_timeout`; then they are cancelled, and those that end by it go back
+        `available`, their attempt not counted. What ended is written before this returns.
+
+        Args:
+            cancel: Whether to cancel running jobs at once.
+
+        Raises:
+            StopTimeout: If jobs run on in spite of that; it names them.
+        """
+        with self._lock:
+            completer = self._completer
+            if completer is None:
+                self._stopped.set()
+                return
+            for producer in self._producers.values():
+                producer.stopping.set()
+                producer.interrupt()
+            for producer in self._producers.values():
+                producer.stop()
+            left = self._stop_attempts(cancel=cancel)
+            if self._scheduler is not None:
+                self._scheduler.stop()
+            if not completer.stop(_FLUSH_S):
+                completer.gave_up.set()
+                completer.stop()
+            if self._notifier is not None:
+                self._notifier.stop()
+            self._announcer.flush(1.0)
+            self._producers, self._completer = {}, None
+            self._notifier, self._scheduler = None, None
+            logger.info("stopped client %s", self.id, extra={"client_id": self.id})
+            self._stopped.set()
+            if left:
+                raise StopTimeout([(job.id, job.kind) for job in left])
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _build(self) -> None:
+        self._completer = Completer(
+            self._autocommit, schema=self.schema, hub=self._hub, clock=self._clock, rng=self._rng
+        )
+        self._scheduler = JobScheduler(self.engine, schema=self.schema, rng=self._rng)
+        for name, config in self.queues.items():
+            interval = config.poll_interval
+            self._producers[name] = Producer(
+                name,
+                config,
+                engine=self._autocommit,
+                schema=self.schema,
+                client_id=self.id,
+                poll_interval_s=(
+                    self._poll_interval_s
+                    if interval is None
+                    else check_duration("poll_interval", interval, 0.01)
+                ),
+                make_attempt=self._attempt,
+                completer=self._completer,
+                clock=self._clock,
+                rng=self._rng,
+            )
+        if not self._poll_only:
+            self._notifier = Notifier(
+                self.engine,
+                schema=self.schema,
+                on_notification=self._hear,
+                on_listening=self._wake_all,
+                rng=self._rng,
+            )
+            self._notifier.start()
+        self._completer.start()
+        for producer in self._producers.values():
+            producer.start()
+        self._scheduler.start()
+
+    def _stop_attempts(self, *, cancel: bool) -> list[JobRow]:
+        producers = self._producers.values()
+        for producer in producers:
+            try:
+                producer.give_back()
+            except SQLAlchemyError as error:
+                logger.warning("not given back, to be rescued: %s", type(error).__name__)
+        soft_s = 0.0 if cancel else self._soft_stop_timeout_s
+        deadline = float("inf") if soft_s is None else time.monotonic() + soft_s
+        for producer in producers:
+            producer.executor.wait_idle(deadline)
+        for producer in producers:
+            producer.cancel_all(ClientStopping())
+        end = time.monotonic() + self._hard_stop_timeout_s
+        for producer in producers:
+            producer.executor.stop(end)
+        return [attempt.job for producer in producers for attempt in producer.executor.running()]
+
+    def _attempt(self, job: JobRow, claimed_monotonic: float) -> Attempt:
+        assert self.workers is not None  # noqa: S101  start() has checked it
+        ctx = JobContext(
+            job,
+            clock=self._clock,
+            claimed_monotonic=claimed_monotonic,
+            timeout_s=self._timeout_s(job.kind),
+            engine=self.engine,
+            schema=self.schema,
+            client=self,
+        )
+        return Attempt(ctx, workers=self.workers, backoff=self._backoff, clock=self._clock)
+
+    def _timeout_s(self, kind: str) -> float | None:
+        assert self.workers is not None  # noqa: S101  start() has checked it
+        own = self.workers.timeout_s(kind)
+        return (self._job_timeout_s if own is None else own) or None
+
+    def _hear(self, topic: Topic, payload: Mapping[str, Any]) -> None:
+        name = payload.get("queue")
+        if topic is Topic.insert and isinstance(name, str):
+            self._wake(name)
+        elif topic is Topic.control and payload.get("action") == "cancel":
+            job_id = payload.get("job_id")
+            if isinstance(job_id, int):
+                self._cancel_running(job_id)
+
+    def _cancel_running(self, job_id: int) -> None:
+        for producer in list(self._producers.values()):
+            if producer.cancel(job_id, JobCancelledRemotely()):
+                return
+
+    def _wake(self, name: str) -> None:
+        producer = self._producers.get(name)
+        if producer is not None:
+            producer.wake()
+
+    def _wake_all(self) -> None:
+        for producer in list(self._producers.values()):
+            producer.wake()
+
+    def _drafts(self, jobs: Iterable[object]) -> list[Any]:
+        items = list(jobs)
+        self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
+        return drafts(items, max_attempts=self._max_attempts)
+
+    def _check_kinds(self, args: Iterable[object]) -> None:
+        if self.workers is None or self._skip_unknown_job_check:
+            return
+        known = self.workers.kinds
+        for each in args:
+            if (kind := kind_of(each)) not in known:
+                raise UnknownKind(kind, known)
+
+    def _check_database(self, transaction: Transaction) -> None:
+        engine = transaction.connection.engine
+        if engine is self.engine or engine.url == self.engine.url:
+            return
+        given, own = address(engine), address(self.engine)
+        if given == own or given in self._same_database:
+            return
+        # Two addresses may lead to one database, as through a pooler: ask both, once.
+        if _identity(transaction.connection) == self._own_identity():
+            self._same_database.add(given)
+            return
+        raise WrongDatabase(given, own)
+
+    def _own_identity(self) -> object:
+        with self._autocommit.connect() as connection:
+            return _identity(connection)
+
+    def _check_schema(self) -> None:
+        # One claim of nothing touches every column and function that working needs.
+        with self.engine.begin() as connection:
+            claim(connection, "default", limit=1, client_id=self.id, schema=self.schema)
+            connection.rollback()
+
+    def _leave_word(self, where: Where, transaction: Transaction, names: set[str]) -> None:
+        if not names:
+            return
+        if self._notify is Notify.in_transaction:
+            notify_inserted(transaction.connection, sorted(names), schema=self.schema)
+        elif self._notify is Notify.after_commit and not isinstance(where, Engine):
+            self._announcer.inserted(transaction.connection, names)
+
+    def _announce_own(self, where: Where, names: set[str]) -> None:
+        if isinstance(where, Engine) and names and self._notify is Notify.after_commit:
+            self._announcer.committed(names)
+
+
+def _check_engine(engine: object) -> None:
+    if not isinstance(engine, Engine):
+        advice = "The client takes create_engine(...)'s Engine"
+        if hasattr(engine, "sync_engine"):
+            advice = "From an AsyncEngine, pass a sync Engine of the same database to the client"
+        raise NotATransaction(type(engine).__name__, advice)
+    if engine.dialect.name != "postgresql" or engine.driver != "psycopg":
+        given = f"{engine.dialect.name}+{engine.driver}"
+        raise UnsupportedDatabase(given, "postgresql+psycopg, such as postgresql+psycopg://host/db")
+
+
+def _check_id(client_id: str) -> str:
+    if not isinstance(client_id, str) or not 1 <= len(client_id) <= 100:  # noqa: PLR2004
+        raise InvalidOption("id", client_id, "1 to 100 characters")
+    return client_id
+
+
+def _default_id() -> str:
+    # Source of the form: River 0.51, client.go; ours adds what tells two of one instant apart.
+    host = socket.gethostname().replace(".", "_")[:60]
+    start = datetime.now(UTC).strftime("%Y_%m_%dT%H_%M_%S_%f")
+    return f"{host}_{start}_{random.getrandbits(24):06x}"
+
+
+def _identity(connection: Connection) -> tuple[Any, ...]:
+    row = connection.execute(text("SELECT current_database(), pg_postmaster_start_time()")).one()
+    return tuple(row)

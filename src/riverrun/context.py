@@ -1,0 +1,153 @@
+"""What a worker may ask while it works."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from riverrun.clock import Clock
+from riverrun.errors import AttemptInterrupted, ClientNotReady, JobTimedOut
+from riverrun.job import JobRow
+from riverrun.options import json_problem
+from riverrun.outcome import check_metadata
+from riverrun.errors import InvalidOption
+from riverrun.verbs.complete import complete
+
+
+class JobContext:
+    """One attempt, as its worker sees it.
+
+    Attributes:
+        job: The job as it was claimed.
+        client: The client that works it, to insert more jobs with; None outside of one.
+    """
+
+    def __init__(
+        self,
+        job: JobRow,
+        *,
+        clock: Clock,
+        claimed_monotonic: float,
+        timeout_s: float | None,
+        engine: Engine | None,
+        schema: str | None = None,
+        client: Any = None,
+    ) -> None:
+        self.job = job
+        self.client = client
+        self._clock = clock
+        self._claimed_monotonic = claimed_monotonic
+        self._timeout_s = timeout_s
+        self._deadline: float | None = None
+        self._engine = engine
+        self._schema = schema
+        self._event = threading.Event()
+        self._reason: AttemptInterrupted | None = None
+        self._staged: dict[str, Any] = {}
+        self._in_transaction = False
+        self.completed = False
+
+    def begin(self) -> None:
+        """Start the attempt's time; called when its worker begins."""
+        if self._timeout_s is not None:
+            self._deadline = self._clock.monotonic() + self._timeout_s
+
+    def cancel(self, reason: AttemptInterrupted) -> None:
+        """Tell the worker to end; the first reason stays."""
+        if self._reason is None:
+            self._reason = reason
+        self._event.set()
+
+    @property
+    def reason(self) -> AttemptInterrupted | None:
+        """Why the worker shall end now; None while it may go on."""
+        late = self._deadline is not None and self._clock.monotonic() >= self._deadline
+        if self._reason is None and late:
+            assert self._timeout_s is not None  # noqa: S101  set together with the deadline
+            self._reason = JobTimedOut(self._timeout_s)
+        return self._reason
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the worker shall end now: timed out, cancelled, or the client stops."""
+        return self.reason is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Raise the reason why the worker shall end now, if there is one.
+
+        Raises:
+            AttemptInterrupted: JobTimedOut, JobCancelledRemotely or ClientStopping.
+        """
+        if self.reason is not None:
+            raise self.reason
+
+    def wait(self, timeout: float) -> bool:
+        """Sleep for `timeout` seconds, or until the worker shall end; return whether it shall."""
+        if self._deadline is not None:
+            timeout = min(timeout, max(0.0, self._deadline - self._clock.monotonic()))
+        self._event.wait(timeout)
+        return self.cancelled
+
+    def now(self) -> datetime:
+        """Return the database's time: that of the claim, and what has passed since."""
+        passed_s = self._clock.monotonic() - self._claimed_monotonic
+        start = self.job.attempted_at or self._clock.now()
+        return start + timedelta(seconds=passed_s)
+
+    @property
+    def staged(self) -> Mapping[str, Any]:
+        """What will be merged into the job's metadata, whatever the outcome."""
+        return self._staged
+
+    def set_metadata(self, key: str, value: object) -> None:
+        """Merge `key` into the job's metadata when the attempt ends, whatever its outcome.
+
+        Raises:
+            InvalidOption: If JSON cannot hold it.
+        """
+        self._staged.update(check_metadata({key: value}))
+
+    def record_output(self, output: object) -> None:
+        """Keep `output`, JSON of at most 32 MB, with the job, where River's UI shows it.
+
+        Raises:
+            InvalidOption: If JSON cannot hold it, or it is too large.
+        """
+        if problem := json_problem(output):
+            raise InvalidOption("output", output, f"what JSON can hold; {problem}")
+        self.set_metadata("output", output)
+
+    @contextmanager
+    def transaction(self, **session_options: Any) -> Iterator[Session]:
+        """Yield a Session that commits the worker's writes and the job's completion together.
+
+        After the block the job is completed; what the worker then raises is only logged. If the
+        block raises, or the job was rescued or deleted meanwhile, nothing of it is committed.
+
+        Args:
+            **session_options: Passed to the Session.
+
+        Raises:
+            AttemptLost: If the job no longer runs at this attempt.
+            ClientNotReady: If a transaction of this attempt is open or committed already.
+        """
+        if self._engine is None:
+            raise ClientNotReady("ctx.transaction() needs a client with an engine")
+        if self._in_transaction or self.completed:
+            raise ClientNotReady("ctx.transaction() completes the job: use it once, not nested")
+        self._in_transaction = True
+        try:
+            with Session(self._engine, **session_options) as session, session.begin():
+                yield session
+                self.raise_if_cancelled()
+                complete(session, self.job, metadata=self._staged or None, schema=self._schema)
+            self.completed = True
+        finally:
+            self._in_transaction = False
+
+
+WorkerFunction = Callable[..., object]

@@ -1,0 +1,148 @@
+"""What happened, as frozen classes, and the hub that tells subscribers."""
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+import attrs
+
+from riverrun.job import JobRow
+
+logger = logging.getLogger(__name__)
+
+BUFFER = 1_000
+"""Events that wait for a subscriber before further ones are dropped. Source: River 0.51."""
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """Something that happened in a client."""
+
+
+@attrs.frozen(kw_only=True)
+class JobEvent(Event):
+    """An attempt ended, and what it came to is in the database.
+
+    Attributes:
+        job: The job as claimed, in the state it now has.
+        error: What the worker raised, if it did.
+        queue_wait_s: Seconds from when the job was due to its claim.
+        run_s: Seconds its worker took.
+        complete_s: Seconds from the worker's end to the row's.
+    """
+
+    job: JobRow
+    error: BaseException | None = None
+    queue_wait_s: float
+    run_s: float
+    complete_s: float
+
+
+class JobCompleted(JobEvent):
+    """A worker returned, and its job is completed."""
+
+
+class JobFailed(JobEvent):
+    """A worker raised; the job will be tried again, or is discarded."""
+
+
+class JobCancelled(JobEvent):
+    """A job was cancelled, by its worker or from outside."""
+
+
+class JobSnoozed(JobEvent):
+    """A worker asked to be run later."""
+
+
+class JobInterrupted(JobEvent):
+    """A stop cut an attempt off; the job is available again, its attempt given back."""
+
+
+class Subscription:
+    """A subscriber's events, in order; a context manager that ends the subscription."""
+
+    def __init__(self, hub: "Hub", kinds: tuple[type[Event], ...]) -> None:
+        self._hub = hub
+        self._kinds = kinds
+        self._events: queue.Queue[Event] = queue.Queue(BUFFER)
+        self._dropping = False
+
+    def get(self, timeout: float | None = None) -> Event:
+        """Return the next event.
+
+        Args:
+            timeout: Seconds to wait; for ever if None.
+
+        Raises:
+            TimeoutError: If none came in time.
+        """
+        try:
+            return self._events.get(timeout=timeout)
+        except queue.Empty:
+            names = ", ".join(kind.__name__ for kind in self._kinds)
+            raise TimeoutError(f"no event of {names} within {timeout:g} s") from None
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._hub.remove(self)
+
+    def offer(self, event: Event) -> None:
+        """Put `event` in line, or drop it with one warning if the subscriber is too far behind."""
+        if not isinstance(event, self._kinds):
+            return
+        try:
+            self._events.put_nowait(event)
+            self._dropping = False
+        except queue.Full:
+            if not self._dropping:
+                logger.warning("dropping events: a subscriber is %s behind", BUFFER)
+            self._dropping = True
+
+    def __iter__(self) -> Iterator[Event]:
+        while True:
+            yield self.get()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Hub:
+    """Tells subscribers; a slow one harms nobody else."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _subscriptions, which is replaced, never changed
+        self._subscriptions: tuple[Subscription, ...] = ()
+
+    def subscribe(self, *kinds: type[Event]) -> Subscription:
+        """Return a subscription to events of `kinds`; to all if none is named."""
+        subscription = Subscription(self, kinds or (Event,))
+        with self._lock:
+            self._subscriptions += (subscription,)
+        return subscription
+
+    def remove(self, subscription: Subscription) -> None:
+        """Forget `subscription`."""
+        with self._lock:
+            kept = (each for each in self._subscriptions if each is not subscription)
+            self._subscriptions = tuple(kept)
+
+    @property
+    def has_subscribers(self) -> bool:
+        """Whether anybody listens; events need not be made otherwise."""
+        return bool(self._subscriptions)
+
+    def publish(self, event: Event) -> None:
+        """Offer `event` to every subscriber."""
+        for subscription in self._subscriptions:
+            subscription.offer(event)

@@ -1,0 +1,1 @@
+"""How a slot runs an attempt."""

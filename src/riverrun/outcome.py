@@ -1,0 +1,196 @@
+"""What the end of an attempt means for its row: the state machine, without any I/O."""
+
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+
+from riverrun.errors import (
+    ClientStopping,
+    InvalidOption,
+    JobCancel,
+    JobCancelledRemotely,
+    JobSnooze,
+    UndecodableArgs,
+    UnknownKind,
+)
+from riverrun.job import AttemptError, JobRow
+from riverrun.options import json_problem
+from riverrun.policies.backoff import Backoff, RiverBackoff
+from riverrun.states import JobState
+
+SCHEDULER_INTERVAL_S = 5.0
+"""A job due within this many seconds skips the scheduler: it is available at once, from then on."""
+
+MAX_ERROR_CHARS = 16_384
+MAX_TRACE_CHARS = 65_536
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What shall be written for one attempt, if its job still runs at that attempt.
+
+    Attributes:
+        job_id: The job.
+        attempt: The attempt that ended.
+        state: The state it shall have.
+        scheduled_at: When it may be claimed again, if it may.
+        error: The entry for its errors, if the attempt failed.
+        give_back: Whether the attempt shall not count.
+        metadata: What is merged into the job's metadata.
+    """
+
+    job_id: int
+    attempt: int
+    state: JobState
+    scheduled_at: datetime | None = None
+    error: AttemptError | None = None
+    give_back: bool = False
+    metadata: Mapping[str, Any] | None = None
+
+
+def decide(
+    job: JobRow,
+    ended: BaseException | None,
+    *,
+    now: datetime,
+    backoff: Backoff,
+    metadata: Mapping[str, Any] | None = None,
+    stopping: bool = False,
+) -> Outcome:
+    """Return what the end of an attempt means.
+
+    Args:
+        job: The job as it was claimed.
+        ended: What the worker raised, None if it returned.
+        now: The database's time, aware.
+        backoff: When a failed job may be claimed again.
+        metadata: What the attempt staged for the job's metadata.
+        stopping: Whether the client had cancelled the attempt because it stops.
+
+    Source: River 0.51, internal/jobexecutor.
+    """
+    staged = dict(metadata or {})
+
+    def outcome(state: JobState, **rest: Any) -> Outcome:
+        return Outcome(
+            job_id=job.id, attempt=job.attempt, state=state, metadata=staged or None, **rest
+        )
+
+    match ended:
+        case None:
+            return outcome(JobState.completed)
+        case JobSnooze():
+            staged["snoozes"] = _snoozes(job.metadata) + 1
+            soon = ended.delay_s <= SCHEDULER_INTERVAL_S
+            return outcome(
+                JobState.available if soon else JobState.scheduled,
+                scheduled_at=_later(now, ended.delay_s),
+                give_back=True,
+            )
+        case ClientStopping() if stopping:
+            return outcome(JobState.available, scheduled_at=now, give_back=True)
+        case JobCancel() | JobCancelledRemotely():
+            return outcome(JobState.cancelled, error=_entry(job, ended, now))
+        case _ if job.attempt >= job.max_attempts:
+            return outcome(JobState.discarded, error=_entry(job, ended, now))
+        case _:
+            at = retry_at(job, now, backoff)
+            soon = (at - now).total_seconds() <= SCHEDULER_INTERVAL_S
+            return outcome(
+                JobState.available if soon else JobState.retryable,
+                scheduled_at=at,
+                error=_entry(job, ended, now),
+            )
+
+
+def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:
+    """Return `backoff`'s time for `job`; River's where that one fails or lies in the past."""
+    try:
+        at = backoff(job, now)
+        if isinstance(at, datetime) and at.utcoffset() is not None and at >= now:
+            return at
+    except Exception:  # noqa: BLE001, S110  a broken policy must not lose the job's outcome
+        pass
+    return RiverBackoff()(job, now)
+
+
+def attempt_error(attempt: int, at: datetime, error: BaseException) -> AttemptError:
+    """Return `error` as an entry of a job's errors, cut to size with a mark."""
+    return AttemptError(
+        at=at,
+        attempt=attempt,
+        error=_cut(_clean(_text(error)), MAX_ERROR_CHARS),
+        trace=_cut(_clean(_trace(error)), MAX_TRACE_CHARS),
+    )
+
+
+def error_json(error: AttemptError) -> dict[str, Any]:
+    """Return `error` as River writes it."""
+    at = error.at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return {"at": at, "attempt": error.attempt, "error": error.error, "trace": error.trace}
+
+
+def _entry(job: JobRow, error: BaseException, now: datetime) -> AttemptError:
+    return attempt_error(job.attempt, job.attempted_at or now, error)
+
+
+def _text(error: BaseException) -> str:
+    try:
+        text = str(error)
+    except Exception as broken:  # noqa: BLE001  its __str__ is the worker's code
+        text = f"(its text cannot be had: {type(broken).__name__})"
+    if isinstance(error, JobCancel | UnknownKind | UndecodableArgs):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _trace(error: BaseException) -> str:
+    if isinstance(error, JobCancel | UnknownKind | UndecodableArgs):
+        return ""
+    try:
+        return "".join(traceback.format_exception(error, limit=-50))
+    except Exception:  # noqa: BLE001  formatting calls the error's own code
+        return "".join(traceback.format_tb(error.__traceback__, limit=-50))
+
+
+def _clean(text: str) -> str:
+    # jsonb holds neither NUL nor half a surrogate pair.
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def _cut(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    # Both ends say something: where it began, and what it came to.
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters cut ...\n{text[-half:]}"
+
+
+def _later(now: datetime, delay_s: float) -> datetime:
+    try:
+        return now + timedelta(seconds=delay_s)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
+
+
+def _snoozes(metadata: Mapping[str, Any]) -> int:
+    """Return the snooze counter as River reads one: whatever is no number counts as 0."""
+    value = metadata.get("snoozes")
+    try:
+        return int(float(value)) if isinstance(value, int | float | str) else 0
+    except (ValueError, OverflowError):
+        return 0
+
+
+def check_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return `metadata` if a job's metadata can hold it.
+
+    Raises:
+        InvalidOption: If it cannot.
+    """
+    if problem := json_problem(metadata):
+        raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
+    return metadata

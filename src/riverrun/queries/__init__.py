@@ -1,0 +1,1 @@
+"""The statements: built here from plain values, executed in verbs."""

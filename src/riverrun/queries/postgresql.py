@@ -1,0 +1,436 @@
+"""The statements as PostgreSQL takes them.
+
+Each is built once and cached; what varies is bound. `now` is a bind that only tests set: rows live
+by the database's clock.
+"""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Delete,
+    Float,
+    Insert,
+    Integer,
+    Select,
+    SmallInteger,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    case,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.orm import aliased
+
+from riverrun.columns import JobStateType, Timestamp
+from riverrun.models import Job
+from riverrun.states import FINAL_STATES, JobState
+
+ATTEMPTED_BY_MAX = 100
+"""Clients a job remembers; the oldest fall out. Source: River 0.51, JobGetAvailable."""
+
+JOB_COLUMNS = tuple(Job.__mapper__.column_attrs.keys())
+_NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
+
+
+def _state(state: JobState) -> ColumnElement[Any]:
+    # A literal: the planner then knows which part of the index it will read.
+    return cast(literal_column(f"'{state.value}'"), JobStateType)
+
+
+def _job_columns() -> list[Any]:
+    # Labelled: a Session names a column by its attribute, a Connection by its column.
+    return [getattr(Job, name).label(name) for name in JOB_COLUMNS]
+
+
+def _in_mask(mask: Any, state: Any, schema: str | None) -> ColumnElement[bool]:
+    functions: Any = func if schema is None else getattr(func, schema)
+    return functions.river_job_state_in_bitmask(mask, state)  # type: ignore[no-any-return]
+
+
+def _records(name: str, *columns: Any) -> Any:
+    """Return the bind `name`, JSON text of an array of objects, as rows with `columns`."""
+    source = func.jsonb_to_recordset(cast(bindparam(name, type_=Text), JSONB))
+    return source.table_valued(*columns, name=name).render_derived(name=name, with_types=True)
+
+
+@lru_cache
+def insert_jobs(*, schema: str | None, returning: bool) -> Insert:
+    """Insert the jobs in bind `jobs`; one whose unique key is taken returns the job that has it.
+
+    Locks the existing row of a duplicate. Index: river_job_unique_idx. River: JobInsertFastMany.
+    """
+    rows = _records(
+        "jobs",
+        column("n", Integer),
+        column("args", JSONB),
+        column("kind", Text),
+        column("max_attempts", SmallInteger),
+        column("metadata", JSONB),
+        column("priority", SmallInteger),
+        column("queue", Text),
+        column("scheduled_at", Timestamp),
+        column("state", Text),
+        column("tags", ARRAY(Text)),
+        column("unique_key", Text),
+        column("unique_states", Text),
+    )
+    source = select(
+        rows.c.args,
+        _NOW,
+        rows.c.kind,
+        rows.c.max_attempts,
+        rows.c.metadata,
+        rows.c.priority,
+        rows.c.queue,
+        func.coalesce(rows.c.scheduled_at, _NOW),
+        cast(rows.c.state, JobStateType),
+        cast(rows.c.tags, Job.tags.type),
+        func.decode(rows.c.unique_key, "hex"),
+        cast(rows.c.unique_states, Job.unique_states.type),
+    ).order_by(rows.c.n)
+    statement = insert(Job).from_select(
+        [
+            "args",
+            "created_at",
+            "kind",
+            "max_attempts",
+            "metadata",
+            "priority",
+            "queue",
+            "scheduled_at",
+            "state",
+            "tags",
+            "unique_key",
+            "unique_states",
+        ],
+        source,
+    )
+    statement = statement.on_conflict_do_update(
+        index_elements=[Job.unique_key],
+        index_where=and_(
+            Job.unique_key.is_not(None),
+            Job.unique_states.is_not(None),
+            _in_mask(Job.unique_states, Job.state, schema),
+        ),
+        set_={"kind": statement.excluded.kind},
+    )
+    # Raw: the one parameter is a bind of the statement, not a row for the ORM to insert.
+    statement = statement.execution_options(dml_strategy="raw")
+    if not returning:
+        return statement
+    # A row that was inserted by this very statement has no deleting transaction.
+    return statement.returning(
+        *_job_columns(), literal_column("xmax::text <> '0'").label("skipped")
+    )
+
+
+@lru_cache
+def claim_jobs() -> Update:
+    """Claim up to `limit` available jobs of `queue` for `client_id`.
+
+    Locks what it claims and skips what others have locked. Index:
+    river_job_prioritized_fetching_index. River: JobGetAvailable.
+    """
+    claimable = (
+        select(Job.id)
+        .where(
+            Job.state == _state(JobState.available),
+            Job.queue == bindparam("queue_name", type_=Text),
+            Job.scheduled_at <= _NOW,
+        )
+        .order_by(Job.priority, Job.scheduled_at, Job.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("claimable")
+    )
+    client_id = cast(bindparam("client_id"), Text)
+    length = func.array_length(Job.attempted_by, 1)
+    kept = case(
+        (
+            length >= ATTEMPTED_BY_MAX,
+            Job.attempted_by[length - (ATTEMPTED_BY_MAX - 2) : length],
+        ),
+        else_=Job.attempted_by,
+    )
+    return (
+        update(Job)
+        .where(Job.id == claimable.c.id)
+        .values(
+            state=_state(JobState.running),
+            attempt=Job.attempt + 1,
+            attempted_at=_NOW,
+            attempted_by=func.array_append(kept, client_id),
+        )
+        .returning(
+            Job.id,
+            Job.kind,
+            Job.args,
+            Job.attempt,
+            Job.max_attempts,
+            Job.priority,
+            Job.created_at,
+            Job.scheduled_at,
+            Job.attempted_at,
+            Job.attempted_by,
+            Job.errors,
+            Job.metadata_.label("metadata_"),
+            Job.tags,
+        )
+    )
+
+
+@lru_cache
+def complete_jobs() -> Update:
+    """Complete the jobs in binds `ids` and `attempts`, two arrays, where they still run.
+
+    Locks their rows in the order of the arrays. Index: river_job_pkey. River:
+    JobSetStateIfRunningMany, for the case that a worker returned and said nothing more.
+    """
+    done = (
+        func.unnest(
+            bindparam("ids", type_=ARRAY(BigInteger)), bindparam("attempts", type_=ARRAY(Integer))
+        )
+        .table_valued(column("id", BigInteger), column("attempt", Integer))
+        .render_derived(name="done")
+    )
+    return (
+        update(Job)
+        .where(
+            Job.id == done.c.id,
+            Job.attempt == done.c.attempt,
+            Job.state == _state(JobState.running),
+        )
+        .values(state=_state(JobState.completed), finalized_at=_NOW)
+        .returning(Job.id, Job.state)
+    )
+
+
+@lru_cache
+def record_outcomes() -> Update:
+    """Write the outcomes in bind `outcomes` where the jobs still run at the same attempt.
+
+    A job that somebody asked to cancel meanwhile, and that would run again, is cancelled instead.
+    Staged metadata is merged also where the job no longer runs, if `merge_anyway`. Locks the rows
+    by id. Index: river_job_pkey. River: JobSetStateIfRunningMany.
+    """
+    rows = _records(
+        "outcomes",
+        column("id", BigInteger),
+        column("attempt", Integer),
+        column("state", Text),
+        column("scheduled_at", Timestamp),
+        column("error", JSONB),
+        column("metadata", JSONB),
+        column("give_back", Integer),
+        column("merge_anyway", Integer),
+    )
+    held = (
+        select(Job.id)
+        .join(rows, Job.id == rows.c.id)
+        .order_by(Job.id)
+        .with_for_update(of=Job)
+        .cte("held")
+    )
+    fenced = and_(Job.state == _state(JobState.running), Job.attempt == rows.c.attempt)
+    again = rows.c.state.in_(
+        [literal_column(f"'{state}'") for state in ("available", "retryable", "scheduled")]
+    )
+    unwanted = and_(fenced, again, Job.metadata_.has_key("cancel_attempted_at"))
+    final = rows.c.state.in_([literal_column(f"'{state}'") for state in sorted(FINAL_STATES)])
+    return (
+        update(Job)
+        .where(
+            Job.id == held.c.id,
+            Job.id == rows.c.id,
+            or_(fenced, and_(rows.c.merge_anyway == 1, rows.c.metadata.is_not(None))),
+        )
+        .values(
+            state=case(
+                (unwanted, _state(JobState.cancelled)),
+                (fenced, cast(rows.c.state, JobStateType)),
+                else_=Job.state,
+            ),
+            attempt=case(
+                (unwanted, Job.attempt),
+                (fenced, func.greatest(Job.attempt - func.coalesce(rows.c.give_back, 0), 0)),
+                else_=Job.attempt,
+            ),
+            scheduled_at=case(
+                (unwanted, Job.scheduled_at),
+                (fenced, func.coalesce(rows.c.scheduled_at, Job.scheduled_at)),
+                else_=Job.scheduled_at,
+            ),
+            finalized_at=case((or_(unwanted, and_(fenced, final)), _NOW), else_=Job.finalized_at),
+            errors=case(
+                (
+                    and_(fenced, rows.c.error.is_not(None)),
+                    func.array_append(Job.errors, rows.c.error),
+                ),
+                else_=Job.errors,
+            ),
+            metadata_=func.coalesce(Job.metadata_.op("||")(rows.c.metadata), Job.metadata_),
+        )
+        .returning(Job.id, Job.state)
+    )
+
+
+@lru_cache
+def give_back_jobs() -> Update:
+    """Make the jobs in binds `ids` and `attempts` available again, as if never claimed.
+
+    One that somebody asked to cancel meanwhile is cancelled instead. Index: river_job_pkey.
+    """
+    unwanted = Job.metadata_.has_key("cancel_attempted_at")
+    return complete_jobs().values(
+        state=case((unwanted, _state(JobState.cancelled)), else_=_state(JobState.available)),
+        attempt=case((unwanted, Job.attempt), else_=func.greatest(Job.attempt - 1, 0)),
+        finalized_at=case((unwanted, _NOW), else_=None),
+    )
+
+
+@lru_cache
+def clock() -> Select[Any]:
+    """Read the database's time."""
+    return select(func.now())
+
+
+@lru_cache
+def get_job() -> Select[Any]:
+    """Read the job with bind `job_id`. Index: river_job_pkey. River: JobGetByID."""
+    return select(*_job_columns()).where(Job.id == bindparam("job_id", type_=BigInteger))
+
+
+@lru_cache
+def cancel_job() -> Update:
+    """Cancel the job with bind `job_id`; a running one is only marked, a final one not touched.
+
+    Locks the row. Index: river_job_pkey. River: JobCancel.
+    """
+    running = Job.state == _state(JobState.running)
+    mark = func.jsonb_build_object("cancel_attempted_at", _NOW)
+    return (
+        update(Job)
+        .where(
+            Job.id == bindparam("job_id", type_=BigInteger),
+            Job.state.not_in([_state(state) for state in sorted(FINAL_STATES)]),
+        )
+        .values(
+            state=case((running, Job.state), else_=_state(JobState.cancelled)),
+            finalized_at=case((running, Job.finalized_at), else_=_NOW),
+            metadata_=Job.metadata_.op("||")(mark),
+        )
+        .returning(*_job_columns())
+    )
+
+
+@lru_cache
+def retry_job() -> Update:
+    """Make the job with bind `job_id` available now, unless it runs or is available and due.
+
+    Locks the row. Index: river_job_pkey. River: JobRetry.
+    """
+    due = and_(Job.state == _state(JobState.available), Job.scheduled_at < _NOW)
+    return (
+        update(Job)
+        .where(
+            Job.id == bindparam("job_id", type_=BigInteger),
+            Job.state != _state(JobState.running),
+            ~due,
+        )
+        .values(
+            state=_state(JobState.available),
+            scheduled_at=_NOW,
+            finalized_at=None,
+            max_attempts=case(
+                (Job.attempt == Job.max_attempts, Job.max_attempts + 1), else_=Job.max_attempts
+            ),
+        )
+        .returning(*_job_columns())
+    )
+
+
+@lru_cache
+def schedule_jobs(*, schema: str | None) -> Update:
+    """Make up to `limit` retryable and scheduled jobs due before now + `ahead_s` available.
+
+    One whose unique key another job holds is discarded. Locks what it moves and skips what others
+    have locked. Index: river_job_prioritized_fetching_index. River: JobSchedule.
+    """
+    waiting = Job.state.in_([_state(JobState.retryable), _state(JobState.scheduled)])
+    horizon = _NOW + func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam("ahead_s"), Float))
+    due = (
+        select(Job.id, Job.unique_key, Job.unique_states, Job.state, Job.priority, Job.scheduled_at)
+        .where(waiting, Job.scheduled_at <= horizon)
+        .order_by(Job.priority, Job.scheduled_at, Job.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("due")
+    )
+    holder = aliased(Job)
+    taken = exists().where(
+        holder.unique_key == due.c.unique_key,
+        holder.id != due.c.id,
+        holder.unique_states.is_not(None),
+        _in_mask(holder.unique_states, holder.state, schema),
+    )
+    holds = _in_mask(due.c.unique_states, due.c.state, schema)
+    turn = func.row_number().over(
+        partition_by=due.c.unique_key,
+        order_by=(holds.desc(), due.c.priority, due.c.scheduled_at, due.c.id),
+    )
+    ranked = select(
+        due.c.id,
+        and_(
+            due.c.unique_key.is_not(None), due.c.unique_states.is_not(None), or_(turn > 1, taken)
+        ).label("conflict"),
+    ).cte("ranked")
+    mark = func.jsonb_build_object("unique_key_conflict", "scheduler_discarded")
+    return (
+        update(Job)
+        .where(Job.id == ranked.c.id)
+        .values(
+            state=case(
+                (ranked.c.conflict, _state(JobState.discarded)), else_=_state(JobState.available)
+            ),
+            finalized_at=case((ranked.c.conflict, _NOW), else_=None),
+            metadata_=case((ranked.c.conflict, Job.metadata_.op("||")(mark)), else_=Job.metadata_),
+        )
+        .returning(
+            Job.id,
+            Job.queue,
+            Job.state,
+            (Job.scheduled_at <= _NOW + func.make_interval(0, 0, 0, 0, 0, 0, 0.005)).label("due"),
+        )
+    )
+
+
+@lru_cache
+def notify() -> Select[Any]:
+    """Send `payloads`, an array of text, to `<schema>.<topic>`.
+
+    The schema is bind `schema`, or the search path's first. Sent when the transaction commits.
+    """
+    payloads = (
+        func.unnest(bindparam("payloads", type_=ARRAY(Text)))
+        .table_valued(column("payload", Text))
+        .render_derived(name="payloads")
+    )
+    place = func.coalesce(cast(bindparam("schema"), Text), func.current_schema())
+    channel = func.concat(place, ".", bindparam("topic", type_=Text))
+    return select(func.pg_notify(channel, payloads.c.payload)).select_from(payloads)

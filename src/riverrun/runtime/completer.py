@@ -1,0 +1,174 @@
+"""Step 5 of 5: complete. Before: attempt. After: nothing. Ended attempts, written together."""
+
+import logging
+import queue
+import random
+import threading
+from collections.abc import Sequence
+
+import attrs
+from sqlalchemy import Engine
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+
+from riverrun.attempt import Ended, event_state
+from riverrun.clock import Clock
+from riverrun.errors import AttemptLost, JobSnooze, RiverrunError
+from riverrun.events import (
+    Hub,
+    JobCancelled,
+    JobCompleted,
+    JobEvent,
+    JobFailed,
+    JobInterrupted,
+    JobSnoozed,
+)
+from riverrun.outcome import Outcome
+from riverrun.runtime.service import Pause, Service
+from riverrun.sessions import joined
+from riverrun.states import JobState
+from riverrun.verbs.complete import record
+
+logger = logging.getLogger(__name__)
+
+BATCH_MAX = 1_000
+"""Most outcomes in one statement; beyond it a statement takes longer and saves nothing."""
+
+GATHER_S = 0.005
+"""How long an ended attempt waits for others before it is written."""
+
+BACKLOG_MAX = 10_000
+"""Ended attempts not yet written at which nothing more is claimed, until half are written."""
+
+
+class Completer(Service):
+    """Holds ended attempts and writes them; while the database fails it holds and tries again."""
+
+    def __init__(
+        self, engine: Engine, *, schema: str | None, hub: Hub, clock: Clock, rng: random.Random
+    ) -> None:
+        super().__init__("completer")
+        self._engine = engine
+        self._schema = schema
+        self._hub = hub
+        self._clock = clock
+        self._pause = Pause(rng.random)
+        self._line: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
+        self._held: list[Ended] = []
+        self._room = threading.Event()  # set while the backlog is small enough to claim more
+        self._room.set()
+        self.gave_up = threading.Event()
+
+    def put(self, ended: Ended) -> None:
+        """Take an ended attempt; from any thread."""
+        self._line.put(ended)
+        if self._line.qsize() >= BACKLOG_MAX:
+            self._room.clear()
+
+    def wait_for_room(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds while too much is unwritten; return whether there is room."""
+        return self._room.wait(timeout)
+
+    def interrupt(self) -> None:
+        """Wake the thread for its last flush."""
+        self._line.put(None)
+
+    def run(self) -> None:
+        """Gather and write until stopped, and then until nothing is left."""
+        while not (self.stopping.is_set() and not self._held and self._line.empty()):
+            self._gather()
+            try:
+                self.flush_once()
+                self._pause.reset()
+            except (SQLAlchemyError, RiverrunError) as error:
+                pause_s = self._pause.next_s()
+                logger.warning(
+                    "holding %s outcomes, trying again in %.1f s: %s",
+                    len(self._held),
+                    pause_s,
+                    type(error).__name__,
+                )
+                if self.gave_up.wait(pause_s):
+                    break
+        if self._held or not self._line.empty():
+            self._take(BACKLOG_MAX * 10, wait=False)
+            ids = sorted(ended.job.id for ended in self._held)
+            logger.error("gave up on %s outcomes; their jobs will be rescued: %s", len(ids), ids)
+
+    def flush_once(self) -> int:
+        """Write what is held, in statements of at most 1,000; return how many outcomes."""
+        written = 0
+        while self._held:
+            batch = self._held[:BATCH_MAX]
+            self._write(batch)
+            del self._held[: len(batch)]
+            written += len(batch)
+        if not self._room.is_set() and self._line.qsize() <= BACKLOG_MAX // 2:
+            self._room.set()
+        return written
+
+    def _gather(self) -> None:
+        if not self._held:
+            self._take(1, wait=True)
+        if len(self._held) < BATCH_MAX and not self.stopping.is_set():
+            self.stopping.wait(GATHER_S)
+        self._take(BATCH_MAX, wait=False)
+
+    def _take(self, limit: int, *, wait: bool) -> None:
+        while len(self._held) < limit:
+            try:
+                ended = self._line.get(block=wait)
+            except queue.Empty:
+                return
+            if ended is None:
+                return
+            self._held.append(ended)
+
+    def _write(self, batch: Sequence[Ended]) -> None:
+        outcomes = [ended.outcome for ended in batch if ended.outcome is not None]
+        states: dict[int, JobState] = {}
+        try:
+            if outcomes:
+                with joined(self._engine, self._schema) as transaction:
+                    states = record(transaction, outcomes, merge_anyway=True)
+        except (DataError, IntegrityError, ProgrammingError):
+            if len(outcomes) > 1:
+                # One row must not hold up the others: find it by halves.
+                for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
+                    self._write(half)
+                return
+            states = self._write_bare(outcomes[0])
+        if self._hub.has_subscribers:
+            for ended in batch:
+                if not isinstance(ended.error, AttemptLost):
+                    self._hub.publish(self._event(ended, states))
+
+    def _write_bare(self, outcome: Outcome) -> dict[int, JobState]:
+        logger.exception("dropping what the database refuses of job %s", outcome.job_id)
+        error = outcome.error and attrs.evolve(outcome.error, error="(refused)", trace="")
+        bare = attrs.evolve(outcome, metadata=None, error=error)
+        with joined(self._engine, self._schema) as transaction:
+            return record(transaction, [bare], merge_anyway=False)
+
+    def _event(self, ended: Ended, states: dict[int, JobState]) -> JobEvent:
+        state = event_state(ended.outcome, states, ended.job)
+        job = ended.job
+        waited = (job.attempted_at or job.scheduled_at) - job.scheduled_at
+        return _event_type(state, ended)(
+            job=attrs.evolve(job, state=state),
+            error=ended.error,
+            queue_wait_s=max(0.0, waited.total_seconds()),
+            run_s=ended.run_s,
+            complete_s=self._clock.monotonic() - ended.ended_monotonic,
+        )
+
+
+def _event_type(state: JobState, ended: Ended) -> type[JobEvent]:
+    if state is JobState.completed:
+        return JobCompleted
+    if state is JobState.cancelled:
+        return JobCancelled
+    if isinstance(ended.error, JobSnooze):
+        return JobSnoozed
+    if ended.outcome is not None and ended.outcome.give_back:
+        return JobInterrupted
+    return JobFailed

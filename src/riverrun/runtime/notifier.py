@@ -1,0 +1,101 @@
+"""Step 2 of 5: notify, the hearing side. Before: announcer. After: producer."""
+
+import logging
+import random
+import select
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.runtime.service import Pause, Service
+from riverrun.topics import Topic, parse
+
+logger = logging.getLogger(__name__)
+
+PING_S = 5.0
+"""Silence after which the connection is asked whether it still is one. Source: River 0.51."""
+
+Listener = Callable[[Topic, Mapping[str, Any]], None]
+
+
+class Notifier(Service):
+    """One connection that listens for the whole client, and comes back when it is cut.
+
+    What was sent while it was away is lost; so `on_listening` is called whenever it listens again,
+    and polling covers the rest.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        schema: str | None,
+        on_notification: Listener,
+        on_listening: Callable[[], None],
+        rng: random.Random,
+    ) -> None:
+        super().__init__("notifier")
+        self._engine = engine
+        self._schema = schema
+        self._on_notification = on_notification
+        self._on_listening = on_listening
+        self._pause = Pause(rng.random)
+        self._waker, self._wakes = socket.socketpair()
+
+    def interrupt(self) -> None:
+        """End the wait for notifications."""
+        self._waker.send(b"\0")
+
+    def run(self) -> None:
+        """Listen until stopped, on one connection after another."""
+        while not self.stopping.is_set():
+            try:
+                self._listen()
+            except (SQLAlchemyError, psycopg.Error, OSError) as error:
+                pause_s = self._pause.next_s()
+                logger.warning("listening again in %.1f s: %s", pause_s, type(error).__name__)
+                self.stopping.wait(pause_s)
+
+    def _listen(self) -> None:
+        with self._engine.connect() as pooled:
+            driver = pooled.connection.driver_connection
+            assert isinstance(driver, psycopg.Connection)  # noqa: S101  the client has checked it
+            # Not the pool's any more: a connection that listens must not be handed to others.
+            pooled.detach()
+            driver.autocommit = True
+            channels = self._channels(driver)
+            for channel in channels:
+                driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            logger.debug("listening to %s", ", ".join(channels))
+            self._pause.reset()
+            self._on_listening()
+            while not self.stopping.is_set():
+                readable, _, _ = select.select([driver, self._wakes], [], [], PING_S)
+                if self._wakes in readable:
+                    self._wakes.recv(64)
+                if not readable:
+                    driver.execute("SELECT 1")
+                for notification in driver.notifies(timeout=0):
+                    self._hear(channels, notification)
+
+    def _channels(self, driver: psycopg.Connection[Any]) -> dict[str, Topic]:
+        place = self._schema
+        if place is None:
+            row = driver.execute("SELECT current_schema()").fetchone()
+            place = row[0] if row else "public"
+        return {f"{place}.{topic}": topic for topic in (Topic.insert, Topic.control)}
+
+    def _hear(self, channels: Mapping[str, Topic], notification: psycopg.Notify) -> None:
+        topic, payload = channels.get(notification.channel), parse(notification.payload)
+        if topic is None or payload is None:
+            logger.warning("ignored a notification on %s that is no JSON", notification.channel)
+            return
+        try:
+            self._on_notification(topic, payload)
+        except Exception:
+            logger.exception("ignored a notification on %s", notification.channel)

@@ -1,0 +1,200 @@
+"""Step 3 of 5: claim. Before: notifier. After: attempt. One queue's jobs, into its slots."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+
+import attrs
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.attempt import Attempt, Ended
+from riverrun.clock import Clock
+from riverrun.errors import AttemptInterrupted, RiverrunError
+from riverrun.executors.threads import ThreadExecutor
+from riverrun.job import JobRow
+from riverrun.options import QueueConfig
+from riverrun.runtime.completer import Completer
+from riverrun.runtime.service import Pause, Service
+from riverrun.verbs.claim import claim
+from riverrun.verbs.complete import give_back
+
+logger = logging.getLogger(__name__)
+
+AHEAD_S = 0.1
+"""Longest that a job claimed ahead should wait in this process, by what its forerunners took."""
+
+
+@attrs.frozen(kw_only=True)
+class Claimed:
+    """What one turn of a producer did.
+
+    Attributes:
+        asked: How many jobs it asked for; 0 if there was no room.
+        jobs: How many it got.
+    """
+
+    asked: int
+    jobs: int
+
+
+class Producer(Service):
+    """Claims as many jobs of one queue as it has room for, when woken, and at every poll."""
+
+    def __init__(
+        self,
+        queue: str,
+        config: QueueConfig,
+        *,
+        engine: Engine,
+        schema: str | None,
+        client_id: str,
+        poll_interval_s: float,
+        make_attempt: Callable[[JobRow, float], Attempt],
+        completer: Completer,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        super().__init__(f"producer[{queue}]")
+        self.queue = queue
+        self.config = config
+        self.executor = ThreadExecutor(
+            config.max_workers, name=f"riverrun.slot[{queue}]", done=self._done
+        )
+        self._engine = engine
+        self._schema = schema
+        self._client_id = client_id
+        self._poll_interval_s = poll_interval_s
+        self._make_attempt = make_attempt
+        self._completer = completer
+        self._clock = clock
+        self._rng = rng
+        self._pause = Pause(rng.random)
+        self._woken = threading.Event()
+        self._lock = threading.Lock()  # guards the counts below
+        self._active = 0  # claimed and not ended
+        self._hungry = True  # the last claim got all it asked for: there may be more
+        self._ended = 0
+        self._ended_run_s = 0.0
+        self._ahead = 0  # the producer's thread alone writes it
+
+    def wake(self) -> None:
+        """Look for jobs now."""
+        self._hungry = True
+        self._woken.set()
+
+    def interrupt(self) -> None:
+        """End the wait."""
+        self._woken.set()
+
+    def run(self) -> None:
+        """Claim until stopped."""
+        while not self.stopping.is_set():
+            pause_s = self._poll_interval_s * (1 + 0.1 * self._rng.random())
+            try:
+                self.claim_once()
+                self._pause.reset()
+            except (SQLAlchemyError, RiverrunError) as error:
+                pause_s = self._pause.next_s()
+                logger.warning(
+                    "claiming again from %s in %.1f s: %s",
+                    self.queue,
+                    pause_s,
+                    _short(error),
+                    extra={"queue": self.queue, "client_id": self._client_id},
+                )
+                # What frees slots meanwhile must not make a failing database busier.
+                if self.stopping.wait(pause_s):
+                    break
+                continue
+            if not self._wants_more():
+                self._woken.wait(pause_s)
+            self._woken.clear()
+
+    def claim_once(self) -> Claimed:
+        """Claim what there is room for, and hand it to the slots."""
+        if not self._completer.wait_for_room(timeout=0.1):
+            return Claimed(asked=0, jobs=0)
+        with self._lock:
+            room = self.config.max_workers + self._ahead - self._active
+        if room <= 0:
+            return Claimed(asked=0, jobs=0)
+        began = self._clock.monotonic()
+        # A wake that comes from here on may speak of a job that this claim does not see.
+        self._hungry = False
+        jobs = claim(
+            self._engine, self.queue, limit=room, client_id=self._client_id, schema=self._schema
+        )
+        now = self._clock.monotonic()
+        if len(jobs) == room:
+            self._hungry = True
+        with self._lock:
+            self._active += len(jobs)
+        self._adapt(room, len(jobs), now - began)
+        if jobs:
+            self.executor.submit([self._make_attempt(job, now) for job in jobs])
+            logger.debug("claimed %s jobs of %s asked for from %s", len(jobs), room, self.queue)
+        return Claimed(asked=room, jobs=len(jobs))
+
+    def cancel(self, job_id: int, reason: AttemptInterrupted) -> bool:
+        """Tell the attempt at `job_id` to end, if it runs here; return whether it does."""
+        for attempt in self.executor.running():
+            if attempt.job.id == job_id:
+                attempt.ctx.cancel(reason)
+                return True
+        return False
+
+    def cancel_all(self, reason: AttemptInterrupted) -> None:
+        """Tell every attempt to end."""
+        for attempt in self.executor.running():
+            attempt.ctx.cancel(reason)
+
+    def give_back(self) -> int:
+        """Give back what was claimed and has not begun; return how many jobs."""
+        jobs = [attempt.job for attempt in self.executor.take_back()]
+        if jobs:
+            with self._lock:
+                self._active -= len(jobs)
+            give_back(self._engine, jobs, schema=self._schema)
+            logger.info("gave back %s jobs of %s that had not begun", len(jobs), self.queue)
+        return len(jobs)
+
+    def _wants_more(self) -> bool:
+        with self._lock:
+            room = self.config.max_workers + self._ahead - self._active
+        return self._hungry and room >= self._worthwhile()
+
+    def _worthwhile(self) -> int:
+        # Ahead of free slots, half a buffer at a time; into free slots, each as it comes.
+        return max(1, self._ahead // 2)
+
+    def _adapt(self, asked: int, got: int, claim_s: float) -> None:
+        """Set how far to claim ahead: further while jobs are shorter than the claim that got them."""
+        with self._lock:
+            ended, run_s = self._ended, self._ended_run_s
+            self._ended, self._ended_run_s = 0, 0.0
+        if not ended:
+            return
+        mean_s = run_s / ended
+        if mean_s >= claim_s:
+            self._ahead = 0
+            return
+        if got == asked:
+            slots = self.config.max_workers
+            bound = int(slots * AHEAD_S / mean_s) if mean_s > 0 else self.config.claim_ahead
+            self._ahead = min(max(2 * self._ahead, slots), bound, self.config.claim_ahead)
+
+    def _done(self, ended: Ended) -> None:
+        self._completer.put(ended)
+        with self._lock:
+            self._active -= 1
+            self._ended += 1
+            self._ended_run_s += ended.run_s
+        if self._hungry and not self._woken.is_set() and self._wants_more():
+            self._woken.set()
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0]

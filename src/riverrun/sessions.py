@@ -1,0 +1,120 @@
+"""Whose transaction it is: a Session's, a Connection's, or, given an Engine, one of our own."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Engine, Executable, Result
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.orm import Session, scoped_session
+
+from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
+from riverrun.models import Job
+
+Where: TypeAlias = Session | scoped_session[Any] | Connection | Engine
+"""What every verb takes first. A Session or Connection is joined, an Engine is not shared."""
+
+# Undefined table, type, function, column and schema.
+_MISSING = frozenset({"42P01", "42704", "42883", "42703", "3F000"})
+
+
+class Transaction:
+    """An open transaction that a verb may execute its statements in, and do nothing else to."""
+
+    def __init__(self, where: Session | Connection, schema: str | None) -> None:
+        self._where = where
+        self._options: dict[str, Any] = {"autoflush": False, "synchronize_session": False}
+        if schema is not None:
+            self._options["schema_translate_map"] = {None: schema}
+
+    @property
+    def connection(self) -> Connection:
+        """The connection beneath; asking for it flushes nothing."""
+        if isinstance(self._where, Connection):
+            return self._where
+        return self._where.connection(bind_arguments={"mapper": Job})
+
+    def execute(self, statement: Executable, params: Mapping[str, Any]) -> Result[Any]:
+        """Execute `statement` without flushing what the host has not flushed.
+
+        Raises:
+            SchemaMissing: If a table, type or function of the schema is not there.
+        """
+        try:
+            if isinstance(self._where, Connection):
+                return self._where.execute(statement, params, execution_options=self._options)
+            # Marked as ORM work on Job: a host that routes or tracks by mapper sees a write.
+            return self._where.execute(
+                statement,
+                params,
+                execution_options=self._options,
+                bind_arguments={"mapper": Job},
+            )
+        except ProgrammingError as error:
+            orig = error.orig
+            code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
+            if code not in _MISSING:
+                raise
+            database = self.connection.engine.url.database or "?"
+            raise SchemaMissing(str(orig).splitlines()[0], database) from error
+
+
+@contextmanager
+def joined(where: Where, schema: str | None = None) -> Iterator[Transaction]:
+    """Yield the transaction that `where` stands for.
+
+    A Session's or Connection's is left as it is found: not committed, not rolled back, not closed.
+    An Engine's is begun here, committed at the end, and rolled back on an exception.
+
+    Raises:
+        NotATransaction: If `where` is none of these.
+        TransactionClosed: If it is closed.
+    """
+    if isinstance(where, Engine):
+        with where.begin() as connection:
+            yield Transaction(connection, schema)
+        return
+    yield Transaction(session_or_connection(where), schema)
+
+
+def session_or_connection(where: object) -> Session | Connection:
+    """Return the Session or Connection that `where` is, or is a registry of.
+
+    Raises:
+        NotATransaction: If it is neither.
+        TransactionClosed: If it is closed for good.
+    """
+    if isinstance(where, scoped_session):
+        where = where()
+    if isinstance(where, Connection):
+        if where.closed:
+            raise TransactionClosed("Connection")
+        return where
+    if isinstance(where, Session):
+        # Only a session made with close_resets_only=False, or after its `with` block in such a
+        # one, is closed for good; any other begins anew, as SQLAlchemy has it.
+        if getattr(where, "_close_state", None) is not None and _is_closed(where):
+            raise TransactionClosed("Session")
+        return where
+    name = type(where).__name__
+    if name.startswith("Async") or hasattr(where, "run_sync"):
+        advice = f"From async code: await session.run_sync(client.insert, ...) on the {name}"
+        raise NotATransaction(name, advice)
+    raise NotATransaction(name, "The transaction comes first, then what to do in it")
+
+
+def _is_closed(session: Session) -> bool:
+    return bool(session._close_state.name == "CLOSED")
+
+
+def database_of(transaction: Transaction) -> tuple[Engine, str]:
+    """Return the engine a transaction is on, and its address without a password."""
+    engine = transaction.connection.engine
+    return engine, address(engine)
+
+
+def address(engine: Engine) -> str:
+    """Return where `engine` connects to, without user and password."""
+    url = engine.url
+    host = url.host or url.query.get("host") or "local"
+    return f"{url.database}@{host}:{url.port or 5432}"

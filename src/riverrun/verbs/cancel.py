@@ -1,0 +1,44 @@
+"""Cancel: never again, by an operator's wish."""
+
+from datetime import datetime
+
+from riverrun.job import JobRow
+from riverrun.queries import postgresql as queries
+from riverrun.sessions import Where, joined
+from riverrun.states import JobState
+from riverrun.topics import Topic, cancel_payload
+from riverrun.verbs.notify import notify_in
+from riverrun.verbs.read import get_in, job_row
+
+
+def cancel(
+    where: Where, job_id: int, *, schema: str | None = None, now: datetime | None = None
+) -> JobRow:
+    """Cancel a job.
+
+    One that waits is cancelled at once. One that runs is marked, and the client that runs it told
+    when the transaction commits; it is cancelled when its worker ends without success. A final one
+    is left as it is.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        job_id: The job.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The job as it then is.
+
+    Raises:
+        JobNotFound: If there is no such job.
+    """
+    with joined(where, schema) as transaction:
+        params = {"job_id": job_id, "now": now}
+        row = transaction.execute(queries.cancel_job(), params).one_or_none()
+        if row is None:
+            return get_in(transaction, job_id)
+        job = job_row(row)
+        if job.state is JobState.running:
+            payload = cancel_payload(job.id, job.queue)
+            notify_in(transaction, Topic.control, [payload], schema=schema)
+        return job

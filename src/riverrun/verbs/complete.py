@@ -1,0 +1,211 @@
+"""Step 5 of 5: complete. Before: execute. After: nothing, or claim again.
+
+Each verb here ends one's own claim. It touches the job only while it is `running` at the attempt
+that was claimed.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from riverrun.clock import Duration
+from riverrun.errors import AttemptLost, JobSnooze
+from riverrun.job import JobRow
+from riverrun.options import json_text
+from riverrun.outcome import Outcome, attempt_error, check_metadata, decide, error_json
+from riverrun.policies.backoff import Backoff, RiverBackoff
+from riverrun.queries import postgresql as queries
+from riverrun.sessions import Transaction, Where, joined
+from riverrun.states import JobState
+
+
+def complete(
+    where: Where,
+    job: JobRow,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> JobState:
+    """Complete a claimed job, in one commit with whatever else the transaction does.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        job: The job as it was claimed.
+        metadata: What to merge into the job's metadata.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The state that the job now has.
+
+    Raises:
+        AttemptLost: If the job no longer runs at that attempt; roll the transaction back.
+    """
+    staged = check_metadata(metadata) if metadata else None
+    return _end(where, job, None, RiverBackoff(), staged, schema, now)
+
+
+def fail(
+    where: Where,
+    job: JobRow,
+    error: BaseException,
+    *,
+    backoff: Backoff | None = None,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> JobState:
+    """Record what a claimed job's worker raised: retry it later, or discard, cancel or snooze it.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        job: The job as it was claimed.
+        error: What was raised; a JobCancel cancels the job, a JobSnooze snoozes it.
+        backoff: When the job may be claimed again; River's unless said.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The state that the job now has.
+
+    Raises:
+        AttemptLost: If the job no longer runs at that attempt.
+    """
+    return _end(where, job, error, backoff or RiverBackoff(), None, schema, now)
+
+
+def snooze(
+    where: Where,
+    job: JobRow,
+    delay: Duration,
+    *,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> JobState:
+    """Give a claimed job back, to run after `delay`, seconds or a timedelta; its attempt with it.
+
+    Raises:
+        AttemptLost: If the job no longer runs at that attempt.
+        InvalidOption: If `delay` is negative.
+    """
+    return _end(where, job, JobSnooze(delay), RiverBackoff(), None, schema, now)
+
+
+def discard(
+    where: Where,
+    job: JobRow,
+    error: BaseException,
+    *,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> JobState:
+    """Record a claimed job's error and discard it, whatever attempts are left.
+
+    Raises:
+        AttemptLost: If the job no longer runs at that attempt.
+    """
+    with joined(where, schema) as transaction:
+        at = job.attempted_at or now or _now(transaction)
+        entry = attempt_error(job.attempt, at, error)
+        outcome = Outcome(job_id=job.id, attempt=job.attempt, state=JobState.discarded, error=entry)
+        return _write_own(transaction, outcome, now)
+
+
+def record(
+    transaction: Transaction,
+    outcomes: Sequence[Outcome],
+    *,
+    merge_anyway: bool,
+    now: datetime | None = None,
+) -> dict[int, JobState]:
+    """Write outcomes, in as few statements as they allow.
+
+    Args:
+        transaction: Where to.
+        outcomes: What to write; of no job more than one.
+        merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The state each job has after it, by id; jobs that were not touched are missing.
+    """
+    states: dict[int, JobState] = {}
+    # Sorted, so that two that write meet the rows in one order.
+    ordered = sorted(outcomes, key=lambda outcome: outcome.job_id)
+    plain = [o for o in ordered if o.state is JobState.completed and o.metadata is None]
+    if plain:
+        params = {
+            "ids": [outcome.job_id for outcome in plain],
+            "attempts": [outcome.attempt for outcome in plain],
+            "now": now,
+        }
+        states.update(_states(transaction.execute(queries.complete_jobs(), params)))
+    others = [o for o in ordered if o.state is not JobState.completed or o.metadata is not None]
+    if others:
+        texts = json_text([_record(outcome, merge_anyway=merge_anyway) for outcome in others])
+        params = {"outcomes": texts, "now": now}
+        states.update(_states(transaction.execute(queries.record_outcomes(), params)))
+    return states
+
+
+def give_back(
+    where: Where, jobs: Sequence[JobRow], *, schema: str | None = None
+) -> dict[int, JobState]:
+    """Make claimed jobs that were never begun available again, their attempts given back.
+
+    Returns:
+        The state each job has after it, by id.
+    """
+    ordered = sorted(jobs, key=lambda job: job.id)
+    params = {
+        "ids": [job.id for job in ordered],
+        "attempts": [job.attempt for job in ordered],
+        "now": None,
+    }
+    with joined(where, schema) as transaction:
+        return dict(_states(transaction.execute(queries.give_back_jobs(), params)))
+
+
+def _end(
+    where: Where,
+    job: JobRow,
+    ended: BaseException | None,
+    backoff: Backoff,
+    metadata: Mapping[str, Any] | None,
+    schema: str | None,
+    now: datetime | None,
+) -> JobState:
+    with joined(where, schema) as transaction:
+        # Only a time to come needs the database's clock; a completion is stamped by its statement.
+        moment = now or (_now(transaction) if ended is not None else job.scheduled_at)
+        outcome = decide(job, ended, now=moment, backoff=backoff, metadata=metadata)
+        return _write_own(transaction, outcome, now)
+
+
+def _write_own(transaction: Transaction, outcome: Outcome, now: datetime | None) -> JobState:
+    states = record(transaction, [outcome], merge_anyway=False, now=now)
+    if outcome.job_id not in states:
+        raise AttemptLost(outcome.job_id, outcome.attempt)
+    return states[outcome.job_id]
+
+
+def _now(transaction: Transaction) -> datetime:
+    value: datetime = transaction.execute(queries.clock(), {}).scalar_one()
+    return value
+
+
+def _states(rows: Any) -> list[tuple[int, JobState]]:
+    return [(row.id, JobState(row.state)) for row in rows]
+
+
+def _record(outcome: Outcome, *, merge_anyway: bool) -> dict[str, Any]:
+    return {
+        "id": outcome.job_id,
+        "attempt": outcome.attempt,
+        "state": outcome.state.value,
+        "scheduled_at": outcome.scheduled_at and outcome.scheduled_at.isoformat(),
+        "error": outcome.error and error_json(outcome.error),
+        "metadata": outcome.metadata,
+        "give_back": int(outcome.give_back),
+        "merge_anyway": int(merge_anyway),
+    }

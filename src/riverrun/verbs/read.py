@@ -1,0 +1,53 @@
+"""Reading jobs: what operators ask, and how a row becomes a frozen JobRow."""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from riverrun.errors import JobNotFound
+from riverrun.job import JobRow
+from riverrun.queries import postgresql as queries
+from riverrun.sessions import Transaction, Where, joined
+from riverrun.states import JobState, states_in
+
+
+def get(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
+    """Return the job with the id `job_id`.
+
+    Raises:
+        JobNotFound: If there is none.
+    """
+    with joined(where, schema) as transaction:
+        return get_in(transaction, job_id)
+
+
+def get_in(transaction: Transaction, job_id: int) -> JobRow:
+    """Return the job with the id `job_id`, read in `transaction`."""
+    row = transaction.execute(queries.get_job(), {"job_id": job_id}).one_or_none()
+    if row is None:
+        raise JobNotFound(job_id)
+    return job_row(row)
+
+
+def job_row(row: Row[Any]) -> JobRow:
+    """Return a row of `river_job`, all columns read, as a JobRow."""
+    return JobRow(
+        id=row.id,
+        kind=row.kind,
+        args=row.args,
+        state=JobState(row.state),
+        queue=row.queue,
+        attempt=row.attempt,
+        max_attempts=row.max_attempts,
+        priority=row.priority,
+        created_at=row.created_at,
+        scheduled_at=row.scheduled_at,
+        attempted_at=row.attempted_at,
+        finalized_at=row.finalized_at,
+        attempted_by=tuple(row.attempted_by or ()),
+        errors=tuple(row.errors or ()),
+        metadata=row.metadata_,
+        tags=tuple(row.tags or ()),
+        unique_key=row.unique_key,
+        unique_states=None if row.unique_states is None else states_in(row.unique_states),
+    )

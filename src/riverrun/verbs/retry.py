@@ -1,0 +1,32 @@
+"""Retry: an operator's "again, now"."""
+
+from datetime import datetime
+
+from riverrun.job import JobRow
+from riverrun.queries import postgresql as queries
+from riverrun.sessions import Where, joined
+from riverrun.verbs.read import get_in, job_row
+
+
+def retry(
+    where: Where, job_id: int, *, schema: str | None = None, now: datetime | None = None
+) -> JobRow:
+    """Make a job available now, whatever became of it; one more attempt if all were spent.
+
+    One that runs, or is available and due, is left as it is.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        job_id: The job.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The job as it then is.
+
+    Raises:
+        JobNotFound: If there is no such job.
+    """
+    with joined(where, schema) as transaction:
+        row = transaction.execute(queries.retry_job(), {"job_id": job_id, "now": now}).one_or_none()
+        return get_in(transaction, job_id) if row is None else job_row(row)

@@ -1,0 +1,177 @@
+"""Which function works which kind, and how."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, TypeVar, overload
+
+import attrs
+
+from riverrun.clock import Duration
+from riverrun.context import JobContext
+from riverrun.errors import DuplicateKind, InvalidOption, InvalidWorker, UnknownKind
+from riverrun.job import RawArgs, kind_of
+from riverrun.options import check_duration, check_kind
+from riverrun.policies.backoff import Backoff
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+@attrs.frozen(kw_only=True)
+class Worker:
+    """A function and what was said of it.
+
+    Attributes:
+        kind: The kind of job it works.
+        args_type: What it takes.
+        function: Called with the args, and with the context if it takes one.
+        takes_context: Whether it does.
+        timeout_s: Seconds an attempt may take; None for the client's, 0 for no limit.
+        backoff: When a failed job returns; None for the client's.
+    """
+
+    kind: str
+    args_type: type
+    function: Callable[..., object]
+    takes_context: bool
+    timeout_s: float | None = None
+    backoff: Backoff | None = None
+
+    def work(self, args: object, ctx: JobContext) -> None:
+        """Call the function."""
+        if self.takes_context:
+            self.function(args, ctx)
+        else:
+            self.function(args)
+
+
+class Workers:
+    """A registry of workers, made by the application and handed to a Client."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, Worker] = {}
+
+    @overload
+    def register(self, function: F, /) -> F: ...
+
+    @overload
+    def register(
+        self,
+        *,
+        kind: str | None = None,
+        timeout: Duration | None = None,
+        backoff: Backoff | None = None,
+    ) -> Callable[[F], F]: ...
+
+    def register(
+        self,
+        function: Any = None,
+        /,
+        *,
+        kind: str | None = None,
+        timeout: Duration | None = None,
+        backoff: Backoff | None = None,
+    ) -> Any:
+        """Register a function as a worker; a decorator, with options or without.
+
+        The function takes args, whose annotation says which kind it works, and may take a context.
+
+        Args:
+            function: The worker.
+            kind: Which kind, for a function that takes `RawArgs`.
+            timeout: Seconds or a timedelta an attempt may take; the client's unless said, 0 for no
+                limit.
+            backoff: When a failed job may be claimed again; the client's unless said.
+
+        Raises:
+            DuplicateKind: If the kind has a worker already.
+            InvalidWorker: If the function's signature tells no kind.
+        """
+        timeout_s = None if timeout is None else check_duration("timeout", timeout, 0.0)
+        if backoff is not None and not callable(backoff):
+            raise InvalidOption("backoff", backoff, "a policy such as Exponential(base=2)")
+
+        def add(given: F) -> F:
+            worker = _worker(given, kind, timeout_s, backoff)
+            if known := self._by_kind.get(worker.kind):
+                raise DuplicateKind(worker.kind, _name(known.function), _name(given))
+            self._by_kind[worker.kind] = worker
+            return given
+
+        return add if function is None else add(function)
+
+    def get(self, kind: str) -> Worker:
+        """Return the worker of `kind`.
+
+        Raises:
+            UnknownKind: If there is none.
+        """
+        try:
+            return self._by_kind[kind]
+        except KeyError:
+            raise UnknownKind(kind, self._by_kind) from None
+
+    def timeout_s(self, kind: str) -> float | None:
+        """Return the seconds that `kind`'s worker gives an attempt; None if it does not say."""
+        worker = self._by_kind.get(kind)
+        return None if worker is None else worker.timeout_s
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that have a worker."""
+        return frozenset(self._by_kind)
+
+
+def _worker(
+    function: Callable[..., object],
+    kind: str | None,
+    timeout_s: float | None,
+    backoff: Backoff | None,
+) -> Worker:
+    name = _name(function)
+    if not callable(function):
+        raise InvalidWorker(name, "it is not callable")
+    if inspect.iscoroutinefunction(function):
+        problem = "it is a coroutine function; call it from a plain one with asyncio.run(...)"
+        raise InvalidWorker(name, problem)
+    parameters = [
+        parameter
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
+    ]
+    if len(parameters) not in {1, 2}:
+        raise InvalidWorker(name, "it must take args, or args and a context, by position")
+    try:
+        hints = typing.get_type_hints(
+            function if inspect.isroutine(function) else type(function).__call__
+        )
+    except NameError as error:
+        raise InvalidWorker(name, f"its annotations name what is not there: {error}") from error
+    args_type = hints.get(parameters[0].name)
+    if not isinstance(args_type, type):
+        problem = f"annotate {parameters[0].name!r} with the class of its args"
+        raise InvalidWorker(name, problem)
+    if args_type is RawArgs:
+        if kind is None:
+            raise InvalidWorker(name, "it takes RawArgs, so pass kind= to register")
+        own = check_kind(kind)
+    else:
+        try:
+            own = kind_of(args_type)
+        except InvalidOption as error:
+            raise InvalidWorker(name, str(error)) from error
+        if kind not in {None, own}:
+            raise InvalidWorker(name, f"kind={kind!r} is not the kind of its args, {own!r}")
+    return Worker(
+        kind=own,
+        args_type=args_type,
+        function=function,
+        takes_context=len(parameters) == 2,  # noqa: PLR2004
+        timeout_s=timeout_s,
+        backoff=backoff,
+    )
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__qualname__", repr(function))
