@@ -1,4 +1,7 @@
-"""Step 4 of 5: execute. Before: claim. After: complete. One try at one job, in its slot's thread."""
+"""Step 4 of 5: execute. Before: claim. After: complete.
+
+One try at one job, in its slot's thread.
+"""
 
 import logging
 
@@ -59,7 +62,7 @@ class Attempt:
             self.ctx.begin()
             self.ctx.raise_if_cancelled()
             worker.work(args, self.ctx)
-        except BaseException as raised:  # noqa: BLE001  SystemExit too must not end a slot's thread
+        except BaseException as raised:
             error = raised
         ended = self._clock.monotonic()
         self._log(error)

@@ -143,6 +143,7 @@ class Client:
         self._notifier: Notifier | None = None
         self._scheduler: JobScheduler | None = None
         self._stopped = threading.Event()
+        self._hurried = threading.Event()
         self._same_database: set[str] = set()
         # One statement a transaction needs no BEGIN and no COMMIT around it.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -270,6 +271,7 @@ class Client:
                 raise ClientNotReady(problem)
             self._check_schema()
             self._stopped.clear()
+            self._hurried.clear()
             self._build()
             logger.info(
                 "started client %s, working %s",
@@ -286,7 +288,11 @@ class Client:
         """
         return self._stopped.wait(timeout)
 
-    def stop(self, *, cancel: bool = False) -> None:
+    def hurry(self) -> None:
+        """Let a stop under way wait no longer: running jobs are cancelled now."""
+        self._hurried.set()
+
+    def stop(self, *, timeout: Duration | None = None, cancel: bool = False) -> None:
         """Finish what runs, then stop; nothing if the client does not run.
 
         No more is claimed; what was claimed and has not begun is given back; running jobs may end,
@@ -294,6 +300,7 @@ class Client:
         `available`, their attempt not counted. What ended is written before this returns.
 
         Args:
+            timeout: Seconds or a timedelta in place of `soft_stop_timeout`.
             cancel: Whether to cancel running jobs at once.
 
         Raises:
@@ -309,7 +316,10 @@ class Client:
                 producer.interrupt()
             for producer in self._producers.values():
                 producer.stop()
-            left = self._stop_attempts(cancel=cancel)
+            soft_s = self._soft_stop_timeout_s
+            if timeout is not None:
+                soft_s = check_duration("timeout", timeout, 0.0)
+            left = self._stop_attempts(0.0 if cancel else soft_s)
             if self._scheduler is not None:
                 self._scheduler.stop()
             if not completer.stop(_FLUSH_S):
@@ -374,17 +384,19 @@ class Client:
             producer.start()
         self._scheduler.start()
 
-    def _stop_attempts(self, *, cancel: bool) -> list[JobRow]:
+    def _stop_attempts(self, soft_s: float | None) -> list[JobRow]:
         producers = self._producers.values()
         for producer in producers:
             try:
                 producer.give_back()
             except SQLAlchemyError as error:
                 logger.warning("not given back, to be rescued: %s", type(error).__name__)
-        soft_s = 0.0 if cancel else self._soft_stop_timeout_s
         deadline = float("inf") if soft_s is None else time.monotonic() + soft_s
-        for producer in producers:
-            producer.executor.wait_idle(deadline)
+        while not self._hurried.is_set() and time.monotonic() < deadline:
+            # In steps, so that hurry() is noticed.
+            step = min(deadline, time.monotonic() + 0.1)
+            if all([producer.executor.wait_idle(step) for producer in producers]):
+                break
         for producer in producers:
             producer.cancel_all(ClientStopping())
         end = time.monotonic() + self._hard_stop_timeout_s
@@ -494,7 +506,7 @@ def _check_engine(engine: object) -> None:
 
 
 def _check_id(client_id: str) -> str:
-    if not isinstance(client_id, str) or not 1 <= len(client_id) <= 100:  # noqa: PLR2004
+    if not isinstance(client_id, str) or not 1 <= len(client_id) <= 100:
         raise InvalidOption("id", client_id, "1 to 100 characters")
     return client_id
 

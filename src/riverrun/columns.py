@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import Dialect, DateTime, String, TypeDecorator
+from sqlalchemy import DateTime, Dialect, String, TypeDecorator
 from sqlalchemy.dialects.postgresql import ARRAY, BIT, ENUM, JSONB
 
 from riverrun.states import JobState

@@ -10,11 +10,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from riverrun.clock import Clock
-from riverrun.errors import AttemptInterrupted, ClientNotReady, JobTimedOut
+from riverrun.errors import AttemptInterrupted, ClientNotReady, InvalidOption, JobTimedOut
 from riverrun.job import JobRow
 from riverrun.options import json_problem
 from riverrun.outcome import check_metadata
-from riverrun.errors import InvalidOption
 from riverrun.verbs.complete import complete
 
 

@@ -112,7 +112,7 @@ def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:
         at = backoff(job, now)
         if isinstance(at, datetime) and at.utcoffset() is not None and at >= now:
             return at
-    except Exception:  # noqa: BLE001, S110  a broken policy must not lose the job's outcome
+    except Exception:  # noqa: S110  a broken policy must not lose the job's outcome
         pass
     return RiverBackoff()(job, now)
 
@@ -140,7 +140,7 @@ def _entry(job: JobRow, error: BaseException, now: datetime) -> AttemptError:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as broken:  # noqa: BLE001  its __str__ is the worker's code
+    except Exception as broken:
         text = f"(its text cannot be had: {type(broken).__name__})"
     if isinstance(error, JobCancel | UnknownKind | UndecodableArgs):
         return text
@@ -152,7 +152,7 @@ def _trace(error: BaseException) -> str:
         return ""
     try:
         return "".join(traceback.format_exception(error, limit=-50))
-    except Exception:  # noqa: BLE001  formatting calls the error's own code
+    except Exception:
         return "".join(traceback.format_tb(error.__traceback__, limit=-50))
 
 

@@ -31,7 +31,7 @@ class Worker:
     """
 
     kind: str
-    args_type: type
+    args_type: type[Any]
     function: Callable[..., object]
     takes_context: bool
     timeout_s: float | None = None
@@ -57,6 +57,8 @@ class Workers:
     @overload
     def register(
         self,
+        function: None = None,
+        /,
         *,
         kind: str | None = None,
         timeout: Duration | None = None,
@@ -65,7 +67,7 @@ class Workers:
 
     def register(
         self,
-        function: Any = None,
+        function: F | None = None,
         /,
         *,
         kind: str | None = None,
@@ -167,7 +169,7 @@ def _worker(
         kind=own,
         args_type=args_type,
         function=function,
-        takes_context=len(parameters) == 2,  # noqa: PLR2004
+        takes_context=len(parameters) == 2,
         timeout_s=timeout_s,
         backoff=backoff,
     )

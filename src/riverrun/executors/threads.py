@@ -44,7 +44,7 @@ class ThreadExecutor:
 
     def take_back(self) -> list[Attempt]:
         """Return the attempts that have not begun; they will not."""
-        attempts = []
+        attempts: list[Attempt] = []
         while True:
             try:
                 attempt = self._line.get_nowait()
@@ -54,7 +54,7 @@ class ThreadExecutor:
                 attempts.append(attempt)
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait until no attempt runs; return whether that came by `deadline`, by time.monotonic()."""
+        """Wait until no attempt runs; return whether it came by `deadline`, on time.monotonic()."""
         with self._lock:
             left = deadline - time.monotonic()
             return self._ended.wait_for(lambda: not self._running, max(0.0, left))

@@ -10,8 +10,6 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    DateTime,
-    Delete,
     Float,
     Insert,
     Integer,
@@ -24,14 +22,11 @@ from sqlalchemy import (
     case,
     cast,
     column,
-    delete,
     exists,
     func,
-    literal,
     literal_column,
     or_,
     select,
-    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert

@@ -65,7 +65,7 @@ class Completer(Service):
             self._room.clear()
 
     def wait_for_room(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds while too much is unwritten; return whether there is room."""
+        """Wait up to `timeout` seconds for room; return whether there is some."""
         return self._room.wait(timeout)
 
     def interrupt(self) -> None:
@@ -143,7 +143,7 @@ class Completer(Service):
                     self._hub.publish(self._event(ended, states))
 
     def _write_bare(self, outcome: Outcome) -> dict[int, JobState]:
-        logger.exception("dropping what the database refuses of job %s", outcome.job_id)
+        logger.error("dropping what the database refuses of job %s", outcome.job_id)
         error = outcome.error and attrs.evolve(outcome.error, error="(refused)", trace="")
         bare = attrs.evolve(outcome, metadata=None, error=error)
         with joined(self._engine, self._schema) as transaction:

@@ -74,9 +74,10 @@ class Notifier(Service):
             logger.debug("listening to %s", ", ".join(channels))
             self._pause.reset()
             self._on_listening()
+            wakes = self._wakes.fileno()
             while not self.stopping.is_set():
-                readable, _, _ = select.select([driver, self._wakes], [], [], PING_S)
-                if self._wakes in readable:
+                readable, _, _ = select.select([driver.fileno(), wakes], [], [], PING_S)
+                if wakes in readable:
                     self._wakes.recv(64)
                 if not readable:
                     driver.execute("SELECT 1")

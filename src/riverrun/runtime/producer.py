@@ -170,7 +170,7 @@ class Producer(Service):
         return max(1, self._ahead // 2)
 
     def _adapt(self, asked: int, got: int, claim_s: float) -> None:
-        """Set how far to claim ahead: further while jobs are shorter than the claim that got them."""
+        """Claim further ahead while jobs are shorter than the claim that got them."""
         with self._lock:
             ended, run_s = self._ended, self._ended_run_s
             self._ended, self._ended_run_s = 0, 0.0

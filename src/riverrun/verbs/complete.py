@@ -134,7 +134,7 @@ def record(
     ordered = sorted(outcomes, key=lambda outcome: outcome.job_id)
     plain = [o for o in ordered if o.state is JobState.completed and o.metadata is None]
     if plain:
-        params = {
+        params: dict[str, Any] = {
             "ids": [outcome.job_id for outcome in plain],
             "attempts": [outcome.attempt for outcome in plain],
             "now": now,

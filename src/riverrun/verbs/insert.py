@@ -190,7 +190,7 @@ def drafts(
     """
     ready = []
     for index, item in enumerate(jobs):
-        args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)  # noqa: PLR2004
+        args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
         try:
             ready.append(draft(args, opts, max_attempts=max_attempts, now=now))
         except (InvalidArgs, InvalidOption) as error:

@@ -1,0 +1,15 @@
+"""The command `riverrun`."""
+
+import click
+
+from riverrun import __version__
+from riverrun.cli.work import work
+
+
+@click.group()
+@click.version_option(__version__, prog_name="riverrun")
+def main() -> None:
+    """Background jobs for SQLAlchemy applications, on River's tables."""
+
+
+main.add_command(work)

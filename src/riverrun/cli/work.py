@@ -1,0 +1,105 @@
+"""`riverrun work`: a client, worked until a signal says stop."""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import click
+from sqlalchemy.exc import OperationalError
+
+from riverrun.cli.app import ExitCode, fail, load_client
+from riverrun.client import Client
+from riverrun.errors import ClientNotReady, SchemaMissing, StopTimeout
+
+
+@click.command
+@click.argument("app", envvar="RIVERRUN_APP", metavar="MODULE:CLIENT")
+@click.option(
+    "--stop-timeout",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    envvar="RIVERRUN_STOP_TIMEOUT",
+    help="Seconds that running jobs have to end after the first signal.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    envvar="RIVERRUN_LOG_LEVEL",
+    help="What to log, on stderr.",
+)
+def work(app: str, stop_timeout: float, log_level: str) -> None:
+    """Work the jobs of MODULE:CLIENT until SIGTERM or SIGINT.
+
+    The first signal lets running jobs end, the second cancels them. Exit codes: 0 stopped, 1 jobs
+    were cut off, 2 no such client, 3 database not reachable, 4 tables missing, 130 second Ctrl-C.
+    """
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    client = load_client(app)
+    signals = Signals()
+    try:
+        client.start()
+    except ClientNotReady as error:
+        raise fail(f"{app}: {error}", ExitCode.usage) from error
+    except SchemaMissing as error:
+        raise fail(str(error), ExitCode.schema_behind) from error
+    except OperationalError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise fail(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
+    signals.first.wait()
+    code = _stop(client, signals, stop_timeout)
+    logging.shutdown()
+    sys.stdout.flush()
+    if code is ExitCode.cut_off:
+        # A worker that ignores its cancellation would keep the interpreter from ending.
+        os._exit(code)
+    sys.exit(code)
+
+
+class Signals:
+    """SIGTERM and SIGINT as events; a handler only sets them, and never raises.
+
+    psycopg's commit is Python code: an exception out of a handler could cut it in two.
+    """
+
+    def __init__(self) -> None:
+        self.first = threading.Event()
+        self.second = threading.Event()
+        self.last = signal.SIGTERM
+        signal.signal(signal.SIGTERM, self._handle)
+        signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        self.last = signal.Signals(number)
+        (self.second if self.first.is_set() else self.first).set()
+
+
+def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
+    left: list[StopTimeout] = []
+
+    def stop() -> None:
+        try:
+            client.stop(timeout=timeout)
+        except StopTimeout as error:
+            left.append(error)
+
+    stopper = threading.Thread(target=stop, name="riverrun.stop")
+    stopper.start()
+    while stopper.is_alive():
+        # In steps: Python runs signal handlers only between bytecodes of the main thread.
+        stopper.join(0.1)
+        if signals.second.is_set():
+            client.hurry()
+    if left:
+        click.echo(str(left[0]), err=True)
+        return ExitCode.cut_off
+    if signals.second.is_set() and signals.last is signal.SIGINT:
+        return ExitCode.interrupted
+    return ExitCode.ok
