@@ -395,7 +395,7 @@ class Client:
         while not self._hurried.is_set() and time.monotonic() < deadline:
             # In steps, so that hurry() is noticed.
             step = min(deadline, time.monotonic() + 0.1)
-            if all([producer.executor.wait_idle(step) for producer in producers]):
+            if all(producer.executor.wait_idle(step) for producer in producers):
                 break
         for producer in producers:
             producer.cancel_all(ClientStopping())
