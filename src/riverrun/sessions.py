@@ -51,12 +51,24 @@ class Transaction:
                 bind_arguments={"mapper": Job},
             )
         except ProgrammingError as error:
-            orig = error.orig
-            code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
-            if code not in _MISSING:
-                raise
-            database = self.connection.engine.url.database or "?"
-            raise SchemaMissing(str(orig).splitlines()[0], database) from error
+            if missing := self.missing(error.orig):
+                raise missing from error
+            raise
+
+    def begin(self) -> None:
+        """Begin what SQLAlchemy begins with a first statement, for those it does not see.
+
+        Without it a Connection's commit() believes that there is nothing to commit.
+        """
+        if not self.connection.in_transaction():
+            self.connection.begin()
+
+    def missing(self, orig: BaseException | None) -> SchemaMissing | None:
+        """Return what to raise if `orig`, the driver's error, says that the schema is missing."""
+        code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
+        if code not in _MISSING:
+            return None
+        return SchemaMissing(str(orig).splitlines()[0], self.connection.engine.url.database or "?")
 
 
 @contextmanager

@@ -217,7 +217,8 @@ def insert_drafts(
         places = []
         distinct: list[JobDraft] = []
         for job in batch:
-            key = None if job.mark is None else job.mark.key
+            # A key holds only in the states of its mask.
+            key = job.mark.key if job.mark and job.state in job.mark.states else None
             place = len(distinct) if key is None else first.setdefault(key, len(distinct))
             places.append(place)
             if place == len(distinct):
@@ -252,10 +253,16 @@ def copy_drafts(
             transaction.execute(statement, {"jobs": _records(batch), "now": _aware(now)})
         return len(ready)
     # A time left to the database is a column left out, and COPY's columns are the same for all.
-    for planned in (False, True):
-        group = [job for job in ready if (job.scheduled_at is not None) is planned]
-        if group:
-            _copy(driver, group, planned=planned, schema=schema, now=_aware(now))
+    transaction.begin()
+    try:
+        for planned in (False, True):
+            group = [job for job in ready if (job.scheduled_at is not None) is planned]
+            if group:
+                _copy(driver, group, planned=planned, schema=schema, now=_aware(now))
+    except psycopg.ProgrammingError as error:
+        if missing := transaction.missing(error):
+            raise missing from error
+        raise
     return len(ready)
 
 
