@@ -32,4 +32,8 @@ class StateMask(TypeDecorator[int]):
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> int | None:  # noqa: ARG002
         """Return the int that eight digits stand for."""
-        return None if value is None else int(str(value), 2)
+        if value is None:
+            return None
+        # asyncpg has a class of its own for it, which SQLAlchemy 2.0 lets through.
+        digits = value if isinstance(value, str) else value.as_string()
+        return int(digits.replace(" ", ""), 2)
