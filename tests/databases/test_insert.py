@@ -1,0 +1,518 @@
+"""Insert: what it promises on whatever transaction it is given."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import pytest
+from sqlalchemy import (
+    Engine,
+    ForeignKey,
+    create_engine,
+    event,
+    func,
+    inspect,
+    make_url,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from databases.joins import JOINED, KINDS, commit, opened
+from factories import insert_job
+from riverrun.errors import SchemaMissing
+from riverrun.job import JobArgs, JobRow
+from riverrun.models import Job
+from riverrun.options import InsertOpts, UniqueMark
+from riverrun.policies.uniqueness import DEFAULT_STATES, REQUIRED_STATES, UniqueOpts
+from riverrun.states import JobState
+from riverrun.verbs import claim, complete, get, insert, insert_many, insert_many_fast
+
+DEADLINE_S = 30
+
+
+@attrs.frozen
+class Greet(JobArgs, kind="greet"):
+    """Args without options of their own."""
+
+    name: str = "Ada"
+
+
+@attrs.frozen
+class Bill(
+    JobArgs,
+    kind="bill",
+    insert_opts=InsertOpts(queue="billing", priority=3, max_attempts=7, tags=["money"]),
+):
+    """Args with options of their own."""
+
+    number: int = 1
+
+
+class HostBase(DeclarativeBase):
+    """The host's models."""
+
+
+class Customer(HostBase):
+    """A host's model, for which half built means that its name is missing."""
+
+    __tablename__ = "customer"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("customer.id"))
+
+
+@pytest.fixture
+def customers(engine: Engine) -> Iterator[None]:
+    """The host's tables."""
+    HostBase.metadata.create_all(engine)
+    yield
+    HostBase.metadata.drop_all(engine)
+
+
+def rows(engine: Engine, schema: str) -> list[tuple[int, str]]:
+    """Return id and kind of every committed job."""
+    with engine.connect() as connection:
+        connection = connection.execution_options(schema_translate_map={None: schema})
+        return [tuple(row) for row in connection.execute(select(Job.id, Job.kind).order_by(Job.id))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_is_there_after_commit(engine: Engine, schema: str, kind: str) -> None:
+    """A job inserted in the caller's transaction is there when that has committed."""
+    with opened(kind, engine) as where:
+        result = insert(where, Greet("Grace"), schema=schema)
+        assert rows(engine, schema) == ([(result.job.id, "greet")] if kind == "engine" else [])
+        commit(where)
+    assert rows(engine, schema) == [(result.job.id, "greet")]
+    assert not result.skipped_as_duplicate
+    assert get(engine, result.job.id, schema=schema) == result.job
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_never_was_after_rollback(engine: Engine, schema: str, kind: str) -> None:
+    """A job whose transaction rolls back never was, and the session works on."""
+    with opened(kind, engine) as where:
+        insert(where, Greet(), schema=schema)
+        where.rollback()
+        assert rows(engine, schema) == []
+        kept = insert(where, Greet(), schema=schema)
+        commit(where)
+    assert [job_id for job_id, _ in rows(engine, schema)] == [kept.job.id]
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_savepoint_takes_back_only_its_own(engine: Engine, schema: str, kind: str) -> None:
+    """Rolling back to a savepoint takes back what was inserted after it, and nothing else."""
+    with opened(kind, engine) as where:
+        before = insert(where, Greet(), schema=schema)
+        savepoint = where.begin_nested()
+        insert(where, Greet(), schema=schema)
+        insert_many_fast(where, [Greet()], schema=schema)
+        savepoint.rollback()
+        commit(where)
+    assert [job_id for job_id, _ in rows(engine, schema)] == [before.job.id]
+
+
+@pytest.mark.parametrize("verb", ["insert", "insert_many", "insert_many_fast", "get", "claim"])
+@pytest.mark.parametrize("kind", ["session", "scoped_session"])
+def test_flushes_nothing_of_the_host(
+    engine: Engine, schema: str, customers: None, kind: str, verb: str
+) -> None:
+    """A host model half built stays pending: no verb flushes it."""
+    job_id = insert_job(engine, schema)
+    with opened(kind, engine) as where:
+        half_built = Customer()
+        where.add(half_built)
+        match verb:
+            case "insert":
+                insert(where, Greet(), schema=schema)
+            case "insert_many":
+                insert_many(where, [Greet()], schema=schema)
+            case "insert_many_fast":
+                insert_many_fast(where, [Greet()], schema=schema)
+            case "get":
+                get(where, job_id, schema=schema)
+            case _:
+                [job] = claim(where, client_id="me", schema=schema)
+                complete(where, job, schema=schema)
+        assert inspect(half_built).pending
+        assert half_built in where.new
+
+
+def test_leaves_the_session_as_it_was(engine: Engine, schema: str, customers: None) -> None:
+    """Nothing is committed, closed, expired or added to the caller's identity map."""
+    ended: list[str] = []
+    with Session(engine) as session:
+        customer = Customer(name="Ada")
+        session.add(customer)
+        session.flush()
+        customer.name = "Grace"
+        for name in ("after_commit", "after_rollback", "after_flush"):
+            event.listen(session, name, lambda *args, name=name: ended.append(name))
+        known = set(session.identity_map)
+        insert(session, Greet(), schema=schema)
+        insert_many(session, [Greet(), Greet()], schema=schema)
+        [job] = claim(session, client_id="me", schema=schema)
+        complete(session, job, schema=schema)
+        assert set(session.identity_map) == known
+        assert set(session.dirty) == {customer}
+        assert session.in_transaction()
+        assert ended == []
+        session.rollback()
+    assert rows(engine, schema) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [10, 20_000])
+def test_inserts_many_in_order(engine: Engine, schema: str, kind: str, count: int) -> None:
+    """A batch of any size comes back in the order in which it was given, ids rising."""
+    with opened(kind, engine) as where:
+        results = insert_many(where, (Greet(str(n)) for n in range(count)), schema=schema)
+        commit(where)
+    assert [result.job.args["name"] for result in results] == [str(n) for n in range(count)]
+    ids = [result.job.id for result in results]
+    assert ids == sorted(ids)
+    assert [job_id for job_id, _ in rows(engine, schema)] == ids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inserts_many_fast(engine: Engine, schema: str, kind: str) -> None:
+    """The fast insert writes every column as the other does, at the caller's commit."""
+    later = datetime(2030, 1, 1, tzinfo=UTC)
+    opts = InsertOpts(
+        queue="slow",
+        priority=2,
+        max_attempts=3,
+        scheduled_at=later,
+        tags=["one"],
+        metadata={"a": 1},
+    )
+    jobs = [Greet('tab\t, quote ", back\\slash'), (Greet("é日本"), opts), Bill(2)]
+    with opened(kind, engine) as where:
+        assert insert_many_fast(where, jobs, schema=schema) == 3
+        assert len(rows(engine, schema)) == (3 if kind == "engine" else 0)
+        commit(where)
+    fast = [get(engine, job_id, schema=schema) for job_id, _ in rows(engine, schema)]
+    plain = [result.job for result in insert_many(engine, jobs, schema=schema)]
+
+    def told(jobs: list[JobRow]) -> list[dict[str, object]]:
+        skipped = {"id", "created_at"}
+        told = []
+        for job in sorted(jobs, key=lambda job: str(job.args)):
+            values = {k: v for k, v in attrs.asdict(job).items() if k not in skipped}
+            if job.scheduled_at != later:
+                assert values.pop("scheduled_at") == job.created_at
+            told.append(values)
+        return told
+
+    assert told(fast) == told(plain)
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_fast_insert_is_undone(engine: Engine, schema: str, kind: str) -> None:
+    """What COPY wrote is gone when the caller rolls back."""
+    with opened(kind, engine) as where:
+        insert_many_fast(where, [Greet()] * 100, schema=schema)
+        where.rollback()
+    assert rows(engine, schema) == []
+
+
+def test_fast_insert_goes_by_copy(engine: Engine, schema: str) -> None:
+    """The fast insert executes no INSERT; one with unique jobs does, and counts what is new."""
+    statements: list[str] = []
+    with engine.connect() as connection:
+        event.listen(
+            connection,
+            "before_cursor_execute",
+            lambda conn, cursor, statement, *rest: statements.append(statement),
+        )
+        insert_many_fast(connection, [Greet()] * 3, schema=schema)
+        assert statements == []
+        unique = (Greet(), InsertOpts(unique=UniqueOpts(by_args=True)))
+        assert insert_many_fast(connection, [unique, unique, Bill()], schema=schema) == 2
+        assert len(statements) == 1
+
+
+def test_fast_insert_names_missing_tables(engine: Engine) -> None:
+    """A missing table is told alike by COPY and INSERT."""
+    with pytest.raises(SchemaMissing, match="nowhere"):
+        insert_many_fast(engine, [Greet()], schema="nowhere")
+
+
+UNIQUE = InsertOpts(unique=UniqueOpts(by_args=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_returns_the_job_that_is_there(engine: Engine, schema: str, kind: str) -> None:
+    """A duplicate inserts nothing and returns the existing job, changed in nothing."""
+    first = insert(engine, Greet(), UNIQUE, schema=schema)
+    assert first.job.unique_states == DEFAULT_STATES
+    with opened(kind, engine) as where:
+        again = insert(where, Greet(), UNIQUE, schema=schema)
+        commit(where)
+    assert (again.skipped_as_duplicate, again.job) == (True, first.job)
+    assert not first.skipped_as_duplicate
+    assert len(rows(engine, schema)) == 1
+
+
+def test_knows_a_duplicate_of_its_own_transaction(engine: Engine, schema: str) -> None:
+    """A duplicate of a job inserted earlier in the same transaction is one too."""
+    with engine.begin() as connection:
+        first = insert(connection, Greet(), UNIQUE, schema=schema)
+        again = insert(connection, Greet(), UNIQUE, schema=schema)
+        assert (again.job, again.skipped_as_duplicate) == (first.job, True)
+
+
+def test_knows_duplicates_within_a_batch(engine: Engine, schema: str) -> None:
+    """Of duplicates in one batch the first is inserted, and the others return it, in order."""
+    held = insert(engine, Greet("held"), UNIQUE, schema=schema)
+    jobs = [(Greet(name), UNIQUE) for name in ("b", "held", "a", "b", "held", "a")]
+    results = insert_many(engine, [Greet("plain"), *jobs, Greet("plain")], schema=schema)
+    assert [result.job.args["name"] for result in results] == [
+        *("plain", "b", "held", "a", "b", "held", "a", "plain")
+    ]
+    skipped = [result.skipped_as_duplicate for result in results]
+    assert skipped == [False, False, True, False, True, True, True, False]
+    assert results[2].job.id == results[5].job.id == held.job.id
+    assert results[1].job.id == results[4].job.id
+    assert len(rows(engine, schema)) == 5
+
+
+def test_knows_duplicates_across_statements(engine: Engine, schema: str) -> None:
+    """A duplicate is one also where its batch is too large for one statement."""
+    jobs: list[object] = [Greet(str(n)) for n in range(6_000)]
+    results = insert_many(engine, [(Greet(), UNIQUE), *jobs, (Greet(), UNIQUE)], schema=schema)
+    assert (results[0].skipped_as_duplicate, results[-1].skipped_as_duplicate) == (False, True)
+    assert results[0].job.id == results[-1].job.id
+
+
+@pytest.mark.parametrize("state", list(JobState))
+@pytest.mark.parametrize("counted", [True, False])
+def test_both_sides_of_a_mask(engine: Engine, schema: str, state: JobState, counted: bool) -> None:
+    """A job stands in the way of another in the states of its mask, and in no other."""
+    states = REQUIRED_STATES | ({state} if counted else set())
+    opts = InsertOpts(unique=UniqueOpts(by_args=True, by_state=states))
+    first = insert(engine, Greet(), opts, schema=schema)
+    final = {"finalized_at": func.now()} if state.is_final else {}
+    with engine.begin() as connection:
+        connection.execute(
+            update(Job).where(Job.id == first.job.id).values(state=state, **final),
+            execution_options={"schema_translate_map": {None: schema}},
+        )
+    again = insert(engine, Greet(), opts, schema=schema)
+    stands = counted or state in REQUIRED_STATES
+    assert again.skipped_as_duplicate is stands
+    assert (again.job.id == first.job.id) is stands
+
+
+def test_mask_without_the_new_state(engine: Engine, schema: str) -> None:
+    """Jobs of one batch that do not hold their key when inserted are no duplicates."""
+
+    def only_running(draft: object, now: datetime) -> UniqueMark:
+        return UniqueMark(key=b"k", states=frozenset({JobState.running}))
+
+    opts = InsertOpts(unique=only_running)
+    results = insert_many(engine, [(Greet(), opts), (Greet(), opts)], schema=schema)
+    assert [result.skipped_as_duplicate for result in results] == [False, False]
+    assert len(rows(engine, schema)) == 2
+
+
+@pytest.mark.parametrize("ends", ["commit", "rollback"])
+def test_second_transaction_waits_for_the_first(engine: Engine, schema: str, ends: str) -> None:
+    """The second to insert a unique job waits for the first, and gets its row, or inserts."""
+    results = []
+    with engine.connect() as first:
+        held = insert(first, Greet(), UNIQUE, schema=schema)
+        with engine.connect() as second:
+            pid = second.execute(select(func.pg_backend_pid())).scalar_one()
+
+            def run() -> None:
+                results.append(insert(second, Greet(), UNIQUE, schema=schema))
+                second.commit()
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            wait_until_blocked(engine, pid)
+            assert results == []
+            getattr(first, ends)()
+            thread.join(DEADLINE_S)
+            assert not thread.is_alive(), "the second insert did not end"
+    [result] = results
+    assert result.skipped_as_duplicate is (ends == "commit")
+    assert (result.job.id == held.job.id) is (ends == "commit")
+    assert len(rows(engine, schema)) == 1
+
+
+def wait_until_blocked(engine: Engine, pid: int) -> None:
+    """Return when the backend `pid` waits for another's lock."""
+    deadline = datetime.now(UTC) + timedelta(seconds=DEADLINE_S)
+    with engine.connect() as connection:
+        while not connection.execute(
+            select(func.cardinality(func.pg_blocking_pids(pid)))
+        ).scalar_one():
+            assert datetime.now(UTC) < deadline, f"backend {pid} never waited for a lock"
+
+
+def test_other_schemas_stay_apart(engine: Engine, schema: str) -> None:
+    """A schema of one's own is where the job goes, whatever the search path says."""
+    with engine.connect() as connection:
+        assert insert(connection, Greet(), UNIQUE, schema=schema).job.id == 1
+        connection.commit()
+    with (
+        pytest.raises(SchemaMissing, match="nowhere"),
+        engine.begin() as connection,
+    ):
+        insert(connection, Greet(), schema="nowhere")
+
+
+def test_search_path_decides_without_a_schema(
+    engine: Engine, database_url: str, schema: str
+) -> None:
+    """Without a schema the search path decides, also for the bitmask's function and the type."""
+    url = make_url(database_url).update_query_dict({"options": f"-csearch_path={schema}"})
+    own = create_engine(url)
+    try:
+        first = insert(own, Greet(), UNIQUE)
+        assert insert(own, Greet(), UNIQUE).skipped_as_duplicate
+        assert insert_many_fast(own, [Greet()]) == 1
+        [job, _] = claim(own, client_id="me", limit=5)
+        assert job.id == first.job.id
+        assert complete(own, job) is JobState.completed
+    finally:
+        own.dispose()
+    assert len(rows(engine, schema)) == 2
+
+
+@pytest.mark.parametrize(
+    ("opts", "state"),
+    [
+        (InsertOpts(), JobState.available),
+        (InsertOpts(scheduled_at=datetime(2100, 1, 1, tzinfo=UTC)), JobState.scheduled),
+        (InsertOpts(scheduled_at=datetime(2001, 1, 1, tzinfo=UTC)), JobState.scheduled),
+        (InsertOpts(pending=True), JobState.pending),
+        (
+            InsertOpts(pending=True, scheduled_at=datetime(2100, 1, 1, tzinfo=UTC)),
+            JobState.pending,
+        ),
+    ],
+)
+@pytest.mark.parametrize("fast", [False, True])
+def test_first_state(
+    engine: Engine, schema: str, opts: InsertOpts, state: JobState, fast: bool
+) -> None:
+    """A job given a time, past or future, is scheduled; a pending one pending; else available."""
+    (insert_many_fast if fast else insert_many)(engine, [(Greet(), opts)], schema=schema)
+    [(job_id, _)] = rows(engine, schema)
+    job = get(engine, job_id, schema=schema)
+    assert job.state is state
+    assert job.scheduled_at == (opts.scheduled_at or job.created_at)
+
+
+def test_says_now_by_the_database(engine: Engine, schema: str) -> None:
+    """Times are the database's own, unless a test gives one."""
+    with engine.begin() as connection:
+        now = connection.execute(select(func.now())).scalar_one()
+        job = insert(connection, Greet(), schema=schema).job
+        assert (job.created_at, job.scheduled_at) == (now, now)
+        past = datetime(2020, 2, 2, tzinfo=UTC)
+        job = insert(connection, Greet(), schema=schema, now=past).job
+        assert (job.created_at, job.scheduled_at) == (past, past)
+
+
+def test_options_precede(engine: Engine, schema: str) -> None:
+    """What an insert says wins, then what the args' class says, then River's default."""
+    job = insert(engine, Bill(), InsertOpts(priority=4), schema=schema).job
+    assert (job.priority, job.queue, job.max_attempts, job.tags) == (4, "billing", 7, ("money",))
+    job = insert(engine, Bill(), InsertOpts(tags=[]), schema=schema).job
+    assert job.tags == ()
+    job = insert(engine, Bill(), InsertOpts(queue="default", max_attempts=25), schema=schema).job
+    assert (job.queue, job.max_attempts, job.priority) == ("default", 25, 3)
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_defaults_are_the_columns(engine: Engine, schema: str, fast: bool) -> None:
+    """Where nobody says anything, the row is what River's columns default to."""
+    (insert_many_fast if fast else insert_many)(engine, [Greet()], schema=schema)
+    bare = insert_job(engine, schema)
+    ours, theirs = (get(engine, job_id, schema=schema) for job_id, _ in rows(engine, schema))
+    assert theirs.id == bare
+    skip = {"id", "created_at", "scheduled_at"}
+    assert [
+        {k: v for k, v in attrs.asdict(j).items() if k not in skip} for j in (ours, theirs)
+    ] == [{k: v for k, v in attrs.asdict(theirs).items() if k not in skip}] * 2
+    assert ours.errors == ()
+    with engine.connect() as connection:
+        connection = connection.execution_options(schema_translate_map={None: schema})
+        nulls = connection.execute(
+            select(func.num_nulls(Job.errors, Job.attempted_by, Job.attempted_at))
+        ).scalars()
+        assert list(nulls) == [3, 3]
+
+
+def test_works_in_autocommit(engine: Engine, schema: str) -> None:
+    """On a connection that commits every statement, a job is there at once."""
+    automatic = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with automatic.connect() as connection:
+        job = insert(connection, Greet(), schema=schema).job
+        assert len(rows(engine, schema)) == 1
+        insert_many(connection, [Greet(), Greet()], schema=schema)
+        insert_many_fast(connection, [Greet()], schema=schema)
+        assert len(rows(engine, schema)) == 4
+        claimed = claim(connection, client_id="me", schema=schema)[0]
+        assert claimed.id == job.id
+        assert complete(connection, claimed, schema=schema) is JobState.completed
+    assert get(engine, job.id, schema=schema).state is JobState.completed
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_works_in_an_async_session(
+    database_url: str, engine: Engine, schema: str, driver: str
+) -> None:
+    """An AsyncSession inserts, claims and completes through run_sync, in its own transaction."""
+    pytest.importorskip("greenlet")
+    pytest.importorskip(driver)
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    url = make_url(database_url).set(drivername=f"postgresql+{driver}")
+    later = datetime(2100, 1, 1, tzinfo=UTC)
+    opts = InsertOpts(tags=["one"], metadata={"a": 1}, unique=UniqueOpts(by_args=True))
+
+    async def run() -> None:
+        own = create_async_engine(url)
+        try:
+            async with AsyncSession(own) as session:
+                first = await session.run_sync(insert, Greet(), opts, schema=schema)
+                again = await session.run_sync(insert, Greet(), opts, schema=schema)
+                assert (again.job, again.skipped_as_duplicate) == (first.job, True)
+                assert again.job.unique_states == DEFAULT_STATES
+                batch = [(Greet(), InsertOpts(scheduled_at=later)), Greet()]
+                assert await session.run_sync(insert_many_fast, batch, schema=schema) == 2
+                assert rows(engine, schema) == []
+                await session.commit()
+                [job] = await session.run_sync(claim, client_id="me", schema=schema)
+                state = await session.run_sync(complete, job, metadata={"b": 2}, schema=schema)
+                assert state is JobState.completed
+                await session.commit()
+                done = await session.run_sync(get, job.id, schema=schema)
+                assert done.metadata == {"a": 1, "b": 2}
+                await session.run_sync(insert, Greet("gone"), schema=schema)
+                await session.rollback()
+        finally:
+            await own.dispose()
+
+    asyncio.run(run())
+    assert len(rows(engine, schema)) == 3
+
+
+def test_constraints_of_the_host_are_its_own(engine: Engine, schema: str, customers: None) -> None:
+    """An error of the host's own flush stays the host's, and takes the job with it."""
+    with Session(engine) as session:
+        insert(session, Greet(), schema=schema)
+        session.add(Customer())
+        with pytest.raises(IntegrityError):
+            session.commit()
+    assert rows(engine, schema) == []
