@@ -3,6 +3,7 @@
 import click
 
 from riverrun import __version__
+from riverrun.cli.migrate import migrate
 from riverrun.cli.work import work
 
 
@@ -12,4 +13,5 @@ def main() -> None:
     """Background jobs for SQLAlchemy applications, on River's tables."""
 
 
+main.add_command(migrate)
 main.add_command(work)

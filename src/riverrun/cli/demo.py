@@ -1,0 +1,116 @@
+"""`riverrun demo`: a sign-up service and its jobs, run for real, and audited."""
+
+import importlib.util
+import json
+import sys
+
+import click
+
+from riverrun.cli.app import ExitCode, fail
+
+NEEDED = {"flask": "Flask", "fpdf": "fpdf2", "aiosmtpd": "aiosmtpd"}
+
+ROWS = {
+    "requests": "requests",
+    "request_p50_ms": "request latency p50, ms",
+    "request_p99_ms": "request latency p99, ms",
+    "inserted": "jobs inserted",
+    "rolled_back": "jobs rolled back",
+    "completed": "jobs completed",
+    "retried": "attempts retried",
+    "duplicates_skipped": "duplicates skipped",
+    "lost": "jobs lost",
+    "ran_after_rollback": "ran after rollback",
+    "worked_twice": "worked twice",
+    "seconds": "seconds in all",
+}
+COMPLAINTS_SHOWN = 20
+
+
+@click.command
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON, not a table.")
+@click.option(
+    "--signups",
+    type=click.IntRange(min=1, max=100_000),
+    default=300,
+    show_default=True,
+    help="How many people sign up.",
+)
+@click.option(
+    "--database-url",
+    envvar="DATABASE_URL",
+    show_envvar=True,
+    help="A PostgreSQL database, which gets a schema for the while; else a server of our own.",
+)
+def demo(as_json: bool, signups: int, database_url: str | None) -> None:
+    """Run a sign-up service, its jobs and two workers, and audit what they did.
+
+    People sign up at a Flask service. In the transaction that adds a user it inserts three jobs: an
+    e-mail, a PDF, a call of a CRM that fails one time in five. One sign-up in ten is rolled back,
+    some click twice, and half-way one worker gets SIGTERM. In the end the mails, the files, the
+    CRM's log and the database tell whether each job ran once. Exit codes: 0 it did, 1 not.
+    """
+    missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
+    if missing:
+        problem = f"the demo needs {', '.join(missing)}: pip install 'riverrun[demo]'"
+        raise fail(problem, ExitCode.usage)
+    # Late: no other command shall wait for Flask.
+    from sqlalchemy.exc import ArgumentError, OperationalError
+
+    from riverrun.demo import story
+    from riverrun.demo.processes import PartFailed
+    from riverrun.embedded import PostgresNotFound, PostgresNotStarted
+
+    progress = Progress()
+    try:
+        verdict = story.play(signups=signups, database_url=database_url, tell=progress.tell)
+    except story.Interrupted as error:
+        progress.end()
+        click.echo("interrupted; everything was stopped and removed", err=True)
+        sys.exit(128 + error.number)
+    except ArgumentError as error:
+        progress.end()
+        raise fail(f"--database-url: {error}", ExitCode.usage) from error
+    except (PostgresNotFound, OperationalError) as error:
+        progress.end()
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        raise fail(f"no database: {reason}", ExitCode.unreachable) from error
+    except (PartFailed, PostgresNotStarted) as error:
+        progress.end()
+        raise fail(str(error), ExitCode.cut_off) from error
+    progress.end()
+    for complaint in verdict.complaints[:COMPLAINTS_SHOWN]:
+        click.echo(complaint, err=True)
+    if (more := len(verdict.complaints) - COMPLAINTS_SHOWN) > 0:
+        click.echo(f"and {more} more", err=True)
+    figures = verdict.figures()
+    if as_json:
+        click.echo(json.dumps(figures))
+    else:
+        width = max(map(len, ROWS.values()))
+        for name, title in ROWS.items():
+            click.echo(f"{title:<{width}}  {figures[name]:>8}")
+    sys.exit(ExitCode.ok if verdict.good else ExitCode.cut_off)
+
+
+class Progress:
+    """Tells what goes on, on stderr: on a terminal in one line that changes."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._open = 0  # characters of the line that may still change
+
+    def tell(self, line: str, passing: bool) -> None:
+        """Show a line; one in passing gives way to the next, and needs a terminal."""
+        if passing and not self._terminal:
+            return
+        if self._terminal:
+            line = f"\r{line:<{self._open}}"
+        click.echo(line, err=True, nl=not passing)
+        self._open = len(line) if passing else 0
+
+    def end(self) -> None:
+        """Leave the line as it is."""
+        if self._open:
+            click.echo(err=True)
+            self._open = 0

@@ -1,0 +1,27 @@
+"""Migrations of River's tables and riverrun's own, for any Alembic chain or for none.
+
+A host's own revision, first and alone in it:
+
+    import riverrun.migrations
+
+    def upgrade():
+        op.riverrun_migrate()
+
+Without Alembic: `migrate(engine)`, or `riverrun migrate up`.
+"""
+
+from riverrun.migrations.directive import RiverrunMigrate
+from riverrun.migrations.lines import LATEST, Line, Step
+from riverrun.migrations.run import Missing, current, migrate, sql, validate
+
+__all__ = [
+    "LATEST",
+    "Line",
+    "Missing",
+    "RiverrunMigrate",
+    "Step",
+    "current",
+    "migrate",
+    "sql",
+    "validate",
+]

@@ -1,0 +1,30 @@
+"""Version 1: the table that says which versions a database has, in its first form."""
+
+from alembic.operations import Operations
+
+from riverrun.migrations.ddl import run
+
+
+def upgrade(op: Operations, schema: str | None) -> None:
+    """Create river_migration."""
+    run(
+        op,
+        schema,
+        """
+        CREATE TABLE IF NOT EXISTS {s}river_migration (
+            id bigserial PRIMARY KEY,
+            created_at timestamptz NOT NULL DEFAULT now(),
+            version bigint NOT NULL,
+            CONSTRAINT version CHECK (version >= 1)
+        )
+        """,
+        """
+        CREATE UNIQUE INDEX IF NOT EXISTS river_migration_version_idx
+            ON {s}river_migration (version)
+        """,
+    )
+
+
+def downgrade(op: Operations, schema: str | None) -> None:
+    """Drop river_migration."""
+    run(op, schema, "DROP TABLE IF EXISTS {s}river_migration")

@@ -1,0 +1,180 @@
+"""Running migrations: where a database stands, and each step with its row in river_migration."""
+
+import io
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+import attrs
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection, Engine, text
+
+from riverrun.errors import RiverrunError
+from riverrun.migrations.ddl import OWN_TRANSACTION, check_schema, prefix
+from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
+
+
+class MigrationRefused(RiverrunError, RuntimeError):
+    """A migration cannot be done as it was asked for."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+
+
+@attrs.frozen
+class Missing:
+    """A version that a database lacks."""
+
+    line: Line
+    version: int
+
+
+def migrate(
+    where: Engine | Connection,
+    *,
+    line: Line | str | None = None,
+    to: int | None = None,
+    schema: str | None = None,
+) -> list[Step]:
+    """Migrate a database, up or down, and return the steps taken.
+
+    Given an Engine, or a Connection on which no transaction is open, each version has a
+    transaction of its own; on one that is open, all is done in it.
+
+    Args:
+        where: The database.
+        line: Which line; both unless said.
+        to: To which version of `line`; the newest unless said.
+        schema: The schema of the tables; the search path's unless said.
+
+    Raises:
+        InvalidOption: If this release does not know the version, or `to` is said without `line`.
+        MigrationRefused: If River's line shall go below 5 while riverrun's is there, riverrun's
+            shall go up before River's is at 5, or a value must be added to an enum that was there
+            before the transaction now open.
+    """
+    check_schema(schema)
+    if isinstance(where, Engine):
+        with where.connect() as connection:
+            return migrate(connection, line=line, to=to, schema=schema)
+    if line is None:
+        if to is not None:
+            raise MigrationRefused(f"version {to} of which line? Pass line='main' or 'riverrun'")
+        taken = migrate(where, line=Line.main, schema=schema)
+        return taken + migrate(where, line=Line.riverrun, schema=schema)
+    of = Line(line)
+    goal = check_version(of, LATEST[of] if to is None else to)
+    joined = where.in_transaction()
+    taken = []
+    while True:
+        with ExitStack() as stack:
+            if not joined:
+                stack.enter_context(where.begin())
+            # Two that migrate at once, as two containers that start together, take turns.
+            lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
+            where.execute(lock, {"name": f"riverrun.migrate.{schema or ''}"})
+            path = steps(of, current(where, of, schema), goal)
+            if not path:
+                return taken
+            context = MigrationContext.configure(where, opts={OWN_TRANSACTION: not joined})
+            if joined and _adds_to_enum(where, path[0], schema):
+                problem = (
+                    "version 4 adds to an enum, which a transaction that goes on to use it cannot "
+                    "do; pass an Engine, or a Connection without an open transaction"
+                )
+                raise MigrationRefused(problem)
+            apply(Operations(context), path[0], schema)
+            taken.append(path[0])
+
+
+def current(connection: Connection, line: Line | str, schema: str | None = None) -> int:
+    """Return the version of `line` that a database has; 0 if none."""
+    return max(versions(connection, Line(line), schema), default=0)
+
+
+def versions(connection: Connection, line: Line, schema: str | None = None) -> frozenset[int]:
+    """Return the versions of `line` that a database has rows for."""
+    has_lines = _has_lines(connection, schema)
+    if has_lines is None or (not has_lines and line is not Line.main):
+        return frozenset()
+    where = " WHERE line = :line" if has_lines else ""
+    statement = text(f"SELECT version FROM {prefix(schema)}river_migration{where}")  # noqa: S608
+    params = {"line": line.value} if has_lines else {}
+    return frozenset(connection.execute(statement, params).scalars())
+
+
+def validate(connection: Connection, schema: str | None = None) -> Sequence[Missing]:
+    """Return the versions that this release knows and the database has no row for."""
+    return [
+        Missing(line, version)
+        for line in Line
+        for known in [versions(connection, line, schema)]
+        for version in range(1, LATEST[line] + 1)
+        if version not in known
+    ]
+
+
+def sql(line: Line | str, frm: int, to: int, schema: str | None = None) -> str:
+    """Return the statements that lead `line` from version `frm` to `to`, as a script."""
+    of = Line(line)
+    check_schema(schema)
+    buffer = io.StringIO()
+    context = MigrationContext.configure(
+        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer}
+    )
+    with context.begin_transaction():
+        for step in steps(of, check_version(of, frm), check_version(of, to)):
+            apply(Operations(context), step, schema)
+    return buffer.getvalue()
+
+
+def apply(op: Operations, step: Step, schema: str | None) -> None:
+    """Take one step and write its row, in whatever transaction `op` is in."""
+    table = f"{prefix(schema)}river_migration"
+    has_lines = step.line is Line.riverrun or step.version > LINES_SINCE
+    if step.line is Line.riverrun and step.up and not op.get_context().as_sql:
+        connection = op.get_bind()
+        if not _has_lines(connection, schema):
+            problem = f"line riverrun needs line main at {LINES_SINCE} or later; migrate it first"
+            raise MigrationRefused(problem)
+    if step.up:
+        step.run(op, schema)
+        if has_lines or step.version == LINES_SINCE:
+            row = f"(line, version) VALUES ('{step.line}', {step.version})"
+        else:
+            row = f"(version) VALUES ({step.version})"
+        op.execute(f"INSERT INTO {table} {row} ON CONFLICT DO NOTHING")
+        return
+    if step.line is Line.main and step.version == LINES_SINCE and not op.get_context().as_sql:
+        if versions(op.get_bind(), Line.riverrun, schema):
+            problem = (
+                f"line main cannot go below {LINES_SINCE} while line riverrun is there; first "
+                "`riverrun migrate down --line riverrun --to 0`"
+            )
+            raise MigrationRefused(problem)
+    where = f" AND line = '{step.line}'" if has_lines or step.version == LINES_SINCE else ""
+    op.execute(f"DELETE FROM {table} WHERE version = {step.version}{where}")  # noqa: S608
+    step.run(op, schema)
+
+
+def _has_lines(connection: Connection, schema: str | None) -> bool | None:
+    """Return whether river_migration tells lines apart; None if there is no such table."""
+    statement = text(
+        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'line'"
+        " AND NOT attisdropped) FROM pg_class c WHERE c.oid = to_regclass(:name)"
+    )
+    name = f"{prefix(schema)}river_migration"
+    found: bool | None = connection.execute(statement, {"name": name}).scalar_one_or_none()
+    return found
+
+
+def _adds_to_enum(connection: Connection, step: Step, schema: str | None) -> bool:
+    if step != Step(Line.main, 4, True):
+        return False
+    statement = text(
+        "SELECT xmin <> pg_current_xact_id()::xid AND NOT EXISTS (SELECT FROM pg_enum"
+        " WHERE enumtypid = t.oid AND enumlabel = 'pending')"
+        " FROM pg_type t WHERE t.oid = to_regtype(:name)"
+    )
+    name = f"{prefix(schema)}river_job_state"
+    return bool(connection.execute(statement, {"name": name}).scalar_one_or_none())
