@@ -21,22 +21,23 @@ class ExitCode(IntEnum):
     interrupted = 130
 
 
-def fail(message: str, code: ExitCode) -> click.ClickException:
-    """Return an exception that ends the command with one line on stderr and `code`."""
-    error = click.ClickException(message)
-    error.exit_code = int(code)
-    return error
+class CommandError(click.ClickException):
+    """Ends a command with one line on stderr and an exit code."""
+
+    def __init__(self, message: str, code: ExitCode) -> None:
+        super().__init__(message)
+        self.exit_code = int(code)  # type: ignore[misc]  # click declares what it lets one set
 
 
 def load_client(app: str) -> Client:
     """Return the client that `app`, `module:attribute`, names.
 
     Raises:
-        click.ClickException: If there is none; exit code 2.
+        CommandError: If there is none; exit code 2.
     """
     module_name, _, attribute = app.partition(":")
     if not module_name or not attribute:
-        raise fail(f"{app!r} is not module:client, such as jobs:client", ExitCode.usage)
+        raise CommandError(f"{app!r} is not module:client, such as jobs:client", ExitCode.usage)
     # As `python -m` would: the application's modules stand in the current folder.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
@@ -46,8 +47,8 @@ def load_client(app: str) -> Client:
             found = getattr(found, name)
     except (ImportError, AttributeError) as error:
         problem = f"cannot import {app!r}: {error}. Is its folder the current one?"
-        raise fail(problem, ExitCode.usage) from error
+        raise CommandError(problem, ExitCode.usage) from error
     if not isinstance(found, Client):
         problem = f"{app!r} is of type {type(found).__name__}; expected a riverrun.Client"
-        raise fail(problem, ExitCode.usage)
+        raise CommandError(problem, ExitCode.usage)
     return found

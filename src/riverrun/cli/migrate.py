@@ -7,7 +7,7 @@ import click
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
-from riverrun.cli.app import ExitCode, fail
+from riverrun.cli.app import CommandError, ExitCode
 from riverrun.errors import RiverrunError
 from riverrun.migrations import LATEST, Line, Step, current, validate
 from riverrun.migrations import migrate as run
@@ -38,14 +38,16 @@ def migrate() -> None:
 @click.option("--to", type=click.IntRange(1), help="The version to stop at; needs --line.")
 def up(database_url: str, schema: str | None, line: str | None, to: int | None) -> None:
     """Migrate up: both lines to their newest version, unless told otherwise."""
-    if to is not None and line is None:
-        raise click.UsageError("--to needs --line, such as --line main --to 7")
     with _engine(database_url) as engine:
         if to is not None:
+            if line is None:
+                raise click.UsageError("--to needs --line, such as --line main --to 7")
             with engine.connect() as connection:
                 at = current(connection, Line(line), schema)
             if at > to:
-                raise fail(f"line {line} is at {at} already; to go down: down", ExitCode.usage)
+                raise CommandError(
+                    f"line {line} is at {at} already; to go down: down", ExitCode.usage
+                )
         _tell(run(engine, line=line, to=to, schema=schema))
 
 
@@ -67,7 +69,9 @@ def down(database_url: str, schema: str | None, line: str, to: int | None) -> No
             at = current(connection, Line(line), schema)
         goal = max(at - 1, 0) if to is None else to
         if goal > at:
-            raise fail(f"line {line} is at {at}, below {goal}; to go up: up", ExitCode.usage)
+            raise CommandError(
+                f"line {line} is at {at}, below {goal}; to go up: up", ExitCode.usage
+            )
         _tell(run(engine, line=line, to=goal, schema=schema))
 
 
@@ -93,7 +97,7 @@ def validate_(database_url: str, schema: str | None) -> None:
         missing = validate(connection, schema)
     if missing:
         listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
-        raise fail(f"missing: {listed}. Run `riverrun migrate up`", ExitCode.schema_behind)
+        raise CommandError(f"missing: {listed}. Run `riverrun migrate up`", ExitCode.schema_behind)
     click.echo("the schema is at the newest version")
 
 
@@ -114,7 +118,7 @@ def sql_(schema: str | None, line: str | None, frm: int, to: int | None) -> None
         for each in [Line(line)] if line else list(Line):
             click.echo(script(each, frm, LATEST[each] if to is None else to, schema))
     except RiverrunError as error:
-        raise fail(str(error), ExitCode.usage) from error
+        raise CommandError(str(error), ExitCode.usage) from error
 
 
 @contextmanager
@@ -122,7 +126,7 @@ def _engine(database_url: str) -> Iterator[Engine]:
     try:
         url = make_url(database_url)
     except ArgumentError as error:
-        raise fail("the database URL cannot be read", ExitCode.usage) from error
+        raise CommandError("the database URL cannot be read", ExitCode.usage) from error
     if url.drivername in {"postgresql", "postgres"}:
         url = url.set(drivername="postgresql+psycopg")
     engine = create_engine(url)
@@ -130,9 +134,9 @@ def _engine(database_url: str) -> Iterator[Engine]:
         yield engine
     except OperationalError as error:
         reason = str(error.orig).splitlines()[0]
-        raise fail(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
+        raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
     except RiverrunError as error:
-        raise fail(str(error), ExitCode.usage) from error
+        raise CommandError(str(error), ExitCode.usage) from error
     finally:
         engine.dispose()
 

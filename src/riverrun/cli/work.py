@@ -10,7 +10,7 @@ from types import FrameType
 import click
 from sqlalchemy.exc import OperationalError
 
-from riverrun.cli.app import ExitCode, fail, load_client
+from riverrun.cli.app import CommandError, ExitCode, load_client
 from riverrun.client import Client
 from riverrun.errors import ClientNotReady, SchemaMissing, StopTimeout
 
@@ -47,12 +47,12 @@ def work(app: str, stop_timeout: float, log_level: str) -> None:
     try:
         client.start()
     except ClientNotReady as error:
-        raise fail(f"{app}: {error}", ExitCode.usage) from error
+        raise CommandError(f"{app}: {error}", ExitCode.usage) from error
     except SchemaMissing as error:
-        raise fail(str(error), ExitCode.schema_behind) from error
+        raise CommandError(str(error), ExitCode.schema_behind) from error
     except OperationalError as error:
         reason = str(error.orig).splitlines()[0]
-        raise fail(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
+        raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
     signals.first.wait()
     code = _stop(client, signals, stop_timeout)
     logging.shutdown()

@@ -98,7 +98,7 @@ def versions(connection: Connection, line: Line, schema: str | None = None) -> f
     if has_lines is None or (not has_lines and line is not Line.main):
         return frozenset()
     where = " WHERE line = :line" if has_lines else ""
-    statement = text(f"SELECT version FROM {prefix(schema)}river_migration{where}")  # noqa: S608
+    statement = text(f"SELECT version FROM {prefix(schema)}river_migration{where}")
     params = {"line": line.value} if has_lines else {}
     return frozenset(connection.execute(statement, params).scalars())
 
@@ -145,16 +145,21 @@ def apply(op: Operations, step: Step, schema: str | None) -> None:
             row = f"(version) VALUES ({step.version})"
         op.execute(f"INSERT INTO {table} {row} ON CONFLICT DO NOTHING")
         return
-    if step.line is Line.main and step.version == LINES_SINCE and not op.get_context().as_sql:
-        if versions(op.get_bind(), Line.riverrun, schema):
-            problem = (
-                f"line main cannot go below {LINES_SINCE} while line riverrun is there; first "
-                "`riverrun migrate down --line riverrun --to 0`"
-            )
-            raise MigrationRefused(problem)
+    drops_lines = step == Step(Line.main, LINES_SINCE, False)
+    if drops_lines and not op.get_context().as_sql:
+        _refuse_to_drop(versions(op.get_bind(), Line.riverrun, schema))
     where = f" AND line = '{step.line}'" if has_lines or step.version == LINES_SINCE else ""
-    op.execute(f"DELETE FROM {table} WHERE version = {step.version}{where}")  # noqa: S608
+    op.execute(f"DELETE FROM {table} WHERE version = {step.version}{where}")
     step.run(op, schema)
+
+
+def _refuse_to_drop(own: frozenset[int]) -> None:
+    if own:
+        problem = (
+            f"line main cannot go below {LINES_SINCE} while line riverrun is there; first "
+            "`riverrun migrate down --line riverrun --to 0`"
+        )
+        raise MigrationRefused(problem)
 
 
 def _has_lines(connection: Connection, schema: str | None) -> bool | None:

@@ -2,7 +2,7 @@
 
 from alembic.operations import Operations
 
-from riverrun.migrations.ddl import prefix, run
+from riverrun.migrations.ddl import run
 
 NOTIFY = (
     """
@@ -32,11 +32,11 @@ def upgrade(op: Operations, schema: str | None) -> None:
         op,
         schema,
         # CREATE TYPE knows no IF NOT EXISTS.
-        f"""
+        """
         DO $body$
         BEGIN
-            IF to_regtype('{prefix(schema)}river_job_state') IS NULL THEN
-                CREATE TYPE {{s}}river_job_state AS ENUM (
+            IF to_regtype('{s}river_job_state') IS NULL THEN
+                CREATE TYPE {s}river_job_state AS ENUM (
                     'available', 'cancelled', 'completed', 'discarded', 'retryable', 'running',
                     'scheduled'
                 );

@@ -6,8 +6,8 @@ from sqlalchemy import text
 from riverrun.migrations.ddl import OWN_TRANSACTION, prefix, run
 from riverrun.migrations.river.v002 import NOTIFY
 
-# For a type made in the transaction now open, whose table is as good as empty. Until PostgreSQL 17 a
-# value added to it could not be used before the commit, and version 6 uses it.
+# For a type made in the transaction now open, whose table is as good as empty. Until PostgreSQL 17
+# a value added to it could not be used before the commit, and version 6 uses it.
 _NEW_TYPE = (
     "ALTER TABLE {s}river_job DROP CONSTRAINT IF EXISTS finalized_or_finalized_at_null",
     "ALTER TYPE {s}river_job_state RENAME TO river_job_state_old",

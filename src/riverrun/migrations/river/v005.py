@@ -2,7 +2,7 @@
 
 from alembic.operations import Operations
 
-from riverrun.migrations.ddl import prefix, run
+from riverrun.migrations.ddl import run
 
 CLIENTS = (
     """
@@ -43,18 +43,18 @@ def upgrade(op: Operations, schema: str | None) -> None:
     run(
         op,
         schema,
-        f"""
+        """
         DO $body$
         BEGIN
-            IF to_regclass('{prefix(schema)}river_migration') IS NOT NULL
+            IF to_regclass('{s}river_migration') IS NOT NULL
                 AND NOT EXISTS (
                     SELECT FROM pg_attribute
-                    WHERE attrelid = to_regclass('{prefix(schema)}river_migration')
+                    WHERE attrelid = to_regclass('{s}river_migration')
                         AND attname = 'line' AND NOT attisdropped
                 )
             THEN
-                ALTER TABLE {{s}}river_migration RENAME TO river_migration_old;
-                CREATE TABLE {{s}}river_migration (
+                ALTER TABLE {s}river_migration RENAME TO river_migration_old;
+                CREATE TABLE {s}river_migration (
                     line text NOT NULL,
                     version bigint NOT NULL,
                     created_at timestamptz NOT NULL DEFAULT now(),
@@ -63,9 +63,9 @@ def upgrade(op: Operations, schema: str | None) -> None:
                     CONSTRAINT version_gte_1 CHECK (version >= 1),
                     PRIMARY KEY (line, version)
                 );
-                INSERT INTO {{s}}river_migration (line, version, created_at)
-                    SELECT 'main', version, created_at FROM {{s}}river_migration_old;
-                DROP TABLE {{s}}river_migration_old;
+                INSERT INTO {s}river_migration (line, version, created_at)
+                    SELECT 'main', version, created_at FROM {s}river_migration_old;
+                DROP TABLE {s}river_migration_old;
             END IF;
         END;
         $body$
@@ -84,25 +84,25 @@ def downgrade(op: Operations, schema: str | None) -> None:
     run(
         op,
         schema,
-        f"""
+        """
         DO $body$
         BEGIN
-            IF to_regclass('{prefix(schema)}river_migration') IS NOT NULL THEN
-                IF EXISTS (SELECT FROM {{s}}river_migration WHERE line <> 'main') THEN
+            IF to_regclass('{s}river_migration') IS NOT NULL THEN
+                IF EXISTS (SELECT FROM {s}river_migration WHERE line <> 'main') THEN
                     RAISE EXCEPTION 'river_migration holds lines other than main';
                 END IF;
-                ALTER TABLE {{s}}river_migration RENAME TO river_migration_old;
-                CREATE TABLE {{s}}river_migration (
+                ALTER TABLE {s}river_migration RENAME TO river_migration_old;
+                CREATE TABLE {s}river_migration (
                     id bigserial PRIMARY KEY,
                     created_at timestamptz NOT NULL DEFAULT now(),
                     version bigint NOT NULL,
                     CONSTRAINT version CHECK (version >= 1)
                 );
                 CREATE UNIQUE INDEX river_migration_version_idx
-                    ON {{s}}river_migration (version);
-                INSERT INTO {{s}}river_migration (version, created_at)
-                    SELECT version, created_at FROM {{s}}river_migration_old;
-                DROP TABLE {{s}}river_migration_old;
+                    ON {s}river_migration (version);
+                INSERT INTO {s}river_migration (version, created_at)
+                    SELECT version, created_at FROM {s}river_migration_old;
+                DROP TABLE {s}river_migration_old;
             END IF;
         END;
         $body$
