@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from riverrun.cli.app import ExitCode, fail
+from riverrun.cli.app import CommandError, ExitCode
 
 NEEDED = {"flask": "Flask", "fpdf": "fpdf2", "aiosmtpd": "aiosmtpd"}
 
@@ -53,7 +53,7 @@ def demo(as_json: bool, signups: int, database_url: str | None) -> None:
     missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
     if missing:
         problem = f"the demo needs {', '.join(missing)}: pip install 'riverrun[demo]'"
-        raise fail(problem, ExitCode.usage)
+        raise CommandError(problem, ExitCode.usage)
     # Late: no other command shall wait for Flask.
     from sqlalchemy.exc import ArgumentError, OperationalError
 
@@ -70,14 +70,14 @@ def demo(as_json: bool, signups: int, database_url: str | None) -> None:
         sys.exit(128 + error.number)
     except ArgumentError as error:
         progress.end()
-        raise fail(f"--database-url: {error}", ExitCode.usage) from error
+        raise CommandError(f"--database-url: {error}", ExitCode.usage) from error
     except (PostgresNotFound, OperationalError) as error:
         progress.end()
         reason = str(getattr(error, "orig", error)).splitlines()[0]
-        raise fail(f"no database: {reason}", ExitCode.unreachable) from error
+        raise CommandError(f"no database: {reason}", ExitCode.unreachable) from error
     except (PartFailed, PostgresNotStarted) as error:
         progress.end()
-        raise fail(str(error), ExitCode.cut_off) from error
+        raise CommandError(str(error), ExitCode.cut_off) from error
     progress.end()
     for complaint in verdict.complaints[:COMPLAINTS_SHOWN]:
         click.echo(complaint, err=True)

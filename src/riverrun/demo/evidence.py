@@ -1,0 +1,90 @@
+"""What is left when all is over, gathered from those who have no part in the work."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from riverrun import JobState
+from riverrun.demo.browsers import Answer
+from riverrun.demo.settings import Settings
+from riverrun.demo.signup import User
+from riverrun.models import Job
+
+
+@attrs.frozen(kw_only=True)
+class JobSeen:
+    """A row of `river_job`, as far as the audit is concerned."""
+
+    kind: str
+    user_id: int
+    state: JobState
+    attempt: int
+
+
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """All that the audit judges by.
+
+    Attributes:
+        answers: What the browsers were answered.
+        users: The users in the database, e-mail to id.
+        jobs: The jobs in the database.
+        mails: The addresses of each mail that the SMTP sink took.
+        invoices: For each PDF file, the user's id in its name and the address in it, or "".
+        renderings: The id of the user, for each time an invoice was put in its place.
+        crm: User's e-mail and status, for each request that the CRM answered.
+    """
+
+    answers: Sequence[Answer]
+    users: Mapping[str, int]
+    jobs: Sequence[JobSeen]
+    mails: Sequence[str]
+    invoices: Mapping[int, str]
+    renderings: Sequence[int]
+    crm: Sequence[tuple[str, int]]
+
+
+def gather(settings: Settings, answers: Sequence[Answer]) -> Evidence:
+    """Return the evidence; nothing may run any more."""
+    engine = settings.engine()
+    try:
+        with Session(engine) as session:
+            users = {user.email: user.id for user in session.scalars(select(User))}
+            jobs = [
+                JobSeen(kind=kind, user_id=args["user_id"], state=state, attempt=attempt)
+                for kind, args, state, attempt in session.execute(
+                    select(Job.kind, Job.args, Job.state, Job.attempt)
+                )
+            ]
+    finally:
+        engine.dispose()
+    return Evidence(
+        answers=answers,
+        users=users,
+        jobs=jobs,
+        mails=[to for mail in _lines(settings.path("mails")) for to in mail["to"]],
+        invoices={
+            int(path.stem): _addressee(path.read_bytes())
+            for path in settings.path("invoices").glob("*.pdf")
+        },
+        renderings=[
+            int(Path(name).stem) for name in settings.path("renderings").read_text().split()
+        ],
+        crm=[(request["email"], request["status"]) for request in _lines(settings.path("crm"))],
+    )
+
+
+def _lines(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _addressee(pdf: bytes) -> str:
+    whole = pdf.startswith(b"%PDF-") and pdf.rstrip().endswith(b"%%EOF")
+    found = re.search(rb"<([^<>\s]+@[^<>\s]+)>", pdf) if whole else None
+    return found[1].decode() if found else ""

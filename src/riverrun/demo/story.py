@@ -1,0 +1,235 @@
+"""The story, from an empty database to the verdict; whatever happens, nothing is left behind."""
+
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+from typing import TypeVar
+
+import attrs
+from sqlalchemy import create_engine, func, make_url, select
+from sqlalchemy.schema import CreateSchema, DropSchema
+
+from riverrun.demo.audit import JOBS_PER_CLICK, Verdict, audit
+from riverrun.demo.browsers import Answer, Browsers, Click, plan
+from riverrun.demo.evidence import gather
+from riverrun.demo.processes import Process
+from riverrun.demo.settings import Settings
+from riverrun.demo.signup import Base
+from riverrun.embedded import Cluster
+from riverrun.migrations import migrate
+from riverrun.models import Job
+
+START_TIMEOUT_S = 30.0
+WORK_TIMEOUT_S = 120.0
+TURN_S = 0.1
+
+T = TypeVar("T")
+Tell = Callable[[str, bool], None]
+"""Takes a line, and whether the line is still being written: a later one may take its place."""
+
+
+class Interrupted(Exception):
+    """A signal said stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def play(*, signups: int, database_url: str | None, tell: Tell) -> Verdict:
+    """Play the story and return what it came to.
+
+    Args:
+        signups: How many people sign up.
+        database_url: A PostgreSQL database, which gets a schema for the while; one of our own
+            server unless given.
+        tell: Told what goes on.
+
+    Raises:
+        Interrupted: If SIGINT or SIGTERM came; everything is cleared away.
+        PartFailed: If a process of the story's failed.
+        riverrun.embedded.PostgresNotFound: If there is no PostgreSQL.
+    """
+    start_s = time.monotonic()
+    with ExitStack() as stack:
+        stop = stack.enter_context(signals())
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="riverrun-demo-"))
+        url = database_url
+        if url is None:
+            tell("starting a PostgreSQL of our own", False)
+            url = stop.or_go_on(
+                lambda: stack.enter_context(Cluster()).create_database("riverrun_demo")
+            )
+        settings = Settings(
+            url=with_psycopg(url), schema=f"riverrun_demo_{os.getpid()}", folder=folder
+        )
+        stop.or_go_on(lambda: stack.enter_context(schema(settings)))
+        answers = _run(settings, signups, stop, tell)
+        return audit(gather(settings, answers), seconds=time.monotonic() - start_s)
+
+
+class Stop:
+    """A signal's wish to stop, heard where the story waits; a handler only notes it."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._number = 0
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Note that the signal came."""
+        self._number = number
+        self._event.set()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait.
+
+        Raises:
+            Interrupted: If a signal comes, or came.
+        """
+        if self._event.wait(timeout_s):
+            raise Interrupted(self._number)
+
+    def or_go_on(self, step: Callable[[], T]) -> T:
+        """Return what `step` does; a failure is the signal's, if one came meanwhile.
+
+        A terminal sends Ctrl-C to initdb and the like as well.
+        """
+        try:
+            return step()
+        finally:
+            self.wait(0)
+
+
+@contextmanager
+def signals() -> Iterator[Stop]:
+    """Yield what hears SIGINT and SIGTERM; afterwards they mean again what they meant."""
+    stop = Stop()
+    before = {
+        number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def schema(settings: Settings) -> Iterator[None]:
+    """Make a schema with River's tables and the host's; drop it at the end."""
+    engine = create_engine(settings.url)
+    try:
+        with engine.begin() as connection:
+            connection.execute(CreateSchema(settings.schema))
+            migrate(connection, schema=settings.schema)
+            options = {"schema_translate_map": {None: settings.schema}}
+            Base.metadata.create_all(connection.execution_options(**options))
+        try:
+            yield
+        finally:
+            with engine.begin() as connection:
+                connection.execute(DropSchema(settings.schema, cascade=True))
+    finally:
+        engine.dispose()
+
+
+def _run(settings: Settings, signups: int, stop: Stop, tell: Tell) -> Sequence[Answer]:
+    clicks = plan(signups)
+    settings.path("invoices").mkdir()
+    for name in ("mails", "renderings", "crm"):
+        settings.path(name).touch()
+
+    def start(name: str, *arguments: str) -> Process:
+        own = attrs.evolve(settings, name=name)
+        return stack.enter_context(Process(own, arguments))
+
+    # They end in the opposite order: workers first, the world last, so that it hears everything.
+    with ExitStack() as stack:
+        tell("starting the sign-up service, the world and two workers", False)
+        world = start("world", "-m", "riverrun.demo.world")
+        service = start("signup", "-m", "riverrun.demo.signup")
+        smtp_port, crm_port = _ports(world, stop)
+        settings = attrs.evolve(settings, smtp_port=smtp_port, crm_port=crm_port)
+        work = ("-m", "riverrun", "work", "riverrun.demo.work:client", "--log-level", "warning")
+        workers = [start(f"worker-{n}", *work) for n in (1, 2)]
+        (port,) = _ports(service, stop)
+        for worker in workers:
+            _ports(worker, stop)  # None; but a worker that still imports slows the service down.
+        with Browsers(clicks, port) as browsers:
+            _watch(settings, clicks, browsers, [world, service], workers, stop, tell)
+        for process in (*workers, service, world):
+            process.tell_to_end()
+            process.join()
+        return list(browsers.answers)
+
+
+def _watch(
+    settings: Settings,
+    clicks: Sequence[Click],
+    browsers: Browsers,
+    others: Sequence[Process],
+    workers: Sequence[Process],
+    stop: Stop,
+    tell: Tell,
+) -> None:
+    expected = JOBS_PER_CLICK * len({click.email for click in clicks if not click.refused})
+    engine = settings.engine()
+    deadline_s = time.monotonic() + WORK_TIMEOUT_S
+    try:
+        while True:
+            for process in (*others, *workers):
+                process.check()
+            _check_answers(browsers, others[-1])
+            answered = len(browsers.answers)
+            with engine.connect() as connection:
+                rows = connection.execute(select(Job.state, func.count()).group_by(Job.state))
+                counts = dict(rows.tuples().all())
+            final = sum(count for state, count in counts.items() if state.is_final)
+            tell(
+                f"{answered} of {len(clicks)} requests answered, {final} of {expected} jobs done",
+                True,
+            )
+            if final * 2 >= expected and not workers[0].told_to_end:
+                tell(f"half of it is done: SIGTERM to {workers[0].name}", False)
+                workers[0].tell_to_end()
+            if browsers.done and final == sum(counts.values()):
+                tell(f"all done: {answered} requests answered, {final} jobs", False)
+                return
+            if time.monotonic() > deadline_s:
+                # The audit will say which.
+                tell(f"gave up after {WORK_TIMEOUT_S:g} s; jobs are left: {counts}", False)
+                return
+            stop.wait(TURN_S)
+    finally:
+        engine.dispose()
+
+
+def _check_answers(browsers: Browsers, service: Process) -> None:
+    for answer in list(browsers.answers):
+        if answer.status not in {201, 409}:
+            raise service.failed(f"answered {answer.status} {answer.problem}".rstrip())
+
+
+def _ports(process: Process, stop: Stop) -> list[int]:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while (ports := process.ready()) is None:
+        process.check()
+        if time.monotonic() > deadline_s:
+            raise process.failed(f"was not ready after {START_TIMEOUT_S:g} s")
+        stop.wait(0.02)
+    return ports
+
+
+def with_psycopg(url: str) -> str:
+    """Return a PostgreSQL URL as SQLAlchemy takes it for psycopg 3."""
+    if url.startswith("postgres://"):
+        url = url.replace("postgres", "postgresql", 1)
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed.render_as_string(hide_password=False)

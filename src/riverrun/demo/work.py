@@ -1,0 +1,85 @@
+"""The workers: `riverrun work riverrun.demo.work:client`, in as many processes as you like."""
+
+import http.client
+import json
+import os
+import smtplib
+import tempfile
+from email.message import EmailMessage
+
+from fpdf import FPDF
+
+from riverrun import Client, Exponential, JobContext, QueueConfig, Workers
+from riverrun.demo.jobs import RenderInvoice, SendWelcome, SyncCrm
+from riverrun.demo.processes import end_with_parent, say_ready
+from riverrun.demo.settings import told
+
+SLOTS = 4
+TIMEOUT_S = 30.0
+
+settings = told()
+workers = Workers()
+
+
+class CrmUnavailable(Exception):
+    """The CRM did not take it; it may, later."""
+
+
+@workers.register
+def send_welcome(args: SendWelcome, ctx: JobContext) -> None:
+    """Send the welcome e-mail."""
+    message = EmailMessage()
+    message["From"] = "Riverbank <hello@riverbank.example>"
+    message["To"] = args.email
+    message["Subject"] = f"Welcome, {args.name}"
+    message["Message-ID"] = f"<welcome-{ctx.job.id}@riverbank.example>"
+    message.set_content(f"Dear {args.name},\n\nyour account is ready.\n")
+    with smtplib.SMTP("127.0.0.1", settings.smtp_port, timeout=TIMEOUT_S) as smtp:
+        smtp.send_message(message)
+
+
+@workers.register
+def render_invoice(args: RenderInvoice) -> None:
+    """Render the invoice into a file that is there as a whole or not at all."""
+    pdf = FPDF()
+    pdf.set_compression(False)  # So that the audit can read it without a PDF library.
+    pdf.add_page()
+    pdf.set_font("Helvetica", size=20)
+    pdf.cell(text=f"Invoice {args.user_id}", new_x="LMARGIN", new_y="NEXT")
+    pdf.set_font("Helvetica", size=12)
+    pdf.cell(text=f"{args.name} <{args.email}>", new_x="LMARGIN", new_y="NEXT")
+    pdf.cell(text="One month of Riverbank: EUR 9.00", new_x="LMARGIN", new_y="NEXT")
+    name = f"{args.user_id}.pdf"
+    with tempfile.NamedTemporaryFile(dir=settings.path("invoices"), delete=False) as file:
+        file.write(bytes(pdf.output()))
+    os.replace(file.name, settings.path("invoices") / name)
+    # A second rendering would replace the first and be seen by nobody, but for this line.
+    with settings.path("renderings").open("ab", buffering=0) as log:
+        log.write(f"{name}\n".encode())
+
+
+# Short delays, for a short story: in earnest a CRM that is down gets minutes.
+@workers.register(backoff=Exponential(initial=0.2, base=2, cap=2))
+def sync_crm(args: SyncCrm) -> None:
+    """Tell the CRM of the user."""
+    connection = http.client.HTTPConnection("127.0.0.1", settings.crm_port, timeout=TIMEOUT_S)
+    try:
+        body = json.dumps({"user_id": args.user_id, "email": args.email})
+        connection.request("POST", "/contacts", body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+    finally:
+        connection.close()
+    if answer.status != http.client.CREATED:
+        raise CrmUnavailable(f"the CRM answered {answer.status}")
+
+
+client = Client(
+    settings.engine(),
+    workers=workers,
+    queues={"default": QueueConfig(max_workers=SLOTS)},
+    schema=settings.schema,
+    id=settings.name,
+)
+end_with_parent()
+say_ready(settings)
