@@ -43,8 +43,8 @@ JOB_COLUMNS = tuple(Job.__mapper__.column_attrs.keys())
 _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 
 
-def _state(state: JobState) -> ColumnElement[Any]:
-    # A literal: the planner then knows which part of the index it will read.
+def state_literal(state: JobState) -> ColumnElement[Any]:
+    """Return `state` as a literal: the planner then knows which part of the index it will read."""
     return cast(literal_column(f"'{state.value}'"), JobStateType)
 
 
@@ -145,7 +145,7 @@ def claim_jobs() -> Update:
     claimable = (
         select(Job.id)
         .where(
-            Job.state == _state(JobState.available),
+            Job.state == state_literal(JobState.available),
             Job.queue == bindparam("queue_name", type_=Text),
             Job.scheduled_at <= _NOW,
         )
@@ -167,7 +167,7 @@ def claim_jobs() -> Update:
         update(Job)
         .where(Job.id == claimable.c.id)
         .values(
-            state=_state(JobState.running),
+            state=state_literal(JobState.running),
             attempt=Job.attempt + 1,
             attempted_at=_NOW,
             attempted_by=func.array_append(kept, client_id),
@@ -209,9 +209,9 @@ def complete_jobs() -> Update:
         .where(
             Job.id == done.c.id,
             Job.attempt == done.c.attempt,
-            Job.state == _state(JobState.running),
+            Job.state == state_literal(JobState.running),
         )
-        .values(state=_state(JobState.completed), finalized_at=_NOW)
+        .values(state=state_literal(JobState.completed), finalized_at=_NOW)
         .returning(Job.id, Job.state)
     )
 
@@ -242,7 +242,7 @@ def record_outcomes() -> Update:
         .with_for_update(of=Job)
         .cte("held")
     )
-    fenced = and_(Job.state == _state(JobState.running), Job.attempt == rows.c.attempt)
+    fenced = and_(Job.state == state_literal(JobState.running), Job.attempt == rows.c.attempt)
     again = rows.c.state.in_(
         [literal_column(f"'{state}'") for state in ("available", "retryable", "scheduled")]
     )
@@ -257,7 +257,7 @@ def record_outcomes() -> Update:
         )
         .values(
             state=case(
-                (unwanted, _state(JobState.cancelled)),
+                (unwanted, state_literal(JobState.cancelled)),
                 (fenced, cast(rows.c.state, JobStateType)),
                 else_=Job.state,
             ),
@@ -293,7 +293,9 @@ def give_back_jobs() -> Update:
     """
     unwanted = Job.metadata_.has_key("cancel_attempted_at")
     return complete_jobs().values(
-        state=case((unwanted, _state(JobState.cancelled)), else_=_state(JobState.available)),
+        state=case(
+            (unwanted, state_literal(JobState.cancelled)), else_=state_literal(JobState.available)
+        ),
         attempt=case((unwanted, Job.attempt), else_=func.greatest(Job.attempt - 1, 0)),
         finalized_at=case((unwanted, _NOW), else_=None),
     )
@@ -317,16 +319,16 @@ def cancel_job() -> Update:
 
     Locks the row. Index: river_job_pkey. River: JobCancel.
     """
-    running = Job.state == _state(JobState.running)
+    running = Job.state == state_literal(JobState.running)
     mark = func.jsonb_build_object("cancel_attempted_at", _NOW)
     return (
         update(Job)
         .where(
             Job.id == bindparam("job_id", type_=BigInteger),
-            Job.state.not_in([_state(state) for state in sorted(FINAL_STATES)]),
+            Job.state.not_in([state_literal(state) for state in sorted(FINAL_STATES)]),
         )
         .values(
-            state=case((running, Job.state), else_=_state(JobState.cancelled)),
+            state=case((running, Job.state), else_=state_literal(JobState.cancelled)),
             finalized_at=case((running, Job.finalized_at), else_=_NOW),
             metadata_=Job.metadata_.op("||")(mark),
         )
@@ -340,16 +342,16 @@ def retry_job() -> Update:
 
     Locks the row. Index: river_job_pkey. River: JobRetry.
     """
-    due = and_(Job.state == _state(JobState.available), Job.scheduled_at < _NOW)
+    due = and_(Job.state == state_literal(JobState.available), Job.scheduled_at < _NOW)
     return (
         update(Job)
         .where(
             Job.id == bindparam("job_id", type_=BigInteger),
-            Job.state != _state(JobState.running),
+            Job.state != state_literal(JobState.running),
             ~due,
         )
         .values(
-            state=_state(JobState.available),
+            state=state_literal(JobState.available),
             scheduled_at=_NOW,
             finalized_at=None,
             max_attempts=case(
@@ -367,7 +369,7 @@ def schedule_jobs(*, schema: str | None) -> Update:
     One whose unique key another job holds is discarded. Locks what it moves and skips what others
     have locked. Index: river_job_prioritized_fetching_index. River: JobSchedule.
     """
-    waiting = Job.state.in_([_state(JobState.retryable), _state(JobState.scheduled)])
+    waiting = Job.state.in_([state_literal(JobState.retryable), state_literal(JobState.scheduled)])
     horizon = _NOW + func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam("ahead_s"), Float))
     due = (
         select(Job.id, Job.unique_key, Job.unique_states, Job.state, Job.priority, Job.scheduled_at)
@@ -387,13 +389,16 @@ def schedule_jobs(*, schema: str | None) -> Update:
     holds = _in_mask(due.c.unique_states, due.c.state, schema)
     turn = func.row_number().over(
         partition_by=due.c.unique_key,
-        order_by=(holds.desc(), due.c.priority, due.c.scheduled_at, due.c.id),
+        order_by=(holds.desc().nulls_last(), due.c.priority, due.c.scheduled_at, due.c.id),
     )
     ranked = select(
         due.c.id,
         and_(
             due.c.unique_key.is_not(None), due.c.unique_states.is_not(None), or_(turn > 1, taken)
         ).label("conflict"),
+        _in_mask(due.c.unique_states, state_literal(JobState.discarded), schema).label(
+            "holds_discarded"
+        ),
     ).cte("ranked")
     mark = func.jsonb_build_object("unique_key_conflict", "scheduler_discarded")
     return (
@@ -401,10 +406,15 @@ def schedule_jobs(*, schema: str | None) -> Update:
         .where(Job.id == ranked.c.id)
         .values(
             state=case(
-                (ranked.c.conflict, _state(JobState.discarded)), else_=_state(JobState.available)
+                (ranked.c.conflict, state_literal(JobState.discarded)),
+                else_=state_literal(JobState.available),
             ),
             finalized_at=case((ranked.c.conflict, _NOW), else_=None),
             metadata_=case((ranked.c.conflict, Job.metadata_.op("||")(mark)), else_=Job.metadata_),
+            # Where discarded jobs hold their key too, the index would refuse this one for ever.
+            unique_states=case(
+                (and_(ranked.c.conflict, ranked.c.holds_discarded), None), else_=Job.unique_states
+            ),
         )
         .returning(
             Job.id,
