@@ -212,6 +212,29 @@ class ClientStopping(AttemptInterrupted):
         return "the client is stopping"
 
 
+class ClientGivenUp(ClientStopping):
+    """The client could not say in time that it lives; its jobs may be another's by now."""
+
+    def __str__(self) -> str:
+        return "the client could not reach the database in time, and its jobs may be rescued"
+
+
+class JobRescued(RiverrunError):
+    """Recorded with a job whose client was gone."""
+
+    def __init__(self, client_id: str, heartbeat_at: str | None) -> None:
+        super().__init__(client_id, heartbeat_at)
+
+    def __str__(self) -> str:
+        client_id, heartbeat_at = self.args
+        if heartbeat_at is None:
+            return f"Stuck job rescued by JobRescuer: client {client_id} has no heartbeat"
+        return (
+            f"Stuck job rescued by JobRescuer: client {client_id} is gone, its last heartbeat "
+            f"was at {heartbeat_at}"
+        )
+
+
 class JobCancel(RiverrunError):
     """Raise in a worker: never run this job again, whatever attempts are left."""
 
@@ -231,7 +254,7 @@ class JobSnooze(RiverrunError):
     """
 
     def __init__(self, delay: Duration) -> None:
-        if seconds(delay) < 0:
+        if not seconds(delay) >= 0:  # NaN is no delay either
             raise InvalidOption("delay", delay, "a duration of 0 or more")
         super().__init__(delay)
 

@@ -12,6 +12,7 @@ from riverrun.errors import (
     InvalidOption,
     JobCancel,
     JobCancelledRemotely,
+    JobRescued,
     JobSnooze,
     UndecodableArgs,
     UnknownKind,
@@ -142,13 +143,13 @@ def _text(error: BaseException) -> str:
         text = str(error)
     except Exception as broken:
         text = f"(its text cannot be had: {type(broken).__name__})"
-    if isinstance(error, JobCancel | UnknownKind | UndecodableArgs):
+    if isinstance(error, JobCancel | JobRescued | UnknownKind | UndecodableArgs):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _trace(error: BaseException) -> str:
-    if isinstance(error, JobCancel | UnknownKind | UndecodableArgs):
+    if isinstance(error, JobCancel | JobRescued | UnknownKind | UndecodableArgs):
         return ""
     try:
         return "".join(traceback.format_exception(error, limit=-50))
@@ -191,6 +192,7 @@ def check_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         InvalidOption: If it cannot.
     """
-    if problem := json_problem(metadata):
+    problem = "it is no mapping" if not isinstance(metadata, Mapping) else json_problem(metadata)
+    if problem:
         raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
     return metadata
