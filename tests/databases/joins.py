@@ -1,14 +1,18 @@
-"""The four things that a verb may be given, each with its own way to end."""
+"""What the tests of verbs share: the transactions they join, and ways to wait and to listen."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine
+import psycopg
+from psycopg import sql
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 KINDS = ("session", "scoped_session", "connection", "engine")
 JOINED = KINDS[:3]
+DEADLINE_S = 30
 
 
 @contextmanager
@@ -36,3 +40,33 @@ def commit(where: Any) -> None:
     end: Callable[[], None] | None = getattr(where, "commit", None)
     if end is not None:
         end()
+
+
+def wait_until_blocked(engine: Engine, pid: int) -> None:
+    """Return when the backend `pid` waits for another's lock."""
+    deadline = datetime.now(UTC) + timedelta(seconds=DEADLINE_S)
+    with engine.connect() as connection:
+        while not connection.execute(
+            select(func.cardinality(func.pg_blocking_pids(pid)))
+        ).scalar_one():
+            assert datetime.now(UTC) < deadline, f"backend {pid} never waited for a lock"
+
+
+@contextmanager
+def listening(engine: Engine, channel: str) -> Iterator[Callable[[], list[str]]]:
+    """Listen to `channel`; what is yielded returns, when called, the payloads that came by then."""
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(url, autocommit=True) as driver:
+        driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+
+        def heard() -> list[str]:
+            # One of our own comes after all that were committed before it.
+            driver.execute("SELECT pg_notify(%s, 'end')", [channel])
+            payloads: list[str] = []
+            for note in driver.notifies(timeout=DEADLINE_S):
+                if note.payload == "end":
+                    return payloads
+                payloads.append(note.payload)
+            raise AssertionError("our own notification did not come")
+
+        yield heard

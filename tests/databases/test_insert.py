@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import attrs
 import pytest
@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from databases.joins import JOINED, KINDS, commit, opened
+from databases.joins import DEADLINE_S, JOINED, KINDS, commit, opened, wait_until_blocked
 from factories import insert_job
 from riverrun.errors import SchemaMissing
 from riverrun.job import JobArgs, JobRow
@@ -30,8 +30,6 @@ from riverrun.options import InsertOpts, UniqueMark
 from riverrun.policies.uniqueness import DEFAULT_STATES, REQUIRED_STATES, UniqueOpts
 from riverrun.states import JobState
 from riverrun.verbs import claim, complete, get, insert, insert_many, insert_many_fast
-
-DEADLINE_S = 30
 
 
 @attrs.frozen
@@ -345,16 +343,6 @@ def test_second_transaction_waits_for_the_first(engine: Engine, schema: str, end
     assert result.skipped_as_duplicate is (ends == "commit")
     assert (result.job.id == held.job.id) is (ends == "commit")
     assert len(rows(engine, schema)) == 1
-
-
-def wait_until_blocked(engine: Engine, pid: int) -> None:
-    """Return when the backend `pid` waits for another's lock."""
-    deadline = datetime.now(UTC) + timedelta(seconds=DEADLINE_S)
-    with engine.connect() as connection:
-        while not connection.execute(
-            select(func.cardinality(func.pg_blocking_pids(pid)))
-        ).scalar_one():
-            assert datetime.now(UTC) < deadline, f"backend {pid} never waited for a lock"
 
 
 def test_other_schemas_stay_apart(engine: Engine, schema: str) -> None:

@@ -1,0 +1,407 @@
+"""Complete, fail, snooze, discard, give back: what the end of an attempt writes, and when not."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, delete, func, select, update
+from sqlalchemy.orm import Session
+
+from databases.joins import DEADLINE_S, KINDS, commit, opened, wait_until_blocked
+from factories import insert_job
+from riverrun.errors import AttemptLost, InvalidOption, JobCancel, JobCancelledRemotely, JobSnooze
+from riverrun.job import JobRow
+from riverrun.models import Job
+from riverrun.outcome import MAX_ERROR_CHARS, MAX_TRACE_CHARS, Outcome
+from riverrun.sessions import joined
+from riverrun.states import JobState
+from riverrun.verbs import cancel, claim, complete, discard, fail, get, snooze
+from riverrun.verbs.complete import give_back, record
+
+START = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
+NOW = START + timedelta(seconds=30)
+
+
+def after(seconds: float) -> Callable[[JobRow, datetime], datetime]:
+    """Return a backoff of always so many seconds."""
+    return lambda job, now: now + timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def job(engine: Engine, schema: str) -> JobRow:
+    """A job claimed by `me` for its third attempt, after two failures."""
+    insert_job(
+        engine,
+        schema,
+        attempt=2,
+        max_attempts=5,
+        scheduled_at=START,
+        attempted_by=["a", "b"],
+        errors=[{"attempt": 1}, {"attempt": 2}],
+        metadata_={"kept": 1},
+    )
+    [job] = claim(engine, client_id="me", schema=schema, now=START)
+    return job
+
+
+def changes(engine: Engine, schema: str, job: JobRow) -> dict[str, Any]:
+    """Return the columns in which the row differs from the claimed job."""
+    new, old = attrs.asdict(get(engine, job.id, schema=schema)), attrs.asdict(job)
+    return {name: value for name, value in new.items() if value != old[name]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_complete(engine: Engine, schema: str, job: JobRow, kind: str) -> None:
+    """A completed job has its state and its end, and nothing else of it changes."""
+    with opened(kind, engine) as where:
+        assert complete(where, job, schema=schema, now=NOW) is JobState.completed
+        commit(where)
+    assert changes(engine, schema, job) == {"state": "completed", "finalized_at": NOW}
+
+
+def test_complete_merges_metadata(engine: Engine, schema: str, job: JobRow) -> None:
+    """What an attempt staged is merged into the metadata, other keys kept."""
+    complete(engine, job, metadata={"output": [1], "kept": 2}, schema=schema, now=NOW)
+    assert changes(engine, schema, job) == {
+        "state": "completed",
+        "finalized_at": NOW,
+        "metadata": {"kept": 2, "output": [1]},
+    }
+
+
+@pytest.mark.parametrize("metadata", [{"a": "\x00"}, {"a": float("nan")}, {"a": object()}, "x"])
+def test_complete_refuses_metadata(engine: Engine, schema: str, job: JobRow, metadata: Any) -> None:
+    """Metadata that jsonb cannot hold is refused, and the job runs on."""
+    with pytest.raises(InvalidOption, match="metadata"):
+        complete(engine, job, metadata=metadata, schema=schema)
+    assert changes(engine, schema, job) == {}
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "state"), [(5, "available"), (5.001, "retryable"), (3600, "retryable")]
+)
+def test_fail(engine: Engine, schema: str, job: JobRow, delay_s: float, state: str) -> None:
+    """A failed job keeps the attempt and waits; within 5 s it skips the scheduler."""
+    error = ValueError("no")
+    assert fail(engine, job, error, backoff=after(delay_s), schema=schema, now=NOW) == state
+    entry = {
+        "at": "2026-05-01T12:00:00.123456Z",
+        "attempt": 3,
+        "error": "ValueError: no",
+        "trace": "ValueError: no\n",
+    }
+    assert changes(engine, schema, job) == {
+        "state": state,
+        "scheduled_at": NOW + timedelta(seconds=delay_s),
+        "errors": (*job.errors, entry),
+    }
+
+
+def test_first_error_of_a_job(engine: Engine, schema: str) -> None:
+    """The first error makes an array of what was null."""
+    insert_job(engine, schema)
+    [job] = claim(engine, client_id="me", schema=schema)
+    fail(engine, job, ValueError("no"), schema=schema)
+    assert [entry["attempt"] for entry in get(engine, job.id, schema=schema).errors] == [1]
+
+
+def test_fail_at_the_last_attempt(engine: Engine, schema: str, job: JobRow) -> None:
+    """A job that fails its last attempt is discarded, with the error."""
+    last = attrs.evolve(job, max_attempts=3)
+    assert fail(engine, last, ValueError("no"), schema=schema, now=NOW) is JobState.discarded
+    changed = changes(engine, schema, job)
+    assert len(changed.pop("errors")) == 3
+    assert changed == {"state": "discarded", "finalized_at": NOW}
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (JobCancel("enough"), "JobCancelError: enough"),
+        (JobCancelledRemotely(), "JobCancelledRemotely: job cancelled remotely"),
+    ],
+)
+def test_fail_by_cancel(
+    engine: Engine, schema: str, job: JobRow, error: Exception, text: str
+) -> None:
+    """A worker's cancel is final whatever attempts are left, and is recorded as Go does."""
+    assert fail(engine, job, error, schema=schema, now=NOW) is JobState.cancelled
+    changed = changes(engine, schema, job)
+    assert changed.pop("errors")[-1]["error"] == text
+    assert changed == {"state": "cancelled", "finalized_at": NOW}
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "state"), [(0, "available"), (5, "available"), (6, "scheduled")]
+)
+@pytest.mark.parametrize("by_error", [True, False])
+def test_snooze(
+    engine: Engine, schema: str, job: JobRow, delay_s: float, state: str, by_error: bool
+) -> None:
+    """A snoozed job gets its attempt back, waits, counts the snooze and records no error."""
+    if by_error:
+        assert fail(engine, job, JobSnooze(delay_s), schema=schema, now=NOW) == state
+    else:
+        assert snooze(engine, job, timedelta(seconds=delay_s), schema=schema, now=NOW) == state
+    assert changes(engine, schema, job) == {
+        "state": state,
+        "attempt": 2,
+        "scheduled_at": NOW + timedelta(seconds=delay_s),
+        "metadata": {"kept": 1, "snoozes": 1},
+    }
+
+
+def test_snooze_by_the_database_clock(engine: Engine, schema: str, job: JobRow) -> None:
+    """A delay counts from the database's time."""
+    with engine.begin() as connection:
+        now = connection.execute(select(func.now())).scalar_one()
+        snooze(connection, job, 60, schema=schema)
+    assert get(engine, job.id, schema=schema).scheduled_at == now + timedelta(seconds=60)
+
+
+def test_snooze_for_ever(engine: Engine, schema: str, job: JobRow) -> None:
+    """A delay beyond the calendar becomes its end."""
+    assert snooze(engine, job, 1e15, schema=schema) is JobState.scheduled
+    assert get(engine, job.id, schema=schema).scheduled_at.year == 9999
+
+
+@pytest.mark.parametrize("delay", [-1, float("nan")])
+def test_snooze_refuses(engine: Engine, schema: str, job: JobRow, delay: float) -> None:
+    """A delay that is none is refused, and the job runs on."""
+    with pytest.raises(InvalidOption, match="delay"):
+        snooze(engine, job, delay, schema=schema)
+    assert changes(engine, schema, job) == {}
+
+
+@pytest.mark.parametrize("now", [NOW, None])
+def test_discard(engine: Engine, schema: str, job: JobRow, now: datetime | None) -> None:
+    """A discarded job is final with its error, whatever attempts are left."""
+    assert discard(engine, job, ValueError("no"), schema=schema, now=now) is JobState.discarded
+    changed = changes(engine, schema, job)
+    entry = changed.pop("errors")[-1]
+    assert (entry["attempt"], entry["error"]) == (3, "ValueError: no")
+    assert changed.pop("finalized_at") == now or now is None
+    assert changed == {"state": "discarded"}
+
+
+ENDINGS: dict[str, Callable[..., object]] = {
+    "complete": complete,
+    "complete with metadata": lambda *a, **k: complete(*a, metadata={"b": 2}, **k),
+    "fail": lambda *a, **k: fail(*a, ValueError("no"), **k),
+    "snooze": lambda *a, **k: snooze(*a, 60, **k),
+    "discard": lambda *a, **k: discard(*a, ValueError("no"), **k),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("lost", ["attempt", *(state for state in JobState if state != "running")])
+def test_fence(engine: Engine, schema: str, job: JobRow, lost: str, ending: str) -> None:
+    """An attempt that is no longer the job's writes nothing, and says so."""
+    if lost == "attempt":
+        values: dict[str, Any] = {"attempt": 4}
+    else:
+        values = {"state": lost, "finalized_at": START if JobState(lost).is_final else None}
+    with engine.begin() as connection:
+        connection.execute(
+            update(Job).where(Job.id == job.id).values(**values),
+            execution_options={"schema_translate_map": {None: schema}},
+        )
+    before = get(engine, job.id, schema=schema)
+    with pytest.raises(AttemptLost, match=f"job {job.id} .* attempt 3"):
+        ENDINGS[ending](engine, job, schema=schema)
+    assert get(engine, job.id, schema=schema) == before
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_fence_of_a_deleted_job(engine: Engine, schema: str, job: JobRow, ending: str) -> None:
+    """A deleted job cannot be ended."""
+    with engine.begin() as connection:
+        connection.execute(
+            delete(Job).where(Job.id == job.id),
+            execution_options={"schema_translate_map": {None: schema}},
+        )
+    with pytest.raises(AttemptLost):
+        ENDINGS[ending](engine, job, schema=schema)
+
+
+def test_second_completion_is_lost(engine: Engine, schema: str, job: JobRow) -> None:
+    """Of two completions of one attempt the second is refused."""
+    complete(engine, job, schema=schema)
+    with pytest.raises(AttemptLost):
+        complete(engine, job, schema=schema)
+
+
+class Unsayable(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("broken")
+
+
+def test_records_what_jsonb_refuses(engine: Engine, schema: str, job: JobRow) -> None:
+    """NUL and half surrogate pairs in an error's text are written as escapes."""
+    fail(engine, job, ValueError("a\x00b \ud800 é"), schema=schema)
+    entry = get(engine, job.id, schema=schema).errors[-1]
+    assert entry["error"] == r"ValueError: a\x00b \ud800 é"
+
+
+def test_cuts_what_is_huge(engine: Engine, schema: str, job: JobRow) -> None:
+    """A huge text keeps both ends, and says how much is missing between."""
+
+    def deep(depth: int) -> None:
+        if depth:
+            deep(depth - 1)
+        raise ValueError("begin" + "x" * 3_000_000 + "end")
+
+    with pytest.raises(ValueError, match="begin") as caught:
+        deep(300)
+    fail(engine, job, caught.value, schema=schema)
+    entry = get(engine, job.id, schema=schema).errors[-1]
+    assert entry["error"].startswith("ValueError: beginx")
+    assert entry["error"].endswith("xend")
+    assert "characters cut" in entry["error"]
+    assert len(entry["error"]) < MAX_ERROR_CHARS + 100
+    assert "characters cut" in entry["trace"]
+    assert len(entry["trace"]) < MAX_TRACE_CHARS + 100
+
+
+def test_records_errors_without_a_text(engine: Engine, schema: str, job: JobRow) -> None:
+    """An error whose __str__ raises is recorded by its class."""
+    fail(engine, job, Unsayable(), schema=schema)
+    entry = get(engine, job.id, schema=schema).errors[-1]
+    assert entry["error"].startswith("Unsayable: ")
+    assert "RuntimeError" in entry["error"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "state"),
+    [
+        ("complete", "completed"),
+        ("complete with metadata", "completed"),
+        ("fail", "cancelled"),
+        ("snooze", "cancelled"),
+        ("discard", "discarded"),
+        ("give back", "cancelled"),
+    ],
+)
+def test_cancel_mark_wins_over_another_try(
+    engine: Engine, schema: str, job: JobRow, ending: str, state: str
+) -> None:
+    """A running job marked for cancelling is cancelled where it would have run again."""
+    assert cancel(engine, job.id, schema=schema, now=NOW).state is JobState.running
+    if ending == "give back":
+        assert give_back(engine, [job], schema=schema) == {job.id: JobState.cancelled}
+    else:
+        assert ENDINGS[ending](engine, job, schema=schema, now=NOW) == state
+    after_it = get(engine, job.id, schema=schema)
+    assert (after_it.state, after_it.attempt, after_it.scheduled_at) == (state, 3, START)
+    assert after_it.finalized_at is not None
+    assert "cancel_attempted_at" in after_it.metadata
+    assert len(after_it.errors) == (3 if ending in ("fail", "discard") else 2)
+
+
+@pytest.mark.parametrize("ending", ["fail", "snooze", "give back"])
+def test_cancel_mark_while_it_is_being_ended(
+    engine: Engine, schema: str, job: JobRow, ending: str
+) -> None:
+    """A mark whose transaction the ending had to wait for counts too."""
+    results: list[object] = []
+
+    def run(where: Any) -> None:
+        if ending == "give back":
+            results.append(give_back(where, [job], schema=schema)[job.id])
+        else:
+            results.append(ENDINGS[ending](where, job, schema=schema))
+        where.commit()
+
+    with engine.connect() as operator, engine.connect() as worker:
+        cancel(operator, job.id, schema=schema)
+        pid = worker.execute(select(func.pg_backend_pid())).scalar_one()
+        thread = threading.Thread(target=run, args=(worker,))
+        thread.start()
+        wait_until_blocked(engine, pid)
+        operator.commit()
+        thread.join(DEADLINE_S)
+        assert not thread.is_alive(), "the ending did not end"
+    assert results == [JobState.cancelled]
+
+
+def test_give_back(engine: Engine, schema: str, job: JobRow) -> None:
+    """Jobs given back are available with their attempt returned; others are left alone."""
+    insert_job(engine, schema)
+    [other] = claim(engine, client_id="me", schema=schema)
+    complete(engine, other, schema=schema)
+    before = get(engine, other.id, schema=schema)
+    assert give_back(engine, [other, job], schema=schema) == {job.id: JobState.available}
+    assert changes(engine, schema, job) == {"state": "available", "attempt": 2}
+    assert get(engine, other.id, schema=schema) == before
+    [again] = claim(engine, client_id="me", schema=schema)
+    assert (again.id, again.attempt) == (job.id, 3)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_one_commit_with_the_hosts_writes(
+    engine: Engine, schema: str, job: JobRow, commits: bool
+) -> None:
+    """The host's write and the completion are both there, or neither."""
+    ledger = Table("ledger", MetaData(), Column("amount", Integer))
+    ledger.create(engine)
+    try:
+        with Session(engine) as session:
+            session.execute(ledger.insert().values(amount=7))
+            complete(session, job, schema=schema)
+            if commits:
+                session.commit()
+        with engine.connect() as connection:
+            amounts = connection.execute(select(ledger.c.amount)).scalars().all()
+    finally:
+        ledger.drop(engine)
+    assert amounts == ([7] if commits else [])
+    state = get(engine, job.id, schema=schema).state
+    assert state is (JobState.completed if commits else JobState.running)
+
+
+@pytest.mark.parametrize("merge_anyway", [True, False])
+def test_record_many(engine: Engine, schema: str, merge_anyway: bool) -> None:
+    """Outcomes of many jobs are written together, each fenced; staged metadata may outlive."""
+    for _ in range(6):
+        insert_job(engine, schema)
+    jobs = claim(engine, limit=6, client_id="me", schema=schema)
+    done, staged, failed, over, moved, gone = jobs
+    complete(engine, over, schema=schema)
+    with engine.begin() as connection:
+        connection.execute(
+            delete(Job).where(Job.id == gone.id),
+            execution_options={"schema_translate_map": {None: schema}},
+        )
+
+    def outcome(job: JobRow, state: JobState, **rest: Any) -> Outcome:
+        return Outcome(job_id=job.id, attempt=job.attempt, state=state, **rest)
+
+    outcomes = [
+        outcome(gone, JobState.completed, metadata={"a": 1}),
+        outcome(moved, JobState.completed),
+        outcome(over, JobState.available, scheduled_at=NOW, give_back=True, metadata={"a": 1}),
+        outcome(failed, JobState.retryable, scheduled_at=NOW),
+        outcome(staged, JobState.completed, metadata={"a": 1}),
+        outcome(done, JobState.completed),
+    ]
+    outcomes[1] = attrs.evolve(outcomes[1], attempt=2)
+    before = get(engine, over.id, schema=schema)
+    with joined(engine, schema) as transaction:
+        states = record(transaction, outcomes, merge_anyway=merge_anyway, now=NOW)
+    expected = {
+        done.id: JobState.completed,
+        staged.id: JobState.completed,
+        failed.id: JobState.retryable,
+    }
+    if merge_anyway:
+        expected[over.id] = JobState.completed
+        before = attrs.evolve(before, metadata={"a": 1})
+    assert states == expected
+    assert get(engine, over.id, schema=schema) == before
+    assert get(engine, moved.id, schema=schema).state is JobState.running
+    assert get(engine, staged.id, schema=schema).metadata == {"a": 1}
