@@ -1,0 +1,229 @@
+"""What is refused, how it is told, and that nothing is written then."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Engine, create_engine, func, make_url, select, text
+from sqlalchemy.orm import Session
+
+from databases.joins import KINDS, opened
+from riverrun.client import Client
+from riverrun.errors import (
+    InvalidArgs,
+    InvalidOption,
+    NotATransaction,
+    SchemaMissing,
+    TransactionClosed,
+    WrongDatabase,
+)
+from riverrun.job import JobArgs, RawArgs
+from riverrun.models import Job
+from riverrun.options import InsertOpts
+from riverrun.verbs import cancel, claim, get, insert, insert_many, insert_many_fast, retry
+from riverrun.verbs.schedule import schedule
+
+
+@attrs.frozen
+class Greet(JobArgs, kind="greet"):
+    """Args that may hold anything."""
+
+    name: Any = "Ada"
+
+
+def count(engine: Engine, schema: str) -> int:
+    """Return how many jobs are committed."""
+    with engine.connect() as connection:
+        connection = connection.execution_options(schema_translate_map={None: schema})
+        return connection.execute(select(func.count()).select_from(Job)).scalar_one()
+
+
+VERBS: dict[str, Callable[..., object]] = {
+    "insert": lambda where, schema: insert(where, Greet(), schema=schema),
+    "insert_many": lambda where, schema: insert_many(where, [Greet()], schema=schema),
+    "insert_many_fast": lambda where, schema: insert_many_fast(where, [Greet()], schema=schema),
+    "claim": lambda where, schema: claim(where, client_id="me", schema=schema),
+    "get": lambda where, schema: get(where, 1, schema=schema),
+    "cancel": lambda where, schema: cancel(where, 1, schema=schema),
+    "retry": lambda where, schema: retry(where, 1, schema=schema),
+    "schedule": lambda where, schema: schedule(where, schema=schema),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_missing_tables_are_named(engine: Engine, kind: str, verb: str) -> None:
+    """Without tables the error names one, the database and the command that makes them."""
+    with opened(kind, engine) as where, pytest.raises(SchemaMissing) as caught:
+        VERBS[verb](where, "nowhere")
+    told = str(caught.value)
+    assert "nowhere" in told
+    assert repr(engine.url.database) in told
+    assert "riverrun migrate up" in told
+
+
+@pytest.mark.parametrize("name", ["Mail", "a b", "", "-a", "a--b", "x" * 65, 7, "a\n", "a;b"])
+def test_refuses_queues(engine: Engine, schema: str, name: object) -> None:
+    """A queue whose name River refuses is refused, by inserts and by claims."""
+    with pytest.raises(InvalidOption, match="queue"):
+        insert(engine, Greet(), InsertOpts(queue=name), schema=schema)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="queue"):
+        claim(engine, name, client_id="me", schema=schema)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tags": ["ab"]},
+        {"tags": ["a b c"]},
+        {"tags": ["x" * 256]},
+        {"tags": "abc"},
+        {"tags": [None]},
+        {"priority": 0},
+        {"priority": 5},
+        {"priority": True},
+        {"max_attempts": 0},
+        {"max_attempts": 32_768},
+        {"scheduled_at": datetime(2026, 1, 1)},
+        {"scheduled_at": "tomorrow"},
+        {"metadata": [1]},
+        {"unique": True},
+    ],
+)
+def test_refuses_options(options: dict[str, Any]) -> None:
+    """An option that a row cannot hold is refused when it is said, by name."""
+    with pytest.raises(InvalidOption, match=next(iter(options)).rstrip("s")):
+        InsertOpts(**options)
+
+
+BAD_ARGS = {
+    "object": (Greet(object()), r"\$\.name is of type object"),
+    "bytes": (Greet(b"x"), "bytes|surrogate|type"),
+    "NUL": (Greet("a\x00b"), r"\$\.name holds a NUL"),
+    "NUL in a key": (RawArgs(kind="greet", encoded={"a\x00": 1}), "NUL"),
+    "surrogate": (Greet("\ud800"), r"\$\.name holds half of a surrogate pair"),
+    "NaN": (Greet([1.0, float("nan")]), r"\$\.name\[1\] is nan"),
+    "infinity": (Greet(float("inf")), r"\$\.name is inf"),
+    "key": (RawArgs(kind="greet", encoded={1: 2}), "keys of JSON objects are strings"),  # type: ignore[dict-item]
+    "list": (RawArgs(kind="greet", encoded=[1]), "not to a JSON object"),  # type: ignore[arg-type]
+    "10 MB": (Greet("x" * 10_000_000), "10,000,011 bytes of JSON, the limit is"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(set(BAD_ARGS) - {"bytes"}))
+@pytest.mark.parametrize("many", [insert_many, insert_many_fast])
+def test_refuses_args_and_the_batch(
+    engine: Engine, schema: str, many: Callable[..., object], name: str
+) -> None:
+    """Args that jsonb cannot hold are refused with the place, and none of their batch is there."""
+    args, told = BAD_ARGS[name]
+    with pytest.raises(InvalidArgs, match=told):
+        insert(engine, args, schema=schema)
+    with pytest.raises(InvalidArgs, match=told) as caught:
+        many(engine, [Greet(), args, Greet()], schema=schema)
+    assert "job 1 of the batch" in caught.value.__notes__[0]
+    assert count(engine, schema) == 0
+
+
+@pytest.mark.parametrize("metadata", [{"a": "\x00"}, {"a": float("nan")}, {"a": object()}])
+def test_refuses_metadata(engine: Engine, schema: str, metadata: dict[str, Any]) -> None:
+    """Metadata that jsonb cannot hold is refused."""
+    with pytest.raises(InvalidOption, match="metadata"):
+        insert(engine, Greet(), InsertOpts(metadata=metadata), schema=schema)
+
+
+@pytest.mark.parametrize("args", [None, "greet", {"name": "Ada"}, Greet, object()])
+def test_refuses_what_are_no_args(engine: Engine, schema: str, args: object) -> None:
+    """What has no kind, or is a class of args, is no job."""
+    with pytest.raises((InvalidArgs, InvalidOption)):
+        insert(engine, args, schema=schema)
+    assert count(engine, schema) == 0
+
+
+def test_refuses_an_empty_batch_and_odd_options(engine: Engine, schema: str) -> None:
+    """A batch of nothing, a dict for options and a naive time are refused."""
+    with pytest.raises(InvalidOption, match="at least one job"):
+        insert_many(engine, [], schema=schema)
+    with pytest.raises(InvalidOption, match="opts"):
+        insert(engine, Greet(), {"priority": 1}, schema=schema)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="now"):
+        insert(engine, Greet(), schema=schema, now=datetime(2026, 1, 1))
+
+
+def test_the_transaction_goes_on_after_a_refusal(engine: Engine, schema: str) -> None:
+    """A refusal comes before the database is asked, so the caller's transaction is sound."""
+    with Session(engine) as session:
+        insert(session, Greet(), schema=schema)
+        with pytest.raises(InvalidArgs):
+            insert(session, Greet("\x00"), schema=schema)
+        session.commit()
+    assert count(engine, schema) == 1
+
+
+def test_refuses_what_is_closed(engine: Engine, schema: str) -> None:
+    """A closed Connection, and a Session closed for good, are told as such."""
+    connection = engine.connect()
+    connection.close()
+    with pytest.raises(TransactionClosed, match="Connection"):
+        insert(connection, Greet(), schema=schema)
+    session = Session(engine, close_resets_only=False)
+    session.close()
+    with pytest.raises(TransactionClosed, match="Session"):
+        insert(session, Greet(), schema=schema)
+
+
+def test_a_session_that_close_only_resets_goes_on(engine: Engine, schema: str) -> None:
+    """An ordinary Session begins anew after close(), as SQLAlchemy has it."""
+    session = Session(engine)
+    session.close()
+    insert(session, Greet(), schema=schema)
+    session.commit()
+    session.close()
+    assert count(engine, schema) == 1
+
+
+@pytest.mark.parametrize("where", [None, "postgresql://", object(), Greet()])
+def test_refuses_what_is_no_transaction(where: Any) -> None:
+    """What is no Session, Connection or Engine is told with what came."""
+    with pytest.raises(NotATransaction, match=type(where).__name__):
+        insert(where, Greet())
+
+
+def test_tells_how_to_pass_an_async_session() -> None:
+    """An AsyncSession passed as it is is refused with the way to pass it."""
+    pytest.importorskip("greenlet")
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    with pytest.raises(NotATransaction, match="run_sync"):
+        insert(AsyncSession(), Greet())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def elsewhere(engine: Engine, server_url: str) -> Iterator[Engine]:
+    """An engine on another database of the same server."""
+    name = f"{engine.url.database}_other"
+    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    other = create_engine(make_url(server_url).set(database=name))
+    yield other
+    other.dispose()
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_client_refuses_another_database(
+    engine: Engine, elsewhere: Engine, schema: str, kind: str
+) -> None:
+    """A client refuses a transaction of another database, and names both."""
+    client = Client(engine, schema=schema)
+    for verb in (client.insert, lambda w, a: client.insert_many(w, [a])):
+        with opened(kind, elsewhere) as where, pytest.raises(WrongDatabase) as caught:
+            verb(where, Greet())
+        assert f"{elsewhere.url.database}@" in str(caught.value)
+        assert f"{engine.url.database}@" in str(caught.value)
+    assert count(engine, schema) == 0

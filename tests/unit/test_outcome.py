@@ -1,0 +1,115 @@
+"""What the end of an attempt means, case by case."""
+
+import traceback
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from factories import T0, job_row
+from riverrun.errors import ClientStopping, JobCancel, JobSnooze, JobTimedOut, UnknownKind
+from riverrun.job import JobRow
+from riverrun.outcome import attempt_error, decide, error_json, retry_at
+from riverrun.policies.backoff import RiverBackoff
+from riverrun.states import JobState
+
+NOW = T0 + timedelta(seconds=30)
+
+
+def test_keeps_staged_metadata() -> None:
+    """What an attempt staged goes with every outcome; nothing staged is None."""
+    staged = {"output": 1}
+    for ended in (None, ValueError(), JobCancel("x")):
+        outcome = decide(job_row(), ended, now=NOW, backoff=RiverBackoff(), metadata=staged)
+        assert outcome.metadata == staged
+        assert decide(job_row(), ended, now=NOW, backoff=RiverBackoff()).metadata is None
+    snoozed = decide(job_row(), JobSnooze(9), now=NOW, backoff=RiverBackoff(), metadata=staged)
+    assert snoozed.metadata == {"output": 1, "snoozes": 1}
+    assert staged == {"output": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "counted"),
+    [(2, 3), (2.9, 3), ("2", 3), (True, 2), (None, 1), ("x", 1), ([2], 1), (float("inf"), 1)],
+)
+def test_counts_snoozes_as_river_reads_them(value: object, counted: int) -> None:
+    """A counter that is no number counts as 0."""
+    job = job_row(metadata={"snoozes": value})
+    outcome = decide(job, JobSnooze(1), now=NOW, backoff=RiverBackoff())
+    assert outcome.metadata == {"snoozes": counted}
+
+
+@pytest.mark.parametrize(("stopping", "state"), [(True, "available"), (False, "discarded")])
+def test_stop_is_no_failure_only_while_stopping(stopping: bool, state: str) -> None:
+    """An attempt that ends for the client's stop is given back; the same raised by hand fails."""
+    job = job_row(attempt=25)
+    outcome = decide(job, ClientStopping(), now=NOW, backoff=RiverBackoff(), stopping=stopping)
+    assert (outcome.state, outcome.give_back) == (state, stopping)
+    assert (outcome.error is None) is stopping
+    assert outcome.scheduled_at == (NOW if stopping else None)
+
+
+def test_timeout_is_a_failure() -> None:
+    """An attempt that took too long is tried again, even while the client stops."""
+    outcome = decide(job_row(), JobTimedOut(5), now=NOW, backoff=RiverBackoff(), stopping=True)
+    assert outcome.error is not None
+    assert outcome.error.error == "JobTimedOut: job timed out after 5 s"
+
+
+def _raises(job: JobRow, now: datetime) -> datetime:
+    raise RuntimeError("broken policy")
+
+
+@pytest.mark.parametrize(
+    "backoff",
+    [
+        _raises,
+        lambda job, now: now - timedelta(microseconds=1),
+        lambda job, now: datetime(2100, 1, 1),
+        lambda job, now: None,
+        lambda job, now: 5,
+    ],
+)
+def test_a_broken_policy_is_replaced(backoff: Any) -> None:
+    """A policy that raises, or answers with no time to come, is replaced by River's."""
+    delay_s = (retry_at(job_row(), NOW, backoff) - NOW).total_seconds()
+    assert 0.9 <= delay_s <= 1.1
+
+
+def test_at_is_the_attempts_start_in_utc() -> None:
+    """An error's time is when the attempt began, RFC 3339 in UTC with Z."""
+    start = T0.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    job = job_row(attempted_at=start)
+    outcome = decide(job, ValueError("no"), now=NOW, backoff=RiverBackoff())
+    assert outcome.error is not None
+    assert error_json(outcome.error) == {
+        "at": "2026-03-01T12:00:00Z",
+        "attempt": 1,
+        "error": "ValueError: no",
+        "trace": "ValueError: no\n",
+    }
+
+
+def test_expected_errors_have_no_trace() -> None:
+    """A cancel and an unknown kind are no accidents: their trace is empty."""
+    for error in (JobCancel("x"), UnknownKind("a", ["b"])):
+        assert attempt_error(1, T0, error).trace == ""
+
+
+def test_a_trace_shows_the_cause() -> None:
+    """A traceback tells where, and what it was raised from."""
+    try:
+        try:
+            raise KeyError("cause")  # noqa: TRY301  a cause to raise from
+        except KeyError as cause:
+            raise ValueError("effect") from cause
+    except ValueError as error:
+        entry = attempt_error(1, T0, error)
+        assert entry.trace == traceback.format_exc()
+
+
+def test_the_end_of_time() -> None:
+    """A delay beyond the calendar is its end."""
+    outcome = decide(job_row(), JobSnooze(1e300), now=NOW, backoff=RiverBackoff())
+    assert outcome.scheduled_at == datetime.max.replace(tzinfo=UTC)
+    assert outcome.state is JobState.scheduled

@@ -1,0 +1,67 @@
+"""Every statement compiles without a database, with values as binds."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.dialects.postgresql import psycopg
+
+from riverrun.queries import postgresql as queries
+
+STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
+    "insert": (
+        lambda: queries.insert_jobs(schema="s", returning=True),
+        {"jobs", "now"},
+    ),
+    "insert, no rows back": (
+        lambda: queries.insert_jobs(schema=None, returning=False),
+        {"jobs", "now"},
+    ),
+    "claim": (queries.claim_jobs, {"queue_name", "limit", "client_id", "now"}),
+    "complete": (queries.complete_jobs, {"ids", "attempts", "now"}),
+    "record": (queries.record_outcomes, {"outcomes", "now"}),
+    "give back": (queries.give_back_jobs, {"ids", "attempts", "now"}),
+    "get": (queries.get_job, {"job_id"}),
+    "cancel": (queries.cancel_job, {"job_id", "now"}),
+    "retry": (queries.retry_job, {"job_id", "now"}),
+    "schedule": (lambda: queries.schedule_jobs(schema="s"), {"ahead_s", "limit", "now"}),
+    "notify": (queries.notify, {"topic", "payloads", "schema"}),
+}
+
+
+def compiled(name: str) -> Any:
+    """Return the statement as PostgreSQL takes it in schema `s`."""
+    return STATEMENTS[name][0]().compile(
+        dialect=psycopg.dialect(), schema_translate_map={None: "s"}, render_schema_translate=True
+    )
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_takes_these_binds(name: str) -> None:
+    """A statement takes the binds that its verb gives it, and no other that is required."""
+    required = {key for key, bind in compiled(name).binds.items() if bind.required}
+    assert required == STATEMENTS[name][1]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_is_built_once(name: str) -> None:
+    """A statement is built once, so that SQLAlchemy compiles it once."""
+    build = STATEMENTS[name][0]
+    assert build() is build()
+
+
+@pytest.mark.parametrize("name", sorted(set(STATEMENTS) - {"notify"}))
+def test_is_in_the_schema(name: str) -> None:
+    """Every table, type and function of River's is named with the schema."""
+    statement = str(compiled(name))
+    # FOR UPDATE OF takes the table's name alone, and labels of copies end in a number.
+    bare = re.findall(r"(?<![.\w])(?<!OF )river_job(?:_state\w*)?\b", statement)
+    assert bare == []
+    assert "s.river_job" in str(compiled(name))
+
+
+@pytest.mark.parametrize("name", ["claim", "schedule"])
+def test_waits_for_nobody(name: str) -> None:
+    """What two clients may want at once skips what is locked."""
+    assert "FOR UPDATE SKIP LOCKED" in str(compiled(name))
