@@ -15,7 +15,7 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
         {"jobs", "now"},
     ),
     "insert, no rows back": (
-        lambda: queries.insert_jobs(schema=None, returning=False),
+        lambda: queries.insert_jobs(schema="s", returning=False),
         {"jobs", "now"},
     ),
     "claim": (queries.claim_jobs, {"queue_name", "limit", "client_id", "now"}),
