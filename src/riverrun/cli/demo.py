@@ -55,11 +55,12 @@ def demo(as_json: bool, signups: int, database_url: str | None) -> None:
         problem = f"the demo needs {', '.join(missing)}: pip install 'riverrun[demo]'"
         raise CommandError(problem, ExitCode.usage)
     # Late: no other command shall wait for Flask.
-    from sqlalchemy.exc import ArgumentError, OperationalError
+    from sqlalchemy.exc import ArgumentError, DBAPIError
 
     from riverrun.demo import story
     from riverrun.demo.processes import PartFailed
     from riverrun.embedded import PostgresNotFound, PostgresNotStarted
+    from riverrun.errors import UnsupportedDatabase
 
     progress = Progress()
     try:
@@ -70,11 +71,15 @@ def demo(as_json: bool, signups: int, database_url: str | None) -> None:
         sys.exit(128 + error.number)
     except ArgumentError as error:
         progress.end()
+        # Its own text may hold the URL, and the URL a password.
+        raise CommandError("--database-url: it cannot be read", ExitCode.usage) from error
+    except UnsupportedDatabase as error:
+        progress.end()
         raise CommandError(f"--database-url: {error}", ExitCode.usage) from error
-    except (PostgresNotFound, OperationalError) as error:
+    except (PostgresNotFound, DBAPIError) as error:
         progress.end()
         reason = str(getattr(error, "orig", error)).splitlines()[0]
-        raise CommandError(f"no database: {reason}", ExitCode.unreachable) from error
+        raise CommandError(f"the database: {reason}", ExitCode.unreachable) from error
     except (PartFailed, PostgresNotStarted) as error:
         progress.end()
         raise CommandError(str(error), ExitCode.cut_off) from error

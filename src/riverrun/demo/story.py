@@ -21,6 +21,7 @@ from riverrun.demo.processes import Process
 from riverrun.demo.settings import Settings
 from riverrun.demo.signup import Base
 from riverrun.embedded import Cluster
+from riverrun.errors import UnsupportedDatabase
 from riverrun.migrations import migrate
 from riverrun.models import Job
 
@@ -53,6 +54,7 @@ def play(*, signups: int, database_url: str | None, tell: Tell) -> Verdict:
     Raises:
         Interrupted: If SIGINT or SIGTERM came; everything is cleared away.
         PartFailed: If a process of the story's failed.
+        UnsupportedDatabase: If `database_url` is none of PostgreSQL's.
         riverrun.embedded.PostgresNotFound: If there is no PostgreSQL.
     """
     start_s = time.monotonic()
@@ -226,10 +228,16 @@ def _ports(process: Process, stop: Stop) -> list[int]:
 
 
 def with_psycopg(url: str) -> str:
-    """Return a PostgreSQL URL as SQLAlchemy takes it for psycopg 3."""
+    """Return a PostgreSQL URL as SQLAlchemy takes it for psycopg 3.
+
+    Raises:
+        UnsupportedDatabase: If it is another database's, or another driver's.
+    """
     if url.startswith("postgres://"):
         url = url.replace("postgres", "postgresql", 1)
     parsed = make_url(url)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.drivername != "postgresql+psycopg":
+        raise UnsupportedDatabase(parsed.drivername, "postgresql+psycopg, or postgresql")
     return parsed.render_as_string(hide_password=False)

@@ -1,0 +1,235 @@
+"""`riverrun demo`: played for real, and audited by an audit that can say no."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import Engine, text
+
+import riverrun
+from riverrun import JobState
+from riverrun.cli.main import main
+from riverrun.demo import story
+from riverrun.demo.audit import audit
+from riverrun.demo.browsers import Answer
+from riverrun.demo.evidence import Evidence, JobSeen
+from riverrun.demo.jobs import KINDS
+
+KEYS = [
+    "requests",
+    "request_p50_ms",
+    "request_p99_ms",
+    "inserted",
+    "rolled_back",
+    "completed",
+    "retried",
+    "duplicates_skipped",
+    "lost",
+    "ran_after_rollback",
+    "worked_twice",
+    "seconds",
+]
+DEADLINE_S = 60.0
+
+ANN, BOB, EVE = "ann@example.com", "bob@example.com", "eve@example.com"  # Eve was rolled back
+
+GOOD = Evidence(
+    answers=[
+        *(Answer(email=email, status=201, ms=5.0) for email in (ANN, BOB, BOB)),
+        Answer(email=EVE, status=409, ms=10.0),
+    ],
+    users={ANN: 1, BOB: 2},
+    jobs=[
+        JobSeen(kind=kind, user_id=user_id, state=JobState.completed, attempt=1)
+        for user_id in (1, 2)
+        for kind in KINDS
+    ],
+    mails=[ANN, BOB],
+    invoices={1: ANN, 2: BOB},
+    renderings=[1, 2],
+    crm=[(ANN, 503), (ANN, 201), (BOB, 201)],
+)
+
+Doctor = Callable[[Evidence], Evidence]
+
+
+def changed(**changes: object) -> Doctor:
+    """Return what changes the evidence so."""
+    return lambda evidence: attrs.evolve(evidence, **changes)
+
+
+def command(*arguments: str) -> list[str]:
+    """Return how a shell would run the demo."""
+    return [sys.executable, "-m", "riverrun", "demo", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which Python finds the riverrun under test."""
+    source = str(Path(riverrun.__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": source}
+
+
+def test_it_keeps_every_promise(database_url: str, engine: Engine) -> None:
+    """The story runs for real, loses nothing, works nothing twice, and removes its schema."""
+    done = subprocess.run(
+        command("--json", "--signups", "60", "--database-url", database_url),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert list(said) == KEYS
+    assert (said["requests"], said["inserted"], said["completed"]) == (65, 162, 162)
+    assert (said["rolled_back"], said["duplicates_skipped"]) == (18, 15)
+    assert said["retried"] > 0
+    assert (said["lost"], said["ran_after_rollback"], said["worked_twice"]) == (0, 0, 0)
+    assert "SIGTERM to worker-1" in done.stderr
+    assert schemas(engine) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_and_all_it_started(
+    database_url: str, engine: Engine, number: signal.Signals
+) -> None:
+    """A signal half-way leaves no process, no file and no schema."""
+    before = backends(engine)
+    with subprocess.Popen(
+        command("--signups", "5000", "--database-url", database_url),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_for(lambda: signed_up(engine), "the first sign-ups", process)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + number, errors
+    assert output == ""
+    assert "interrupted" in errors
+    assert schemas(engine) == []
+    assert backends(engine) <= before
+
+
+def schemas(engine: Engine) -> list[str]:
+    """Return the demo's schemas in the database."""
+    with engine.connect() as connection:
+        statement = "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'riverrun_demo%'"
+        return list(connection.scalars(text(statement)))
+
+
+def signed_up(engine: Engine) -> bool:
+    """Return whether somebody has signed up at the demo in this database."""
+    names = schemas(engine)
+    with engine.connect() as connection:
+        for name in names:
+            if connection.scalar(text("SELECT to_regclass(:name)"), {"name": f"{name}.demo_user"}):
+                return bool(connection.scalar(text(f"SELECT count(*) FROM {name}.demo_user")))
+    return False
+
+
+def backends(engine: Engine) -> set[int]:
+    """Return the connections to the database; a process that was left would hold some."""
+    with engine.connect() as connection:
+        statement = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        return set(connection.scalars(text(statement)))
+
+
+def wait_for(condition: Callable[[], bool], what: str, process: subprocess.Popen[str]) -> None:
+    """Wait until `condition` holds, while `process` lives."""
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline_s, f"did not come: {what}"
+        try:
+            process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        pytest.fail(f"ended before {what}: {process.communicate()[1]}")
+
+
+def test_the_audit_says_yes_to_good_evidence() -> None:
+    """Two users with an effect each, a double click, a rollback and a retry are no complaint."""
+    verdict = audit(GOOD, seconds=1.0)
+    assert verdict.good
+    assert verdict.complaints == ()
+    assert (verdict.inserted, verdict.rolled_back, verdict.duplicates_skipped) == (6, 3, 3)
+    assert (verdict.request_p50_ms, verdict.request_p99_ms) == (5.0, 10.0)
+
+
+DOCTORED = [
+    pytest.param(changed(mails=[ANN]), (1, 0, 0), id="a lost mail"),
+    pytest.param(changed(mails=[ANN, BOB, BOB]), (0, 0, 1), id="a mail sent twice"),
+    pytest.param(changed(mails=[ANN, BOB, EVE]), (0, 1, 0), id="a mail for a rollback"),
+    pytest.param(changed(crm=[(ANN, 503), (BOB, 201)]), (1, 0, 0), id="no success at the CRM"),
+    pytest.param(changed(crm=[(ANN, 201), (ANN, 201), (BOB, 201)]), (0, 0, 1), id="two at the CRM"),
+    pytest.param(
+        changed(crm=[(ANN, 201), (BOB, 201), (EVE, 503)]), (0, 1, 0), id="a try for a rollback"
+    ),
+    pytest.param(changed(invoices={1: ANN}), (1, 0, 0), id="a lost invoice"),
+    pytest.param(changed(invoices={1: ANN, 2: ""}), (1, 0, 0), id="half an invoice"),
+    pytest.param(changed(invoices={1: ANN, 2: ANN}), (1, 0, 0), id="another's invoice"),
+    pytest.param(changed(renderings=[1, 2, 2]), (0, 0, 1), id="an invoice rendered twice"),
+    pytest.param(changed(renderings=[1, 2, 3]), (0, 1, 0), id="an invoice for a rollback"),
+    pytest.param(changed(jobs=GOOD.jobs[1:]), (1, 0, 0), id="a job that is gone"),
+    pytest.param(
+        changed(jobs=[attrs.evolve(GOOD.jobs[0], state=JobState.discarded), *GOOD.jobs[1:]]),
+        (1, 0, 0),
+        id="a discarded job",
+    ),
+    pytest.param(
+        changed(jobs=[*GOOD.jobs, attrs.evolve(GOOD.jobs[0], user_id=3)]),
+        (0, 1, 0),
+        id="a job of a rollback",
+    ),
+    pytest.param(
+        changed(answers=[*GOOD.answers, Answer(email="kim@example.com", status=201, ms=1.0)]),
+        (3, 0, 0),
+        id="a user told yes and not kept",
+    ),
+]
+
+
+@pytest.mark.parametrize(("doctor", "expected"), DOCTORED)
+def test_the_command_fails_for_bad_evidence(
+    monkeypatch: pytest.MonkeyPatch, doctor: Doctor, expected: tuple[int, int, int]
+) -> None:
+    """Each way to lose a job, run one that never was or work one twice is counted and fails."""
+    verdict = audit(doctor(GOOD), seconds=1.0)
+    assert (verdict.lost, verdict.ran_after_rollback, verdict.worked_twice) == expected
+    assert len(verdict.complaints) == sum(expected)
+    monkeypatch.setattr(story, "play", lambda **_: verdict)
+    result = CliRunner().invoke(main, ["demo", "--json"])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["lost"] == expected[0]
+    assert verdict.complaints[0] in result.stderr
+
+
+def test_it_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Flask the demo names it and the command that installs it."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "flask" else name)
+    result = CliRunner().invoke(main, ["demo"])
+    assert result.exit_code == 2
+    assert "Flask: pip install 'riverrun[demo]'" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "nonsense", "postgresql+asyncpg://host/db"])
+def test_it_refuses_other_databases(url: str) -> None:
+    """A URL that is not PostgreSQL's by psycopg is refused before anything is started."""
+    result = CliRunner().invoke(main, ["demo", "--database-url", url])
+    assert result.exit_code == 2
+    assert "--database-url" in result.stderr
+
+
+def test_help_loads_no_flask() -> None:
+    """`riverrun --help` is not slowed down by the demo."""
+    program = "import sys, riverrun.cli.main; sys.exit('flask' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], env=environment(), check=True)
