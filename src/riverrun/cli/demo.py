@@ -109,9 +109,8 @@ class Progress:
         """Show a line; one in passing gives way to the next, and needs a terminal."""
         if passing and not self._terminal:
             return
-        if self._terminal:
-            line = f"\r{line:<{self._open}}"
-        click.echo(line, err=True, nl=not passing)
+        start = "\r" if self._terminal else ""
+        click.echo(f"{start}{line:<{self._open}}", err=True, nl=not passing)
         self._open = len(line) if passing else 0
 
     def end(self) -> None:
