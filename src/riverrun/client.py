@@ -1,6 +1,7 @@
 """Client: the one door. It inserts jobs, and works them; it owns every thread it starts."""
 
 import logging
+import os
 import random
 import socket
 import threading
@@ -18,6 +19,7 @@ from riverrun.attempt import Attempt
 from riverrun.clock import Clock, Duration
 from riverrun.context import JobContext
 from riverrun.errors import (
+    ClientGivenUp,
     ClientNotReady,
     ClientStopping,
     InvalidOption,
@@ -30,17 +32,25 @@ from riverrun.errors import (
 )
 from riverrun.events import Event, Hub, Subscription
 from riverrun.job import JobRow, kind_of
+from riverrun.maintenance.elector import Elector
+from riverrun.maintenance.job_cleaner import JobCleaner
+from riverrun.maintenance.job_rescuer import JobRescuer
 from riverrun.maintenance.job_scheduler import JobScheduler
+from riverrun.maintenance.maintainer import Maintainer
+from riverrun.maintenance.queue_cleaner import QueueCleaner
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_queue
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.runtime.announcer import Announcer
 from riverrun.runtime.completer import Completer
+from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.notifier import Notifier
 from riverrun.runtime.producer import Producer
+from riverrun.runtime.service import Service
 from riverrun.sessions import Transaction, Where, address, joined
 from riverrun.states import JobState
 from riverrun.topics import Topic
 from riverrun.verbs import cancel, claim, get, retry
+from riverrun.verbs.beat import beat
 from riverrun.verbs.insert import InsertResult, copy_drafts, draft, drafts, insert_drafts
 from riverrun.verbs.notify import notify_inserted
 from riverrun.workers import Workers
@@ -83,6 +93,12 @@ class Client:
         hard_stop_timeout: Seconds or a timedelta that cancelled jobs then have to end.
         backoff: When a failed job may be claimed again, where its worker does not say.
         max_attempts: Tries of a job for which nobody said it.
+        rescue_after: Seconds or a timedelta after which a running job of a client without
+            heartbeats, such as River's, is taken for lost. Our own are rescued within 30 s of
+            their client's death, and never while it lives.
+        cancelled_retention: Seconds or a timedelta to keep cancelled jobs; None for ever.
+        completed_retention: The same for completed jobs.
+        discarded_retention: The same for discarded jobs.
         skip_unknown_job_check: Whether a client with workers may insert kinds it has none for.
         clock: The process's clock; tests pass another.
         rng: Where jitter comes from; tests pass a seeded one.
@@ -108,6 +124,10 @@ class Client:
         hard_stop_timeout: Duration = 10.0,
         backoff: Backoff | None = None,
         max_attempts: int = 25,
+        rescue_after: Duration = 3600.0,
+        cancelled_retention: Duration | None = 86_400.0,
+        completed_retention: Duration | None = 86_400.0,
+        discarded_retention: Duration | None = 7 * 86_400.0,
         skip_unknown_job_check: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -133,6 +153,15 @@ class Client:
         self._hard_stop_timeout_s = check_duration("hard_stop_timeout", hard_stop_timeout, 0.0)
         self._backoff = backoff or RiverBackoff()
         self._max_attempts = check_int("max_attempts", max_attempts, 1, 32_767)
+        self._rescue_after_s = check_duration("rescue_after", rescue_after, 1.0)
+        self._retention_s = {
+            state: None if kept is None else check_duration(f"{state}_retention", kept, 0.0)
+            for state, kept in (
+                ("cancelled", cancelled_retention),
+                ("completed", completed_retention),
+                ("discarded", discarded_retention),
+            )
+        }
         self._skip_unknown_job_check = skip_unknown_job_check
         self._clock = clock or Clock()
         self._rng = rng or random.Random()
@@ -141,7 +170,8 @@ class Client:
         self._producers: dict[str, Producer] = {}
         self._completer: Completer | None = None
         self._notifier: Notifier | None = None
-        self._scheduler: JobScheduler | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._elector: Elector | None = None
         self._stopped = threading.Event()
         self._hurried = threading.Event()
         self._same_database: set[str] = set()
@@ -270,6 +300,15 @@ class Client:
                 problem = 'no queue to work; pass queues={"default": QueueConfig()} to the Client'
                 raise ClientNotReady(problem)
             self._check_schema()
+            # Known to live before it claims: no job is ever its client's only word.
+            beat(
+                self._autocommit,
+                self.id,
+                hostname=socket.gethostname(),
+                pid=os.getpid(),
+                queues=self.queues,
+                schema=self.schema,
+            )
             self._stopped.clear()
             self._hurried.clear()
             self._build()
@@ -320,16 +359,20 @@ class Client:
             if timeout is not None:
                 soft_s = check_duration("timeout", timeout, 0.0)
             left = self._stop_attempts(0.0 if cancel else soft_s)
-            if self._scheduler is not None:
-                self._scheduler.stop()
+            if self._elector is not None:
+                self._elector.stop()
             if not completer.stop(_FLUSH_S):
                 completer.gave_up.set()
                 completer.stop()
+            if self._heartbeat is not None:
+                self._heartbeat.stop()
+                if not left:
+                    self._heartbeat.leave()
             if self._notifier is not None:
                 self._notifier.stop()
             self._announcer.flush(1.0)
             self._producers, self._completer = {}, None
-            self._notifier, self._scheduler = None, None
+            self._notifier, self._elector, self._heartbeat = None, None, None
             logger.info("stopped client %s", self.id, extra={"client_id": self.id})
             self._stopped.set()
             if left:
@@ -351,7 +394,26 @@ class Client:
         self._completer = Completer(
             self._autocommit, schema=self.schema, hub=self._hub, clock=self._clock, rng=self._rng
         )
-        self._scheduler = JobScheduler(self.engine, schema=self.schema, rng=self._rng)
+        self._heartbeat = Heartbeat(
+            self._autocommit,
+            client_id=self.id,
+            queues=lambda: list(self._producers),
+            running=self._running_jobs,
+            on_given_up=self._give_up,
+            schema=self.schema,
+            clock=self._clock,
+            rng=self._rng,
+        )
+        maintainer = Maintainer(self._maintenance())
+        self._elector = Elector(
+            self.engine,
+            client_id=self.id,
+            schema=self.schema,
+            on_elected=maintainer.start,
+            on_lost=maintainer.stop,
+            clock=self._clock,
+            rng=self._rng,
+        )
         for name, config in self.queues.items():
             interval = config.poll_interval
             self._producers[name] = Producer(
@@ -382,7 +444,42 @@ class Client:
         self._completer.start()
         for producer in self._producers.values():
             producer.start()
-        self._scheduler.start()
+        self._heartbeat.start()
+        self._elector.start()
+
+    def _maintenance(self) -> list[Service]:
+        engine, schema, rng = self.engine, self.schema, self._rng
+        return [
+            JobScheduler(engine, schema=schema, rng=rng),
+            JobRescuer(
+                engine,
+                stuck_s=self._rescue_after_s,
+                backoff=self._backoff_of,
+                schema=schema,
+                rng=rng,
+            ),
+            JobCleaner(
+                engine,
+                cancelled_s=self._retention_s["cancelled"],
+                completed_s=self._retention_s["completed"],
+                discarded_s=self._retention_s["discarded"],
+                schema=schema,
+                rng=rng,
+            ),
+            QueueCleaner(engine, schema=schema, rng=rng),
+        ]
+
+    def _backoff_of(self, kind: str) -> Backoff:
+        own = None if self.workers is None else self.workers.backoff(kind)
+        return own or self._backoff
+
+    def _running_jobs(self) -> list[JobRow]:
+        producers = list(self._producers.values())
+        return [attempt.job for producer in producers for attempt in producer.executor.running()]
+
+    def _give_up(self) -> None:
+        for producer in list(self._producers.values()):
+            producer.cancel_all(ClientGivenUp())
 
     def _stop_attempts(self, soft_s: float | None) -> list[JobRow]:
         producers = self._producers.values()
@@ -402,7 +499,7 @@ class Client:
         end = time.monotonic() + self._hard_stop_timeout_s
         for producer in producers:
             producer.executor.stop(end)
-        return [attempt.job for producer in producers for attempt in producer.executor.running()]
+        return self._running_jobs()
 
     def _attempt(self, job: JobRow, claimed_monotonic: float) -> Attempt:
         assert self.workers is not None  # noqa: S101  start() has checked it

@@ -141,14 +141,44 @@ class Uniqueness(Protocol):
         """
 
 
-def _optional(check: Any) -> Any:
-    return lambda value: None if value is None else check(value)
+def _queue_or_none(value: object) -> str | None:
+    return None if value is None else check_queue(value)
 
 
-def _metadata(value: object) -> Mapping[str, Any]:
+def _priority_or_none(value: object) -> int | None:
+    return None if value is None else check_int("priority", value, 1, 4)
+
+
+def _max_attempts_or_none(value: object) -> int | None:
+    return None if value is None else check_int("max_attempts", value, 1, 32_767)
+
+
+def _scheduled_at_or_none(value: object) -> datetime | None:
+    return None if value is None else check_aware("scheduled_at", value)
+
+
+def _tags_or_none(value: object) -> tuple[str, ...] | None:
+    return None if value is None else check_tags(value)
+
+
+def _metadata_or_none(value: object) -> Mapping[str, Any] | None:
+    if value is None:
+        return None
     if not isinstance(value, Mapping):
         raise InvalidOption("metadata", value, "a mapping that JSON can hold")
     return dict(value)
+
+
+def _max_workers(value: object) -> int:
+    return check_int("max_workers", value, 1, 10_000)
+
+
+def _poll_interval_or_none(value: object) -> Duration | None:
+    return None if value is None else check_duration("poll_interval", value, 0.01)
+
+
+def _claim_ahead(value: object) -> int:
+    return check_int("claim_ahead", value, 0, 10_000)
 
 
 @attrs.frozen(kw_only=True)
@@ -169,19 +199,13 @@ class InsertOpts:
         InvalidOption: If a value is none that River's tables and clients accept.
     """
 
-    queue: str | None = attrs.field(default=None, converter=_optional(check_queue))
-    priority: int | None = attrs.field(
-        default=None, converter=_optional(lambda value: check_int("priority", value, 1, 4))
-    )
-    max_attempts: int | None = attrs.field(
-        default=None, converter=_optional(lambda value: check_int("max_attempts", value, 1, 32767))
-    )
-    scheduled_at: datetime | None = attrs.field(
-        default=None, converter=_optional(lambda value: check_aware("scheduled_at", value))
-    )
-    tags: Sequence[str] | None = attrs.field(default=None, converter=_optional(check_tags))
+    queue: str | None = attrs.field(default=None, converter=_queue_or_none)
+    priority: int | None = attrs.field(default=None, converter=_priority_or_none)
+    max_attempts: int | None = attrs.field(default=None, converter=_max_attempts_or_none)
+    scheduled_at: datetime | None = attrs.field(default=None, converter=_scheduled_at_or_none)
+    tags: Sequence[str] | None = attrs.field(default=None, converter=_tags_or_none)
     unique: Uniqueness | None = attrs.field(default=None)
-    metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_optional(_metadata))
+    metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata_or_none)
     pending: bool = False
 
     @unique.validator
@@ -194,7 +218,7 @@ class InsertOpts:
 
         Metadata and pending are this insert's alone, as in River.
         """
-        said = {
+        said: dict[str, Any] = {
             field: value
             for field in ("queue", "priority", "max_attempts", "scheduled_at", "tags", "unique")
             if (value := getattr(self, field)) is None
@@ -219,16 +243,12 @@ class QueueConfig:
         InvalidOption: If a value is out of range.
     """
 
-    max_workers: int = attrs.field(
-        default=100, converter=lambda value: check_int("max_workers", value, 1, 10_000)
-    )
+    max_workers: int = attrs.field(default=100, converter=_max_workers)
     poll_interval: Duration | None = attrs.field(
         default=None,
-        converter=_optional(lambda value: check_duration("poll_interval", value, 0.01)),
+        converter=_poll_interval_or_none,
     )
-    claim_ahead: int = attrs.field(
-        default=1000, converter=lambda value: check_int("claim_ahead", value, 0, 10_000)
-    )
+    claim_ahead: int = attrs.field(default=1000, converter=_claim_ahead)
 
 
 def json_problem(value: object, path: str = "$") -> str | None:

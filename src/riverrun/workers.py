@@ -118,6 +118,11 @@ class Workers:
         worker = self._by_kind.get(kind)
         return None if worker is None else worker.timeout_s
 
+    def backoff(self, kind: str) -> Backoff | None:
+        """Return the backoff of `kind`'s worker; None if it does not say, or there is none."""
+        worker = self._by_kind.get(kind)
+        return None if worker is None else worker.backoff
+
     @property
     def kinds(self) -> frozenset[str]:
         """The kinds that have a worker."""

@@ -64,6 +64,22 @@ class _Delay:
             return datetime.max.replace(tzinfo=now.tzinfo)
 
 
+def _initial(value: object) -> Duration:
+    return check_duration("initial", value, 0.0)
+
+
+def _cap(value: object) -> Duration:
+    return check_duration("cap", value, 0.0)
+
+
+def _step(value: object) -> Duration:
+    return check_duration("step", value, 0.0)
+
+
+def _delay(value: object) -> Duration:
+    return check_duration("delay", value, 0.0)
+
+
 @attrs.frozen(kw_only=True)
 class RiverBackoff(_Delay):
     """River's default: failures to the fourth power, in seconds, 10 % up or down.
@@ -89,12 +105,8 @@ class Exponential(_Delay):
     """
 
     base: float = attrs.field(default=2.0)
-    initial: Duration = attrs.field(
-        default=1.0, converter=lambda value: check_duration("initial", value, 0.0)
-    )
-    cap: Duration = attrs.field(
-        default=86_400.0, converter=lambda value: check_duration("cap", value, 0.0)
-    )
+    initial: Duration = attrs.field(default=1.0, converter=_initial)
+    cap: Duration = attrs.field(default=86_400.0, converter=_cap)
 
     @base.validator
     def _check_base(self, _: object, value: float) -> None:
@@ -119,12 +131,8 @@ class Linear(_Delay):
         cap: The longest delay, seconds or a timedelta.
     """
 
-    step: Duration = attrs.field(
-        default=10.0, converter=lambda value: check_duration("step", value, 0.0)
-    )
-    cap: Duration = attrs.field(
-        default=86_400.0, converter=lambda value: check_duration("cap", value, 0.0)
-    )
+    step: Duration = attrs.field(default=10.0, converter=_step)
+    cap: Duration = attrs.field(default=86_400.0, converter=_cap)
 
     def delay_s(self, failures: int) -> float:
         """Return the delay after `failures` failures, in seconds."""
@@ -139,9 +147,7 @@ class Constant(_Delay):
         delay: Seconds or a timedelta.
     """
 
-    delay: Duration = attrs.field(
-        default=10.0, converter=lambda value: check_duration("delay", value, 0.0)
-    )
+    delay: Duration = attrs.field(default=10.0, converter=_delay)
 
     def delay_s(self, failures: int) -> float:  # noqa: ARG002
         """Return the delay, in seconds."""

@@ -34,6 +34,10 @@ def _by_args(value: object) -> bool | tuple[tuple[str, ...], ...]:
     return paths
 
 
+def _by_period(value: object) -> Duration | None:
+    return None if value is None else timedelta(seconds=check_duration("by_period", value, 1.0))
+
+
 def _by_state(value: object) -> frozenset[JobState] | None:
     if value is None:
         return None
@@ -70,9 +74,7 @@ class UniqueOpts:
     by_args: bool | Sequence[str | Sequence[str]] = attrs.field(default=False, converter=_by_args)
     by_period: Duration | None = attrs.field(
         default=None,
-        converter=lambda v: (
-            None if v is None else timedelta(seconds=check_duration("by_period", v, 1.0))
-        ),
+        converter=_by_period,
     )
     by_queue: bool = False
     by_state: Iterable[JobState] | None = attrs.field(default=None, converter=_by_state)

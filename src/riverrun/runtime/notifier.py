@@ -1,8 +1,9 @@
 """Step 2 of 5: notify, the hearing side. Before: announcer. After: producer."""
 
+import contextlib
 import logging
 import random
-import select
+import selectors
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -45,23 +46,34 @@ class Notifier(Service):
         self._on_notification = on_notification
         self._on_listening = on_listening
         self._pause = Pause(rng.random)
-        self._waker, self._wakes = socket.socketpair()
+        self._waker: socket.socket | None = None
 
     def interrupt(self) -> None:
         """End the wait for notifications."""
-        self._waker.send(b"\0")
+        waker = self._waker
+        if waker is not None:
+            with contextlib.suppress(OSError):  # the thread has ended and closed its end
+                waker.send(b"\0")
 
     def run(self) -> None:
         """Listen until stopped, on one connection after another."""
+        waker, wakes = socket.socketpair()
+        with waker, wakes:
+            # Before the first look at `stopping`: whoever sets that later finds us interruptible.
+            self._waker = waker
+            self._listen_on(wakes)
+            self._waker = None
+
+    def _listen_on(self, wakes: socket.socket) -> None:
         while not self.stopping.is_set():
             try:
-                self._listen()
+                self._listen(wakes)
             except (SQLAlchemyError, psycopg.Error, OSError) as error:
                 pause_s = self._pause.next_s()
                 logger.warning("listening again in %.1f s: %s", pause_s, type(error).__name__)
                 self.stopping.wait(pause_s)
 
-    def _listen(self) -> None:
+    def _listen(self, wakes: socket.socket) -> None:
         with self._engine.connect() as pooled:
             driver = pooled.connection.driver_connection
             assert isinstance(driver, psycopg.Connection)  # noqa: S101  the client has checked it
@@ -74,15 +86,15 @@ class Notifier(Service):
             logger.debug("listening to %s", ", ".join(channels))
             self._pause.reset()
             self._on_listening()
-            wakes = self._wakes.fileno()
-            while not self.stopping.is_set():
-                readable, _, _ = select.select([driver.fileno(), wakes], [], [], PING_S)
-                if wakes in readable:
-                    self._wakes.recv(64)
-                if not readable:
-                    driver.execute("SELECT 1")
-                for notification in driver.notifies(timeout=0):
-                    self._hear(channels, notification)
+            # Not select.select(): it fails in a process with more than 1,024 files open.
+            with selectors.DefaultSelector() as selector:
+                selector.register(driver.fileno(), selectors.EVENT_READ)
+                selector.register(wakes, selectors.EVENT_READ)
+                while not self.stopping.is_set():
+                    if not selector.select(PING_S):
+                        driver.execute("SELECT 1")
+                    for notification in driver.notifies(timeout=0):
+                        self._hear(channels, notification)
 
     def _channels(self, driver: psycopg.Connection[Any]) -> dict[str, Topic]:
         place = self._schema

@@ -1,0 +1,116 @@
+"""Elector: who leads, for which term. One leader among all clients, River's included."""
+
+import logging
+import random
+from collections.abc import Callable
+
+import attrs
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.clock import Clock
+from riverrun.errors import RiverrunError
+from riverrun.runtime.service import Pause, Service
+from riverrun.verbs.elect import Term, elect, reelect, resign
+
+logger = logging.getLogger(__name__)
+
+# Source of the intervals: River 0.51, internal/leadership.
+INTERVAL_S = 5.0
+TTL_S = INTERVAL_S + 10.0
+TRUST_S = TTL_S - 1.0
+"""Seconds after the start of the last successful attempt for which a leader may trust its term."""
+
+
+@attrs.frozen
+class Turn:
+    """What one turn of the elector came to.
+
+    Attributes:
+        leads: Whether this client leads after it.
+    """
+
+    leads: bool
+
+
+class Elector(Service):
+    """Stands for election every few seconds, and again while it leads."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        client_id: str,
+        schema: str | None,
+        on_elected: Callable[[], None],
+        on_lost: Callable[[], None],
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        super().__init__("elector")
+        self._engine = engine
+        self._client_id = client_id
+        self._schema = schema
+        self._on_elected = on_elected
+        self._on_lost = on_lost
+        self._clock = clock
+        self._rng = rng
+        self._pause = Pause(rng.random, longest_s=INTERVAL_S)
+        self._term: Term | None = None
+        self._trusted_until = 0.0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this client leads, as far as it may trust that."""
+        return self._term is not None and self._clock.monotonic() < self._trusted_until
+
+    def run(self) -> None:
+        """Stand for election until stopped; resign at the end."""
+        wait_s = 0.0
+        while not self.stopping.wait(wait_s):
+            wait_s = INTERVAL_S + (0.0 if self._term else self._rng.random())
+            try:
+                self.run_once()
+                self._pause.reset()
+            except (SQLAlchemyError, RiverrunError) as error:
+                logger.warning("no word from the election: %s", type(error).__name__)
+                left_s = self._trusted_until - self._clock.monotonic()
+                if self._term is not None and left_s <= 0:
+                    self._lose()
+                elif self._term is not None:
+                    wait_s = min(self._pause.next_s(), left_s)
+        self._resign()
+
+    def run_once(self) -> Turn:
+        """Stand for election, or for another term; return whether this client leads."""
+        began = self._clock.monotonic()
+        if self._term is None:
+            self._term = elect(self._engine, self._client_id, ttl_s=TTL_S, schema=self._schema)
+            if self._term is not None:
+                self._trusted_until = began + TRUST_S
+                logger.info("elected: %s leads", self._client_id)
+                self._on_elected()
+        elif began >= self._trusted_until:
+            self._lose()
+        elif reelect(self._engine, self._term, ttl_s=TTL_S, schema=self._schema):
+            self._trusted_until = began + TRUST_S
+        else:
+            self._lose()
+        return Turn(leads=self._term is not None)
+
+    def _lose(self) -> None:
+        # Another may lead by now, so there is nothing to resign from.
+        self._term = None
+        logger.warning("lost the lead: %s", self._client_id)
+        self._on_lost()
+
+    def _resign(self) -> None:
+        term, self._term = self._term, None
+        if term is None:
+            return
+        self._on_lost()
+        try:
+            resign(self._engine, term, schema=self._schema)
+            logger.info("resigned: %s no longer leads", self._client_id)
+        except (SQLAlchemyError, RiverrunError) as error:
+            logger.warning("not resigned; the term ends by itself: %s", type(error).__name__)

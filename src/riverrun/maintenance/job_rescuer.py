@@ -1,0 +1,56 @@
+"""Rescue what was lost: jobs still `running` whose client is gone."""
+
+import logging
+import random
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+
+from riverrun.maintenance.upkeep import Upkeep
+from riverrun.policies.backoff import Backoff
+from riverrun.runtime.heartbeat import DEAD_S
+from riverrun.verbs.rescue import Rescued, rescue
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 5.0
+BATCH = 1_000
+
+
+class JobRescuer(Upkeep):
+    """Retries, discards or cancels the jobs of clients that are gone."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        stuck_s: float,
+        backoff: Callable[[str], Backoff],
+        schema: str | None,
+        rng: random.Random,
+        dead_s: float = DEAD_S,
+    ) -> None:
+        super().__init__("job_rescuer", interval_s=INTERVAL_S, rng=rng)
+        self._engine = engine
+        self._stuck_s = stuck_s
+        self._dead_s = dead_s
+        self._backoff = backoff
+        self._schema = schema
+
+    def turn(self) -> bool:
+        """Rescue one batch; return whether there may be more."""
+        return self.run_once().more
+
+    def run_once(self) -> Rescued:
+        """Rescue at most 1,000 jobs."""
+        rescued = rescue(
+            self._engine,
+            dead_s=self._dead_s,
+            stuck_s=self._stuck_s,
+            backoff=self._backoff,
+            limit=BATCH,
+            schema=self._schema,
+        )
+        for job_id, state in rescued.states.items():
+            logger.warning("rescued job %s, now %s", job_id, state, extra={"job_id": job_id})
+        return rescued

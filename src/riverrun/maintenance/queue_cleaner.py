@@ -1,0 +1,35 @@
+"""Clean what is old: queues that nobody works any more."""
+
+import logging
+import random
+
+from sqlalchemy import Engine
+
+from riverrun.maintenance.upkeep import Upkeep
+from riverrun.verbs.clean import clean_queues
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 3600.0
+IDLE_S = 86_400.0
+BATCH = 1_000
+
+
+class QueueCleaner(Upkeep):
+    """Deletes the rows of queues that no client has worked for a day."""
+
+    def __init__(self, engine: Engine, *, schema: str | None, rng: random.Random) -> None:
+        super().__init__("queue_cleaner", interval_s=INTERVAL_S, rng=rng)
+        self._engine = engine
+        self._schema = schema
+
+    def turn(self) -> bool:
+        """Clean one batch; return whether there may be more."""
+        return self.run_once() == BATCH
+
+    def run_once(self) -> int:
+        """Delete at most 1,000 queues; return how many."""
+        deleted = clean_queues(self._engine, idle_s=IDLE_S, limit=BATCH, schema=self._schema)
+        if deleted:
+            logger.info("cleaned %s queues", deleted)
+        return deleted

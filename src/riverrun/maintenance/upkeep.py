@@ -1,0 +1,39 @@
+"""Upkeep: the shape that every service of the leader has, one bounded batch after another."""
+
+import logging
+import random
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.errors import RiverrunError
+from riverrun.runtime.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+class Upkeep(Service):
+    """Runs `run_once` every `interval_s` seconds, and again soon while there is more to do."""
+
+    def __init__(self, name: str, *, interval_s: float, rng: random.Random) -> None:
+        super().__init__(name)
+        self._interval_s = interval_s
+        self._rng = rng
+
+    def run(self) -> None:
+        """Work until stopped."""
+        # Clients that started together must not come round together.
+        wait_s = min(1.0, self._interval_s) * self._rng.random()
+        while not self.stopping.wait(wait_s):
+            wait_s = self._interval_s
+            try:
+                if self.turn():
+                    # Between batches workers have the database to themselves for a moment.
+                    wait_s = 0.05 + 0.95 * self._rng.random() ** 4
+            except (SQLAlchemyError, RiverrunError) as error:
+                logger.warning(
+                    "%s tries again in %.0f s: %s", self.name, wait_s, type(error).__name__
+                )
+
+    def turn(self) -> bool:
+        """Do one batch; return whether there may be more."""
+        raise NotImplementedError

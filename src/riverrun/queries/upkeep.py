@@ -1,0 +1,217 @@
+"""The statements of heartbeat, leadership and maintenance, as PostgreSQL takes them."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Delete,
+    Float,
+    Insert,
+    Integer,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+
+from riverrun.columns import Timestamp
+from riverrun.models import ClientRecord, Job, Leader, Queue
+from riverrun.queries.postgresql import JOB_COLUMNS, state_literal
+from riverrun.states import JobState
+
+_NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
+
+
+def _seconds(name: str) -> Any:
+    return func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam(name), Float))
+
+
+@lru_cache
+def beat() -> Insert:
+    """Say that client `client_id` lives, with its host, pid and queues.
+
+    Index: riverrun_client_pkey.
+    """
+    statement = insert(ClientRecord).values(
+        id=bindparam("client_id", type_=Text),
+        heartbeat_at=_NOW,
+        hostname=bindparam("host", type_=Text),
+        pid=bindparam("process", type_=Integer),
+        queues=bindparam("names", type_=ARRAY(Text)),
+    )
+    return statement.on_conflict_do_update(
+        index_elements=[ClientRecord.id],
+        set_={
+            "heartbeat_at": statement.excluded.heartbeat_at,
+            "queues": statement.excluded.queues,
+        },
+    ).execution_options(dml_strategy="raw")
+
+
+@lru_cache
+def leave() -> Delete:
+    """Forget client `client_id`. Index: riverrun_client_pkey."""
+    return delete(ClientRecord).where(ClientRecord.id == bindparam("client_id", type_=Text))
+
+
+@lru_cache
+def touch_jobs() -> Update:
+    """Renew the attempt time of the running jobs in binds `ids` and `attempts`.
+
+    River's rescuer goes by that time alone, and would take a healthy job that runs for an hour.
+    Index: river_job_pkey.
+    """
+    mine = (
+        func.unnest(
+            bindparam("ids", type_=ARRAY(BigInteger)), bindparam("attempts", type_=ARRAY(Integer))
+        )
+        .table_valued(column("id", BigInteger), column("attempt", Integer))
+        .render_derived(name="mine")
+    )
+    return (
+        update(Job)
+        .where(
+            Job.id == mine.c.id,
+            Job.attempt == mine.c.attempt,
+            Job.state == state_literal(JobState.running),
+        )
+        .values(attempted_at=_NOW)
+    )
+
+
+@lru_cache
+def expire_leader() -> Delete:
+    """Remove a term that is over. River: LeaderDeleteExpired."""
+    return delete(Leader).where(Leader.expires_at < _NOW)
+
+
+@lru_cache
+def elect_leader() -> Insert:
+    """Begin a term of `ttl_s` seconds, unless somebody leads. River: LeaderAttemptElect."""
+    return (
+        insert(Leader)
+        .values(
+            leader_id=bindparam("client_id", type_=Text),
+            elected_at=_NOW,
+            expires_at=_NOW + _seconds("ttl_s"),
+        )
+        .on_conflict_do_nothing(index_elements=[Leader.name])
+        .returning(Leader.elected_at)
+        .execution_options(dml_strategy="raw")
+    )
+
+
+def _term() -> Any:
+    return and_(
+        Leader.leader_id == bindparam("client_id", type_=Text),
+        Leader.elected_at == bindparam("since", type_=Timestamp),
+    )
+
+
+@lru_cache
+def reelect_leader() -> Update:
+    """Extend one's own term that is not over. River: LeaderAttemptReelect."""
+    return (
+        update(Leader)
+        .where(_term(), Leader.expires_at >= _NOW)
+        .values(expires_at=_NOW + _seconds("ttl_s"))
+        .returning(Leader.elected_at)
+    )
+
+
+@lru_cache
+def resign_leader() -> Any:
+    """End one's own term. River: LeaderResign."""
+    return delete(Leader).where(_term()).returning(Leader.leader_id)
+
+
+@lru_cache
+def lost_jobs() -> Select[Any]:
+    """Read and lock running jobs whose client is gone, and why it is taken for gone.
+
+    Gone is a client whose heartbeat is older than `dead_s`. One that never had a heartbeat, such as
+    River's, is taken for gone when the attempt is older than `stuck_s`; one whose heart beats keeps
+    its jobs however long they run. Skips what others have locked. Index:
+    river_job_prioritized_fetching_index, whose part for running jobs is small.
+    """
+    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    dead = ClientRecord.heartbeat_at < _NOW - _seconds("dead_s")
+    stuck = and_(ClientRecord.id.is_(None), Job.attempted_at < _NOW - _seconds("stuck_s"))
+    return (
+        select(
+            *(getattr(Job, name).label(name) for name in JOB_COLUMNS),
+            ClientRecord.id.label("client_id"),
+            ClientRecord.heartbeat_at,
+            _NOW.label("moment"),
+        )
+        .outerjoin(ClientRecord, ClientRecord.id == owner)
+        .where(
+            Job.state == state_literal(JobState.running),
+            Job.id > bindparam("after_id", type_=BigInteger),
+            or_(dead, stuck),
+        )
+        .order_by(Job.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True, of=Job)
+    )
+
+
+@lru_cache
+def forget_clients() -> Delete:
+    """Remove clients dead for `dead_s` that no running job names.
+
+    Index: river_job_prioritized_fetching_index, for the running jobs.
+    """
+    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    running = exists().where(Job.state == state_literal(JobState.running), owner == ClientRecord.id)
+    return delete(ClientRecord).where(
+        ClientRecord.heartbeat_at < _NOW - _seconds("dead_s"), ~running
+    )
+
+
+@lru_cache
+def clean_jobs() -> Delete:
+    """Delete up to `limit` final jobs past their retention; a null retention keeps them.
+
+    Skips what others have locked. Index: river_job_state_and_finalized_at_index. River:
+    JobDeleteBefore.
+    """
+
+    def past(state: JobState) -> Any:
+        return and_(
+            Job.state == state_literal(state),
+            Job.finalized_at < _NOW - _seconds(f"{state.value}_s"),
+        )
+
+    old = (
+        select(Job.id)
+        .where(or_(past(JobState.cancelled), past(JobState.completed), past(JobState.discarded)))
+        .order_by(Job.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+    return delete(Job).where(Job.id.in_(old.scalar_subquery()))
+
+
+@lru_cache
+def clean_queues() -> Delete:
+    """Delete up to `limit` queues not worked for `idle_s`. River: QueueDeleteExpired."""
+    old = (
+        select(Queue.name)
+        .where(Queue.updated_at < _NOW - _seconds("idle_s"))
+        .order_by(Queue.name)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+    )
+    return delete(Queue).where(Queue.name.in_(old.scalar_subquery()))

@@ -1,0 +1,107 @@
+"""Heartbeat: "this client lives", said so often that its jobs are rescued soon once it does not."""
+
+import logging
+import os
+import random
+import socket
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.clock import Clock
+from riverrun.errors import RiverrunError
+from riverrun.job import JobRow
+from riverrun.runtime.service import Service
+from riverrun.verbs.beat import beat, leave, touch
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 5.0
+"""Seconds between two heartbeats."""
+
+DEAD_S = 20.0
+"""Seconds without a heartbeat after which others may rescue a client's jobs."""
+
+GIVEN_UP_S = 15.0
+"""Seconds without one after which a client takes itself for given up, before the others do."""
+
+TOUCH_S = 600.0
+"""Seconds after which a running job's attempt time is renewed; River rescues after an hour."""
+
+
+class Heartbeat(Service):
+    """Tells the database that this client lives, and the client when it could not."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        client_id: str,
+        queues: Callable[[], Sequence[str]],
+        running: Callable[[], Sequence[JobRow]],
+        on_given_up: Callable[[], None],
+        schema: str | None,
+        clock: Clock,
+        rng: random.Random,
+        touch_s: float = TOUCH_S,
+    ) -> None:
+        super().__init__("heartbeat")
+        self._engine = engine
+        self._client_id = client_id
+        self._queues = queues
+        self._running = running
+        self._on_given_up = on_given_up
+        self._schema = schema
+        self._clock = clock
+        self._rng = rng
+        self._touch_s = touch_s
+        self._last = clock.monotonic()
+        self._touched: dict[tuple[int, int], float] = {}
+
+    def run(self) -> None:
+        """Beat until stopped."""
+        given_up = False
+        while not self.stopping.wait(INTERVAL_S * (0.9 + 0.1 * self._rng.random())):
+            try:
+                self.run_once()
+                given_up = False
+            except (SQLAlchemyError, RiverrunError) as error:
+                silent_s = self._clock.monotonic() - self._last
+                logger.warning("no heartbeat for %.0f s: %s", silent_s, type(error).__name__)
+            # Late may also be one that has just succeeded: a process that was paused for longer.
+            if not given_up and self._clock.monotonic() - self._last >= GIVEN_UP_S:
+                given_up = True
+                logger.error("taking this client for given up; cancelling its attempts")
+                self._on_given_up()
+
+    def run_once(self) -> None:
+        """Beat once, and renew the attempt time of jobs that have long been running."""
+        began = self._clock.monotonic()
+        if began - self._last >= GIVEN_UP_S:
+            self._on_given_up()
+        beat(
+            self._engine,
+            self._client_id,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            queues=self._queues(),
+            schema=self._schema,
+        )
+        self._last = began
+        self._touch(began)
+
+    def leave(self) -> None:
+        """Say that this client is gone and has left nothing running."""
+        try:
+            leave(self._engine, self._client_id, schema=self._schema)
+        except (SQLAlchemyError, RiverrunError) as error:
+            logger.warning("not signed off: %s", type(error).__name__)
+
+    def _touch(self, now: float) -> None:
+        jobs = {(job.id, job.attempt): job for job in self._running()}
+        self._touched = {key: self._touched.get(key, now) for key in jobs}
+        long = [key for key, since in self._touched.items() if now - since >= self._touch_s]
+        if long:
+            touch(self._engine, [jobs[key] for key in long], schema=self._schema)
+            self._touched.update(dict.fromkeys(long, now))

@@ -1,0 +1,65 @@
+"""Elect: one client does maintenance, for a term. Shared with River's clients on one row."""
+
+import json
+from datetime import datetime
+
+import attrs
+
+from riverrun.queries import upkeep
+from riverrun.sessions import Where, joined
+from riverrun.topics import Topic
+from riverrun.verbs.notify import notify_in
+
+
+@attrs.frozen
+class Term:
+    """A term of leadership.
+
+    Attributes:
+        leader_id: The client that leads.
+        since: When the term began, by the database's clock; together they name the term.
+    """
+
+    leader_id: str
+    since: datetime
+
+
+def elect(
+    where: Where,
+    client_id: str,
+    *,
+    ttl_s: float,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> Term | None:
+    """Begin a term of `ttl_s` seconds for `client_id`; None if another client leads."""
+    params = {"client_id": client_id, "ttl_s": ttl_s, "now": now}
+    with joined(where, schema) as transaction:
+        transaction.execute(upkeep.expire_leader(), {"now": now})
+        since = transaction.execute(upkeep.elect_leader(), params).scalar_one_or_none()
+    return None if since is None else Term(client_id, since)
+
+
+def reelect(
+    where: Where,
+    term: Term,
+    *,
+    ttl_s: float,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> bool:
+    """Extend `term` to `ttl_s` seconds from now; return False if it is over."""
+    params = {"client_id": term.leader_id, "since": term.since, "ttl_s": ttl_s, "now": now}
+    with joined(where, schema) as transaction:
+        return transaction.execute(upkeep.reelect_leader(), params).first() is not None
+
+
+def resign(where: Where, term: Term, *, schema: str | None = None) -> bool:
+    """End `term` and tell the others; return False if it was over."""
+    params = {"client_id": term.leader_id, "since": term.since}
+    with joined(where, schema) as transaction:
+        if transaction.execute(upkeep.resign_leader(), params).first() is None:
+            return False
+        payload = json.dumps({"leader_id": term.leader_id, "action": "resigned"})
+        notify_in(transaction, Topic.leadership, [payload], schema=schema)
+        return True

@@ -1,0 +1,89 @@
+"""Rescue: take back a job whose client is gone."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from riverrun.errors import JobCancelledRemotely, JobRescued
+from riverrun.job import JobRow
+from riverrun.outcome import Outcome, decide
+from riverrun.policies.backoff import Backoff
+from riverrun.queries import upkeep
+from riverrun.sessions import Where, joined
+from riverrun.states import JobState
+from riverrun.verbs.complete import record
+from riverrun.verbs.read import job_row
+
+
+@attrs.frozen(kw_only=True)
+class Rescued:
+    """What one turn of rescuing did.
+
+    Attributes:
+        states: The state each rescued job now has, by id.
+        more: Whether there may be more.
+    """
+
+    states: dict[int, JobState]
+    more: bool
+
+
+def rescue(
+    where: Where,
+    *,
+    dead_s: float,
+    stuck_s: float,
+    backoff: Callable[[str], Backoff],
+    limit: int = 1_000,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> Rescued:
+    """Take back running jobs whose client is gone: retry them, or discard or cancel.
+
+    A job of a kind that nobody here knows is treated like any other: it may be another's.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        dead_s: Seconds without a heartbeat after which a client is gone.
+        stuck_s: Seconds that an attempt of a client without any heartbeat may take.
+        backoff: A kind's backoff.
+        limit: Most jobs to rescue.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+    """
+    params: dict[str, Any] = {
+        "dead_s": dead_s,
+        "stuck_s": stuck_s,
+        "limit": limit,
+        "after_id": 0,
+        "now": now,
+    }
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(upkeep.lost_jobs(), params).all()
+        outcomes = [
+            _outcome(job_row(row), row.client_id, row.heartbeat_at, row.moment, backoff(row.kind))
+            for row in rows
+        ]
+        states = record(transaction, outcomes, merge_anyway=False, now=now) if outcomes else {}
+        if len(rows) < limit:
+            forget = {"dead_s": dead_s, "now": now}
+            transaction.execute(upkeep.forget_clients(), forget)
+    return Rescued(states=states, more=len(rows) == limit)
+
+
+def _outcome(
+    job: JobRow,
+    client_id: str | None,
+    heartbeat_at: datetime | None,
+    now: datetime,
+    backoff: Backoff,
+) -> Outcome:
+    owner = client_id or (job.attempted_by[-1] if job.attempted_by else "unknown")
+    error: Exception = JobRescued(owner, heartbeat_at.isoformat() if heartbeat_at else None)
+    if "cancel_attempted_at" in job.metadata:
+        error = JobCancelledRemotely()
+    count = job.metadata.get("river:rescue_count")
+    rescued = (count if type(count) is int else 0) + 1
+    return decide(job, error, now=now, backoff=backoff, metadata={"river:rescue_count": rescued})
