@@ -1,0 +1,89 @@
+"""What the tests of threads share: a client that is stopped whatever happens, and ways to wait."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Engine
+
+from riverrun import Client, JobArgs, JobContext, QueueConfig, Workers
+from riverrun.errors import StopTimeout
+from riverrun.events import JobEvent, Subscription
+
+DEADLINE_S = 30.0
+
+
+@attrs.frozen
+class Task(JobArgs, kind="task"):
+    """Args of the one kind that most tests work."""
+
+    number: int = 0
+
+
+Body = Callable[[Task, JobContext], object]
+
+
+class Bench:
+    """Makes clients on one engine and schema, and stops them at the end."""
+
+    def __init__(self, engine: Engine, schema: str) -> None:
+        self.engine = engine
+        self.schema = schema
+        self._clients: list[Client] = []
+
+    def client(self, body: Body | None = None, *, slots: int = 4, **options: Any) -> Client:
+        """Return a client, not started, that works Task with `body`."""
+        workers = Workers()
+
+        def work(args: Task, ctx: JobContext) -> None:
+            if body is not None:
+                body(args, ctx)
+
+        workers.register(work)
+        options.setdefault("workers", workers)
+        options.setdefault("queues", {"default": QueueConfig(max_workers=slots)})
+        options.setdefault("soft_stop_timeout", 10)
+        client = Client(options.pop("engine", self.engine), schema=self.schema, **options)
+        self._clients.append(client)
+        return client
+
+    def run(self, body: Body | None = None, **options: Any) -> tuple[Client, Subscription]:
+        """Return a started client and a subscription to all its events."""
+        client = self.client(body, **options)
+        events = client.subscribe(JobEvent)
+        client.start()
+        return client, events
+
+    def stop(self) -> None:
+        """Stop every client, cancelling what runs."""
+        for client in self._clients:
+            try:
+                client.stop(cancel=True)
+            except StopTimeout as error:
+                pytest.fail(f"a test left a worker running: {error}")
+
+
+@pytest.fixture
+def bench(engine: Engine, schema: str) -> Iterator[Bench]:
+    """Clients on the test's schema, all stopped at its end."""
+    bench = Bench(engine, schema)
+    yield bench
+    bench.stop()
+    left = [
+        thread.name
+        for thread in threading.enumerate()
+        if thread.name.startswith("riverrun.") and not thread.daemon
+    ]
+    assert not left, f"threads that nobody joined: {left}"
+
+
+@pytest.fixture
+def came() -> Callable[[threading.Event, str], None]:
+    """Wait for an event, and say what did not come."""
+
+    def wait(event: threading.Event, what: str) -> None:
+        assert event.wait(DEADLINE_S), f"{what}: not within {DEADLINE_S:g} s"
+
+    return wait

@@ -1,0 +1,97 @@
+"""Step 2, the hearing side: what is heard, what is ignored, and coming back after a cut."""
+
+import queue
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from riverrun.runtime.notifier import Notifier
+from riverrun.topics import Topic
+
+DEADLINE_S = 15.0
+
+
+class Ear:
+    """A notifier, and what it told."""
+
+    def __init__(self, engine: Engine, schema: str) -> None:
+        self.heard: queue.Queue[tuple[Topic, Mapping[str, Any]]] = queue.Queue()
+        self.listening: queue.Queue[None] = queue.Queue()
+        self.engine = engine
+        self.schema = schema
+        self.notifier = Notifier(
+            engine,
+            schema=schema,
+            on_notification=self._hear,
+            on_listening=lambda: self.listening.put(None),
+            rng=random.Random(1),
+        )
+
+    def _hear(self, topic: Topic, payload: Mapping[str, Any]) -> None:
+        self.heard.put((topic, payload))
+        if payload.get("fail"):
+            raise RuntimeError("a listener that fails")
+
+    def say(self, *payloads: str, topic: str = "river_insert") -> None:
+        """Send `payloads`, in their order."""
+        with self.engine.begin() as connection:
+            for payload in payloads:
+                connection.execute(
+                    text("SELECT pg_notify(:channel, :payload)"),
+                    {"channel": f"{self.schema}.{topic}", "payload": payload},
+                )
+
+
+@pytest.fixture
+def ear(engine: Engine, schema: str) -> Iterator[Ear]:
+    """A notifier that listens."""
+    ear = Ear(engine, schema)
+    ear.notifier.start()
+    ear.listening.get(timeout=DEADLINE_S)
+    yield ear
+    assert ear.notifier.stop(DEADLINE_S), "the notifier did not end"
+
+
+def test_hears_both_topics(ear: Ear) -> None:
+    """Inserts and controls are told with their payloads."""
+    ear.say('{"queue": "a"}')
+    assert ear.heard.get(timeout=DEADLINE_S) == (Topic.insert, {"queue": "a"})
+    ear.say('{"action": "cancel"}', topic="river_control")
+    assert ear.heard.get(timeout=DEADLINE_S) == (Topic.control, {"action": "cancel"})
+
+
+def test_ignores_garbage(ear: Ear) -> None:
+    """A payload that is no object, and a listener that fails, harm nothing that comes after."""
+    ear.say("", "{", "[1]", "7", '{"fail": true}', '{"queue": "a"}')
+    assert ear.heard.get(timeout=DEADLINE_S)[1] == {"fail": True}
+    assert ear.heard.get(timeout=DEADLINE_S)[1] == {"queue": "a"}
+
+
+def test_listens_again_when_it_is_cut_off(ear: Ear) -> None:
+    """After its connection was killed it listens anew, says so, and hears."""
+    with ear.engine.begin() as connection:
+        killed = connection.execute(
+            text(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND query LIKE :listen"
+            ),
+            {"listen": f'LISTEN "{ear.schema}.%'},
+        ).scalar_one()
+    assert killed == 1
+    ear.listening.get(timeout=DEADLINE_S)
+    ear.say('{"queue": "a"}')
+    assert ear.heard.get(timeout=DEADLINE_S)[1] == {"queue": "a"}
+
+
+def test_may_be_stopped_before_and_twice(engine: Engine, schema: str) -> None:
+    """stop() may come before start() and twice, and start() after it."""
+    ear = Ear(engine, schema)
+    assert ear.notifier.stop(DEADLINE_S)
+    for _ in range(2):
+        ear.notifier.start()
+        ear.listening.get(timeout=DEADLINE_S)
+        assert ear.notifier.stop(DEADLINE_S)
+        assert ear.notifier.stop(DEADLINE_S)
