@@ -75,20 +75,26 @@ class Attempt:
         )
 
     def _decide(self, error: BaseException | None, backoff: Backoff) -> Outcome | None:
-        if self.ctx.completed or isinstance(error, AttemptLost):
+        if self.ctx.completed or self._is_lost(error):
             return None
         reason = self.ctx.reason
         if isinstance(reason, JobCancelledRemotely) and error is not None:
             # A worker ends in its own way when its context is cancelled; the cause is the cancel.
             error = reason
-        return decide(
-            self.job,
-            error,
-            now=self.ctx.now(),
-            backoff=backoff,
-            metadata=self.ctx.staged,
-            stopping=isinstance(reason, ClientStopping),
-        )
+        now, stopping = self.ctx.now(), isinstance(reason, ClientStopping)
+        staged = self.ctx.staged
+        try:
+            return decide(
+                self.job, error, now=now, backoff=backoff, metadata=staged, stopping=stopping
+            )
+        except Exception as broken:
+            # Whatever is odd about a row or an exception, its job must not stay running.
+            return decide(self.job, broken, now=now, backoff=backoff, metadata=staged)
+
+    def _is_lost(self, error: BaseException | None) -> bool:
+        # A worker may work on other jobs too; the loss of one of those is a failure of this one.
+        own = (self.job.id, self.job.attempt)
+        return isinstance(error, AttemptLost) and error.args == own
 
     def _log(self, error: BaseException | None) -> None:
         job = self.job

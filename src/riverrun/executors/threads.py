@@ -19,14 +19,18 @@ class ThreadExecutor:
         self._name = name
         self._done = done
         self._line: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards _threads, _idle and _running
+        self._lock = threading.Lock()  # guards _threads, _idle, _unfinished and _running
         self._ended = threading.Condition(self._lock)
         self._threads: list[threading.Thread] = []
         self._idle = 0
+        self._unfinished = 0  # handed over, and neither ended nor taken back
+        # By attempt, not by job: a job that was rescued may be claimed again beside its old attempt.
         self._running: dict[int, Attempt] = {}
 
     def submit(self, attempts: Collection[Attempt]) -> None:
         """Hand `attempts` over; each begins when a slot is free."""
+        with self._lock:
+            self._unfinished += len(attempts)
         for attempt in attempts:
             self._line.put(attempt)
         with self._lock:
@@ -49,15 +53,21 @@ class ThreadExecutor:
             try:
                 attempt = self._line.get_nowait()
             except queue.Empty:
+                with self._lock:
+                    self._unfinished -= len(attempts)
                 return attempts
             if attempt is not None:
                 attempts.append(attempt)
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait until no attempt runs; return whether it came by `deadline`, on time.monotonic()."""
+        """Wait until all that was handed over has ended; return whether it had by `deadline`.
+
+        Args:
+            deadline: When to give up, by time.monotonic().
+        """
         with self._lock:
             left = deadline - time.monotonic()
-            return self._ended.wait_for(lambda: not self._running, max(0.0, left))
+            return self._ended.wait_for(lambda: not self._unfinished, max(0.0, left))
 
     def stop(self, deadline: float) -> bool:
         """End the threads; return whether all had ended at `deadline`, by time.monotonic()."""
@@ -77,14 +87,15 @@ class ThreadExecutor:
             with self._lock:
                 self._idle -= 1
                 if attempt is not None:
-                    self._running[attempt.job.id] = attempt
+                    self._running[id(attempt)] = attempt
             if attempt is None:
                 return
             try:
-                ended = attempt.execute()
+                # Done before it is no longer running: a stop flushes once nothing runs.
+                self._done(attempt.execute())
             finally:
                 with self._lock:
-                    del self._running[attempt.job.id]
-                    if not self._running:
+                    del self._running[id(attempt)]
+                    self._unfinished -= 1
+                    if not self._unfinished:
                         self._ended.notify_all()
-            self._done(ended)

@@ -130,7 +130,7 @@ class Completer(Service):
             if outcomes:
                 with joined(self._engine, self._schema) as transaction:
                     states = record(transaction, outcomes, merge_anyway=True)
-        except (DataError, IntegrityError, ProgrammingError):
+        except (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, RecursionError):
             if len(outcomes) > 1:
                 # One row must not hold up the others: find it by halves.
                 for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
@@ -139,7 +139,7 @@ class Completer(Service):
             states = self._write_bare(outcomes[0])
         if self._hub.has_subscribers:
             for ended in batch:
-                if not isinstance(ended.error, AttemptLost):
+                if ended.outcome is not None or not isinstance(ended.error, AttemptLost):
                     self._hub.publish(self._event(ended, states))
 
     def _write_bare(self, outcome: Outcome) -> dict[int, JobState]:

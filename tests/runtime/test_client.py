@@ -1,0 +1,728 @@
+"""The walk end to end, and every way in which an attempt or a client can end."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Engine, create_engine, delete, func, make_url, select, text, update
+from sqlalchemy.orm import Session
+
+from factories import insert_job
+from riverrun import (
+    Client,
+    Constant,
+    InsertOpts,
+    JobArgs,
+    JobCancel,
+    JobContext,
+    JobSnooze,
+    JobState,
+    QueueConfig,
+    RawArgs,
+    Workers,
+)
+from riverrun.errors import (
+    AttemptLost,
+    ClientNotReady,
+    InvalidOption,
+    NotATransaction,
+    SchemaMissing,
+    StopTimeout,
+    UnknownKind,
+    WrongDatabase,
+)
+from riverrun.events import (
+    JobCancelled,
+    JobCompleted,
+    JobEvent,
+    JobFailed,
+    JobInterrupted,
+    JobSnoozed,
+)
+from riverrun.job import JobRow
+from riverrun.models import Job
+
+DEADLINE_S = 15.0
+
+
+@attrs.frozen
+class Task(JobArgs, kind="task"):
+    number: int = 0
+
+
+class Gate:
+    """A worker that says when it began, and ends when it is let go or told to."""
+
+    def __init__(self, *, deaf: bool = False) -> None:
+        self.began = threading.Event()
+        self.open = threading.Event()
+        self.calls: Counter[int] = Counter()
+        self._deaf = deaf
+
+    def __call__(self, args: Any, ctx: JobContext) -> None:
+        self.calls[ctx.job.id] += 1
+        self.began.set()
+        if self._deaf:
+            assert self.open.wait(DEADLINE_S), "the gate was never opened"
+            return
+        while not self.open.is_set() and not ctx.wait(0.01):
+            pass
+        ctx.raise_if_cancelled()
+
+    def wait_began(self) -> None:
+        assert self.began.wait(DEADLINE_S), "no worker began"
+
+
+def rows(bench: Any, *columns: Any) -> list[Any]:
+    """Return `columns` of every job, by id."""
+    with bench.engine.connect() as connection:
+        options = {"schema_translate_map": {None: bench.schema}}
+        return list(
+            connection.execute(select(*columns).order_by(Job.id), execution_options=options)
+        )
+
+
+def states(bench: Any) -> Counter[JobState]:
+    """Return how many jobs are in each state."""
+    return Counter(JobState(row.state) for row in rows(bench, Job.state))
+
+
+def change(bench: Any, statement: Any) -> None:
+    """Execute `statement` in a transaction of its own."""
+    options = {"schema_translate_map": {None: bench.schema}}
+    with bench.engine.begin() as connection:
+        connection.execute(statement, execution_options=options)
+
+
+def work_one(bench: Any, body: Any, opts: InsertOpts | None = None, **options: Any) -> JobEvent:
+    """Work one job with `body` and return its first event."""
+    client, events = bench.run(body, **options)
+    client.insert(bench.engine, Task(), opts)
+    event = events.get(DEADLINE_S)
+    client.stop()
+    return event  # type: ignore[return-value]
+
+
+def raising(error: BaseException) -> Callable[[Task, JobContext], None]:
+    """Return a worker that raises `error`."""
+
+    def body(args: Task, ctx: JobContext) -> None:
+        raise error
+
+    return body
+
+
+# --- the walk
+
+
+def test_walks_a_job_from_insert_to_completion(bench: Any) -> None:
+    """A job inserted in a Session runs after its commit, with its args, and is completed."""
+    seen: list[Any] = []
+    client, events = bench.run(
+        lambda args, ctx: seen.append((args.number, ctx.job.attempt, ctx.client))
+    )
+    with Session(bench.engine) as session, session.begin():
+        job = client.insert(session, Task(number=7)).job
+    event = events.get(DEADLINE_S)
+    assert isinstance(event, JobCompleted)
+    assert (event.job.id, event.job.state) == (job.id, JobState.completed)
+    assert event.run_s >= 0
+    assert event.queue_wait_s >= 0
+    assert event.complete_s >= 0
+    assert seen == [(7, 1, client)]
+    row = client.get(bench.engine, job.id)
+    assert (row.state, row.errors, row.attempted_by) == (JobState.completed, (), (client.id,))
+    assert row.finalized_at is not None
+
+
+def test_rolled_back_jobs_never_run(bench: Any) -> None:
+    """What is rolled back is not worked; what is committed after it is."""
+    client, events = bench.run()
+    with Session(bench.engine) as session:
+        client.insert(session, Task(number=1))
+        session.rollback()
+        client.insert(session, Task(number=2))
+        session.commit()
+    assert events.get(DEADLINE_S).job.args == {"number": 2}
+    assert len(rows(bench, Job.id)) == 1
+
+
+def test_works_several_queues(bench: Any) -> None:
+    """Each queue has its own slots: one that is full holds up no other."""
+    gate = Gate()
+
+    def body(args: Task, ctx: JobContext) -> None:
+        if ctx.job.queue == "slow":
+            gate(args, ctx)
+
+    queues = {"slow": QueueConfig(max_workers=1), "fast": QueueConfig(max_workers=1)}
+    client, events = bench.run(body, queues=queues)
+    for _ in range(3):
+        client.insert(bench.engine, Task(), InsertOpts(queue="slow"))
+    gate.wait_began()
+    client.insert(bench.engine, Task(), InsertOpts(queue="fast"))
+    assert events.get(DEADLINE_S).job.queue == "fast"
+    gate.open.set()
+    assert [events.get(DEADLINE_S).job.queue for _ in range(3)] == ["slow"] * 3
+
+
+def test_finds_jobs_by_polling_alone(bench: Any) -> None:
+    """A client that listens to nothing, and is told of nothing, works jobs all the same."""
+    client, events = bench.run(poll_only=True, poll_interval=0.05, notify="off")
+    client.insert(bench.engine, Task())
+    assert isinstance(events.get(DEADLINE_S), JobCompleted)
+
+
+def test_hears_of_jobs_of_others(bench: Any, database_url: str) -> None:
+    """What another client inserts wakes this one long before it would poll."""
+    client, events = bench.run(poll_interval=600)
+    other_engine = create_engine(database_url)
+    other = Client(other_engine, schema=bench.schema)
+    # The producer's first look may be before this insert or after it; the second is woken for.
+    for _ in range(2):
+        with Session(other_engine) as session, session.begin():
+            other.insert(session, Task())
+        assert isinstance(events.get(DEADLINE_S), JobCompleted)
+    client.stop()
+    other.flush_announcements(DEADLINE_S)
+    other_engine.dispose()
+
+
+def test_two_clients_work_each_job_once(bench: Any, database_url: str) -> None:
+    """Of 5,000 jobs that two clients compete for, each is worked exactly once."""
+    count = 5_000
+    lock = threading.Lock()
+    worked: Counter[int] = Counter()
+    all_done = threading.Event()
+
+    def body(args: Task, ctx: JobContext) -> None:
+        with lock:
+            worked[args.number] += 1
+            if len(worked) == count:
+                all_done.set()
+
+    other_engine = create_engine(database_url)
+    one = bench.client(body, slots=10)
+    two = bench.client(body, slots=10, engine=other_engine)
+    jobs = (Task(number=number) for number in range(count))
+    assert one.insert_many_fast(bench.engine, jobs) == count
+    one.start()
+    two.start()
+    assert all_done.wait(60), f"{len(worked)} of {count} jobs were worked"
+    one.stop()
+    two.stop()
+    other_engine.dispose()
+    assert set(worked.values()) == {1}
+    assert states(bench) == {JobState.completed: count}
+    assert {row.attempt for row in rows(bench, Job.attempt)} == {1}
+
+
+# --- outcomes
+
+
+def test_retries_what_fails_and_discards_it_at_last(bench: Any) -> None:
+    """An exception is recorded and retried, until attempts are spent; then the job is discarded."""
+    client, events = bench.run(raising(ValueError("no luck")), backoff=Constant(delay=0))
+    job = client.insert(bench.engine, Task(), InsertOpts(max_attempts=3)).job
+    seen = []
+    for _ in range(3):
+        event = events.get(DEADLINE_S)
+        assert isinstance(event, JobFailed)
+        assert isinstance(event.error, ValueError)
+        seen.append(event.job.state)
+        client._wake("default")
+    assert seen == [JobState.available, JobState.available, JobState.discarded]
+    row = client.get(bench.engine, job.id)
+    assert (row.state, row.attempt) == (JobState.discarded, 3)
+    assert [entry["attempt"] for entry in row.errors] == [1, 2, 3]
+    assert {entry["error"] for entry in row.errors} == {"ValueError: no luck"}
+    assert all("raise error" in entry["trace"] for entry in row.errors)
+
+
+def test_waits_out_a_long_backoff(bench: Any) -> None:
+    """A failed job whose backoff is long is retryable until then."""
+    event = work_one(bench, raising(ValueError("x")), backoff=Constant(delay=3600))
+    assert isinstance(event, JobFailed)
+    assert event.job.state is JobState.retryable
+    assert states(bench) == {JobState.retryable: 1}
+
+
+def test_cancels_when_the_worker_says_so(bench: Any) -> None:
+    """JobCancel ends a job whatever attempts are left, with its reason recorded."""
+    event = work_one(bench, raising(JobCancel("gone")))
+    assert isinstance(event, JobCancelled)
+    [row] = rows(bench, Job.state, Job.errors)
+    assert row.state == JobState.cancelled
+    assert row.errors[0]["error"] == "JobCancelError: gone"
+
+
+def test_snoozes_when_the_worker_says_so(bench: Any) -> None:
+    """JobSnooze schedules a job anew and gives its attempt back, without an error."""
+    event = work_one(bench, raising(JobSnooze(timedelta(hours=1))))
+    assert isinstance(event, JobSnoozed)
+    [row] = rows(bench, Job.state, Job.attempt, Job.errors, Job.metadata_)
+    assert (row.state, row.attempt, row.errors or []) == (JobState.scheduled, 0, [])
+    assert row.metadata["snoozes"] == 1
+
+
+def test_times_out_by_the_context(bench: Any) -> None:
+    """A worker that asks its context learns that its time is over; that is a failure."""
+
+    def body(args: Task, ctx: JobContext) -> None:
+        ctx.wait(DEADLINE_S)
+        ctx.raise_if_cancelled()
+
+    event = work_one(bench, body, job_timeout=0.05)
+    assert isinstance(event, JobFailed)
+    [row] = rows(bench, Job.state, Job.errors)
+    assert row.state in {JobState.available, JobState.retryable}
+    assert "timed out after 0.05 s" in row.errors[0]["error"]
+
+
+def test_keeps_what_was_done_in_spite_of_the_time(bench: Any) -> None:
+    """A worker that returns after its time has done its work: the job is completed."""
+
+    def body(args: Task, ctx: JobContext) -> None:
+        ctx.wait(DEADLINE_S)
+
+    assert isinstance(work_one(bench, body, job_timeout=0.05), JobCompleted)
+
+
+def test_keeps_metadata_and_output(bench: Any) -> None:
+    """What a worker stages is merged into the job's metadata, also if it fails then."""
+
+    def body(args: Task, ctx: JobContext) -> None:
+        ctx.set_metadata("step", 2)
+        ctx.record_output({"pages": 3})
+        raise ValueError("after that")
+
+    assert isinstance(work_one(bench, body), JobFailed)
+    [row] = rows(bench, Job.metadata_)
+    assert row.metadata == {"step": 2, "output": {"pages": 3}}
+
+
+def test_survives_unknown_kinds(bench: Any) -> None:
+    """A job of a kind that nobody works is a failure that is retried, and harms no other."""
+    client = bench.client()
+    lost = insert_job(bench.engine, bench.schema, kind="nobody")
+    events = client.subscribe(JobEvent)
+    client.start()
+    assert isinstance(events.get(DEADLINE_S), JobFailed)
+    row = client.get(bench.engine, lost)
+    assert row.state in {JobState.available, JobState.retryable}
+    assert "no worker for kind 'nobody'; known: 'task'" in row.errors[0]["error"]
+    client.insert(bench.engine, Task())
+    assert isinstance(events.get(DEADLINE_S), JobCompleted)
+
+
+@pytest.mark.parametrize("args", [{"number": "many"}, {"number": None}, [1], "text", 7])
+def test_survives_undecodable_args(bench: Any, args: Any) -> None:
+    """Args that do not fit their type are a failure that is recorded, and harm no other job."""
+    insert_job(bench.engine, bench.schema, kind="task", args=args, max_attempts=1)
+    client, events = bench.run()
+    event = events.get(DEADLINE_S)
+    assert isinstance(event, JobFailed)
+    assert event.job.state is JobState.discarded
+    [row] = rows(bench, Job.errors)
+    assert "args of kind 'task' do not fit Task" in row.errors[0]["error"]
+
+
+@pytest.mark.parametrize("metadata", [[1], "text", 7])
+def test_survives_odd_metadata(bench: Any, metadata: Any) -> None:
+    """Metadata that is no object is no reason to leave a job running."""
+    insert_job(bench.engine, bench.schema, kind="task", args={}, metadata_=metadata)
+    client, events = bench.run(raising(JobSnooze(3600)))
+    events.get(DEADLINE_S)
+    client.stop()
+    assert states(bench)[JobState.running] == 0
+
+
+class _Silent(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class _SilentCancel(JobCancel):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), _Silent(), _SilentCancel("x")],
+    ids=lambda error: type(error).__name__,
+)
+def test_survives_whatever_is_raised(bench: Any, error: BaseException) -> None:
+    """Whatever a worker raises, the job is not left running and the client works on."""
+    failing = {0}
+
+    def body(args: Task, ctx: JobContext) -> None:
+        if args.number in failing:
+            raise error
+
+    client, events = bench.run(body, slots=1)
+    client.insert(bench.engine, Task(number=0), InsertOpts(max_attempts=1))
+    assert isinstance(events.get(DEADLINE_S), JobFailed | JobCancelled)
+    assert states(bench)[JobState.running] == 0
+    client.insert(bench.engine, Task(number=1))
+    assert isinstance(events.get(DEADLINE_S), JobCompleted)
+
+
+def test_another_jobs_loss_is_a_failure_of_this_one(bench: Any) -> None:
+    """A worker that lost another job's attempt has failed; its own job is not left running."""
+    event = work_one(bench, raising(AttemptLost(987_654, 1)))
+    assert isinstance(event, JobFailed)
+    assert states(bench)[JobState.running] == 0
+
+
+def test_a_broken_backoff_loses_nothing(bench: Any) -> None:
+    """A backoff that raises is replaced by River's."""
+
+    def backoff(job: JobRow, now: Any) -> Any:
+        raise RuntimeError("broken")
+
+    event = work_one(bench, raising(ValueError("x")), backoff=backoff)
+    assert isinstance(event, JobFailed)
+    assert states(bench)[JobState.running] == 0
+
+
+# --- cancelled from outside
+
+
+@pytest.mark.parametrize("by", ["same client", "session", "other client"])
+def test_cancels_a_running_job(bench: Any, database_url: str, by: str) -> None:
+    """A running job is told to end by whoever cancels it, and is cancelled then."""
+    gate = Gate()
+    client, events = bench.run(gate)
+    job = client.insert(bench.engine, Task()).job
+    gate.wait_began()
+    match by:
+        case "same client":
+            client.cancel(bench.engine, job.id)
+        case "session":
+            with Session(bench.engine) as session, session.begin():
+                client.cancel(session, job.id)
+        case _:
+            other_engine = create_engine(database_url)
+            Client(other_engine, schema=bench.schema).cancel(other_engine, job.id)
+            other_engine.dispose()
+    assert isinstance(events.get(DEADLINE_S), JobCancelled)
+    assert client.get(bench.engine, job.id).state is JobState.cancelled
+
+
+# --- ctx.transaction()
+
+
+def test_commits_effects_and_completion_together(bench: Any) -> None:
+    """What the worker writes in ctx.transaction() and its job's completion are one commit."""
+
+    def body(args: Task, ctx: JobContext) -> None:
+        with ctx.transaction() as session:
+            ctx.client.insert(session, Task(number=1), InsertOpts(queue="unworked"))
+
+    assert isinstance(work_one(bench, body), JobCompleted)
+    one, two = rows(bench, Job.state, Job.queue)
+    assert (one.state, two.state) == (JobState.completed, JobState.available)
+
+
+def test_rolls_back_what_raises_inside(bench: Any) -> None:
+    """A block that raises commits nothing; the attempt has failed."""
+
+    def body(args: Task, ctx: JobContext) -> None:
+        with ctx.transaction() as session:
+            ctx.client.insert(session, Task(number=1), InsertOpts(queue="unworked"))
+            raise ValueError("inside")
+
+    assert isinstance(work_one(bench, body), JobFailed)
+    assert len(rows(bench, Job.id)) == 1
+
+
+def test_stays_completed_whatever_is_raised_after(bench: Any) -> None:
+    """After ctx.transaction() the job is completed; what the worker then raises is only logged."""
+
+    def body(args: Task, ctx: JobContext) -> None:
+        with ctx.transaction():
+            pass
+        raise ValueError("after")
+
+    event = work_one(bench, body)
+    assert isinstance(event, JobCompleted)
+    assert isinstance(event.error, ValueError)
+    [row] = rows(bench, Job.state, Job.errors)
+    assert (row.state, row.errors or []) == (JobState.completed, [])
+
+
+@pytest.mark.parametrize("how", ["deleted", "retaken"])
+def test_commits_nothing_for_an_attempt_that_was_lost(bench: Any, how: str) -> None:
+    """If the job was deleted or retaken meanwhile, AttemptLost is raised and nothing is done."""
+    raised: list[BaseException] = []
+    over = threading.Event()
+
+    def body(args: Task, ctx: JobContext) -> None:
+        try:
+            with ctx.transaction() as session:
+                ctx.client.insert(session, Task(number=1), InsertOpts(queue="unworked"))
+                mine = Job.id == ctx.job.id
+                if how == "deleted":
+                    change(bench, delete(Job).where(mine))
+                else:
+                    change(bench, update(Job).where(mine).values(attempt=Job.attempt + 1))
+        except BaseException as error:
+            raised.append(error)
+            raise
+        finally:
+            over.set()
+
+    client, events = bench.run(body)
+    client.insert(bench.engine, Task())
+    assert over.wait(DEADLINE_S), "the worker never ended"
+    client.stop()
+    assert [type(error) for error in raised] == [AttemptLost]
+    left = rows(bench, Job.attempt, Job.queue)
+    assert [(row.attempt, row.queue) for row in left] == (
+        [] if how == "deleted" else [(2, "default")]
+    )
+    with pytest.raises(TimeoutError):
+        events.get(0)
+
+
+def test_refuses_a_second_transaction(bench: Any) -> None:
+    """ctx.transaction() is used once, and not within itself."""
+    refused: list[str] = []
+
+    def body(args: Task, ctx: JobContext) -> None:
+        with ctx.transaction():
+            with pytest.raises(ClientNotReady) as nested, ctx.transaction():
+                pass
+            refused.append(str(nested.value))
+        with pytest.raises(ClientNotReady) as again, ctx.transaction():
+            pass
+        refused.append(str(again.value))
+
+    assert isinstance(work_one(bench, body), JobCompleted)
+    assert len(refused) == 2
+
+
+# --- stop
+
+
+def test_a_soft_stop_lets_jobs_end(bench: Any) -> None:
+    """A stop waits for what runs; it is completed and written before stop returns."""
+    gate = Gate()
+    client, _ = bench.run(gate, soft_stop_timeout=None)
+    client.insert(bench.engine, Task())
+    gate.wait_began()
+    stopper = threading.Thread(target=client.stop)
+    stopper.start()
+    assert not client.wait(0.2), "stop did not wait for the running job"
+    gate.open.set()
+    stopper.join(DEADLINE_S)
+    assert not stopper.is_alive(), "stop did not return"
+    assert client.wait(0)
+    assert states(bench) == {JobState.completed: 1}
+
+
+@pytest.mark.parametrize("how", ["soft-stop timeout", "cancel", "hurry"])
+def test_a_hard_stop_gives_jobs_back(bench: Any, how: str) -> None:
+    """A job that a stop cuts off is available again, its attempt given back, without an error."""
+    gate = Gate()
+    soft = 0.05 if how == "soft-stop timeout" else None
+    client, events = bench.run(gate, soft_stop_timeout=soft)
+    client.insert(bench.engine, Task())
+    gate.wait_began()
+    if how == "hurry":
+        stopper = threading.Thread(target=client.stop)
+        stopper.start()
+        assert not client.wait(0.2)
+        client.hurry()
+        stopper.join(DEADLINE_S)
+        assert not stopper.is_alive(), "hurry() did not end the stop"
+    else:
+        client.stop(cancel=how == "cancel")
+    assert isinstance(events.get(DEADLINE_S), JobInterrupted)
+    [row] = rows(bench, Job.state, Job.attempt, Job.errors)
+    assert (row.state, row.attempt, row.errors or []) == (JobState.available, 0, [])
+
+
+def test_a_stop_names_what_still_runs(bench: Any) -> None:
+    """A worker that ignores its context is named by the stop, which does not wait for ever."""
+    gate = Gate(deaf=True)
+    client, _ = bench.run(gate, hard_stop_timeout=0.05)
+    job = client.insert(bench.engine, Task()).job
+    gate.wait_began()
+    slots = [t for t in threading.enumerate() if t.name.startswith("riverrun.slot")]
+    with pytest.raises(StopTimeout, match=rf"\b{job.id} \(task\)"):
+        client.stop(timeout=0)
+    assert not client.running
+    gate.open.set()
+    for slot in slots:
+        slot.join(DEADLINE_S)
+
+
+def test_gives_back_what_was_claimed_ahead(bench: Any) -> None:
+    """What was claimed and has not begun goes back on stop, attempt and all."""
+    gate = Gate()
+    client, _ = bench.run(gate, slots=1, soft_stop_timeout=None)
+    producer = client._producers["default"]
+    producer._ahead = 5  # as after many short jobs
+    client.insert_many(bench.engine, [Task(number=n) for n in range(4)])
+    gate.wait_began()
+    gate.open.set()
+    client.stop()
+    done = len(gate.calls)
+    for row in rows(bench, Job.id, Job.state, Job.attempt):
+        ran = row.id in gate.calls
+        expected = (JobState.completed, 1) if ran else (JobState.available, 0)
+        assert (row.state, row.attempt) == expected
+    assert set(gate.calls.values()) == {1}
+    assert 1 <= done <= 4
+
+
+def test_stop_before_start_and_twice(bench: Any) -> None:
+    """start() and stop() may each be called twice, stop() first, and the client starts again."""
+    client = bench.client()
+    client.stop()
+    assert client.wait(0)
+    for _ in range(2):
+        client.start()
+        client.start()
+        assert client.running
+        assert not client.wait(0)
+        events = client.subscribe(JobCompleted)
+        client.insert(bench.engine, Task())
+        events.get(DEADLINE_S)
+        client.stop()
+        client.stop()
+        assert not client.running
+
+
+def test_with_client(bench: Any) -> None:
+    """`with client:` starts it and stops it."""
+    client = bench.client()
+    events = client.subscribe(JobCompleted)
+    with client as entered:
+        assert entered is client
+        client.insert(bench.engine, Task())
+        events.get(DEADLINE_S)
+    assert not client.running
+    assert states(bench) == {JobState.completed: 1}
+
+
+# --- what is refused
+
+
+def _threads() -> set[str]:
+    return {t.name for t in threading.enumerate() if t.name.startswith("riverrun.")}
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"schema": "not_there"}, SchemaMissing),
+        ({"workers": None}, ClientNotReady),
+        ({"workers": Workers()}, ClientNotReady),
+        ({"queues": None}, ClientNotReady),
+    ],
+)
+def test_a_start_that_fails_leaves_nothing_running(
+    engine: Engine, schema: str, options: Any, error: type[Exception]
+) -> None:
+    """A client that cannot start says why, and runs no thread."""
+    workers = Workers()
+
+    @workers.register
+    def work(args: Task) -> None:
+        """Do nothing."""
+
+    before = _threads()
+    given = {"workers": workers, "queues": {"default": QueueConfig()}, "schema": schema, **options}
+    client = Client(engine, **given)
+    with pytest.raises(error):
+        client.start()
+    assert not client.running
+    assert _threads() == before
+    client.stop()
+
+
+def test_refuses_kinds_that_nobody_works(bench: Any) -> None:
+    """A client with workers inserts no kind it has none for, unless told that others have."""
+    with pytest.raises(UnknownKind, match="other"):
+        bench.client().insert(bench.engine, RawArgs(kind="other", encoded={}))
+    with pytest.raises(UnknownKind, match="other"):
+        bench.client().insert_many(bench.engine, [Task(), RawArgs(kind="other", encoded={})])
+    assert rows(bench, Job.id) == []
+    easy = bench.client(skip_unknown_job_check=True)
+    easy.insert(bench.engine, RawArgs(kind="other", encoded={}))
+    Client(bench.engine, schema=bench.schema).insert(bench.engine, Task())
+    assert len(rows(bench, Job.id)) == 2
+
+
+def test_refuses_transactions_on_other_databases(bench: Any, server_url: str) -> None:
+    """A job is not inserted where the client's workers would never see it."""
+    other = create_engine(make_url(server_url).set(database="postgres"))
+    client = bench.client()
+    with Session(other) as session, pytest.raises(WrongDatabase) as refused:
+        client.insert(session, Task())
+    assert "postgres@" in str(refused.value)
+    other.dispose()
+
+
+def test_accepts_another_engine_on_its_database(bench: Any, database_url: str) -> None:
+    """Two addresses of one database are one database."""
+    other = create_engine(make_url(database_url).update_query_dict({"application_name": "web"}))
+    with Session(other) as session, session.begin():
+        bench.client().insert(session, Task())
+    other.dispose()
+    assert len(rows(bench, Job.id)) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"id": ""},
+        {"id": "x" * 101},
+        {"notify": "sometimes"},
+        {"poll_interval": 0},
+        {"job_timeout": -1},
+        {"soft_stop_timeout": float("nan")},
+        {"max_attempts": 0},
+        {"queues": {"no good": QueueConfig()}},
+    ],
+)
+def test_refuses_options_out_of_range(engine: Engine, options: Any) -> None:
+    """An option out of range is refused when the client is made."""
+    with pytest.raises(InvalidOption):
+        Client(engine, **options)
+
+
+def test_refuses_what_is_no_engine() -> None:
+    """Only an Engine can be worked with, and the error says so."""
+    with pytest.raises(NotATransaction, match="Engine"):
+        Client("postgresql://localhost/db")  # type: ignore[arg-type]
+
+
+def test_runs_no_statement_on_a_worker_s_behalf(bench: Any) -> None:
+    """While a worker works, no transaction of the client's is open but its own."""
+    open_ones: list[int] = []
+
+    def body(args: Task, ctx: JobContext) -> None:
+        with bench.engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            query = (
+                select(func.count())
+                .select_from(text("pg_stat_activity"))
+                .where(
+                    text(
+                        "datname = current_database() AND pid <> pg_backend_pid()"
+                        " AND state = 'idle in transaction'"
+                    )
+                )
+            )
+            open_ones.append(connection.execute(query).scalar_one())
+
+    assert isinstance(work_one(bench, body), JobCompleted)
+    assert open_ones == [0]

@@ -1,0 +1,115 @@
+"""Step 5, in its thread: batches, failing databases, outcomes that a database refuses."""
+
+import random
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy.exc import OperationalError
+
+from factories import insert_job, job_row
+from riverrun.attempt import Ended
+from riverrun.clock import Clock
+from riverrun.errors import AttemptLost
+from riverrun.events import Hub, JobCompleted
+from riverrun.models import Job
+from riverrun.outcome import Outcome
+from riverrun.runtime.completer import Completer
+from riverrun.states import JobState
+
+DEADLINE_S = 15.0
+
+
+def completer(engine: Engine, schema: str, hub: Hub | None = None) -> Completer:
+    """Return a completer on `engine`, not started."""
+    return Completer(engine, schema=schema, hub=hub or Hub(), clock=Clock(), rng=random.Random(1))
+
+
+def ended(job_id: int, **changes: Any) -> Ended:
+    """Return a completed attempt at the job with `job_id`, its outcome with `changes`."""
+    outcome = Outcome(job_id=job_id, attempt=1, **{"state": JobState.completed, **changes})
+    job = job_row(id=job_id)
+    return Ended(job=job, outcome=outcome, error=None, run_s=0.0, ended_monotonic=0.0)
+
+
+def states(engine: Engine, schema: str) -> list[JobState]:
+    """Return the state of every job, by id."""
+    options = {"schema_translate_map": {None: schema}}
+    with engine.connect() as connection:
+        found = connection.execute(select(Job.state).order_by(Job.id), execution_options=options)
+        return [JobState(state) for state in found.scalars()]
+
+
+def test_writes_many_in_few_statements(engine: Engine, schema: str) -> None:
+    """A thousand attempts that ended together are written in one statement."""
+    ids = [insert_job(engine, schema, state="running") for _ in range(20)]
+    statements: list[str] = []
+    own = create_engine(engine.url)
+    event.listen(own, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    part = completer(own, schema)
+    for job_id in ids:
+        part.put(ended(job_id))
+    part.start()
+    assert part.stop(DEADLINE_S), "the completer did not end"
+    own.dispose()
+    assert states(engine, schema) == [JobState.completed] * 20
+    assert sum("UPDATE" in statement for statement in statements) == 1
+
+
+def test_holds_what_a_failing_database_does_not_take(engine: Engine, schema: str) -> None:
+    """While the database fails nothing is lost; once it answers, everything is written."""
+    ids = [insert_job(engine, schema, state="running") for _ in range(3)]
+    own = create_engine(engine.url)
+    failures = 3
+
+    @event.listens_for(own, "do_connect")
+    def refuse(*_: object) -> None:
+        nonlocal failures
+        if failures:
+            failures -= 1
+            raise OperationalError("connect", {}, Exception("refused"))
+
+    hub = Hub()
+    with hub.subscribe(JobCompleted) as events:
+        part = completer(own, schema, hub)
+        part.start()
+        for job_id in ids:
+            part.put(ended(job_id))
+        came = {events.get(DEADLINE_S).job.id for _ in ids}  # type: ignore[attr-defined]
+    assert came == set(ids)
+    assert failures == 0
+    assert part.stop(DEADLINE_S), "the completer did not end"
+    own.dispose()
+    assert states(engine, schema) == [JobState.completed] * 3
+
+
+@pytest.mark.parametrize("poison", [{"bad": object()}, {"bad": "\ud800"}, {"bad": "\x00"}])
+def test_isolates_what_the_database_refuses(engine: Engine, schema: str, poison: Any) -> None:
+    """One outcome that cannot be written holds up no other, and its job does not stay running."""
+    ids = [insert_job(engine, schema, state="running") for _ in range(7)]
+    part = completer(engine, schema)
+    for job_id in ids:
+        part.put(ended(job_id, metadata=poison) if job_id == ids[3] else ended(job_id))
+    part.start()
+    assert part.stop(DEADLINE_S), "the completer did not end"
+    assert states(engine, schema) == [JobState.completed] * 7
+
+
+def test_tells_of_no_attempt_that_was_lost(engine: Engine, schema: str) -> None:
+    """An attempt whose job went on without it makes no event."""
+    job_id = insert_job(engine, schema, state="running")
+    lost = Ended(
+        job=job_row(id=job_id + 1),
+        outcome=None,
+        error=AttemptLost(job_id + 1, 1),
+        run_s=0.0,
+        ended_monotonic=0.0,
+    )
+    hub = Hub()
+    with hub.subscribe() as events:
+        part = completer(engine, schema, hub)
+        part.put(lost)
+        part.put(ended(job_id))
+        part.start()
+        assert events.get(DEADLINE_S).job.id == job_id  # type: ignore[attr-defined]
+        assert part.stop(DEADLINE_S), "the completer did not end"
