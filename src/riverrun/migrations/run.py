@@ -143,10 +143,10 @@ def apply(op: Operations, step: Step, schema: str | None) -> None:
             # As the table is, not as it should be: somebody may have made the tables by hand.
             has_lines = bool(_has_lines(op.get_bind(), schema))
         if has_lines or step.version == LINES_SINCE:
-            row = f"(line, version) VALUES ('{step.line}', {step.version})"
+            key, values = "line, version", f"'{step.line}', {step.version}"
         else:
-            row = f"(version) VALUES ({step.version})"
-        op.execute(f"INSERT INTO {table} {row} ON CONFLICT DO NOTHING")
+            key, values = "version", str(step.version)
+        op.execute(f"INSERT INTO {table} ({key}) VALUES ({values}) ON CONFLICT ({key}) DO NOTHING")
         return
     drops_lines = step == Step(Line.main, LINES_SINCE, False)
     if drops_lines and not op.get_context().as_sql:

@@ -18,9 +18,21 @@ def upgrade(op: Operations, schema: str | None) -> None:
             CONSTRAINT version CHECK (version >= 1)
         )
         """,
+        # Not on a table that tells lines apart already: each line has a version 1.
         """
-        CREATE UNIQUE INDEX IF NOT EXISTS river_migration_version_idx
-            ON {s}river_migration (version)
+        DO $body$
+        BEGIN
+            IF NOT EXISTS (
+                SELECT FROM pg_attribute
+                WHERE attrelid = to_regclass('{s}river_migration')
+                    AND attname = 'line' AND NOT attisdropped
+            )
+            THEN
+                CREATE UNIQUE INDEX IF NOT EXISTS river_migration_version_idx
+                    ON {s}river_migration (version);
+            END IF;
+        END;
+        $body$
         """,
     )
 
