@@ -64,6 +64,7 @@ class Gate:
         self._deaf = deaf
 
     def __call__(self, args: Any, ctx: JobContext) -> None:
+        """Work: wait until the gate is open, or the context says to end."""
         self.calls[ctx.job.id] += 1
         self.began.set()
         if self._deaf:
@@ -74,6 +75,7 @@ class Gate:
         ctx.raise_if_cancelled()
 
     def wait_began(self) -> None:
+        """Wait until a worker began."""
         assert self.began.wait(DEADLINE_S), "no worker began"
 
 
@@ -323,7 +325,7 @@ def test_survives_unknown_kinds(bench: Any) -> None:
 def test_survives_undecodable_args(bench: Any, args: Any) -> None:
     """Args that do not fit their type are a failure that is recorded, and harm no other job."""
     insert_job(bench.engine, bench.schema, kind="task", args=args, max_attempts=1)
-    client, events = bench.run()
+    _, events = bench.run()
     event = events.get(DEADLINE_S)
     assert isinstance(event, JobFailed)
     assert event.job.state is JobState.discarded

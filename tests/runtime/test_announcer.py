@@ -1,0 +1,186 @@
+"""Step 2, the telling side: what is told, when, and that it never keeps a process alive."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from riverrun import Client, RawArgs
+
+DEADLINE_S = 15.0
+JOB = RawArgs(kind="greet", encoded={})
+TOLD = '{"queue": "default"}'
+
+Heard = Callable[[], list[str]]
+
+
+@pytest.fixture
+def heard(engine: Engine, schema: str) -> Iterator[Heard]:
+    """What a raw LISTEN heard by now, in order; a mark of its own tells when that is."""
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    came: list[str] = []
+    with psycopg.connect(url, autocommit=True) as driver:
+        channel = f"{schema}.river_insert"
+        driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+        driver.add_notify_handler(lambda note: came.append(note.payload))
+
+        def read() -> list[str]:
+            driver.execute("SELECT pg_notify(%s, 'mark')", [channel])
+            driver.execute("SELECT 1")
+            told, came[:] = [each for each in came if each != "mark"], []
+            return told
+
+        yield read
+
+
+@pytest.fixture
+def client(engine: Engine, schema: str) -> Client:
+    """A client that only inserts."""
+    return Client(engine, schema=schema)
+
+
+def told(client: Client, heard: Heard) -> list[str]:
+    """Return what was heard once all is announced."""
+    assert client.flush_announcements(DEADLINE_S), "not all was announced"
+    return heard()
+
+
+def test_tells_after_the_commit(client: Client, engine: Engine, heard: Heard) -> None:
+    """Nothing is told before the commit, and the queue's name is told after it."""
+    with Session(engine) as session:
+        client.insert(session, JOB)
+        assert told(client, heard) == []
+        session.commit()
+        assert told(client, heard) == [TOLD]
+
+
+def test_tells_nothing_of_a_rollback(client: Client, engine: Engine, heard: Heard) -> None:
+    """What is rolled back is not told, neither then nor with a later commit."""
+    with Session(engine) as session:
+        client.insert(session, JOB)
+        session.rollback()
+        session.connection()
+        session.commit()
+    assert told(client, heard) == []
+
+
+def test_tells_of_savepoints_with_the_whole(client: Client, engine: Engine, heard: Heard) -> None:
+    """What was inserted in a savepoint is told when the transaction commits, not before."""
+    with Session(engine) as session:
+        with session.begin_nested():
+            client.insert(session, JOB)
+        assert told(client, heard) == []
+        with pytest.raises(ZeroDivisionError), session.begin_nested():
+            raise ZeroDivisionError
+        session.commit()
+    assert told(client, heard) == [TOLD]
+
+
+def test_tells_in_a_long_lived_connection(client: Client, engine: Engine, heard: Heard) -> None:
+    """Each commit of a connection is told, though the connection lives on."""
+    with engine.connect() as connection:
+        for _ in range(2):
+            client.insert(connection, JOB)
+            connection.commit()
+            assert told(client, heard) == [TOLD]
+
+
+def test_tells_of_an_engine_s_own_commit(client: Client, engine: Engine, heard: Heard) -> None:
+    """An insert given an Engine has committed when it returns, and is told."""
+    client.insert(engine, JOB)
+    assert told(client, heard) == [TOLD]
+
+
+def test_tells_of_many_commits_at_once(client: Client, engine: Engine, heard: Heard) -> None:
+    """Many commits in a short time make few notifications."""
+    for _ in range(100):
+        client.insert(engine, JOB)
+    assert 1 <= len(told(client, heard)) < 60
+
+
+@pytest.mark.parametrize(("notify", "expected"), [("in_transaction", [TOLD]), ("off", [])])
+def test_other_ways_to_tell(
+    engine: Engine, schema: str, heard: Heard, notify: str, expected: list[str]
+) -> None:
+    """`in_transaction` is told by the commit itself, `off` never."""
+    client = Client(engine, schema=schema, notify=notify)
+    with Session(engine) as session:
+        client.insert(session, JOB)
+        assert heard() == []
+        session.commit()
+        assert heard() == expected
+
+
+def test_tells_of_an_async_session(client: Client, database_url: str, heard: Heard) -> None:
+    """An AsyncSession's commit is told like any other."""
+    asyncio = pytest.importorskip("asyncio")
+    pytest.importorskip("greenlet")
+
+    async def insert() -> None:
+        engine = create_async_engine(database_url)
+        async with AsyncSession(engine) as session:
+            await session.run_sync(client.insert, JOB)
+            await session.commit()
+        await engine.dispose()
+
+    asyncio.run(insert())
+    assert told(client, heard) == [TOLD]
+
+
+SCRIPT = """
+import os, sys
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from riverrun import Client, RawArgs
+
+engine = create_engine({url!r})
+client = Client(engine, schema={schema!r})
+
+def insert():
+    with Session(engine) as session, session.begin():
+        client.insert(session, RawArgs(kind="greet", encoded={{}}))
+
+"""
+ENDS_AT_ONCE = "insert()\n"
+FORKS = """
+insert()
+assert client.flush_announcements(10)
+pid = os.fork()
+if pid == 0:
+    engine.dispose(close=False)
+    insert()
+    os._exit(0 if client.flush_announcements(10) else 1)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+STAYS_OPEN = """
+session = Session(engine)
+client.insert(session, RawArgs(kind="greet", encoded={}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "count"), [(ENDS_AT_ONCE, 1), (FORKS, 2), (STAYS_OPEN, 0)], ids=["end", "fork", "open"]
+)
+def test_tells_before_its_process_ends(
+    database_url: str, schema: str, heard: Heard, body: Any, count: int
+) -> None:
+    """A short script is told of before it ends, so is a fork; no script is kept from ending."""
+    script = SCRIPT.format(url=database_url, schema=schema) + body
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert heard() == [TOLD] * count
