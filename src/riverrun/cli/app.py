@@ -48,6 +48,11 @@ def load_client(app: str) -> Client:
     except (ImportError, AttributeError) as error:
         problem = f"cannot import {app!r}: {error}. Is its folder the current one?"
         raise CommandError(problem, ExitCode.usage) from error
+    except Exception as error:
+        # Its text may hold whatever the application was given, a password too; its place does not.
+        problem = f"cannot import {app!r}: {module_name} raises {type(error).__name__}"
+        advice = f"python -c 'import {module_name}' shows where"
+        raise CommandError(f"{problem}; {advice}", ExitCode.usage) from error
     if not isinstance(found, Client):
         problem = f"{app!r} is of type {type(found).__name__}; expected a riverrun.Client"
         raise CommandError(problem, ExitCode.usage)
