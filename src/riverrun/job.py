@@ -133,24 +133,10 @@ def encode(args: object) -> Mapping[str, Any]:
     """
     kind = kind_of(args)
     try:
-        if isinstance(args, RawArgs):
-            encoded = args.encoded
-        elif _is_pydantic(type(args)):
-            encoded = cast("Any", args).model_dump(mode="json")
-        elif attrs.has(type(args)) or dataclasses.is_dataclass(args):
-            encoded = _converter.unstructure(args)
-        elif isinstance(args, JobArgs):
-            name = type(args).__name__
-            raise InvalidArgs(kind, f"{name} needs @attrs.frozen, @dataclass or pydantic")
-        else:
-            raise InvalidArgs(
-                kind, f"{type(args).__name__} is no attrs, dataclass or pydantic type"
-            )
+        encoded = _unstructured(args)
         problem = json_problem(encoded)
     except RecursionError:
         raise InvalidArgs(kind, "it is nested too deeply, or holds itself") from None
-    except InvalidArgs:
-        raise
     except Exception as error:
         raise InvalidArgs(kind, f"{type(error).__name__}: {error}") from error
     if problem:
@@ -158,6 +144,17 @@ def encode(args: object) -> Mapping[str, Any]:
     if not isinstance(encoded, Mapping):
         raise InvalidArgs(kind, f"they encode to {type(encoded).__name__}, not to a JSON object")
     return encoded
+
+
+def _unstructured(args: object) -> Any:
+    if isinstance(args, RawArgs):
+        return args.encoded
+    if _is_pydantic(type(args)):
+        return cast("Any", args).model_dump(mode="json")
+    if attrs.has(type(args)) or dataclasses.is_dataclass(args):
+        return _converter.unstructure(args)
+    name = type(args).__name__
+    raise TypeError(f"{name} is none of @attrs.frozen, @dataclass or a pydantic model")
 
 
 def encode_text(kind: str, encoded: Mapping[str, Any]) -> str:
@@ -183,16 +180,14 @@ def decode(kind: str, encoded: Mapping[str, Any], args_type: type[T]) -> T:
     Raises:
         UndecodableArgs: If they do not fit it.
     """
+    if args_type is RawArgs:
+        return cast("T", RawArgs(kind=kind, encoded=encoded))
+    if not isinstance(encoded, Mapping):
+        raise UndecodableArgs(kind, args_type.__name__, "they are no JSON object")
     try:
-        if args_type is RawArgs:
-            return cast("T", RawArgs(kind=kind, encoded=encoded))
-        if not isinstance(encoded, Mapping):
-            raise UndecodableArgs(kind, args_type.__name__, "they are no JSON object")
         if _is_pydantic(args_type):
             return cast("T", cast("Any", args_type).model_validate(encoded))
         return _converter.structure(encoded, args_type)
-    except UndecodableArgs:
-        raise
     except Exception as error:
         problem = str(error)
         with contextlib.suppress(Exception):

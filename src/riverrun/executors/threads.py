@@ -24,7 +24,7 @@ class ThreadExecutor:
         self._threads: list[threading.Thread] = []
         self._idle = 0
         self._unfinished = 0  # handed over, and neither ended nor taken back
-        # By attempt, not by job: a job that was rescued may be claimed again beside its old attempt.
+        # By attempt, not by job: a rescued job may be claimed again beside its old attempt.
         self._running: dict[int, Attempt] = {}
 
     def submit(self, attempts: Collection[Attempt]) -> None:

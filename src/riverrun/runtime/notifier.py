@@ -93,6 +93,8 @@ class Notifier(Service):
                 while not self.stopping.is_set():
                     if not selector.select(PING_S):
                         driver.execute("SELECT 1")
+                        # psycopg 3.2 drops what is notified while it executes: look in its place.
+                        self._on_listening()
                     for notification in driver.notifies(timeout=0):
                         self._hear(channels, notification)
 
