@@ -22,7 +22,7 @@ from riverrun.events import (
 from riverrun.job import JobArgs, JobRow, RawArgs
 from riverrun.options import InsertOpts, QueueConfig
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
-from riverrun.policies.uniqueness import UniqueOpts
+from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
 from riverrun.states import JobState
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
@@ -51,6 +51,7 @@ __all__ = [
     "RawArgs",
     "RiverBackoff",
     "RiverrunError",
+    "UniqueKey",
     "UniqueOpts",
     "Workers",
 ]

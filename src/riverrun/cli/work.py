@@ -53,7 +53,7 @@ def work(app: str, stop_timeout: float, log_level: str) -> None:
     except OperationalError as error:
         reason = str(error.orig).splitlines()[0]
         raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
-    signals.first.wait()
+    signals.wait()
     code = _stop(client, signals, stop_timeout)
     logging.shutdown()
     sys.stdout.flush()
@@ -64,21 +64,27 @@ def work(app: str, stop_timeout: float, log_level: str) -> None:
 
 
 class Signals:
-    """SIGTERM and SIGINT as events; a handler only sets them, and never raises.
+    """SIGTERM and SIGINT, counted; a handler only writes a byte to a pipe, and never raises.
 
-    psycopg's commit is Python code: an exception out of a handler could cut it in two.
+    psycopg's commit is Python code: an exception out of a handler could cut it in two. And an
+    Event's lock may be held by the very code that the handler interrupts.
     """
 
     def __init__(self) -> None:
-        self.first = threading.Event()
-        self.second = threading.Event()
+        self.count = 0
         self.last = signal.SIGTERM
+        self._told, self._tell = os.pipe()
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
 
+    def wait(self) -> None:
+        """Wait for a signal that was not waited for yet."""
+        os.read(self._told, 1)
+
     def _handle(self, number: int, _: FrameType | None) -> None:
+        self.count += 1
         self.last = signal.Signals(number)
-        (self.second if self.first.is_set() else self.first).set()
+        os.write(self._tell, b"x")
 
 
 def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
@@ -95,11 +101,11 @@ def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
     while stopper.is_alive():
         # In steps: Python runs signal handlers only between bytecodes of the main thread.
         stopper.join(0.1)
-        if signals.second.is_set():
+        if signals.count > 1:
             client.hurry()
     if left:
         click.echo(str(left[0]), err=True)
         return ExitCode.cut_off
-    if signals.second.is_set() and signals.last is signal.SIGINT:
+    if signals.count > 1 and signals.last is signal.SIGINT:
         return ExitCode.interrupted
     return ExitCode.ok

@@ -6,11 +6,9 @@ from collections.abc import Callable
 
 import attrs
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.clock import Clock
-from riverrun.errors import RiverrunError
-from riverrun.runtime.service import Pause, Service
+from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.verbs.elect import Term, elect, reelect, resign
 
 logger = logging.getLogger(__name__)
@@ -72,8 +70,12 @@ class Elector(Service):
             try:
                 self.run_once()
                 self._pause.reset()
-            except (SQLAlchemyError, RiverrunError) as error:
-                logger.warning("no word from the election: %s", type(error).__name__)
+            except Exception as error:
+                logger.warning(
+                    "no word from the election: %s",
+                    type(error).__name__,
+                    exc_info=unexpected(error),
+                )
                 left_s = self._trusted_until - self._clock.monotonic()
                 if self._term is not None and left_s <= 0:
                     self._lose()
@@ -112,5 +114,5 @@ class Elector(Service):
         try:
             resign(self._engine, term, schema=self._schema)
             logger.info("resigned: %s no longer leads", self._client_id)
-        except (SQLAlchemyError, RiverrunError) as error:
+        except Exception as error:
             logger.warning("not resigned; the term ends by itself: %s", type(error).__name__)

@@ -3,10 +3,7 @@
 import logging
 import random
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from riverrun.errors import RiverrunError
-from riverrun.runtime.service import Service
+from riverrun.runtime.service import Service, unexpected
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +26,13 @@ class Upkeep(Service):
                 if self.turn():
                     # Between batches workers have the database to themselves for a moment.
                     wait_s = 0.05 + 0.95 * self._rng.random() ** 4
-            except (SQLAlchemyError, RiverrunError) as error:
+            except Exception as error:
                 logger.warning(
-                    "%s tries again in %.0f s: %s", self.name, wait_s, type(error).__name__
+                    "%s tries again in %.0f s: %s",
+                    self.name,
+                    wait_s,
+                    type(error).__name__,
+                    exc_info=unexpected(error),
                 )
 
     def turn(self) -> bool:

@@ -28,7 +28,7 @@ def _by_args(value: object) -> bool | tuple[tuple[str, ...], ...]:
         return value
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise InvalidOption("by_args", value, 'True, or names of fields such as ("customer_id",)')
-    paths = tuple((name,) if isinstance(name, str) else tuple(name) for name in value)
+    paths = tuple(tuple(name) if isinstance(name, list | tuple) else (name,) for name in value)
     if not paths or not all(path and all(isinstance(p, str) for p in path) for path in paths):
         raise InvalidOption("by_args", value, "names of fields, or tuples of names for nested ones")
     return paths
@@ -106,6 +106,40 @@ class UniqueOpts:
         if self.by_queue:
             text += f"&queue={draft.queue}"
         return text
+
+
+def _plain_key(value: object) -> str:
+    if not isinstance(value, str) or not value or "\x00" in value:
+        raise InvalidOption("key", value, "a text that is not empty")
+    return value
+
+
+@attrs.frozen
+class UniqueKey:
+    """The same is what has the same key, a text of the application's own.
+
+    Attributes:
+        key: The text, such as `"invoice-7"`.
+        by_state: As for `UniqueOpts`.
+        exclude_kind: Whether jobs of different kinds may be the same too.
+
+    Raises:
+        InvalidOption: If the text is empty, or `by_state` lacks a required state.
+    """
+
+    key: str = attrs.field(converter=_plain_key)
+    by_state: Iterable[JobState] | None = attrs.field(
+        default=None, converter=_by_state, kw_only=True
+    )
+    exclude_kind: bool = attrs.field(default=False, kw_only=True)
+
+    def __call__(self, draft: Draft, now: datetime) -> UniqueMark:  # noqa: ARG002
+        """Return the mark of `draft`: its key, and the states in which it counts."""
+        # River's texts begin with "&" or are empty, so no text of its is one of these.
+        kind = "" if self.exclude_kind else draft.kind
+        text = f"riverrun:key={len(kind)}:{kind}:{self.key}"
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        return UniqueMark(key=key, states=frozenset(self.by_state or DEFAULT_STATES))
 
 
 def _subset(encoded: Mapping[str, Any], paths: Sequence[str | Sequence[str]]) -> str:

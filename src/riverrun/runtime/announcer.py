@@ -15,11 +15,9 @@ from typing import Any
 
 import attrs
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.clock import Clock
-from riverrun.errors import RiverrunError
-from riverrun.runtime.service import Service
+from riverrun.runtime.service import Service, unexpected
 from riverrun.verbs.notify import notify_inserted
 
 logger = logging.getLogger(__name__)
@@ -161,9 +159,14 @@ class Announcer(Service):
         if due:
             try:
                 notify_inserted(self._engine, sorted(due), schema=self._schema)
-            except (SQLAlchemyError, RiverrunError) as error:
+            except Exception as error:
                 # Polling finds the jobs; to try again would only come later than that.
-                logger.warning("not announced %s: %s", sorted(due), type(error).__name__)
+                logger.warning(
+                    "not announced %s: %s",
+                    sorted(due),
+                    type(error).__name__,
+                    exc_info=unexpected(error),
+                )
             for name in due:
                 self._told[name] = now
         return due

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import attrs
 from sqlalchemy import Engine
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
 from riverrun.attempt import Ended, event_state
 from riverrun.clock import Clock
-from riverrun.errors import AttemptLost, JobSnooze, RiverrunError
+from riverrun.errors import AttemptLost, JobSnooze
 from riverrun.events import (
     Hub,
     JobCancelled,
@@ -23,7 +23,7 @@ from riverrun.events import (
     JobSnoozed,
 )
 from riverrun.outcome import Outcome
-from riverrun.runtime.service import Pause, Service
+from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.sessions import joined
 from riverrun.states import JobState
 from riverrun.verbs.complete import record
@@ -79,13 +79,14 @@ class Completer(Service):
             try:
                 self.flush_once()
                 self._pause.reset()
-            except (SQLAlchemyError, RiverrunError) as error:
+            except Exception as error:
                 pause_s = self._pause.next_s()
                 logger.warning(
                     "holding %s outcomes, trying again in %.1f s: %s",
                     len(self._held),
                     pause_s,
                     type(error).__name__,
+                    exc_info=unexpected(error),
                 )
                 if self.gave_up.wait(pause_s):
                     break

@@ -7,12 +7,10 @@ import socket
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.clock import Clock
-from riverrun.errors import RiverrunError
 from riverrun.job import JobRow
-from riverrun.runtime.service import Service
+from riverrun.runtime.service import Service, unexpected
 from riverrun.verbs.beat import beat, leave, touch
 
 logger = logging.getLogger(__name__)
@@ -66,9 +64,14 @@ class Heartbeat(Service):
             try:
                 self.run_once()
                 given_up = False
-            except (SQLAlchemyError, RiverrunError) as error:
+            except Exception as error:
                 silent_s = self._clock.monotonic() - self._last
-                logger.warning("no heartbeat for %.0f s: %s", silent_s, type(error).__name__)
+                logger.warning(
+                    "no heartbeat for %.0f s: %s",
+                    silent_s,
+                    type(error).__name__,
+                    exc_info=unexpected(error),
+                )
             # Late may also be one that has just succeeded: a process that was paused for longer.
             if not given_up and self._clock.monotonic() - self._last >= GIVEN_UP_S:
                 given_up = True
@@ -95,7 +98,7 @@ class Heartbeat(Service):
         """Say that this client is gone and has left nothing running."""
         try:
             leave(self._engine, self._client_id, schema=self._schema)
-        except (SQLAlchemyError, RiverrunError) as error:
+        except Exception as error:
             logger.warning("not signed off: %s", type(error).__name__)
 
     def _touch(self, now: float) -> None:

@@ -11,9 +11,8 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
-from riverrun.runtime.service import Pause, Service
+from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.topics import Topic, parse
 
 logger = logging.getLogger(__name__)
@@ -68,9 +67,14 @@ class Notifier(Service):
         while not self.stopping.is_set():
             try:
                 self._listen(wakes)
-            except (SQLAlchemyError, psycopg.Error, OSError) as error:
+            except Exception as error:
                 pause_s = self._pause.next_s()
-                logger.warning("listening again in %.1f s: %s", pause_s, type(error).__name__)
+                logger.warning(
+                    "listening again in %.1f s: %s",
+                    pause_s,
+                    type(error).__name__,
+                    exc_info=unexpected(error),
+                )
                 self.stopping.wait(pause_s)
 
     def _listen(self, wakes: socket.socket) -> None:

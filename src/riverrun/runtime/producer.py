@@ -7,16 +7,15 @@ from collections.abc import Callable
 
 import attrs
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.attempt import Attempt, Ended
 from riverrun.clock import Clock
-from riverrun.errors import AttemptInterrupted, RiverrunError
+from riverrun.errors import AttemptInterrupted
 from riverrun.executors.threads import ThreadExecutor
 from riverrun.job import JobRow
 from riverrun.options import QueueConfig
 from riverrun.runtime.completer import Completer
-from riverrun.runtime.service import Pause, Service
+from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.verbs.claim import claim
 from riverrun.verbs.complete import give_back
 
@@ -95,13 +94,14 @@ class Producer(Service):
             try:
                 self.claim_once()
                 self._pause.reset()
-            except (SQLAlchemyError, RiverrunError) as error:
+            except Exception as error:
                 pause_s = self._pause.next_s()
                 logger.warning(
                     "claiming again from %s in %.1f s: %s",
                     self.queue,
                     pause_s,
                     _short(error),
+                    exc_info=unexpected(error),
                     extra={"queue": self.queue, "client_id": self._client_id},
                 )
                 # What frees slots meanwhile must not make a failing database busier.

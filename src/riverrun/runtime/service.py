@@ -4,6 +4,11 @@ import logging
 import threading
 from collections.abc import Callable
 
+import psycopg
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.errors import RiverrunError
+
 logger = logging.getLogger(__name__)
 
 
@@ -55,6 +60,12 @@ class Service:
             self.run()
         except Exception:
             logger.exception("ended %s by an error of its own", self.name)
+
+
+def unexpected(error: Exception) -> Exception | None:
+    """Return `error` if its traceback is worth a log: a database that fails has no use for one."""
+    expected = isinstance(error, SQLAlchemyError | RiverrunError | psycopg.Error | OSError)
+    return None if expected else error
 
 
 class Pause:

@@ -1,0 +1,263 @@
+"""What counts as the same job: River's key, to the byte."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import attrs
+import pytest
+
+from riverrun.errors import InvalidOption
+from riverrun.job import JobArgs, RawArgs, encode
+from riverrun.options import InsertOpts
+from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
+from riverrun.states import JobState, mask_of
+from riverrun.verbs.insert import draft
+
+NOW = datetime(2026, 11, 24, 0, 8, 34, tzinfo=UTC)
+
+
+@attrs.frozen
+class VecA(JobArgs, kind="vec_a"):
+    zeta: str
+    alpha: int
+    map: Mapping[str, Any] | None
+    f: float
+    u: str
+
+
+@attrs.frozen
+class VecB(JobArgs, kind="vec_b"):
+    trace_id: str
+    region: str
+    customer_id: int
+
+
+@attrs.frozen
+class VecE(JobArgs, kind="vec_e"):
+    pass
+
+
+@attrs.frozen
+class Nested:
+    z: int
+    a: int
+
+
+@attrs.frozen
+class NestedArgs(JobArgs, kind="nested"):
+    nested: Nested
+
+
+def key(args: object, unique: UniqueOpts, now: datetime = NOW, **opts: Any) -> str:
+    """Return the key of `args` in hexadecimal."""
+    return unique(draft(args, InsertOpts(**opts)), now).key.hex()
+
+
+SUBSET = UniqueOpts(by_args=["customer_id", "region"])
+VECTORS = [
+    # Source: produced by River (Go) 0.43.
+    (
+        VecA(
+            zeta="z<&>é\u2028",
+            alpha=7,
+            map={"b": 1, "a": [1.5, None, True, "x"]},
+            f=1e21,
+            u='日本 "q" \\ /',
+        ),
+        UniqueOpts(by_args=True),
+        {},
+        None,
+    ),
+    (
+        VecA(zeta="plain", alpha=9007199254740993, map=None, f=0.1, u=""),
+        UniqueOpts(by_args=True),
+        {},
+        "21b0c172a4f3071b56d0f990b9437ba96b6d0c8433720719c2ff1877ced6e48a",
+    ),
+    (
+        VecB(trace_id="t", region="eu", customer_id=5),
+        SUBSET,
+        {},
+        "240efee80ac25f3fae48f903017d31c1bc216baf919fb8b75f016874202de636",
+    ),
+    (
+        VecE(),
+        UniqueOpts(by_args=True),
+        {},
+        "b52c107b77922cdb7b9a9d239641d17b28400d7034d499dff7a4739c952a5306",
+    ),
+    (
+        VecE(),
+        UniqueOpts(by_queue=True),
+        {"queue": "mail"},
+        "7037d819b70705cf5c0cf59e9bbf0106fb3347791c07debf0e1096faaccbf9f9",
+    ),
+    (
+        VecB(trace_id="t", region="eu", customer_id=5),
+        attrs.evolve(SUBSET, by_queue=True, exclude_kind=True),
+        {"queue": "mail"},
+        "90115a188c3b51244c4ad8d5013b63d81fb8cb7f2715465939315e4198fc2ea7",
+    ),
+    (
+        VecE(),
+        UniqueOpts(by_period=timedelta(minutes=15)),
+        {},
+        "b8277c4a464d439d848028c082ebd3176427fa09682c2d06cdfbda4b6c5d555a",
+    ),
+    (
+        VecE(),
+        UniqueOpts(by_period=timedelta(hours=7)),
+        {},
+        "82b3b5064b12e363962ca4eadc2bdaf88ed9e3753ba82e1d6ef4e56b329165f9",
+    ),
+    (
+        VecE(),
+        UniqueOpts(by_period=timedelta(days=7)),
+        {},
+        "bc5419d2c5ae318cb85f17e5d57425bfd7cc6e72ae62dd4b65b03fbcf5b07690",
+    ),
+    (
+        VecE(),
+        UniqueOpts(by_state=["available", "pending", "running", "scheduled"]),
+        {},
+        "b47d9be3b5534d98a7e5473ca4c23efa2f4d6d5be0b067203ce59ccf6806dbe3",
+    ),
+]
+VECTORS[0] = (*VECTORS[0][:3], "d7b943fa6d7c83cd351db3f56512b69b6dd18fcd13fef4914996367a3889e206")
+
+
+@pytest.mark.parametrize(("args", "unique", "opts", "expected"), VECTORS)
+def test_the_key_is_rivers(
+    args: object, unique: UniqueOpts, opts: dict[str, Any], expected: str
+) -> None:
+    """The key equals the one that River computes for the same job."""
+    assert key(args, unique, **opts) == expected
+
+
+@pytest.mark.parametrize(
+    ("args", "unique", "now", "scheduled_at", "expected"),
+    [
+        # Source: River's conformance data, fixtures/unique_keys.json.
+        (
+            RawArgs(kind="conformance_simple", encoded={"id": 42}),
+            UniqueOpts(by_period=timedelta(minutes=90)),
+            datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            None,
+            "5396f06a082abd7a929915135ebd363a9a47d800176b03ce7736f93a5ba9e22e",
+        ),
+        (
+            RawArgs(kind="conformance_simple", encoded={"id": 42}),
+            UniqueOpts(by_period=timedelta(hours=1)),
+            datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+            datetime(2026, 1, 2, 5, 21, 5, tzinfo=UTC),
+            "b7f3c49952996b760b8b3ff6cf48f426e03a6ef0f004fb6faa51725365cf309a",
+        ),
+        (
+            RawArgs(kind="conformance_selected_args", encoded={"other": 1}),
+            UniqueOpts(by_args=["account", "region"]),
+            NOW,
+            None,
+            "23aa86692d9807ab10e433e378f1c0804573f5e345818461b919322dd381b4c3",
+        ),
+    ],
+)
+def test_the_key_is_that_of_the_golden_data(
+    args: RawArgs,
+    unique: UniqueOpts,
+    now: datetime,
+    scheduled_at: datetime | None,
+    expected: str,
+) -> None:
+    """A period is that of scheduled_at, else of now; absent fields leave nothing behind."""
+    assert key(args, unique, now, scheduled_at=scheduled_at) == expected
+
+
+def test_a_nested_subset_is_assembled_in_the_order_of_its_paths() -> None:
+    """Nested fields are named by tuples; their order is that of their dotted paths."""
+    args = RawArgs(
+        kind="k1",
+        encoded={
+            "path/key": "slash",
+            "account": {"region": "west", "id": "acct", "secret": "x"},
+        },
+    )
+    unique = UniqueOpts(by_args=[("path/key",), ("account", "region"), ("account", "id")])
+    text = unique.describe(draft(args), NOW)
+    assert text == '&kind=k1&args={"account":{"id":"acct","region":"west"},"path/key":"slash"}'
+
+
+def test_structs_keep_their_order_and_maps_do_not() -> None:
+    """Nested classes are written as declared, nested mappings by key, as Go's encoder does."""
+    unique = UniqueOpts(by_args=True)
+    nested = NestedArgs(nested=Nested(z=1, a=2))
+    assert unique.describe(draft(nested), NOW).endswith('&args={"nested":{"z":1,"a":2}}')
+    one = VecA(zeta="", alpha=1, map={"z": 1, "a": 2}, f=1.0, u="")
+    other = attrs.evolve(one, map={"a": 2, "z": 1})
+    assert encode(one) == encode(other)
+    assert key(one, unique) == key(other, unique)
+
+
+def test_a_period_does_not_depend_on_the_time_zone() -> None:
+    """The same instant lies in the same period, whatever zone it is told in."""
+    unique = UniqueOpts(by_period=timedelta(hours=7))
+    tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
+    assert key(VecE(), unique, NOW) == key(VecE(), unique, tokyo)
+
+
+def test_the_masks_are_rivers() -> None:
+    """Default states are stored as 245, the required ones alone as 209."""
+    default = UniqueOpts(by_args=True)(draft(VecE()), NOW)
+    required = UniqueOpts(by_state=["available", "pending", "running", "scheduled"])
+    assert mask_of(default.states) == 245
+    assert mask_of(required(draft(VecE()), NOW).states) == 209
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {},
+        {"exclude_kind": True},
+        {"by_period": 0.5},
+        {"by_period": float("nan")},
+        {"by_args": "customer_id"},
+        {"by_args": []},
+        {"by_args": [1]},
+        {"by_state": ["available"]},
+        {"by_state": ["available", "nonsense"]},
+    ],
+)
+def test_what_river_refuses_is_refused(refused: dict[str, Any]) -> None:
+    """Options that say nothing, or what River does not accept, are refused when made."""
+    with pytest.raises(InvalidOption):
+        UniqueOpts(**refused)
+
+
+def test_a_plain_key_names_the_job() -> None:
+    """Jobs of one kind with one UniqueKey are the same, whatever their args."""
+    unique = UniqueKey("invoice-7")
+    one = unique(draft(VecB(trace_id="a", region="eu", customer_id=1)), NOW)
+    assert one == unique(draft(VecB(trace_id="b", region="us", customer_id=2)), NOW)
+    assert one != unique(draft(VecE()), NOW)
+    assert one != UniqueKey("invoice-8")(draft(VecB("a", "eu", 1)), NOW)
+    shared = UniqueKey("invoice-7", exclude_kind=True)
+    assert shared(draft(VecE()), NOW) == shared(draft(VecB("a", "eu", 1)), NOW)
+
+
+def test_a_plain_key_cannot_be_one_of_rivers() -> None:
+    """No text makes a UniqueKey collide with a key that River computes from options."""
+    river = UniqueOpts(by_queue=True, exclude_kind=True)(draft(VecE()), NOW).key
+    assert UniqueKey("&queue=default", exclude_kind=True)(draft(VecE()), NOW).key != river
+
+
+@pytest.mark.parametrize("refused", ["", 7, "a\x00b"])
+def test_a_plain_key_is_text(refused: Any) -> None:
+    """A UniqueKey is a text that is not empty."""
+    with pytest.raises(InvalidOption):
+        UniqueKey(refused)
+
+
+def test_a_plain_key_keeps_the_required_states() -> None:
+    """Its states are checked as River's are."""
+    with pytest.raises(InvalidOption, match="required states"):
+        UniqueKey("a", by_state=[JobState.available])
