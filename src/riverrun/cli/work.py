@@ -14,6 +14,8 @@ from riverrun.cli.app import CommandError, ExitCode, load_client
 from riverrun.client import Client
 from riverrun.errors import ClientNotReady, SchemaMissing, StopTimeout
 
+logger = logging.getLogger(__name__)
+
 
 @click.command
 @click.argument("app", envvar="RIVERRUN_APP", metavar="MODULE:CLIENT")
@@ -54,6 +56,7 @@ def work(app: str, stop_timeout: float, log_level: str) -> None:
         reason = str(error.orig).splitlines()[0]
         raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
     signals.wait()
+    logger.info("stopping in %g s at most; a second signal cancels what runs", stop_timeout)
     code = _stop(client, signals, stop_timeout)
     logging.shutdown()
     sys.stdout.flush()
