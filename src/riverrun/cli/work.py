@@ -67,16 +67,20 @@ def work(app: str, stop_timeout: float, log_level: str) -> None:
 
 
 class Signals:
-    """SIGTERM and SIGINT, counted; a handler only writes a byte to a pipe, and never raises.
+    """SIGTERM and SIGINT, counted; a handler only counts, and never raises.
 
-    psycopg's commit is Python code: an exception out of a handler could cut it in two. And an
-    Event's lock may be held by the very code that the handler interrupts.
+    psycopg's commit is Python code: an exception out of a handler could cut it in two. An Event's
+    lock may be held by the very code that the handler interrupts. And a handler runs only once the
+    main thread is back in Python; so what ends its wait is a byte that the interpreter itself
+    writes to a pipe when the signal comes.
     """
 
     def __init__(self) -> None:
         self.count = 0
         self.last = signal.SIGTERM
-        self._told, self._tell = os.pipe()
+        self._told, tell = os.pipe()
+        os.set_blocking(tell, False)
+        signal.set_wakeup_fd(tell)
         signal.signal(signal.SIGTERM, self._handle)
         signal.signal(signal.SIGINT, self._handle)
 
@@ -87,7 +91,6 @@ class Signals:
     def _handle(self, number: int, _: FrameType | None) -> None:
         self.count += 1
         self.last = signal.Signals(number)
-        os.write(self._tell, b"x")
 
 
 def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
