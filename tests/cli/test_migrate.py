@@ -1,0 +1,109 @@
+"""`riverrun migrate`: the schema from the shell."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Engine, text
+
+from riverrun.cli.main import main
+
+UNREACHABLE = "postgresql://someone:secret-word@127.0.0.1:1/nowhere"
+
+
+@pytest.fixture
+def empty_schema(engine: Engine) -> Iterator[str]:
+    """A schema in which there is nothing yet."""
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA from_the_shell"))
+    yield "from_the_shell"
+    with engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA from_the_shell CASCADE"))
+
+
+def migrate(url: str | None, *arguments: str) -> Result:
+    """Run `riverrun migrate` and return what came of it."""
+    environment = {"RIVERRUN_DATABASE_URL": None, "DATABASE_URL": url}
+    return CliRunner().invoke(main, ["migrate", *arguments], env=environment)
+
+
+def test_up_list_validate_and_down(database_url: str, empty_schema: str) -> None:
+    """The commands lead up and down, and say where the database stands."""
+    of = ("--schema", empty_schema)
+    # A bare URL is SQLAlchemy 2.0's psycopg2; here it means psycopg 3.
+    url = database_url.replace("postgresql+psycopg://", "postgresql://")
+    behind = migrate(url, "validate", *of)
+    assert behind.exit_code == 4
+    assert "main 001" in behind.stderr
+    assert "riverrun migrate up" in behind.stderr
+    up = migrate(url, "up", *of)
+    assert up.exit_code == 0, up.output
+    assert "up main 008\nup riverrun 001\n" in up.stdout
+    assert migrate(url, "up", *of).stdout == "nothing to do\n"
+    assert migrate(url, "validate", *of).exit_code == 0
+    assert migrate(url, "down", *of).stdout == "down main 008\n"
+    listed = migrate(url, "list", *of).stdout.splitlines()
+    assert listed[6:] == ["[x] main 007", "[ ] main 008", "[x] riverrun 001"]
+    assert migrate(url, "up", *of, "--line", "main", "--to", "8").stdout == "up main 008\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("up", "--to", "7"), "--line"),
+        (("up", "--line", "main", "--to", "9"), "0 to 8"),
+        (("up", "--schema", "no-name"), "schema is 'no-name'"),
+        (("up", "--line", "other"), "other"),
+        (("sql", "--from", "3"), "--line"),
+        (("sql", "--line", "main", "--to", "99"), "0 to 8"),
+    ],
+)
+def test_a_wrong_option_is_said(
+    database_url: str, empty_schema: str, arguments: tuple[str, ...], said: str
+) -> None:
+    """What cannot be done ends with 2, says why, and has done nothing."""
+    result = migrate(database_url, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_sql_needs_no_database() -> None:
+    """`sql` prints the statements of both lines without a connection."""
+    result = migrate(None, "sql", "--schema", "jobs")
+    assert result.exit_code == 0
+    assert 'CREATE TABLE IF NOT EXISTS "jobs".river_job (' in result.stdout
+    assert 'CREATE TABLE IF NOT EXISTS "jobs".riverrun_client (' in result.stdout
+
+
+@pytest.mark.parametrize("command", ["up", "down", "list", "validate"])
+def test_an_unreachable_database_is_said_without_its_password(command: str) -> None:
+    """A database that does not answer ends with 3, in one line, without a password."""
+    done = subprocess.run(
+        [sys.executable, "-m", "riverrun", "migrate", command],
+        env={**os.environ, "RIVERRUN_DATABASE_URL": UNREACHABLE},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.startswith("Error: cannot reach the database: ")
+    assert done.stderr.count("\n") == 1
+    assert "secret-word" not in done.stdout + done.stderr
+
+
+def test_a_url_that_cannot_be_read_is_said() -> None:
+    """Nonsense in place of a URL ends with 2."""
+    result = migrate("nonsense", "up")
+    assert result.exit_code == 2
+    assert "database URL" in result.stderr
+
+
+def test_a_missing_url_is_said() -> None:
+    """Without a URL, the option and its environment variables are named."""
+    result = migrate(None, "up")
+    assert result.exit_code == 2
+    assert "--database-url" in result.stderr
