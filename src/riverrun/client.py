@@ -1,11 +1,9 @@
-"""Client: the one door. It inserts jobs, and works them; it owns every thread it starts."""
+"""Client: the one door. It inserts jobs, and works them; its crew does the work."""
 
 import logging
-import os
 import random
 import socket
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -13,17 +11,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
-from riverrun.attempt import Attempt
 from riverrun.clock import Clock, Duration
-from riverrun.context import JobContext
+from riverrun.crew import Crew, Settings
 from riverrun.errors import (
-    ClientGivenUp,
     ClientNotReady,
-    ClientStopping,
     InvalidOption,
-    JobCancelledRemotely,
     NotATransaction,
     StopTimeout,
     UnknownKind,
@@ -32,25 +25,12 @@ from riverrun.errors import (
 )
 from riverrun.events import Event, Hub, Subscription
 from riverrun.job import JobRow, kind_of
-from riverrun.maintenance.elector import Elector
-from riverrun.maintenance.job_cleaner import JobCleaner
-from riverrun.maintenance.job_rescuer import JobRescuer
-from riverrun.maintenance.job_scheduler import JobScheduler
-from riverrun.maintenance.maintainer import Maintainer
-from riverrun.maintenance.queue_cleaner import QueueCleaner
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_queue
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.runtime.announcer import Announcer
-from riverrun.runtime.completer import Completer
-from riverrun.runtime.heartbeat import Heartbeat
-from riverrun.runtime.notifier import Notifier
-from riverrun.runtime.producer import Producer
-from riverrun.runtime.service import Service
 from riverrun.sessions import Transaction, Where, address, joined
 from riverrun.states import JobState
-from riverrun.topics import Topic
 from riverrun.verbs import cancel, claim, get, retry
-from riverrun.verbs.beat import beat
 from riverrun.verbs.insert import InsertResult, copy_drafts, draft, drafts, insert_drafts
 from riverrun.verbs.notify import notify_inserted
 from riverrun.workers import Workers
@@ -166,14 +146,9 @@ class Client:
         self._clock = clock or Clock()
         self._rng = rng or random.Random()
         self._hub = Hub()
-        self._lock = threading.RLock()  # guards the services below while they start and stop
-        self._producers: dict[str, Producer] = {}
-        self._completer: Completer | None = None
-        self._notifier: Notifier | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._elector: Elector | None = None
+        self._lock = threading.RLock()  # guards _crew while it starts and stops
+        self._crew: Crew | None = None
         self._stopped = threading.Event()
-        self._hurried = threading.Event()
         self._same_database: set[str] = set()
         # One statement a transaction needs no BEGIN and no COMMIT around it.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -250,8 +225,9 @@ class Client:
     def cancel(self, where: Where, job_id: int) -> JobRow:
         """Cancel a job; one that runs is told to end. See `riverrun.verbs.cancel`."""
         job = cancel(where, job_id, schema=self.schema)
-        if job.state is JobState.running and isinstance(where, Engine):
-            self._cancel_running(job.id)
+        crew = self._crew
+        if crew is not None and job.state is JobState.running and isinstance(where, Engine):
+            crew.cancel(job.id)
         return job
 
     def retry(self, where: Where, job_id: int) -> JobRow:
@@ -281,7 +257,7 @@ class Client:
     @property
     def running(self) -> bool:
         """Whether the client works jobs now."""
-        return self._completer is not None
+        return self._crew is not None
 
     def start(self) -> None:
         """Start working the client's queues; nothing if it does already.
@@ -300,18 +276,10 @@ class Client:
                 problem = 'no queue to work; pass queues={"default": QueueConfig()} to the Client'
                 raise ClientNotReady(problem)
             self._check_schema()
-            # Known to live before it claims: no job is ever its client's only word.
-            beat(
-                self._autocommit,
-                self.id,
-                hostname=socket.gethostname(),
-                pid=os.getpid(),
-                queues=self.queues,
-                schema=self.schema,
-            )
             self._stopped.clear()
-            self._hurried.clear()
-            self._build()
+            crew = Crew(self._settings(), self.queues)
+            crew.start()
+            self._crew = crew
             logger.info(
                 "started client %s, working %s",
                 self.id,
@@ -329,7 +297,9 @@ class Client:
 
     def hurry(self) -> None:
         """Let a stop under way wait no longer: running jobs are cancelled now."""
-        self._hurried.set()
+        crew = self._crew
+        if crew is not None:
+            crew.hurry()
 
     def stop(self, *, timeout: Duration | None = None, cancel: bool = False) -> None:
         """Finish what runs, then stop; nothing if the client does not run.
@@ -345,34 +315,17 @@ class Client:
         Raises:
             StopTimeout: If jobs run on in spite of that; it names them.
         """
+        soft_s = self._soft_stop_timeout_s
+        if timeout is not None:
+            soft_s = check_duration("timeout", timeout, 0.0)
         with self._lock:
-            completer = self._completer
-            if completer is None:
+            crew = self._crew
+            if crew is None:
                 self._stopped.set()
                 return
-            for producer in self._producers.values():
-                producer.stopping.set()
-                producer.interrupt()
-            for producer in self._producers.values():
-                producer.stop()
-            soft_s = self._soft_stop_timeout_s
-            if timeout is not None:
-                soft_s = check_duration("timeout", timeout, 0.0)
-            left = self._stop_attempts(0.0 if cancel else soft_s)
-            if self._elector is not None:
-                self._elector.stop()
-            if not completer.stop(_FLUSH_S):
-                completer.gave_up.set()
-                completer.stop()
-            if self._heartbeat is not None:
-                self._heartbeat.stop()
-                if not left:
-                    self._heartbeat.leave()
-            if self._notifier is not None:
-                self._notifier.stop()
+            left = crew.stop(0.0 if cancel else soft_s)
+            self._crew = None
             self._announcer.flush(1.0)
-            self._producers, self._completer = {}, None
-            self._notifier, self._elector, self._heartbeat = None, None, None
             logger.info("stopped client %s", self.id, extra={"client_id": self.id})
             self._stopped.set()
             if left:
@@ -390,157 +343,31 @@ class Client:
     ) -> None:
         self.stop()
 
-    def _build(self) -> None:
-        self._completer = Completer(
-            self._autocommit, schema=self.schema, hub=self._hub, clock=self._clock, rng=self._rng
-        )
-        self._heartbeat = Heartbeat(
-            self._autocommit,
-            client_id=self.id,
-            queues=lambda: list(self._producers),
-            running=self._running_jobs,
-            on_given_up=self._give_up,
-            schema=self.schema,
-            clock=self._clock,
-            rng=self._rng,
-        )
-        maintainer = Maintainer(self._maintenance())
-        self._elector = Elector(
-            self.engine,
-            client_id=self.id,
-            schema=self.schema,
-            on_elected=maintainer.start,
-            on_lost=maintainer.stop,
-            clock=self._clock,
-            rng=self._rng,
-        )
-        for name, config in self.queues.items():
-            interval = config.poll_interval
-            self._producers[name] = Producer(
-                name,
-                config,
-                engine=self._autocommit,
-                schema=self.schema,
-                client_id=self.id,
-                poll_interval_s=(
-                    self._poll_interval_s
-                    if interval is None
-                    else check_duration("poll_interval", interval, 0.01)
-                ),
-                make_attempt=self._attempt,
-                completer=self._completer,
-                clock=self._clock,
-                rng=self._rng,
-            )
-        if not self._poll_only:
-            self._notifier = Notifier(
-                self.engine,
-                schema=self.schema,
-                on_notification=self._hear,
-                on_listening=self._wake_all,
-                rng=self._rng,
-            )
-            self._notifier.start()
-        self._completer.start()
-        for producer in self._producers.values():
-            producer.start()
-        self._heartbeat.start()
-        self._elector.start()
-
-    def _maintenance(self) -> list[Service]:
-        engine, schema, rng = self.engine, self.schema, self._rng
-        return [
-            JobScheduler(engine, schema=schema, rng=rng),
-            JobRescuer(
-                engine,
-                stuck_s=self._rescue_after_s,
-                backoff=self._backoff_of,
-                schema=schema,
-                rng=rng,
-            ),
-            JobCleaner(
-                engine,
-                cancelled_s=self._retention_s["cancelled"],
-                completed_s=self._retention_s["completed"],
-                discarded_s=self._retention_s["discarded"],
-                schema=schema,
-                rng=rng,
-            ),
-            QueueCleaner(engine, schema=schema, rng=rng),
-        ]
-
-    def _backoff_of(self, kind: str) -> Backoff:
-        own = None if self.workers is None else self.workers.backoff(kind)
-        return own or self._backoff
-
-    def _running_jobs(self) -> list[JobRow]:
-        producers = list(self._producers.values())
-        return [attempt.job for producer in producers for attempt in producer.executor.running()]
-
-    def _give_up(self) -> None:
-        for producer in list(self._producers.values()):
-            producer.cancel_all(ClientGivenUp())
-
-    def _stop_attempts(self, soft_s: float | None) -> list[JobRow]:
-        producers = self._producers.values()
-        for producer in producers:
-            try:
-                producer.give_back()
-            except SQLAlchemyError as error:
-                logger.warning("not given back, to be rescued: %s", type(error).__name__)
-        deadline = float("inf") if soft_s is None else time.monotonic() + soft_s
-        while not self._hurried.is_set() and time.monotonic() < deadline:
-            # In steps, so that hurry() is noticed.
-            step = min(deadline, time.monotonic() + 0.1)
-            if all(producer.executor.wait_idle(step) for producer in producers):
-                break
-        for producer in producers:
-            producer.cancel_all(ClientStopping())
-        end = time.monotonic() + self._hard_stop_timeout_s
-        for producer in producers:
-            producer.executor.stop(end)
-        return self._running_jobs()
-
-    def _attempt(self, job: JobRow, claimed_monotonic: float) -> Attempt:
+    def _settings(self) -> Settings:
         assert self.workers is not None  # noqa: S101  start() has checked it
-        ctx = JobContext(
-            job,
-            clock=self._clock,
-            claimed_monotonic=claimed_monotonic,
-            timeout_s=self._timeout_s(job.kind),
-            engine=self.engine,
-            schema=self.schema,
+        return Settings(
             client=self,
+            client_id=self.id,
+            engine=self.engine,
+            autocommit=self._autocommit,
+            schema=self.schema,
+            workers=self.workers,
+            poll_only=self._poll_only,
+            poll_interval_s=self._poll_interval_s,
+            job_timeout_s=self._job_timeout_s,
+            hard_stop_timeout_s=self._hard_stop_timeout_s,
+            backoff=self._backoff,
+            rescue_after_s=self._rescue_after_s,
+            retention_s=self._retention_s,
+            hub=self._hub,
+            clock=self._clock,
+            rng=self._rng,
         )
-        return Attempt(ctx, workers=self.workers, backoff=self._backoff, clock=self._clock)
-
-    def _timeout_s(self, kind: str) -> float | None:
-        assert self.workers is not None  # noqa: S101  start() has checked it
-        own = self.workers.timeout_s(kind)
-        return (self._job_timeout_s if own is None else own) or None
-
-    def _hear(self, topic: Topic, payload: Mapping[str, Any]) -> None:
-        name = payload.get("queue")
-        if topic is Topic.insert and isinstance(name, str):
-            self._wake(name)
-        elif topic is Topic.control and payload.get("action") == "cancel":
-            job_id = payload.get("job_id")
-            if isinstance(job_id, int):
-                self._cancel_running(job_id)
-
-    def _cancel_running(self, job_id: int) -> None:
-        for producer in list(self._producers.values()):
-            if producer.cancel(job_id, JobCancelledRemotely()):
-                return
 
     def _wake(self, name: str) -> None:
-        producer = self._producers.get(name)
-        if producer is not None:
-            producer.wake()
-
-    def _wake_all(self) -> None:
-        for producer in list(self._producers.values()):
-            producer.wake()
+        crew = self._crew
+        if crew is not None:
+            crew.wake(name)
 
     def _drafts(self, jobs: Iterable[object]) -> list[Any]:
         items = list(jobs)

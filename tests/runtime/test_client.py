@@ -569,7 +569,7 @@ def test_gives_back_what_was_claimed_ahead(bench: Any) -> None:
     """What was claimed and has not begun goes back on stop, attempt and all."""
     gate = Gate()
     client, _ = bench.run(gate, slots=1, soft_stop_timeout=None)
-    producer = client._producers["default"]
+    producer = client._crew._producers["default"]
     producer._ahead = 5  # as after many short jobs
     client.insert_many(bench.engine, [Task(number=n) for n in range(4)])
     gate.wait_began()

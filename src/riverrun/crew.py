@@ -1,0 +1,282 @@
+"""Crew: every thread of a working client, built, started and stopped together."""
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.attempt import Attempt
+from riverrun.clock import Clock
+from riverrun.context import JobContext
+from riverrun.errors import (
+    AttemptInterrupted,
+    ClientGivenUp,
+    ClientStopping,
+    JobCancelledRemotely,
+)
+from riverrun.events import Hub
+from riverrun.job import JobRow
+from riverrun.maintenance.elector import Elector
+from riverrun.maintenance.job_cleaner import JobCleaner
+from riverrun.maintenance.job_rescuer import JobRescuer
+from riverrun.maintenance.job_scheduler import JobScheduler
+from riverrun.maintenance.maintainer import Maintainer
+from riverrun.maintenance.queue_cleaner import QueueCleaner
+from riverrun.options import QueueConfig, check_duration
+from riverrun.policies.backoff import Backoff
+from riverrun.runtime.completer import Completer
+from riverrun.runtime.heartbeat import Heartbeat
+from riverrun.runtime.notifier import Notifier
+from riverrun.runtime.producer import Producer
+from riverrun.runtime.service import Service
+from riverrun.topics import Topic
+from riverrun.verbs.beat import beat
+from riverrun.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+_FLUSH_S = 10.0
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a client was told, checked; durations in seconds.
+
+    Attributes:
+        client: The client, for what its workers insert.
+        autocommit: The client's engine, for statements that are a transaction each.
+        retention_s: By final state, how long to keep jobs; None for ever.
+    """
+
+    client: Any
+    client_id: str
+    engine: Engine
+    autocommit: Engine
+    schema: str | None
+    workers: Workers
+    poll_only: bool
+    poll_interval_s: float
+    job_timeout_s: float
+    hard_stop_timeout_s: float
+    backoff: Backoff
+    rescue_after_s: float
+    retention_s: Mapping[str, float | None]
+    hub: Hub
+    clock: Clock
+    rng: random.Random
+
+
+class Crew:
+    """Works queues: producers claim, slots execute, the completer writes, one elector stands."""
+
+    def __init__(self, settings: Settings, queues: Mapping[str, QueueConfig]) -> None:
+        self._settings = settings
+        self._hurried = threading.Event()
+        self._producers: dict[str, Producer] = {}
+        engine, schema, rng = settings.engine, settings.schema, settings.rng
+        autocommit, clock = settings.autocommit, settings.clock
+        self._completer = Completer(
+            autocommit, schema=schema, hub=settings.hub, clock=clock, rng=rng
+        )
+        self._heartbeat = Heartbeat(
+            autocommit,
+            client_id=settings.client_id,
+            queues=lambda: list(self._producers),
+            running=self.running_jobs,
+            on_given_up=lambda: self._cancel_all(ClientGivenUp()),
+            schema=schema,
+            clock=clock,
+            rng=rng,
+        )
+        maintainer = Maintainer(self._maintenance())
+        self._elector = Elector(
+            engine,
+            client_id=settings.client_id,
+            schema=schema,
+            on_elected=maintainer.start,
+            on_lost=maintainer.stop,
+            clock=clock,
+            rng=rng,
+        )
+        self._notifier = Notifier(
+            engine,
+            schema=schema,
+            on_notification=self._hear,
+            on_listening=self._wake_all,
+            rng=rng,
+        )
+        for name, config in queues.items():
+            self._producers[name] = self._producer(name, config)
+
+    def start(self) -> None:
+        """Start every thread; the first heartbeat is written before anything is claimed.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: If the database cannot be reached.
+        """
+        settings = self._settings
+        # Known to live before it claims: no job is ever its client's only word.
+        beat(
+            settings.autocommit,
+            settings.client_id,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            queues=list(self._producers),
+            schema=settings.schema,
+        )
+        if not settings.poll_only:
+            self._notifier.start()
+        self._completer.start()
+        for producer in self._producers.values():
+            producer.start()
+        self._heartbeat.start()
+        self._elector.start()
+
+    def stop(self, soft_s: float | None) -> list[JobRow]:
+        """Stop along the walk: claim no more, let attempts end, write, resign, stop listening.
+
+        Args:
+            soft_s: Seconds that running jobs may take before they are cancelled; None for as long
+                as they need.
+
+        Returns:
+            The jobs that run on in spite of being cancelled.
+        """
+        for producer in self._producers.values():
+            producer.stopping.set()
+            producer.interrupt()
+        for producer in self._producers.values():
+            producer.stop()
+        left = self._stop_attempts(soft_s)
+        self._elector.stop()
+        if not self._completer.stop(_FLUSH_S):
+            self._completer.gave_up.set()
+            self._completer.stop()
+        self._heartbeat.stop()
+        if not left:
+            self._heartbeat.leave()
+        self._notifier.stop()
+        return left
+
+    def hurry(self) -> None:
+        """Let a stop under way wait no longer: running jobs are cancelled now."""
+        self._hurried.set()
+
+    def wake(self, name: str) -> None:
+        """Look for jobs of queue `name` now, if it is worked here."""
+        producer = self._producers.get(name)
+        if producer is not None:
+            producer.wake()
+
+    def cancel(self, job_id: int) -> None:
+        """Tell the attempt at `job_id` to end, if it runs here."""
+        for producer in list(self._producers.values()):
+            if producer.cancel(job_id, JobCancelledRemotely()):
+                return
+
+    def running_jobs(self) -> list[JobRow]:
+        """Return the jobs that run here now."""
+        producers = list(self._producers.values())
+        return [attempt.job for producer in producers for attempt in producer.executor.running()]
+
+    def _producer(self, name: str, config: QueueConfig) -> Producer:
+        settings, interval = self._settings, config.poll_interval
+        return Producer(
+            name,
+            config,
+            engine=settings.autocommit,
+            schema=settings.schema,
+            client_id=settings.client_id,
+            poll_interval_s=(
+                settings.poll_interval_s
+                if interval is None
+                else check_duration("poll_interval", interval, 0.01)
+            ),
+            make_attempt=self._attempt,
+            completer=self._completer,
+            clock=settings.clock,
+            rng=settings.rng,
+        )
+
+    def _maintenance(self) -> list[Service]:
+        settings = self._settings
+        engine, schema, rng = settings.engine, settings.schema, settings.rng
+        return [
+            JobScheduler(engine, schema=schema, rng=rng),
+            JobRescuer(
+                engine,
+                stuck_s=settings.rescue_after_s,
+                backoff=lambda kind: settings.workers.backoff(kind) or settings.backoff,
+                schema=schema,
+                rng=rng,
+            ),
+            JobCleaner(
+                engine,
+                cancelled_s=settings.retention_s["cancelled"],
+                completed_s=settings.retention_s["completed"],
+                discarded_s=settings.retention_s["discarded"],
+                schema=schema,
+                rng=rng,
+            ),
+            QueueCleaner(engine, schema=schema, rng=rng),
+        ]
+
+    def _attempt(self, job: JobRow, claimed_monotonic: float) -> Attempt:
+        settings = self._settings
+        own_s = settings.workers.timeout_s(job.kind)
+        ctx = JobContext(
+            job,
+            clock=settings.clock,
+            claimed_monotonic=claimed_monotonic,
+            timeout_s=(settings.job_timeout_s if own_s is None else own_s) or None,
+            engine=settings.engine,
+            schema=settings.schema,
+            client=settings.client,
+        )
+        return Attempt(
+            ctx, workers=settings.workers, backoff=settings.backoff, clock=settings.clock
+        )
+
+    def _stop_attempts(self, soft_s: float | None) -> list[JobRow]:
+        producers = self._producers.values()
+        for producer in producers:
+            try:
+                producer.give_back()
+            except SQLAlchemyError as error:
+                logger.warning("not given back, to be rescued: %s", type(error).__name__)
+        deadline = float("inf") if soft_s is None else time.monotonic() + soft_s
+        while not self._hurried.is_set() and time.monotonic() < deadline:
+            # In steps, so that hurry() is noticed.
+            step = min(deadline, time.monotonic() + 0.1)
+            if all(producer.executor.wait_idle(step) for producer in producers):
+                break
+        self._cancel_all(ClientStopping())
+        end = time.monotonic() + self._settings.hard_stop_timeout_s
+        for producer in producers:
+            producer.executor.stop(end)
+        return self.running_jobs()
+
+    def _hear(self, topic: Topic, payload: Mapping[str, Any]) -> None:
+        name = payload.get("queue")
+        if topic is Topic.insert and isinstance(name, str):
+            self.wake(name)
+        elif topic is Topic.control and payload.get("action") == "cancel":
+            job_id = payload.get("job_id")
+            if isinstance(job_id, int):
+                self.cancel(job_id)
+
+    def _wake_all(self) -> None:
+        for producer in list(self._producers.values()):
+            producer.wake()
+
+    def _cancel_all(self, reason: AttemptInterrupted) -> None:
+        for producer in list(self._producers.values()):
+            producer.cancel_all(reason)
