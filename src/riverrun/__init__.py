@@ -18,6 +18,8 @@ from riverrun.events import (
     JobFailed,
     JobInterrupted,
     JobSnoozed,
+    QueuePaused,
+    QueueResumed,
 )
 from riverrun.job import JobArgs, JobRow, RawArgs
 from riverrun.options import InsertOpts, QueueConfig
@@ -25,6 +27,7 @@ from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, R
 from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
 from riverrun.states import JobState
 from riverrun.verbs.insert import InsertResult
+from riverrun.verbs.queues import QueueRow
 from riverrun.workers import Workers
 
 __all__ = [
@@ -48,6 +51,9 @@ __all__ = [
     "Linear",
     "Notify",
     "QueueConfig",
+    "QueuePaused",
+    "QueueResumed",
+    "QueueRow",
     "RawArgs",
     "RiverBackoff",
     "RiverrunError",

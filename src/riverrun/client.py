@@ -25,12 +25,14 @@ from riverrun.errors import (
 )
 from riverrun.events import Event, Hub, Subscription
 from riverrun.job import JobRow, kind_of
-from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_queue
+from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int
 from riverrun.policies.backoff import Backoff, RiverBackoff
+from riverrun.queues import Queues
 from riverrun.runtime.announcer import Announcer
 from riverrun.sessions import Transaction, Where, address, joined
 from riverrun.states import JobState
 from riverrun.verbs import cancel, claim, get, retry
+from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult, copy_drafts, draft, drafts, insert_drafts
 from riverrun.verbs.notify import notify_inserted
 from riverrun.workers import Workers
@@ -116,7 +118,6 @@ class Client:
         self.engine = engine
         self.schema = schema
         self.workers = workers
-        self.queues = {check_queue(name): config for name, config in (queues or {}).items()}
         self.id = _default_id() if id is None else _check_id(id)
         try:
             self._notify = Notify(notify)
@@ -149,6 +150,12 @@ class Client:
         self._lock = threading.RLock()  # guards _crew while it starts and stops
         self._crew: Crew | None = None
         self._stopped = threading.Event()
+        self.queues = Queues(
+            queues or {},
+            crew=lambda: self._crew,
+            soft_stop_timeout_s=self._soft_stop_timeout_s,
+            schema=schema,
+        )
         self._same_database: set[str] = set()
         # One statement a transaction needs no BEGIN and no COMMIT around it.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -254,6 +261,10 @@ class Client:
         """
         return self._announcer.flush(check_duration("timeout", timeout, 0.0))
 
+    def request_resign(self, where: Where) -> None:
+        """Ask whoever leads to resign; see `riverrun.verbs.request_resign`."""
+        request_resign(where, schema=self.schema)
+
     @property
     def running(self) -> bool:
         """Whether the client works jobs now."""
@@ -277,13 +288,13 @@ class Client:
                 raise ClientNotReady(problem)
             self._check_schema()
             self._stopped.clear()
-            crew = Crew(self._settings(), self.queues)
+            crew = Crew(self._settings(), self.queues.configs)
             crew.start()
             self._crew = crew
             logger.info(
                 "started client %s, working %s",
                 self.id,
-                ", ".join(sorted(self.queues)),
+                ", ".join(self.queues),
                 extra={"client_id": self.id},
             )
 

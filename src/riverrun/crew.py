@@ -6,7 +6,7 @@ import random
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -19,10 +19,12 @@ from riverrun.context import JobContext
 from riverrun.errors import (
     AttemptInterrupted,
     ClientGivenUp,
+    ClientNotReady,
     ClientStopping,
+    InvalidOption,
     JobCancelledRemotely,
 )
-from riverrun.events import Hub
+from riverrun.events import Hub, QueuePaused, QueueResumed
 from riverrun.job import JobRow
 from riverrun.maintenance.elector import Elector
 from riverrun.maintenance.job_cleaner import JobCleaner
@@ -36,9 +38,11 @@ from riverrun.runtime.completer import Completer
 from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.notifier import Notifier
 from riverrun.runtime.producer import Producer
+from riverrun.runtime.queue_keeper import QueueKeeper
 from riverrun.runtime.service import Service
 from riverrun.topics import Topic
 from riverrun.verbs.beat import beat
+from riverrun.verbs.queues import ALL, QueueRow
 from riverrun.workers import Workers
 
 logger = logging.getLogger(__name__)
@@ -80,6 +84,8 @@ class Crew:
     def __init__(self, settings: Settings, queues: Mapping[str, QueueConfig]) -> None:
         self._settings = settings
         self._hurried = threading.Event()
+        self._lock = threading.Lock()  # guards _producers, which is replaced, and _stopping
+        self._stopping = False
         self._producers: dict[str, Producer] = {}
         engine, schema, rng = settings.engine, settings.schema, settings.rng
         autocommit, clock = settings.autocommit, settings.clock
@@ -110,7 +116,16 @@ class Crew:
             engine,
             schema=schema,
             on_notification=self._hear,
-            on_listening=self._wake_all,
+            on_listening=self._listening,
+            rng=rng,
+        )
+        self._keeper = QueueKeeper(
+            autocommit,
+            names=lambda: list(self._producers),
+            on_read=self._read,
+            poll_only=settings.poll_only,
+            schema=schema,
+            clock=clock,
             rng=rng,
         )
         for name, config in queues.items():
@@ -132,8 +147,10 @@ class Crew:
             queues=list(self._producers),
             schema=settings.schema,
         )
+        self._keeper.say(list(self._producers))
         if not settings.poll_only:
             self._notifier.start()
+        self._keeper.start()
         self._completer.start()
         for producer in self._producers.values():
             producer.start()
@@ -150,12 +167,16 @@ class Crew:
         Returns:
             The jobs that run on in spite of being cancelled.
         """
-        for producer in self._producers.values():
+        with self._lock:
+            self._stopping = True
+        producers = list(self._producers.values())
+        for producer in producers:
             producer.stopping.set()
             producer.interrupt()
-        for producer in self._producers.values():
+        for producer in producers:
             producer.stop()
-        left = self._stop_attempts(soft_s)
+        left = self._stop_attempts(producers, soft_s)
+        self._keeper.stop()
         self._elector.stop()
         if not self._completer.stop(_FLUSH_S):
             self._completer.gave_up.set()
@@ -164,6 +185,41 @@ class Crew:
         if not left:
             self._heartbeat.leave()
         self._notifier.stop()
+        return left
+
+    def add(self, name: str, config: QueueConfig) -> None:
+        """Work the queue `name` too.
+
+        Raises:
+            InvalidOption: If it is worked already.
+            ClientNotReady: If the client is being stopped.
+        """
+        if name in self._producers:
+            raise InvalidOption("queue", name, "a queue that this client does not work yet")
+        producer = self._producer(name, config)
+        # Before it claims: the queue may be paused.
+        for row in self._keeper.say([*self._producers, name]):
+            if row.name == name:
+                producer.pause(row.paused_at is not None)
+        with self._lock:
+            if self._stopping:
+                raise ClientNotReady("the client is being stopped; add queues before or after")
+            self._producers = {**self._producers, name: producer}
+            producer.start()
+
+    def remove(self, name: str, soft_s: float | None) -> list[JobRow]:
+        """Work the queue `name` no more; return the jobs that run on although cancelled.
+
+        Args:
+            name: The queue.
+            soft_s: Seconds that its running jobs may take before they are cancelled.
+        """
+        producer = self._producers[name]
+        producer.stop()
+        left = self._stop_attempts([producer], soft_s)
+        # Only now: until then its jobs can be cancelled, and its heartbeat speaks for them.
+        with self._lock:
+            self._producers = {key: each for key, each in self._producers.items() if key != name}
         return left
 
     def hurry(self) -> None:
@@ -181,6 +237,14 @@ class Crew:
         for producer in list(self._producers.values()):
             if producer.cancel(job_id, JobCancelledRemotely()):
                 return
+
+    def pause(self, name: str, *, paused: bool) -> None:
+        """Claim nothing more from the queue `name`, or again; "*" for every queue."""
+        for producer in list(self._producers.values()):
+            if name in (ALL, producer.queue) and producer.pause(paused):
+                logger.info("%s queue %s", "paused" if paused else "resumed", producer.queue)
+                event = (QueuePaused if paused else QueueResumed)(queue=producer.queue)
+                self._settings.hub.publish(event)
 
     def running_jobs(self) -> list[JobRow]:
         """Return the jobs that run here now."""
@@ -245,8 +309,7 @@ class Crew:
             ctx, workers=settings.workers, backoff=settings.backoff, clock=settings.clock
         )
 
-    def _stop_attempts(self, soft_s: float | None) -> list[JobRow]:
-        producers = self._producers.values()
+    def _stop_attempts(self, producers: Sequence[Producer], soft_s: float | None) -> list[JobRow]:
         for producer in producers:
             try:
                 producer.give_back()
@@ -258,24 +321,33 @@ class Crew:
             step = min(deadline, time.monotonic() + 0.1)
             if all(producer.executor.wait_idle(step) for producer in producers):
                 break
-        self._cancel_all(ClientStopping())
+        for producer in producers:
+            producer.cancel_all(ClientStopping())
         end = time.monotonic() + self._settings.hard_stop_timeout_s
         for producer in producers:
             producer.executor.stop(end)
-        return self.running_jobs()
+        return [attempt.job for producer in producers for attempt in producer.executor.running()]
 
     def _hear(self, topic: Topic, payload: Mapping[str, Any]) -> None:
-        name = payload.get("queue")
-        if topic is Topic.insert and isinstance(name, str):
+        name, action, job_id = payload.get("queue"), payload.get("action"), payload.get("job_id")
+        if topic is Topic.leadership:
+            self._elector.hear(payload)
+        elif topic is Topic.insert and isinstance(name, str):
             self.wake(name)
-        elif topic is Topic.control and payload.get("action") == "cancel":
-            job_id = payload.get("job_id")
-            if isinstance(job_id, int):
-                self.cancel(job_id)
+        elif action == "cancel" and isinstance(job_id, int):
+            self.cancel(job_id)
+        elif action in ("pause", "resume") and isinstance(name, str):
+            self.pause(name, paused=action == "pause")
 
-    def _wake_all(self) -> None:
+    def _listening(self) -> None:
+        # What was said while nobody listened is lost: look in its place.
+        self._keeper.wake()
         for producer in list(self._producers.values()):
             producer.wake()
+
+    def _read(self, rows: Sequence[QueueRow]) -> None:
+        for row in rows:
+            self.pause(row.name, paused=row.paused_at is not None)
 
     def _cancel_all(self, reason: AttemptInterrupted) -> None:
         for producer in list(self._producers.values()):

@@ -148,6 +148,19 @@ class JobNotFound(RiverrunError, LookupError):
         return f"no job has the id {self.args[0]}; it may have been deleted or cleaned"
 
 
+class QueueNotFound(RiverrunError, LookupError):
+    """There is no queue of the name that was asked for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+
+    def __str__(self) -> str:
+        return (
+            f"no queue is named {self.args[0]!r}; a queue is known once a client works it,"
+            " and forgotten when none has for a day"
+        )
+
+
 class AttemptLost(RiverrunError, RuntimeError):
     """An attempt's outcome cannot be written: the job is no longer running at that attempt.
 

@@ -61,6 +61,25 @@ class JobInterrupted(JobEvent):
     """A stop cut an attempt off; the job is available again, its attempt given back."""
 
 
+@attrs.frozen(kw_only=True)
+class QueueEvent(Event):
+    """A client began to leave a queue alone, or to work it again.
+
+    Attributes:
+        queue: The queue's name.
+    """
+
+    queue: str
+
+
+class QueuePaused(QueueEvent):
+    """Nothing more is claimed from the queue."""
+
+
+class QueueResumed(QueueEvent):
+    """The queue is claimed from again."""
+
+
 class Subscription:
     """A subscriber's events, in order; a context manager that ends the subscription."""
 

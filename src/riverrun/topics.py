@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+PAYLOAD_MAX = 7_999
+"""Longest payload that PostgreSQL sends, in bytes."""
+
 
 class Topic(StrEnum):
     """What a notification is about."""
@@ -25,6 +28,39 @@ def insert_payload(queue: str) -> str:
 def cancel_payload(job_id: int, queue: str) -> str:
     """Return what tells the client that runs `job_id` to cancel it."""
     return json.dumps({"action": "cancel", "job_id": job_id, "queue": queue})
+
+
+def pause_payload(queue: str) -> str:
+    """Return what tells clients to claim nothing more from `queue`; "*" for all."""
+    return json.dumps({"action": "pause", "queue": queue})
+
+
+def resume_payload(queue: str) -> str:
+    """Return what tells clients to claim again from `queue`; "*" for all."""
+    return json.dumps({"action": "resume", "queue": queue})
+
+
+def metadata_payload(queue: str, metadata: Mapping[str, Any]) -> str:
+    """Return what tells clients that the metadata of `queue` was replaced.
+
+    Without the metadata where PostgreSQL would refuse the length: who hears it can read the row.
+    """
+    said = {"action": "metadata_changed", "metadata": dict(metadata), "queue": queue}
+    payload = json.dumps(said)
+    if len(payload) > PAYLOAD_MAX:
+        del said["metadata"]
+        payload = json.dumps(said)
+    return payload
+
+
+def resigned_payload(leader_id: str) -> str:
+    """Return what tells followers that `leader_id` leads no more."""
+    return json.dumps({"leader_id": leader_id, "action": "resigned"})
+
+
+def request_resign_payload() -> str:
+    """Return what asks whoever leads to resign."""
+    return json.dumps({"leader_id": "", "action": "request_resign"})
 
 
 def parse(payload: str) -> Mapping[str, Any] | None:

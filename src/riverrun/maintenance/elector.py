@@ -2,7 +2,9 @@
 
 import logging
 import random
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import attrs
 from sqlalchemy import Engine
@@ -16,6 +18,9 @@ logger = logging.getLogger(__name__)
 # Source of the intervals: River 0.51, internal/leadership.
 INTERVAL_S = 5.0
 TTL_S = INTERVAL_S + 10.0
+HEARD_S = 0.05
+"""Most seconds between hearing of a resignation and standing: not all followers at once."""
+
 TRUST_S = TTL_S - 1.0
 """Seconds after the start of the last successful attempt for which a leader may trust its term."""
 
@@ -56,16 +61,42 @@ class Elector(Service):
         self._pause = Pause(rng.random, longest_s=INTERVAL_S)
         self._term: Term | None = None
         self._trusted_until = 0.0
+        self._heard = threading.Event()  # something was said that ends the wait
+        self._asked_to_resign = False
 
     @property
     def leads(self) -> bool:
         """Whether this client leads, as far as it may trust that."""
         return self._term is not None and self._clock.monotonic() < self._trusted_until
 
+    def hear(self, payload: Mapping[str, Any]) -> None:
+        """Take a notification: another has resigned, or the leader is asked to."""
+        action, leader_id = payload.get("action"), payload.get("leader_id")
+        if action == "resigned" and leader_id != self._client_id and self._term is None:
+            self._heard.set()
+        elif action == "request_resign" and self._term is not None:
+            self._asked_to_resign = True
+            self._heard.set()
+
+    def interrupt(self) -> None:
+        """End the wait."""
+        self._heard.set()
+
     def run(self) -> None:
         """Stand for election until stopped; resign at the end."""
         wait_s = 0.0
-        while not self.stopping.wait(wait_s):
+        while not self.stopping.is_set():
+            if self._heard.wait(wait_s) and not self._asked_to_resign:
+                self.stopping.wait(HEARD_S * self._rng.random())
+            self._heard.clear()
+            if self.stopping.is_set():
+                break
+            if self._asked_to_resign:
+                self._asked_to_resign = False
+                self._resign()
+                # The others' turn: this one stands again when nobody else has.
+                wait_s = INTERVAL_S + self._rng.random()
+                continue
             wait_s = INTERVAL_S + (0.0 if self._term else self._rng.random())
             try:
                 self.run_once()

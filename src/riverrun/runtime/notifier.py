@@ -107,7 +107,7 @@ class Notifier(Service):
         if place is None:
             row = driver.execute("SELECT current_schema()").fetchone()
             place = row[0] if row else "public"
-        return {f"{place}.{topic}": topic for topic in (Topic.insert, Topic.control)}
+        return {f"{place}.{topic}": topic for topic in Topic}
 
     def _hear(self, channels: Mapping[str, Topic], notification: psycopg.Notify) -> None:
         topic, payload = channels.get(notification.channel), parse(notification.payload)

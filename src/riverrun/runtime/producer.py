@@ -77,11 +77,19 @@ class Producer(Service):
         self._ended = 0
         self._ended_run_s = 0.0
         self._ahead = 0  # the producer's thread alone writes it
+        self.paused = False
 
     def wake(self) -> None:
         """Look for jobs now."""
         self._hungry = True
         self._woken.set()
+
+    def pause(self, paused: bool) -> bool:
+        """Claim nothing more, or again; return whether that is a change. Running jobs go on."""
+        changed, self.paused = self.paused != paused, paused
+        if changed and not paused:
+            self.wake()
+        return changed
 
     def interrupt(self) -> None:
         """End the wait."""
@@ -114,7 +122,7 @@ class Producer(Service):
 
     def claim_once(self) -> Claimed:
         """Claim what there is room for, and hand it to the slots."""
-        if not self._completer.wait_for_room(timeout=0.1):
+        if self.paused or not self._completer.wait_for_room(timeout=0.1):
             return Claimed(asked=0, jobs=0)
         with self._lock:
             room = self.config.max_workers + self._ahead - self._active
@@ -163,7 +171,7 @@ class Producer(Service):
     def _wants_more(self) -> bool:
         with self._lock:
             room = self.config.max_workers + self._ahead - self._active
-        return self._hungry and room >= self._worthwhile()
+        return self._hungry and not self.paused and room >= self._worthwhile()
 
     def _worthwhile(self) -> int:
         # Ahead of free slots, half a buffer at a time; into free slots, each as it comes.

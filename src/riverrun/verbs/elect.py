@@ -1,13 +1,12 @@
 """Elect: one client does maintenance, for a term. Shared with River's clients on one row."""
 
-import json
 from datetime import datetime
 
 import attrs
 
 from riverrun.queries import upkeep
 from riverrun.sessions import Where, joined
-from riverrun.topics import Topic
+from riverrun.topics import Topic, request_resign_payload, resigned_payload
 from riverrun.verbs.notify import notify_in
 
 
@@ -60,6 +59,12 @@ def resign(where: Where, term: Term, *, schema: str | None = None) -> bool:
     with joined(where, schema) as transaction:
         if transaction.execute(upkeep.resign_leader(), params).first() is None:
             return False
-        payload = json.dumps({"leader_id": term.leader_id, "action": "resigned"})
+        payload = resigned_payload(term.leader_id)
         notify_in(transaction, Topic.leadership, [payload], schema=schema)
         return True
+
+
+def request_resign(where: Where, *, schema: str | None = None) -> None:
+    """Ask whoever leads to resign, when the transaction commits; River's clients obey too."""
+    with joined(where, schema) as transaction:
+        notify_in(transaction, Topic.leadership, [request_resign_payload()], schema=schema)

@@ -1,0 +1,168 @@
+"""Queues: pause and resume them, keep facts with them, and say which are worked."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+from sqlalchemy import Row
+
+from riverrun.errors import InvalidOption, QueueNotFound
+from riverrun.options import check_int, check_queue, json_problem, json_text
+from riverrun.queries import queues as queries
+from riverrun.sessions import Transaction, Where, joined
+from riverrun.topics import Topic, metadata_payload, pause_payload, resume_payload
+from riverrun.verbs.notify import notify_in
+
+ALL = queries.ALL
+
+
+@attrs.frozen(kw_only=True)
+class QueueRow:
+    """A queue as it stands in the database.
+
+    Attributes:
+        name: Its name.
+        metadata: What the application keeps with it.
+        paused_at: Since when nothing is claimed from it; None while it is worked.
+        created_at: When it was first worked.
+        updated_at: When a client last said that it works it, or somebody changed it.
+    """
+
+    name: str
+    metadata: Mapping[str, Any]
+    paused_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+def get_queue(where: Where, name: str, *, schema: str | None = None) -> QueueRow:
+    """Return the queue `name`.
+
+    Raises:
+        QueueNotFound: If no client has worked it of late.
+    """
+    with joined(where, schema) as transaction:
+        row = transaction.execute(queries.get_queue(), {"queue_name": name}).one_or_none()
+    return _found(name, row)
+
+
+def list_queues(where: Where, *, limit: int = 100, schema: str | None = None) -> list[QueueRow]:
+    """Return queues by name, at most `limit`, 1 to 10,000."""
+    check_int("limit", limit, 1, 10_000)
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.list_queues(), {"limit": limit})
+        return [queue_row(row) for row in rows]
+
+
+def pause_queue(
+    where: Where, name: str, *, schema: str | None = None, now: datetime | None = None
+) -> list[QueueRow]:
+    """Claim nothing more from the queue `name`, in any client; running jobs go on.
+
+    Clients are told when the transaction commits.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        name: The queue; "*" for all.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The queues as they then are.
+
+    Raises:
+        QueueNotFound: If there is no such queue; "*" may stand for none.
+    """
+    with joined(where, schema) as transaction:
+        params = {"queue_name": _check(name), "now": now}
+        rows = transaction.execute(queries.pause_queue(), params).all()
+        return _told(transaction, name, rows, pause_payload(name), schema)
+
+
+def resume_queue(
+    where: Where, name: str, *, schema: str | None = None, now: datetime | None = None
+) -> list[QueueRow]:
+    """Claim again from the queue `name`; "*" for all. As `pause_queue`."""
+    with joined(where, schema) as transaction:
+        params = {"queue_name": _check(name), "now": now}
+        rows = transaction.execute(queries.resume_queue(), params).all()
+        return _told(transaction, name, rows, resume_payload(name), schema)
+
+
+def update_queue(
+    where: Where,
+    name: str,
+    *,
+    metadata: Mapping[str, Any],
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> QueueRow:
+    """Replace the metadata of the queue `name`, and tell those who work it.
+
+    Raises:
+        InvalidOption: If JSON cannot hold the metadata.
+        QueueNotFound: If there is no such queue.
+    """
+    problem = json_problem(metadata) if isinstance(metadata, Mapping) else "it is no mapping"
+    if problem:
+        raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
+    text = json_text(metadata)
+    params = {"queue_name": check_queue(name), "queue_metadata": text, "now": now}
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.update_queue(), params).all()
+        payload = metadata_payload(name, metadata)
+        return _told(transaction, name, rows, payload, schema)[0]
+
+
+def upsert_queues(
+    where: Where, names: Sequence[str], *, schema: str | None = None, now: datetime | None = None
+) -> list[QueueRow]:
+    """Say that the queues `names` are worked; return how they stand.
+
+    What is said is kept for a day: say it again before.
+    """
+    with joined(where, schema) as transaction:
+        params = {"names": sorted(set(names)), "now": now}
+        return [queue_row(row) for row in transaction.execute(queries.upsert_queues(), params)]
+
+
+def read_queues(where: Where, names: Sequence[str], *, schema: str | None = None) -> list[QueueRow]:
+    """Return those of the queues `names` that there are."""
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.read_queues(), {"names": list(names)})
+        return [queue_row(row) for row in rows]
+
+
+def queue_row(row: Row[Any]) -> QueueRow:
+    """Return a row of `river_queue` as a QueueRow."""
+    return QueueRow(
+        name=row.name,
+        metadata=row.metadata_ or {},
+        paused_at=row.paused_at,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def _check(name: str) -> str:
+    return name if name == ALL else check_queue(name)
+
+
+def _found(name: str, row: Row[Any] | None) -> QueueRow:
+    if row is None:
+        raise QueueNotFound(name)
+    return queue_row(row)
+
+
+def _told(
+    transaction: Transaction,
+    name: str,
+    rows: Sequence[Row[Any]],
+    payload: str,
+    schema: str | None,
+) -> list[QueueRow]:
+    if not rows and name != ALL:
+        raise QueueNotFound(name)
+    notify_in(transaction, Topic.control, [payload], schema=schema)
+    return [queue_row(row) for row in rows]

@@ -1,0 +1,95 @@
+"""What a running client does with its queues."""
+
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from riverrun import InsertOpts, QueueConfig, QueuePaused, QueueResumed
+from riverrun.errors import ClientNotReady, InvalidOption
+from runtime.conftest import DEADLINE_S, Task
+
+
+@pytest.mark.parametrize("poll_only", [False, True])
+def test_pause_by_one_client_reaches_another(bench: Any, poll_only: bool) -> None:
+    """A client that did not pause a queue itself claims nothing from it once it has heard."""
+    other = bench.client()
+    client = bench.client(poll_only=poll_only, poll_interval=0.05)
+    heard = client.subscribe(QueuePaused, QueueResumed)
+    done = client.subscribe()
+    client.start()
+    other.queues.pause(bench.engine, "default")
+    assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
+    job = other.insert(bench.engine, Task()).job
+    client._wake("default")
+    with pytest.raises(TimeoutError):
+        heard.get(0.5)
+    assert client.get(bench.engine, job.id).state == "available"
+    other.queues.resume(bench.engine, "*")
+    assert heard.get(DEADLINE_S) == QueueResumed(queue="default")
+    ended = [done.get(DEADLINE_S) for _ in range(3)]
+    assert ended[-1].job.id == job.id  # type: ignore[attr-defined]
+
+
+def test_a_paused_queue_stays_paused_over_a_restart(bench: Any) -> None:
+    """A client that starts while its queue is paused does not claim from it."""
+    client, events = bench.run()
+    client.queues.pause(bench.engine, "default")
+    client.stop()
+    client.insert(bench.engine, Task())
+    client.start()
+    with pytest.raises(TimeoutError):
+        events.get(0.5)
+    client.queues.resume(bench.engine, "default")
+    assert events.get(DEADLINE_S).job.state == "completed"
+
+
+def test_pause_in_a_transaction_is_heard_at_its_commit(bench: Any) -> None:
+    """A pause joined to a session is told when that commits, not before."""
+    client = bench.client()
+    heard = client.subscribe(QueuePaused)
+    client.start()
+    with Session(bench.engine) as session:
+        client.queues.pause(session, "default")
+        with pytest.raises(TimeoutError):
+            heard.get(0.3)
+        session.commit()
+    assert heard.get(DEADLINE_S).queue == "default"
+
+
+def test_queues_come_and_go_while_the_client_runs(bench: Any) -> None:
+    """An added queue is worked at once, a removed one no more, and the others never notice."""
+    client, events = bench.run()
+    to_mail = InsertOpts(queue="mail")
+    client.insert(bench.engine, Task(number=1), to_mail)
+    client.queues.add("mail", QueueConfig(max_workers=1))
+    assert events.get(DEADLINE_S).job.queue == "mail"
+    assert list(client.queues) == ["default", "mail"]
+    assert {row.name for row in client.queues.list(bench.engine)} == {"default", "mail"}
+    client.queues.remove("mail")
+    left = client.insert(bench.engine, Task(number=2), to_mail).job
+    client.insert(bench.engine, Task(number=3))
+    assert events.get(DEADLINE_S).job.queue == "default"
+    assert client.get(bench.engine, left.id).state == "available"
+    client.stop()
+    client.queues.add("mail")
+    client.start()
+    assert events.get(DEADLINE_S).job.id == left.id
+
+
+def test_refuses_queues_it_cannot_take(bench: Any) -> None:
+    """Adding twice, removing a stranger or a bad name is refused and changes nothing."""
+    client, _ = bench.run()
+    with pytest.raises(InvalidOption):
+        client.queues.add("default")
+    with pytest.raises(InvalidOption):
+        client.queues.add("No Name")
+    with pytest.raises(InvalidOption):
+        client.queues.add("ok", 5)
+    with pytest.raises(InvalidOption):
+        client.queues.remove("stranger")
+    assert list(client.queues) == ["default"]
+    crew = client._crew
+    client.stop()
+    with pytest.raises(ClientNotReady):
+        crew.add("late", QueueConfig())
