@@ -9,6 +9,7 @@ A job's life is five steps, each a module that says where it stands in the walk:
 5. complete (`runtime/completer.py`, `verbs/complete.py`): the outcome, where the job still runs.
 """
 
+from riverrun.attempt import ErrorHandlerResult
 from riverrun.client import Client, Notify
 from riverrun.context import JobContext
 from riverrun.errors import JobCancel, JobSnooze, RiverrunError
@@ -22,7 +23,9 @@ from riverrun.events import (
     QueueResumed,
 )
 from riverrun.job import JobArgs, JobRow, RawArgs
+from riverrun.job_log import JobLog
 from riverrun.options import InsertOpts, QueueConfig
+from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
 from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
 from riverrun.states import JobState
@@ -33,6 +36,7 @@ from riverrun.workers import Workers
 __all__ = [
     "Client",
     "Constant",
+    "ErrorHandlerResult",
     "Explicit",
     "Exponential",
     "InsertOpts",
@@ -44,12 +48,14 @@ __all__ = [
     "JobContext",
     "JobFailed",
     "JobInterrupted",
+    "JobLog",
     "JobRow",
     "JobSnooze",
     "JobSnoozed",
     "JobState",
     "Linear",
     "Notify",
+    "Plugin",
     "QueueConfig",
     "QueuePaused",
     "QueueResumed",

@@ -4,6 +4,7 @@ One try at one job, in its slot's thread.
 """
 
 import logging
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -12,9 +13,10 @@ from riverrun.context import JobContext
 from riverrun.errors import AttemptLost, ClientStopping, JobCancel, JobCancelledRemotely, JobSnooze
 from riverrun.job import JobRow, decode
 from riverrun.outcome import Outcome, decide
+from riverrun.plugins import Plugin, around_work, of_kind
 from riverrun.policies.backoff import Backoff
 from riverrun.states import JobState
-from riverrun.workers import Workers
+from riverrun.workers import Worker, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -38,58 +40,111 @@ class Ended:
     ended_monotonic: float
 
 
+@attrs.frozen(kw_only=True)
+class ErrorHandlerResult:
+    """What an error handler decides.
+
+    Attributes:
+        set_cancelled: Whether the job is cancelled, its error recorded, instead of tried again.
+    """
+
+    set_cancelled: bool = False
+
+
+ErrorHandler = Callable[[JobRow, BaseException], ErrorHandlerResult | None]
+
+
 class Attempt:
     """One try at one job."""
 
     def __init__(
-        self, ctx: JobContext, *, workers: Workers, backoff: Backoff, clock: Clock
+        self,
+        ctx: JobContext,
+        *,
+        workers: Workers,
+        backoff: Backoff,
+        plugins: Sequence[Plugin] = (),
+        error_handler: ErrorHandler | None = None,
+        clock: Clock,
     ) -> None:
         self.ctx = ctx
         self.job = ctx.job
         self._workers = workers
         self._backoff = backoff
+        self._plugins = plugins
+        self._error_handler = error_handler
         self._clock = clock
 
     def execute(self) -> Ended:
         """Run the job's worker and return how it ended; whatever it raises is part of that."""
         began = self._clock.monotonic()
         error: BaseException | None = None
-        backoff = self._backoff
         try:
             worker = self._workers.get(self.job.kind)
-            args = decode(self.job.kind, self.job.args, worker.args_type)
-            backoff = worker.backoff or backoff
-            self.ctx.begin()
-            self.ctx.raise_if_cancelled()
-            worker.work(args, self.ctx)
+            plugins = (*self._plugins, *of_kind(worker.args_type), *worker.plugins)
+            if plugins:
+                around_work(plugins, self.ctx, lambda: self._work(worker))
+            else:
+                self._work(worker)
         except BaseException as raised:
             error = raised
         ended = self._clock.monotonic()
         self._log(error)
         return Ended(
             job=self.job,
-            outcome=self._decide(error, backoff),
+            outcome=self._decide(error),
             error=error,
             run_s=ended - began,
             ended_monotonic=ended,
         )
 
-    def _decide(self, error: BaseException | None, backoff: Backoff) -> Outcome | None:
+    def _work(self, worker: Worker) -> None:
+        args = decode(self.job.kind, self.job.args, worker.args_type)
+        self._backoff = worker.backoff or self._backoff
+        self.ctx.begin()
+        self.ctx.raise_if_cancelled()
+        worker.work(args, self.ctx)
+        if not self.ctx.completed and (missed := self.ctx.steps.unreached()):
+            raise missed
+
+    def _decide(self, error: BaseException | None) -> Outcome | None:
         if self.ctx.completed or self._is_lost(error):
             return None
-        reason = self.ctx.reason
+        reason, backoff = self.ctx.reason, self._backoff
         if isinstance(reason, JobCancelledRemotely) and error is not None:
             # A worker ends in its own way when its context is cancelled; the cause is the cancel.
             error = reason
         now, stopping = self.ctx.now(), isinstance(reason, ClientStopping)
+        cancelled = error is not None and self._handled(error, stopping=stopping)
+        if error is not None:
+            self.ctx.stage_progress()
         staged = self.ctx.staged
         try:
             return decide(
-                self.job, error, now=now, backoff=backoff, metadata=staged, stopping=stopping
+                self.job,
+                error,
+                now=now,
+                backoff=backoff,
+                metadata=staged,
+                stopping=stopping,
+                set_cancelled=cancelled,
             )
         except Exception as broken:
             # Whatever is odd about a row or an exception, its job must not stay running.
             return decide(self.job, broken, now=now, backoff=backoff, metadata=staged)
+
+    def _handled(self, error: BaseException, *, stopping: bool) -> bool:
+        """Ask the error handler about a failure; return whether it cancels the job."""
+        wished = isinstance(error, JobSnooze | JobCancel | JobCancelledRemotely)
+        stopped = stopping and isinstance(error, ClientStopping)
+        if self._error_handler is None or wished or stopped:
+            return False
+        result = None
+        try:
+            result = self._error_handler(self.job, error)
+        except Exception:
+            logger.exception("ignored an error handler that failed at job %s", self.job.id)
+        return isinstance(result, ErrorHandlerResult) and result.set_cancelled
 
     def _is_lost(self, error: BaseException | None) -> bool:
         # A worker may work on other jobs too; the loss of one of those is a failure of this one.

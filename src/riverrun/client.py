@@ -4,7 +4,7 @@ import logging
 import random
 import socket
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from sqlalchemy import Connection, Engine, text
 
+from riverrun.attempt import ErrorHandler
 from riverrun.clock import Clock, Duration
 from riverrun.crew import Crew, Settings
 from riverrun.errors import (
@@ -26,6 +27,7 @@ from riverrun.errors import (
 from riverrun.events import Event, Hub, Subscription
 from riverrun.job import JobRow, kind_of
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int
+from riverrun.plugins import Plugin, around_insert, begin_inserts, check_plugins, of_kind
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.queues import Queues
 from riverrun.runtime.announcer import Announcer
@@ -33,7 +35,7 @@ from riverrun.sessions import Transaction, Where, address, joined
 from riverrun.states import JobState
 from riverrun.verbs import cancel, claim, get, retry
 from riverrun.verbs.elect import request_resign
-from riverrun.verbs.insert import InsertResult, copy_drafts, draft, drafts, insert_drafts
+from riverrun.verbs.insert import InsertResult, JobDraft, copy_drafts, draft, drafts, insert_drafts
 from riverrun.verbs.notify import notify_inserted
 from riverrun.workers import Workers
 
@@ -74,6 +76,9 @@ class Client:
             cancels them; None for as long as they take.
         hard_stop_timeout: Seconds or a timedelta that cancelled jobs then have to end.
         backoff: When a failed job may be claimed again, where its worker does not say.
+        plugins: What takes part in every insert and attempt, the outermost first.
+        error_handler: Called with the job and the error when an attempt has failed; may return
+            `ErrorHandlerResult(set_cancelled=True)`.
         max_attempts: Tries of a job for which nobody said it.
         rescue_after: Seconds or a timedelta after which a running job of a client without
             heartbeats, such as River's, is taken for lost. Our own are rescued within 30 s of
@@ -105,6 +110,8 @@ class Client:
         soft_stop_timeout: Duration | None = None,
         hard_stop_timeout: Duration = 10.0,
         backoff: Backoff | None = None,
+        plugins: Sequence[Plugin] = (),
+        error_handler: ErrorHandler | None = None,
         max_attempts: int = 25,
         rescue_after: Duration = 3600.0,
         cancelled_retention: Duration | None = 86_400.0,
@@ -133,6 +140,8 @@ class Client:
         )
         self._hard_stop_timeout_s = check_duration("hard_stop_timeout", hard_stop_timeout, 0.0)
         self._backoff = backoff or RiverBackoff()
+        self._plugins = check_plugins(plugins)
+        self._error_handler = error_handler
         self._max_attempts = check_int("max_attempts", max_attempts, 1, 32_767)
         self._rescue_after_s = check_duration("rescue_after", rescue_after, 1.0)
         self._retention_s = {
@@ -181,11 +190,11 @@ class Client:
             WrongDatabase: If the transaction is on another database than the client's.
         """
         self._check_kinds([args])
-        ready = draft(args, opts, max_attempts=self._max_attempts)
-        names = {ready.queue} if ready.state is JobState.available else set()
+        ready = self._begun([draft(args, opts, max_attempts=self._max_attempts)])
+        names = _queues_of(ready)
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
-            result = insert_drafts(transaction, [ready], schema=self.schema)[0]
+            result = self._insert(transaction, ready)[0]
             if not result.skipped_as_duplicate:
                 self._leave_word(where, transaction, names)
         self._announce_own(where, names)
@@ -206,10 +215,10 @@ class Client:
             RiverrunError: As for `insert`.
         """
         ready = self._drafts(jobs)
-        names = {job.queue for job in ready if job.state is JobState.available}
+        names = _queues_of(ready)
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
-            results = insert_drafts(transaction, ready, schema=self.schema)
+            results = self._insert(transaction, ready)
             self._leave_word(where, transaction, names)
         self._announce_own(where, names)
         return results
@@ -217,10 +226,14 @@ class Client:
     def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
         """Insert jobs as `insert_many` does, by COPY, and return only how many."""
         ready = self._drafts(jobs)
-        names = {job.queue for job in ready if job.state is JobState.available}
+        names = _queues_of(ready)
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
-            count = copy_drafts(transaction, ready, schema=self.schema)
+            count = around_insert(
+                self._plugins,
+                ready,
+                lambda: copy_drafts(transaction, ready, schema=self.schema),
+            )
             self._leave_word(where, transaction, names)
         self._announce_own(where, names)
         return count
@@ -369,6 +382,8 @@ class Client:
             hard_stop_timeout_s=self._hard_stop_timeout_s,
             backoff=self._backoff,
             rescue_after_s=self._rescue_after_s,
+            plugins=self._plugins,
+            error_handler=self._error_handler,
             retention_s=self._retention_s,
             hub=self._hub,
             clock=self._clock,
@@ -380,10 +395,20 @@ class Client:
         if crew is not None:
             crew.wake(name)
 
-    def _drafts(self, jobs: Iterable[object]) -> list[Any]:
+    def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
         items = list(jobs)
         self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
-        return drafts(items, max_attempts=self._max_attempts)
+        return self._begun(drafts(items, max_attempts=self._max_attempts))
+
+    def _begun(self, ready: Sequence[JobDraft]) -> Sequence[JobDraft]:
+        if self._plugins or any(of_kind(type(job.args)) for job in ready):
+            return begin_inserts(self._plugins, ready)
+        return ready
+
+    def _insert(self, transaction: Transaction, ready: Sequence[JobDraft]) -> list[InsertResult]:
+        return around_insert(
+            self._plugins, ready, lambda: insert_drafts(transaction, ready, schema=self.schema)
+        )
 
     def _check_kinds(self, args: Iterable[object]) -> None:
         if self.workers is None or self._skip_unknown_job_check:
@@ -427,6 +452,10 @@ class Client:
     def _announce_own(self, where: Where, names: set[str]) -> None:
         if isinstance(where, Engine) and names and self._notify is Notify.after_commit:
             self._announcer.committed(names)
+
+
+def _queues_of(ready: Sequence[JobDraft]) -> set[str]:
+    return {job.queue for job in ready if job.state is JobState.available}
 
 
 def _check_engine(engine: object) -> None:

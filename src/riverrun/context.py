@@ -12,9 +12,13 @@ from sqlalchemy.orm import Session
 from riverrun.clock import Clock
 from riverrun.errors import AttemptInterrupted, ClientNotReady, InvalidOption, JobTimedOut
 from riverrun.job import JobRow
-from riverrun.options import json_problem
+from riverrun.options import json_problem, json_text
 from riverrun.outcome import check_metadata
-from riverrun.verbs.complete import complete
+from riverrun.steps import Steps
+from riverrun.verbs.complete import complete, merge_metadata
+
+MAX_OUTPUT_BYTES = 32 * 1024 * 1024
+"""Largest output kept with a job. Source: River 0.51, recorded_output.go."""
 
 
 class JobContext:
@@ -49,6 +53,7 @@ class JobContext:
         self._staged: dict[str, Any] = {}
         self._in_transaction = False
         self.completed = False
+        self.steps = Steps(job.metadata)
 
     def begin(self) -> None:
         """Start the attempt's time; called when its worker begins."""
@@ -102,6 +107,10 @@ class JobContext:
         """What will be merged into the job's metadata, whatever the outcome."""
         return self._staged
 
+    def stage_progress(self) -> None:
+        """Keep the steps that were completed; called when the attempt did not succeed."""
+        self._staged.update(self.steps.progress())
+
     def set_metadata(self, key: str, value: object) -> None:
         """Merge `key` into the job's metadata when the attempt ends, whatever its outcome.
 
@@ -118,7 +127,60 @@ class JobContext:
         """
         if problem := json_problem(output):
             raise InvalidOption("output", output, f"what JSON can hold; {problem}")
+        if (size := len(json_text(output).encode())) > MAX_OUTPUT_BYTES:
+            limit = f"at most {MAX_OUTPUT_BYTES:,} bytes of JSON; keep a reference to it"
+            raise InvalidOption("output", f"{size:,} bytes", limit)
         self.set_metadata("output", output)
+
+    def step(self, name: str, function: Callable[[], object]) -> bool:
+        """Run a step, unless an earlier attempt at the job has completed it.
+
+        A failed attempt keeps which step it completed last; the next one skips to the step after.
+        All that a worker does belongs into steps then, and their order must stay.
+
+        Args:
+            name: Names the step within its worker.
+            function: Does it.
+
+        Returns:
+            Whether it ran.
+
+        Raises:
+            InvalidStep: If the name is taken or steps are nested.
+        """
+        return self.steps.run(name, function)
+
+    def cursor_step(self, name: str, function: Callable[[Any], object]) -> bool:
+        """Run a step that can be taken up half-way: `function` gets its last cursor, or None.
+
+        The function calls `set_cursor` as it advances. As `step` otherwise.
+        """
+        return self.steps.run_from(name, function)
+
+    def set_cursor(self, cursor: object) -> None:
+        """Keep how far the step is, any JSON, for the next attempt if this one fails.
+
+        Raises:
+            InvalidStep: If no step runs, or JSON cannot hold the cursor.
+        """
+        self.steps.set_cursor(cursor)
+
+    def checkpoint(self, session: Session, *, cursor: object = None) -> None:
+        """Keep in `session`'s transaction that the step is done, or how far it is.
+
+        What the step wrote and that it did so are then committed together, or neither. Commit
+        before the step returns.
+
+        Args:
+            session: A Session or Connection on the client's database.
+            cursor: How far the step is; done if None.
+
+        Raises:
+            AttemptLost: If the job no longer runs at this attempt.
+            InvalidStep: As `set_cursor`.
+        """
+        said = self.steps.checkpoint(cursor)
+        merge_metadata(session, self.job, said, schema=self._schema)
 
     @contextmanager
     def transaction(self, **session_options: Any) -> Iterator[Session]:

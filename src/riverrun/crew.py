@@ -13,7 +13,7 @@ import attrs
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from riverrun.attempt import Attempt
+from riverrun.attempt import Attempt, ErrorHandler
 from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import (
@@ -33,6 +33,7 @@ from riverrun.maintenance.job_scheduler import JobScheduler
 from riverrun.maintenance.maintainer import Maintainer
 from riverrun.maintenance.queue_cleaner import QueueCleaner
 from riverrun.options import QueueConfig, check_duration
+from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Backoff
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.heartbeat import Heartbeat
@@ -72,6 +73,8 @@ class Settings:
     hard_stop_timeout_s: float
     backoff: Backoff
     rescue_after_s: float
+    plugins: Sequence[Plugin]
+    error_handler: ErrorHandler | None
     retention_s: Mapping[str, float | None]
     hub: Hub
     clock: Clock
@@ -306,7 +309,12 @@ class Crew:
             client=settings.client,
         )
         return Attempt(
-            ctx, workers=settings.workers, backoff=settings.backoff, clock=settings.clock
+            ctx,
+            workers=settings.workers,
+            backoff=settings.backoff,
+            plugins=settings.plugins,
+            error_handler=settings.error_handler,
+            clock=settings.clock,
         )
 
     def _stop_attempts(self, producers: Sequence[Producer], soft_s: float | None) -> list[JobRow]:

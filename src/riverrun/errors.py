@@ -148,6 +148,17 @@ class JobNotFound(RiverrunError, LookupError):
         return f"no job has the id {self.args[0]}; it may have been deleted or cleaned"
 
 
+class InvalidStep(RiverrunError, ValueError):
+    """A resumable step cannot be run as its worker asks for it."""
+
+    def __init__(self, name: object, problem: str) -> None:
+        super().__init__(name, problem)
+
+    def __str__(self) -> str:
+        name, problem = self.args
+        return problem if name is None else f"resumable step {name!r}: {problem}"
+
+
 class QueueNotFound(RiverrunError, LookupError):
     """There is no queue of the name that was asked for."""
 

@@ -60,6 +60,7 @@ def decide(
     backoff: Backoff,
     metadata: Mapping[str, Any] | None = None,
     stopping: bool = False,
+    set_cancelled: bool = False,
 ) -> Outcome:
     """Return what the end of an attempt means.
 
@@ -70,6 +71,7 @@ def decide(
         backoff: When a failed job may be claimed again.
         metadata: What the attempt staged for the job's metadata.
         stopping: Whether the client had cancelled the attempt because it stops.
+        set_cancelled: Whether an error handler wants a failed job cancelled.
 
     Source: River 0.51, internal/jobexecutor.
     """
@@ -94,6 +96,8 @@ def decide(
         case ClientStopping() if stopping:
             return outcome(JobState.available, scheduled_at=now, give_back=True)
         case JobCancel() | JobCancelledRemotely():
+            return outcome(JobState.cancelled, error=_entry(job, ended, now))
+        case _ if set_cancelled:
             return outcome(JobState.cancelled, error=_entry(job, ended, now))
         case _ if job.attempt >= job.max_attempts:
             return outcome(JobState.discarded, error=_entry(job, ended, now))

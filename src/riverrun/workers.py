@@ -2,7 +2,7 @@
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, overload
 
 import attrs
@@ -12,6 +12,7 @@ from riverrun.context import JobContext
 from riverrun.errors import DuplicateKind, InvalidOption, InvalidWorker, UnknownKind
 from riverrun.job import RawArgs, kind_of
 from riverrun.options import check_duration, check_kind
+from riverrun.plugins import Plugin, check_plugins
 from riverrun.policies.backoff import Backoff
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -28,6 +29,7 @@ class Worker:
         takes_context: Whether it does.
         timeout_s: Seconds an attempt may take; None for the client's, 0 for no limit.
         backoff: When a failed job returns; None for the client's.
+        plugins: The worker's own, innermost.
     """
 
     kind: str
@@ -36,6 +38,7 @@ class Worker:
     takes_context: bool
     timeout_s: float | None = None
     backoff: Backoff | None = None
+    plugins: tuple[Plugin, ...] = ()
 
     def work(self, args: object, ctx: JobContext) -> None:
         """Call the function."""
@@ -63,6 +66,7 @@ class Workers:
         kind: str | None = None,
         timeout: Duration | None = None,
         backoff: Backoff | None = None,
+        plugins: Sequence[Plugin] = (),
     ) -> Callable[[F], F]: ...
 
     def register(
@@ -73,6 +77,7 @@ class Workers:
         kind: str | None = None,
         timeout: Duration | None = None,
         backoff: Backoff | None = None,
+        plugins: Sequence[Plugin] = (),
     ) -> Any:
         """Register a function as a worker; a decorator, with options or without.
 
@@ -84,6 +89,7 @@ class Workers:
             timeout: Seconds or a timedelta an attempt may take; the client's unless said, 0 for no
                 limit.
             backoff: When a failed job may be claimed again; the client's unless said.
+            plugins: What wraps this worker, within the client's plugins.
 
         Raises:
             DuplicateKind: If the kind has a worker already.
@@ -93,8 +99,10 @@ class Workers:
         if backoff is not None and not callable(backoff):
             raise InvalidOption("backoff", backoff, "a policy such as Exponential(base=2)")
 
+        own = check_plugins(plugins)
+
         def add(given: F) -> F:
-            worker = _worker(given, kind, timeout_s, backoff)
+            worker = _worker(given, kind, timeout_s, backoff, own)
             if known := self._by_kind.get(worker.kind):
                 raise DuplicateKind(worker.kind, _name(known.function), _name(given))
             self._by_kind[worker.kind] = worker
@@ -134,6 +142,7 @@ def _worker(
     kind: str | None,
     timeout_s: float | None,
     backoff: Backoff | None,
+    plugins: tuple[Plugin, ...],
 ) -> Worker:
     name = _name(function)
     if not callable(function):
@@ -177,6 +186,7 @@ def _worker(
         takes_context=len(parameters) == 2,
         timeout_s=timeout_s,
         backoff=backoff,
+        plugins=plugins,
     )
 
 

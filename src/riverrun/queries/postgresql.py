@@ -302,6 +302,25 @@ def give_back_jobs() -> Update:
 
 
 @lru_cache
+def merge_metadata() -> Update:
+    """Merge bind `merged` into the metadata of a job that runs at `attempt_number`.
+
+    Locks the row. Index: river_job_pkey. River: JobUpdate, which is not fenced.
+    """
+    merged = cast(bindparam("merged", type_=Text), JSONB)
+    return (
+        update(Job)
+        .where(
+            Job.id == bindparam("job_id", type_=BigInteger),
+            Job.attempt == bindparam("attempt_number", type_=Integer),
+            Job.state == state_literal(JobState.running),
+        )
+        .values(metadata_=Job.metadata_.op("||")(merged))
+        .returning(Job.id)
+    )
+
+
+@lru_cache
 def clock() -> Select[Any]:
     """Read the database's time."""
     return select(func.now())

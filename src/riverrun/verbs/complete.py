@@ -111,6 +111,29 @@ def discard(
         return _write_own(transaction, outcome, now)
 
 
+def merge_metadata(
+    where: Where,
+    job: JobRow,
+    metadata: Mapping[str, Any],
+    *,
+    schema: str | None = None,
+) -> None:
+    """Merge `metadata` into a claimed job's, in the caller's transaction.
+
+    Raises:
+        AttemptLost: If the job no longer runs at that attempt; roll the transaction back.
+        InvalidOption: If JSON cannot hold it.
+    """
+    params = {
+        "job_id": job.id,
+        "attempt_number": job.attempt,
+        "merged": json_text(check_metadata(metadata)),
+    }
+    with joined(where, schema) as transaction:
+        if transaction.execute(queries.merge_metadata(), params).first() is None:
+            raise AttemptLost(job.id, job.attempt)
+
+
 def record(
     transaction: Transaction,
     outcomes: Sequence[Outcome],

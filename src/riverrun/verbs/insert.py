@@ -1,6 +1,7 @@
 """Step 1 of 5: insert. Before: the host's own work in the same transaction. After: notify."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,6 +61,27 @@ class JobDraft:
     metadata_text: str
     state: JobState
     mark: UniqueMark | None = None
+
+    def with_metadata(self, metadata: Mapping[str, Any]) -> "JobDraft":
+        """Return this job with `metadata` merged into its own.
+
+        Raises:
+            InvalidOption: If JSON cannot hold it.
+        """
+        if problem := json_problem(metadata):
+            raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
+        merged = {**json.loads(self.metadata_text), **metadata}
+        return attrs.evolve(self, metadata_text=json_text(merged))
+
+    def with_args(self, encoded: Mapping[str, Any]) -> "JobDraft":
+        """Return this job with `encoded` stored as its args; its unique key stays.
+
+        Raises:
+            InvalidArgs: If JSON cannot hold them, or they are too large.
+        """
+        if problem := json_problem(encoded):
+            raise InvalidArgs(self.kind, problem)
+        return attrs.evolve(self, encoded=encoded, args_text=encode_text(self.kind, encoded))
 
 
 def insert(

@@ -1,0 +1,134 @@
+"""Resumable steps: what a worker has done already, an attempt that follows a failed one skips.
+
+Source of the rules and of the metadata's keys: River 0.51, resumable.go.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from riverrun.errors import InvalidStep
+from riverrun.options import json_problem
+
+STEP_KEY = "river:resumable_step"
+CURSOR_KEY = "river:resumable_cursor"
+
+
+class Steps:
+    """The steps of one attempt, told from the metadata that the last one left."""
+
+    def __init__(self, metadata: object) -> None:
+        said = metadata if isinstance(metadata, Mapping) else {}
+        last, cursors = said.get(STEP_KEY), said.get(CURSOR_KEY)
+        self._last = last if isinstance(last, str) and last else None
+        self._cursors: dict[str, Any] = dict(cursors) if isinstance(cursors, Mapping) else {}
+        self._reached = self._last is None
+        # Cursors without a step: each must be met, or half-done work would count as done.
+        self._pending = set() if self._last else set(self._cursors)
+        self._names: set[str] = set()
+        self._active: str | None = None
+        self._completed: str | None = None
+        self._dirty = False
+        self._failed: BaseException | None = None
+
+    def run(self, name: str, function: Callable[[], object]) -> bool:
+        """Run `function` unless an earlier attempt completed the step; return whether it ran."""
+        self._register(name)
+        if name in self._pending:
+            raise InvalidStep(name, "it has a cursor; take it up again with ctx.cursor_step")
+        if not self._reached:
+            self._reached = name == self._last
+            if self._reached:
+                self._completed = name
+            return False
+        self._within(name, function)
+        return True
+
+    def run_from(self, name: str, function: Callable[[Any], object]) -> bool:
+        """Run `function` with the step's cursor, None at first, unless the step is completed."""
+        self._register(name)
+        if not self._reached:
+            self._reached = name == self._last
+            if self._reached:
+                self._completed = name
+            if not self._reached or name not in self._cursors:
+                return False
+        self._pending.discard(name)
+        cursor = self._cursors.get(name)
+        self._within(name, lambda: function(cursor))
+        if self._cursors.pop(name, None) is not None:
+            self._dirty = True
+        return True
+
+    def set_cursor(self, cursor: object) -> None:
+        """Keep how far the step is, for the attempt that follows if this one fails."""
+        self._cursors[self._in_step()] = _json(cursor)
+        self._dirty = True
+
+    def checkpoint(self, cursor: object = None) -> dict[str, Any]:
+        """Return the metadata that says the step is done, or how far, for one's own transaction."""
+        name = self._in_step()
+        if self._pending:
+            first = min(self._pending)
+            raise InvalidStep(name, f"the step {first!r}, which has a cursor, must come before it")
+        if cursor is not None:
+            self._cursors[name] = _json(cursor)
+        # The caller's transaction decides whether that holds; it is not staged a second time.
+        self._completed, self._dirty = None, False
+        return {STEP_KEY: name, CURSOR_KEY: dict(self._cursors) or None}
+
+    def progress(self) -> dict[str, Any]:
+        """Return what to merge into the job's metadata when the attempt did not succeed."""
+        if self._pending:
+            return {}
+        said: dict[str, Any] = {}
+        if self._dirty:
+            said[CURSOR_KEY] = dict(self._cursors) or None
+        if self._completed is not None:
+            said[STEP_KEY] = self._completed
+        return said
+
+    def unreached(self) -> InvalidStep | None:
+        """Return an error if the attempt ended without meeting the step that it was to resume."""
+        if not self._reached and self._last is not None:
+            return InvalidStep(self._last, "an earlier attempt completed it; the worker lacks it")
+        if self._pending:
+            return InvalidStep(
+                min(self._pending), "it has a cursor, and its worker did not come to it"
+            )
+        return None
+
+    def _register(self, name: str) -> None:
+        if self._failed is not None:
+            # A worker that caught it must not go on as if the step were done.
+            raise self._failed
+        if not isinstance(name, str) or not name:
+            raise InvalidStep(name, "a step's name is a text that is not empty")
+        if self._active is not None:
+            raise InvalidStep(
+                name, f"it stands within the step {self._active!r}; do not nest steps"
+            )
+        if name in self._names:
+            raise InvalidStep(name, "another step of this worker has the name")
+        self._names.add(name)
+
+    def _within(self, name: str, function: Callable[[], object]) -> None:
+        self._active = name
+        try:
+            function()
+        except BaseException as error:
+            self._failed = error
+            raise
+        finally:
+            self._active = None
+        self._completed = name
+
+    def _in_step(self) -> str:
+        if self._active is None:
+            raise InvalidStep(None, "a cursor or checkpoint is set within a step")
+        return self._active
+
+
+def _json(cursor: object) -> object:
+    if problem := json_problem(cursor):
+        raise InvalidStep(None, f"its cursor cannot be kept as JSON: {problem}")
+    return cursor
