@@ -23,6 +23,7 @@ from riverrun.events import (
     QueueResumed,
 )
 from riverrun.job import JobArgs, JobRow, RawArgs
+from riverrun.job_list import JobList, JobListParams, JobOrder
 from riverrun.job_log import JobLog
 from riverrun.options import InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
@@ -48,7 +49,10 @@ __all__ = [
     "JobContext",
     "JobFailed",
     "JobInterrupted",
+    "JobList",
+    "JobListParams",
     "JobLog",
+    "JobOrder",
     "JobRow",
     "JobSnooze",
     "JobSnoozed",

@@ -26,6 +26,7 @@ from riverrun.errors import (
 )
 from riverrun.events import Event, Hub, Subscription
 from riverrun.job import JobRow, kind_of
+from riverrun.job_list import JobList, JobListParams
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int
 from riverrun.plugins import Plugin, around_insert, begin_inserts, check_plugins, of_kind
 from riverrun.policies.backoff import Backoff, RiverBackoff
@@ -33,7 +34,16 @@ from riverrun.queues import Queues
 from riverrun.runtime.announcer import Announcer
 from riverrun.sessions import Transaction, Where, address, joined
 from riverrun.states import JobState
-from riverrun.verbs import cancel, claim, get, retry
+from riverrun.verbs import (
+    cancel,
+    claim,
+    delete,
+    delete_many,
+    get,
+    list_jobs,
+    retry,
+    update,
+)
 from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult, JobDraft, copy_drafts, draft, drafts, insert_drafts
 from riverrun.verbs.notify import notify_inserted
@@ -241,6 +251,26 @@ class Client:
     def get(self, where: Where, job_id: int) -> JobRow:
         """Return the job with the id `job_id`; see `riverrun.verbs.get`."""
         return get(where, job_id, schema=self.schema)
+
+    def list_jobs(self, where: Where, params: JobListParams | None = None) -> JobList:
+        """Return jobs by filters, in a stable order; see `riverrun.verbs.list_jobs`."""
+        return list_jobs(where, params, schema=self.schema)
+
+    def update(
+        self, where: Where, job_id: int, *, metadata: Mapping[str, Any], **output: object
+    ) -> JobRow:
+        """Merge metadata, and `output=` if given, into a job; see `riverrun.verbs.update`."""
+        return update(where, job_id, metadata=metadata, schema=self.schema, **output)
+
+    def delete(self, where: Where, job_id: int) -> JobRow:
+        """Delete a job that does not run; see `riverrun.verbs.delete`."""
+        return delete(where, job_id, schema=self.schema)
+
+    def delete_many(
+        self, where: Where, params: JobListParams, *, unsafe_all: bool = False
+    ) -> list[JobRow]:
+        """Delete jobs by filters, none that runs; see `riverrun.verbs.delete_many`."""
+        return delete_many(where, params, unsafe_all=unsafe_all, schema=self.schema)
 
     def cancel(self, where: Where, job_id: int) -> JobRow:
         """Cancel a job; one that runs is told to end. See `riverrun.verbs.cancel`."""

@@ -10,15 +10,11 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from riverrun.clock import Clock
-from riverrun.errors import AttemptInterrupted, ClientNotReady, InvalidOption, JobTimedOut
+from riverrun.errors import AttemptInterrupted, ClientNotReady, JobTimedOut
 from riverrun.job import JobRow
-from riverrun.options import json_problem, json_text
-from riverrun.outcome import check_metadata
+from riverrun.outcome import check_metadata, check_output
 from riverrun.steps import Steps
 from riverrun.verbs.complete import complete, merge_metadata
-
-MAX_OUTPUT_BYTES = 32 * 1024 * 1024
-"""Largest output kept with a job. Source: River 0.51, recorded_output.go."""
 
 
 class JobContext:
@@ -125,12 +121,7 @@ class JobContext:
         Raises:
             InvalidOption: If JSON cannot hold it, or it is too large.
         """
-        if problem := json_problem(output):
-            raise InvalidOption("output", output, f"what JSON can hold; {problem}")
-        if (size := len(json_text(output).encode())) > MAX_OUTPUT_BYTES:
-            limit = f"at most {MAX_OUTPUT_BYTES:,} bytes of JSON; keep a reference to it"
-            raise InvalidOption("output", f"{size:,} bytes", limit)
-        self.set_metadata("output", output)
+        self.set_metadata("output", check_output(output))
 
     def step(self, name: str, function: Callable[[], object]) -> bool:
         """Run a step, unless an earlier attempt at the job has completed it.

@@ -172,6 +172,29 @@ class QueueNotFound(RiverrunError, LookupError):
         )
 
 
+class UniqueKeyTaken(RiverrunError, RuntimeError):
+    """A final job cannot be made available again: another job holds its unique key by now."""
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(job_id)
+
+    def __str__(self) -> str:
+        return (
+            f"job {self.args[0]} cannot run again while another job has its unique key; wait for"
+            " that one to end, or delete it, and roll this transaction back"
+        )
+
+
+class JobRunning(RiverrunError, RuntimeError):
+    """A job cannot be deleted while it runs."""
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(job_id)
+
+    def __str__(self) -> str:
+        return f"job {self.args[0]} runs and cannot be deleted; cancel it and wait for its end"
+
+
 class AttemptLost(RiverrunError, RuntimeError):
     """An attempt's outcome cannot be written: the job is no longer running at that attempt.
 

@@ -18,7 +18,7 @@ from riverrun.errors import (
     UnknownKind,
 )
 from riverrun.job import AttemptError, JobRow
-from riverrun.options import json_problem
+from riverrun.options import json_problem, json_text
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.states import JobState
 
@@ -27,6 +27,9 @@ SCHEDULER_INTERVAL_S = 5.0
 
 MAX_ERROR_CHARS = 16_384
 MAX_TRACE_CHARS = 65_536
+
+MAX_OUTPUT_BYTES = 32 * 1024 * 1024
+"""Largest output kept with a job. Source: River 0.51, recorded_output.go."""
 
 
 @attrs.frozen(kw_only=True)
@@ -200,3 +203,17 @@ def check_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
     if problem:
         raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
     return metadata
+
+
+def check_output(output: object) -> object:
+    """Return `output` if it can be kept with a job.
+
+    Raises:
+        InvalidOption: If JSON cannot hold it, or it is larger than 32 MB.
+    """
+    if problem := json_problem(output):
+        raise InvalidOption("output", output, f"what JSON can hold; {problem}")
+    if (size := len(json_text(output).encode())) > MAX_OUTPUT_BYTES:
+        limit = f"at most {MAX_OUTPUT_BYTES:,} bytes of JSON; keep a reference to it"
+        raise InvalidOption("output", f"{size:,} bytes", limit)
+    return output

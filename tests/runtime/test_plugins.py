@@ -240,7 +240,7 @@ def test_what_a_worker_logs_is_kept_with_its_job(bench: Any) -> None:
 
 def test_output_beyond_its_limit_fails_the_attempt(bench: Any, monkeypatch: Any) -> None:
     """An output too large is refused by name, and not cut in silence."""
-    monkeypatch.setattr("riverrun.context.MAX_OUTPUT_BYTES", 100)
+    monkeypatch.setattr("riverrun.outcome.MAX_OUTPUT_BYTES", 100)
     client, events = bench.run(lambda args, ctx: ctx.record_output("x" * 101), max_attempts=1)
     client.insert(bench.engine, Task())
     ended = events.get(DEADLINE_S)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects.postgresql import psycopg
 
+from riverrun.queries import operators
 from riverrun.queries import postgresql as queries
 
 STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
@@ -22,9 +23,11 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "complete": (queries.complete_jobs, {"ids", "attempts", "now"}),
     "record": (queries.record_outcomes, {"outcomes", "now"}),
     "give back": (queries.give_back_jobs, {"ids", "attempts", "now"}),
-    "get": (queries.get_job, {"job_id"}),
-    "cancel": (queries.cancel_job, {"job_id", "now"}),
-    "retry": (queries.retry_job, {"job_id", "now"}),
+    "get": (operators.get_job, {"job_id"}),
+    "cancel": (operators.cancel_job, {"job_id", "now"}),
+    "retry": (operators.retry_job, {"job_id", "now"}),
+    "delete": (operators.delete_job, {"job_id"}),
+    "update": (operators.update_job, {"job_id", "merged"}),
     "schedule": (lambda: queries.schedule_jobs(schema="s"), {"ahead_s", "limit", "now"}),
     "notify": (queries.notify, {"topic", "payloads", "schema"}),
 }

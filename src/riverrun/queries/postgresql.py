@@ -48,12 +48,14 @@ def state_literal(state: JobState) -> ColumnElement[Any]:
     return cast(literal_column(f"'{state.value}'"), JobStateType)
 
 
-def _job_columns() -> list[Any]:
+def job_columns() -> list[Any]:
+    """Return every column of a job, as `job_row` reads them."""
     # Labelled: a Session names a column by its attribute, a Connection by its column.
     return [getattr(Job, name).label(name) for name in JOB_COLUMNS]
 
 
-def _in_mask(mask: Any, state: Any, schema: str | None) -> ColumnElement[bool]:
+def in_mask(mask: Any, state: Any, schema: str | None) -> ColumnElement[bool]:
+    """Return whether `state` is among those of a unique mask."""
     functions: Any = func if schema is None else getattr(func, schema)
     return functions.river_job_state_in_bitmask(mask, state)  # type: ignore[no-any-return]
 
@@ -121,7 +123,7 @@ def insert_jobs(*, schema: str | None, returning: bool) -> Insert:
         index_where=and_(
             Job.unique_key.is_not(None),
             Job.unique_states.is_not(None),
-            _in_mask(Job.unique_states, Job.state, schema),
+            in_mask(Job.unique_states, Job.state, schema),
         ),
         set_={"kind": statement.excluded.kind},
     )
@@ -130,9 +132,7 @@ def insert_jobs(*, schema: str | None, returning: bool) -> Insert:
     if not returning:
         return statement
     # A row that was inserted by this very statement has no deleting transaction.
-    return statement.returning(
-        *_job_columns(), literal_column("xmax::text <> '0'").label("skipped")
-    )
+    return statement.returning(*job_columns(), literal_column("xmax::text <> '0'").label("skipped"))
 
 
 @lru_cache
@@ -327,61 +327,6 @@ def clock() -> Select[Any]:
 
 
 @lru_cache
-def get_job() -> Select[Any]:
-    """Read the job with bind `job_id`. Index: river_job_pkey. River: JobGetByID."""
-    return select(*_job_columns()).where(Job.id == bindparam("job_id", type_=BigInteger))
-
-
-@lru_cache
-def cancel_job() -> Update:
-    """Cancel the job with bind `job_id`; a running one is only marked, a final one not touched.
-
-    Locks the row. Index: river_job_pkey. River: JobCancel.
-    """
-    running = Job.state == state_literal(JobState.running)
-    mark = func.jsonb_build_object("cancel_attempted_at", _NOW)
-    return (
-        update(Job)
-        .where(
-            Job.id == bindparam("job_id", type_=BigInteger),
-            Job.state.not_in([state_literal(state) for state in sorted(FINAL_STATES)]),
-        )
-        .values(
-            state=case((running, Job.state), else_=state_literal(JobState.cancelled)),
-            finalized_at=case((running, Job.finalized_at), else_=_NOW),
-            metadata_=Job.metadata_.op("||")(mark),
-        )
-        .returning(*_job_columns())
-    )
-
-
-@lru_cache
-def retry_job() -> Update:
-    """Make the job with bind `job_id` available now, unless it runs or is available and due.
-
-    Locks the row. Index: river_job_pkey. River: JobRetry.
-    """
-    due = and_(Job.state == state_literal(JobState.available), Job.scheduled_at < _NOW)
-    return (
-        update(Job)
-        .where(
-            Job.id == bindparam("job_id", type_=BigInteger),
-            Job.state != state_literal(JobState.running),
-            ~due,
-        )
-        .values(
-            state=state_literal(JobState.available),
-            scheduled_at=_NOW,
-            finalized_at=None,
-            max_attempts=case(
-                (Job.attempt == Job.max_attempts, Job.max_attempts + 1), else_=Job.max_attempts
-            ),
-        )
-        .returning(*_job_columns())
-    )
-
-
-@lru_cache
 def schedule_jobs(*, schema: str | None) -> Update:
     """Make up to `limit` retryable and scheduled jobs due before now + `ahead_s` available.
 
@@ -403,9 +348,9 @@ def schedule_jobs(*, schema: str | None) -> Update:
         holder.unique_key == due.c.unique_key,
         holder.id != due.c.id,
         holder.unique_states.is_not(None),
-        _in_mask(holder.unique_states, holder.state, schema),
+        in_mask(holder.unique_states, holder.state, schema),
     )
-    holds = _in_mask(due.c.unique_states, due.c.state, schema)
+    holds = in_mask(due.c.unique_states, due.c.state, schema)
     turn = func.row_number().over(
         partition_by=due.c.unique_key,
         order_by=(holds.desc().nulls_last(), due.c.priority, due.c.scheduled_at, due.c.id),
@@ -415,7 +360,7 @@ def schedule_jobs(*, schema: str | None) -> Update:
         and_(
             due.c.unique_key.is_not(None), due.c.unique_states.is_not(None), or_(turn > 1, taken)
         ).label("conflict"),
-        _in_mask(due.c.unique_states, state_literal(JobState.discarded), schema).label(
+        in_mask(due.c.unique_states, state_literal(JobState.discarded), schema).label(
             "holds_discarded"
         ),
     ).cte("ranked")

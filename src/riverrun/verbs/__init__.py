@@ -3,6 +3,7 @@
 from riverrun.verbs.cancel import cancel
 from riverrun.verbs.claim import claim
 from riverrun.verbs.complete import complete, discard, fail, snooze
+from riverrun.verbs.delete import delete, delete_many
 from riverrun.verbs.insert import InsertResult, insert, insert_many, insert_many_fast
 from riverrun.verbs.queues import (
     QueueRow,
@@ -12,8 +13,9 @@ from riverrun.verbs.queues import (
     resume_queue,
     update_queue,
 )
-from riverrun.verbs.read import get
+from riverrun.verbs.read import get, list_jobs
 from riverrun.verbs.retry import retry
+from riverrun.verbs.update import update
 
 __all__ = [
     "InsertResult",
@@ -21,6 +23,8 @@ __all__ = [
     "cancel",
     "claim",
     "complete",
+    "delete",
+    "delete_many",
     "discard",
     "fail",
     "get",
@@ -28,10 +32,12 @@ __all__ = [
     "insert",
     "insert_many",
     "insert_many_fast",
+    "list_jobs",
     "list_queues",
     "pause_queue",
     "resume_queue",
     "retry",
     "snooze",
+    "update",
     "update_queue",
 ]

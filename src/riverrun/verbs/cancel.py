@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from riverrun.job import JobRow
-from riverrun.queries import postgresql as queries
+from riverrun.queries import operators as queries
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
 from riverrun.topics import Topic, cancel_payload

@@ -6,7 +6,8 @@ from sqlalchemy import Row
 
 from riverrun.errors import JobNotFound
 from riverrun.job import JobRow
-from riverrun.queries import postgresql as queries
+from riverrun.job_list import JobList, JobListParams, cursor_text
+from riverrun.queries import operators as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import JobState, states_in
 
@@ -19,6 +20,27 @@ def get(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
     """
     with joined(where, schema) as transaction:
         return get_in(transaction, job_id)
+
+
+def list_jobs(
+    where: Where, params: JobListParams | None = None, *, schema: str | None = None
+) -> JobList:
+    """Return the jobs that `params` ask for, the first 100 by id if nothing is said.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        params: Which jobs, and in which order.
+        schema: The schema of River's tables; the search path's unless said.
+    """
+    asked = params or JobListParams()
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.list_jobs(asked), {}).all()
+    cursor = None
+    if rows:
+        last = rows[-1]
+        time = last.order_time or last.created_at
+        cursor = cursor_text(last.id, last.kind, last.queue, asked.order_by, time)
+    return JobList(jobs=[job_row(row) for row in rows], cursor=cursor)
 
 
 def get_in(transaction: Transaction, job_id: int) -> JobRow:

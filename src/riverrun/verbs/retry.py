@@ -2,8 +2,11 @@
 
 from datetime import datetime
 
+from sqlalchemy.exc import IntegrityError
+
+from riverrun.errors import UniqueKeyTaken
 from riverrun.job import JobRow
-from riverrun.queries import postgresql as queries
+from riverrun.queries import operators as queries
 from riverrun.sessions import Where, joined
 from riverrun.verbs.read import get_in, job_row
 
@@ -26,7 +29,13 @@ def retry(
 
     Raises:
         JobNotFound: If there is no such job.
+        UniqueKeyTaken: If another job has taken its unique key; roll the transaction back.
     """
     with joined(where, schema) as transaction:
-        row = transaction.execute(queries.retry_job(), {"job_id": job_id, "now": now}).one_or_none()
+        try:
+            done = transaction.execute(queries.retry_job(), {"job_id": job_id, "now": now})
+        except IntegrityError as error:
+            # The one constraint that a retry can meet: its key is free only while it is final.
+            raise UniqueKeyTaken(job_id) from error
+        row = done.one_or_none()
         return get_in(transaction, job_id) if row is None else job_row(row)

@@ -1,0 +1,194 @@
+"""Lists of jobs: which, in which order, and where the next one goes on."""
+
+import base64
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import attrs
+
+from riverrun.errors import InvalidOption
+from riverrun.job import JobRow
+from riverrun.options import check_aware, check_int, json_problem, json_text
+from riverrun.states import FINAL_STATES, JobState
+
+
+class JobOrder(StrEnum):
+    """What a list of jobs is ordered by; `time` is when each last moved, by its state."""
+
+    id = "id"
+    scheduled_at = "scheduled_at"
+    finalized_at = "finalized_at"
+    time = "time"
+
+
+@attrs.frozen
+class JobCursor:
+    """Where a list of jobs ended."""
+
+    id: int
+    time: datetime
+
+
+def _each(name: str, value: object, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+        raise InvalidOption(name, value, "a sequence of values")
+    return tuple(check(each) for each in value)
+
+
+def _text(name: str) -> Callable[[object], str]:
+    def check(each: object) -> str:
+        if not isinstance(each, str) or "\x00" in each:
+            raise InvalidOption(name, each, "a text")
+        return each
+
+    return check
+
+
+def _ids(value: object) -> tuple[int, ...] | None:
+    return _each("ids", value, lambda each: check_int("ids", each, 0, 2**63 - 1))
+
+
+def _kinds(value: object) -> tuple[str, ...] | None:
+    return _each("kinds", value, _text("kinds"))
+
+
+def _queues(value: object) -> tuple[str, ...] | None:
+    return _each("queues", value, _text("queues"))
+
+
+def _states(value: object) -> tuple[JobState, ...] | None:
+    return _each("states", value, _state)
+
+
+def _priorities(value: object) -> tuple[int, ...] | None:
+    return _each("priorities", value, lambda each: check_int("priorities", each, 1, 4))
+
+
+def _tags_all(value: object) -> tuple[str, ...] | None:
+    return _each("tags_all", value, _text("tags_all"))
+
+
+def _tags_any(value: object) -> tuple[str, ...] | None:
+    return _each("tags_any", value, _text("tags_any"))
+
+
+def _state(value: object) -> JobState:
+    try:
+        return JobState(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise InvalidOption("states", value, f"of {', '.join(JobState)}") from None
+
+
+def _metadata(value: object) -> Mapping[str, Any] | None:
+    problem = None if value is None else json_problem(value)
+    if problem or not isinstance(value, Mapping | None):
+        raise InvalidOption("metadata", value, f"a JSON object; {problem or 'it is none'}")
+    return value
+
+
+def _order_by(value: object) -> JobOrder:
+    try:
+        return JobOrder(value)  # type: ignore[arg-type]
+    except ValueError:
+        raise InvalidOption("order_by", value, f"one of {', '.join(JobOrder)}") from None
+
+
+@attrs.frozen(kw_only=True)
+class JobListParams:
+    """Which jobs, and in which order; what is not said does not matter.
+
+    Attributes:
+        ids: With one of these ids.
+        kinds: Of one of these kinds.
+        queues: In one of these queues.
+        states: In one of these states.
+        priorities: With one of these priorities, 1 to 4.
+        tags_all: With all of these tags.
+        tags_any: With at least one of these tags.
+        metadata: Whose metadata contains this object, as jsonb's `@>` has it.
+        since: Not before this time, aware: the one that orders, or `created_at` by ids.
+        until: Before this time, aware.
+        order_by: What orders them; `finalized_at` needs `states` that are all final.
+        descending: Whether the last comes first.
+        limit: Most jobs, 1 to 10,000.
+        after: Where another list ended: its `cursor`.
+
+    Raises:
+        InvalidOption: If a value is out of range, or `after` is no cursor of such a list.
+    """
+
+    ids: Sequence[int] | None = attrs.field(default=None, converter=_ids)
+    kinds: Sequence[str] | None = attrs.field(default=None, converter=_kinds)
+    queues: Sequence[str] | None = attrs.field(default=None, converter=_queues)
+    states: Sequence[JobState] | None = attrs.field(default=None, converter=_states)
+    priorities: Sequence[int] | None = attrs.field(default=None, converter=_priorities)
+    tags_all: Sequence[str] | None = attrs.field(default=None, converter=_tags_all)
+    tags_any: Sequence[str] | None = attrs.field(default=None, converter=_tags_any)
+    metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata)
+    since: datetime | None = attrs.field(default=None)
+    until: datetime | None = attrs.field(default=None)
+    order_by: JobOrder = attrs.field(default=JobOrder.id, converter=_order_by)
+    descending: bool = False
+    limit: int = 100
+    after: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("since", "until"):
+            if getattr(self, name) is not None:
+                check_aware(name, getattr(self, name))
+        final = self.states is not None and set(self.states) <= FINAL_STATES
+        if self.order_by is JobOrder.finalized_at and not final:
+            expected = "with states of cancelled, completed and discarded alone"
+            raise InvalidOption("order_by", self.order_by.value, expected)
+        check_int("limit", self.limit, 1, 10_000)
+        self.cursor()
+
+    @property
+    def filters(self) -> bool:
+        """Whether anything is said of which jobs."""
+        chosen = (self.ids, self.kinds, self.queues, self.states, self.priorities, self.tags_all)
+        others = (self.tags_any, self.metadata, self.since, self.until)
+        return any(each is not None for each in (*chosen, *others))
+
+    def cursor(self) -> JobCursor | None:
+        """Return what `after` says.
+
+        Source of the form: River 0.51, job_list_params.go.
+        """
+        if self.after is None:
+            return None
+        try:
+            said = json.loads(base64.urlsafe_b64decode(self.after))
+            cursor = JobCursor(said["id"], datetime.fromisoformat(said["time"]))
+            ours = said["sort_field"] == self.order_by and cursor.time.utcoffset() is not None
+            check_int("id", cursor.id, 0, 2**63 - 1)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            ours = False
+        if not ours:
+            raise InvalidOption("after", self.after, f"the cursor of a list by {self.order_by}")
+        return cursor
+
+
+def cursor_text(job_id: int, kind: str, queue: str, order_by: JobOrder, time: datetime) -> str:
+    """Return the cursor that continues after a job."""
+    said = {"id": job_id, "kind": kind, "queue": queue, "sort_field": order_by.value}
+    said["time"] = time.isoformat()
+    return base64.urlsafe_b64encode(json_text(said).encode()).decode()
+
+
+@attrs.frozen(kw_only=True)
+class JobList:
+    """Jobs that were asked for.
+
+    Attributes:
+        jobs: They, in their order.
+        cursor: What to pass as `after` for those that follow; None if there was none.
+    """
+
+    jobs: Sequence[JobRow]
+    cursor: str | None

@@ -1,0 +1,193 @@
+"""The statements of operators, as PostgreSQL takes them: what they ask of jobs, and do to them."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.dml import ReturningDelete
+
+from riverrun.columns import Timestamp
+from riverrun.job_list import JobListParams, JobOrder
+from riverrun.models import Job
+from riverrun.options import json_text
+from riverrun.queries.postgresql import job_columns, state_literal
+from riverrun.states import FINAL_STATES, JobState
+
+_NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
+
+
+@lru_cache
+def get_job() -> Select[Any]:
+    """Read the job with bind `job_id`. Index: river_job_pkey. River: JobGetByID."""
+    return select(*job_columns()).where(Job.id == bindparam("job_id", type_=BigInteger))
+
+
+@lru_cache
+def cancel_job() -> Update:
+    """Cancel the job with bind `job_id`; a running one is only marked, a final one not touched.
+
+    Locks the row. Index: river_job_pkey. River: JobCancel.
+    """
+    running = Job.state == state_literal(JobState.running)
+    mark = func.jsonb_build_object("cancel_attempted_at", _NOW)
+    return (
+        update(Job)
+        .where(
+            Job.id == bindparam("job_id", type_=BigInteger),
+            Job.state.not_in([state_literal(state) for state in sorted(FINAL_STATES)]),
+        )
+        .values(
+            state=case((running, Job.state), else_=state_literal(JobState.cancelled)),
+            finalized_at=case((running, Job.finalized_at), else_=_NOW),
+            metadata_=Job.metadata_.op("||")(mark),
+        )
+        .returning(*job_columns())
+    )
+
+
+@lru_cache
+def retry_job() -> Update:
+    """Make the job with bind `job_id` available now, unless it runs or is available and due.
+
+    Locks the row. Index: river_job_pkey. River: JobRetry.
+    """
+    due = and_(Job.state == state_literal(JobState.available), Job.scheduled_at < _NOW)
+    return (
+        update(Job)
+        .where(
+            Job.id == bindparam("job_id", type_=BigInteger),
+            Job.state != state_literal(JobState.running),
+            ~due,
+        )
+        .values(
+            state=state_literal(JobState.available),
+            scheduled_at=_NOW,
+            finalized_at=None,
+            max_attempts=case(
+                (Job.attempt == Job.max_attempts, Job.max_attempts + 1), else_=Job.max_attempts
+            ),
+        )
+        .returning(*job_columns())
+    )
+
+
+@lru_cache
+def delete_job() -> ReturningDelete[Any]:
+    """Delete the job with bind `job_id` unless it runs. Index: river_job_pkey. River: JobDelete."""
+    return (
+        delete(Job)
+        .where(
+            Job.id == bindparam("job_id", type_=BigInteger),
+            Job.state != state_literal(JobState.running),
+        )
+        .returning(*job_columns())
+    )
+
+
+@lru_cache
+def update_job() -> Update:
+    """Merge bind `merged` into the metadata of the job with bind `job_id`. River: JobUpdate."""
+    merged = cast(bindparam("merged", type_=Text), JSONB)
+    return (
+        update(Job)
+        .where(Job.id == bindparam("job_id", type_=BigInteger))
+        .values(metadata_=Job.metadata_.op("||")(merged))
+        .returning(*job_columns())
+    )
+
+
+def list_jobs(params: JobListParams) -> Select[Any]:
+    """Read the jobs that `params` ask for, in their order, with the time that orders them.
+
+    Index: river_job_pkey in the order of ids; river_job_prioritized_fetching_index by state and
+    queue; river_job_state_and_finalized_at_index, river_job_kind, river_job_metadata_index.
+    """
+    time = _time(params)
+    statement = select(*job_columns(), time.label("order_time")).where(*_filters(params))
+    key = [Job.id] if params.order_by is JobOrder.id else [time, Job.id]
+    statement = statement.order_by(*(each.desc() if params.descending else each for each in key))
+    if (after := params.cursor()) is not None:
+        last = [after.id] if params.order_by is JobOrder.id else [after.time, after.id]
+        here = tuple_(*key)
+        statement = statement.where(here < last if params.descending else here > last)
+    return statement.limit(params.limit)
+
+
+def delete_jobs(params: JobListParams) -> ReturningDelete[Any]:
+    """Delete the jobs that `params` ask for, none that runs.
+
+    Locks what it deletes and skips what others have locked. River: JobDeleteMany.
+    """
+    chosen = (
+        list_jobs(params)
+        .with_only_columns(Job.id)
+        .where(Job.state != state_literal(JobState.running))
+        .with_for_update(skip_locked=True)
+        .cte("chosen")
+    )
+    return delete(Job).where(Job.id == chosen.c.id).returning(*job_columns())
+
+
+def _filters(params: JobListParams) -> list[ColumnElement[bool]]:
+    filters: list[ColumnElement[bool]] = []
+    if params.ids is not None:
+        filters.append(Job.id.in_(params.ids))
+    if params.kinds is not None:
+        filters.append(Job.kind.in_(params.kinds))
+    if params.queues is not None:
+        filters.append(Job.queue.in_(params.queues))
+    if params.priorities is not None:
+        filters.append(Job.priority.in_(params.priorities))
+    if params.states is not None:
+        filters.append(Job.state.in_([state_literal(state) for state in params.states]))
+    if params.tags_all is not None:
+        filters.append(Job.tags.contains(cast(list(params.tags_all), Job.tags.type)))
+    if params.tags_any is not None:
+        filters.append(Job.tags.overlap(cast(list(params.tags_any), Job.tags.type)))
+    if params.metadata is not None:
+        filters.append(
+            Job.metadata_.contains(cast(literal(json_text(params.metadata), Text), JSONB))
+        )
+    time = Job.created_at if params.order_by is JobOrder.id else _time(params)
+    if params.since is not None:
+        filters.append(time >= params.since)
+    if params.until is not None:
+        filters.append(time < params.until)
+    return filters
+
+
+def _time(params: JobListParams) -> ColumnElement[Any]:
+    """Return the time that orders: each state's own, a plain column where all share one."""
+    if params.order_by is JobOrder.finalized_at:
+        return Job.finalized_at.expression
+    if params.order_by is not JobOrder.time:
+        return Job.scheduled_at.expression
+    states = set(params.states or JobState)
+    if states <= FINAL_STATES:
+        return Job.finalized_at.expression
+    if states == {JobState.running}:
+        return func.coalesce(Job.attempted_at, Job.scheduled_at)
+    if not states & (FINAL_STATES | {JobState.running}):
+        return Job.scheduled_at.expression
+    return case(
+        (Job.finalized_at.is_not(None), Job.finalized_at),
+        (Job.state == state_literal(JobState.running), Job.attempted_at),
+        else_=Job.scheduled_at,
+    )

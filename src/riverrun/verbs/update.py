@@ -1,0 +1,49 @@
+"""Update: what an operator may change of a job, its metadata."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from riverrun.errors import JobNotFound
+from riverrun.job import JobRow
+from riverrun.options import json_text
+from riverrun.outcome import check_metadata, check_output
+from riverrun.queries import operators as queries
+from riverrun.sessions import Where, joined
+from riverrun.verbs.read import job_row
+
+_NOTHING = object()
+
+
+def update(
+    where: Where,
+    job_id: int,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    output: object = _NOTHING,
+    schema: str | None = None,
+) -> JobRow:
+    """Merge `metadata`, and `output` as the job's recorded one, into a job, whatever its state.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        job_id: The job.
+        metadata: What to merge; keys that it does not name stay.
+        output: What JSON can hold, at most 32 MB; left as it is unless said.
+        schema: The schema of River's tables; the search path's unless said.
+
+    Returns:
+        The job as it then is.
+
+    Raises:
+        InvalidOption: If JSON cannot hold it, or the output is too large.
+        JobNotFound: If there is no such job.
+    """
+    merged = dict(check_metadata(metadata or {}))
+    if output is not _NOTHING:
+        merged["output"] = check_output(output)
+    params = {"job_id": job_id, "merged": json_text(merged)}
+    with joined(where, schema) as transaction:
+        row = transaction.execute(queries.update_job(), params).one_or_none()
+    if row is None:
+        raise JobNotFound(job_id)
+    return job_row(row)
