@@ -26,8 +26,10 @@ from riverrun.job import JobArgs, JobRow, RawArgs
 from riverrun.job_list import JobList, JobListParams, JobOrder
 from riverrun.job_log import JobLog
 from riverrun.options import InsertOpts, QueueConfig
+from riverrun.periodic_jobs import Missed, PeriodicJob
 from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
+from riverrun.policies.schedule import Cron, Interval
 from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
 from riverrun.states import JobState
 from riverrun.verbs.insert import InsertResult
@@ -37,11 +39,13 @@ from riverrun.workers import Workers
 __all__ = [
     "Client",
     "Constant",
+    "Cron",
     "ErrorHandlerResult",
     "Explicit",
     "Exponential",
     "InsertOpts",
     "InsertResult",
+    "Interval",
     "JobArgs",
     "JobCancel",
     "JobCancelled",
@@ -58,7 +62,9 @@ __all__ = [
     "JobSnoozed",
     "JobState",
     "Linear",
+    "Missed",
     "Notify",
+    "PeriodicJob",
     "Plugin",
     "QueueConfig",
     "QueuePaused",

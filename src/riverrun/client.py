@@ -28,8 +28,10 @@ from riverrun.events import Event, Hub, Subscription
 from riverrun.job import JobRow, kind_of
 from riverrun.job_list import JobList, JobListParams
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int
+from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.plugins import Plugin, around_insert, begin_inserts, check_plugins, of_kind
 from riverrun.policies.backoff import Backoff, RiverBackoff
+from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues
 from riverrun.runtime.announcer import Announcer
 from riverrun.sessions import Transaction, Where, address, joined
@@ -52,7 +54,7 @@ from riverrun.workers import Workers
 logger = logging.getLogger(__name__)
 
 DEFAULT_JOB_TIMEOUT_S = 60.0
-_FLUSH_S = 10.0
+_MIDNIGHT = Cron("@midnight")
 
 
 class Notify(StrEnum):
@@ -86,6 +88,7 @@ class Client:
             cancels them; None for as long as they take.
         hard_stop_timeout: Seconds or a timedelta that cancelled jobs then have to end.
         backoff: When a failed job may be claimed again, where its worker does not say.
+        periodic_jobs: What recurs; whichever client leads inserts its own, so give all the same.
         plugins: What takes part in every insert and attempt, the outermost first.
         error_handler: Called with the job and the error when an attempt has failed; may return
             `ErrorHandlerResult(set_cancelled=True)`.
@@ -96,6 +99,8 @@ class Client:
         cancelled_retention: Seconds or a timedelta to keep cancelled jobs; None for ever.
         completed_retention: The same for completed jobs.
         discarded_retention: The same for discarded jobs.
+        reindexer_schedule: When the leader rebuilds the job table's indexes; None for never.
+        reindexer_timeout: Seconds or a timedelta that one index may take; 0 for no limit.
         skip_unknown_job_check: Whether a client with workers may insert kinds it has none for.
         clock: The process's clock; tests pass another.
         rng: Where jitter comes from; tests pass a seeded one.
@@ -120,6 +125,7 @@ class Client:
         soft_stop_timeout: Duration | None = None,
         hard_stop_timeout: Duration = 10.0,
         backoff: Backoff | None = None,
+        periodic_jobs: Iterable[PeriodicJob] = (),
         plugins: Sequence[Plugin] = (),
         error_handler: ErrorHandler | None = None,
         max_attempts: int = 25,
@@ -127,6 +133,8 @@ class Client:
         cancelled_retention: Duration | None = 86_400.0,
         completed_retention: Duration | None = 86_400.0,
         discarded_retention: Duration | None = 7 * 86_400.0,
+        reindexer_schedule: Schedule | None = _MIDNIGHT,
+        reindexer_timeout: Duration = 60.0,
         skip_unknown_job_check: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -162,6 +170,8 @@ class Client:
                 ("discarded", discarded_retention),
             )
         }
+        self._reindexer_schedule = reindexer_schedule
+        self._reindexer_timeout_s = check_duration("reindexer_timeout", reindexer_timeout, 0.0)
         self._skip_unknown_job_check = skip_unknown_job_check
         self._clock = clock or Clock()
         self._rng = rng or random.Random()
@@ -175,6 +185,7 @@ class Client:
             soft_stop_timeout_s=self._soft_stop_timeout_s,
             schema=schema,
         )
+        self.periodic_jobs = PeriodicJobs(periodic_jobs, on_change=self._wake_periodic)
         self._same_database: set[str] = set()
         # One statement a transaction needs no BEGIN and no COMMIT around it.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -415,6 +426,10 @@ class Client:
             plugins=self._plugins,
             error_handler=self._error_handler,
             retention_s=self._retention_s,
+            periodic_jobs=self.periodic_jobs,
+            max_attempts=self._max_attempts,
+            reindexer_schedule=self._reindexer_schedule,
+            reindexer_timeout_s=self._reindexer_timeout_s,
             hub=self._hub,
             clock=self._clock,
             rng=self._rng,
@@ -424,6 +439,11 @@ class Client:
         crew = self._crew
         if crew is not None:
             crew.wake(name)
+
+    def _wake_periodic(self) -> None:
+        crew = self._crew
+        if crew is not None:
+            crew.wake_periodic()
 
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
         items = list(jobs)

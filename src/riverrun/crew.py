@@ -31,10 +31,14 @@ from riverrun.maintenance.job_cleaner import JobCleaner
 from riverrun.maintenance.job_rescuer import JobRescuer
 from riverrun.maintenance.job_scheduler import JobScheduler
 from riverrun.maintenance.maintainer import Maintainer
+from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
 from riverrun.maintenance.queue_cleaner import QueueCleaner
+from riverrun.maintenance.reindexer import Reindexer
 from riverrun.options import QueueConfig, check_duration
+from riverrun.periodic_jobs import PeriodicJobs
 from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Backoff
+from riverrun.policies.schedule import Schedule
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.notifier import Notifier
@@ -76,6 +80,10 @@ class Settings:
     plugins: Sequence[Plugin]
     error_handler: ErrorHandler | None
     retention_s: Mapping[str, float | None]
+    periodic_jobs: PeriodicJobs
+    max_attempts: int
+    reindexer_schedule: Schedule | None
+    reindexer_timeout_s: float
     hub: Hub
     clock: Clock
     rng: random.Random
@@ -103,6 +111,15 @@ class Crew:
             on_given_up=lambda: self._cancel_all(ClientGivenUp()),
             schema=schema,
             clock=clock,
+            rng=rng,
+        )
+        self._periodic = PeriodicJobInserter(
+            engine,
+            jobs=settings.periodic_jobs,
+            leads=lambda: self._elector.leads,
+            plugins=settings.plugins,
+            max_attempts=settings.max_attempts,
+            schema=schema,
             rng=rng,
         )
         maintainer = Maintainer(self._maintenance())
@@ -235,6 +252,10 @@ class Crew:
         if producer is not None:
             producer.wake()
 
+    def wake_periodic(self) -> None:
+        """Look at the periodic jobs now, if this client leads: they have changed."""
+        self._periodic.wake()
+
     def cancel(self, job_id: int) -> None:
         """Tell the attempt at `job_id` to end, if it runs here."""
         for producer in list(self._producers.values()):
@@ -276,7 +297,7 @@ class Crew:
     def _maintenance(self) -> list[Service]:
         settings = self._settings
         engine, schema, rng = settings.engine, settings.schema, settings.rng
-        return [
+        services: list[Service] = [
             JobScheduler(engine, schema=schema, rng=rng),
             JobRescuer(
                 engine,
@@ -294,7 +315,19 @@ class Crew:
                 rng=rng,
             ),
             QueueCleaner(engine, schema=schema, rng=rng),
+            self._periodic,
         ]
+        if settings.reindexer_schedule is not None:
+            services.append(
+                Reindexer(
+                    engine,
+                    schedule=settings.reindexer_schedule,
+                    timeout_s=settings.reindexer_timeout_s,
+                    schema=schema,
+                    clock=settings.clock,
+                )
+            )
+        return services
 
     def _attempt(self, job: JobRow, claimed_monotonic: float) -> Attempt:
         settings = self._settings

@@ -109,3 +109,15 @@ class ClientRecord(Base):
     pid: Mapped[int] = mapped_column()
     queues: Mapped[list[str]] = mapped_column(TextList, server_default="{}")
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", Json, server_default="{}")
+
+
+class PeriodicRun(Base):
+    """When a periodic job with an id runs next, whoever leads then."""
+
+    __tablename__ = "riverrun_periodic"
+
+    id: Mapped[str] = mapped_column(Text, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    next_run_at: Mapped[datetime] = mapped_column(Timestamp)
+    last_run_at: Mapped[datetime | None] = mapped_column(Timestamp)

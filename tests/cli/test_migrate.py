@@ -46,7 +46,7 @@ def test_up_list_validate_and_down(database_url: str, empty_schema: str) -> None
     assert migrate(url, "validate", *of).exit_code == 0
     assert migrate(url, "down", *of).stdout == "down main 008\n"
     listed = migrate(url, "list", *of).stdout.splitlines()
-    assert listed[6:] == ["[x] main 007", "[ ] main 008", "[x] riverrun 001"]
+    assert listed[6:] == ["[x] main 007", "[ ] main 008", "[x] riverrun 001", "[x] riverrun 002"]
     assert migrate(url, "up", *of, "--line", "main", "--to", "8").stdout == "up main 008\n"
 
 

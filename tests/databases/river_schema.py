@@ -179,6 +179,11 @@ OWN = {
         ("riverrun_client", "pid", "integer", True, None),
         ("riverrun_client", "queues", "text[]", True, "'{}'::text[]"),
         ("riverrun_client", "metadata", "jsonb", True, "'{}'::jsonb"),
+        ("riverrun_periodic", "id", "text", True, None),
+        ("riverrun_periodic", "created_at", "timestamp with time zone", True, "now()"),
+        ("riverrun_periodic", "updated_at", "timestamp with time zone", True, "now()"),
+        ("riverrun_periodic", "next_run_at", "timestamp with time zone", True, None),
+        ("riverrun_periodic", "last_run_at", "timestamp with time zone", False, None),
     ],
     "constraints": [
         (
@@ -187,6 +192,12 @@ OWN = {
             "CHECK (((char_length(id) > 0) AND (char_length(id) < 128)))",
         ),
         ("riverrun_client", "riverrun_client_pkey", "PRIMARY KEY (id)"),
+        (
+            "riverrun_periodic",
+            "riverrun_periodic_id_length",
+            "CHECK (((char_length(id) > 0) AND (char_length(id) < 128)))",
+        ),
+        ("riverrun_periodic", "riverrun_periodic_pkey", "PRIMARY KEY (id)"),
     ],
     "indexes": [
         (
@@ -196,5 +207,6 @@ OWN = {
             ),
         ),
         ("CREATE UNIQUE INDEX riverrun_client_pkey ON riverrun_client USING btree (id)",),
+        ("CREATE UNIQUE INDEX riverrun_periodic_pkey ON riverrun_periodic USING btree (id)",),
     ],
 }

@@ -18,7 +18,7 @@ class Line(StrEnum):
     riverrun = "riverrun"
 
 
-LATEST = {Line.main: 8, Line.riverrun: 1}
+LATEST = {Line.main: 8, Line.riverrun: 2}
 """The newest version of each line that this release knows."""
 
 LINES_SINCE = 5

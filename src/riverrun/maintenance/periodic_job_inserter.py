@@ -1,0 +1,230 @@
+"""Insert what recurs: periodic jobs, as they come due. Step 1 of the walk, by the leader."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import attrs
+from sqlalchemy import Engine
+
+from riverrun.errors import RiverrunError
+from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
+from riverrun.plugins import Plugin, around_insert, begin_inserts
+from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.sessions import Transaction, joined
+from riverrun.states import JobState
+from riverrun.topics import Topic, insert_payload
+from riverrun.verbs import periodic
+from riverrun.verbs.insert import JobDraft, draft, insert_drafts
+from riverrun.verbs.notify import notify_in
+
+logger = logging.getLogger(__name__)
+
+LONGEST_WAIT_S = 60.0
+"""Clocks are set, and rows are changed by hand: look at least this often."""
+
+_BROKEN_AGAIN = timedelta(seconds=60)
+
+
+@attrs.frozen(kw_only=True)
+class Inserted:
+    """What one turn did.
+
+    Attributes:
+        jobs: Jobs inserted; duplicates are not.
+        wait_s: Seconds until the next run.
+    """
+
+    jobs: int
+    wait_s: float
+
+
+class PeriodicJobInserter(Service):
+    """Inserts each run in the transaction that plans the next one."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        jobs: PeriodicJobs,
+        leads: Callable[[], bool],
+        plugins: Sequence[Plugin],
+        max_attempts: int,
+        schema: str | None,
+        rng: random.Random,
+    ) -> None:
+        super().__init__("periodic_job_inserter")
+        self._engine = engine
+        self._jobs = jobs
+        self._leads = leads
+        self._plugins = plugins
+        self._max_attempts = max_attempts
+        self._schema = schema
+        self._pause = Pause(rng.random, longest_s=LONGEST_WAIT_S)
+        self._woken = threading.Event()
+        self._known: set[int] = set()  # handles whose first run is planned in this term
+        self._in_memory: dict[int, datetime] = {}
+
+    def wake(self) -> None:
+        """Look at the jobs now: they have changed."""
+        self._woken.set()
+
+    def interrupt(self) -> None:
+        """End the wait."""
+        self._woken.set()
+
+    def run(self) -> None:
+        """Insert what comes due until stopped."""
+        self._known, self._in_memory = set(), {}
+        while not self.stopping.is_set():
+            self._woken.clear()
+            try:
+                wait_s = self.run_once().wait_s
+                self._pause.reset()
+            except Exception as error:
+                wait_s = self._pause.next_s()
+                logger.warning(
+                    "inserting periodic jobs again in %.1f s: %s",
+                    wait_s,
+                    type(error).__name__,
+                    exc_info=unexpected(error),
+                )
+            if not self.stopping.is_set():
+                self._woken.wait(wait_s)
+
+    def run_once(self, now: datetime | None = None) -> Inserted:
+        """Plan what is new and insert what is due.
+
+        Args:
+            now: For tests: the time to take for the database's, aware.
+        """
+        jobs = self._jobs.by_handle()
+        if not jobs or not self._leads():
+            return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
+        known, memory = set(self._known), dict(self._in_memory)
+        with joined(self._engine, self._schema) as transaction:
+            moment = now or periodic.clock(transaction)
+            runs = self._plan(transaction, jobs, known, memory, moment)
+            runs += self._due(transaction, jobs, memory, moment)
+            inserted = self._insert(transaction, runs)
+            ids = {job.id for job in jobs.values() if job.id is not None}
+            times = list(periodic.planned(transaction, ids).values()) if ids else []
+            if not self._leads():
+                # The term may have ended meanwhile: what memory alone plans is another's now.
+                transaction.connection.rollback()
+                return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
+        self._known = known & set(jobs)
+        self._in_memory = {handle: at for handle, at in memory.items() if handle in jobs}
+        times += self._in_memory.values()
+        first = min(times, default=moment + timedelta(seconds=LONGEST_WAIT_S))
+        wait_s = min(max((first - moment).total_seconds(), 0.0), LONGEST_WAIT_S)
+        return Inserted(jobs=inserted, wait_s=wait_s)
+
+    def _plan(
+        self,
+        transaction: Transaction,
+        jobs: Mapping[int, PeriodicJob],
+        known: set[int],
+        memory: dict[int, datetime],
+        now: datetime,
+    ) -> list[tuple[PeriodicJob, datetime]]:
+        """Plan the first run of each job that is new; return those that run on start."""
+        new = [(handle, job) for handle, job in jobs.items() if handle not in known]
+        durable = {}
+        for handle, job in new:
+            following = _after(job, now)
+            if job.id is None:
+                memory[handle] = following
+            else:
+                durable[job.id] = following
+        if durable:
+            periodic.plan(transaction, durable, now)
+        known.update(handle for handle, _ in new)
+        return [(job, now) for _, job in new if job.run_on_start]
+
+    def _due(
+        self,
+        transaction: Transaction,
+        jobs: Mapping[int, PeriodicJob],
+        memory: dict[int, datetime],
+        now: datetime,
+    ) -> list[tuple[PeriodicJob, datetime]]:
+        """Advance each job that is due; return its runs."""
+        runs: list[tuple[PeriodicJob, datetime]] = []
+        for handle, at in list(memory.items()):
+            if handle in jobs:
+                times, memory[handle] = _due(jobs[handle], at, now)
+                runs += [(jobs[handle], time) for time in times]
+        by_id = {job.id: job for job in jobs.values() if job.id is not None}
+        if by_id:
+            following = {}
+            for job_id, at in periodic.due(transaction, by_id, now).items():
+                times, following[job_id] = _due(by_id[job_id], at, now)
+                runs += [(by_id[job_id], time) for time in times]
+            if following:
+                periodic.advance(transaction, following, now)
+        return runs
+
+    def _insert(
+        self, transaction: Transaction, runs: Sequence[tuple[PeriodicJob, datetime]]
+    ) -> int:
+        drafts = [made for job, at in runs if (made := self._draft(job, at)) is not None]
+        if not drafts:
+            return 0
+        results = around_insert(
+            self._plugins,
+            drafts,
+            lambda: insert_drafts(transaction, drafts, schema=self._schema),
+        )
+        jobs = [result.job for result in results if not result.skipped_as_duplicate]
+        names = {job.queue for job in jobs if job.state is JobState.available}
+        if names:
+            payloads = [insert_payload(name) for name in sorted(names)]
+            notify_in(transaction, Topic.insert, payloads, schema=self._schema)
+        for job in jobs:
+            extra = {"job_id": job.id, "kind": job.kind, "queue": job.queue}
+            logger.debug("inserted periodic job %s (%s)", job.id, job.kind, extra=extra)
+        return len(jobs)
+
+    def _draft(self, job: PeriodicJob, at: datetime) -> JobDraft | None:
+        name = job.id or getattr(job.constructor, "__qualname__", "?")
+        try:
+            made = job.constructor()
+            if made is None:
+                return None
+            args, opts = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+            ready = draft(args, opts, max_attempts=self._max_attempts, now=at)
+            # Source of the keys and of the time: River 0.51, internal/maintenance.
+            marks: dict[str, object] = {"periodic": True}
+            if job.id is not None:
+                marks["river:periodic_job_id"] = job.id
+            ready = begin_inserts(self._plugins, [ready.with_metadata(marks)])[0]
+        except Exception as error:
+            # One that fails must not keep the others from running.
+            logger.exception("left out a run of periodic job %s", name, exc_info=error)
+            return None
+        if ready.scheduled_at is None:
+            ready = attrs.evolve(ready, scheduled_at=at)
+        return ready
+
+
+def _due(job: PeriodicJob, at: datetime, now: datetime) -> tuple[list[datetime], datetime]:
+    try:
+        return job.due(at, now)
+    except Exception as error:
+        return [], _broken(job, now, error)
+
+
+def _after(job: PeriodicJob, now: datetime) -> datetime:
+    try:
+        return job.after(now)
+    except Exception as error:
+        return _broken(job, now, error)
+
+
+def _broken(job: PeriodicJob, now: datetime, error: Exception) -> datetime:
+    reason = str(error) if isinstance(error, RiverrunError) else type(error).__name__
+    logger.error("no next run of periodic job %s: %s", job.id or job.schedule, reason)
+    return now + _BROKEN_AGAIN

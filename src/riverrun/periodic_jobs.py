@@ -1,0 +1,162 @@
+"""Periodic jobs: what recurs, by which schedule, and a client's collection of them."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import count
+
+import attrs
+
+from riverrun.errors import InvalidOption
+from riverrun.options import check_aware, check_kind
+from riverrun.policies.schedule import Schedule
+
+GRACE = timedelta(seconds=60)
+"""A run that is no later than this was not missed: leaders change in the meantime."""
+
+EACH_MAX = 1_000
+"""Most runs of one job that are caught up in one transaction."""
+
+
+class Missed(StrEnum):
+    """What happens with runs that were due while no leader lived: of one, or of all, or nothing."""
+
+    skip = "skip"
+    once = "once"
+    each = "each"
+
+
+def _id(value: object) -> str | None:
+    try:
+        return None if value is None else check_kind(value)
+    except InvalidOption as error:
+        raise InvalidOption("id", value, error.args[2]) from None
+
+
+@attrs.frozen
+class PeriodicJob:
+    """A job that recurs.
+
+    With an id, when it runs next is kept in the database, so that it runs neither twice nor never
+    when leaders change. Without one it is kept in the leader's memory, as River keeps it.
+
+    Attributes:
+        schedule: From a time to the next run: Interval, Cron, or any function; both aware.
+        constructor: Returns args, a pair of args and InsertOpts, or None to leave this run out.
+        id: Names it among all clients, by the rules for kinds.
+        run_on_start: Whether it also runs whenever a client becomes leader.
+        missed: With an id: whether runs that were due more than 60 s ago, while no leader lived,
+            are left out, made up for once, or made up for each.
+
+    Raises:
+        InvalidOption: If a value is out of range.
+    """
+
+    schedule: Schedule
+    constructor: Callable[[], object]
+    id: str | None = attrs.field(default=None, converter=_id, kw_only=True)
+    run_on_start: bool = attrs.field(default=False, kw_only=True)
+    missed: Missed = attrs.field(default=Missed.skip, converter=Missed, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("schedule", "constructor"):
+            if not callable(getattr(self, name)):
+                raise InvalidOption(name, getattr(self, name), "a function")
+        if self.missed is not Missed.skip and self.id is None:
+            raise InvalidOption("id", self.id, f"an id: without one, missed={self.missed} is lost")
+
+    def after(self, moment: datetime) -> datetime:
+        """Return the next run after `moment`.
+
+        Raises:
+            InvalidOption: If the schedule returns none.
+        """
+        following = check_aware("schedule", self.schedule(moment))
+        if following <= moment:
+            raise InvalidOption("schedule", following, f"a time after {moment.isoformat()}")
+        return following
+
+    def due(self, planned: datetime, now: datetime) -> tuple[list[datetime], datetime]:
+        """Return which runs shall happen now, and the one after them.
+
+        Args:
+            planned: The next run as it was planned.
+            now: The database's time.
+        """
+        if planned > now:
+            return [], planned
+        if self.missed is Missed.each:
+            runs = [planned]
+            while (following := self.after(runs[-1])) <= now and len(runs) < EACH_MAX:
+                runs.append(following)
+            return runs, following
+        if self.missed is Missed.skip and now - planned > GRACE:
+            return [], self.after(now)
+        following = self.after(planned)
+        return [planned], following if following > now else self.after(now)
+
+
+class PeriodicJobs:
+    """A client's periodic jobs, by handle; they may change while it runs."""
+
+    def __init__(self, jobs: Iterable[PeriodicJob], *, on_change: Callable[[], None]) -> None:
+        self._lock = threading.Lock()  # guards _jobs
+        self._jobs: dict[int, PeriodicJob] = {}
+        self._handles = count(1)
+        self._on_change: Callable[[], None] = lambda: None
+        self.add_many(jobs)
+        self._on_change = on_change
+
+    def add(self, job: PeriodicJob) -> int:
+        """Add `job`; return a handle to remove it by.
+
+        Raises:
+            InvalidOption: If there is one with its id already.
+        """
+        return self.add_many([job])[0]
+
+    def add_many(self, jobs: Iterable[PeriodicJob]) -> list[int]:
+        """Add all of `jobs`, or, if one is refused, none; return a handle for each."""
+        added: dict[int, PeriodicJob] = {}
+        with self._lock:
+            taken = {job.id for job in self._jobs.values() if job.id is not None}
+            for job in jobs:
+                if not isinstance(job, PeriodicJob):
+                    raise InvalidOption("periodic_jobs", job, "a PeriodicJob")
+                if job.id in taken:
+                    raise InvalidOption("id", job.id, "an id that no other periodic job has")
+                if job.id is not None:
+                    taken.add(job.id)
+                added[next(self._handles)] = job
+            self._jobs.update(added)
+        self._on_change()
+        return list(added)
+
+    def remove(self, handle: int) -> None:
+        """Remove the job that `add` returned `handle` for; nothing if it is gone."""
+        with self._lock:
+            self._jobs.pop(handle, None)
+
+    def remove_by_id(self, job_id: str) -> bool:
+        """Remove the job with the id `job_id`; return whether there was one."""
+        with self._lock:
+            kept = {handle: job for handle, job in self._jobs.items() if job.id != job_id}
+            removed, self._jobs = len(kept) < len(self._jobs), kept
+        return removed
+
+    def clear(self) -> None:
+        """Remove all."""
+        with self._lock:
+            self._jobs.clear()
+
+    def by_handle(self) -> Mapping[int, PeriodicJob]:
+        """Return the jobs as they are now, by handle."""
+        with self._lock:
+            return dict(self._jobs)
+
+    def __iter__(self) -> Iterator[PeriodicJob]:
+        return iter(self.by_handle().values())
+
+    def __len__(self) -> int:
+        return len(self._jobs)

@@ -1,0 +1,145 @@
+"""What schedules promise."""
+
+import pickle
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from riverrun import Cron, Interval
+from riverrun.errors import InvalidOption
+
+T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # a Sunday
+
+
+def utc(text: str) -> datetime:
+    """Return the time that `text` says, in UTC."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize("every", [10, timedelta(seconds=10)])
+def test_an_interval_is_added(every: float | timedelta) -> None:
+    """Each run is one interval after the one before."""
+    assert Interval(every)(T0) == T0 + timedelta(seconds=10)
+
+
+@pytest.mark.parametrize("every", [0, -1, float("nan"), "10", None])
+def test_an_interval_that_leads_nowhere_is_refused(every: object) -> None:
+    """An interval is a positive time."""
+    with pytest.raises(InvalidOption):
+        Interval(every)  # type: ignore[arg-type]
+
+
+# By the rules of robfig's parser, which River's users write for.
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("* * * * *", "2026-03-01T12:01:00"),
+        ("30 3 * * *", "2026-03-02T03:30:00"),
+        ("@hourly", "2026-03-01T13:00:00"),
+        ("@daily", "2026-03-02T00:00:00"),
+        ("@midnight", "2026-03-02T00:00:00"),
+        ("@weekly", "2026-03-08T00:00:00"),
+        ("@monthly", "2026-04-01T00:00:00"),
+        ("@yearly", "2027-01-01T00:00:00"),
+        ("@annually", "2027-01-01T00:00:00"),
+        ("@every 1h30m", "2026-03-01T13:30:00"),
+        ("@every 1.5s", "2026-03-01T12:00:01"),
+        ("@every 10ms", "2026-03-01T12:00:01"),
+        ("0 9 * * mon-fri", "2026-03-02T09:00:00"),
+        ("0 9 ? JAN,dec ?", "2026-12-01T09:00:00"),
+        ("0 0 13 * 5", "2026-03-06T00:00:00"),  # both days restricted: either
+        ("0 0 */2 * 1", "2026-03-02T00:00:00"),  # a step restricts: the 2nd is a Monday
+        ("0 0 */1 * 1", "2026-03-02T00:00:00"),
+        ("0 0 13 * */2", "2026-03-03T00:00:00"),  # Tuesday, by the weekday
+        ("0 0 13 * *", "2026-03-13T00:00:00"),
+        ("0 0 13 * */7", "2026-03-08T00:00:00"),  # Sunday
+        ("0 0 5,* * 1", "2026-03-02T00:00:00"),  # a star among others is a star
+        ("0 0 29 2 *", "2028-02-29T00:00:00"),
+        ("0 0 L * *", "2026-03-31T00:00:00"),
+        ("0 0 * * 1#2", "2026-03-09T00:00:00"),
+        ("CRON_TZ=Asia/Tokyo 0 9 * * *", "2026-03-02T00:00:00"),
+        ("TZ=America/New_York 0 9 * * *", "2026-03-01T14:00:00"),
+    ],
+)
+def test_an_expression_has_its_next_time(expression: str, expected: str) -> None:
+    """Cron expressions mean here what they mean to River."""
+    assert Cron(expression)(T0) == utc(expected)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "",
+        "* * * *",
+        "* * * * * *",
+        "60 * * * *",
+        "* 24 * * *",
+        "* * 0 * *",
+        "* * * 13 *",
+        "* * * * 7",
+        "* * * * 5-7",
+        "5-1 * * * *",
+        "*/0 * * * *",
+        "x * * * *",
+        "@never",
+        "@every",
+        "@every 1x",
+        "@every " + "9" * 400 + "h",
+        "0 0 30 2 *",
+        "CRON_TZ=Nowhere/Land * * * * *",
+        "* * * * *\x00",
+    ],
+)
+def test_what_is_no_expression_is_refused(expression: str) -> None:
+    """An expression that cannot be read, or never comes due, is refused when it is made."""
+    with pytest.raises(InvalidOption):
+        Cron(expression)
+
+
+@pytest.mark.parametrize("zone", ["Nowhere/Land", "", "../etc/passwd", 3])
+def test_what_is_no_time_zone_is_refused(zone: str) -> None:
+    """A zone is one that the system knows."""
+    with pytest.raises(InvalidOption):
+        Cron("* * * * *", tz=zone)
+
+
+def test_a_run_in_the_hour_that_is_not_there_comes_right_after_it() -> None:
+    """Clocks put forward lose no run."""
+    cron = Cron("30 2 * * *", tz="Europe/Berlin")
+    first = cron(utc("2026-03-28T12:00:00"))
+    assert first == utc("2026-03-29T01:00:00")
+    assert cron(first) == utc("2026-03-30T00:30:00")
+
+
+def test_a_run_in_the_hour_that_comes_twice_comes_once() -> None:
+    """Clocks put back double no run at a fixed time."""
+    cron = Cron("30 2 * * *", tz=ZoneInfo("Europe/Berlin"))
+    first = cron(utc("2026-10-24T12:00:00"))
+    assert first == utc("2026-10-25T00:30:00")
+    assert cron(first) == utc("2026-10-26T01:30:00")
+
+
+@given(
+    at=st.datetimes(
+        min_value=datetime(2020, 1, 1), max_value=datetime(2040, 1, 1), timezones=st.just(UTC)
+    ),
+    minute=st.sampled_from(["*", "0", "30", "*/7", "5-10"]),
+    hour=st.sampled_from(["*", "2", "*/2", "1-3"]),
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]),
+)
+def test_time_goes_on(at: datetime, minute: str, hour: str, zone: str) -> None:
+    """Whatever the clocks do, the next run is later than the last one."""
+    cron = Cron(f"{minute} {hour} * * *", tz=zone)
+    for _ in range(5):
+        following = cron(at)
+        assert following > at
+        at = following
+
+
+def test_schedules_compare_by_what_they_say() -> None:
+    """Two of the same text are the same."""
+    assert Cron("@daily") == Cron("@daily") != Cron("@hourly")
+    assert pickle.loads(pickle.dumps(Interval(3))) == Interval(3)
