@@ -31,16 +31,18 @@ from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
 from riverrun.policies.schedule import Cron, Interval
 from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
+from riverrun.runtime.watchdog import JobStuckHandlerResult
 from riverrun.states import JobState
 from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.queues import QueueRow
-from riverrun.workers import Workers
+from riverrun.workers import Executor, Workers
 
 __all__ = [
     "Client",
     "Constant",
     "Cron",
     "ErrorHandlerResult",
+    "Executor",
     "Explicit",
     "Exponential",
     "InsertOpts",
@@ -61,6 +63,7 @@ __all__ = [
     "JobSnooze",
     "JobSnoozed",
     "JobState",
+    "JobStuckHandlerResult",
     "Linear",
     "Missed",
     "Notify",

@@ -3,6 +3,7 @@
 One try at one job, in its slot's thread.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
@@ -10,13 +11,21 @@ import attrs
 
 from riverrun.clock import Clock
 from riverrun.context import JobContext
-from riverrun.errors import AttemptLost, ClientStopping, JobCancel, JobCancelledRemotely, JobSnooze
+from riverrun.errors import (
+    AttemptLost,
+    ClientStopping,
+    JobCancel,
+    JobCancelledRemotely,
+    JobSnooze,
+    JobTimedOut,
+)
+from riverrun.interruption import Interruptible, Interruption
 from riverrun.job import JobRow, decode
 from riverrun.outcome import Outcome, decide
-from riverrun.plugins import Plugin, around_work, of_kind
+from riverrun.plugins import Plugin, around_work, around_work_async, of_kind
 from riverrun.policies.backoff import Backoff
 from riverrun.states import JobState
-from riverrun.workers import Worker, Workers
+from riverrun.workers import Executor, Worker, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -65,15 +74,31 @@ class Attempt:
         backoff: Backoff,
         plugins: Sequence[Plugin] = (),
         error_handler: ErrorHandler | None = None,
+        in_process: Callable[[Worker, object, JobContext], None] | None = None,
         clock: Clock,
     ) -> None:
         self.ctx = ctx
         self.job = ctx.job
+        self.replaced = False  # another slot was opened in place of this one's
+        self.over = False  # its slot is free again
         self._workers = workers
+        self._worker = workers.find(ctx.job.kind)
+        self._in_process = in_process
+        self._interruptible: Interruptible | None = None
         self._backoff = backoff
         self._plugins = plugins
         self._error_handler = error_handler
         self._clock = clock
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `execute_async` runs it, and not `execute`."""
+        return self._worker is not None and self._worker.executor is Executor.coroutine
+
+    def interrupt(self) -> None:
+        """Throw into the worker's thread, if that was asked for when it was registered."""
+        if self._interruptible is not None:
+            self._interruptible.interrupt()
 
     def execute(self) -> Ended:
         """Run the job's worker and return how it ended; whatever it raises is part of that."""
@@ -81,14 +106,35 @@ class Attempt:
         error: BaseException | None = None
         try:
             worker = self._workers.get(self.job.kind)
-            plugins = (*self._plugins, *of_kind(worker.args_type), *worker.plugins)
-            if plugins:
+            if plugins := self._plugins_of(worker):
                 around_work(plugins, self.ctx, lambda: self._work(worker))
             else:
                 self._work(worker)
         except BaseException as raised:
             error = raised
+        return self._ended(began, error)
+
+    async def execute_async(self) -> Ended:
+        """As `execute`, for an `async def` worker; to be run in a task of its own."""
+        began = self._clock.monotonic()
+        error: BaseException | None = None
+        try:
+            worker = self._workers.get(self.job.kind)
+            if plugins := self._plugins_of(worker):
+                await around_work_async(plugins, self.ctx, lambda: self._work_async(worker))
+            else:
+                await self._work_async(worker)
+        except BaseException as raised:
+            error = raised
+        return self._ended(began, error)
+
+    def _plugins_of(self, worker: Worker) -> tuple[Plugin, ...]:
+        return (*self._plugins, *of_kind(worker.args_type), *worker.plugins)
+
+    def _ended(self, began: float, error: BaseException | None) -> Ended:
         ended = self._clock.monotonic()
+        if isinstance(error, Interruption) and self.ctx.reason is not None:
+            error = self.ctx.reason
         self._log(error)
         return Ended(
             job=self.job,
@@ -99,11 +145,45 @@ class Attempt:
         )
 
     def _work(self, worker: Worker) -> None:
+        args = self._begin(worker)
+        if worker.executor is Executor.process and self._in_process is not None:
+            self._in_process(worker, args, self.ctx)
+        elif worker.interrupt:
+            self._interruptible = Interruptible()
+            with self._interruptible.block():
+                worker.work(args, self.ctx)
+        else:
+            worker.work(args, self.ctx)
+        self._check_steps()
+
+    async def _work_async(self, worker: Worker) -> None:
+        args = self._begin(worker)
+        loop, task, ctx = asyncio.get_running_loop(), asyncio.current_task(), self.ctx
+        assert task is not None  # noqa: S101  a coroutine executor makes one for each attempt
+        ctx.on_cancel(lambda: loop.call_soon_threadsafe(task.cancel))
+        timer = None
+        if ctx.timeout_s is not None:
+            timer = loop.call_later(ctx.timeout_s, ctx.cancel, JobTimedOut(ctx.timeout_s))
+        try:
+            await worker.work_async(args, ctx)
+        except asyncio.CancelledError:
+            if ctx.reason is None:
+                raise
+            raise ctx.reason from None
+        finally:
+            ctx.on_cancel(None)
+            if timer is not None:
+                timer.cancel()
+        self._check_steps()
+
+    def _begin(self, worker: Worker) -> object:
         args = decode(self.job.kind, self.job.args, worker.args_type)
         self._backoff = worker.backoff or self._backoff
         self.ctx.begin()
         self.ctx.raise_if_cancelled()
-        worker.work(args, self.ctx)
+        return args
+
+    def _check_steps(self) -> None:
         if not self.ctx.completed and (missed := self.ctx.steps.unreached()):
             raise missed
 

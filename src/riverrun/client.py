@@ -1,6 +1,7 @@
 """Client: the one door. It inserts jobs, and works them; its crew does the work."""
 
 import logging
+import os
 import random
 import socket
 import threading
@@ -34,6 +35,7 @@ from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues
 from riverrun.runtime.announcer import Announcer
+from riverrun.runtime.watchdog import JobStuckHandler
 from riverrun.sessions import Transaction, Where, address, joined
 from riverrun.states import JobState
 from riverrun.verbs import (
@@ -87,6 +89,12 @@ class Client:
         soft_stop_timeout: Seconds or a timedelta that a stop waits for running jobs before it
             cancels them; None for as long as they take.
         hard_stop_timeout: Seconds or a timedelta that cancelled jobs then have to end.
+        processes: How many processes work jobs whose workers ask for one; one for each processor
+            unless said.
+        job_stuck_threshold: Seconds or a timedelta that an attempt which shall end may go on
+            before it counts as stuck.
+        job_stuck_handler: Called with a job that is stuck; may return
+            `JobStuckHandlerResult(add_worker_slot=True)`.
         backoff: When a failed job may be claimed again, where its worker does not say.
         periodic_jobs: What recurs; whichever client leads inserts its own, so give all the same.
         plugins: What takes part in every insert and attempt, the outermost first.
@@ -124,6 +132,9 @@ class Client:
         job_timeout: Duration = DEFAULT_JOB_TIMEOUT_S,
         soft_stop_timeout: Duration | None = None,
         hard_stop_timeout: Duration = 10.0,
+        processes: int | None = None,
+        job_stuck_threshold: Duration = 10.0,
+        job_stuck_handler: JobStuckHandler | None = None,
         backoff: Backoff | None = None,
         periodic_jobs: Iterable[PeriodicJob] = (),
         plugins: Sequence[Plugin] = (),
@@ -157,6 +168,11 @@ class Client:
             else check_duration("soft_stop_timeout", soft_stop_timeout, 0.0)
         )
         self._hard_stop_timeout_s = check_duration("hard_stop_timeout", hard_stop_timeout, 0.0)
+        self._processes = check_int("processes", processes or os.cpu_count() or 1, 1, 1_000)
+        self._job_stuck_threshold_s = check_duration(
+            "job_stuck_threshold", job_stuck_threshold, 0.0
+        )
+        self._job_stuck_handler = job_stuck_handler
         self._backoff = backoff or RiverBackoff()
         self._plugins = check_plugins(plugins)
         self._error_handler = error_handler
@@ -421,6 +437,9 @@ class Client:
             poll_interval_s=self._poll_interval_s,
             job_timeout_s=self._job_timeout_s,
             hard_stop_timeout_s=self._hard_stop_timeout_s,
+            processes=self._processes,
+            job_stuck_threshold_s=self._job_stuck_threshold_s,
+            job_stuck_handler=self._job_stuck_handler,
             backoff=self._backoff,
             rescue_after_s=self._rescue_after_s,
             plugins=self._plugins,

@@ -1,10 +1,10 @@
 """What a worker may ask while it works."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
@@ -15,6 +15,9 @@ from riverrun.job import JobRow
 from riverrun.outcome import check_metadata, check_output
 from riverrun.steps import Steps
 from riverrun.verbs.complete import complete, merge_metadata
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 
 class JobContext:
@@ -45,11 +48,17 @@ class JobContext:
         self._engine = engine
         self._schema = schema
         self._event = threading.Event()
+        self._on_cancel: Callable[[], object] | None = None
         self._reason: AttemptInterrupted | None = None
         self._staged: dict[str, Any] = {}
         self._in_transaction = False
         self.completed = False
         self.steps = Steps(job.metadata)
+
+    @property
+    def timeout_s(self) -> float | None:
+        """Seconds that the attempt may take; None for no limit."""
+        return self._timeout_s
 
     def begin(self) -> None:
         """Start the attempt's time; called when its worker begins."""
@@ -61,6 +70,21 @@ class JobContext:
         if self._reason is None:
             self._reason = reason
         self._event.set()
+        # Once: a second reason must not cut short what the first has the worker clean up.
+        call, self._on_cancel = self._on_cancel, None
+        if call is not None:
+            call()
+
+    def on_cancel(self, call: Callable[[], object] | None) -> None:
+        """Have `call` called once, from any thread, when somebody cancels; now, if they have."""
+        self._on_cancel = call
+        if self._reason is not None:
+            self.cancel(self._reason)
+
+    def adopt(self, staged: Mapping[str, Any], steps: Steps) -> None:
+        """Take over what another process staged for this attempt."""
+        self._staged.update(staged)
+        self.steps = steps
 
     @property
     def reason(self) -> AttemptInterrupted | None:
@@ -148,6 +172,16 @@ class JobContext:
         """
         return self.steps.run_from(name, function)
 
+    async def step_async(self, name: str, function: Callable[[], Awaitable[object]]) -> bool:
+        """As `step`, in an `async def` worker."""
+        return await self.steps.run_async(name, function)
+
+    async def cursor_step_async(
+        self, name: str, function: Callable[[Any], Awaitable[object]]
+    ) -> bool:
+        """As `cursor_step`, in an `async def` worker."""
+        return await self.steps.run_from_async(name, function)
+
     def set_cursor(self, cursor: object) -> None:
         """Keep how far the step is, any JSON, for the next attempt if this one fails.
 
@@ -189,17 +223,38 @@ class JobContext:
         """
         if self._engine is None:
             raise ClientNotReady("ctx.transaction() needs a client with an engine")
+        with self._once(), Session(self._engine, **session_options) as session, session.begin():
+            yield session
+            self._complete(session)
+
+    @asynccontextmanager
+    async def async_transaction(
+        self, engine: "AsyncEngine", **session_options: Any
+    ) -> AsyncIterator["AsyncSession"]:
+        """As `transaction`, for an `async def` worker: yield an AsyncSession on `engine`.
+
+        Args:
+            engine: An AsyncEngine on the client's database, made for the client's event loop.
+            **session_options: Passed to the AsyncSession.
+        """
+        from sqlalchemy.ext.asyncio import AsyncSession
+
+        with self._once():
+            async with AsyncSession(engine, **session_options) as session, session.begin():
+                yield session
+                await session.run_sync(self._complete)
+
+    @contextmanager
+    def _once(self) -> Iterator[None]:
         if self._in_transaction or self.completed:
             raise ClientNotReady("ctx.transaction() completes the job: use it once, not nested")
         self._in_transaction = True
         try:
-            with Session(self._engine, **session_options) as session, session.begin():
-                yield session
-                self.raise_if_cancelled()
-                complete(session, self.job, metadata=self._staged or None, schema=self._schema)
+            yield
             self.completed = True
         finally:
             self._in_transaction = False
 
-
-WorkerFunction = Callable[..., object]
+    def _complete(self, session: Session) -> None:
+        self.raise_if_cancelled()
+        complete(session, self.job, metadata=self._staged or None, schema=self._schema)

@@ -25,6 +25,7 @@ from riverrun.errors import (
     JobCancelledRemotely,
 )
 from riverrun.events import Hub, QueuePaused, QueueResumed
+from riverrun.executors.processes import ProcessPool
 from riverrun.job import JobRow
 from riverrun.maintenance.elector import Elector
 from riverrun.maintenance.job_cleaner import JobCleaner
@@ -41,10 +42,12 @@ from riverrun.policies.backoff import Backoff
 from riverrun.policies.schedule import Schedule
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.heartbeat import Heartbeat
+from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.notifier import Notifier
 from riverrun.runtime.producer import Producer
 from riverrun.runtime.queue_keeper import QueueKeeper
 from riverrun.runtime.service import Service
+from riverrun.runtime.watchdog import JobStuckHandler, Watchdog
 from riverrun.topics import Topic
 from riverrun.verbs.beat import beat
 from riverrun.verbs.queues import ALL, QueueRow
@@ -75,6 +78,9 @@ class Settings:
     poll_interval_s: float
     job_timeout_s: float
     hard_stop_timeout_s: float
+    processes: int
+    job_stuck_threshold_s: float
+    job_stuck_handler: JobStuckHandler | None
     backoff: Backoff
     rescue_after_s: float
     plugins: Sequence[Plugin]
@@ -132,6 +138,15 @@ class Crew:
             clock=clock,
             rng=rng,
         )
+        self._loop = LoopThread()
+        self._processes = ProcessPool(settings.processes)
+        self._watchdog = Watchdog(
+            running=self._attempts,
+            replace=self._replace,
+            handler=settings.job_stuck_handler,
+            threshold_s=settings.job_stuck_threshold_s,
+            clock=clock,
+        )
         self._notifier = Notifier(
             engine,
             schema=schema,
@@ -174,6 +189,7 @@ class Crew:
         self._completer.start()
         for producer in self._producers.values():
             producer.start()
+        self._watchdog.start()
         self._heartbeat.start()
         self._elector.start()
 
@@ -196,6 +212,9 @@ class Crew:
         for producer in producers:
             producer.stop()
         left = self._stop_attempts(producers, soft_s)
+        self._watchdog.stop()
+        self._loop.stop(0.0 if left else None)
+        self._processes.stop()
         self._keeper.stop()
         self._elector.stop()
         if not self._completer.stop(_FLUSH_S):
@@ -272,8 +291,16 @@ class Crew:
 
     def running_jobs(self) -> list[JobRow]:
         """Return the jobs that run here now."""
+        return [attempt.job for attempt in self._attempts()]
+
+    def _attempts(self) -> list[Attempt]:
         producers = list(self._producers.values())
-        return [attempt.job for producer in producers for attempt in producer.executor.running()]
+        return [attempt for producer in producers for attempt in producer.executor.running()]
+
+    def _replace(self, attempt: Attempt) -> None:
+        producer = self._producers.get(attempt.job.queue)
+        if producer is not None and producer.replace(attempt):
+            logger.info("opened a slot in place of a stuck one of queue %s", producer.queue)
 
     def _producer(self, name: str, config: QueueConfig) -> Producer:
         settings, interval = self._settings, config.poll_interval
@@ -290,6 +317,7 @@ class Crew:
             ),
             make_attempt=self._attempt,
             completer=self._completer,
+            loop=self._loop,
             clock=settings.clock,
             rng=settings.rng,
         )
@@ -347,6 +375,7 @@ class Crew:
             backoff=settings.backoff,
             plugins=settings.plugins,
             error_handler=settings.error_handler,
+            in_process=self._processes.work,
             clock=settings.clock,
         )
 

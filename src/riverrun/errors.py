@@ -266,6 +266,25 @@ class ClientGivenUp(ClientStopping):
         return "the client could not reach the database in time, and its jobs may be rescued"
 
 
+class WorkerProcessDied(RiverrunError, RuntimeError):
+    """The process that worked a job ended before its worker did."""
+
+    def __init__(self, exitcode: int | None) -> None:
+        super().__init__(exitcode)
+
+    def __str__(self) -> str:
+        code = self.args[0]
+        how = f"was killed by signal {-code}" if code is not None and code < 0 else f"exited {code}"
+        return f"the worker's process {how}; the job is tried again as after any error"
+
+
+class WorkerFailed(RiverrunError, RuntimeError):
+    """A worker in another process raised what cannot be brought here; its text is this one's."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+
+
 class JobRescued(RiverrunError):
     """Recorded with a job whose client was gone."""
 

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 
 from riverrun.context import JobContext
@@ -47,11 +48,21 @@ class JobLog(Plugin):
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
         """Keep what is logged in this context until the attempt ends."""
+        with self._keeping(ctx):
+            call_next()
+
+    async def work_async(self, ctx: JobContext, call_next: Callable[[], Awaitable[object]]) -> None:
+        """As `work`, for an `async def` worker."""
+        with self._keeping(ctx):
+            await call_next()
+
+    @contextmanager
+    def _keeping(self, ctx: JobContext) -> Iterator[None]:
         self._attach()
         lines = _Lines(self._max_attempt_chars)
         token = _lines.set(lines)
         try:
-            call_next()
+            yield
         finally:
             _lines.reset(token)
             if text := lines.text():

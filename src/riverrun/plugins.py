@@ -1,6 +1,6 @@
 """Plugins: what an application adds around inserts and attempts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from riverrun.context import JobContext
@@ -45,6 +45,11 @@ class Plugin:
         """
         del ctx
         call_next()
+
+    async def work_async(self, ctx: JobContext, call_next: Callable[[], Awaitable[object]]) -> None:
+        """Wrap an attempt of an `async def` worker, in place of `work`."""
+        del ctx
+        await call_next()
 
     def work_begin(self, ctx: JobContext) -> None:
         """Be told that a worker is about to begin; what is raised ends the attempt instead."""
@@ -104,15 +109,43 @@ def around_work(plugins: Sequence[Plugin], ctx: JobContext, work: Callable[[], o
             work()
         except BaseException as raised:
             error = raised
-        for plugin in plugins:
-            try:
-                error = plugin.work_end(ctx, error)
-            except BaseException as raised:
-                error = raised
-        if error is not None:
-            raise error
+        _end(plugins, ctx, error)
 
     _nested(plugins, ctx, inner)
+
+
+async def around_work_async(
+    plugins: Sequence[Plugin], ctx: JobContext, work: Callable[[], Awaitable[object]]
+) -> None:
+    """As `around_work`, for a worker that is awaited."""
+
+    async def inner() -> None:
+        error: BaseException | None = None
+        try:
+            for plugin in plugins:
+                plugin.work_begin(ctx)
+            await work()
+        except BaseException as raised:
+            error = raised
+        _end(plugins, ctx, error)
+
+    async def nested(left: Sequence[Plugin]) -> None:
+        if left:
+            await left[0].work_async(ctx, lambda: nested(left[1:]))
+        else:
+            await inner()
+
+    await nested(plugins)
+
+
+def _end(plugins: Sequence[Plugin], ctx: JobContext, error: BaseException | None) -> None:
+    for plugin in plugins:
+        try:
+            error = plugin.work_end(ctx, error)
+        except BaseException as raised:
+            error = raised
+    if error is not None:
+        raise error
 
 
 def _nested(plugins: Sequence[Plugin], ctx: JobContext, inner: Callable[[], Any]) -> None:

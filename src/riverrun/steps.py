@@ -3,7 +3,8 @@
 Source of the rules and of the metadata's keys: River 0.51, resumable.go.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from riverrun.errors import InvalidStep
@@ -32,31 +33,36 @@ class Steps:
 
     def run(self, name: str, function: Callable[[], object]) -> bool:
         """Run `function` unless an earlier attempt completed the step; return whether it ran."""
-        self._register(name)
-        if name in self._pending:
-            raise InvalidStep(name, "it has a cursor; take it up again with ctx.cursor_step")
-        if not self._reached:
-            self._reached = name == self._last
-            if self._reached:
-                self._completed = name
+        if not self._begins(name):
             return False
-        self._within(name, function)
+        with self._within(name):
+            function()
+        return True
+
+    async def run_async(self, name: str, function: Callable[[], Awaitable[object]]) -> bool:
+        """As `run`, and await the end."""
+        if not self._begins(name):
+            return False
+        with self._within(name):
+            await function()
         return True
 
     def run_from(self, name: str, function: Callable[[Any], object]) -> bool:
         """Run `function` with the step's cursor, None at first, unless the step is completed."""
-        self._register(name)
-        if not self._reached:
-            self._reached = name == self._last
-            if self._reached:
-                self._completed = name
-            if not self._reached or name not in self._cursors:
-                return False
-        self._pending.discard(name)
-        cursor = self._cursors.get(name)
-        self._within(name, lambda: function(cursor))
-        if self._cursors.pop(name, None) is not None:
-            self._dirty = True
+        if not self._begins_from(name):
+            return False
+        with self._within(name):
+            function(self._cursors.get(name))
+        self._forget_cursor(name)
+        return True
+
+    async def run_from_async(self, name: str, function: Callable[[Any], Awaitable[object]]) -> bool:
+        """As `run_from`, and await the end."""
+        if not self._begins_from(name):
+            return False
+        with self._within(name):
+            await function(self._cursors.get(name))
+        self._forget_cursor(name)
         return True
 
     def set_cursor(self, cursor: object) -> None:
@@ -111,10 +117,37 @@ class Steps:
             raise InvalidStep(name, "another step of this worker has the name")
         self._names.add(name)
 
-    def _within(self, name: str, function: Callable[[], object]) -> None:
+    def _begins(self, name: str) -> bool:
+        self._register(name)
+        if name in self._pending:
+            raise InvalidStep(name, "it has a cursor; take it up again with ctx.cursor_step")
+        if self._reached:
+            return True
+        self._meet(name)
+        return False
+
+    def _begins_from(self, name: str) -> bool:
+        self._register(name)
+        if not self._reached and not (self._meet(name) and name in self._cursors):
+            return False
+        self._pending.discard(name)
+        return True
+
+    def _meet(self, name: str) -> bool:
+        self._reached = name == self._last
+        if self._reached:
+            self._completed = name
+        return self._reached
+
+    def _forget_cursor(self, name: str) -> None:
+        if self._cursors.pop(name, None) is not None:
+            self._dirty = True
+
+    @contextmanager
+    def _within(self, name: str) -> Iterator[None]:
         self._active = name
         try:
-            function()
+            yield
         except BaseException as error:
             self._failed = error
             raise

@@ -2,7 +2,8 @@
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
 from typing import Any, TypeVar, overload
 
 import attrs
@@ -18,6 +19,19 @@ from riverrun.policies.backoff import Backoff
 F = TypeVar("F", bound=Callable[..., object])
 
 
+class Executor(StrEnum):
+    """Where a worker is called.
+
+    `thread` is the default, `coroutine` that of `async def` workers: all of a client share one
+    event loop. `process` is for work that keeps the processor busy: its function, args and errors
+    are pickled, and its context inserts and commits nothing.
+    """
+
+    thread = "thread"
+    coroutine = "coroutine"
+    process = "process"
+
+
 @attrs.frozen(kw_only=True)
 class Worker:
     """A function and what was said of it.
@@ -30,6 +44,8 @@ class Worker:
         timeout_s: Seconds an attempt may take; None for the client's, 0 for no limit.
         backoff: When a failed job returns; None for the client's.
         plugins: The worker's own, innermost.
+        executor: Where it is called.
+        interrupt: Whether an Interruption is thrown into its thread when it shall end.
     """
 
     kind: str
@@ -39,6 +55,8 @@ class Worker:
     timeout_s: float | None = None
     backoff: Backoff | None = None
     plugins: tuple[Plugin, ...] = ()
+    executor: Executor = Executor.thread
+    interrupt: bool = False
 
     def work(self, args: object, ctx: JobContext) -> None:
         """Call the function."""
@@ -46,6 +64,11 @@ class Worker:
             self.function(args, ctx)
         else:
             self.function(args)
+
+    async def work_async(self, args: object, ctx: JobContext) -> None:
+        """Call the coroutine function, and await its end."""
+        made = self.function(args, ctx) if self.takes_context else self.function(args)
+        await typing.cast("Awaitable[object]", made)
 
 
 class Workers:
@@ -67,6 +90,8 @@ class Workers:
         timeout: Duration | None = None,
         backoff: Backoff | None = None,
         plugins: Sequence[Plugin] = (),
+        executor: Executor | str | None = None,
+        interrupt: bool = False,
     ) -> Callable[[F], F]: ...
 
     def register(
@@ -78,6 +103,8 @@ class Workers:
         timeout: Duration | None = None,
         backoff: Backoff | None = None,
         plugins: Sequence[Plugin] = (),
+        executor: Executor | str | None = None,
+        interrupt: bool = False,
     ) -> Any:
         """Register a function as a worker; a decorator, with options or without.
 
@@ -90,6 +117,9 @@ class Workers:
                 limit.
             backoff: When a failed job may be claimed again; the client's unless said.
             plugins: What wraps this worker, within the client's plugins.
+            executor: Where it is called; a thread, or the event loop for an `async def`.
+            interrupt: Whether, when it shall end and has not looked, an exception that is no
+                `Exception` is thrown into its thread, between two steps of its Python code.
 
         Raises:
             DuplicateKind: If the kind has a worker already.
@@ -99,10 +129,18 @@ class Workers:
         if backoff is not None and not callable(backoff):
             raise InvalidOption("backoff", backoff, "a policy such as Exponential(base=2)")
 
-        own = check_plugins(plugins)
+        how = {
+            "timeout_s": timeout_s,
+            "backoff": backoff,
+            "plugins": check_plugins(plugins),
+            "interrupt": interrupt,
+        }
 
         def add(given: F) -> F:
-            worker = _worker(given, kind, timeout_s, backoff, own)
+            name = _name(given)
+            if not callable(given):
+                raise InvalidWorker(name, "it is not callable")
+            worker = _worker(name, given, kind, _executor(name, given, executor), how)
             if known := self._by_kind.get(worker.kind):
                 raise DuplicateKind(worker.kind, _name(known.function), _name(given))
             self._by_kind[worker.kind] = worker
@@ -121,6 +159,10 @@ class Workers:
         except KeyError:
             raise UnknownKind(kind, self._by_kind) from None
 
+    def find(self, kind: str) -> Worker | None:
+        """Return the worker of `kind`, None if there is none."""
+        return self._by_kind.get(kind)
+
     def timeout_s(self, kind: str) -> float | None:
         """Return the seconds that `kind`'s worker gives an attempt; None if it does not say."""
         worker = self._by_kind.get(kind)
@@ -137,19 +179,33 @@ class Workers:
         return frozenset(self._by_kind)
 
 
+def _executor(name: str, function: Callable[..., object], said: Executor | str | None) -> Executor:
+    try:
+        executor = None if said is None else Executor(said)
+    except ValueError:
+        raise InvalidOption("executor", said, f"one of {', '.join(Executor)}") from None
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004  an object whose call is a coroutine's
+    )
+    if is_async:
+        if executor not in {None, Executor.coroutine}:
+            raise InvalidWorker(name, f"an async def is a coroutine, and no {executor}")
+        return Executor.coroutine
+    if executor is Executor.coroutine:
+        raise InvalidWorker(name, "a coroutine is an async def")
+    if executor is Executor.process and ("<" in name or not hasattr(function, "__qualname__")):
+        problem = "another process imports it by its name: define it at the top of a module"
+        raise InvalidWorker(name, problem)
+    return executor or Executor.thread
+
+
 def _worker(
+    name: str,
     function: Callable[..., object],
     kind: str | None,
-    timeout_s: float | None,
-    backoff: Backoff | None,
-    plugins: tuple[Plugin, ...],
+    executor: Executor,
+    how: dict[str, Any],
 ) -> Worker:
-    name = _name(function)
-    if not callable(function):
-        raise InvalidWorker(name, "it is not callable")
-    if inspect.iscoroutinefunction(function):
-        problem = "it is a coroutine function; call it from a plain one with asyncio.run(...)"
-        raise InvalidWorker(name, problem)
     parameters = [
         parameter
         for parameter in inspect.signature(function).parameters.values()
@@ -184,9 +240,8 @@ def _worker(
         args_type=args_type,
         function=function,
         takes_context=len(parameters) == 2,
-        timeout_s=timeout_s,
-        backoff=backoff,
-        plugins=plugins,
+        executor=executor,
+        **how,
     )
 
 

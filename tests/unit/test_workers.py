@@ -54,7 +54,6 @@ def test_registers_by_annotation() -> None:
 @pytest.mark.parametrize(
     ("function", "options", "error"),
     [
-        (later, {}, InvalidWorker),
         (unsaid, {}, InvalidWorker),
         (three, {}, InvalidWorker),
         (raw, {}, InvalidWorker),

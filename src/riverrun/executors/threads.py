@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection
+from itertools import count
 
 from riverrun.attempt import Attempt, Ended
 
@@ -14,7 +15,7 @@ logger = logging.getLogger(__name__)
 class ThreadExecutor:
     """Runs attempts, `slots` at once; what is handed over beyond that waits in line."""
 
-    def __init__(self, slots: int, *, name: str, done: Callable[[Ended], None]) -> None:
+    def __init__(self, slots: int, *, name: str, done: Callable[[Attempt, Ended], None]) -> None:
         self.slots = slots
         self._name = name
         self._done = done
@@ -22,6 +23,7 @@ class ThreadExecutor:
         self._lock = threading.Lock()  # guards _threads, _idle, _unfinished and _running
         self._ended = threading.Condition(self._lock)
         self._threads: list[threading.Thread] = []
+        self._numbers = count()
         self._idle = 0
         self._unfinished = 0  # handed over, and neither ended nor taken back
         # By attempt, not by job: a rescued job may be claimed again beside its old attempt.
@@ -36,7 +38,7 @@ class ThreadExecutor:
         with self._lock:
             wanted = min(len(attempts) - self._idle, self.slots - len(self._threads))
             for _ in range(wanted):
-                number = len(self._threads)
+                number = next(self._numbers)
                 thread = threading.Thread(target=self._run, name=f"{self._name}-{number}")
                 self._threads.append(thread)
                 thread.start()
@@ -80,7 +82,8 @@ class ThreadExecutor:
         return not any(thread.is_alive() for thread in threads)
 
     def _run(self) -> None:
-        while True:
+        replaced = False
+        while not replaced:
             with self._lock:
                 self._idle += 1
             attempt = self._line.get()
@@ -92,10 +95,15 @@ class ThreadExecutor:
                 return
             try:
                 # Done before it is no longer running: a stop flushes once nothing runs.
-                self._done(attempt.execute())
+                self._done(attempt, attempt.execute())
             finally:
                 with self._lock:
                     del self._running[id(attempt)]
                     self._unfinished -= 1
                     if not self._unfinished:
                         self._ended.notify_all()
+                    replaced = attempt.replaced
+                    if replaced:
+                        # Another thread has its slot.
+                        self.slots -= 1
+                        self._threads.remove(threading.current_thread())

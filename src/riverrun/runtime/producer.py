@@ -11,10 +11,11 @@ from sqlalchemy import Engine
 from riverrun.attempt import Attempt, Ended
 from riverrun.clock import Clock
 from riverrun.errors import AttemptInterrupted
-from riverrun.executors.threads import ThreadExecutor
+from riverrun.executors.slots import Slots
 from riverrun.job import JobRow
 from riverrun.options import QueueConfig
 from riverrun.runtime.completer import Completer
+from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.verbs.claim import claim
 from riverrun.verbs.complete import give_back
@@ -52,14 +53,15 @@ class Producer(Service):
         poll_interval_s: float,
         make_attempt: Callable[[JobRow, float], Attempt],
         completer: Completer,
+        loop: LoopThread,
         clock: Clock,
         rng: random.Random,
     ) -> None:
         super().__init__(f"producer[{queue}]")
         self.queue = queue
         self.config = config
-        self.executor = ThreadExecutor(
-            config.max_workers, name=f"riverrun.slot[{queue}]", done=self._done
+        self.executor = Slots(
+            config.max_workers, name=f"riverrun.slot[{queue}]", in_loop=loop.call, done=self._done
         )
         self._engine = engine
         self._schema = schema
@@ -73,11 +75,13 @@ class Producer(Service):
         self._woken = threading.Event()
         self._lock = threading.Lock()  # guards the counts below
         self._active = 0  # claimed and not ended
+        self._replaced = 0  # slots opened in place of stuck ones
         self._hungry = True  # the last claim got all it asked for: there may be more
         self._ended = 0
         self._ended_run_s = 0.0
         self._ahead = 0  # the producer's thread alone writes it
         self.paused = False
+        self._claiming = threading.Lock()  # held while a claim is under way, and to set paused
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -86,7 +90,9 @@ class Producer(Service):
 
     def pause(self, paused: bool) -> bool:
         """Claim nothing more, or again; return whether that is a change. Running jobs go on."""
-        changed, self.paused = self.paused != paused, paused
+        # A claim under way began before: once this returns, there is none.
+        with self._claiming:
+            changed, self.paused = self.paused != paused, paused
         if changed and not paused:
             self.wake()
         return changed
@@ -122,10 +128,50 @@ class Producer(Service):
 
     def claim_once(self) -> Claimed:
         """Claim what there is room for, and hand it to the slots."""
-        if self.paused or not self._completer.wait_for_room(timeout=0.1):
+        if not self._completer.wait_for_room(timeout=0.1):
+            return Claimed(asked=0, jobs=0)
+        with self._claiming:
+            return self._claim()
+
+    def cancel(self, job_id: int, reason: AttemptInterrupted) -> bool:
+        """Tell the attempt at `job_id` to end, if it runs here; return whether it does."""
+        for attempt in self.executor.running():
+            if attempt.job.id == job_id:
+                attempt.ctx.cancel(reason)
+                return True
+        return False
+
+    def cancel_all(self, reason: AttemptInterrupted) -> None:
+        """Tell every attempt to end."""
+        for attempt in self.executor.running():
+            attempt.ctx.cancel(reason)
+
+    def replace(self, attempt: Attempt) -> bool:
+        """Open a slot in place of the one that `attempt` keeps; return whether it still runs."""
+        with self._lock:
+            if attempt.over:
+                return False
+            attempt.replaced = True
+            self._replaced += 1
+        self.executor.add(attempt)
+        self.wake()
+        return True
+
+    def give_back(self) -> int:
+        """Give back what was claimed and has not begun; return how many jobs."""
+        jobs = [attempt.job for attempt in self.executor.take_back()]
+        if jobs:
+            with self._lock:
+                self._active -= len(jobs)
+            give_back(self._engine, jobs, schema=self._schema)
+            logger.info("gave back %s jobs of %s that had not begun", len(jobs), self.queue)
+        return len(jobs)
+
+    def _claim(self) -> Claimed:
+        if self.paused:
             return Claimed(asked=0, jobs=0)
         with self._lock:
-            room = self.config.max_workers + self._ahead - self._active
+            room = self._room()
         if room <= 0:
             return Claimed(asked=0, jobs=0)
         began = self._clock.monotonic()
@@ -145,33 +191,13 @@ class Producer(Service):
             logger.debug("claimed %s jobs of %s asked for from %s", len(jobs), room, self.queue)
         return Claimed(asked=room, jobs=len(jobs))
 
-    def cancel(self, job_id: int, reason: AttemptInterrupted) -> bool:
-        """Tell the attempt at `job_id` to end, if it runs here; return whether it does."""
-        for attempt in self.executor.running():
-            if attempt.job.id == job_id:
-                attempt.ctx.cancel(reason)
-                return True
-        return False
-
-    def cancel_all(self, reason: AttemptInterrupted) -> None:
-        """Tell every attempt to end."""
-        for attempt in self.executor.running():
-            attempt.ctx.cancel(reason)
-
-    def give_back(self) -> int:
-        """Give back what was claimed and has not begun; return how many jobs."""
-        jobs = [attempt.job for attempt in self.executor.take_back()]
-        if jobs:
-            with self._lock:
-                self._active -= len(jobs)
-            give_back(self._engine, jobs, schema=self._schema)
-            logger.info("gave back %s jobs of %s that had not begun", len(jobs), self.queue)
-        return len(jobs)
-
     def _wants_more(self) -> bool:
         with self._lock:
-            room = self.config.max_workers + self._ahead - self._active
+            room = self._room()
         return self._hungry and not self.paused and room >= self._worthwhile()
+
+    def _room(self) -> int:
+        return self.config.max_workers + self._replaced + self._ahead - self._active
 
     def _worthwhile(self) -> int:
         # Ahead of free slots, half a buffer at a time; into free slots, each as it comes.
@@ -185,7 +211,7 @@ class Producer(Service):
         if not ended:
             return
         mean_s = run_s / ended
-        if mean_s >= claim_s:
+        if mean_s >= claim_s or self.executor.mixed:
             self._ahead = 0
             return
         if got == asked:
@@ -193,10 +219,13 @@ class Producer(Service):
             bound = int(slots * AHEAD_S / mean_s) if mean_s > 0 else self.config.claim_ahead
             self._ahead = min(max(2 * self._ahead, slots), bound, self.config.claim_ahead)
 
-    def _done(self, ended: Ended) -> None:
+    def _done(self, attempt: Attempt, ended: Ended) -> None:
         self._completer.put(ended)
         with self._lock:
             self._active -= 1
+            attempt.over = True
+            if attempt.replaced:
+                self._replaced -= 1
             self._ended += 1
             self._ended_run_s += ended.run_s
         if self._hungry and not self._woken.is_set() and self._wants_more():

@@ -1,0 +1,64 @@
+"""A queue's slots: each attempt in the executor that its worker asks for."""
+
+import time
+from collections.abc import Callable, Collection
+
+from riverrun.attempt import Attempt, Ended
+from riverrun.executors.coroutines import CoroutineExecutor, InLoop
+from riverrun.executors.threads import ThreadExecutor
+
+
+class Slots:
+    """Threads and coroutines side by side."""
+
+    def __init__(
+        self,
+        slots: int,
+        *,
+        name: str,
+        in_loop: InLoop,
+        done: Callable[[Attempt, Ended], None],
+    ) -> None:
+        self._threads = ThreadExecutor(slots, name=name, done=done)
+        self._coroutines = CoroutineExecutor(slots, in_loop=in_loop, done=done)
+        self._met = {False: False, True: False}
+
+    @property
+    def mixed(self) -> bool:
+        """Whether attempts of both sorts have come.
+
+        Then nothing may be claimed ahead: each sort would fill all slots by itself.
+        """
+        return all(self._met.values())
+
+    def submit(self, attempts: Collection[Attempt]) -> None:
+        """Hand `attempts` over; each begins when a slot is free."""
+        parts: dict[bool, list[Attempt]] = {False: [], True: []}
+        for attempt in attempts:
+            parts[attempt.is_async].append(attempt)
+        for is_async, part in parts.items():
+            if part:
+                self._met[is_async] = True
+                (self._coroutines if is_async else self._threads).submit(part)
+
+    def add(self, attempt: Attempt) -> None:
+        """Open a slot in place of the one that `attempt` keeps, until that ends."""
+        (self._coroutines if attempt.is_async else self._threads).slots += 1
+
+    def running(self) -> list[Attempt]:
+        """Return the attempts that run now."""
+        return [*self._threads.running(), *self._coroutines.running()]
+
+    def take_back(self) -> list[Attempt]:
+        """Return the attempts that have not begun; they will not."""
+        return [*self._threads.take_back(), *self._coroutines.take_back()]
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait until all that was handed over has ended; return whether it had by `deadline`."""
+        return self._threads.wait_idle(deadline) and self._coroutines.wait_idle(deadline)
+
+    def stop(self, deadline: float | None = None) -> bool:
+        """End the threads; return whether all had ended at `deadline`, by time.monotonic()."""
+        end = time.monotonic() if deadline is None else deadline
+        idle = self._coroutines.stop(end)
+        return self._threads.stop(end) and idle

@@ -1,0 +1,405 @@
+"""What the three sorts of executors promise, side by side on one queue."""
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from typing import Any
+
+import attrs
+import pytest
+
+from process_workers import Crunch, crunch
+from riverrun import (
+    JobArgs,
+    JobCancelled,
+    JobCompleted,
+    JobContext,
+    JobFailed,
+    JobInterrupted,
+    JobSnooze,
+    JobSnoozed,
+    JobState,
+    JobStuckHandlerResult,
+    Plugin,
+    QueueConfig,
+    Workers,
+)
+from riverrun.errors import InvalidOption, InvalidWorker
+from riverrun.executors import processes
+
+from .conftest import DEADLINE_S, Task
+
+
+@attrs.frozen
+class Fetch(JobArgs, kind="fetch"):
+    number: int = 0
+
+
+def client_of(bench: Any, *functions: Any, slots: int = 4, **options: Any) -> Any:
+    """Return a started client with the workers `functions`, and its events."""
+    workers = Workers()
+    how = options.pop("how", {})
+    for function in functions:
+        workers.register(**how)(function)
+    queues = {"default": QueueConfig(max_workers=slots)}
+    return bench.run(workers=workers, queues=queues, **options)
+
+
+def ended(events: Any, count: int) -> list[Any]:
+    """Return the next `count` events."""
+    return [events.get(DEADLINE_S) for _ in range(count)]
+
+
+def process_client(bench: Any, **options: Any) -> Any:
+    """Return a client that works Crunch in processes, and its events."""
+    return client_of(bench, crunch, how={"executor": "process"}, processes=2, **options)
+
+
+# Coroutines
+
+
+def test_coroutines_run_by_the_hundred_in_one_thread(bench: Any) -> None:
+    """As many as there are slots wait at once, all in the client's one loop."""
+    threads, at_once, most = set(), 0, 0
+
+    async def fetch(args: Fetch) -> None:
+        nonlocal at_once, most
+        threads.add(threading.current_thread().name)
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.3)
+        at_once -= 1
+
+    client, events = client_of(bench, fetch, slots=300)
+    client.insert_many(bench.engine, [Fetch(n) for n in range(600)])
+    assert {type(event) for event in ended(events, 600)} == {JobCompleted}
+    assert threads == {"riverrun.loop"}
+    assert 250 <= most <= 300
+
+
+def test_a_coroutine_ends_in_every_way(bench: Any) -> None:
+    """What it raises is recorded as for any worker."""
+
+    async def fetch(args: Fetch, ctx: JobContext) -> None:
+        await asyncio.sleep(0)
+        match args.number:
+            case 1:
+                raise ValueError("no good")
+            case 2:
+                raise JobSnooze(600)
+            case 3:
+                await ctx.step_async("one", lambda: asyncio.sleep(0))
+                ctx.record_output("done")
+            case 4:
+                raise asyncio.CancelledError
+            case 5:
+                await asyncio.sleep(60)
+
+    client, events = client_of(bench, fetch, job_timeout=0.3)
+    ids = [row.job.id for row in client.insert_many(bench.engine, [Fetch(n) for n in range(6)])]
+    by_id = {event.job.id: event for event in ended(events, 6)}
+    assert [type(by_id[job_id]) for job_id in ids] == [
+        JobCompleted,
+        JobFailed,
+        JobSnoozed,
+        JobCompleted,
+        JobFailed,
+        JobFailed,
+    ]
+    errors = [
+        [error["error"] for error in client.get(bench.engine, job_id).errors] for job_id in ids
+    ]
+    assert errors[1] == ["ValueError: no good"]
+    assert errors[4] == ["CancelledError"]
+    assert errors[5] == ["JobTimedOut: job timed out after 0.3 s"]
+    assert client.get(bench.engine, ids[3]).metadata["output"] == "done"
+
+
+def test_a_coroutine_is_cancelled_where_it_waits(bench: Any) -> None:
+    """A cancel reaches an await, and cleaning up may take its time."""
+    begun, cleaned = threading.Event(), threading.Event()
+
+    async def fetch(args: Fetch) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(0.05)
+            cleaned.set()
+
+    client, events = client_of(bench, fetch)
+    job = client.insert(bench.engine, Fetch()).job
+    assert begun.wait(DEADLINE_S)
+    client.cancel(bench.engine, job.id)
+    assert type(events.get(DEADLINE_S)) is JobCancelled
+    assert cleaned.is_set()
+
+
+def test_a_stop_gives_coroutines_back(bench: Any) -> None:
+    """A hard stop ends what waits, and its attempts do not count."""
+    begun = threading.Semaphore(0)
+
+    async def fetch(args: Fetch) -> None:
+        begun.release()
+        await asyncio.sleep(60)
+
+    client, events = client_of(bench, fetch)
+    ids = [row.job.id for row in client.insert_many(bench.engine, [Fetch(n) for n in range(3)])]
+    for _ in ids:
+        assert begun.acquire(timeout=DEADLINE_S)
+    client.stop(cancel=True)
+    assert {type(event) for event in ended(events, 3)} == {JobInterrupted}
+    rows = [client.get(bench.engine, job_id) for job_id in ids]
+    assert {(row.state, row.attempt, len(row.errors)) for row in rows} == {
+        (JobState.available, 0, 0)
+    }
+
+
+def test_a_client_starts_again_with_a_new_loop(bench: Any) -> None:
+    """After a stop the next start works coroutines too."""
+
+    async def fetch(args: Fetch) -> None:
+        await asyncio.sleep(0)
+
+    client, events = client_of(bench, fetch)
+    for _ in range(2):
+        client.start()
+        client.insert(bench.engine, Fetch())
+        assert type(events.get(DEADLINE_S)) is JobCompleted
+        client.stop()
+
+
+def test_plugins_wrap_coroutines(bench: Any) -> None:
+    """`work_async`, `work_begin` and `work_end` take part, in the order of those for threads."""
+    seen: list[str] = []
+
+    class Outer(Plugin):
+        async def work_async(self, ctx: Any, call_next: Any) -> None:
+            seen.append("outer")
+            await call_next()
+            seen.append("outer end")
+
+        def work_begin(self, ctx: Any) -> None:
+            seen.append("begin")
+
+        def work_end(self, ctx: Any, error: Any) -> Any:
+            seen.append(f"end {error!r}")
+            return None
+
+    async def fetch(args: Fetch) -> None:
+        seen.append("work")
+        raise KeyError(1)
+
+    client, events = client_of(bench, fetch, plugins=[Outer(), Plugin()])
+    client.insert(bench.engine, Fetch())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    assert seen == ["outer", "begin", "work", "end KeyError(1)", "outer end"]
+
+
+def test_async_transaction_completes_the_job(bench: Any) -> None:
+    """The worker's rows and its job's completion are one commit, on an AsyncEngine."""
+    from sqlalchemy import text
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    engine = create_async_engine(bench.engine.url)
+    name = bench.schema
+
+    async def fetch(args: Fetch, ctx: JobContext) -> None:
+        async with ctx.async_transaction(engine) as session:
+            await session.execute(text(f"CREATE TABLE {name}.effect (number int)"))
+            if args.number:
+                raise ValueError("rolled back")
+        await engine.dispose()
+
+    client, events = client_of(bench, fetch, slots=1)
+    client.insert(bench.engine, Fetch(1))
+    assert type(events.get(DEADLINE_S)) is JobFailed
+    job = client.insert(bench.engine, Fetch(0)).job
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    assert client.get(bench.engine, job.id).state is JobState.completed
+
+
+# Processes
+
+
+def test_a_process_works_elsewhere(bench: Any) -> None:
+    """The worker is called in another process, which is used again; its output comes back."""
+    client, events = process_client(bench)
+    client.insert_many(bench.engine, [Crunch() for _ in range(6)])
+    jobs = [event.job.id for event in ended(events, 6)]
+    pids = {client.get(bench.engine, job_id).metadata["output"]["pid"] for job_id in jobs}
+    assert 1 <= len(pids) <= 2
+    assert os.getpid() not in pids
+
+
+@pytest.mark.parametrize(
+    ("how", "kind", "error"),
+    [
+        ("raise", JobFailed, "ValueError: no good number"),
+        ("raise unpicklable", JobFailed, "WorkerFailed: Unpicklable: held by a lock"),
+        ("cancel", JobCancelled, "JobCancelError: no use"),
+        ("snooze", JobSnoozed, None),
+        ("die", JobFailed, "WorkerProcessDied: the worker's process was killed by signal 9"),
+        ("exit", JobFailed, "WorkerProcessDied: the worker's process exited 7"),
+        ("system exit", JobFailed, "SystemExit: 3"),
+    ],
+)
+def test_a_process_s_end_is_its_attempt_s_only(
+    bench: Any, how: str, kind: type, error: str | None
+) -> None:
+    """Whatever happens to a process, its job has an outcome and the next job a process."""
+    client, events = process_client(bench)
+    job = client.insert(bench.engine, Crunch(how)).job
+    assert type(events.get(DEADLINE_S)) is kind
+    errors = client.get(bench.engine, job.id).errors
+    if error is None:
+        assert errors == ()
+    else:
+        assert errors[0]["error"].startswith(error)
+    client.insert(bench.engine, Crunch())
+    while type(event := events.get(DEADLINE_S)) is not JobCompleted:
+        assert event.job.id == job.id
+
+
+def test_a_process_tells_where_it_raised(bench: Any) -> None:
+    """The traceback that is kept names the line in the other process."""
+    client, events = process_client(bench)
+    job = client.insert(bench.engine, Crunch("raise")).job
+    events.get(DEADLINE_S)
+    assert "process_workers.py" in client.get(bench.engine, job.id).errors[0]["trace"]
+
+
+def test_a_process_keeps_steps_and_metadata(bench: Any) -> None:
+    """What is staged in another process is kept with the job."""
+    client, events = process_client(bench)
+    job = client.insert(bench.engine, Crunch("steps")).job
+    events.get(DEADLINE_S)
+    metadata = client.get(bench.engine, job.id).metadata
+    assert (metadata["river:resumable_step"], metadata["seen"]) == ("one", True)
+
+
+@pytest.mark.parametrize("how", ["look", "ignore"])
+def test_a_process_is_told_to_end_and_then_killed(
+    bench: Any, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that looks ends by itself; one that does not is killed, and its time counts."""
+    monkeypatch.setattr(processes, "KILL_AFTER_S", 0.3)
+    client, events = process_client(bench, job_timeout=0.3)
+    job = client.insert(bench.engine, Crunch(how)).job
+    assert type(events.get(DEADLINE_S)) is JobFailed
+    [error] = client.get(bench.engine, job.id).errors[:1]
+    assert error["error"] == "JobTimedOut: job timed out after 0.3 s"
+
+
+def test_what_no_other_process_can_import_is_refused() -> None:
+    """A function that has no name in a module cannot be called elsewhere."""
+
+    def local(args: Crunch) -> None:
+        pass
+
+    async def fetch(args: Fetch) -> None:
+        pass
+
+    workers = Workers()
+    with pytest.raises(InvalidWorker, match="top of a module"):
+        workers.register(executor="process")(local)
+    with pytest.raises(InvalidWorker, match="coroutine"):
+        workers.register(executor="process")(fetch)
+    with pytest.raises(InvalidWorker, match="async def"):
+        workers.register(executor="coroutine")(crunch)
+    with pytest.raises(InvalidOption, match="thread, coroutine, process"):
+        workers.register(executor="fibre")(crunch)
+
+
+# All together
+
+
+def test_one_queue_mixes_all_three(bench: Any) -> None:
+    """Threads, coroutines and processes work one queue, and no more at once than it has slots."""
+    lock = threading.Lock()
+    at_once = most = 0
+
+    def count(change: int) -> None:
+        nonlocal at_once, most
+        with lock:
+            at_once += change
+            most = max(most, at_once)
+
+    def work(args: Task) -> None:
+        count(1)
+        time.sleep(0.01)
+        count(-1)
+
+    async def fetch(args: Fetch) -> None:
+        count(1)
+        await asyncio.sleep(0.01)
+        count(-1)
+
+    workers = Workers()
+    workers.register(work)
+    workers.register(fetch)
+    workers.register(executor="process")(crunch)
+    queues = {"default": QueueConfig(max_workers=6)}
+    client, events = bench.run(workers=workers, queues=queues, processes=1)
+    jobs: list[Any] = []
+    for number in range(50):
+        jobs += [Task(number), Fetch(number), Crunch()]
+    client.insert_many(bench.engine, jobs)
+    assert {type(event) for event in ended(events, 150)} == {JobCompleted}
+    assert most <= 12
+
+
+# Those that do not end
+
+
+def test_a_thread_that_never_looks_can_be_interrupted(bench: Any) -> None:
+    """With `interrupt`, an endless loop ends soon after its time, as timed out."""
+
+    def work(args: Task) -> None:
+        while True:
+            with contextlib.suppress(Exception):
+                sum(range(1000))
+
+    client, events = client_of(bench, work, how={"interrupt": True}, job_timeout=0.2)
+    job = client.insert(bench.engine, Task()).job
+    assert type(events.get(DEADLINE_S)) is JobFailed
+    assert client.get(bench.engine, job.id).errors[0]["error"].startswith("JobTimedOut")
+
+
+def test_a_stuck_job_may_be_given_another_slot(bench: Any) -> None:
+    """While the one slot is stuck its replacement works; afterwards there is one again."""
+    free = threading.Event()
+    stuck: list[int] = []
+    most = at_once = 0
+    lock = threading.Lock()
+
+    def work(args: Task) -> None:
+        nonlocal most, at_once
+        if args.number == 1:
+            free.wait(DEADLINE_S)
+            return
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.02)
+        with lock:
+            at_once -= 1
+
+    def handler(job: Any) -> JobStuckHandlerResult:
+        stuck.append(job.id)
+        return JobStuckHandlerResult(add_worker_slot=True)
+
+    client, events = client_of(
+        bench, work, slots=1, job_timeout=0.1, job_stuck_threshold=0, job_stuck_handler=handler
+    )
+    first = client.insert(bench.engine, Task(1)).job
+    client.insert_many(bench.engine, [Task(2) for _ in range(5)])
+    assert all(event.job.id != first.id for event in ended(events, 5))
+    assert stuck == [first.id]
+    free.set()
+    assert events.get(DEADLINE_S).job.id == first.id
+    client.insert_many(bench.engine, [Task(3) for _ in range(10)])
+    ended(events, 10)
+    assert most == 1
