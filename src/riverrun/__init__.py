@@ -25,7 +25,7 @@ from riverrun.events import (
 from riverrun.job import JobArgs, JobRow, RawArgs
 from riverrun.job_list import JobList, JobListParams, JobOrder
 from riverrun.job_log import JobLog
-from riverrun.options import InsertOpts, QueueConfig
+from riverrun.options import InsertOpts, OnConflict, QueueConfig
 from riverrun.periodic_jobs import Missed, PeriodicJob
 from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
@@ -67,6 +67,7 @@ __all__ = [
     "Linear",
     "Missed",
     "Notify",
+    "OnConflict",
     "PeriodicJob",
     "Plugin",
     "QueueConfig",

@@ -228,12 +228,11 @@ class Client:
         """
         self._check_kinds([args])
         ready = self._begun([draft(args, opts, max_attempts=self._max_attempts)])
-        names = _queues_of(ready)
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
             result = self._insert(transaction, ready)[0]
-            if not result.skipped_as_duplicate:
-                self._leave_word(where, transaction, names)
+            names = _queues_with_work(ready, [result])
+            self._leave_word(where, transaction, names)
         self._announce_own(where, names)
         return result
 
@@ -252,10 +251,10 @@ class Client:
             RiverrunError: As for `insert`.
         """
         ready = self._drafts(jobs)
-        names = _queues_of(ready)
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
             results = self._insert(transaction, ready)
+            names = _queues_with_work(ready, results)
             self._leave_word(where, transaction, names)
         self._announce_own(where, names)
         return results
@@ -521,6 +520,16 @@ class Client:
     def _announce_own(self, where: Where, names: set[str]) -> None:
         if isinstance(where, Engine) and names and self._notify is Notify.after_commit:
             self._announcer.committed(names)
+
+
+def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:
+    names = set()
+    for job, result in zip(ready, results, strict=True):
+        if not result.skipped_as_duplicate and job.state is JobState.available:
+            names.add(job.queue)
+        elif result.changed and result.job.state is JobState.available:
+            names.add(result.job.queue)
+    return names
 
 
 def _queues_of(ready: Sequence[JobDraft]) -> set[str]:

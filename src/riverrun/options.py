@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from enum import Enum
 from typing import Any, Protocol
 
 import attrs
@@ -97,12 +98,33 @@ def check_duration(name: str, value: object, low_s: float) -> float:
     raise InvalidOption(name, value, f"seconds or a timedelta, at least {low_s:g} s")
 
 
+class OnConflict(Enum):
+    """What a duplicate does to the job that stands in its way, if that waits.
+
+    `skip`: nothing, as River. `replace`: that job gets the duplicate's args, tags and priority, and
+    its metadata merged in. `reschedule`: that job runs when the duplicate would have. `debounce`:
+    both, so that of many inserts one job runs, with the last one's args, when they have ended.
+    """
+
+    skip = "skip"
+    replace = "replace"
+    reschedule = "reschedule"
+    debounce = "debounce"
+
+
 @attrs.frozen(kw_only=True)
 class UniqueMark:
-    """What makes a job a duplicate of another: its key, and the states in which the key counts."""
+    """What makes a job a duplicate of another: its key, and the states in which the key counts.
+
+    Attributes:
+        key: 32 bytes.
+        states: In which states a job with the key stands in another's way.
+        on_conflict: What happens then.
+    """
 
     key: bytes
     states: frozenset[JobState]
+    on_conflict: OnConflict = OnConflict.skip
 
 
 class Draft(Protocol):

@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import attrs
 import pytest
@@ -16,6 +17,7 @@ from sqlalchemy import (
     inspect,
     make_url,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -504,3 +506,78 @@ def test_constraints_of_the_host_are_its_own(engine: Engine, schema: str, custom
         with pytest.raises(IntegrityError):
             session.commit()
     assert rows(engine, schema) == []
+
+
+LATER = datetime(2030, 1, 1, tzinfo=UTC)
+SOONER = datetime(2029, 1, 1, tzinfo=UTC)
+
+
+@attrs.frozen
+class Reindex(JobArgs, kind="reindex"):
+    document: int = 1
+    version: int = 1
+
+
+def once(on_conflict: str, **opts: Any) -> InsertOpts:
+    """Return options by which a document has one job at a time."""
+    return InsertOpts(unique=UniqueOpts(by_args=("document",), on_conflict=on_conflict), **opts)
+
+
+@pytest.mark.parametrize(
+    ("on_conflict", "version", "at", "priority"),
+    [
+        ("skip", 1, SOONER, 1),
+        ("replace", 2, SOONER, 2),
+        ("reschedule", 1, LATER, 1),
+        ("debounce", 2, LATER, 2),
+    ],
+)
+def test_a_duplicate_does_what_it_was_asked_to(
+    engine: Engine, schema: str, on_conflict: str, version: int, at: datetime, priority: int
+) -> None:
+    """The job in the way keeps its id; its input, its time or both become the duplicate's."""
+    first = insert(engine, Reindex(), once("skip", scheduled_at=SOONER), schema=schema)
+    opts = once(on_conflict, scheduled_at=LATER, priority=2, tags=["new"], metadata={"new": 1})
+    again = insert(engine, Reindex(version=2), opts, schema=schema)
+    assert again.skipped_as_duplicate
+    assert again.changed == (on_conflict != "skip")
+    job = get(engine, first.job.id, schema=schema)
+    assert job == again.job
+    assert (job.args["version"], job.scheduled_at, job.priority) == (version, at, priority)
+    assert (job.tags, job.metadata) == ((("new",), {"new": 1}) if priority == 2 else ((), {}))
+    assert job.state is JobState.scheduled
+
+
+def test_a_debounce_without_a_time_is_due_now(engine: Engine, schema: str) -> None:
+    """The last insert may also bring the job forward, from retryable too."""
+    job_id = insert(engine, Reindex(), once("skip", scheduled_at=LATER), schema=schema).job.id
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {schema}.river_job SET state = 'retryable'"))
+    result = insert(engine, Reindex(), once("debounce"), schema=schema)
+    assert (result.job.id, result.job.state) == (job_id, JobState.available)
+    assert result.job.scheduled_at < LATER
+
+
+@pytest.mark.parametrize("state", [JobState.running, JobState.completed])
+def test_what_runs_or_has_run_is_left_as_it_is(
+    engine: Engine, schema: str, state: JobState
+) -> None:
+    """A job that does not wait any more is not changed, and the result says so."""
+    insert(engine, Reindex(), once("skip"), schema=schema)
+    final = "now()" if state is JobState.completed else "NULL"
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"UPDATE {schema}.river_job SET state = '{state}', finalized_at = {final}")
+        )
+    result = insert(engine, Reindex(version=2), once("debounce"), schema=schema)
+    assert (result.skipped_as_duplicate, result.changed) == (True, False)
+    assert (result.job.state, result.job.args["version"]) == (state, 1)
+
+
+def test_the_last_duplicate_of_a_batch_counts(engine: Engine, schema: str) -> None:
+    """A batch that debounces itself inserts one job, with its last args."""
+    jobs = [(Reindex(n % 2, n), once("debounce")) for n in range(6)]
+    results = insert_many(engine, jobs, schema=schema)
+    assert len({result.job.id for result in results}) == 2
+    assert {result.job.args["version"] for result in results} == {4, 5}
+    assert [result.skipped_as_duplicate for result in results] == [False] * 2 + [True] * 4

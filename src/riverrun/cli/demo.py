@@ -22,6 +22,8 @@ ROWS = {
     "lost": "jobs lost",
     "ran_after_rollback": "ran after rollback",
     "worked_twice": "worked twice",
+    "rescued": "jobs rescued from the killed worker",
+    "rescue_p50_s": "at work again after p50, s",
     "seconds": "seconds in all",
 }
 COMPLAINTS_SHOWN = 20
@@ -45,10 +47,11 @@ COMPLAINTS_SHOWN = 20
 def demo(as_json: bool, signups: int, database_url: str | None) -> None:
     """Run a sign-up service, its jobs and two workers, and audit what they did.
 
-    People sign up at a Flask service. In the transaction that adds a user it inserts three jobs: an
-    e-mail, a PDF, a call of a CRM that fails one time in five. One sign-up in ten is rolled back,
-    some click twice, and half-way one worker gets SIGTERM. In the end the mails, the files, the
-    CRM's log and the database tell whether each job ran once. Exit codes: 0 it did, 1 not.
+    People sign up at a Flask service. In the transaction that adds a user it inserts four jobs: an
+    e-mail, a PDF, a call of a CRM that fails one time in five, a credit. One sign-up in ten is
+    rolled back, some click twice, and half-way one worker is killed with SIGKILL while it works. In
+    the end the mails, the files, the CRM's log and the database tell whether each job ran once; a
+    mail, file or call of a job that was rescued may come once more. Exit codes: 0 it did, 1 not.
     """
     missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
     if missing:

@@ -8,7 +8,7 @@ import attrs
 
 from riverrun import JobState
 from riverrun.demo.evidence import Evidence
-from riverrun.demo.jobs import KINDS, RenderInvoice, SendWelcome, SyncCrm
+from riverrun.demo.jobs import KINDS, CreditAccount, RenderInvoice, SendWelcome, SyncCrm
 
 JOBS_PER_CLICK = len(KINDS)
 CREATED, CONFLICT = 201, 409
@@ -32,7 +32,10 @@ class Verdict:
         duplicates_skipped: Inserts of jobs that were there already.
         lost: Jobs of users who are in the database that had no effect or were not completed.
         ran_after_rollback: Effects, and jobs, for users who are not in the database.
-        worked_twice: Jobs that had their effect more than once.
+        worked_twice: Jobs that had their effect more often than they may: once, and once more for
+            each rescue unless they use `ctx.transaction()`.
+        rescued: Jobs taken back from the worker that was killed.
+        rescue_p50_s: Half of them were at work again within so many seconds of the kill.
         seconds: How long everything took.
         complaints: What was lost, ran or was worked twice, in words.
     """
@@ -48,6 +51,8 @@ class Verdict:
     lost: int
     ran_after_rollback: int
     worked_twice: int
+    rescued: int
+    rescue_p50_s: float
     seconds: float
     complaints: tuple[str, ...] = ()
 
@@ -72,7 +77,18 @@ def audit(evidence: Evidence, *, seconds: float) -> Verdict:
     wanted = {(kind, email) for email in evidence.users for kind in KINDS}
     lost = _lost(evidence, effects, wanted)
     ran = sorted(_ran(evidence) - wanted)
-    twice = sorted(effect for effect, times in effects.items() if times > 1 and effect in wanted)
+    rescues = _rescues(evidence)
+    twice = sorted(
+        effect
+        for effect, times in effects.items()
+        if times > 1 + (rescues[effect] if effect[0] != CreditAccount.kind else 0)
+        and effect in wanted
+    )
+    back = [
+        (job.attempted_at - evidence.killed_at).total_seconds()
+        for job in evidence.jobs
+        if job.rescues and job.attempted_at is not None and evidence.killed_at is not None
+    ]
     good_clicks = sum(answer.status == CREATED for answer in evidence.answers)
     latencies = [answer.ms for answer in evidence.answers]
     return Verdict(
@@ -87,6 +103,8 @@ def audit(evidence: Evidence, *, seconds: float) -> Verdict:
         lost=len(lost),
         ran_after_rollback=len(ran),
         worked_twice=len(twice),
+        rescued=sum(job.rescues > 0 for job in evidence.jobs),
+        rescue_p50_s=percentile(back, 50),
         seconds=round(seconds, 1),
         complaints=(
             *(f"lost: {kind} for {user}" for kind, user in lost),
@@ -109,6 +127,15 @@ def _effects(evidence: Evidence) -> Iterable[Wanted]:
     yield from ((SendWelcome.kind, to) for to in evidence.mails)
     yield from ((RenderInvoice.kind, emails.get(n, f"#{n}")) for n in evidence.renderings)
     yield from ((SyncCrm.kind, email) for email, status in evidence.crm if status == CREATED)
+    yield from ((CreditAccount.kind, emails.get(n, f"#{n}")) for n in evidence.credits)
+
+
+def _rescues(evidence: Evidence) -> Counter[Wanted]:
+    emails = _emails(evidence)
+    rescues: Counter[Wanted] = Counter()
+    for job in evidence.jobs:
+        rescues[job.kind, emails.get(job.user_id, f"#{job.user_id}")] += job.rescues
+    return rescues
 
 
 def _lost(evidence: Evidence, effects: Counter[Wanted], wanted: set[Wanted]) -> list[Wanted]:

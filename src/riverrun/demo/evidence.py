@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from sqlalchemy.orm import Session
 from riverrun import JobState
 from riverrun.demo.browsers import Answer
 from riverrun.demo.settings import Settings
-from riverrun.demo.signup import User
+from riverrun.demo.signup import Credit, User
 from riverrun.models import Job
 
 
@@ -25,6 +26,8 @@ class JobSeen:
     user_id: int
     state: JobState
     attempt: int
+    rescues: int = 0
+    attempted_at: datetime | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +42,8 @@ class Evidence:
         invoices: For each PDF file, the user's id in its name and the address in it, or "".
         renderings: The id of the user, for each time an invoice was put in its place.
         crm: User's e-mail and status, for each request that the CRM answered.
+        credits: The user's id, for each credit in the database.
+        killed_at: When a worker was killed, by the database's clock; None if none was.
     """
 
     answers: Sequence[Answer]
@@ -48,20 +53,28 @@ class Evidence:
     invoices: Mapping[int, str]
     renderings: Sequence[int]
     crm: Sequence[tuple[str, int]]
+    credits: Sequence[int]
+    killed_at: datetime | None = None
 
 
-def gather(settings: Settings, answers: Sequence[Answer]) -> Evidence:
+def gather(settings: Settings, answers: Sequence[Answer], killed_at: datetime | None) -> Evidence:
     """Return the evidence; nothing may run any more."""
     engine = settings.engine()
     try:
         with Session(engine) as session:
             users = {user.email: user.id for user in session.scalars(select(User))}
             jobs = [
-                JobSeen(kind=kind, user_id=args["user_id"], state=state, attempt=attempt)
-                for kind, args, state, attempt in session.execute(
-                    select(Job.kind, Job.args, Job.state, Job.attempt)
+                JobSeen(
+                    kind=job.kind,
+                    user_id=job.args["user_id"],
+                    state=job.state,
+                    attempt=job.attempt,
+                    rescues=job.metadata_.get("river:rescue_count", 0),
+                    attempted_at=job.attempted_at,
                 )
+                for job in session.scalars(select(Job))
             ]
+            given = list(session.scalars(select(Credit.user_id)))
     finally:
         engine.dispose()
     return Evidence(
@@ -77,6 +90,8 @@ def gather(settings: Settings, answers: Sequence[Answer]) -> Evidence:
             int(Path(name).stem) for name in settings.path("renderings").read_text().split()
         ],
         crm=[(request["email"], request["status"]) for request in _lines(settings.path("crm"))],
+        credits=given,
+        killed_at=killed_at,
     )
 
 

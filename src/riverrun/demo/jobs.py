@@ -1,4 +1,4 @@
-"""What a sign-up leaves to do later: three kinds of job, each wanted once for a user."""
+"""What a sign-up leaves to do later: four kinds of job, each wanted once for a user."""
 
 import attrs
 
@@ -34,4 +34,12 @@ class SyncCrm(JobArgs, kind="demo_sync_crm", insert_opts=ONCE):
     email: str
 
 
-KINDS = (SendWelcome.kind, RenderInvoice.kind, SyncCrm.kind)
+@attrs.frozen(kw_only=True)
+class CreditAccount(JobArgs, kind="demo_credit_account", insert_opts=ONCE):
+    """The welcome credit in the user's account: money, which must not be given twice."""
+
+    user_id: int
+    email: str
+
+
+KINDS = (SendWelcome.kind, RenderInvoice.kind, SyncCrm.kind, CreditAccount.kind)

@@ -40,6 +40,7 @@ class Process:
         self._ready = settings.path(f"{settings.name}.ready")
         self._stderr = settings.path(f"{settings.name}.stderr")
         self._told_to_end = False
+        self.killed = False
         with self._stderr.open("wb") as stderr:
             self._popen = subprocess.Popen(  # noqa: S603
                 [sys.executable, *arguments],
@@ -76,10 +77,16 @@ class Process:
             self._told_to_end = True
             self._popen.send_signal(signal.SIGTERM)
 
-    @property
-    def told_to_end(self) -> bool:
-        """Whether it was told to end."""
-        return self._told_to_end
+    def kill_if(self, condition: Callable[[], bool]) -> bool:
+        """Kill it if `condition` holds while it stands still; return whether it did."""
+        self._popen.send_signal(signal.SIGSTOP)
+        if not condition():
+            self._popen.send_signal(signal.SIGCONT)
+            return False
+        self._popen.kill()
+        self._popen.wait()
+        self.killed = True
+        return True
 
     @property
     def ended(self) -> bool:
@@ -100,7 +107,7 @@ class Process:
             PartFailed: With what it said last.
         """
         code = self._popen.poll()
-        if code is not None and (code != 0 or not self._told_to_end):
+        if not self.killed and code is not None and (code != 0 or not self._told_to_end):
             raise self.failed(f"ended with {code}")
 
     def join(self) -> None:

@@ -1,6 +1,6 @@
 """The host: a Flask service that signs users up, with a table of its own and no time to lose.
 
-One transaction has the user and the three jobs, so there is never the one without the others.
+One transaction has the user and the four jobs, so there is never the one without the others.
 """
 
 from flask import Flask, Response, jsonify, request
@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from riverrun import Client
-from riverrun.demo.jobs import RenderInvoice, SendWelcome, SyncCrm
+from riverrun.demo.jobs import CreditAccount, RenderInvoice, SendWelcome, SyncCrm
 from riverrun.demo.processes import say_ready, serve
 from riverrun.demo.settings import told
 
@@ -29,6 +29,16 @@ class User(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     email: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
+
+
+class Credit(Base):
+    """Money in a user's account. Nothing but its worker keeps a second row out."""
+
+    __tablename__ = "demo_credit"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int]
+    cents: Mapped[int]
 
 
 class TeamTaken(Exception):
@@ -57,6 +67,7 @@ def create_app(engine: Engine, client: Client) -> Flask:
                     session, RenderInvoice(user_id=user.id, email=user.email, name=user.name)
                 ),
                 client.insert(session, SyncCrm(user_id=user.id, email=user.email)),
+                client.insert(session, CreditAccount(user_id=user.id, email=user.email)),
             ]
             if form["team"] == RESERVED_TEAM:
                 raise TeamTaken(form["team"])

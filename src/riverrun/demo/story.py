@@ -7,13 +7,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from types import FrameType
 from typing import TypeVar
 
 import attrs
-from sqlalchemy import create_engine, func, make_url, select
+from sqlalchemy import Engine, create_engine, func, make_url, select
 from sqlalchemy.schema import CreateSchema, DropSchema
 
+from riverrun import JobState
 from riverrun.demo.audit import JOBS_PER_CLICK, Verdict, audit
 from riverrun.demo.browsers import Answer, Browsers, Click, plan
 from riverrun.demo.evidence import gather
@@ -71,8 +73,8 @@ def play(*, signups: int, database_url: str | None, tell: Tell) -> Verdict:
             url=with_psycopg(url), schema=f"riverrun_demo_{os.getpid()}", folder=folder
         )
         stop.or_go_on(lambda: stack.enter_context(schema(settings)))
-        answers = _run(settings, signups, stop, tell)
-        return audit(gather(settings, answers), seconds=time.monotonic() - start_s)
+        answers, killed_at = _run(settings, signups, stop, tell)
+        return audit(gather(settings, answers, killed_at), seconds=time.monotonic() - start_s)
 
 
 class Stop:
@@ -140,7 +142,9 @@ def schema(settings: Settings) -> Iterator[None]:
         engine.dispose()
 
 
-def _run(settings: Settings, signups: int, stop: Stop, tell: Tell) -> Sequence[Answer]:
+def _run(
+    settings: Settings, signups: int, stop: Stop, tell: Tell
+) -> tuple[Sequence[Answer], datetime | None]:
     clicks = plan(signups)
     settings.path("invoices").mkdir()
     for name in ("mails", "renderings", "crm"):
@@ -163,11 +167,11 @@ def _run(settings: Settings, signups: int, stop: Stop, tell: Tell) -> Sequence[A
         for worker in workers:
             _ports(worker, stop)  # None; but a worker that still imports slows the service down.
         with Browsers(clicks, port) as browsers:
-            _watch(settings, clicks, browsers, [world, service], workers, stop, tell)
+            killed_at = _watch(settings, clicks, browsers, [world, service], workers, stop, tell)
         for process in (*workers, service, world):
             process.tell_to_end()
             process.join()
-        return list(browsers.answers)
+        return list(browsers.answers), killed_at
 
 
 def _watch(
@@ -178,10 +182,11 @@ def _watch(
     workers: Sequence[Process],
     stop: Stop,
     tell: Tell,
-) -> None:
+) -> datetime | None:
     expected = JOBS_PER_CLICK * len({click.email for click in clicks if not click.refused})
     engine = settings.engine()
     deadline_s = time.monotonic() + WORK_TIMEOUT_S
+    killed_at = None
     try:
         while True:
             for process in (*others, *workers):
@@ -196,19 +201,32 @@ def _watch(
                 f"{answered} of {len(clicks)} requests answered, {final} of {expected} jobs done",
                 True,
             )
-            if final * 2 >= expected and not workers[0].told_to_end:
-                tell(f"half of it is done: SIGTERM to {workers[0].name}", False)
-                workers[0].tell_to_end()
+            if final * 2 >= expected and killed_at is None:
+                killed_at = _kill(workers[0], engine)
+                if killed_at is not None:
+                    tell(f"half of it is done: SIGKILL to {workers[0].name}, at work", False)
             if browsers.done and final == sum(counts.values()):
                 tell(f"all done: {answered} requests answered, {final} jobs", False)
-                return
+                return killed_at
             if time.monotonic() > deadline_s:
                 # The audit will say which.
                 tell(f"gave up after {WORK_TIMEOUT_S:g} s; jobs are left: {counts}", False)
-                return
+                return killed_at
             stop.wait(TURN_S)
     finally:
         engine.dispose()
+
+
+def _kill(worker: Process, engine: Engine) -> datetime | None:
+    """Kill `worker` if it has jobs at work; return when, by the database's clock."""
+    at_work = select(func.count()).where(
+        Job.state == JobState.running, func.array_position(Job.attempted_by, worker.name) > 0
+    )
+    with engine.connect() as connection:
+        if worker.kill_if(lambda: bool(connection.scalar(at_work))):
+            at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+            return at
+    return None
 
 
 def _check_answers(browsers: Browsers, service: Process) -> None:

@@ -10,9 +10,10 @@ from email.message import EmailMessage
 from fpdf import FPDF
 
 from riverrun import Client, Exponential, JobContext, QueueConfig, Workers
-from riverrun.demo.jobs import RenderInvoice, SendWelcome, SyncCrm
+from riverrun.demo.jobs import CreditAccount, RenderInvoice, SendWelcome, SyncCrm
 from riverrun.demo.processes import end_with_parent, say_ready
 from riverrun.demo.settings import told
+from riverrun.demo.signup import Credit
 
 SLOTS = 4
 TIMEOUT_S = 30.0
@@ -72,6 +73,13 @@ def sync_crm(args: SyncCrm) -> None:
         connection.close()
     if answer.status != http.client.CREATED:
         raise CrmUnavailable(f"the CRM answered {answer.status}")
+
+
+@workers.register
+def credit_account(args: CreditAccount, ctx: JobContext) -> None:
+    """Give the welcome credit, in one commit with the job's completion: once, come what may."""
+    with ctx.transaction() as session:
+        session.add(Credit(user_id=args.user_id, cents=500))
 
 
 client = Client(

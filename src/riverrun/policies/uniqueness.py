@@ -11,7 +11,7 @@ import attrs
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
 from riverrun.job import RawArgs
-from riverrun.options import Draft, UniqueMark, check_duration
+from riverrun.options import Draft, OnConflict, UniqueMark, check_duration
 from riverrun.policies import go_json
 from riverrun.states import JobState
 
@@ -51,6 +51,14 @@ def _by_state(value: object) -> frozenset[JobState] | None:
     return states
 
 
+def _on_conflict(value: object) -> OnConflict:
+    try:
+        return OnConflict(value)
+    except ValueError:
+        known = ", ".join(action.value for action in OnConflict)
+        raise InvalidOption("on_conflict", value, f"one of {known}") from None
+
+
 @attrs.frozen(kw_only=True)
 class UniqueOpts:
     """River's uniqueness: the same kind, and as much more as is asked for.
@@ -79,6 +87,7 @@ class UniqueOpts:
     by_queue: bool = False
     by_state: Iterable[JobState] | None = attrs.field(default=None, converter=_by_state)
     exclude_kind: bool = False
+    on_conflict: OnConflict = attrs.field(default=OnConflict.skip, converter=_on_conflict)
 
     def __attrs_post_init__(self) -> None:
         if not (self.by_args or self.by_period or self.by_queue or self.by_state):
@@ -88,7 +97,8 @@ class UniqueOpts:
     def __call__(self, draft: Draft, now: datetime) -> UniqueMark:
         """Return River's key for `draft`, and the states in which it counts."""
         key = hashlib.sha256(self.describe(draft, now).encode()).digest()
-        return UniqueMark(key=key, states=frozenset(self.by_state or DEFAULT_STATES))
+        states = frozenset(self.by_state or DEFAULT_STATES)
+        return UniqueMark(key=key, states=states, on_conflict=self.on_conflict)
 
     def describe(self, draft: Draft, now: datetime) -> str:
         """Return the text whose SHA-256 is the key of `draft`."""
@@ -122,6 +132,7 @@ class UniqueKey:
         key: The text, such as `"invoice-7"`.
         by_state: As for `UniqueOpts`.
         exclude_kind: Whether jobs of different kinds may be the same too.
+        on_conflict: What a duplicate does to the job that waits in its way.
 
     Raises:
         InvalidOption: If the text is empty, or `by_state` lacks a required state.
@@ -132,6 +143,9 @@ class UniqueKey:
         default=None, converter=_by_state, kw_only=True
     )
     exclude_kind: bool = attrs.field(default=False, kw_only=True)
+    on_conflict: OnConflict = attrs.field(
+        default=OnConflict.skip, converter=_on_conflict, kw_only=True
+    )
 
     def __call__(self, draft: Draft, now: datetime) -> UniqueMark:  # noqa: ARG002
         """Return the mark of `draft`: its key, and the states in which it counts."""
@@ -139,7 +153,8 @@ class UniqueKey:
         kind = "" if self.exclude_kind else draft.kind
         text = f"riverrun:key={len(kind)}:{kind}:{self.key}"
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-        return UniqueMark(key=key, states=frozenset(self.by_state or DEFAULT_STATES))
+        states = frozenset(self.by_state or DEFAULT_STATES)
+        return UniqueMark(key=key, states=states, on_conflict=self.on_conflict)
 
 
 def _subset(encoded: Mapping[str, Any], paths: Sequence[str | Sequence[str]]) -> str:

@@ -136,6 +136,56 @@ def insert_jobs(*, schema: str | None, returning: bool) -> Insert:
 
 
 @lru_cache
+def change_waiting() -> Update:
+    """Change jobs that wait, as the records in bind `changes` say; a null leaves as it is.
+
+    Locks the rows by id; an insert that met them has done so already. Index: river_job_pkey.
+    """
+    rows = _records(
+        "changes",
+        column("id", BigInteger),
+        column("args", JSONB),
+        column("metadata", JSONB),
+        column("priority", SmallInteger),
+        column("tags", ARRAY(Text)),
+        column("reschedule", Integer),
+        column("scheduled_at", Timestamp),
+    )
+    waiting = Job.state.in_(
+        [
+            state_literal(state)
+            for state in (
+                JobState.available,
+                JobState.pending,
+                JobState.retryable,
+                JobState.scheduled,
+            )
+        ]
+    )
+    moved = and_(rows.c.reschedule == 1, Job.state != state_literal(JobState.pending))
+    return (
+        update(Job)
+        .where(Job.id == rows.c.id, waiting)
+        .values(
+            args=func.coalesce(rows.c.args, Job.args),
+            metadata_=func.coalesce(Job.metadata_.op("||")(rows.c.metadata), Job.metadata_),
+            priority=func.coalesce(rows.c.priority, Job.priority),
+            tags=func.coalesce(cast(rows.c.tags, Job.tags.type), Job.tags),
+            scheduled_at=case(
+                (rows.c.reschedule == 1, func.coalesce(rows.c.scheduled_at, _NOW)),
+                else_=Job.scheduled_at,
+            ),
+            state=case(
+                (and_(moved, rows.c.scheduled_at.is_(None)), state_literal(JobState.available)),
+                (moved, state_literal(JobState.scheduled)),
+                else_=Job.state,
+            ),
+        )
+        .returning(*job_columns())
+    )
+
+
+@lru_cache
 def claim_jobs() -> Update:
     """Claim up to `limit` available jobs of `queue` for `client_id`.
 

@@ -17,6 +17,7 @@ from riverrun.options import (
     PRIORITY_DEFAULT,
     QUEUE_DEFAULT,
     InsertOpts,
+    OnConflict,
     UniqueMark,
     check_aware,
     json_problem,
@@ -39,10 +40,13 @@ class InsertResult:
     Attributes:
         job: The job inserted, or the one that stood in its way.
         skipped_as_duplicate: Whether another job holds its unique key, and nothing was inserted.
+        changed: Whether that job was changed then, as the uniqueness's `on_conflict` asks for; not
+            if it runs or is final.
     """
 
     job: JobRow
     skipped_as_duplicate: bool
+    changed: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -248,11 +252,49 @@ def insert_drafts(
         rows = transaction.execute(statement, {"jobs": _records(distinct), "now": _aware(now)})
         inserted = [InsertResult(job_row(row), bool(row.skipped)) for row in rows]
         seen: set[int] = set()
+        of_batch: list[InsertResult] = []
         for place in places:
             result = inserted[place]
-            results.append(InsertResult(result.job, True) if place in seen else result)
+            of_batch.append(InsertResult(result.job, True) if place in seen else result)
             seen.add(place)
+        results += _resolved(transaction, batch, of_batch, now)
     return results
+
+
+def _resolved(
+    transaction: Transaction,
+    batch: Sequence[JobDraft],
+    results: list[InsertResult],
+    now: datetime | None,
+) -> list[InsertResult]:
+    """Do to the jobs in the way what their duplicates ask for; the last one of each job counts."""
+    changes: dict[int, dict[str, Any]] = {}
+    for job, result in zip(batch, results, strict=True):
+        action = job.mark.on_conflict if job.mark else OnConflict.skip
+        if result.skipped_as_duplicate and action is not OnConflict.skip:
+            change = changes.setdefault(result.job.id, {"id": result.job.id})
+            if action is not OnConflict.reschedule:
+                change |= {
+                    "args": json.loads(job.args_text),
+                    "metadata": json.loads(job.metadata_text),
+                    "priority": job.priority,
+                    "tags": job.tags,
+                }
+            if action is not OnConflict.replace:
+                at = job.scheduled_at and job.scheduled_at.isoformat()
+                change |= {"reschedule": 1, "scheduled_at": at}
+    if not changes:
+        return results
+    ordered = [changes[job_id] for job_id in sorted(changes)]
+    params = {"changes": json_text(ordered), "now": _aware(now)}
+    rows = transaction.execute(queries.change_waiting(), params)
+    changed = {row.id: job_row(row) for row in rows}
+    return [
+        InsertResult(changed[result.job.id], result.skipped_as_duplicate, True)
+        if result.job.id in changed
+        else result
+        for result in results
+    ]
 
 
 def copy_drafts(
