@@ -136,3 +136,10 @@ def test_retry_of_what_is_due(engine: Engine, schema: str) -> None:
     job_id = insert_job(engine, schema, scheduled_at=NOW - timedelta(hours=1), attempt=25)
     before = get(engine, job_id, schema=schema)
     assert retry(engine, job_id, schema=schema, now=NOW) == before
+
+
+def test_a_retry_takes_an_earlier_cancel_back(engine: Engine, schema: str) -> None:
+    """A job that was cancelled and retried fails like any other, and is not cancelled for that."""
+    job_id = insert_job(engine, schema)
+    cancel(engine, job_id, schema=schema)
+    assert "cancel_attempted_at" not in retry(engine, job_id, schema=schema).metadata

@@ -83,6 +83,8 @@ def retry_job() -> Update:
             max_attempts=case(
                 (Job.attempt == Job.max_attempts, Job.max_attempts + 1), else_=Job.max_attempts
             ),
+            # A cancel that was asked for before must not end the attempts to come.
+            metadata_=Job.metadata_.op("-")("cancel_attempted_at"),
         )
         .returning(*job_columns())
     )

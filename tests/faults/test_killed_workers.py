@@ -1,0 +1,75 @@
+"""Workers are killed and paused; what is promised holds by what is left in the database."""
+
+import random
+import signal
+import threading
+from typing import Any
+
+from faults.worker import Book, Send
+from riverrun import verbs
+
+RESCUE_S = 30.0
+"""Within this long the jobs of a dead client are back, by default settings."""
+
+
+def test_nothing_is_lost_and_nothing_stuck(plant: Any) -> None:
+    """Five workers, the leader among them, are killed at work; a sixth is paused past its time.
+
+    Every job is completed; what was committed with its completion happened once, anything else
+    once more at most for each rescue; each job of the dead was rescued within 30 s, and says so.
+    """
+    names = [f"worker-{n}" for n in range(6)]
+    doomed = [plant.worker(name) for name in names]
+    # Long ones, so that each worker surely has some when it is killed; then many short ones.
+    jobs: list[Any] = [Book(8.0) for _ in range(12)] + [Send(8.0) for _ in range(12)]
+    verbs.insert_many(plant.engine, jobs, schema=plant.schema)
+    verbs.insert_many(
+        plant.engine,
+        [kind() for _ in range(300) for kind in (Book, Send)],
+        schema=plant.schema,
+    )
+    busy = "SELECT count(DISTINCT attempted_by[1]) FROM {s}.river_job WHERE state = 'running'"
+    plant.wait(lambda: plant.one(busy) == len(names), "every worker at work", 20)
+    leader = plant.one("SELECT leader_id FROM {s}.river_leader")
+    assert leader in names
+    paused = next(p for p, name in zip(doomed, names, strict=True) if name != leader)
+    paused.send_signal(signal.SIGSTOP)
+    rng, pause = random.Random(7), threading.Event()
+    for process in doomed:
+        if process is not paused:
+            pause.wait(rng.random() * 0.2)
+            process.kill()
+    killed_at = plant.one("SELECT clock_timestamp()")
+    lost = plant.one("SELECT count(*) FROM {s}.river_job WHERE state = 'running'")
+    assert lost > 0
+    survivor = plant.worker("survivor")
+    left = (
+        "SELECT count(*) FROM {s}.river_job WHERE state = 'running' AND "
+        "attempted_by[array_length(attempted_by, 1)] <> 'survivor'"
+    )
+    plant.wait(lambda: plant.one(left) == 0, "the jobs of the dead are back", RESCUE_S)
+    # What slept wakes up, and must not commit what is another's by now.
+    paused.send_signal(signal.SIGCONT)
+    unfinished = "SELECT count(*) FROM {s}.river_job WHERE state <> 'completed'"
+    plant.wait(lambda: plant.one(unfinished) == 0, "every job is completed", 60)
+    for process in (paused, survivor):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+    effects = plant.rows(
+        "SELECT kind, coalesce((metadata->>'river:rescue_count')::int, 0) AS rescues,"
+        " (SELECT count(*) FROM {s}.effect WHERE job_id = j.id) AS effects"
+        " FROM {s}.river_job j"
+    )
+    assert len(effects) == 624
+    assert {row.effects for row in effects if row.kind == "book"} == {1}
+    assert all(1 <= row.effects <= 1 + row.rescues for row in effects)
+    rescued = plant.rows(
+        "SELECT id, errors[1]->>'error' AS error, attempted_at FROM {s}.river_job"
+        " WHERE metadata ? 'river:rescue_count'"
+    )
+    assert len(rescued) == lost
+    for row in rescued:
+        assert row.error.startswith("Stuck job rescued by JobRescuer: client worker-")
+        assert (row.attempted_at - killed_at).total_seconds() < RESCUE_S + 10
+    assert plant.one("SELECT count(*) FROM {s}.riverrun_client") == 0

@@ -1,0 +1,80 @@
+"""A worker to be killed: `worker.py URL SCHEMA ID`; it says "ready", and works until SIGTERM.
+
+Each effect is a row in the table `effect`, which nothing keeps from being doubled.
+"""
+
+import random
+import signal
+import sys
+import threading
+
+import attrs
+from sqlalchemy import create_engine, text
+
+from riverrun import Client, Constant, JobArgs, JobContext, QueueConfig, Workers
+
+workers = Workers()
+INSERT = "INSERT INTO {}.effect (job_id, attempt, sort) VALUES (:job_id, :attempt, :sort)"
+
+
+@attrs.frozen
+class Book(JobArgs, kind="book"):
+    """Args of a job whose effect and completion are one commit."""
+
+    wait_s: float = 0.0
+
+
+@attrs.frozen
+class Send(JobArgs, kind="send"):
+    """Args of a job whose effect is committed before its completion."""
+
+    wait_s: float = 0.0
+
+
+def effect(ctx: JobContext, sort: str) -> tuple[object, dict[str, object]]:
+    """Return the statement and parameters that record one effect of `ctx`'s job."""
+    values = {"job_id": ctx.job.id, "attempt": ctx.job.attempt, "sort": sort}
+    return text(INSERT.format(ctx.client.schema)), values
+
+
+@workers.register(backoff=Constant(delay=0.1))
+def book(args: Book, ctx: JobContext) -> None:
+    """Have the effect in the transaction that completes the job."""
+    with ctx.transaction() as session:
+        session.execute(*effect(ctx, "book"))
+        pause(args.wait_s)
+
+
+@workers.register(backoff=Constant(delay=0.1))
+def send(args: Send, ctx: JobContext) -> None:
+    """Have the effect, and go on for a while."""
+    with ctx.client.engine.begin() as connection:
+        connection.execute(*effect(ctx, "send"))
+    pause(args.wait_s)
+
+
+def pause(wait_s: float) -> None:
+    """Be deaf to everything for `wait_s` seconds, or for a moment if 0."""
+    threading.Event().wait(wait_s or random.random() * 0.03)
+
+
+def main() -> None:
+    """Work until told to end."""
+    url, schema, client_id = sys.argv[1:]
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    queues = {"default": QueueConfig(max_workers=8, poll_interval=0.2)}
+    client = Client(
+        create_engine(url, pool_size=16),
+        workers=workers,
+        queues=queues,
+        schema=schema,
+        id=client_id,
+    )
+    with client:
+        print("ready", flush=True)  # noqa: T201  the test waits for it
+        stop.wait()
+
+
+if __name__ == "__main__":
+    main()
