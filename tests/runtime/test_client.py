@@ -1,6 +1,7 @@
 """The walk end to end, and every way in which an attempt or a client can end."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
@@ -746,3 +747,20 @@ def test_commits_nothing_once_it_is_cancelled(bench: Any) -> None:
     assert isinstance(work_one(bench, body), JobCancelled)
     [row] = rows(bench, Job.state)
     assert row.state is JobState.cancelled
+
+
+def test_a_short_backoff_does_not_wait_for_the_poll(bench: Any) -> None:
+    """A job due again in 50 ms is tried again then, however long the poll interval is."""
+    times: list[float] = []
+
+    def body(args: Task, ctx: JobContext) -> None:
+        times.append(time.monotonic())
+        if len(times) < 4:
+            raise ValueError("again")
+
+    client, events = bench.run(
+        body, backoff=Constant(delay=0.05, jitter=0), poll_interval=20, poll_only=True
+    )
+    client.insert(bench.engine, Task())
+    assert [type(events.get(DEADLINE_S)) for _ in range(4)] == [JobFailed] * 3 + [JobCompleted]
+    assert times[-1] - times[0] < 10

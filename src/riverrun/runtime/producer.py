@@ -14,9 +14,11 @@ from riverrun.errors import AttemptInterrupted
 from riverrun.executors.slots import Slots
 from riverrun.job import JobRow
 from riverrun.options import QueueConfig
+from riverrun.outcome import Outcome
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.states import JobState
 from riverrun.verbs.claim import claim
 from riverrun.verbs.complete import give_back
 
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 AHEAD_S = 0.1
 """Longest that a job claimed ahead should wait in this process, by what its forerunners took."""
+
+WRITTEN_S = 0.02
+"""Seconds that an outcome takes to the database, about."""
 
 
 @attrs.frozen(kw_only=True)
@@ -77,6 +82,7 @@ class Producer(Service):
         self._active = 0  # claimed and not ended
         self._replaced = 0  # slots opened in place of stuck ones
         self._hungry = True  # the last claim got all it asked for: there may be more
+        self._due_at = float("inf")  # when the first job that failed here may be tried again
         self._ended = 0
         self._ended_run_s = 0.0
         self._ahead = 0  # the producer's thread alone writes it
@@ -122,9 +128,7 @@ class Producer(Service):
                 if self.stopping.wait(pause_s):
                     break
                 continue
-            if not self._wants_more():
-                self._woken.wait(pause_s)
-            self._woken.clear()
+            self._rest(pause_s)
 
     def claim_once(self) -> Claimed:
         """Claim what there is room for, and hand it to the slots."""
@@ -191,6 +195,21 @@ class Producer(Service):
             logger.debug("claimed %s jobs of %s asked for from %s", len(jobs), room, self.queue)
         return Claimed(asked=room, jobs=len(jobs))
 
+    def _rest(self, pause_s: float) -> None:
+        """Wait for `pause_s` seconds, or until there is reason to claim."""
+        end = self._clock.monotonic() + pause_s
+        while not self.stopping.is_set() and not self._wants_more():
+            now = self._clock.monotonic()
+            left_s = min(end, self._due_at) - now
+            if left_s <= 0:
+                break
+            self._woken.wait(left_s)
+            self._woken.clear()
+        self._woken.clear()
+        with self._lock:
+            if self._due_at <= self._clock.monotonic():
+                self._due_at = float("inf")
+
     def _wants_more(self) -> bool:
         with self._lock:
             room = self._room()
@@ -228,7 +247,23 @@ class Producer(Service):
                 self._replaced -= 1
             self._ended += 1
             self._ended_run_s += ended.run_s
+        outcome = ended.outcome
+        if outcome is not None and outcome.scheduled_at is not None:
+            self._expect(outcome, attempt)
         if self._hungry and not self._woken.is_set() and self._wants_more():
+            self._woken.set()
+
+    def _expect(self, outcome: Outcome, attempt: Attempt) -> None:
+        """Look when a job that is available again comes due; nobody will tell of it."""
+        assert outcome.scheduled_at is not None  # noqa: S101  the caller has looked
+        delay_s = (outcome.scheduled_at - attempt.ctx.now()).total_seconds()
+        if outcome.state is not JobState.available or delay_s > self._poll_interval_s:
+            return
+        due_at = self._clock.monotonic() + max(0.0, delay_s) + WRITTEN_S
+        with self._lock:
+            sooner = due_at < self._due_at
+            self._due_at = min(self._due_at, due_at)
+        if sooner:
             self._woken.set()
 
 

@@ -1,0 +1,132 @@
+"""What a client says of itself, and knows of itself when it could not."""
+
+import random
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from factories import T0, insert_job
+from riverrun import verbs
+from riverrun.clock import Clock
+from riverrun.job import JobRow
+from riverrun.policies.backoff import RiverBackoff
+from riverrun.runtime.heartbeat import DEAD_S, GIVEN_UP_S, Heartbeat
+from riverrun.states import JobState
+from riverrun.verbs.rescue import rescue
+
+
+class Hand(Clock):
+    """A clock that is moved by hand."""
+
+    at = 0.0
+
+    def monotonic(self) -> float:
+        """Return where it was moved to."""
+        return self.at
+
+
+class Pulse:
+    """A heartbeat with its clock, what runs, and how often it gave up."""
+
+    def __init__(self, engine: Engine, schema: str) -> None:
+        self.clock = Hand()
+        self.running: list[JobRow] = []
+        self.given_up = 0
+        self.beat = Heartbeat(
+            engine,
+            client_id="client",
+            queues=lambda: ["default"],
+            running=lambda: self.running,
+            on_given_up=self._give_up,
+            schema=schema,
+            clock=self.clock,
+            rng=random.Random(1),
+        )
+
+    def _give_up(self) -> None:
+        self.given_up += 1
+
+
+def one(engine: Engine, statement: str) -> Any:
+    """Return the one value that a statement reads."""
+    with engine.connect() as connection:
+        return connection.execute(text(statement)).scalar_one()
+
+
+def test_a_client_takes_itself_for_given_up_before_others_do(engine: Engine, schema: str) -> None:
+    """One that was paused for long cancels its attempts before it says that it lives."""
+    pulse = Pulse(engine, schema)
+    pulse.beat.run_once()
+    pulse.clock.at = GIVEN_UP_S - 1
+    pulse.beat.run_once()
+    assert pulse.given_up == 0
+    pulse.clock.at += GIVEN_UP_S
+    pulse.beat.run_once()
+    assert pulse.given_up == 1
+    assert GIVEN_UP_S < DEAD_S
+
+
+def test_a_beat_that_fails_is_no_beat(schema: str) -> None:
+    """While the database cannot be reached, the time since the last word goes on."""
+    pulse = Pulse(create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none"), schema)
+    pulse.clock.at = GIVEN_UP_S + 1
+    with pytest.raises(OperationalError):
+        pulse.beat.run_once()
+    assert pulse.given_up == 1
+
+
+def test_a_long_attempt_stays_out_of_reach_of_river_s_rescuer(engine: Engine, schema: str) -> None:
+    """Its attempt time is renewed every ten minutes: River takes what is an hour old."""
+    insert_job(engine, schema)
+    [job] = verbs.claim(engine, client_id="client", schema=schema)
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {schema}.river_job SET attempted_at = '{T0}'"))
+    pulse = Pulse(engine, schema)
+    pulse.running = [job]
+    query = f"SELECT attempted_at FROM {schema}.river_job"
+    pulse.beat.run_once()
+    for pulse.clock.at in (1.0, 590.0):
+        pulse.beat.run_once()
+        assert one(engine, query) == T0
+    pulse.clock.at = 601.0
+    pulse.beat.run_once()
+    assert one(engine, query) > T0
+    verbs.complete(engine, job, schema=schema)
+
+
+def test_who_signs_off_leaves_no_row(engine: Engine, schema: str) -> None:
+    """A client that has left nothing running is forgotten at once."""
+    pulse = Pulse(engine, schema)
+    pulse.beat.run_once()
+    query = f"SELECT count(*) FROM {schema}.riverrun_client"
+    assert one(engine, query) == 1
+    pulse.beat.leave()
+    assert one(engine, query) == 0
+
+
+def test_a_living_client_keeps_its_jobs_and_a_dead_one_does_not(
+    engine: Engine, schema: str
+) -> None:
+    """Jobs are taken from a client that has been silent for 20 s, however young they are."""
+    insert_job(engine, schema, kind="unknown")
+    verbs.claim(engine, client_id="client", schema=schema)
+    pulse = Pulse(engine, schema)
+    pulse.beat.run_once()
+    last = one(engine, f"SELECT heartbeat_at FROM {schema}.riverrun_client")
+
+    def rescued(after_s: float) -> list[JobState]:
+        done = rescue(
+            engine,
+            dead_s=DEAD_S,
+            stuck_s=3600,
+            backoff=lambda _: RiverBackoff(),
+            schema=schema,
+            now=last + timedelta(seconds=after_s),
+        )
+        return list(done.states.values())
+
+    assert rescued(DEAD_S - 1) == []
+    assert rescued(DEAD_S + 1) == [JobState.available]

@@ -1,0 +1,203 @@
+"""Who leads, and until when: electors on one row, by a clock that is moved by hand."""
+
+import random
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from riverrun.clock import Clock
+from riverrun.maintenance.elector import HEARD_S, TRUST_S, TTL_S, Elector
+from riverrun.maintenance.maintainer import Maintainer
+from riverrun.runtime.service import Service
+from riverrun.verbs.elect import elect, reelect, request_resign, resign
+
+DEADLINE_S = 20.0
+
+
+class Hand(Clock):
+    """A clock that is moved by hand."""
+
+    at = 0.0
+
+    def monotonic(self) -> float:
+        """Return where it was moved to."""
+        return self.at
+
+
+class Post:
+    """An elector, its clock, and what it was told to do."""
+
+    def __init__(self, engine: Engine, schema: str, name: str) -> None:
+        self.clock = Hand()
+        self.calls: list[str] = []
+        self.elected = threading.Event()
+        self.elector = Elector(
+            engine,
+            client_id=name,
+            schema=schema,
+            on_elected=self._begin,
+            on_lost=lambda: self.calls.append("end"),
+            clock=self.clock,
+            rng=random.Random(1),
+        )
+
+    def _begin(self) -> None:
+        self.calls.append("begin")
+        self.elected.set()
+
+
+@pytest.fixture
+def ada(engine: Engine, schema: str) -> Post:
+    """The first to stand."""
+    return Post(engine, schema, "ada")
+
+
+@pytest.fixture
+def bob(engine: Engine, schema: str) -> Post:
+    """The second to stand."""
+    return Post(engine, schema, "bob")
+
+
+def change(engine: Engine, schema: str, statement: str) -> None:
+    """Execute a statement on the leader's row."""
+    with engine.begin() as connection:
+        connection.execute(text(statement.format(s=schema)))
+
+
+def test_one_leads_and_goes_on_leading(ada: Post, bob: Post) -> None:
+    """Who stands first leads, term after term; who stands second does not."""
+    assert ada.elector.run_once().leads
+    assert not bob.elector.run_once().leads
+    ada.clock.at += 5
+    assert ada.elector.run_once().leads
+    assert (ada.calls, bob.calls) == (["begin"], [])
+
+
+def test_a_term_is_trusted_for_a_second_less_than_it_lasts(ada: Post) -> None:
+    """A leader that cannot ask whether it still leads stops before another may begin."""
+    ada.elector.run_once()
+    ada.clock.at = TRUST_S - 0.1
+    assert ada.elector.leads
+    ada.clock.at = TRUST_S
+    assert not ada.elector.leads
+    assert TRUST_S < TTL_S
+
+
+def test_a_leader_that_slept_too_long_gives_up_without_asking(ada: Post) -> None:
+    """After a pause longer than its term it stops its services before anything else."""
+    ada.elector.run_once()
+    ada.clock.at = TRUST_S + 1
+    assert not ada.elector.run_once().leads
+    assert ada.calls == ["begin", "end"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM {s}.river_leader",
+        "UPDATE {s}.river_leader SET leader_id = 'go'",
+        "UPDATE {s}.river_leader SET expires_at = now() - interval '1 second'",
+        "UPDATE {s}.river_leader SET elected_at = elected_at + interval '1 second'",
+    ],
+)
+def test_a_term_that_is_another_s_is_over(
+    engine: Engine, schema: str, ada: Post, statement: str
+) -> None:
+    """A row that is gone, expired, another's, or of another term ends this one."""
+    ada.elector.run_once()
+    change(engine, schema, statement)
+    assert not ada.elector.run_once().leads
+    assert ada.calls == ["begin", "end"]
+
+
+def test_an_expired_term_is_the_next_one_s(
+    engine: Engine, schema: str, ada: Post, bob: Post
+) -> None:
+    """A leader that died is followed by whoever stands after its term."""
+    ada.elector.run_once()
+    change(engine, schema, "UPDATE {s}.river_leader SET expires_at = now() - interval '1 second'")
+    assert bob.elector.run_once().leads
+
+
+def test_a_resignation_is_heard_and_followed(
+    engine: Engine, schema: str, ada: Post, bob: Post
+) -> None:
+    """Who stops resigns, and who hears of it stands at once, not after seconds."""
+    ada.elector.run_once()
+    bob.elector.start()
+    try:
+        bob.elector.hear({"action": "resigned", "leader_id": "bob"})
+        assert not bob.elected.wait(2 * HEARD_S)
+        ada.elector.start()
+        ada.elector.stop()
+        bob.elector.hear({"action": "resigned", "leader_id": "ada"})
+        assert bob.elected.wait(2), "bob did not stand within 2 s of hearing it"
+    finally:
+        bob.elector.stop()
+    assert ada.calls == ["begin", "end"]
+    with engine.connect() as connection:
+        left = connection.execute(text(f"SELECT count(*) FROM {schema}.river_leader"))
+        assert left.scalar_one() == 0
+
+
+def test_a_request_to_resign_is_obeyed(engine: Engine, schema: str, bench: Any) -> None:
+    """An operator's request reaches the leader; another client then leads."""
+    clients = {name: bench.client(id=name) for name in ("ada", "bob")}
+    for client in clients.values():
+        client.start()
+
+    def leader() -> str | None:
+        with engine.connect() as connection:
+            statement = text(f"SELECT leader_id FROM {schema}.river_leader")
+            return connection.execute(statement).scalar_one_or_none()
+
+    pause = threading.Event()
+    for _ in range(100):
+        if (first := leader()) is not None:
+            break
+        pause.wait(0.05)
+    assert first in clients
+    request_resign(engine, schema=schema)
+    for _ in range(200):
+        if (second := leader()) not in {None, first}:
+            break
+        pause.wait(0.05)
+    assert second in set(clients) - {first}
+
+
+def test_the_verbs_tell_terms_apart(engine: Engine, schema: str) -> None:
+    """A term is named by who and since when: that of another cannot be extended or ended."""
+    first = elect(engine, "ada", ttl_s=10, schema=schema)
+    assert first is not None
+    assert elect(engine, "bob", ttl_s=10, schema=schema) is None
+    assert resign(engine, first, schema=schema)
+    second = elect(engine, "ada", ttl_s=10, schema=schema)
+    assert second is not None
+    assert not reelect(engine, first, ttl_s=10, schema=schema)
+    assert not resign(engine, first, schema=schema)
+    assert reelect(engine, second, ttl_s=10, schema=schema)
+
+
+def test_the_end_of_a_term_stops_every_service_at_once() -> None:
+    """None is waited for before all are told to stop."""
+    running = threading.Barrier(3)
+    order: list[str] = []
+
+    class Slow(Service):
+        def run(self) -> None:
+            running.wait(DEADLINE_S)
+            self.stopping.wait(DEADLINE_S)
+            running.wait(DEADLINE_S)
+            order.append(self.name)
+
+    maintainer = Maintainer([Slow("a"), Slow("b")])
+    maintainer.start()
+    running.wait(DEADLINE_S)
+    stopper = threading.Thread(target=maintainer.stop)
+    stopper.start()
+    # Both pass only if the second was told although the first has not ended.
+    running.wait(DEADLINE_S)
+    stopper.join(DEADLINE_S)
+    assert sorted(order) == ["riverrun.a", "riverrun.b"]
