@@ -21,7 +21,7 @@ from riverrun.errors import (
 )
 from riverrun.interruption import Interruptible, Interruption
 from riverrun.job import JobRow, decode
-from riverrun.outcome import Outcome, decide
+from riverrun.outcome import Outcome, completed, decide
 from riverrun.plugins import Plugin, around_work, around_work_async, of_kind
 from riverrun.policies.backoff import Backoff
 from riverrun.states import JobState
@@ -63,32 +63,62 @@ class ErrorHandlerResult:
 ErrorHandler = Callable[[JobRow, BaseException], ErrorHandlerResult | None]
 
 
-class Attempt:
-    """One try at one job."""
+@attrs.frozen(kw_only=True)
+class Terms:
+    """What all attempts of a client have in common.
 
-    def __init__(
-        self,
-        ctx: JobContext,
-        *,
-        workers: Workers,
-        backoff: Backoff,
-        plugins: Sequence[Plugin] = (),
-        error_handler: ErrorHandler | None = None,
-        in_process: Callable[[Worker, object, JobContext], None] | None = None,
-        clock: Clock,
-    ) -> None:
-        self.ctx = ctx
-        self.job = ctx.job
+    Attributes:
+        workers: Who works what.
+        backoff: When a failed job may be claimed again, where its worker does not say.
+        in_process: Calls a worker in another process.
+    """
+
+    workers: Workers
+    backoff: Backoff
+    plugins: Sequence[Plugin] = ()
+    error_handler: ErrorHandler | None = None
+    in_process: Callable[[Worker, object, JobContext], None] | None = None
+    clock: Clock
+
+
+class Attempt:
+    """One try at one job.
+
+    Args:
+        terms: What it has in common with others.
+        kind: The job's kind.
+        context: Makes its context; called by `prepare`, in the slot, where there is time for it.
+    """
+
+    __slots__ = (
+        "_backoff",
+        "_context",
+        "_interruptible",
+        "_terms",
+        "_worker",
+        "ctx",
+        "job",
+        "over",
+        "replaced",
+    )
+
+    ctx: JobContext
+    job: JobRow
+
+    def __init__(self, terms: Terms, kind: str, context: Callable[[], JobContext]) -> None:
+        self._terms = terms
+        self._context = context
         self.replaced = False  # another slot was opened in place of this one's
         self.over = False  # its slot is free again
-        self._workers = workers
-        self._worker = workers.find(ctx.job.kind)
-        self._in_process = in_process
+        self._worker = terms.workers.find(kind)
+        self._backoff = terms.backoff
         self._interruptible: Interruptible | None = None
-        self._backoff = backoff
-        self._plugins = plugins
-        self._error_handler = error_handler
-        self._clock = clock
+
+    def prepare(self) -> "Attempt":
+        """Make the context, before anybody else may ask for it."""
+        self.ctx = self._context()
+        self.job = self.ctx.job
+        return self
 
     @property
     def is_async(self) -> bool:
@@ -102,10 +132,10 @@ class Attempt:
 
     def execute(self) -> Ended:
         """Run the job's worker and return how it ended; whatever it raises is part of that."""
-        began = self._clock.monotonic()
+        began = self._terms.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._workers.get(self.job.kind)
+            worker = self._terms.workers.get(self.job.kind)
             if plugins := self._plugins_of(worker):
                 around_work(plugins, self.ctx, lambda: self._work(worker))
             else:
@@ -116,10 +146,10 @@ class Attempt:
 
     async def execute_async(self) -> Ended:
         """As `execute`, for an `async def` worker; to be run in a task of its own."""
-        began = self._clock.monotonic()
+        began = self._terms.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._workers.get(self.job.kind)
+            worker = self._terms.workers.get(self.job.kind)
             if plugins := self._plugins_of(worker):
                 await around_work_async(plugins, self.ctx, lambda: self._work_async(worker))
             else:
@@ -129,10 +159,10 @@ class Attempt:
         return self._ended(began, error)
 
     def _plugins_of(self, worker: Worker) -> tuple[Plugin, ...]:
-        return (*self._plugins, *of_kind(worker.args_type), *worker.plugins)
+        return (*self._terms.plugins, *of_kind(worker.args_type), *worker.plugins)
 
     def _ended(self, began: float, error: BaseException | None) -> Ended:
-        ended = self._clock.monotonic()
+        ended = self._terms.clock.monotonic()
         if isinstance(error, Interruption) and self.ctx.reason is not None:
             error = self.ctx.reason
         self._log(error)
@@ -146,8 +176,8 @@ class Attempt:
 
     def _work(self, worker: Worker) -> None:
         args = self._begin(worker)
-        if worker.executor is Executor.process and self._in_process is not None:
-            self._in_process(worker, args, self.ctx)
+        if worker.executor is Executor.process and self._terms.in_process is not None:
+            self._terms.in_process(worker, args, self.ctx)
         elif worker.interrupt:
             self._interruptible = Interruptible()
             with self._interruptible.block():
@@ -184,20 +214,23 @@ class Attempt:
         return args
 
     def _check_steps(self) -> None:
-        if not self.ctx.completed and (missed := self.ctx.steps.unreached()):
+        if not self.ctx.completed and (missed := self.ctx.missed_step()):
             raise missed
 
     def _decide(self, error: BaseException | None) -> Outcome | None:
-        if self.ctx.completed or self._is_lost(error):
+        if self.ctx.completed:
+            return None
+        if error is None:
+            return completed(self.job, self.ctx.staged)
+        if self._is_lost(error):
             return None
         reason, backoff = self.ctx.reason, self._backoff
-        if isinstance(reason, JobCancelledRemotely) and error is not None:
+        if isinstance(reason, JobCancelledRemotely):
             # A worker ends in its own way when its context is cancelled; the cause is the cancel.
             error = reason
         now, stopping = self.ctx.now(), isinstance(reason, ClientStopping)
-        cancelled = error is not None and self._handled(error, stopping=stopping)
-        if error is not None:
-            self.ctx.stage_progress()
+        cancelled = self._handled(error, stopping=stopping)
+        self.ctx.stage_progress()
         staged = self.ctx.staged
         try:
             return decide(
@@ -217,11 +250,11 @@ class Attempt:
         """Ask the error handler about a failure; return whether it cancels the job."""
         wished = isinstance(error, JobSnooze | JobCancel | JobCancelledRemotely)
         stopped = stopping and isinstance(error, ClientStopping)
-        if self._error_handler is None or wished or stopped:
+        if self._terms.error_handler is None or wished or stopped:
             return False
         result = None
         try:
-            result = self._error_handler(self.job, error)
+            result = self._terms.error_handler(self.job, error)
         except Exception:
             logger.exception("ignored an error handler that failed at job %s", self.job.id)
         return isinstance(result, ErrorHandlerResult) and result.set_cancelled
@@ -232,6 +265,8 @@ class Attempt:
         return isinstance(error, AttemptLost) and error.args == own
 
     def _log(self, error: BaseException | None) -> None:
+        if error is None and not logger.isEnabledFor(logging.DEBUG):
+            return
         job = self.job
         extra = {"job_id": job.id, "kind": job.kind, "queue": job.queue, "attempt": job.attempt}
         if error is None:

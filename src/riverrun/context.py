@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from riverrun.clock import Clock
-from riverrun.errors import AttemptInterrupted, ClientNotReady, JobTimedOut
+from riverrun.errors import AttemptInterrupted, ClientNotReady, InvalidStep, JobTimedOut
 from riverrun.job import JobRow
 from riverrun.outcome import check_metadata, check_output
-from riverrun.steps import Steps
+from riverrun.steps import Steps, may_resume
 from riverrun.verbs.complete import complete, merge_metadata
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ class JobContext:
         self._deadline: float | None = None
         self._engine = engine
         self._schema = schema
-        self._event = threading.Event()
+        self._event: threading.Event | None = None  # made when a worker first waits
         self._on_cancel: Callable[[], object] | None = None
         self._reason: AttemptInterrupted | None = None
         self._staged: dict[str, Any] = {}
         self._in_transaction = False
         self.completed = False
-        self.steps = Steps(job.metadata)
+        self._steps: Steps | None = None
 
     @property
     def timeout_s(self) -> float | None:
@@ -69,7 +69,8 @@ class JobContext:
         """Tell the worker to end; the first reason stays."""
         if self._reason is None:
             self._reason = reason
-        self._event.set()
+        if self._event is not None:
+            self._event.set()
         # Once: a second reason must not cut short what the first has the worker clean up.
         call, self._on_cancel = self._on_cancel, None
         if call is not None:
@@ -84,7 +85,14 @@ class JobContext:
     def adopt(self, staged: Mapping[str, Any], steps: Steps) -> None:
         """Take over what another process staged for this attempt."""
         self._staged.update(staged)
-        self.steps = steps
+        self._steps = steps
+
+    @property
+    def steps(self) -> Steps:
+        """The attempt's steps."""
+        if self._steps is None:
+            self._steps = Steps(self.job.metadata)
+        return self._steps
 
     @property
     def reason(self) -> AttemptInterrupted | None:
@@ -94,6 +102,12 @@ class JobContext:
             assert self._timeout_s is not None  # noqa: S101  set together with the deadline
             self._reason = JobTimedOut(self._timeout_s)
         return self._reason
+
+    def missed_step(self) -> InvalidStep | None:
+        """Return an error if the worker returned without a step that it was to take up again."""
+        if self._steps is None and not may_resume(self.job.metadata):
+            return None
+        return self.steps.unreached()
 
     @property
     def cancelled(self) -> bool:
@@ -113,7 +127,10 @@ class JobContext:
         """Sleep for `timeout` seconds, or until the worker shall end; return whether it shall."""
         if self._deadline is not None:
             timeout = min(timeout, max(0.0, self._deadline - self._clock.monotonic()))
-        self._event.wait(timeout)
+        if self._event is None:
+            self._event = threading.Event()
+        if self._reason is None:
+            self._event.wait(timeout)
         return self.cancelled
 
     def now(self) -> datetime:
@@ -129,7 +146,8 @@ class JobContext:
 
     def stage_progress(self) -> None:
         """Keep the steps that were completed; called when the attempt did not succeed."""
-        self._staged.update(self.steps.progress())
+        if self._steps is not None or may_resume(self.job.metadata):
+            self._staged.update(self.steps.progress())
 
     def set_metadata(self, key: str, value: object) -> None:
         """Merge `key` into the job's metadata when the attempt ends, whatever its outcome.

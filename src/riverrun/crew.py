@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from riverrun.attempt import Attempt, ErrorHandler
+from riverrun.attempt import Attempt, ErrorHandler, Terms
 from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import (
@@ -50,6 +50,7 @@ from riverrun.runtime.service import Service
 from riverrun.runtime.watchdog import JobStuckHandler, Watchdog
 from riverrun.topics import Topic
 from riverrun.verbs.beat import beat
+from riverrun.verbs.claim import claimed_job
 from riverrun.verbs.queues import ALL, QueueRow
 from riverrun.workers import Workers
 
@@ -140,6 +141,14 @@ class Crew:
         )
         self._loop = LoopThread()
         self._processes = ProcessPool(settings.processes)
+        self._terms = Terms(
+            workers=settings.workers,
+            backoff=settings.backoff,
+            plugins=settings.plugins,
+            error_handler=settings.error_handler,
+            in_process=self._processes.work,
+            clock=clock,
+        )
         self._watchdog = Watchdog(
             running=self._attempts,
             replace=self._replace,
@@ -357,10 +366,15 @@ class Crew:
             )
         return services
 
-    def _attempt(self, job: JobRow, claimed_monotonic: float) -> Attempt:
+    def _attempt(self, row: Row[Any], queue: str, claimed_monotonic: float) -> Attempt:
+        return Attempt(
+            self._terms, row.kind, lambda: self._context(claimed_job(row, queue), claimed_monotonic)
+        )
+
+    def _context(self, job: JobRow, claimed_monotonic: float) -> JobContext:
         settings = self._settings
         own_s = settings.workers.timeout_s(job.kind)
-        ctx = JobContext(
+        return JobContext(
             job,
             clock=settings.clock,
             claimed_monotonic=claimed_monotonic,
@@ -368,15 +382,6 @@ class Crew:
             engine=settings.engine,
             schema=settings.schema,
             client=settings.client,
-        )
-        return Attempt(
-            ctx,
-            workers=settings.workers,
-            backoff=settings.backoff,
-            plugins=settings.plugins,
-            error_handler=settings.error_handler,
-            in_process=self._processes.work,
-            clock=settings.clock,
         )
 
     def _stop_attempts(self, producers: Sequence[Producer], soft_s: float | None) -> list[JobRow]:

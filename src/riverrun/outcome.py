@@ -78,6 +78,8 @@ def decide(
 
     Source: River 0.51, internal/jobexecutor.
     """
+    if ended is None:
+        return completed(job, metadata)
     staged = dict(metadata or {})
 
     def outcome(state: JobState, **rest: Any) -> Outcome:
@@ -86,8 +88,6 @@ def decide(
         )
 
     match ended:
-        case None:
-            return outcome(JobState.completed)
         case JobSnooze():
             staged["snoozes"] = _snoozes(job.metadata) + 1
             soon = ended.delay_s <= SCHEDULER_INTERVAL_S
@@ -112,6 +112,16 @@ def decide(
                 scheduled_at=at,
                 error=_entry(job, ended, now),
             )
+
+
+def completed(job: JobRow, metadata: Mapping[str, Any] | None = None) -> Outcome:
+    """Return what it means that a worker returned."""
+    return Outcome(
+        job_id=job.id,
+        attempt=job.attempt,
+        state=JobState.completed,
+        metadata=dict(metadata) if metadata else None,
+    )
 
 
 def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:

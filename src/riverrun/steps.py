@@ -14,6 +14,15 @@ STEP_KEY = "river:resumable_step"
 CURSOR_KEY = "river:resumable_cursor"
 
 
+def may_resume(metadata: object) -> bool:
+    """Return whether an earlier attempt may have left steps in a job's metadata."""
+    return (
+        bool(metadata)
+        and isinstance(metadata, Mapping)
+        and (STEP_KEY in metadata or CURSOR_KEY in metadata)
+    )
+
+
 class Steps:
     """The steps of one attempt, told from the metadata that the last one left."""
 

@@ -44,6 +44,15 @@ class CoroutineExecutor:
         with self._lock:
             return list(self._running.values())
 
+    def unfinished(self) -> int:
+        """Return how many attempts were handed over and have not ended."""
+        with self._lock:
+            return len(self._line) + len(self._running)
+
+    def about_unfinished(self) -> int:
+        """Return about the same, but at no cost."""
+        return len(self._line) + len(self._running)
+
     def take_back(self) -> list[Attempt]:
         """Return the attempts that have not begun; they will not."""
         with self._lock:
@@ -71,7 +80,7 @@ class CoroutineExecutor:
         ready = []
         while self._line and len(self._running) < self.slots:
             attempt = self._line.popleft()
-            self._running[id(attempt)] = attempt
+            self._running[id(attempt)] = attempt.prepare()
             ready.append(attempt)
         return ready
 

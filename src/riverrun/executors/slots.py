@@ -49,6 +49,14 @@ class Slots:
         """Return the attempts that run now."""
         return [*self._threads.running(), *self._coroutines.running()]
 
+    def unfinished(self) -> int:
+        """Return how many attempts were handed over and have not ended."""
+        return self._threads.unfinished() + self._coroutines.unfinished()
+
+    def about_unfinished(self) -> int:
+        """Return about the same, but at no cost."""
+        return self._threads.about_unfinished() + self._coroutines.about_unfinished()
+
     def take_back(self) -> list[Attempt]:
         """Return the attempts that have not begun; they will not."""
         return [*self._threads.take_back(), *self._coroutines.take_back()]

@@ -4,6 +4,7 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection
 from itertools import count
 
@@ -11,55 +12,67 @@ from riverrun.attempt import Attempt, Ended
 
 logger = logging.getLogger(__name__)
 
+_LOOK_S = 0.01
+
 
 class ThreadExecutor:
-    """Runs attempts, `slots` at once; what is handed over beyond that waits in line."""
+    """Runs attempts, `slots` at once; what is handed over beyond that waits in line.
+
+    Attempts are many and may be short, so an attempt takes no lock: deques, dicts and counters that
+    one thread writes are safe by themselves. And a thread that begins an attempt wakes or makes one
+    more if others wait, instead of all being woken at once: where attempts are short one thread
+    takes one after the other, and where they wait the next thread is there as soon as they do.
+    """
 
     def __init__(self, slots: int, *, name: str, done: Callable[[Attempt, Ended], None]) -> None:
         self.slots = slots
         self._name = name
         self._done = done
-        self._line: queue.SimpleQueue[Attempt | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()  # guards _threads, _idle, _unfinished and _running
-        self._ended = threading.Condition(self._lock)
+        self._line: deque[Attempt] = deque()
+        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._waking = False  # a token is on its way to a thread
+        self._lock = threading.Lock()  # guards _threads, _idle and _handed_over
         self._threads: list[threading.Thread] = []
-        self._numbers = count()
         self._idle = 0
-        self._unfinished = 0  # handed over, and neither ended nor taken back
+        self._handed_over = 0  # less what was taken back
+        self._tallies: list[_Tally] = []
+        self._numbers = count()
+        self._stopping = False
         # By attempt, not by job: a rescued job may be claimed again beside its old attempt.
         self._running: dict[int, Attempt] = {}
 
     def submit(self, attempts: Collection[Attempt]) -> None:
         """Hand `attempts` over; each begins when a slot is free."""
         with self._lock:
-            self._unfinished += len(attempts)
-        for attempt in attempts:
-            self._line.put(attempt)
-        with self._lock:
-            wanted = min(len(attempts) - self._idle, self.slots - len(self._threads))
-            for _ in range(wanted):
-                number = next(self._numbers)
-                thread = threading.Thread(target=self._run, name=f"{self._name}-{number}")
-                self._threads.append(thread)
-                thread.start()
+            self._handed_over += len(attempts)
+        self._line.extend(attempts)
+        self._call_one()
 
     def running(self) -> list[Attempt]:
         """Return the attempts that run now."""
+        return list(self._running.values())
+
+    def unfinished(self) -> int:
+        """Return how many attempts were handed over and have not ended."""
+        ended = sum(tally.ended for tally in list(self._tallies))
         with self._lock:
-            return list(self._running.values())
+            return self._handed_over - ended
+
+    def about_unfinished(self) -> int:
+        """Return about the same, but at no cost."""
+        return len(self._line) + len(self._running)
 
     def take_back(self) -> list[Attempt]:
         """Return the attempts that have not begun; they will not."""
-        attempts: list[Attempt] = []
+        attempts = []
         while True:
             try:
-                attempt = self._line.get_nowait()
-            except queue.Empty:
-                with self._lock:
-                    self._unfinished -= len(attempts)
-                return attempts
-            if attempt is not None:
-                attempts.append(attempt)
+                attempts.append(self._line.popleft())
+            except IndexError:
+                break
+        with self._lock:
+            self._handed_over -= len(attempts)
+        return attempts
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait until all that was handed over has ended; return whether it had by `deadline`.
@@ -67,43 +80,88 @@ class ThreadExecutor:
         Args:
             deadline: When to give up, by time.monotonic().
         """
-        with self._lock:
+        pause = threading.Event()
+        while self.unfinished():
             left = deadline - time.monotonic()
-            return self._ended.wait_for(lambda: not self._unfinished, max(0.0, left))
+            if left <= 0:
+                return False
+            pause.wait(min(left, _LOOK_S))
+        return True
 
     def stop(self, deadline: float) -> bool:
         """End the threads; return whether all had ended at `deadline`, by time.monotonic()."""
+        self._stopping = True
         with self._lock:
             threads = list(self._threads)
         for _ in threads:
-            self._line.put(None)
+            self._tokens.put(None)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def _run(self) -> None:
+    def _call_one(self) -> None:
+        """Have one more thread look at the line, if there is one or may be one."""
+        if self._waking:
+            return
+        with self._lock:
+            if self._waking or self._stopping:
+                return
+            if self._idle:
+                self._waking = True
+                self._tokens.put(None)
+            elif len(self._threads) < self.slots:
+                self._waking = True
+                tally = _Tally()
+                self._tallies.append(tally)
+                name = f"{self._name}-{next(self._numbers)}"
+                thread = threading.Thread(target=self._run, args=(tally,), name=name)
+                self._threads.append(thread)
+                thread.start()
+
+    def _run(self, tally: "_Tally") -> None:
+        self._waking = False
         replaced = False
         while not replaced:
-            with self._lock:
-                self._idle += 1
-            attempt = self._line.get()
-            with self._lock:
-                self._idle -= 1
-                if attempt is not None:
-                    self._running[id(attempt)] = attempt
-            if attempt is None:
-                return
+            try:
+                attempt = self._line.popleft()
+            except IndexError:
+                if self._stopping:
+                    return
+                self._sleep()
+                continue
+            self._running[id(attempt)] = attempt.prepare()
+            if self._line and not self._waking:
+                self._call_one()
             try:
                 # Done before it is no longer running: a stop flushes once nothing runs.
                 self._done(attempt, attempt.execute())
             finally:
-                with self._lock:
-                    del self._running[id(attempt)]
-                    self._unfinished -= 1
-                    if not self._unfinished:
-                        self._ended.notify_all()
-                    replaced = attempt.replaced
-                    if replaced:
-                        # Another thread has its slot.
-                        self.slots -= 1
-                        self._threads.remove(threading.current_thread())
+                del self._running[id(attempt)]
+                tally.ended += 1
+                replaced = attempt.replaced
+        with self._lock:
+            # Another thread has its slot.
+            self.slots -= 1
+            self._threads.remove(threading.current_thread())
+
+    def _sleep(self) -> None:
+        with self._lock:
+            self._idle += 1
+        # Handed over between the look at the line and now: whoever did so saw nobody idle.
+        if self._line:
+            with self._lock:
+                self._idle -= 1
+            return
+        self._tokens.get()
+        with self._lock:
+            self._idle -= 1
+            self._waking = False
+
+
+class _Tally:
+    """How many attempts a thread has ended; it alone writes it."""
+
+    __slots__ = ("ended",)
+
+    def __init__(self) -> None:
+        self.ended = 0

@@ -27,10 +27,12 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    type_coerce,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.orm import aliased
+from sqlalchemy.types import NullType
 
 from riverrun.columns import JobStateType, Timestamp
 from riverrun.models import Job
@@ -185,6 +187,24 @@ def change_waiting() -> Update:
     )
 
 
+CLAIMED = (
+    "id",
+    "kind",
+    "args",
+    "attempt",
+    "max_attempts",
+    "priority",
+    "created_at",
+    "scheduled_at",
+    "attempted_at",
+    "attempted_by",
+    "errors",
+    "metadata_",
+    "tags",
+)
+"""What a claim returns, in this order."""
+
+
 @lru_cache
 def claim_jobs() -> Update:
     """Claim up to `limit` available jobs of `queue` for `client_id`.
@@ -225,17 +245,19 @@ def claim_jobs() -> Update:
         .returning(
             Job.id,
             Job.kind,
-            Job.args,
+            # As text: parsing it here costs half of what the driver's hook for JSON takes.
+            cast(Job.args, Text).label("args"),
             Job.attempt,
             Job.max_attempts,
             Job.priority,
             Job.created_at,
             Job.scheduled_at,
             Job.attempted_at,
-            Job.attempted_by,
-            Job.errors,
-            Job.metadata_.label("metadata_"),
-            Job.tags,
+            # As lists the driver has them already; SQLAlchemy would build each anew.
+            type_coerce(Job.attempted_by, NullType).label("attempted_by"),
+            type_coerce(Job.errors, NullType).label("errors"),
+            cast(Job.metadata_, Text).label("metadata_"),
+            type_coerce(Job.tags, NullType).label("tags"),
         )
     )
 
@@ -249,7 +271,9 @@ def complete_jobs() -> Update:
     """
     done = (
         func.unnest(
-            bindparam("ids", type_=ARRAY(BigInteger)), bindparam("attempts", type_=ARRAY(Integer))
+            # As text, which needs no adapting item by item.
+            cast(bindparam("ids", type_=Text), ARRAY(BigInteger)),
+            cast(bindparam("attempts", type_=Text), ARRAY(Integer)),
         )
         .table_valued(column("id", BigInteger), column("attempt", Integer))
         .render_derived(name="done")

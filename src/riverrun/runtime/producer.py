@@ -3,23 +3,24 @@
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import attrs
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Row
 
 from riverrun.attempt import Attempt, Ended
 from riverrun.clock import Clock
 from riverrun.errors import AttemptInterrupted
 from riverrun.executors.slots import Slots
-from riverrun.job import JobRow
 from riverrun.options import QueueConfig
 from riverrun.outcome import Outcome
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.states import JobState
-from riverrun.verbs.claim import claim
+from riverrun.verbs.claim import claim_rows
 from riverrun.verbs.complete import give_back
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Producer(Service):
         schema: str | None,
         client_id: str,
         poll_interval_s: float,
-        make_attempt: Callable[[JobRow, float], Attempt],
+        make_attempt: Callable[[Row[Any], str, float], Attempt],
         completer: Completer,
         loop: LoopThread,
         clock: Clock,
@@ -79,12 +80,10 @@ class Producer(Service):
         self._pause = Pause(rng.random)
         self._woken = threading.Event()
         self._lock = threading.Lock()  # guards the counts below
-        self._active = 0  # claimed and not ended
         self._replaced = 0  # slots opened in place of stuck ones
         self._hungry = True  # the last claim got all it asked for: there may be more
         self._due_at = float("inf")  # when the first job that failed here may be tried again
-        self._ended = 0
-        self._ended_run_s = 0.0
+        self._ended: deque[float] = deque(maxlen=1_000)  # seconds that attempts took, of late
         self._ahead = 0  # the producer's thread alone writes it
         self.paused = False
         self._claiming = threading.Lock()  # held while a claim is under way, and to set paused
@@ -155,18 +154,16 @@ class Producer(Service):
         with self._lock:
             if attempt.over:
                 return False
-            attempt.replaced = True
             self._replaced += 1
+            attempt.replaced = True
         self.executor.add(attempt)
         self.wake()
         return True
 
     def give_back(self) -> int:
         """Give back what was claimed and has not begun; return how many jobs."""
-        jobs = [attempt.job for attempt in self.executor.take_back()]
+        jobs = [attempt.prepare().job for attempt in self.executor.take_back()]
         if jobs:
-            with self._lock:
-                self._active -= len(jobs)
             give_back(self._engine, jobs, schema=self._schema)
             logger.info("gave back %s jobs of %s that had not begun", len(jobs), self.queue)
         return len(jobs)
@@ -174,24 +171,21 @@ class Producer(Service):
     def _claim(self) -> Claimed:
         if self.paused:
             return Claimed(asked=0, jobs=0)
-        with self._lock:
-            room = self._room()
+        room = self._room(self.executor.unfinished())
         if room <= 0:
             return Claimed(asked=0, jobs=0)
         began = self._clock.monotonic()
         # A wake that comes from here on may speak of a job that this claim does not see.
         self._hungry = False
-        jobs = claim(
+        jobs = claim_rows(
             self._engine, self.queue, limit=room, client_id=self._client_id, schema=self._schema
         )
         now = self._clock.monotonic()
         if len(jobs) == room:
             self._hungry = True
-        with self._lock:
-            self._active += len(jobs)
         self._adapt(room, len(jobs), now - began)
         if jobs:
-            self.executor.submit([self._make_attempt(job, now) for job in jobs])
+            self.executor.submit([self._make_attempt(row, self.queue, now) for row in jobs])
             logger.debug("claimed %s jobs of %s asked for from %s", len(jobs), room, self.queue)
         return Claimed(asked=room, jobs=len(jobs))
 
@@ -211,12 +205,11 @@ class Producer(Service):
                 self._due_at = float("inf")
 
     def _wants_more(self) -> bool:
-        with self._lock:
-            room = self._room()
+        room = self._room(self.executor.about_unfinished())
         return self._hungry and not self.paused and room >= self._worthwhile()
 
-    def _room(self) -> int:
-        return self.config.max_workers + self._replaced + self._ahead - self._active
+    def _room(self, unfinished: int) -> int:
+        return self.config.max_workers + self._replaced + self._ahead - unfinished
 
     def _worthwhile(self) -> int:
         # Ahead of free slots, half a buffer at a time; into free slots, each as it comes.
@@ -224,12 +217,11 @@ class Producer(Service):
 
     def _adapt(self, asked: int, got: int, claim_s: float) -> None:
         """Claim further ahead while jobs are shorter than the claim that got them."""
-        with self._lock:
-            ended, run_s = self._ended, self._ended_run_s
-            self._ended, self._ended_run_s = 0, 0.0
-        if not ended:
+        took_s = list(self._ended)
+        self._ended.clear()
+        if not took_s:
             return
-        mean_s = run_s / ended
+        mean_s = sum(took_s) / len(took_s)
         if mean_s >= claim_s or self.executor.mixed:
             self._ahead = 0
             return
@@ -240,13 +232,11 @@ class Producer(Service):
 
     def _done(self, attempt: Attempt, ended: Ended) -> None:
         self._completer.put(ended)
-        with self._lock:
-            self._active -= 1
-            attempt.over = True
-            if attempt.replaced:
+        self._ended.append(ended.run_s)
+        attempt.over = True
+        if attempt.replaced:
+            with self._lock:
                 self._replaced -= 1
-            self._ended += 1
-            self._ended_run_s += ended.run_s
         outcome = ended.outcome
         if outcome is not None and outcome.scheduled_at is not None:
             self._expect(outcome, attempt)

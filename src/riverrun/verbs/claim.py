@@ -1,6 +1,12 @@
 """Step 3 of 5: claim. Before: notify. After: execute."""
 
+import json
+from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
+from typing import Any, cast
+
+from sqlalchemy import Row
 
 from riverrun.job import JobRow
 from riverrun.options import check_int, check_queue
@@ -36,6 +42,20 @@ def claim(
     Returns:
         The jobs by priority, scheduled_at and id. Their unique keys are not read.
     """
+    rows = claim_rows(where, queue, limit=limit, client_id=client_id, schema=schema, now=now)
+    return [claimed_job(row, queue) for row in rows]
+
+
+def claim_rows(
+    where: Where,
+    queue: str,
+    *,
+    limit: int,
+    client_id: str,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> Sequence[Row[Any]]:
+    """Claim as `claim` does, and return rows for `claimed_job`: making jobs of them takes time."""
     params = {
         "queue_name": check_queue(queue),
         "limit": check_int("limit", limit, 1, CLAIM_MAX),
@@ -43,27 +63,55 @@ def claim(
         "now": now,
     }
     with joined(where, schema) as transaction:
-        rows = transaction.execute(queries.claim_jobs(), params).all()
-    jobs = [
-        JobRow(
-            id=row.id,
-            kind=row.kind,
-            args=row.args,
-            state=JobState.running,
-            queue=queue,
-            attempt=row.attempt,
-            max_attempts=row.max_attempts,
-            priority=row.priority,
-            created_at=row.created_at,
-            scheduled_at=row.scheduled_at,
-            attempted_at=row.attempted_at,
-            attempted_by=tuple(row.attempted_by),
-            errors=tuple(row.errors or ()),
-            metadata=row.metadata_,
-            tags=tuple(row.tags or ()),
-        )
-        for row in rows
-    ]
+        rows = list(transaction.execute(queries.claim_jobs(), params).all())
     # UPDATE returns its rows in no order.
-    jobs.sort(key=lambda job: (job.priority, job.scheduled_at, job.id))
-    return jobs
+    rows.sort(key=_place)
+    return rows
+
+
+_place = itemgetter(*(queries.CLAIMED.index(name) for name in ("priority", "scheduled_at", "id")))
+
+
+def claimed_job(row: Row[Any], queue: str) -> JobRow:
+    """Return a row that `claim_rows` has returned as a job."""
+    # By position, as the statement returns them: this is done for every job there is.
+    (
+        job_id,
+        kind,
+        args,
+        attempt,
+        max_attempts,
+        priority,
+        created_at,
+        scheduled_at,
+        attempted_at,
+        attempted_by,
+        errors,
+        metadata,
+        tags,
+    ) = cast("tuple[Any, ...]", row)
+    return JobRow(
+        id=job_id,
+        kind=kind,
+        args=_loads(args),
+        state=JobState.running,
+        queue=queue,
+        attempt=attempt,
+        max_attempts=max_attempts,
+        priority=priority,
+        created_at=created_at,
+        scheduled_at=scheduled_at,
+        attempted_at=attempted_at,
+        attempted_by=tuple(attempted_by),
+        errors=tuple(errors or ()),
+        metadata={} if metadata == "{}" else _loads(metadata),
+        tags=tuple(tags or ()),
+    )
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        # A number of more than 4,300 digits, which int() refuses: its job must not be stranded.
+        return json.loads(text, parse_int=float)

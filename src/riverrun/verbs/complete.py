@@ -4,7 +4,7 @@ Each verb here ends one's own claim. It touches the job only while it is `runnin
 that was claimed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -158,11 +158,12 @@ def record(
     plain = [o for o in ordered if o.state is JobState.completed and o.metadata is None]
     if plain:
         params: dict[str, Any] = {
-            "ids": [outcome.job_id for outcome in plain],
-            "attempts": [outcome.attempt for outcome in plain],
+            "ids": _array(outcome.job_id for outcome in plain),
+            "attempts": _array(outcome.attempt for outcome in plain),
             "now": now,
         }
-        states.update(_states(transaction.execute(queries.complete_jobs(), params)))
+        done = transaction.execute(queries.complete_jobs(), params).scalars()
+        states.update(dict.fromkeys(done, JobState.completed))
     others = [o for o in ordered if o.state is not JobState.completed or o.metadata is not None]
     if others:
         texts = json_text([_record(outcome, merge_anyway=merge_anyway) for outcome in others])
@@ -181,8 +182,8 @@ def give_back(
     """
     ordered = sorted(jobs, key=lambda job: job.id)
     params = {
-        "ids": [job.id for job in ordered],
-        "attempts": [job.attempt for job in ordered],
+        "ids": _array(job.id for job in ordered),
+        "attempts": _array(job.attempt for job in ordered),
         "now": None,
     }
     with joined(where, schema) as transaction:
@@ -215,6 +216,10 @@ def _write_own(transaction: Transaction, outcome: Outcome, now: datetime | None)
 def _now(transaction: Transaction) -> datetime:
     value: datetime = transaction.execute(queries.clock(), {}).scalar_one()
     return value
+
+
+def _array(numbers: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def _states(rows: Any) -> list[tuple[int, JobState]]:
