@@ -3,11 +3,16 @@
 import importlib
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import click
+from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
 
 from riverrun.client import Client
+from riverrun.errors import RiverrunError
 
 
 class ExitCode(IntEnum):
@@ -57,3 +62,31 @@ def load_client(app: str) -> Client:
         problem = f"{app!r} is of type {type(found).__name__}; expected a riverrun.Client"
         raise CommandError(problem, ExitCode.usage)
     return found
+
+
+@contextmanager
+def database_engine(database_url: str) -> Iterator[Engine]:
+    """Yield an engine on a PostgreSQL by psycopg 3, for the while of a command.
+
+    Raises:
+        CommandError: If there is none to be had, or what was done with it failed.
+    """
+    try:
+        url = make_url(database_url)
+    except ArgumentError as error:
+        raise CommandError("the database URL cannot be read", ExitCode.usage) from error
+    if url.drivername in {"postgresql", "postgres"}:
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername != "postgresql+psycopg":
+        problem = f"{url.drivername} is no database for riverrun; expected postgresql://..."
+        raise CommandError(problem, ExitCode.usage)
+    engine = create_engine(url)
+    try:
+        yield engine
+    except OperationalError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
+    except RiverrunError as error:
+        raise CommandError(str(error), ExitCode.usage) from error
+    finally:
+        engine.dispose()

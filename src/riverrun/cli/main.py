@@ -3,6 +3,7 @@
 import click
 
 from riverrun import __version__
+from riverrun.cli.bench import bench
 from riverrun.cli.demo import demo
 from riverrun.cli.migrate import migrate
 from riverrun.cli.work import work
@@ -14,6 +15,7 @@ def main() -> None:
     """Background jobs for SQLAlchemy applications, on River's tables."""
 
 
+main.add_command(bench)
 main.add_command(demo)
 main.add_command(migrate)
 main.add_command(work)

@@ -1,13 +1,8 @@
 """`riverrun migrate`: the schema, for those without Alembic."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import click
-from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
 
-from riverrun.cli.app import CommandError, ExitCode
+from riverrun.cli.app import CommandError, ExitCode, database_engine
 from riverrun.errors import RiverrunError
 from riverrun.migrations import LATEST, Line, Step, current, validate
 from riverrun.migrations import migrate as run
@@ -38,7 +33,7 @@ def migrate() -> None:
 @click.option("--to", type=click.IntRange(1), help="The version to stop at; needs --line.")
 def up(database_url: str, schema: str | None, line: str | None, to: int | None) -> None:
     """Migrate up: both lines to their newest version, unless told otherwise."""
-    with _engine(database_url) as engine:
+    with database_engine(database_url) as engine:
         if to is not None:
             if line is None:
                 raise click.UsageError("--to needs --line, such as --line main --to 7")
@@ -64,7 +59,7 @@ def up(database_url: str, schema: str | None, line: str | None, to: int | None) 
 @click.option("--to", type=click.IntRange(0), help="The version to stop at; one less unless given.")
 def down(database_url: str, schema: str | None, line: str, to: int | None) -> None:
     """Migrate down, by one version unless told otherwise; 0 removes a line with its data."""
-    with _engine(database_url) as engine:
+    with database_engine(database_url) as engine:
         with engine.connect() as connection:
             at = current(connection, Line(line), schema)
         goal = max(at - 1, 0) if to is None else to
@@ -80,7 +75,7 @@ def down(database_url: str, schema: str | None, line: str, to: int | None) -> No
 @_SCHEMA
 def list_(database_url: str, schema: str | None) -> None:
     """List every version, and mark those the database has."""
-    with _engine(database_url) as engine, engine.connect() as connection:
+    with database_engine(database_url) as engine, engine.connect() as connection:
         for line in Line:
             at = current(connection, line, schema)
             for version in range(1, LATEST[line] + 1):
@@ -93,7 +88,7 @@ def list_(database_url: str, schema: str | None) -> None:
 @_SCHEMA
 def validate_(database_url: str, schema: str | None) -> None:
     """Say whether the schema is at the newest version; exit 4 if it is not."""
-    with _engine(database_url) as engine, engine.connect() as connection:
+    with database_engine(database_url) as engine, engine.connect() as connection:
         missing = validate(connection, schema)
     if missing:
         listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
@@ -119,26 +114,6 @@ def sql_(schema: str | None, line: str | None, frm: int, to: int | None) -> None
             click.echo(script(each, frm, LATEST[each] if to is None else to, schema))
     except RiverrunError as error:
         raise CommandError(str(error), ExitCode.usage) from error
-
-
-@contextmanager
-def _engine(database_url: str) -> Iterator[Engine]:
-    try:
-        url = make_url(database_url)
-    except ArgumentError as error:
-        raise CommandError("the database URL cannot be read", ExitCode.usage) from error
-    if url.drivername in {"postgresql", "postgres"}:
-        url = url.set(drivername="postgresql+psycopg")
-    engine = create_engine(url)
-    try:
-        yield engine
-    except OperationalError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
-    except RiverrunError as error:
-        raise CommandError(str(error), ExitCode.usage) from error
-    finally:
-        engine.dispose()
 
 
 def _tell(steps: list[Step]) -> None:

@@ -1,0 +1,127 @@
+"""`riverrun bench`: what this machine and this database can do."""
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import attrs
+import click
+
+from riverrun.cli.app import CommandError, ExitCode, database_engine
+
+
+@click.command
+@click.option(
+    "--database-url",
+    envvar=["RIVERRUN_DATABASE_URL", "DATABASE_URL"],
+    required=True,
+    metavar="URL",
+    help="Such as postgresql://localhost/app; RIVERRUN_DATABASE_URL or DATABASE_URL unless given.",
+)
+@click.option("--schema", help="A schema with River's tables; one of its own unless given.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 10_000_000),
+    help="Insert so many jobs, then drain them; without it insert and work until stopped.",
+)
+@click.option(
+    "--duration", type=click.FloatRange(min=0.1), help="Seconds that a run without --jobs takes."
+)
+@click.option(
+    "--max-workers",
+    type=click.IntRange(1, 10_000),
+    help="Slots of each process; 100 unless given, 200 with --tuned.",
+)
+@click.option("--tuned", is_flag=True, help="Use settings that suit throughput.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="How many processes work the queue.",
+)
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON, not a summary.")
+def bench(
+    database_url: str,
+    schema: str | None,
+    jobs: int | None,
+    duration: float | None,
+    max_workers: int | None,
+    tuned: bool,
+    processes: int,
+    as_json: bool,
+) -> None:
+    """Measure how many jobs a second are worked, and how soon one begins.
+
+    The jobs do nothing. They have a queue, and unless --schema is given a schema, of their own, and
+    are removed afterwards. The rate is that of jobs completed from the first claim to the last
+    completion; each is checked to have been worked once. --tuned means 2,000 jobs claimed ahead
+    and a thread switch each millisecond. Exit codes: 0, 1 a job was worked twice or not at all.
+    """
+    from sqlalchemy.exc import OperationalError
+
+    from riverrun.bench import run
+    from riverrun.bench.settings import TUNED_AHEAD, TUNED_SLOTS, TUNED_SWITCH_S, Settings
+    from riverrun.errors import SchemaMissing
+    from riverrun.options import QueueConfig
+
+    with database_engine(database_url) as engine:
+        url = engine.url.render_as_string(hide_password=False)
+    default = QueueConfig()
+    with stop_on_signal() as stop:
+        try:
+            with run.place(url, schema) as (name, queue):
+                settings = Settings(
+                    url=url,
+                    schema=name,
+                    queue=queue,
+                    max_workers=max_workers or (TUNED_SLOTS if tuned else default.max_workers),
+                    claim_ahead=TUNED_AHEAD if tuned else default.claim_ahead,
+                    switch_s=TUNED_SWITCH_S if tuned else None,
+                )
+                result = run.bench(
+                    settings,
+                    jobs=jobs,
+                    duration_s=duration,
+                    processes=processes,
+                    stop=stop,
+                    tell=lambda line: click.echo(line, err=as_json),
+                )
+        except run.WorkedWrongly as error:
+            raise CommandError(str(error), ExitCode.cut_off) from error
+        except SchemaMissing as error:
+            raise CommandError(str(error), ExitCode.schema_behind) from error
+        except OperationalError as error:
+            reason = str(error.orig).splitlines()[0]
+            raise CommandError(f"the database: {reason}", ExitCode.unreachable) from error
+    if as_json:
+        click.echo(json.dumps(attrs.asdict(result)))
+    else:
+        click.echo(
+            f"\n{result.worked:,} of {result.inserted:,} jobs in {result.seconds:,.2f} s: "
+            f"{result.jobs_per_second:,.0f} jobs/s\n"
+            f"pick-up at idle: p50 {result.pickup_p50_ms:g} ms, p99 {result.pickup_p99_ms:g} ms"
+        )
+    sys.exit(ExitCode.interrupted if stop.is_set() and jobs is not None else ExitCode.ok)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set, so that what was begun is also cleared away."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
