@@ -453,10 +453,9 @@ class Client:
             rng=self._rng,
         )
 
-    def _wake(self, name: str) -> None:
+    def _wake(self, name: str) -> bool:
         crew = self._crew
-        if crew is not None:
-            crew.wake(name)
+        return crew is not None and crew.wake(name)
 
     def _wake_periodic(self) -> None:
         crew = self._crew

@@ -274,11 +274,12 @@ class Crew:
         """Let a stop under way wait no longer: running jobs are cancelled now."""
         self._hurried.set()
 
-    def wake(self, name: str) -> None:
-        """Look for jobs of queue `name` now, if it is worked here."""
+    def wake(self, name: str) -> bool:
+        """Look for jobs of queue `name` now, if it is worked here; return whether it is."""
         producer = self._producers.get(name)
         if producer is not None:
             producer.wake()
+        return producer is not None
 
     def wake_periodic(self) -> None:
         """Look at the periodic jobs now, if this client leads: they have changed."""

@@ -95,7 +95,7 @@ def bench(
         if jobs is not None:
             inserted = _insert(client, settings, jobs, stop)
             tell(f"inserted {inserted:,} jobs")
-        with _crew(settings, processes) as crew:
+        with crew_of(settings, processes, elsewhere=processes > 1) as crew:
             watch = _Watch(engine, settings, tell)
             if jobs is None:
                 end = time.monotonic() + (duration_s or math.inf)
@@ -107,7 +107,7 @@ def bench(
             while watch.unfinished() and not stop.is_set():
                 watch.look(inserted)
                 stop.wait(LOOK_S)
-            pickups = _pick_ups(client, engine, settings, stop)
+            pickups = pick_ups(client, engine, settings, stop)
         completed, seconds, tries = watch.drained()
         whole = not stop.is_set()
         if whole and not completed == inserted == crew.worked == tries:
@@ -197,7 +197,7 @@ def _insert(client: Client, settings: Settings, count: int, stop: threading.Even
     return inserted
 
 
-def _pick_ups(
+def pick_ups(
     client: Client, engine: Engine, settings: Settings, stop: threading.Event
 ) -> list[float]:
     """Return the milliseconds from commit to first line, for jobs that come one by one at idle."""
@@ -277,19 +277,21 @@ class _Watch:
             return connection.execute(statement).scalar()
 
 
-def _crew(settings: Settings, processes: int) -> "_Here | _Elsewhere":
-    return _Here(settings) if processes == 1 else _Elsewhere(settings, processes)
+def crew_of(settings: Settings, processes: int, *, elsewhere: bool) -> "Here | Elsewhere":
+    """Return who works: this process, or so many that do nothing else."""
+    return Elsewhere(settings, processes) if elsewhere else Here(settings)
 
 
-class _Here:
+class Here:
     """This process works."""
 
     def __init__(self, settings: Settings) -> None:
         self._bench = Bench(settings)
+        self.client = self._bench.client
         self.worked = 0
 
     def __enter__(self) -> Self:
-        self._bench.client.start()
+        self.client.start()
         return self
 
     def __exit__(
@@ -298,12 +300,12 @@ class _Here:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bench.client.stop()
+        self.client.stop()
         self.worked = self._bench.worked()
-        self._bench.client.engine.dispose()
+        self.client.engine.dispose()
 
 
-class _Elsewhere:
+class Elsewhere:
     """Processes work that do nothing else."""
 
     def __init__(self, settings: Settings, processes: int) -> None:

@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 DEBOUNCE_S = 0.01
 """Least seconds between two announcements of one queue."""
 
+HEAD_START_S = 0.001
+"""Seconds by which a producer of this process, woken already, is ahead of the announcement."""
+
 WATCH_S = 0.000_5
 """Seconds between two looks at a transaction that is about to have committed."""
 
@@ -55,7 +58,7 @@ class Announcer(Service):
         engine: Engine,
         *,
         schema: str | None,
-        on_committed: Callable[[str], None],
+        on_committed: Callable[[str], bool],
         clock: Clock,
     ) -> None:
         super().__init__("announcer", daemon=True)
@@ -140,13 +143,14 @@ class Announcer(Service):
     def announce_once(self) -> frozenset[str]:
         """Tell of the queues whose transactions have committed and whose turn it is."""
         now = self._clock.monotonic()
+        woken = False
         with self._lock:
             still = []
             for each in self._committing:
                 if each.over or _is_over(each.driver):
                     self._committed |= each.queues
                     for name in each.queues:
-                        self._on_committed(name)
+                        woken = self._on_committed(name) or woken
                 elif now - each.began < COMMIT_MAX_S:
                     still.append(each)
             self._committing = still
@@ -157,6 +161,9 @@ class Announcer(Service):
             )
             self._committed -= due
         if due:
+            if woken:
+                # The claim under way here needs the interpreter too, and is likely to get the job.
+                self.stopping.wait(HEAD_START_S)
             try:
                 notify_inserted(self._engine, sorted(due), schema=self._schema)
             except Exception as error:

@@ -1,0 +1,1 @@
+"""What riverrun promises of speed, measured: `python -m benchmarks.run`, `--small` for a minute."""

@@ -1,0 +1,143 @@
+"""What does an insert cost the transaction that it is part of?"""
+
+import threading
+import time
+
+import psycopg
+from sqlalchemy import Connection, Engine
+
+from benchmarks.harness import SCHEMA, Comparison, driver, in_turns, schema
+from riverrun import Client, Notify
+from riverrun.bench.work import NoOp
+
+ONE = f"""
+    INSERT INTO {SCHEMA}.river_job
+        (args, kind, max_attempts, metadata, priority, queue, state, tags)
+    VALUES (%s, 'riverrun_bench_no_op', 25, '{{}}', 1, 'default', 'available', '{{}}')
+    RETURNING *"""
+MANY = f"""
+    INSERT INTO {SCHEMA}.river_job (args, kind, max_attempts)
+    SELECT args, 'riverrun_bench_no_op', 25 FROM unnest(%s::jsonb[]) args RETURNING *"""
+COPY = f"COPY {SCHEMA}.river_job (args, kind, max_attempts) FROM STDIN"
+
+
+def compare(engine: Engine, *, small: bool) -> list[Comparison]:
+    """Insert one and 1,000 in an open transaction, and by 32 threads at once."""
+    rounds = 2 if small else 7
+    times = 50 if small else 500
+    texts = [f'{{"number": {n}}}' for n in range(1_000)]
+    args = [NoOp(n) for n in range(1_000)]
+    with schema(engine) as name, driver(engine) as raw, engine.connect() as connection:
+        client = Client(engine, schema=name, notify=Notify.off)
+
+        def raw_one() -> float:
+            with raw.transaction():
+                return timed(lambda: raw.execute(ONE, (texts[0],)).fetchall(), times) * 1e6
+
+        def ours_one() -> float:
+            took_s = timed(lambda: client.insert(connection, args[0]), times)
+            connection.rollback()
+            return took_s * 1e6
+
+        def raw_rows() -> float:
+            with raw.transaction():
+                return 1_000 / timed(lambda: raw.execute(MANY, (texts,)).fetchall(), 3)
+
+        def ours_rows() -> float:
+            took_s = timed(lambda: client.insert_many(connection, args), 3)
+            connection.rollback()
+            return 1_000 / took_s
+
+        def raw_copy() -> float:
+            with raw.transaction():
+                return 1_000 / timed(lambda: copy(raw, texts), 3)
+
+        def ours_copy() -> float:
+            took_s = timed(lambda: client.insert_many_fast(connection, args), 3)
+            connection.rollback()
+            return 1_000 / took_s
+
+        for warm in (raw_one, ours_one, raw_rows, ours_rows):
+            warm()
+        return [
+            Comparison(
+                question="insert of one job in an open transaction",
+                unit="µs",
+                samples=in_turns({"raw INSERT": raw_one, "riverrun": ours_one}, rounds),
+                targets={"riverrun": 2.0},
+                less=True,
+            ),
+            Comparison(
+                question="insert of 1,000 jobs, rows back",
+                unit="jobs/s",
+                samples=in_turns({"raw unnest": raw_rows, "riverrun": ours_rows}, rounds),
+                targets={"riverrun": 0.7},
+            ),
+            Comparison(
+                question="insert of 1,000 jobs, none back",
+                unit="jobs/s",
+                samples=in_turns({"raw COPY": raw_copy, "riverrun": ours_copy}, rounds),
+                targets={"riverrun": 0.7},
+            ),
+            Comparison(
+                question="commits of 32 threads that insert one job each",
+                unit="commits/s",
+                samples=in_turns(
+                    {
+                        f"notify={notify.value}": lambda notify=notify: commits(  # type: ignore[misc]
+                            engine, name, notify, 0.5 if small else 3.0
+                        )
+                        for notify in (Notify.off, Notify.after_commit, Notify.in_transaction)
+                    },
+                    2 if small else 5,
+                ),
+                targets={"notify=after_commit": 0.9},
+            ),
+        ]
+
+
+def timed(call: object, times: int) -> float:
+    """Return the seconds that one of `times` calls took."""
+    began = time.perf_counter()
+    for _ in range(times):
+        call()  # type: ignore[operator]
+    return (time.perf_counter() - began) / times
+
+
+def copy(raw: psycopg.Connection[object], texts: list[str]) -> None:
+    """Copy jobs in."""
+    with raw.cursor() as cursor, cursor.copy(COPY) as stream:
+        for each in texts:
+            stream.write_row((each, "riverrun_bench_no_op", 25))
+
+
+def commits(engine: Engine, name: str, notify: Notify, seconds: float) -> float:
+    """Return the commits per second of 32 threads."""
+    client = Client(engine, schema=name, notify=notify)
+    counts = [0] * 32
+    stop = threading.Event()
+    ready = threading.Barrier(33)
+
+    def insert(number: int) -> None:
+        connection: Connection
+        with engine.connect() as connection:
+            client.insert(connection, NoOp(number))
+            connection.rollback()
+            ready.wait()
+            while not stop.is_set():
+                client.insert(connection, NoOp(number))
+                connection.commit()
+                counts[number] += 1
+
+    threads = [threading.Thread(target=insert, args=(n,)) for n in range(32)]
+    for thread in threads:
+        thread.start()
+    ready.wait()
+    began = time.perf_counter()
+    stop.wait(seconds)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    took_s = time.perf_counter() - began
+    client.flush_announcements()
+    return sum(counts) / took_s
