@@ -581,3 +581,18 @@ def test_the_last_duplicate_of_a_batch_counts(engine: Engine, schema: str) -> No
     assert len({result.job.id for result in results}) == 2
     assert {result.job.args["version"] for result in results} == {4, 5}
     assert [result.skipped_as_duplicate for result in results] == [False] * 2 + [True] * 4
+
+
+def test_a_copy_keeps_every_character(engine: Engine, schema: str) -> None:
+    """Backslashes, quotes, newlines, tabs and the marks of COPY itself arrive as they were."""
+    odd = "a\\b\\N\\.\t\n\r\x01\x1f\x7f\"'\u2028 ä 🎉 {}"
+    opts = InsertOpts(metadata={odd: odd}, tags=["NULL", "a_b-c"])
+    assert insert_many_fast(engine, [(Note(odd), opts)], schema=schema) == 1
+    with engine.connect() as connection:
+        row = connection.execute(text(f"SELECT * FROM {schema}.river_job")).one()
+    assert (row.args, row.metadata, row.tags) == ({"text": odd}, {odd: odd}, ["NULL", "a_b-c"])
+
+
+@attrs.frozen
+class Note(JobArgs, kind="note"):
+    text: str

@@ -41,6 +41,7 @@ from riverrun.states import FINAL_STATES, JobState
 ATTEMPTED_BY_MAX = 100
 """Clients a job remembers; the oldest fall out. Source: River 0.51, JobGetAvailable."""
 
+_LISTS = frozenset({"attempted_by", "errors", "tags"})
 JOB_COLUMNS = tuple(Job.__mapper__.column_attrs.keys())
 _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 
@@ -53,7 +54,13 @@ def state_literal(state: JobState) -> ColumnElement[Any]:
 def job_columns() -> list[Any]:
     """Return every column of a job, as `job_row` reads them."""
     # Labelled: a Session names a column by its attribute, a Connection by its column.
-    return [getattr(Job, name).label(name) for name in JOB_COLUMNS]
+    return [_read(name).label(name) for name in JOB_COLUMNS]
+
+
+def _read(name: str) -> Any:
+    column = getattr(Job, name)
+    # As lists the driver has them already; SQLAlchemy would build each anew.
+    return type_coerce(column, NullType) if name in _LISTS else column
 
 
 def in_mask(mask: Any, state: Any, schema: str | None) -> ColumnElement[bool]:
@@ -253,11 +260,10 @@ def claim_jobs() -> Update:
             Job.created_at,
             Job.scheduled_at,
             Job.attempted_at,
-            # As lists the driver has them already; SQLAlchemy would build each anew.
-            type_coerce(Job.attempted_by, NullType).label("attempted_by"),
-            type_coerce(Job.errors, NullType).label("errors"),
+            _read("attempted_by").label("attempted_by"),
+            _read("errors").label("errors"),
             cast(Job.metadata_, Text).label("metadata_"),
-            type_coerce(Job.tags, NullType).label("tags"),
+            _read("tags").label("tags"),
         )
     )
 

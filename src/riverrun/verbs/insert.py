@@ -348,22 +348,27 @@ def _copy(
         table, sql.SQL(", ").join(map(sql.Identifier, columns))
     )
     with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for job in group:
-            row: list[Any] = [
-                job.args_text,
-                job.kind,
-                job.max_attempts,
-                job.metadata_text,
-                job.priority,
-                job.queue,
-                job.state.value,
-                list(job.tags),
-            ]
-            if planned or now:
-                row.append(job.scheduled_at or now)
-            if now:
-                row.append(now)
-            copy.write_row(row)
+        for batch in _batches(group):
+            copy.write("".join(_line(job, planned=planned, now=now) for job in batch))
+
+
+def _line(job: JobDraft, *, planned: bool, now: datetime | None) -> str:
+    """Return `job` in COPY's text format; of its fields only JSON may hold what that escapes."""
+    fields = [
+        job.args_text.replace("\\", "\\\\"),
+        job.kind,
+        str(job.max_attempts),
+        job.metadata_text.replace("\\", "\\\\"),
+        str(job.priority),
+        job.queue,
+        job.state.value,
+        "{" + ",".join(f'"{tag}"' for tag in job.tags) + "}",
+    ]
+    if planned or now:
+        fields.append(str(job.scheduled_at or now))
+    if now:
+        fields.append(str(now))
+    return "\t".join(fields) + "\n"
 
 
 def _batches(ready: Sequence[JobDraft]) -> Iterator[list[JobDraft]]:
