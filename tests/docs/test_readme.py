@@ -45,7 +45,7 @@ def run(code: str, environment: dict[str, str], folder: Path) -> str:
 
 def test_every_example_is_run_here() -> None:
     """No example of the README is left out of these tests."""
-    marks = ["# jobs.py", "client.insert(", "verbs.claim(", "op.riverrun_migrate()"]
+    marks = ["# jobs.py", "# nightly.py", "client.insert(", "verbs.claim(", "op.riverrun_migrate()"]
     assert sorted(BLOCKS) == sorted(block(mark) for mark in marks)
 
 
@@ -64,6 +64,20 @@ def test_a_job_is_inserted_and_worked(reader: dict[str, str], tmp_path: Path) ->
         tmp_path,
     )
     assert worked == "to alice@example.com: Welcome\n"
+
+
+def test_what_recurs_is_worked(reader: dict[str, str], tmp_path: Path) -> None:
+    """The periodic job of the example runs when its client starts, as a coroutine."""
+    (tmp_path / "nightly.py").write_text(block("# nightly.py"))
+    worked = run(
+        "from nightly import client\n"
+        "from riverrun import JobCompleted\n"
+        "with client.subscribe(JobCompleted) as events, client:\n"
+        "    events.get(timeout=20)\n",
+        reader,
+        tmp_path,
+    )
+    assert worked == "reported 1 pages\n"
 
 
 def test_effects_and_completion_are_one_commit(reader: dict[str, str], tmp_path: Path) -> None:
