@@ -6,7 +6,7 @@ from sqlalchemy import Engine, text
 
 from benchmarks.harness import Comparison, drained, fill, in_turns, raw_drain, schema, settle
 from riverrun.bench.run import crew_of
-from riverrun.bench.settings import TUNED_AHEAD, TUNED_SLOTS, TUNED_SWITCH_S, Settings
+from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
 from riverrun.options import QueueConfig
 
 
@@ -22,7 +22,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             raw_drain(engine, batch)
             return drained(engine, jobs)
 
-    def ours(slots: int, ahead: int, processes: int = 1, switch_s: float | None = None) -> float:
+    def ours(slots: int, ahead: int, processes: int = 1, gc_threshold: int | None = None) -> float:
         with schema(engine) as name:
             fill(engine, jobs)
             settle(engine)
@@ -32,7 +32,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
                 queue="default",
                 max_workers=slots,
                 claim_ahead=ahead,
-                switch_s=switch_s,
+                gc_threshold=gc_threshold,
             )
             # In a process of its own, as in earnest: what this one keeps must not slow it down.
             with crew_of(settings, processes, elsewhere=True) as crew:
@@ -44,7 +44,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     against_1000 = in_turns(
         {
             "raw loop, 1,000 at a time": lambda: raw(1_000),
-            "riverrun, tuned": lambda: ours(*tuned, switch_s=TUNED_SWITCH_S),
+            "riverrun, tuned": lambda: ours(*tuned, gc_threshold=TUNED_GC_THRESHOLD),
             "riverrun, defaults, 100 slots": lambda: ours(100, default.claim_ahead),
         },
         rounds,
@@ -59,7 +59,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     together = in_turns(
         {
             f"{count} process{'es' if count > 1 else ''}": lambda count=count: ours(  # type: ignore[misc]
-                *tuned, processes=count, switch_s=TUNED_SWITCH_S
+                *tuned, processes=count, gc_threshold=TUNED_GC_THRESHOLD
             )
             for count in (1, 2, 4)
         },

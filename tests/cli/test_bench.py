@@ -76,7 +76,7 @@ def test_processes_share_a_queue(database_url: str, engine: Engine) -> None:
     """Two processes work one queue, tuned, and no job twice."""
     said = bench(database_url, "--jobs", "4000", "--processes", "2", "--tuned")
     assert (said["inserted"], said["worked"]) == (4000, 4000)
-    assert (said["settings"]["processes"], said["settings"]["max_workers"]) == (2, 200)
+    assert (said["settings"]["processes"], said["settings"]["max_workers"]) == (2, 100)
     assert left(engine) == []
 
 

@@ -1,5 +1,6 @@
 """A benchmark from an empty queue to the figures; whatever happens, nothing is left behind."""
 
+import gc
 import importlib.metadata
 import math
 import os
@@ -124,7 +125,7 @@ def bench(
             settings={
                 "max_workers": settings.max_workers,
                 "claim_ahead": settings.claim_ahead,
-                "switch_interval_s": settings.switch_s or sys.getswitchinterval(),
+                "gc_threshold": settings.gc_threshold or gc.get_threshold()[0],
                 "processes": processes,
                 "jobs": jobs,
             },

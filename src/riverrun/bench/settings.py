@@ -1,8 +1,8 @@
 """What a benchmark is told, in this process and in those that it starts."""
 
+import gc
 import json
 import os
-import sys
 from collections.abc import Mapping
 
 import attrs
@@ -11,12 +11,12 @@ from sqlalchemy import Engine, create_engine
 VARIABLE = "RIVERRUN_BENCH"
 # By the environment, and not by arguments: those are everybody's to read, and a URL has a password.
 
-TUNED_SLOTS = 200
-TUNED_AHEAD = 2_000
-TUNED_SWITCH_S = 0.001
-"""Threads that claim and complete wait for the interpreter: let it go round more often.
+TUNED_SLOTS = 100
+TUNED_AHEAD = 600
+TUNED_GC_THRESHOLD = 50_000
+"""Objects between two looks for garbage; Python's own is 2,000.
 
-Python's own value is 5 ms. It is the process's to set, not a library's.
+Jobs in flight are many objects and no garbage. It is the process's to set, not a library's.
 """
 
 
@@ -30,7 +30,7 @@ class Settings:
         queue: The benchmark's own queue.
         max_workers: Slots of each process.
         claim_ahead: Jobs that a process may claim ahead of free slots.
-        switch_s: Seconds between the interpreter's switches of threads; None for Python's own.
+        gc_threshold: Objects made between two looks for garbage; None for Python's own.
     """
 
     url: str = attrs.field(repr=False)
@@ -38,7 +38,7 @@ class Settings:
     queue: str
     max_workers: int
     claim_ahead: int
-    switch_s: float | None = None
+    gc_threshold: int | None = None
 
     def engine(self) -> Engine:
         """Return an engine on the database."""
@@ -46,8 +46,8 @@ class Settings:
 
     def apply(self) -> None:
         """Set what is this process's to set."""
-        if self.switch_s is not None:
-            sys.setswitchinterval(self.switch_s)
+        if self.gc_threshold is not None:
+            gc.set_threshold(self.gc_threshold)
 
     def environment(self) -> Mapping[str, str]:
         """Return the environment in which a process finds these settings."""
