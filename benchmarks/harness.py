@@ -213,6 +213,16 @@ def save(engine: Engine, comparisons: Sequence[Comparison], path: Path) -> None:
     )
 
 
+def load(path: Path) -> list[Comparison]:
+    """Return what `save` has written; nothing if it has not."""
+    if not path.exists():
+        return []
+    saved = json.loads(path.read_text())["comparisons"]
+    return [
+        Comparison(**{key: value for key, value in each.items() if key != "rows"}) for each in saved
+    ]
+
+
 def table(comparisons: Sequence[Comparison]) -> str:
     """Return the figures as a table in Markdown."""
     lines = [

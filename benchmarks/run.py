@@ -4,7 +4,7 @@ from importlib import import_module
 
 import click
 
-from benchmarks.harness import RESULTS, Comparison, save, server, table
+from benchmarks.harness import RESULTS, Comparison, load, save, server, table
 
 NAMES = ("insert", "claim", "pickup", "drain")
 
@@ -24,8 +24,9 @@ def main(small: bool, database_url: str | None, names: tuple[str, ...]) -> None:
             if not small:
                 save(engine, found, RESULTS / f"{name}.json")
     click.echo(table(comparisons))
-    if not small and not names:
-        (RESULTS / "README.md").write_text(f"# Results\n\n{table(comparisons)}")
+    if not small:
+        saved = [each for name in NAMES for each in load(RESULTS / f"{name}.json")]
+        (RESULTS / "README.md").write_text(f"# Results\n\n{table(saved)}")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def bench(
     The jobs do nothing. They have a queue, and unless --schema is given a schema, of their own, and
     are removed afterwards. The rate is that of jobs completed from the first claim to the last
     completion; each is checked to have been worked once. --tuned means batches
-    of 600 and a garbage collector that looks less often. Exit codes: 0, 1 a job was worked twice or not at all.
+    of 600 and a garbage collector that looks less often. Exit codes: 0, 1 a job was worked twice or
+    not at all.
     """
     from sqlalchemy.exc import OperationalError
 
