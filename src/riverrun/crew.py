@@ -102,6 +102,7 @@ class Crew:
     def __init__(self, settings: Settings, queues: Mapping[str, QueueConfig]) -> None:
         self._settings = settings
         self._hurried = threading.Event()
+        self._told: dict[str, float] = {}  # when a queue was last paused or resumed by word
         self._lock = threading.Lock()  # guards _producers, which is replaced, and _stopping
         self._stopping = False
         self._producers: dict[str, Producer] = {}
@@ -167,6 +168,8 @@ class Crew:
             autocommit,
             names=lambda: list(self._producers),
             on_read=self._read,
+            running=self.running_jobs,
+            on_cancelled=self.cancel,
             poll_only=settings.poll_only,
             schema=schema,
             clock=clock,
@@ -293,11 +296,8 @@ class Crew:
 
     def pause(self, name: str, *, paused: bool) -> None:
         """Claim nothing more from the queue `name`, or again; "*" for every queue."""
-        for producer in list(self._producers.values()):
-            if name in (ALL, producer.queue) and producer.pause(paused):
-                logger.info("%s queue %s", "paused" if paused else "resumed", producer.queue)
-                event = (QueuePaused if paused else QueueResumed)(queue=producer.queue)
-                self._settings.hub.publish(event)
+        self._told[name] = self._settings.clock.monotonic()
+        self._set_paused(name, paused=paused)
 
     def running_jobs(self) -> list[JobRow]:
         """Return the jobs that run here now."""
@@ -421,9 +421,19 @@ class Crew:
         for producer in list(self._producers.values()):
             producer.wake()
 
-    def _read(self, rows: Sequence[QueueRow]) -> None:
+    def _set_paused(self, name: str, *, paused: bool) -> None:
+        for producer in list(self._producers.values()):
+            if name in (ALL, producer.queue) and producer.pause(paused):
+                logger.info("%s queue %s", "paused" if paused else "resumed", producer.queue)
+                event = (QueuePaused if paused else QueueResumed)(queue=producer.queue)
+                self._settings.hub.publish(event)
+
+    def _read(self, rows: Sequence[QueueRow], began: float) -> None:
         for row in rows:
-            self.pause(row.name, paused=row.paused_at is not None)
+            # What was told since the read began may be news to what was read.
+            told = max(self._told.get(row.name, began - 1), self._told.get(ALL, began - 1))
+            if told < began:
+                self._set_paused(row.name, paused=row.paused_at is not None)
 
     def _cancel_all(self, reason: AttemptInterrupted) -> None:
         for producer in list(self._producers.values()):

@@ -1,12 +1,14 @@
 """What a running client does with its queues."""
 
+import threading
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
-from riverrun import InsertOpts, QueueConfig, QueuePaused, QueueResumed
+from riverrun import InsertOpts, JobCancelled, QueueConfig, QueuePaused, QueueResumed
 from riverrun.errors import ClientNotReady, InvalidOption
+from riverrun.verbs.queues import read_queues
 from runtime.conftest import DEADLINE_S, Task
 
 
@@ -93,3 +95,36 @@ def test_refuses_queues_it_cannot_take(bench: Any) -> None:
     client.stop()
     with pytest.raises(ClientNotReady):
         crew.add("late", QueueConfig())
+
+
+def test_a_cancel_reaches_a_client_that_hears_nothing(bench: Any) -> None:
+    """In poll-only mode a running job that another client cancels is told by the next look."""
+    begun = threading.Event()
+
+    def body(args: Task, ctx: Any) -> None:
+        begun.set()
+        assert ctx.wait(DEADLINE_S)
+        ctx.raise_if_cancelled()
+
+    _, events = bench.run(body, poll_only=True, poll_interval=0.05)
+    job = bench.client().insert(bench.engine, Task()).job
+    assert begun.wait(DEADLINE_S)
+    bench.client().cancel(bench.engine, job.id)
+    assert type(events.get(10)) is JobCancelled
+
+
+def test_word_of_a_pause_wins_over_an_older_read(bench: Any) -> None:
+    """A read of the queues that began before a pause was heard of does not undo it."""
+    client = bench.client()
+    heard = client.subscribe(QueuePaused, QueueResumed)
+    client.start()
+    crew = client._crew
+    began = crew._settings.clock.monotonic()
+    stale = read_queues(bench.engine, ["default"], schema=bench.schema)
+    client.queues.pause(bench.engine, "default")
+    assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
+    crew._read(stale, began)
+    with pytest.raises(TimeoutError):
+        heard.get(0.2)
+    crew._read(stale, crew._settings.clock.monotonic() + 1)
+    assert heard.get(DEADLINE_S) == QueueResumed(queue="default")

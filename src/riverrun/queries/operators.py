@@ -20,7 +20,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.dml import ReturningDelete
 
 from riverrun.columns import Timestamp
@@ -59,6 +59,16 @@ def cancel_job() -> Update:
             metadata_=Job.metadata_.op("||")(mark),
         )
         .returning(*job_columns())
+    )
+
+
+@lru_cache
+def cancelled_jobs() -> Select[Any]:
+    """Read which of binds `ids` run and were asked to cancel. Index: river_job_pkey."""
+    return select(Job.id).where(
+        Job.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))),
+        Job.state == state_literal(JobState.running),
+        Job.metadata_.has_key("cancel_attempted_at"),
     )
 
 

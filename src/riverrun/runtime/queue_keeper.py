@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.job import JobRow
 from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.verbs.cancel import read_cancelled
 from riverrun.verbs.queues import QueueRow, read_queues, upsert_queues
 
 logger = logging.getLogger(__name__)
@@ -28,7 +30,9 @@ class QueueKeeper(Service):
         engine: Engine,
         *,
         names: Callable[[], Sequence[str]],
-        on_read: Callable[[Sequence[QueueRow]], None],
+        on_read: Callable[[Sequence[QueueRow], float], None],
+        running: Callable[[], Sequence[JobRow]],
+        on_cancelled: Callable[[int], None],
         poll_only: bool,
         schema: str | None,
         clock: Clock,
@@ -38,6 +42,8 @@ class QueueKeeper(Service):
         self._engine = engine
         self._names = names
         self._on_read = on_read
+        self._running = running
+        self._on_cancelled = on_cancelled
         self._wait_s = POLL_S if poll_only else SAY_S
         self._schema = schema
         self._clock = clock
@@ -76,12 +82,16 @@ class QueueKeeper(Service):
                 self.stopping.wait(wait_s)
 
     def run_once(self) -> list[QueueRow]:
-        """Read how the queues stand; now and then say that they are worked."""
+        """Read how the queues stand and who is to be cancelled; now and then say what is worked."""
+        if jobs := self._running():
+            ids = [job.id for job in jobs]
+            for job_id in read_cancelled(self._engine, ids, schema=self._schema):
+                self._on_cancelled(job_id)
         now = self._clock.monotonic()
         if now >= self._say_at:
             return self.say(self._names())
         rows = read_queues(self._engine, self._names(), schema=self._schema)
-        self._on_read(rows)
+        self._on_read(rows, now)
         return rows
 
     def say(self, names: Sequence[str]) -> list[QueueRow]:
@@ -89,5 +99,5 @@ class QueueKeeper(Service):
         now = self._clock.monotonic()
         rows = upsert_queues(self._engine, names, schema=self._schema)
         self._say_at = now + SAY_S
-        self._on_read(rows)
+        self._on_read(rows, now)
         return rows

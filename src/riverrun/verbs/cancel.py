@@ -1,5 +1,6 @@
 """Cancel: never again, by an operator's wish."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from riverrun.job import JobRow
@@ -42,3 +43,10 @@ def cancel(
             payload = cancel_payload(job.id, job.queue)
             notify_in(transaction, Topic.control, [payload], schema=schema)
         return job
+
+
+def read_cancelled(where: Where, job_ids: Sequence[int], *, schema: str | None = None) -> list[int]:
+    """Return which of `job_ids` run and were asked to cancel."""
+    with joined(where, schema) as transaction:
+        found = transaction.execute(queries.cancelled_jobs(), {"ids": list(job_ids)})
+        return list(found.scalars())
