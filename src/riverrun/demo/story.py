@@ -30,6 +30,7 @@ from riverrun.models import Job
 START_TIMEOUT_S = 30.0
 WORK_TIMEOUT_S = 120.0
 TURN_S = 0.1
+KILL_LOOKS, KILL_LOOK_S = 100, 0.005
 
 T = TypeVar("T")
 Tell = Callable[[str, bool], None]
@@ -202,7 +203,7 @@ def _watch(
                 True,
             )
             if final * 2 >= expected and killed_at is None:
-                killed_at = _kill(workers[0], engine)
+                killed_at = _kill(workers[0], engine, stop)
                 if killed_at is not None:
                     tell(f"half of it is done: SIGKILL to {workers[0].name}, at work", False)
             if browsers.done and final == sum(counts.values()):
@@ -217,15 +218,24 @@ def _watch(
         engine.dispose()
 
 
-def _kill(worker: Process, engine: Engine) -> datetime | None:
-    """Kill `worker` if it has jobs at work; return when, by the database's clock."""
+def _kill(worker: Process, engine: Engine, stop: Stop) -> datetime | None:
+    """Kill `worker` as soon as it has jobs at work; return when, by the database's clock.
+
+    Its jobs are short: to look once a turn could miss them all. None if there were none for long.
+    """
     at_work = select(func.count()).where(
         Job.state == JobState.running, func.array_position(Job.attempted_by, worker.name) > 0
     )
-    with engine.connect() as connection:
-        if worker.kill_if(lambda: bool(connection.scalar(at_work))):
-            at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
-            return at
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with autocommit.connect() as connection:
+        for _ in range(KILL_LOOKS):
+            # It stands still only when it seems worth it.
+            if connection.scalar(at_work) and worker.kill_if(
+                lambda: bool(connection.scalar(at_work))
+            ):
+                at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+                return at
+            stop.wait(KILL_LOOK_S)
     return None
 
 
