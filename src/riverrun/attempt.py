@@ -61,6 +61,7 @@ class ErrorHandlerResult:
 
 
 ErrorHandler = Callable[[JobRow, BaseException], ErrorHandlerResult | None]
+InProcess = Callable[[Worker, object, JobContext], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +78,7 @@ class Terms:
     backoff: Backoff
     plugins: Sequence[Plugin] = ()
     error_handler: ErrorHandler | None = None
-    in_process: Callable[[Worker, object, JobContext], None] | None = None
+    in_process: InProcess | None = None
     clock: Clock
 
 

@@ -1,5 +1,6 @@
 """Client: the one door. It inserts jobs, and works them; its crew does the work."""
 
+import asyncio
 import logging
 import os
 import random
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, Engine, text
 
@@ -52,6 +53,9 @@ from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult, JobDraft, copy_drafts, draft, drafts, insert_drafts
 from riverrun.verbs.notify import notify_inserted
 from riverrun.workers import Workers
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 logger = logging.getLogger(__name__)
 
@@ -227,7 +231,8 @@ class Client:
             WrongDatabase: If the transaction is on another database than the client's.
         """
         self._check_kinds([args])
-        ready = self._begun([draft(args, opts, max_attempts=self._max_attempts)])
+        now = self._clock.database_now()
+        ready = self._begun([draft(args, opts, max_attempts=self._max_attempts, now=now)])
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
             result = self._insert(transaction, ready)[0]
@@ -235,6 +240,21 @@ class Client:
             self._leave_word(where, transaction, names)
         self._announce_own(where, names)
         return result
+
+    async def insert_async(
+        self,
+        where: "AsyncSession | AsyncConnection",
+        args: object,
+        opts: InsertOpts | None = None,
+    ) -> InsertResult:
+        """Insert one job in an AsyncSession's or AsyncConnection's transaction, as `insert`."""
+        return await where.run_sync(self.insert, args, opts)
+
+    async def insert_many_async(
+        self, where: "AsyncSession | AsyncConnection", jobs: Iterable[object]
+    ) -> list[InsertResult]:
+        """Insert jobs in an AsyncSession's or AsyncConnection's transaction, as `insert_many`."""
+        return await where.run_sync(self.insert_many, jobs)
 
     def insert_many(self, where: Where, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs in the caller's transaction; all, or, if one is refused, none.
@@ -268,7 +288,9 @@ class Client:
             count = around_insert(
                 self._plugins,
                 ready,
-                lambda: copy_drafts(transaction, ready, schema=self.schema),
+                lambda: copy_drafts(
+                    transaction, ready, schema=self.schema, now=self._clock.database_now()
+                ),
             )
             self._leave_word(where, transaction, names)
         self._announce_own(where, names)
@@ -300,7 +322,7 @@ class Client:
 
     def cancel(self, where: Where, job_id: int) -> JobRow:
         """Cancel a job; one that runs is told to end. See `riverrun.verbs.cancel`."""
-        job = cancel(where, job_id, schema=self.schema)
+        job = cancel(where, job_id, schema=self.schema, now=self._clock.database_now())
         crew = self._crew
         if crew is not None and job.state is JobState.running and isinstance(where, Engine):
             crew.cancel(job.id)
@@ -308,7 +330,7 @@ class Client:
 
     def retry(self, where: Where, job_id: int) -> JobRow:
         """Make a job available now; see `riverrun.verbs.retry`."""
-        job = retry(where, job_id, schema=self.schema)
+        job = retry(where, job_id, schema=self.schema, now=self._clock.database_now())
         if job.state is JobState.available:
             with joined(where, self.schema) as transaction:
                 self._leave_word(where, transaction, {job.queue})
@@ -423,6 +445,18 @@ class Client:
     ) -> None:
         self.stop()
 
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
     def _settings(self) -> Settings:
         assert self.workers is not None  # noqa: S101  start() has checked it
         return Settings(
@@ -465,7 +499,8 @@ class Client:
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
         items = list(jobs)
         self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
-        return self._begun(drafts(items, max_attempts=self._max_attempts))
+        now = self._clock.database_now()
+        return self._begun(drafts(items, max_attempts=self._max_attempts, now=now))
 
     def _begun(self, ready: Sequence[JobDraft]) -> Sequence[JobDraft]:
         if self._plugins or any(of_kind(type(job.args)) for job in ready):
@@ -473,8 +508,11 @@ class Client:
         return ready
 
     def _insert(self, transaction: Transaction, ready: Sequence[JobDraft]) -> list[InsertResult]:
+        now = self._clock.database_now()
         return around_insert(
-            self._plugins, ready, lambda: insert_drafts(transaction, ready, schema=self.schema)
+            self._plugins,
+            ready,
+            lambda: insert_drafts(transaction, ready, schema=self.schema, now=now),
         )
 
     def _check_kinds(self, args: Iterable[object]) -> None:

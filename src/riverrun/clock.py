@@ -22,3 +22,7 @@ class Clock:
     def monotonic(self) -> float:
         """Return seconds on a clock that never goes back."""
         return time.monotonic()
+
+    def database_now(self) -> datetime | None:
+        """Return what statements take for the database's time; None for its own."""
+        return None

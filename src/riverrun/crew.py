@@ -13,7 +13,7 @@ import attrs
 from sqlalchemy import Engine, Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from riverrun.attempt import Attempt, ErrorHandler, Terms
+from riverrun.attempt import Attempt, ErrorHandler, InProcess, Terms
 from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import (
@@ -95,6 +95,27 @@ class Settings:
     clock: Clock
     rng: random.Random
 
+    def terms(self, in_process: InProcess | None = None) -> Terms:
+        """Return what attempts have in common.
+
+        Args:
+            in_process: Calls workers that ask for a process of their own; else they are called
+                where they are.
+        """
+        return Terms(
+            workers=self.workers,
+            backoff=self.backoff,
+            plugins=self.plugins,
+            error_handler=self.error_handler,
+            in_process=in_process,
+            clock=self.clock,
+        )
+
+    def timeout_s(self, kind: str) -> float | None:
+        """Return the seconds an attempt at `kind` may take; None for no limit."""
+        own_s = self.workers.timeout_s(kind)
+        return (self.job_timeout_s if own_s is None else own_s) or None
+
 
 class Crew:
     """Works queues: producers claim, slots execute, the completer writes, one elector stands."""
@@ -142,14 +163,7 @@ class Crew:
         )
         self._loop = LoopThread()
         self._processes = ProcessPool(settings.processes)
-        self._terms = Terms(
-            workers=settings.workers,
-            backoff=settings.backoff,
-            plugins=settings.plugins,
-            error_handler=settings.error_handler,
-            in_process=self._processes.work,
-            clock=clock,
-        )
+        self._terms = settings.terms(self._processes.work)
         self._watchdog = Watchdog(
             running=self._attempts,
             replace=self._replace,
@@ -374,12 +388,11 @@ class Crew:
 
     def _context(self, job: JobRow, claimed_monotonic: float) -> JobContext:
         settings = self._settings
-        own_s = settings.workers.timeout_s(job.kind)
         return JobContext(
             job,
             clock=settings.clock,
             claimed_monotonic=claimed_monotonic,
-            timeout_s=(settings.job_timeout_s if own_s is None else own_s) or None,
+            timeout_s=settings.timeout_s(job.kind),
             engine=settings.engine,
             schema=settings.schema,
             client=settings.client,

@@ -148,6 +148,19 @@ class JobNotFound(RiverrunError, LookupError):
         return f"no job has the id {self.args[0]}; it may have been deleted or cleaned"
 
 
+class JobNotWaiting(RiverrunError, RuntimeError):
+    """A job cannot be claimed by its id, since it does not wait."""
+
+    def __init__(self, job_id: int, state: str) -> None:
+        super().__init__(job_id, state)
+
+    def __str__(self) -> str:
+        job_id, state = self.args
+        if state in {"available", "pending", "retryable", "scheduled"}:
+            return f"job {job_id} is {state}, and locked by another transaction; end that first"
+        return f"job {job_id} is {state}; only one that waits can be claimed"
+
+
 class InvalidStep(RiverrunError, ValueError):
     """A resumable step cannot be run as its worker asks for it."""
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    CTE,
     BigInteger,
     ColumnElement,
     Float,
@@ -231,6 +232,29 @@ def claim_jobs() -> Update:
         .with_for_update(skip_locked=True)
         .cte("claimable")
     )
+    return _claim(claimable)
+
+
+@lru_cache
+def claim_job() -> Update:
+    """Claim the job `job_id` for `client_id` if it waits, whenever it is due.
+
+    Locks its row. Index: river_job_pkey.
+    """
+    waits = {JobState.available, JobState.pending, JobState.retryable, JobState.scheduled}
+    claimable = (
+        select(Job.id)
+        .where(
+            Job.id == bindparam("job_id", type_=BigInteger),
+            Job.state.in_([state_literal(state) for state in sorted(waits)]),
+        )
+        .with_for_update(skip_locked=True)
+        .cte("claimable")
+    )
+    return _claim(claimable)
+
+
+def _claim(claimable: CTE) -> Update:
     client_id = cast(bindparam("client_id"), Text)
     length = func.array_length(Job.attempted_by, 1)
     kept = case(

@@ -8,11 +8,13 @@ from typing import Any, cast
 
 from sqlalchemy import Row
 
+from riverrun.errors import JobNotWaiting
 from riverrun.job import JobRow
 from riverrun.options import check_int, check_queue
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
+from riverrun.verbs.read import get_in
 
 CLAIM_MAX = 20_000
 """Most jobs that one statement claims."""
@@ -44,6 +46,36 @@ def claim(
     """
     rows = claim_rows(where, queue, limit=limit, client_id=client_id, schema=schema, now=now)
     return [claimed_job(row, queue) for row in rows]
+
+
+def claim_job(
+    where: Where,
+    job_id: int,
+    *,
+    client_id: str,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> JobRow:
+    """Claim one job by its id if it waits, whenever it is due: for tests and consoles.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        job_id: The job.
+        client_id: Who claims, at most 100 characters.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Raises:
+        JobNotFound: If there is no such job.
+        JobNotWaiting: If it runs, is final, or another transaction has locked it.
+    """
+    params = {"job_id": job_id, "client_id": client_id, "now": now}
+    with joined(where, schema) as transaction:
+        row = transaction.execute(queries.claim_job(), params).one_or_none()
+        job = get_in(transaction, job_id)
+        if row is None:
+            raise JobNotWaiting(job_id, job.state)
+    return claimed_job(row, job.queue)
 
 
 def claim_rows(

@@ -1,0 +1,74 @@
+"""The pytest plugin, as a user's own test run finds it: by its entry point."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+APP = """
+import attrs
+from sqlalchemy import create_engine
+from riverrun import Client, JobArgs, Workers
+
+workers = Workers()
+
+@attrs.frozen
+class Greet(JobArgs, kind="greet"):
+    name: str
+
+@workers.register
+def greet(args: Greet) -> None:
+    print("hello", args.name)
+
+client = Client(create_engine({url!r}), schema={schema!r}, workers=workers)
+
+def sign_up(session, name):
+    client.insert(session, Greet(name))
+    session.commit()
+"""
+TESTS = """
+from shop import Greet, client, sign_up
+
+def test_inserts(riverrun_session, riverrun_jobs):
+    sign_up(riverrun_session, "Ada")
+    riverrun_jobs.require_inserted(Greet("Ada"))
+    assert [each.state for each in riverrun_jobs.drain()] == ["completed"]
+
+def test_nothing_is_left(riverrun_jobs):
+    riverrun_jobs.require_not_inserted(Greet)
+
+def test_fails(riverrun_jobs):
+    riverrun_jobs.require_inserted(Greet)
+"""
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run pytest in `folder` and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_the_fixtures_of_a_users_tests(tmp_path: Path, database_url: str, schema: str) -> None:
+    """A setting names the client; jobs are found, drained and undone, and failures say why."""
+    (tmp_path / "shop.py").write_text(APP.format(url=database_url, schema=schema))
+    (tmp_path / "test_shop.py").write_text(TESTS)
+    (tmp_path / "pytest.ini").write_text("[pytest]\nriverrun_client = shop:client\n")
+    said = run(tmp_path)
+    assert "1 failed, 2 passed" in said, said
+    assert "expected exactly one job 'greet'; found 0; there is none of the kind" in said
+
+
+def test_says_that_no_client_is_named(tmp_path: Path) -> None:
+    """Without a client the error says how to name one; other tests are not disturbed."""
+    (tmp_path / "test_it.py").write_text(
+        "def test_jobs(riverrun_jobs): pass\ndef test_other(): pass\n"
+    )
+    said = run(tmp_path)
+    assert "1 passed, 1 error" in said, said
+    assert "set it to module:attribute, or define a fixture of that name" in said
