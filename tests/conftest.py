@@ -19,6 +19,7 @@ hypothesis.settings.register_profile("ci", deadline=None, database=None, derando
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 _schema_numbers = count(1)
+_database_numbers = count(1)
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +83,21 @@ def schema(engine: Engine) -> Iterator[str]:
         # A transaction that a test forgot would keep us waiting; so it is an error instead.
         connection.execute(text("SET LOCAL lock_timeout = '10s'"))
         connection.execute(DropSchema(name, cascade=True))
+
+
+@pytest.fixture
+def empty_database(server_url: str) -> Iterator[Engine]:
+    """A database of the test's own, in which there is nothing yet."""
+    name = f"riverrun_empty_{os.getpid()}_{next(_database_numbers)}"
+    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine = create_engine(make_url(server_url).set(database=name))
+    yield engine
+    engine.dispose()
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
 
 
 def _with_psycopg(url: str) -> str:

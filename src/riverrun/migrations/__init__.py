@@ -11,6 +11,7 @@ Without Alembic: `migrate(engine)`, or `riverrun migrate up`.
 """
 
 from riverrun.migrations.directive import RiverrunMigrate
+from riverrun.migrations.filters import include_name
 from riverrun.migrations.lines import LATEST, Line, Step
 from riverrun.migrations.run import Missing, current, migrate, sql, validate
 
@@ -21,6 +22,7 @@ __all__ = [
     "RiverrunMigrate",
     "Step",
     "current",
+    "include_name",
     "migrate",
     "sql",
     "validate",

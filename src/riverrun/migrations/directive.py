@@ -1,5 +1,7 @@
 """`op.riverrun_migrate`: the migrations as one operation of a host's own revision."""
 
+from alembic.autogenerate import renderers
+from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
 
 from riverrun.migrations.ddl import check_schema
@@ -18,6 +20,15 @@ class RiverrunMigrate(MigrateOperation):
         self.riverrun = check_version(Line.riverrun, riverrun)
         self.frm = frm
         self.schema = check_schema(schema)
+
+    def reverse(self) -> "RiverrunMigrate":
+        """Return what leads back; autogenerate writes it into `downgrade()`."""
+        main, own = self.frm or (0, 0)
+        return RiverrunMigrate(main, own, (self.river, self.riverrun), self.schema)
+
+    def to_diff_tuple(self) -> tuple[str, tuple[int, int] | None, tuple[int, int], str | None]:
+        """Return what `alembic check` shows of it."""
+        return ("riverrun_migrate", self.frm, (self.river, self.riverrun), self.schema)
 
     @classmethod
     def riverrun_migrate(
@@ -46,6 +57,15 @@ class RiverrunMigrate(MigrateOperation):
             MigrationRefused: If the lines cannot be had at these versions together.
         """
         operations.invoke(cls(river, riverrun, frm, schema))
+
+
+@renderers.dispatch_for(RiverrunMigrate)
+def _render(context: AutogenContext, operation: RiverrunMigrate) -> str:
+    context.imports.add("import riverrun.migrations")
+    # Versions, not "the newest": what a revision does must not change with the library.
+    schema = "" if operation.schema is None else f", schema={operation.schema!r}"
+    versions = f"{operation.river}, {operation.riverrun}, frm={operation.frm}"
+    return f"op.riverrun_migrate({versions}{schema})"
 
 
 @Operations.implementation_for(RiverrunMigrate)

@@ -1,0 +1,79 @@
+"""The Alembic plugin (Alembic 1.18 and newer): a host's autogenerate knows our tables.
+
+Found by its entry point, it needs no configuration:
+
+- our tables are never dropped, compared or made by what autogenerate proposes;
+- `alembic revision --autogenerate` proposes `op.riverrun_migrate(...)` when the database has our
+  tables at older versions than this release knows, and `alembic check` fails for it;
+- it proposes the first install to a host that asks: `context.configure(..., riverrun=True)`, or,
+  for schemas other than the search path's, `riverrun="jobs"` or `riverrun=["jobs_1", "jobs_2"]`.
+
+It is switched off with `autogenerate_plugins=["alembic.autogenerate.*",
+"~alembic.autogenerate.riverrun"]`. Hosts on older releases pass
+`include_name=riverrun.migrations.include_name` to `context.configure`.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
+# While this is imported Alembic is half imported itself, and must not be asked for anything.
+
+
+class _Plugin(ModuleType):
+    """What Alembic sets up. Alembic 1.18.0 to 1.19.1 iterate it, where later ones take a module."""
+
+    def setup(self, plugin: Any) -> None:
+        """Take part in comparing, before any table is looked at."""
+        from alembic.util import DispatchPriority
+
+        plugin.add_autogenerate_comparator(compare, "schema", priority=DispatchPriority.FIRST)
+
+    def __iter__(self) -> Iterator[ModuleType]:
+        yield self
+
+
+plugin = _Plugin(__name__)
+
+
+def compare(context: Any, upgrade_ops: Any, schemas: set[str | None]) -> None:
+    """Hide our tables from autogenerate, and propose to migrate them if that is due.
+
+    Args:
+        context: Alembic's AutogenContext.
+        upgrade_ops: What the revision will do; what we propose comes first in it.
+        schemas: The schemas compared, None for the search path's.
+    """
+    from riverrun.migrations import LATEST, Line, RiverrunMigrate, current, include_name
+
+    if context.dialect.name != "postgresql":
+        return
+    context._name_filters.append(include_name)
+    context._object_filters.append(lambda _, name, type_, *__: include_name(name, type_, {}))
+    wanted = _wanted(context.opts.get("riverrun"))
+    latest = (LATEST[Line.main], LATEST[Line.riverrun])
+    ahead = []
+    for schema in sorted(schemas | set(wanted), key=lambda name: name or ""):
+        frm = (
+            current(context.connection, Line.main, schema),
+            current(context.connection, Line.riverrun, schema),
+        )
+        installed = frm[0] > 0 or schema in wanted
+        if installed and (frm[0] < latest[0] or frm[1] < latest[1]):
+            to = (max(frm[0], latest[0]), max(frm[1], latest[1]))
+            ahead.append(RiverrunMigrate(*to, frm, schema))
+    upgrade_ops.ops[:0] = ahead
+
+
+def _wanted(said: object) -> Sequence[str | None]:
+    match said:
+        case None | False:
+            return []
+        case True:
+            return [None]
+        case str():
+            return [said]
+        case list() | tuple() | set():
+            return list(said)
+    expected = "True, a schema's name, or a list of such"
+    raise TypeError(f"context.configure(riverrun={said!r}): expected {expected}")
