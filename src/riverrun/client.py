@@ -6,7 +6,7 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
@@ -341,6 +341,14 @@ class Client:
         """Return a subscription to events of `kinds`, such as JobCompleted; to all if none."""
         return self._hub.subscribe(*kinds)
 
+    def listen(self, call: Callable[[Event], object], *kinds: type[Event]) -> None:
+        """Have `call` called with each event of `kinds`, or with all, where it happens.
+
+        Unlike a subscription it misses none; but the client waits for it, so it must be quick. What
+        it raises is logged.
+        """
+        self._hub.listen(call, *kinds)
+
     def flush_announcements(self, timeout: Duration = 1.0) -> bool:
         """Wait until all committed inserts are announced; the process's exit does so by itself.
 
@@ -355,6 +363,12 @@ class Client:
     def request_resign(self, where: Where) -> None:
         """Ask whoever leads to resign; see `riverrun.verbs.request_resign`."""
         request_resign(where, schema=self.schema)
+
+    @property
+    def leads(self) -> bool:
+        """Whether the client leads now: of all, River's included, it does the maintenance."""
+        crew = self._crew
+        return crew is not None and crew.leads
 
     @property
     def running(self) -> bool:

@@ -287,6 +287,11 @@ class Crew:
             self._producers = {key: each for key, each in self._producers.items() if key != name}
         return left
 
+    @property
+    def leads(self) -> bool:
+        """Whether the client leads."""
+        return self._elector.leads
+
     def hurry(self) -> None:
         """Let a stop under way wait no longer: running jobs are cancelled now."""
         self._hurried.set()
@@ -342,6 +347,7 @@ class Crew:
             make_attempt=self._attempt,
             completer=self._completer,
             loop=self._loop,
+            hub=settings.hub,
             clock=settings.clock,
             rng=settings.rng,
         )

@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -62,6 +62,21 @@ class JobInterrupted(JobEvent):
 
 
 @attrs.frozen(kw_only=True)
+class JobsClaimed(Event):
+    """A claim took jobs from a queue.
+
+    Attributes:
+        queue: The queue's name.
+        count: How many jobs.
+        claim_s: Seconds that the statement and its commit took.
+    """
+
+    queue: str
+    count: int
+    claim_s: float
+
+
+@attrs.frozen(kw_only=True)
 class QueueEvent(Event):
     """A client began to leave a queue alone, or to work it again.
 
@@ -78,6 +93,22 @@ class QueuePaused(QueueEvent):
 
 class QueueResumed(QueueEvent):
     """The queue is claimed from again."""
+
+
+class Listener:
+    """Calls a function with each event, in the thread where it happened."""
+
+    def __init__(self, call: Callable[[Event], object], kinds: tuple[type[Event], ...]) -> None:
+        self._call = call
+        self._kinds = kinds
+
+    def offer(self, event: Event) -> None:
+        """Call the function; what it raises is only logged."""
+        if isinstance(event, self._kinds):
+            try:
+                self._call(event)
+            except Exception:
+                logger.exception("ignored a listener that failed at %s", type(event).__name__)
 
 
 class Subscription:
@@ -141,7 +172,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _subscriptions, which is replaced, never changed
-        self._subscriptions: tuple[Subscription, ...] = ()
+        self._subscriptions: tuple[Subscription | Listener, ...] = ()
 
     def subscribe(self, *kinds: type[Event]) -> Subscription:
         """Return a subscription to events of `kinds`; to all if none is named."""
@@ -150,7 +181,14 @@ class Hub:
             self._subscriptions += (subscription,)
         return subscription
 
-    def remove(self, subscription: Subscription) -> None:
+    def listen(self, call: Callable[[Event], object], *kinds: type[Event]) -> Listener:
+        """Have `call` called with events of `kinds`; with all if none is named."""
+        listener = Listener(call, kinds or (Event,))
+        with self._lock:
+            self._subscriptions += (listener,)
+        return listener
+
+    def remove(self, subscription: Subscription | Listener) -> None:
         """Forget `subscription`."""
         with self._lock:
             kept = (each for each in self._subscriptions if each is not subscription)

@@ -1,110 +1,21 @@
 """`riverrun work`, as a process: signals, exit codes, and what it says."""
 
-import os
+import json
 import signal
+import socket
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, make_url, select
+from sqlalchemy import Engine, make_url
 
+from cli.conftest import APP
 from factories import insert_job
-from riverrun.models import Job
 from riverrun.states import JobState
+from said import DEADLINE_S, end, fetch, only_state, read_began, read_stopping
 
-DEADLINE_S = 30.0
-
-APP = """
-import threading
-import attrs
-from sqlalchemy import create_engine
-from riverrun import Client, JobArgs, JobContext, QueueConfig, Workers
-
-workers = Workers()
-
-@attrs.frozen
-class Task(JobArgs, kind="task"):
-    how: str = "end"
-
-@workers.register(timeout=0)
-def work(args: Task, ctx: JobContext) -> None:
-    print("began", ctx.job.id, flush=True)
-    if args.how == "deaf":
-        threading.Event().wait()
-    if args.how == "listens":
-        while not ctx.wait(60):
-            pass
-        ctx.raise_if_cancelled()
-    if args.how == "short":
-        ctx.wait(0.3)
-
-client = Client(
-    create_engine({url!r}),
-    schema={schema!r},
-    workers=workers,
-    queues={{"default": QueueConfig(max_workers=2)}},
-    hard_stop_timeout=0.2,
-)
-other = 7
-"""
-
-Start = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start `riverrun work` on an application; whatever is left of it is killed."""
-    processes: list[subprocess.Popen[str]] = []
-
-    def run(url: str, schema: str, app: str = "shop:client", source: str = APP) -> object:
-        (tmp_path / "shop.py").write_text(source.format(url=url, schema=schema))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "riverrun", "work", app],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        processes.append(process)
-        return process
-
-    yield run  # type: ignore[misc]
-    for process in processes:
-        process.kill()
-        process.communicate(timeout=DEADLINE_S)
-
-
-def end(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Return the exit code, and all that was said."""
-    out, err = process.communicate(timeout=DEADLINE_S)
-    assert "Traceback" not in out + err, err
-    return process.returncode, out + err
-
-
-def read_began(process: "subprocess.Popen[str]") -> None:
-    """Wait until a worker began."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("began"), f"no worker began: {line!r}"
-
-
-def read_stopping(process: "subprocess.Popen[str]") -> None:
-    """Wait until the first signal was heard."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "stopping in" in line:
-            return
-    pytest.fail("the process ended without saying that it stops")
-
-
-def only_state(engine: Engine, schema: str) -> JobState:
-    """Return the state of the only job."""
-    options = {"schema_translate_map": {None: schema}}
-    with engine.connect() as connection:
-        return JobState(connection.execute(select(Job.state), execution_options=options).scalar())
+Start = Callable[..., subprocess.Popen[str]]
 
 
 def test_ends_what_runs_on_a_signal(
@@ -181,3 +92,75 @@ def test_says_that_the_tables_are_missing(start: Start, database_url: str) -> No
     assert "riverrun migrate up" in said
     password = make_url(database_url).password
     assert password is None or str(password) not in said
+
+
+def test_works_the_queues_it_is_told(
+    start: Start, engine: Engine, database_url: str, schema: str
+) -> None:
+    """`--queue NAME:SLOTS` replaces the client's own queues."""
+    insert_job(engine, schema, kind="task", args={"how": "short"})
+    job_id = insert_job(engine, schema, kind="task", queue="mail", args={"how": "short"})
+    process = start(database_url, schema, options=["--queue", "mail:1", "-q", "crm"])
+    assert read_began(process) == f"began {job_id}"
+    process.send_signal(signal.SIGTERM)
+    code, said = end(process)
+    assert code == 0
+    assert "working crm, mail" in said
+    assert end(start(database_url, schema, options=["--queue", "mail:x"]))[0] == 2
+
+
+def test_hurries_on_sigquit(start: Start, engine: Engine, database_url: str, schema: str) -> None:
+    """SIGQUIT cancels what runs at once."""
+    insert_job(engine, schema, kind="task", args={"how": "listens"})
+    process = start(database_url, schema)
+    read_began(process)
+    process.send_signal(signal.SIGQUIT)
+    assert end(process)[0] == 0
+    assert only_state(engine, schema) is JobState.available
+
+
+def test_logs_json(start: Start, engine: Engine, database_url: str, schema: str) -> None:
+    """`--log-format json` makes each record a line of JSON with its facts."""
+    job_id = insert_job(engine, schema, kind="nobody")
+    process = start(database_url, schema, options=["--log-format", "json"])
+    assert process.stderr is not None
+    records = iter(lambda: json.loads(process.stderr.readline()), None)
+    failed = next(record for record in records if "failed attempt" in record["message"])
+    assert (failed["job_id"], failed["kind"], failed["level"]) == (job_id, "nobody", "warning")
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0
+
+
+def test_tells_systemd(start: Start, database_url: str, schema: str, tmp_path: Path) -> None:
+    """A service of Type=notify is told when jobs are worked, that it lives, and that it stops."""
+    address = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(address)
+        systemd.settimeout(DEADLINE_S)
+        said = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
+        process = start(database_url, schema, environment=said)
+        assert systemd.recv(100) == b"READY=1"
+        assert systemd.recv(100) == b"WATCHDOG=1"
+        process.send_signal(signal.SIGTERM)
+        while (heard := systemd.recv(100)) != b"STOPPING=1":
+            assert heard == b"WATCHDOG=1"
+    assert end(process)[0] == 0
+
+
+def test_answers_probes(
+    start: Start, engine: Engine, database_url: str, schema: str, free_port: int
+) -> None:
+    """/livez, /readyz and /metrics are answered while it works."""
+    insert_job(engine, schema, kind="task", args={"how": "end"})
+    process = start(database_url, schema, options=["--health-port", str(free_port)])
+    read_began(process)
+    at = f"http://127.0.0.1:{free_port}"
+    assert [fetch(at + path)[0] for path in ("/livez", "/readyz", "/other")] == [200, 200, 404]
+    status, metrics = fetch(at + "/metrics")
+    assert status == 200
+    assert 'riverrun_jobs{queue="default"' in metrics or "riverrun_leader" in metrics
+    assert "riverrun_claim_duration_seconds_count" in metrics
+    taken = end(start(database_url, schema, options=["--health-port", str(free_port)]))
+    assert (taken[0], "cannot listen" in taken[1]) == (2, True)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0

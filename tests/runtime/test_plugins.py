@@ -23,6 +23,7 @@ from riverrun import (
     Workers,
 )
 from riverrun.errors import InvalidOption
+from riverrun.events import JobEvent
 from riverrun.verbs.insert import JobDraft
 from runtime.conftest import DEADLINE_S, Task
 
@@ -72,7 +73,7 @@ def test_plugins_are_called_in_rivers_order(bench: Any) -> None:
         notes.append("works")
 
     client = bench.client(workers=workers, plugins=[Noting("client", notes)])
-    events = client.subscribe()
+    events = client.subscribe(JobEvent)
     job = client.insert(bench.engine, Noted()).job
     assert job.metadata == {"client": True, "kind": True}
     assert notes == ["client insert_begin", "kind insert_begin", "client insert of 1"]

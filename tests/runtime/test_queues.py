@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from riverrun import InsertOpts, JobCancelled, QueueConfig, QueuePaused, QueueResumed
 from riverrun.errors import ClientNotReady, InvalidOption
+from riverrun.events import JobEvent
 from riverrun.verbs.queues import read_queues
 from runtime.conftest import DEADLINE_S, Task
 
@@ -18,7 +19,7 @@ def test_pause_by_one_client_reaches_another(bench: Any, poll_only: bool) -> Non
     other = bench.client()
     client = bench.client(poll_only=poll_only, poll_interval=0.05)
     heard = client.subscribe(QueuePaused, QueueResumed)
-    done = client.subscribe()
+    done = client.subscribe(JobEvent)
     client.start()
     other.queues.pause(bench.engine, "default")
     assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
@@ -29,7 +30,7 @@ def test_pause_by_one_client_reaches_another(bench: Any, poll_only: bool) -> Non
     assert client.get(bench.engine, job.id).state == "available"
     other.queues.resume(bench.engine, "*")
     assert heard.get(DEADLINE_S) == QueueResumed(queue="default")
-    ended = [done.get(DEADLINE_S) for _ in range(3)]
+    ended = [done.get(DEADLINE_S)]
     assert ended[-1].job.id == job.id  # type: ignore[attr-defined]
 
 

@@ -1,22 +1,29 @@
-"""What the commands share: finding the application's client, and what an exit code means."""
+"""What the commands share: options, the client or database they act on, and exit codes."""
 
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from typing import Any, TypeVar
 
+import attrs
 import click
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, OperationalError
 
 from riverrun.client import Client
-from riverrun.errors import RiverrunError
+from riverrun.errors import JobNotFound, QueueNotFound, RiverrunError, SchemaMissing
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HOST_CLIENT = "riverrun.host_client"
+"""Where in click's `Context.meta` a host's commands keep what returns its client."""
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says."""
+    """What a command's exit code says; 1 is also for what was not found, or is not healthy."""
 
     ok = 0
     cut_off = 1
@@ -64,6 +71,131 @@ def load_client(app: str) -> Client:
     return found
 
 
+def option(*names: str, **said: Any) -> Callable[[F], F]:
+    """Declare an option that `RIVERRUN_<OPTION>` stands for too, and whose help says so."""
+    long = next(name for name in names if name.startswith("--")).partition("/")[0]
+    said.setdefault("envvar", "RIVERRUN_" + long.removeprefix("--").replace("-", "_").upper())
+    said.setdefault("show_envvar", True)
+    return click.option(*names, **said)
+
+
+def app_argument(required: bool = True) -> Callable[[F], F]:
+    """Declare the argument `MODULE:CLIENT`; in a host's own command group there is none."""
+    return click.argument(
+        "app", envvar="RIVERRUN_APP", metavar="[MODULE:CLIENT]", required=required, default=None
+    )
+
+
+def database_option(*, required: bool = True) -> Callable[[F], F]:
+    """Declare `--database-url`."""
+    return option(
+        "--database-url",
+        envvar=["RIVERRUN_DATABASE_URL", "DATABASE_URL"],
+        required=required,
+        metavar="URL",
+        help="Such as postgresql://localhost/app.",
+    )
+
+
+schema_option = option("--schema", help="The tables' schema; the search path's unless given.")
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+
+
+def target_options(command: F) -> F:
+    """Declare what a command acts on, and `--json`."""
+    return where_options(json_option(command))
+
+
+def where_options(command: F) -> F:
+    """Declare what a command acts on: an application's client, or a database."""
+    for declare in (
+        schema_option,
+        database_option(required=False),
+        option("--app", "-A", metavar="MODULE:CLIENT", help="The application's client."),
+    ):
+        command = declare(command)
+    return command
+
+
+@attrs.frozen
+class Target:
+    """What a command acts on.
+
+    Attributes:
+        client: The application's client, or one that only inserts.
+        engine: Its database.
+        schema: The schema of its tables.
+    """
+
+    client: Client
+
+    @property
+    def engine(self) -> Engine:
+        """The client's engine."""
+        return self.client.engine
+
+    @property
+    def schema(self) -> str | None:
+        """The client's schema."""
+        return self.client.schema
+
+
+@contextmanager
+def target(app: str | None, database_url: str | None, schema: str | None) -> Iterator[Target]:
+    """Yield what a command acts on, errors turned into lines and exit codes.
+
+    A flag wins over the environment, that over the application. Within Flask's or Pyramid's command
+    it is the host's client.
+
+    Raises:
+        CommandError: If there is nothing to act on, or what was done failed.
+    """
+    with reported():
+        host = host_client()
+        if host is None and app:
+            host = load_client(app)
+        context = click.get_current_context()
+        source = context.get_parameter_source("database_url")
+        named = database_url and (host is None or source is click.core.ParameterSource.COMMANDLINE)
+        if named and database_url:
+            with database_engine(database_url) as engine:
+                yield Target(Client(engine, schema=schema))
+            return
+        if host is None:
+            problem = "which database? Pass --app MODULE:CLIENT or --database-url URL"
+            raise CommandError(f"{problem}, or set RIVERRUN_APP or DATABASE_URL", ExitCode.usage)
+        if schema is not None and schema != host.schema:
+            problem = f"--schema is {schema!r}, but the application's client has {host.schema!r}"
+            raise CommandError(f"{problem}; leave one out", ExitCode.usage)
+        yield Target(host)
+
+
+def host_client() -> Client | None:
+    """Return the client of the host whose command group this runs in; None in `riverrun`."""
+    meta = click.get_current_context().meta
+    return meta[HOST_CLIENT]() if HOST_CLIENT in meta else None
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Turn what a command may raise into one line and an exit code.
+
+    Raises:
+        CommandError: In place of an error of riverrun's or of the connection's.
+    """
+    try:
+        yield
+    except OperationalError as error:
+        reason = str(error.orig).splitlines()[0]
+        raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
+    except SchemaMissing as error:
+        raise CommandError(str(error), ExitCode.schema_behind) from error
+    except (JobNotFound, QueueNotFound) as error:
+        raise CommandError(str(error), ExitCode.cut_off) from error
+    except RiverrunError as error:
+        raise CommandError(str(error), ExitCode.usage) from error
+
+
 @contextmanager
 def database_engine(database_url: str) -> Iterator[Engine]:
     """Yield an engine on a PostgreSQL by psycopg 3, for the while of a command.
@@ -82,11 +214,7 @@ def database_engine(database_url: str) -> Iterator[Engine]:
         raise CommandError(problem, ExitCode.usage)
     engine = create_engine(url)
     try:
-        yield engine
-    except OperationalError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
-    except RiverrunError as error:
-        raise CommandError(str(error), ExitCode.usage) from error
+        with reported():
+            yield engine
     finally:
         engine.dispose()

@@ -11,40 +11,34 @@ from types import FrameType
 import attrs
 import click
 
-from riverrun.cli.app import CommandError, ExitCode, database_engine
+from riverrun.cli.app import CommandError, ExitCode, database_engine, database_option, option
 
 
 @click.command
-@click.option(
-    "--database-url",
-    envvar=["RIVERRUN_DATABASE_URL", "DATABASE_URL"],
-    required=True,
-    metavar="URL",
-    help="Such as postgresql://localhost/app; RIVERRUN_DATABASE_URL or DATABASE_URL unless given.",
-)
-@click.option("--schema", help="A schema with River's tables; one of its own unless given.")
-@click.option(
+@database_option()
+@option("--schema", help="A schema with River's tables; one of its own unless given.")
+@option(
     "--jobs",
     type=click.IntRange(1, 10_000_000),
     help="Insert so many jobs, then drain them; without it insert and work until stopped.",
 )
-@click.option(
+@option(
     "--duration", type=click.FloatRange(min=0.1), help="Seconds that a run without --jobs takes."
 )
-@click.option(
+@option(
     "--max-workers",
     type=click.IntRange(1, 10_000),
     help="Slots of each process; 100 unless given.",
 )
-@click.option("--tuned", is_flag=True, help="Use settings that suit throughput.")
-@click.option(
+@option("--tuned", is_flag=True, help="Use settings that suit throughput.")
+@option(
     "--processes",
     type=click.IntRange(1, 100),
     default=1,
     show_default=True,
     help="How many processes work the queue.",
 )
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON, not a summary.")
+@option("--json", "as_json", is_flag=True, help="End with one line of JSON, not a summary.")
 def bench(
     database_url: str,
     schema: str | None,

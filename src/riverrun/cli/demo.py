@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from riverrun.cli.app import CommandError, ExitCode
+from riverrun.cli.app import CommandError, ExitCode, option
 
 NEEDED = {"flask": "Flask", "fpdf": "fpdf2", "aiosmtpd": "aiosmtpd"}
 
@@ -30,18 +30,17 @@ COMPLAINTS_SHOWN = 20
 
 
 @click.command
-@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON, not a table.")
-@click.option(
+@option("--json", "as_json", is_flag=True, help="End with one line of JSON, not a table.")
+@option(
     "--signups",
     type=click.IntRange(min=1, max=100_000),
     default=300,
     show_default=True,
     help="How many people sign up.",
 )
-@click.option(
+@option(
     "--database-url",
-    envvar="DATABASE_URL",
-    show_envvar=True,
+    envvar=["RIVERRUN_DATABASE_URL", "DATABASE_URL"],
     help="A PostgreSQL database, which gets a schema for the while; else a server of our own.",
 )
 def demo(as_json: bool, signups: int, database_url: str | None) -> None:

@@ -5,8 +5,16 @@ import click
 from riverrun import __version__
 from riverrun.cli.bench import bench
 from riverrun.cli.demo import demo
+from riverrun.cli.health import health
+from riverrun.cli.insert import insert
+from riverrun.cli.jobs import jobs
 from riverrun.cli.migrate import migrate
+from riverrun.cli.periodic import periodic
+from riverrun.cli.queues import queues
 from riverrun.cli.work import work
+
+HOST_COMMANDS = (health, insert, jobs, migrate, periodic, queues, work)
+"""The commands that a host's own command group has too."""
 
 
 @click.group()
@@ -15,7 +23,5 @@ def main() -> None:
     """Background jobs for SQLAlchemy applications, on River's tables."""
 
 
-main.add_command(bench)
-main.add_command(demo)
-main.add_command(migrate)
-main.add_command(work)
+for command in (*HOST_COMMANDS, bench, demo):
+    main.add_command(command)

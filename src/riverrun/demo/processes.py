@@ -1,6 +1,5 @@
 """Processes that start, are watched and surely end: the story's hold on them, and their side."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from riverrun.demo.settings import Settings
+from riverrun.runtime.parent import end_with_parent
 
 STOP_TIMEOUT_S = 20.0
 TAIL_LINES = 20
@@ -145,7 +145,7 @@ def serve(server: BaseServer, on_ready: Callable[[], None]) -> None:
     """
     told_to_end = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
-    end_with_parent()
+    end_with_parent(0)
     thread = threading.Thread(target=server.serve_forever, name="server")
     thread.start()
     try:
@@ -155,15 +155,3 @@ def serve(server: BaseServer, on_ready: Callable[[], None]) -> None:
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-def end_with_parent() -> None:
-    """Have this process told to end as soon as the one that started it is gone, even by SIGKILL."""
-
-    def watch() -> None:
-        # Not sys.stdin: its lock, held by a daemon, would be fatal to the interpreter's end.
-        while os.read(0, 1):
-            pass
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()

@@ -11,9 +11,10 @@ from fpdf import FPDF
 
 from riverrun import Client, Exponential, JobContext, QueueConfig, Workers
 from riverrun.demo.jobs import CreditAccount, RenderInvoice, SendWelcome, SyncCrm
-from riverrun.demo.processes import end_with_parent, say_ready
+from riverrun.demo.processes import say_ready
 from riverrun.demo.settings import told
 from riverrun.demo.signup import Credit
+from riverrun.runtime.parent import end_with_parent
 
 SLOTS = 4
 TIMEOUT_S = 30.0
@@ -89,5 +90,5 @@ client = Client(
     schema=settings.schema,
     id=settings.name,
 )
-end_with_parent()
+end_with_parent(0)
 say_ready(settings)

@@ -15,8 +15,9 @@ from pathlib import Path
 from aiosmtpd.smtp import SMTP, Envelope
 from aiosmtpd.smtp import Session as SmtpSession
 
-from riverrun.demo.processes import end_with_parent, say_ready
+from riverrun.demo.processes import say_ready
 from riverrun.demo.settings import told
+from riverrun.runtime.parent import end_with_parent
 
 FAILING_SHARE = 0.2
 SEED = 20
@@ -103,7 +104,7 @@ async def receive_mail(mailbox: Mailbox, crm_port: int) -> None:
 
 def main() -> None:
     """Be the world until told to end."""
-    end_with_parent()
+    end_with_parent(0)
     settings = told()
     crm = Crm(settings.path("crm"))
     thread = threading.Thread(target=crm.serve_forever, name="crm")

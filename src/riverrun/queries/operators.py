@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Float,
+    Integer,
     Select,
     Text,
     Update,
@@ -25,7 +27,7 @@ from sqlalchemy.sql.dml import ReturningDelete
 
 from riverrun.columns import Timestamp
 from riverrun.job_list import JobListParams, JobOrder
-from riverrun.models import Job
+from riverrun.models import ClientRecord, Job, Leader
 from riverrun.options import json_text
 from riverrun.queries.postgresql import job_columns, state_literal
 from riverrun.states import FINAL_STATES, JobState
@@ -37,6 +39,52 @@ _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 def get_job() -> Select[Any]:
     """Read the job with bind `job_id`. Index: river_job_pkey. River: JobGetByID."""
     return select(*job_columns()).where(Job.id == bindparam("job_id", type_=BigInteger))
+
+
+@lru_cache
+def count_jobs() -> Select[Any]:
+    """Count jobs that are not final by queue and state, with the earliest scheduled_at of each.
+
+    Index: river_job_prioritized_fetching_index.
+    """
+    states = [state_literal(state) for state in JobState if not state.is_final]
+    return (
+        select(
+            Job.queue,
+            Job.state,
+            func.count().label("count"),
+            func.min(Job.scheduled_at).label("oldest_at"),
+            cast(
+                func.extract("epoch", func.clock_timestamp() - func.min(Job.scheduled_at)), Float
+            ).label("age_s"),
+        )
+        .where(Job.state.in_(states))
+        .group_by(Job.queue, Job.state)
+        .order_by(Job.queue, Job.state)
+    )
+
+
+@lru_cache
+def list_clients() -> Select[Any]:
+    """Read the clients that say that they live, by id. Index: riverrun_client_pkey."""
+    columns: tuple[Any, ...] = (
+        ClientRecord.id,
+        ClientRecord.hostname,
+        ClientRecord.pid,
+        ClientRecord.queues,
+        ClientRecord.created_at,
+        ClientRecord.heartbeat_at,
+        cast(
+            func.extract("epoch", func.clock_timestamp() - ClientRecord.heartbeat_at), Float
+        ).label("silent_s"),
+    )
+    return select(*columns).order_by(ClientRecord.id).limit(bindparam("limit", type_=Integer))
+
+
+@lru_cache
+def get_leader() -> Select[Any]:
+    """Read who leads now. Index: river_leader_pkey."""
+    return select(Leader.leader_id).where(Leader.expires_at > func.now())
 
 
 @lru_cache

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, Row
 from riverrun.attempt import Attempt, Ended
 from riverrun.clock import Clock
 from riverrun.errors import AttemptInterrupted
+from riverrun.events import Hub, JobsClaimed
 from riverrun.executors.slots import Slots
 from riverrun.options import QueueConfig
 from riverrun.outcome import Outcome
@@ -60,6 +61,7 @@ class Producer(Service):
         make_attempt: Callable[[Row[Any], str, float], Attempt],
         completer: Completer,
         loop: LoopThread,
+        hub: Hub,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -75,6 +77,7 @@ class Producer(Service):
         self._poll_interval_s = poll_interval_s
         self._make_attempt = make_attempt
         self._completer = completer
+        self._hub = hub
         self._clock = clock
         self._rng = rng
         self._pause = Pause(rng.random)
@@ -185,6 +188,9 @@ class Producer(Service):
             self._hungry = True
         self._adapt(room, len(jobs), now - began)
         if jobs:
+            if self._hub.has_subscribers:
+                claimed = JobsClaimed(queue=self.queue, count=len(jobs), claim_s=now - began)
+                self._hub.publish(claimed)
             self.executor.submit([self._make_attempt(row, self.queue, now) for row in jobs])
             logger.debug("claimed %s jobs of %s asked for from %s", len(jobs), room, self.queue)
         return Claimed(asked=room, jobs=len(jobs))

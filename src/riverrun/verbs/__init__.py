@@ -15,23 +15,29 @@ from riverrun.verbs.queues import (
 )
 from riverrun.verbs.read import get, list_jobs
 from riverrun.verbs.retry import retry
+from riverrun.verbs.status import ClientRow, JobCount, count_jobs, get_leader, list_clients
 from riverrun.verbs.update import update
 
 __all__ = [
+    "ClientRow",
     "InsertResult",
+    "JobCount",
     "QueueRow",
     "cancel",
     "claim",
     "complete",
+    "count_jobs",
     "delete",
     "delete_many",
     "discard",
     "fail",
     "get",
+    "get_leader",
     "get_queue",
     "insert",
     "insert_many",
     "insert_many_fast",
+    "list_clients",
     "list_jobs",
     "list_queues",
     "pause_queue",

@@ -1,0 +1,68 @@
+"""`riverrun health`: whether jobs are being worked, for people, probes and alarms."""
+
+import sys
+
+import click
+
+from riverrun.cli.app import ExitCode, option, target, target_options
+from riverrun.cli.output import show_one
+from riverrun.migrations import validate
+from riverrun.runtime.heartbeat import DEAD_S
+from riverrun.states import JobState
+from riverrun.verbs.status import count_jobs, get_leader, list_clients
+
+
+@click.command
+@option(
+    "--max-age",
+    type=click.FloatRange(min=0),
+    help="Seconds that a job may wait for a slot before this is unhealthy.",
+)
+@option("--min-clients", type=click.IntRange(0), default=0, help="Clients that must live.")
+@target_options
+def health(
+    max_age: float | None,
+    min_clients: int,
+    app: str | None,
+    database_url: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """Say what waits, who works and who leads.
+
+    Exit codes: 0 healthy, 1 jobs wait too long or clients are missing, 3 database not reachable, 4
+    schema behind.
+    """
+    with target(app, database_url, schema) as on:
+        with on.engine.connect() as connection:
+            missing = validate(connection, on.schema)
+        if missing:
+            listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
+            problems = [f"schema lacks {listed}; run `riverrun migrate up`"]
+            show_one({"healthy": False, "problems": problems}, as_json=as_json)
+            sys.exit(ExitCode.schema_behind)
+        counts = count_jobs(on.engine, schema=on.schema)
+        known = list_clients(on.engine, schema=on.schema)
+        leader = get_leader(on.engine, schema=on.schema)
+    clients = [client for client in known if client.silent_s <= DEAD_S]
+    waiting = [each for each in counts if each.state is JobState.available]
+    oldest = max(waiting, key=lambda each: each.age_s, default=None)
+    problems = []
+    if max_age is not None and oldest is not None and oldest.age_s > max_age:
+        problem = f"a job of queue {oldest.queue} waits for {oldest.age_s:.0f} s"
+        problems.append(f"{problem}, longer than {max_age:g} s")
+    if len(clients) < min_clients:
+        problems.append(f"{len(clients)} clients live, {min_clients} should")
+    show_one(
+        {
+            "healthy": not problems,
+            "problems": problems,
+            "available": sum(each.count for each in waiting),
+            "running": sum(each.count for each in counts if each.state is JobState.running),
+            "oldest_available_s": None if oldest is None else round(oldest.age_s, 1),
+            "clients": [client.id for client in clients],
+            "leader": leader,
+        },
+        as_json=as_json,
+    )
+    sys.exit(ExitCode.cut_off if problems else ExitCode.ok)

@@ -1,0 +1,115 @@
+"""What commands print: tables for people, JSON for machines."""
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+import attrs
+import click
+
+from riverrun.clock import Clock
+
+
+def show(
+    rows: Iterable[Any], columns: Sequence[str], *, as_json: bool, nothing: str = "nothing"
+) -> None:
+    """Print objects as a table of some of their attributes, or all of each as a line of JSON.
+
+    Args:
+        rows: Objects of attrs classes, or mappings.
+        columns: The attributes to show.
+        as_json: Whether to print JSON.
+        nothing: What to say to people if there are no rows.
+    """
+    values = [row if isinstance(row, Mapping) else attrs.asdict(row, recurse=False) for row in rows]
+    if as_json:
+        for value in values:
+            show_json(value)
+        return
+    if not values:
+        click.echo(nothing)
+        return
+    _table(columns, [[_text(value[column]) for column in columns] for value in values])
+
+
+def show_one(value: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one thing: an attribute a line, or JSON."""
+    if as_json:
+        show_json(value)
+        return
+    width = max(len(name) for name in value)
+    for name, each in value.items():
+        click.echo(f"{name:<{width}}  {_text(each)}")
+
+
+def show_json(value: object) -> None:
+    """Print a value as one line of JSON."""
+    click.echo(json.dumps(value, default=_encoded))
+
+
+def ago(moment: datetime | None, clock: Clock | None = None) -> str:
+    """Return how long ago, or in how long, `moment` is, to people."""
+    if moment is None:
+        return "-"
+    passed_s = ((clock or Clock()).now() - moment).total_seconds()
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if abs(passed_s) >= 2 * length_s:
+            count = f"{abs(passed_s) / length_s:.0f} {unit}"
+            break
+    else:
+        count = f"{abs(passed_s):.0f} s"
+    return f"{count} ago" if passed_s >= 0 else f"in {count}"
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if sys.stdout.isatty():
+        try:
+            from rich.console import Console
+            from rich.table import Table
+        except ImportError:
+            pass
+        else:
+            table = Table(*columns)
+            for row in rows:
+                table.add_row(*row)
+            Console().print(table)
+            return
+    widths = [max(len(line[index]) for line in (columns, *rows)) for index in range(len(columns))]
+    most = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    for line in (columns, *rows):
+        text = "  ".join(f"{value:<{width}}" for value, width in zip(line, widths, strict=True))
+        click.echo(text.rstrip()[:most])
+
+
+def _text(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case datetime():
+            return ago(value)
+        case Mapping() | list() | tuple():
+            return json.dumps(value, default=_encoded)
+        case float():
+            return f"{value:.1f}"
+    return str(value)
+
+
+def _encoded(value: object) -> object:
+    match value:
+        case datetime():
+            return value.isoformat()
+        case Enum():
+            return value.value
+        case bytes():
+            return value.hex()
+        case set() | frozenset() | tuple():
+            return sorted(value)
+        case Mapping():
+            return dict(value)
+    if attrs.has(type(value)):
+        return attrs.asdict(value, recurse=False)  # type: ignore[arg-type]
+    return str(value)

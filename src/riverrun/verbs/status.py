@@ -1,0 +1,75 @@
+"""Status: what waits, who works, who leads."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import attrs
+
+from riverrun.options import check_int
+from riverrun.queries import operators as queries
+from riverrun.sessions import Where, joined
+from riverrun.states import JobState
+
+
+@attrs.frozen(kw_only=True)
+class JobCount:
+    """Jobs of one queue in one state.
+
+    Attributes:
+        queue: The queue.
+        state: The state, none that is final.
+        count: How many.
+        oldest_at: The earliest `scheduled_at` among them.
+        age_s: Seconds since then, by the database's clock; negative if it is to come.
+    """
+
+    queue: str
+    state: JobState
+    count: int
+    oldest_at: datetime
+    age_s: float
+
+
+@attrs.frozen(kw_only=True)
+class ClientRow:
+    """A client that lives, or has lately.
+
+    Attributes:
+        id: Its id.
+        hostname: Where it runs.
+        pid: Its process.
+        queues: What it works.
+        created_at: Since when.
+        heartbeat_at: When it last said that it lives.
+        silent_s: Seconds since then, by the database's clock.
+    """
+
+    id: str
+    hostname: str
+    pid: int
+    queues: Sequence[str]
+    created_at: datetime
+    heartbeat_at: datetime
+    silent_s: float
+
+
+def count_jobs(where: Where, *, schema: str | None = None) -> list[JobCount]:
+    """Return how many jobs there are by queue and state, those that are final left out."""
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.count_jobs(), {})
+        return [JobCount(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
+
+
+def list_clients(where: Where, *, limit: int = 1_000, schema: str | None = None) -> list[ClientRow]:
+    """Return riverrun's clients by id, at most `limit`, 1 to 10,000; Go's are not among them."""
+    check_int("limit", limit, 1, 10_000)
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.list_clients(), {"limit": limit})
+        return [ClientRow(**{**row._mapping, "queues": tuple(row.queues)}) for row in rows]
+
+
+def get_leader(where: Where, *, schema: str | None = None) -> str | None:
+    """Return the id of the client that leads, of either language; None if none does."""
+    with joined(where, schema) as transaction:
+        leader: str | None = transaction.execute(queries.get_leader(), {}).scalar_one_or_none()
+        return leader

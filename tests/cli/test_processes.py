@@ -1,0 +1,115 @@
+"""`riverrun work --processes`: the supervisor and its children, killed, reloaded and stopped."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from cli.conftest import APP
+from factories import insert_job
+from riverrun import verbs
+from riverrun.states import JobState
+from said import end, fetch, only_state, read_began, read_stopping, until
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def pids(engine: Engine, schema: str) -> set[int]:
+    """Return the processes of the clients that live."""
+    return {client.pid for client in verbs.list_clients(engine, schema=schema)}
+
+
+def alive(pid: int) -> bool:
+    """Return whether the process is there, and no zombie."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def test_starts_a_dead_child_again(
+    start: Start, engine: Engine, database_url: str, schema: str, free_port: int
+) -> None:
+    """A child killed by SIGKILL is followed by another; SIGTERM ends all, with 0."""
+    options = ["--processes", "2", "--health-port", str(free_port)]
+    process = start(database_url, schema, options=options)
+    until(lambda: len(pids(engine, schema)) == 2, "two clients")
+    for number in range(2):
+        assert fetch(f"http://127.0.0.1:{free_port + number}/readyz")[0] == 200
+    first = pids(engine, schema)
+    victim = min(first)
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: len(pids(engine, schema) - first) == 1, "another client in its place")
+    process.send_signal(signal.SIGTERM)
+    code, said = end(process)
+    assert code == 0, said
+    assert re.search(r"process \d ended with -9; again in", said)
+    assert not any(alive(pid) for pid in pids(engine, schema))
+
+
+def test_the_second_signal_hurries_the_children(
+    start: Start, engine: Engine, database_url: str, schema: str
+) -> None:
+    """Two signals to the supervisor cancel what runs in a child."""
+    insert_job(engine, schema, kind="task", args={"how": "listens"})
+    process = start(database_url, schema, options=["-p", "2"])
+    read_began(process)
+    process.send_signal(signal.SIGTERM)
+    read_stopping(process)
+    process.send_signal(signal.SIGTERM)
+    code, said = end(process)
+    assert code == 0, said
+    assert only_state(engine, schema) is JobState.available
+
+
+def test_children_end_with_their_supervisor(
+    start: Start, engine: Engine, database_url: str, schema: str
+) -> None:
+    """If the supervisor is killed, its children stop by themselves."""
+    process = start(database_url, schema, options=["-p", "2"])
+    until(lambda: len(pids(engine, schema)) == 2, "two clients")
+    children = pids(engine, schema)
+    process.kill()
+    until(lambda: not any(alive(pid) for pid in children), "the end of the children")
+    until(lambda: not pids(engine, schema), "their farewell")
+
+
+def test_does_not_repeat_what_is_hopeless(start: Start, database_url: str) -> None:
+    """Missing tables and missing clients end the supervisor with the children's exit code."""
+    assert end(start(database_url, "not_there", options=["-p", "2"]))[0] == 4
+    assert end(start(database_url, "x", app="shop:nobody", options=["-p", "2"]))[0] == 2
+
+
+def test_reloads(
+    start: Start, engine: Engine, database_url: str, schema: str, tmp_path: Path
+) -> None:
+    """With --reload a changed file is worked by from then on."""
+    process = start(database_url, schema, options=["--reload"])
+    until(lambda: len(pids(engine, schema)) == 1, "a client")
+    changed = APP.format(url=database_url, schema=schema).replace(
+        'print("began"', 'print("began anew"'
+    )
+    first = pids(engine, schema)
+    (tmp_path / "shop.py").write_text(changed)
+    until(lambda: bool(pids(engine, schema) - first), "a client anew")
+    insert_job(engine, schema, kind="task")
+    assert read_began(process).startswith("began anew")
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 0
+
+
+def test_needs_no_library_that_is_not_asked_for() -> None:
+    """Importing the command loads no instrumentation, framework, watcher or table maker."""
+    code = (
+        "import sys, riverrun.cli.main;"
+        "print([name for name in ('prometheus_client', 'opentelemetry', 'flask', 'pyramid', 'rich',"
+        " 'watchfiles', 'pytest', 'sentry_sdk') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

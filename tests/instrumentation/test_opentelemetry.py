@@ -1,0 +1,118 @@
+"""Traces: a span of each insert and each attempt, one trace from one to the other."""
+
+import asyncio
+from collections.abc import Iterator
+
+import attrs
+import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from riverrun import Client, JobArgs, JobSnooze, Workers
+from riverrun.instrumentation.opentelemetry import Tracing
+from riverrun.testing import drain, rolled_back
+
+workers = Workers()
+
+
+@attrs.frozen
+class Task(JobArgs, kind="task"):
+    how: str = "return"
+
+
+@attrs.frozen
+class Later(JobArgs, kind="later"):
+    pass
+
+
+@workers.register
+def work(args: Task) -> None:
+    """End as the args say."""
+    if args.how == "raise":
+        raise OSError("no paper")
+    if args.how == "snooze":
+        raise JobSnooze(60)
+
+
+@workers.register
+async def work_later(args: Later) -> None:
+    """Give way once."""
+    await asyncio.sleep(0)
+
+
+class Traced:
+    """A client whose spans are kept."""
+
+    def __init__(self, engine: Engine, schema: str) -> None:
+        self._kept = InMemorySpanExporter()
+        self.provider = TracerProvider()
+        self.provider.add_span_processor(SimpleSpanProcessor(self._kept))
+        plugins = [Tracing(self.provider)]
+        self.client = Client(engine, workers=workers, schema=schema, plugins=plugins)
+
+    @property
+    def spans(self) -> dict[str, ReadableSpan]:
+        """The spans that ended, by name."""
+        return {span.name: span for span in self._kept.get_finished_spans()}
+
+
+@pytest.fixture
+def traced(engine: Engine, schema: str) -> Traced:
+    """A client whose spans are kept."""
+    return Traced(engine, schema)
+
+
+@pytest.fixture
+def session(engine: Engine, schema: str) -> Iterator[Session]:
+    """A session that is rolled back."""
+    with rolled_back(engine) as session:
+        yield session
+
+
+def test_one_trace_from_request_to_work(traced: Traced, session: Session) -> None:
+    """The span of the request is the parent of the insert's and of the attempt's."""
+    with traced.provider.get_tracer("web").start_as_current_span("request") as request:
+        job = traced.client.insert(session, Task()).job
+    drain(session, traced.client)
+    inserted, worked = traced.spans["insert task"], traced.spans["work task"]
+    assert {inserted.parent.span_id, worked.parent.span_id} == {request.context.span_id}
+    assert worked.context.trace_id == request.context.trace_id
+    assert (inserted.kind, worked.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
+    assert dict(worked.attributes) == {
+        "messaging.system": "river",
+        "messaging.operation.name": "work",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "default",
+        "messaging.message.id": str(job.id),
+        "riverrun.job.kind": "task",
+        "riverrun.job.attempt": 1,
+        "riverrun.job.max_attempts": 25,
+    }
+
+
+def test_begins_a_trace_where_there_is_none(traced: Traced, session: Session) -> None:
+    """Without a request the job's trace begins with its insert; async workers have spans too."""
+    traced.client.insert_many(session, [Later(), Task()])
+    drain(session, traced.client)
+    for kind in ("later", "task"):
+        created, worked = traced.spans[f"create {kind}"], traced.spans[f"work {kind}"]
+        assert worked.parent.span_id == created.context.span_id
+    assert traced.spans["insert later,task"].attributes["messaging.batch.message_count"] == 2
+
+
+def test_a_failure_is_an_error_and_a_wish_is_none(traced: Traced, session: Session) -> None:
+    """What a worker raises is recorded; a snooze is an outcome."""
+    traced.client.insert(session, Task("raise"))
+    drain(session, traced.client, reraise=False)
+    failed = traced.spans["work task"]
+    assert failed.status.status_code is StatusCode.ERROR
+    assert failed.events[0].attributes["exception.message"] == "no paper"
+    traced.client.insert(session, Task("snooze"))
+    drain(session, traced.client)
+    snoozed = traced.spans["work task"]
+    assert snoozed.status.status_code is StatusCode.UNSET
+    assert snoozed.attributes["riverrun.job.outcome"] == "JobSnooze"

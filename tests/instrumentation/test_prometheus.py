@@ -1,0 +1,96 @@
+"""Metrics: what a working client is seen to do."""
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import Engine
+
+from factories import insert_job
+from riverrun import (
+    Client,
+    JobCancel,
+    JobContext,
+    JobSnooze,
+    QueueConfig,
+    RawArgs,
+    Workers,
+)
+from riverrun.instrumentation.prometheus import instrument
+from said import until
+
+workers = Workers()
+
+
+@workers.register(kind="task")
+def work(args: RawArgs, ctx: JobContext) -> None:
+    """End as the args say."""
+    match args.encoded.get("how"):
+        case "raise":
+            raise OSError
+        case "cancel":
+            raise JobCancel
+        case "snooze":
+            raise JobSnooze(3600)
+
+
+@pytest.fixture
+def client(engine: Engine, schema: str) -> Iterator[Client]:
+    """A client, stopped at the end."""
+    client = Client(engine, workers=workers, queues={"default": QueueConfig()}, schema=schema)
+    yield client
+    client.stop(cancel=True)
+
+
+def test_counts_what_attempts_come_to(client: Client, engine: Engine, schema: str) -> None:
+    """Each outcome is counted by kind and queue, each duration observed once an attempt."""
+    registry = CollectorRegistry()
+    instrument(client, registry=registry)
+    for how in ("return", "raise", "cancel", "snooze", "return"):
+        insert_job(engine, schema, kind="task", args={"how": how})
+    insert_job(engine, schema, kind="task", args={"how": "raise"}, max_attempts=1)
+    client.start()
+
+    def counted(outcome: str) -> float:
+        labels = {"kind": "task", "queue": "default", "outcome": outcome}
+        return registry.get_sample_value("riverrun_attempts_total", labels) or 0
+
+    expected = {"completed": 2, "failed": 1, "cancelled": 1, "snoozed": 1, "discarded": 1}
+    until(lambda: {each: counted(each) for each in expected} == expected, "six attempts counted")
+    for name, label in (
+        ("attempt_duration", {"kind": "task"}),
+        ("queue_wait", {"queue": "default"}),
+        ("complete_duration", {"queue": "default"}),
+    ):
+        assert registry.get_sample_value(f"riverrun_{name}_seconds_count", label) == 6
+    claims = "riverrun_claim_duration_seconds_count"
+    assert registry.get_sample_value(claims, {"queue": "default"}) >= 1
+    until(lambda: registry.get_sample_value("riverrun_leader") == 1, "the leader known")
+
+
+def test_counts_the_databases_jobs(client: Client, engine: Engine, schema: str) -> None:
+    """Depth and age are told by queue and state, final jobs left out, and asked for seldom."""
+    registry = CollectorRegistry()
+    instrument(client, registry=registry, count_interval=60)
+    for state in ("available", "available", "retryable", "completed"):
+        insert_job(engine, schema, queue="mail", state=state)
+
+    def depth(state: str) -> float | None:
+        return registry.get_sample_value("riverrun_jobs", {"queue": "mail", "state": state})
+
+    assert [depth(state) for state in ("available", "retryable", "completed")] == [2, 1, None]
+    age = {"queue": "mail", "state": "available"}
+    assert registry.get_sample_value("riverrun_oldest_job_age_seconds", age) >= 0
+    assert registry.get_sample_value("riverrun_leader") == 0
+    insert_job(engine, schema, queue="mail")
+    assert depth("available") == 2
+
+
+def test_shows_no_figure_where_it_has_none(
+    engine: Engine,
+) -> None:
+    """A database that cannot be asked leaves the gauges out, and the rest is there."""
+    registry = CollectorRegistry()
+    instrument(Client(engine, schema="not_there"), registry=registry)
+    assert registry.get_sample_value("riverrun_leader") == 0
+    assert not [m for m in registry.collect() if m.name == "riverrun_jobs" and m.samples]
