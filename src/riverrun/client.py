@@ -37,7 +37,7 @@ from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues
 from riverrun.runtime.announcer import Announcer
 from riverrun.runtime.watchdog import JobStuckHandler
-from riverrun.sessions import Transaction, Where, address, joined
+from riverrun.sessions import Transaction, Where, address, joined, renew_after_fork
 from riverrun.states import JobState
 from riverrun.verbs import (
     cancel,
@@ -155,6 +155,7 @@ class Client:
         rng: random.Random | None = None,
     ) -> None:
         _check_engine(engine)
+        renew_after_fork(engine)
         self.engine = engine
         self.schema = schema
         self.workers = workers

@@ -1,10 +1,12 @@
 """Whose transaction it is: a Session's, a Connection's, or, given an Engine, one of our own."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, Executable, Result
+from sqlalchemy import Connection, Engine, Executable, Result, delete, false
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, scoped_session
 
@@ -62,6 +64,10 @@ class Transaction:
         """
         if not self.connection.in_transaction():
             self.connection.begin()
+        if isinstance(self._where, Session) and self._where.dispatch.do_orm_execute:
+            # Somebody follows what the session does, such as zope.sqlalchemy, which rolls back
+            # where it has seen no write.
+            self.execute(delete(Job).where(false()), {})
 
     def missing(self, orig: BaseException | None) -> SchemaMissing | None:
         """Return what to raise if `orig`, the driver's error, says that the schema is missing."""
@@ -69,6 +75,25 @@ class Transaction:
         if code not in _MISSING:
             return None
         return SchemaMissing(str(orig).splitlines()[0], self.connection.engine.url.database or "?")
+
+
+_forked: WeakSet[Engine] = WeakSet()
+
+
+def renew_after_fork(engine: Engine) -> None:
+    """Have a forked child open connections of its own; the parent's stay the parent's.
+
+    Source: SQLAlchemy 2.1, "Using Connection Pools with Multiprocessing or os.fork()".
+    """
+    _forked.add(engine)
+
+
+def _renew() -> None:
+    for engine in _forked:
+        engine.dispose(close=False)
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 @contextmanager

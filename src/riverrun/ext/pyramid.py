@@ -1,0 +1,190 @@
+"""riverrun in Pyramid: `config.include("riverrun.ext.pyramid")`.
+
+    def signup(request):
+        request.dbsession.add(user)
+        request.insert_job(SendEmail(user.id))      # in request.dbsession's transaction
+
+pyramid_tm commits it or aborts it with the rest; what pyramid_retry does again inserts once. The
+client is made of the settings under `riverrun.`, such as `riverrun.queues = default:10 mail:2` and
+`riverrun.workers = shop.jobs.workers`, or is the application's own:
+
+    config.set_riverrun_client(client)
+
+`priverrun production.ini work` works the jobs, each within a request of its own: what
+`get_current_request().dbsession` did is committed when the worker returns.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+from sqlalchemy import Engine, create_engine, engine_from_config
+
+from riverrun.cli.app import HOST_CLIENT
+from riverrun.cli.main import HOST_COMMANDS
+from riverrun.client import Client
+from riverrun.context import JobContext
+from riverrun.errors import ClientNotReady
+from riverrun.ext.settings import client_options
+from riverrun.options import InsertOpts
+from riverrun.plugins import Plugin
+from riverrun.verbs.insert import InsertResult
+from riverrun.workers import Workers
+
+PREFIX = "riverrun."
+KEY = "riverrun"
+
+
+def includeme(config: Any) -> None:
+    """Add the directives and the request's methods; called by `config.include`.
+
+    Raises:
+        InvalidOption: If a setting is none, or its value cannot be read.
+    """
+    settings = {
+        name.removeprefix(PREFIX): value
+        for name, value in config.registry.settings.items()
+        if name.startswith(PREFIX)
+    }
+    state = _State(config.registry)
+    state.url = settings.pop("database_url", None)
+    if "workers" in settings:
+        state.workers = config.maybe_dotted(settings.pop("workers"))
+    if "client" in settings:
+        state.use(config.maybe_dotted(settings.pop("client")))
+    state.options = client_options(settings, PREFIX)
+    config.registry[KEY] = state
+    config.add_directive("set_riverrun_client", set_riverrun_client)
+    config.add_directive("set_riverrun_workers", set_riverrun_workers)
+    config.add_request_method(_client, "riverrun", reify=True)
+    config.add_request_method(insert_job)
+    config.add_request_method(insert_jobs)
+
+
+def set_riverrun_client(config: Any, client: Client | str) -> None:
+    """Directive: use `client`, or what its dotted name stands for."""
+    found = config.maybe_dotted(client)
+    config.action("riverrun.client", lambda: config.registry[KEY].use(found))
+
+
+def set_riverrun_workers(config: Any, workers: Workers | str) -> None:
+    """Directive: work with `workers`, or what their dotted name stands for."""
+    found = config.maybe_dotted(workers)
+
+    def register() -> None:
+        config.registry[KEY].workers = found
+
+    config.action("riverrun.workers", register)
+
+
+def insert_job(request: Any, args: object, opts: InsertOpts | None = None) -> InsertResult:
+    """Insert a job in the transaction of `request.dbsession`; see `Client.insert`."""
+    result: InsertResult = request.riverrun.insert(request.dbsession, args, opts)
+    return result
+
+
+def insert_jobs(request: Any, jobs: Iterable[object]) -> list[InsertResult]:
+    """Insert jobs in the transaction of `request.dbsession`; all or none."""
+    results: list[InsertResult] = request.riverrun.insert_many(request.dbsession, jobs)
+    return results
+
+
+def client_of(registry: Any) -> Client:
+    """Return the client of an application, by its registry.
+
+    Raises:
+        ClientNotReady: If riverrun was not included, or there is no database.
+    """
+    state: _State | None = registry.get(KEY)
+    if state is None:
+        raise ClientNotReady('call config.include("riverrun.ext.pyramid") first')
+    return state.client
+
+
+def _client(request: Any) -> Client:
+    """The application's client."""
+    return client_of(request.registry)
+
+
+class _State:
+    """What the configuration said, and the client made of it when it is first asked for."""
+
+    def __init__(self, registry: Any) -> None:
+        self.workers: Workers | None = None
+        self.url: str | None = None
+        self.options: dict[str, Any] = {}
+        self._registry = registry
+        self._lock = threading.Lock()  # guards _client, of which there shall be one
+        self._client: Client | None = None
+
+    def use(self, client: Client) -> None:
+        """Take the application's own client; its workers too run within requests."""
+        client._plugins = (_RequestContext(self._registry), *client._plugins)
+        self._client = client
+
+    @property
+    def client(self) -> Client:
+        with self._lock:
+            if self._client is None:
+                self.use(Client(self._engine(), workers=self.workers, **self.options))
+                assert self._client is not None  # noqa: S101  just used
+            return self._client
+
+    def _engine(self) -> Engine:
+        if self.url is not None:
+            return create_engine(self.url)
+        factory = self._registry.get("dbsession_factory")
+        bind = getattr(factory, "kw", {}).get("bind")
+        if isinstance(bind, Engine):
+            return bind
+        if "sqlalchemy.url" in self._registry.settings:
+            return engine_from_config(self._registry.settings, "sqlalchemy.")
+        advice = "set sqlalchemy.url or riverrun.database_url, or call config.set_riverrun_client"
+        raise ClientNotReady(f"the application has no database that riverrun knows; {advice}")
+
+
+class _RequestContext(Plugin):
+    """Calls workers within a request, and a transaction of its manager if it has one.
+
+    Not `async def` workers: Pyramid keeps its request by thread, and theirs is shared.
+    """
+
+    def __init__(self, registry: Any) -> None:
+        self._registry = registry
+
+    def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
+        del ctx
+        from pyramid.scripting import prepare
+
+        with prepare(registry=self._registry) as env:
+            manager = getattr(env["request"], "tm", None)
+            if manager is None:
+                call_next()
+                return
+            with manager:
+                call_next()
+
+
+@click.group()
+@click.argument("config_uri", metavar="INI")
+@click.pass_context
+def main(context: click.Context, config_uri: str) -> None:
+    """Work and look at the jobs of the Pyramid application of an INI file."""
+    try:
+        from pyramid.paster import get_app, setup_logging
+    except ImportError:
+        click.echo("priverrun needs Pyramid: pip install pyramid", err=True)
+        sys.exit(2)
+    setup_logging(config_uri)
+    app = get_app(config_uri)
+    context.meta[HOST_CLIENT] = lambda: client_of(app.registry)
+
+
+for command in HOST_COMMANDS:
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main(prog_name="priverrun")

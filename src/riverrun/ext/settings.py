@@ -1,0 +1,107 @@
+"""A client's options from an application's settings: Python's values, or an ini file's text."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from riverrun.errors import InvalidOption
+from riverrun.options import QueueConfig
+
+_TRUE, _FALSE = frozenset({"1", "on", "true", "yes"}), frozenset({"0", "false", "no", "off"})
+
+
+def client_options(said: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the options of a Client that `said`, settings without their prefix, stand for.
+
+    Text is read as what the option takes: numbers of seconds, "true" or "false", "none"; queues as
+    "default:10 mail:2".
+
+    Args:
+        said: Settings by name, in lower case.
+        prefix: How their names began, for errors.
+
+    Raises:
+        InvalidOption: If there is no such option, or a text cannot be read.
+    """
+
+    def full(name: str) -> str:
+        return prefix + (name.upper() if prefix.isupper() else name)
+
+    options = {}
+    for name, value in said.items():
+        if name not in _READERS:
+            raise InvalidOption("setting", full(name), f"one of {', '.join(map(full, _READERS))}")
+        try:
+            options[name] = _READERS[name](value)
+        except (ValueError, TypeError):
+            raise InvalidOption(full(name), value, _EXPECTED[_READERS[name]]) from None
+    return options
+
+
+def _text(value: Any) -> Any:
+    return value
+
+
+def _flag(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.strip().lower() in _TRUE | _FALSE:
+        return value.strip().lower() in _TRUE
+    raise ValueError(value)
+
+
+def _number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) else value
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str):
+        return None if value.strip().lower() == "none" else float(value)
+    return value
+
+
+def _queues(value: Any) -> dict[str, QueueConfig]:
+    if isinstance(value, str):
+        pairs = [each.partition(":") for each in value.split()]
+        return {name: _queue(int(slots) if colon else None) for name, colon, slots in pairs}
+    return {name: _queue(config) for name, config in value.items()}
+
+
+def _queue(config: Any) -> QueueConfig:
+    match config:
+        case QueueConfig():
+            return config
+        case None:
+            return QueueConfig()
+        case int():
+            return QueueConfig(max_workers=config)
+        case Mapping():
+            return QueueConfig(**config)
+    raise TypeError(config)
+
+
+_READERS: dict[str, Callable[[Any], Any]] = {
+    "schema": _text,
+    "id": _text,
+    "notify": _text,
+    "queues": _queues,
+    "poll_only": _flag,
+    "poll_interval": _seconds,
+    "job_timeout": _seconds,
+    "soft_stop_timeout": _seconds,
+    "hard_stop_timeout": _seconds,
+    "processes": _number,
+    "job_stuck_threshold": _seconds,
+    "max_attempts": _number,
+    "rescue_after": _seconds,
+    "cancelled_retention": _seconds,
+    "completed_retention": _seconds,
+    "discarded_retention": _seconds,
+    "reindexer_timeout": _seconds,
+    "skip_unknown_job_check": _flag,
+}
+_EXPECTED: dict[Callable[[Any], Any], str] = {
+    _queues: 'queues by name, such as "default:10 mail:2" or {"default": 10}',
+    _flag: "true or false",
+    _number: "a whole number",
+    _seconds: "a number of seconds",
+}

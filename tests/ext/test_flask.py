@@ -1,0 +1,174 @@
+"""Flask: a shop under gunicorn and on the command line, and the extension's own promises."""
+
+import json
+import os
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy import Engine, text
+
+from ext.apps.flask_shop import Base, Greet, Start, create_app
+from ext.conftest import Site
+from riverrun import QueueConfig, Workers, verbs
+from riverrun.errors import ClientNotReady, InvalidOption
+from riverrun.ext.flask import Riverrun
+from riverrun.testing import drain, require_inserted, require_not_inserted
+from said import until
+
+VARIANTS = ("sqlalchemy", "lite", "plain")
+FLASK = ("flask", "--app", "flask_shop")
+
+
+@pytest.fixture
+def tables(schema_engine: Engine) -> Engine:
+    """The shop's tables beside ours."""
+    Base.metadata.create_all(schema_engine)
+    return schema_engine
+
+
+def gunicorn(site: Site, *options: str) -> list[str]:
+    """Return the command that serves the shop."""
+    bind = f"127.0.0.1:{site.port}"
+    return ["gunicorn", "--bind", bind, "--workers", "2", *options, "flask_shop:create_app()"]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_shop_over_http(site: Site, tables: Engine, variant: str) -> None:
+    """Jobs join the view's transaction, and workers find the app's context and a fresh session."""
+    environment = {"SHOP_VARIANT": variant}
+    site.serve(*gunicorn(site), environment=environment)
+    status, said = site.post("/signup", {"name": "Ada"})
+    assert status == 200, site.logs()
+    assert site.post("/signup", {"name": "Bob", "fail": "yes"})[0] == 500
+    assert site.post("/signup", {"name": "twice"})[0] == 200
+    assert len(site.post("/many", {})[1]["job_ids"]) == 2
+    site.start(*FLASK, "riverrun", "work", environment=environment)
+    until(lambda: all(by for _, by in site.users()), "greetings")
+    assert sorted(name for name, _ in site.users()) == ["Ada", "twice"]
+    job = verbs.get(tables, said["job_id"])
+    assert job.args == {"user_id": said["user_id"]}
+    until(lambda: not verbs.count_jobs(tables), "the end of every job, the second attempt's too")
+
+
+def test_survives_a_fork(site: Site, tables: Engine) -> None:
+    """Under gunicorn's preload each child has connections and an announcer of its own."""
+    site.serve(*gunicorn(site, "--preload"), environment={"SHOP_EARLY": "1"})
+    site.start(*FLASK, "riverrun", "work", environment={"RIVERRUN_LOG_LEVEL": "warning"})
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda n: site.post("/signup", {"name": str(n)}), range(60)))
+    assert [status for status, _ in answers] == [200] * 60, site.logs()
+    assert len({said["pid"] for _, said in answers}) == 2
+    until(lambda: len(site.users()) == 60 and all(by for _, by in site.users()), "greetings")
+
+
+def test_the_command_line(site: Site, tables: Engine) -> None:
+    """`flask riverrun` has the shell's commands, on the application's own client."""
+    assert "the schema is at the newest version" in site.run(
+        *FLASK, "riverrun", "migrate", "validate"
+    )
+    inserted = json.loads(site.run(*FLASK, "riverrun", "insert", "start", "--json"))
+    listed = site.run(*FLASK, "riverrun", "jobs", "list", "--json")
+    assert json.loads(listed)["id"] == inserted["id"]
+    assert json.loads(site.run(*FLASK, "riverrun", "health", "--json"))["available"] == 1
+
+
+def test_flask_migrate_picks_the_schema_up(
+    empty_database: Engine, tmp_path: Path, site: Site
+) -> None:
+    """`flask db migrate` proposes our tables beside the host's, `flask db upgrade` makes them."""
+    (tmp_path / "host.py").write_text(
+        "import os\n"
+        "from flask import Flask\n"
+        "from flask_migrate import Migrate\n"
+        "from flask_sqlalchemy import SQLAlchemy\n"
+        "from flask_shop import Base\n"
+        "app = Flask(__name__)\n"
+        "app.config['SQLALCHEMY_DATABASE_URI'] = os.environ['DATABASE_URL']\n"
+        "db = SQLAlchemy(app, model_class=Base)\n"
+        "Migrate(app, db, directory=os.environ['CHAIN'], riverrun=True)\n"
+    )
+    chain = tmp_path / "chain"
+    environment = {
+        "DATABASE_URL": empty_database.url.render_as_string(hide_password=False),
+        "CHAIN": str(chain),
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parent / 'apps'}",
+    }
+    db = ("flask", "--app", "host", "db")
+    site.run(*db, "init", environment=environment)
+    site.run(*db, "migrate", environment=environment)
+    (revision,) = (chain / "versions").glob("*.py")
+    assert re.search(r"op\.riverrun_migrate\(\d, \d, frm=\(0, 0\)\)", revision.read_text())
+    site.run(*db, "upgrade", environment=environment)
+    site.run(*db, "check", environment=environment)
+    with empty_database.connect() as connection:
+        assert connection.scalar(text("SELECT to_regclass('river_job')")) == "river_job"
+
+
+@pytest.fixture
+def shop(tables: Engine, schema_url: str, monkeypatch: pytest.MonkeyPatch) -> Flask:
+    """The shop in this process."""
+    monkeypatch.setenv("DATABASE_URL", schema_url)
+    return create_app("plain")
+
+
+def test_its_jobs_can_be_tested(shop: Flask, tables: Engine) -> None:
+    """A test client's requests insert jobs that `riverrun.testing` finds and works."""
+    http = shop.test_client()
+    said = http.post("/signup", data={"name": "Ada"}).json
+    require_inserted(tables, Greet(said["user_id"]))
+    shop.testing = True  # a view's error is the test's
+    with pytest.raises(ValueError, match="after the insert"):
+        http.post("/signup", data={"name": "Bob", "fail": "yes"})
+    client = shop.extensions["riverrun"].client
+    assert [each.state for each in drain(tables, client)] == ["completed"]
+    assert http.get("/users").json == [["Ada", os.getpid()]]
+    require_not_inserted(tables, Start)
+    client.engine.dispose()
+
+
+def test_several_apps_in_one_process(schema_url: str, database_url: str) -> None:
+    """One extension serves several applications, each with its own client and settings."""
+    jobs = Riverrun(max_attempts=7)
+    apps = [Flask("one"), Flask("two")]
+    for app, url in zip(apps, (schema_url, database_url), strict=True):
+        app.config.update(RIVERRUN_DATABASE_URL=url, RIVERRUN_QUEUES={app.name: 3})
+        jobs.init_app(app)
+    clients = []
+    for app in apps:
+        with app.app_context():
+            clients.append(jobs.client)
+            assert jobs.client is clients[-1]
+    assert clients[0] is not clients[1]
+    assert [dict(client.queues.configs) for client in clients] == [
+        {"one": QueueConfig(max_workers=3)},
+        {"two": QueueConfig(max_workers=3)},
+    ]
+
+
+def test_says_what_is_missing() -> None:
+    """A wrong setting, a missing database and a missing init_app each say what to do."""
+    app = Flask("app")
+    app.config["RIVERRUN_QUEUE"] = "x"
+    with pytest.raises(InvalidOption, match=r"RIVERRUN_QUEUE.*RIVERRUN_QUEUES"):
+        Riverrun(app)
+    app = Flask("app")
+    app.config["RIVERRUN_POLL_INTERVAL"] = "often"
+    with pytest.raises(InvalidOption, match="RIVERRUN_POLL_INTERVAL is 'often'"):
+        Riverrun(app)
+    app = Flask("app")
+    jobs = Riverrun(workers=Workers())
+    with app.app_context():
+        with pytest.raises(ClientNotReady, match="init_app"):
+            jobs.insert(Start())
+        jobs.init_app(app)
+        with pytest.raises(ClientNotReady, match="RIVERRUN_DATABASE_URL"):
+            _ = jobs.client
+        app.config["RIVERRUN_DATABASE_URL"] = "postgresql+psycopg://localhost/none"
+        jobs.init_app(app)
+        with pytest.raises(ClientNotReady, match="session="):
+            jobs.insert(Start())
+    with pytest.raises(RuntimeError, match="application context"):
+        jobs.insert(Start())
