@@ -6,7 +6,6 @@ import os
 import platform
 import statistics
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from riverrun.migrations import migrate
 
 RESULTS = Path(__file__).with_name("results")
 SCHEMA = "benchmark"
+SERVER = {"max_wal_size": "4GB"}  # No checkpoint that is due to the size falls into a measurement.
 
 
 @attrs.frozen(kw_only=True)
@@ -72,27 +72,29 @@ def server(url: str | None) -> Iterator[Engine]:
     Args:
         url: A database to use; without it a server of our own, made for the while.
     """
-    if url is not None:
-        engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
-        try:
-            yield engine
-        finally:
-            engine.dispose()
-        return
-    with tempfile.TemporaryDirectory(prefix="riverrun-benchmarks-"), Cluster() as cluster:
-        admin = create_engine(cluster.url(), isolation_level="AUTOCOMMIT")
-        with admin.connect() as connection:
-            # A cluster for tests does not wait for its disk; this one shall.
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-                connection.execute(text(f"ALTER SYSTEM SET {setting} = on"))
-            connection.execute(text("ALTER SYSTEM SET max_wal_size = '4GB'"))
-            connection.execute(text("SELECT pg_reload_conf()"))
-        admin.dispose()
-        engine = create_engine(cluster.create_database("benchmarks"), pool_size=40)
-        try:
-            yield engine
-        finally:
-            engine.dispose()
+    with contextlib.ExitStack() as stack:
+        if url is None:
+            cluster = stack.enter_context(Cluster(durable=True, settings=SERVER))
+            made = make_url(cluster.create_database("benchmarks"))
+        else:
+            made = make_url(url).set(drivername="postgresql+psycopg")
+        engine = create_engine(made, pool_size=40)
+        stack.callback(engine.dispose)
+        forgets = [name for name, value in durability(engine).items() if value != "on"]
+        if forgets:
+            raise Forgetful(f"{', '.join(forgets)} of the server is off; turn it on")
+        yield engine
+
+
+class Forgetful(Exception):
+    """The server does not wait for its disk; what it does in a second says nothing."""
+
+
+def durability(engine: Engine) -> dict[str, str]:
+    """Return those settings of the server by which a commit reaches the disk."""
+    names = ("fsync", "synchronous_commit", "full_page_writes")
+    with engine.connect() as connection:
+        return {name: str(connection.scalar(text(f"SHOW {name}"))) for name in names}
 
 
 @contextlib.contextmanager
