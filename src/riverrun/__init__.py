@@ -12,7 +12,7 @@ A job's life is five steps, each a module that says where it stands in the walk:
 from riverrun.attempt import ErrorHandlerResult
 from riverrun.client import Client, Notify
 from riverrun.context import JobContext
-from riverrun.errors import JobCancel, JobSnooze, RiverrunError
+from riverrun.errors import JobCancel, JobError, JobSnooze, RiverrunError
 from riverrun.events import (
     JobCancelled,
     JobCompleted,
@@ -53,6 +53,7 @@ __all__ = [
     "JobCancelled",
     "JobCompleted",
     "JobContext",
+    "JobError",
     "JobFailed",
     "JobInterrupted",
     "JobList",

@@ -299,19 +299,21 @@ class WorkerFailed(RiverrunError, RuntimeError):
 
 
 class JobRescued(RiverrunError):
-    """Recorded with a job whose client was gone."""
-
-    def __init__(self, client_id: str, heartbeat_at: str | None) -> None:
-        super().__init__(client_id, heartbeat_at)
+    """Recorded with a job whose client was gone; the last in its `attempted_by`."""
 
     def __str__(self) -> str:
-        client_id, heartbeat_at = self.args
-        if heartbeat_at is None:
-            return f"Stuck job rescued by JobRescuer: client {client_id} has no heartbeat"
-        return (
-            f"Stuck job rescued by JobRescuer: client {client_id} is gone, its last heartbeat "
-            f"was at {heartbeat_at}"
-        )
+        return "Stuck job rescued by JobRescuer"
+
+
+class JobError(RiverrunError):
+    """Raise in a worker: this attempt has failed, as may happen; it is tried again.
+
+    Unlike any other exception it is recorded as its text alone, without its type or a traceback, as
+    River records an error.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
 
 
 class JobCancel(RiverrunError):

@@ -1,5 +1,7 @@
 """What the end of an attempt means for its row: the state machine, without any I/O."""
 
+import math
+import re
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -12,6 +14,7 @@ from riverrun.errors import (
     InvalidOption,
     JobCancel,
     JobCancelledRemotely,
+    JobError,
     JobRescued,
     JobSnooze,
     UndecodableArgs,
@@ -30,6 +33,12 @@ MAX_TRACE_CHARS = 65_536
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 """Largest output kept with a job. Source: River 0.51, recorded_output.go."""
+
+
+_TOLD = (JobCancel, JobCancelledRemotely, JobError, JobRescued, UndecodableArgs, UnknownKind)
+"""Errors that are no surprise: their text says all."""
+
+_COUNT = re.compile(r"-?[0-9]+")
 
 
 @attrs.frozen(kw_only=True)
@@ -160,13 +169,19 @@ def _text(error: BaseException) -> str:
         text = str(error)
     except Exception as broken:
         text = f"(its text cannot be had: {type(broken).__name__})"
-    if isinstance(error, JobCancel | JobRescued | UnknownKind | UndecodableArgs):
-        return text
+    # River's words where River has some, so that one search finds both (River 0.51, rivertype).
+    match error:
+        case JobCancelledRemotely():
+            return f"JobCancelError: {text}"
+        case UnknownKind():
+            return f"job kind is not registered in the client's Workers bundle: {error.args[0]}"
+        case _ if isinstance(error, _TOLD):
+            return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _trace(error: BaseException) -> str:
-    if isinstance(error, JobCancel | JobRescued | UnknownKind | UndecodableArgs):
+    if isinstance(error, _TOLD):
         return ""
     try:
         return "".join(traceback.format_exception(error, limit=-50))
@@ -195,12 +210,18 @@ def _later(now: datetime, delay_s: float) -> datetime:
 
 
 def _snoozes(metadata: Mapping[str, Any]) -> int:
-    """Return the snooze counter as River reads one: whatever is no number counts as 0."""
-    value = metadata.get("snoozes")
-    try:
-        return int(float(value)) if isinstance(value, int | float | str) else 0
-    except (ValueError, OverflowError):
-        return 0
+    """Return the snooze counter as River reads one: whatever is no number counts as 0.
+
+    Source: River 0.47, conformance/fixtures/maintenance_values.json.
+    """
+    match metadata.get("snoozes"):
+        case int() as count:  # true is 1 there, as it is here
+            return int(count)
+        case float() as count if math.isfinite(count):
+            return int(count)
+        case str() as text if _COUNT.fullmatch(text):
+            return int(text)
+    return 0
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -121,7 +121,7 @@ def test_fail_at_the_last_attempt(engine: Engine, schema: str, job: JobRow) -> N
     ("error", "text"),
     [
         (JobCancel("enough"), "JobCancelError: enough"),
-        (JobCancelledRemotely(), "JobCancelledRemotely: job cancelled remotely"),
+        (JobCancelledRemotely(), "JobCancelError: job cancelled remotely"),
     ],
 )
 def test_fail_by_cancel(

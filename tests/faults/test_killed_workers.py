@@ -75,6 +75,6 @@ def test_nothing_is_lost_and_nothing_stuck(plant: Any) -> None:
     )
     assert lost <= {row.id for row in rescued}
     for row in rescued:
-        assert row.error.startswith("Stuck job rescued by JobRescuer: client worker-")
+        assert row.error == "Stuck job rescued by JobRescuer"
         assert (row.attempted_at - killed_at).total_seconds() < RESCUE_S + 10
     assert plant.one("SELECT count(*) FROM {s}.riverrun_client") == 0

@@ -317,7 +317,10 @@ def test_survives_unknown_kinds(bench: Any) -> None:
     assert isinstance(events.get(DEADLINE_S), JobFailed)
     row = client.get(bench.engine, lost)
     assert row.state in {JobState.available, JobState.retryable}
-    assert "no worker for kind 'nobody'; known: 'task'" in row.errors[0]["error"]
+    assert (
+        row.errors[0]["error"]
+        == "job kind is not registered in the client's Workers bundle: nobody"
+    )
     client.insert(bench.engine, Task())
     assert isinstance(events.get(DEADLINE_S), JobCompleted)
 

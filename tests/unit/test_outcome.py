@@ -7,7 +7,16 @@ from typing import Any
 import pytest
 
 from factories import T0, job_row
-from riverrun.errors import ClientStopping, JobCancel, JobSnooze, JobTimedOut, UnknownKind
+from riverrun.errors import (
+    ClientStopping,
+    JobCancel,
+    JobCancelledRemotely,
+    JobError,
+    JobRescued,
+    JobSnooze,
+    JobTimedOut,
+    UnknownKind,
+)
 from riverrun.job import JobRow
 from riverrun.outcome import attempt_error, decide, error_json, retry_at
 from riverrun.policies.backoff import RiverBackoff
@@ -28,13 +37,34 @@ def test_keeps_staged_metadata() -> None:
     assert staged == {"output": 1}
 
 
-@pytest.mark.parametrize(
-    ("value", "counted"),
-    [(2, 3), (2.9, 3), ("2", 3), (True, 2), (None, 1), ("x", 1), ([2], 1), (float("inf"), 1)],
-)
-def test_counts_snoozes_as_river_reads_them(value: object, counted: int) -> None:
-    """A counter that is no number counts as 0."""
-    job = job_row(metadata={"snoozes": value})
+# Source: River 0.47, conformance/fixtures/maintenance_values.json, and of largest 0.51's generator.
+SNOOZE_COUNTERS = {
+    "absent": ({}, 1),
+    "array_is_zero": ({"snoozes": [3]}, 1),
+    "beyond_float_precision": ({"snoozes": 9007199254740993}, 9007199254740994),
+    "exponent": ({"snoozes": 1e3}, 1001),
+    "false_is_zero": ({"snoozes": False}, 1),
+    "fraction_truncates": ({"snoozes": 2.9}, 3),
+    "fractional_string_is_zero": ({"snoozes": "4.5"}, 1),
+    "integer": ({"snoozes": 2}, 3),
+    "largest_increment": ({"snoozes": 9223372036854775806}, 9223372036854775807),
+    "negative_fraction_truncates_toward_zero": ({"snoozes": -2.5}, -1),
+    "negative_numeric_string": ({"snoozes": "-7"}, -6),
+    "non_numeric_string_is_zero": ({"snoozes": "abc"}, 1),
+    "null_is_zero": ({"snoozes": None}, 1),
+    "numeric_string": ({"snoozes": "4"}, 5),
+    "object_is_zero": ({"snoozes": {"count": 3}}, 1),
+    "padded_string_is_zero": ({"snoozes": " 5"}, 1),
+    "true_is_one": ({"snoozes": True}, 2),
+    "zero": ({"snoozes": 0}, 1),
+}
+
+
+@pytest.mark.parametrize("name", [*SNOOZE_COUNTERS, "infinite"])
+def test_counts_snoozes_as_river_reads_them(name: str) -> None:
+    """The counter of snoozes goes on from whatever the metadata holds as River's would."""
+    metadata, counted = SNOOZE_COUNTERS.get(name, ({"snoozes": float("inf")}, 1))
+    job = job_row(metadata=metadata)
     outcome = decide(job, JobSnooze(1), now=NOW, backoff=RiverBackoff())
     assert outcome.metadata == {"snoozes": counted}
 
@@ -91,9 +121,16 @@ def test_at_is_the_attempts_start_in_utc() -> None:
 
 
 def test_expected_errors_have_no_trace() -> None:
-    """A cancel and an unknown kind are no accidents: their trace is empty."""
-    for error in (JobCancel("x"), UnknownKind("a", ["b"])):
-        assert attempt_error(1, T0, error).trace == ""
+    """What is no accident is recorded by its text alone, in River's words where it has some."""
+    for error, said in (
+        (JobCancel("x"), "JobCancelError: x"),
+        (JobCancelledRemotely(), "JobCancelError: job cancelled remotely"),
+        (JobError("the printer is out of paper"), "the printer is out of paper"),
+        (JobRescued(), "Stuck job rescued by JobRescuer"),
+        (UnknownKind("a", ["b"]), "job kind is not registered in the client's Workers bundle: a"),
+    ):
+        entry = attempt_error(1, T0, error)
+        assert (entry.error, entry.trace) == (said, "")
 
 
 def test_a_trace_shows_the_cause() -> None:

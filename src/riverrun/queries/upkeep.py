@@ -138,7 +138,7 @@ def resign_leader() -> Any:
 
 @lru_cache
 def lost_jobs() -> Select[Any]:
-    """Read and lock running jobs whose client is gone, and why it is taken for gone.
+    """Read and lock running jobs whose client is gone.
 
     Gone is a client whose heartbeat is older than `dead_s`. One that never had a heartbeat, such as
     River's, is taken for gone when the attempt is older than `stuck_s`; one whose heart beats keeps
@@ -151,8 +151,6 @@ def lost_jobs() -> Select[Any]:
     return (
         select(
             *(getattr(Job, name).label(name) for name in JOB_COLUMNS),
-            ClientRecord.id.label("client_id"),
-            ClientRecord.heartbeat_at,
             _NOW.label("moment"),
         )
         .outerjoin(ClientRecord, ClientRecord.id == owner)

@@ -6,7 +6,7 @@ from typing import Any
 
 import attrs
 
-from riverrun.errors import JobCancelledRemotely, JobRescued
+from riverrun.errors import JobRescued
 from riverrun.job import JobRow
 from riverrun.outcome import Outcome, decide
 from riverrun.policies.backoff import Backoff
@@ -62,10 +62,7 @@ def rescue(
     }
     with joined(where, schema) as transaction:
         rows = transaction.execute(upkeep.lost_jobs(), params).all()
-        outcomes = [
-            _outcome(job_row(row), row.client_id, row.heartbeat_at, row.moment, backoff(row.kind))
-            for row in rows
-        ]
+        outcomes = [_outcome(job_row(row), row.moment, backoff(row.kind)) for row in rows]
         states = record(transaction, outcomes, merge_anyway=False, now=now) if outcomes else {}
         if len(rows) < limit:
             forget = {"dead_s": dead_s, "now": now}
@@ -73,17 +70,14 @@ def rescue(
     return Rescued(states=states, more=len(rows) == limit)
 
 
-def _outcome(
-    job: JobRow,
-    client_id: str | None,
-    heartbeat_at: datetime | None,
-    now: datetime,
-    backoff: Backoff,
-) -> Outcome:
-    owner = client_id or (job.attempted_by[-1] if job.attempted_by else "unknown")
-    error: Exception = JobRescued(owner, heartbeat_at.isoformat() if heartbeat_at else None)
-    if "cancel_attempted_at" in job.metadata:
-        error = JobCancelledRemotely()
+def _outcome(job: JobRow, now: datetime, backoff: Backoff) -> Outcome:
     count = job.metadata.get("river:rescue_count")
     rescued = (count if type(count) is int else 0) + 1
-    return decide(job, error, now=now, backoff=backoff, metadata={"river:rescue_count": rescued})
+    return decide(
+        job,
+        JobRescued(),
+        now=now,
+        backoff=backoff,
+        metadata={"river:rescue_count": rescued},
+        set_cancelled="cancel_attempted_at" in job.metadata,
+    )
