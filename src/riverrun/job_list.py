@@ -9,14 +9,20 @@ from typing import Any
 
 import attrs
 
+from riverrun import go_json
 from riverrun.errors import InvalidOption
 from riverrun.job import JobRow
-from riverrun.options import check_aware, check_int, json_problem, json_text
+from riverrun.options import check_aware, check_int, json_problem
 from riverrun.states import FINAL_STATES, JobState
 
 
 class JobOrder(StrEnum):
-    """What a list of jobs is ordered by; `time` is when each last moved, by its state."""
+    """What a list of jobs is ordered by.
+
+    `time` is the one that goes with the first of `states`: `finalized_at` if that is final,
+    `attempted_at` if it is running, else, or if none is said, `scheduled_at`. Jobs that have none
+    come last, or, descending, first.
+    """
 
     id = "id"
     scheduled_at = "scheduled_at"
@@ -26,10 +32,10 @@ class JobOrder(StrEnum):
 
 @attrs.frozen
 class JobCursor:
-    """Where a list of jobs ended."""
+    """Where a list of jobs ended; without a time by ids, or where its last job has none."""
 
     id: int
-    time: datetime
+    time: datetime | None
 
 
 def _each(name: str, value: object, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:
@@ -164,9 +170,10 @@ class JobListParams:
             return None
         try:
             said = json.loads(base64.urlsafe_b64decode(self.after))
-            cursor = JobCursor(said["id"], datetime.fromisoformat(said["time"]))
-            ours = said["sort_field"] == self.order_by and cursor.time.utcoffset() is not None
-            check_int("id", cursor.id, 0, 2**63 - 1)
+            time = datetime.fromisoformat(said["time"])
+            ours = said["sort_field"] == self.order_by and time.utcoffset() is not None
+            none = time.replace(tzinfo=None) == datetime.min  # noqa: DTZ901  Go's zero time
+            cursor = JobCursor(check_int("id", said["id"], 0, 2**63 - 1), None if none else time)
         except (ValueError, KeyError, TypeError, RecursionError):
             ours = False
         if not ours:
@@ -174,11 +181,13 @@ class JobListParams:
         return cursor
 
 
-def cursor_text(job_id: int, kind: str, queue: str, order_by: JobOrder, time: datetime) -> str:
-    """Return the cursor that continues after a job."""
+def cursor_text(
+    job_id: int, kind: str, queue: str, order_by: JobOrder, time: datetime | None
+) -> str:
+    """Return the cursor that continues after a job, to the byte as River's clients write it."""
     said = {"id": job_id, "kind": kind, "queue": queue, "sort_field": order_by.value}
-    said["time"] = time.isoformat()
-    return base64.urlsafe_b64encode(json_text(said).encode()).decode()
+    said["time"] = "0001-01-01T00:00:00Z" if time is None else go_json.time(time)
+    return base64.urlsafe_b64encode(go_json.encode(said).encode()).decode()
 
 
 @attrs.frozen(kw_only=True)

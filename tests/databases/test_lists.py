@@ -1,5 +1,6 @@
 """What lists, deletes and updates of jobs promise."""
 
+import base64
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -8,7 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from factories import insert_job
-from riverrun import JobListParams
+from riverrun import JobList, JobListParams
 from riverrun.errors import InvalidOption, JobNotFound, JobRunning, UniqueKeyTaken
 from riverrun.queries import operators
 from riverrun.states import JobState
@@ -18,9 +19,19 @@ T = datetime(2026, 5, 1, 12, tzinfo=UTC)
 FINAL = (JobState.completed, JobState.cancelled, JobState.discarded)
 
 
+def list_page(engine: Engine, schema: str, **params: Any) -> JobList:
+    """Return a list of jobs."""
+    return list_jobs(engine, JobListParams(**params), schema=schema)
+
+
 def ids(engine: Engine, schema: str, **params: Any) -> list[int]:
     """Return the ids that a list has, in its order."""
-    return [job.id for job in list_jobs(engine, JobListParams(**params), schema=schema).jobs]
+    return [job.id for job in list_page(engine, schema, **params).jobs]
+
+
+def later(seconds: float) -> datetime:
+    """Return a time so many seconds after T."""
+    return T + timedelta(seconds=seconds)
 
 
 def test_each_filter_chooses(engine: Engine, schema: str) -> None:
@@ -62,15 +73,45 @@ def test_a_cursor_goes_on_where_the_list_ended(engine: Engine, schema: str) -> N
             assert seen == sorted(range(1, 8), reverse=descending)
 
 
-def test_time_is_when_each_job_last_moved(engine: Engine, schema: str) -> None:
-    """Ordered by time, waiting, running and final jobs stand in one line."""
-    final = insert_job(engine, schema, state=JobState.completed, finalized_at=T)
-    waiting = insert_job(engine, schema, scheduled_at=T - timedelta(seconds=1))
-    running = insert_job(
-        engine, schema, state=JobState.running, attempted_at=T + timedelta(seconds=1), attempt=1
-    )
-    assert ids(engine, schema, order_by="time") == [waiting, final, running]
-    assert ids(engine, schema, order_by="finalized_at", states=FINAL) == [final]
+def test_time_is_that_of_the_first_state(engine: Engine, schema: str) -> None:
+    """By time, jobs stand in the order of the first state's; those that have none come last."""
+    made = [
+        insert_job(engine, schema, state=JobState.completed, finalized_at=T, scheduled_at=later(3)),
+        insert_job(engine, schema, scheduled_at=later(2)),
+        insert_job(engine, schema, state=JobState.running, attempted_at=T, scheduled_at=later(1)),
+        insert_job(engine, schema, state=JobState.running, attempted_at=later(-1), scheduled_at=T),
+    ]
+    done, waiting, running, earlier = made
+    assert ids(engine, schema, order_by="time") == [earlier, running, waiting, done]
+    assert ids(engine, schema, order_by="finalized_at", states=FINAL) == [done]
+    for states, expected in (
+        (["completed", "running"], [done, running, earlier]),
+        (["running", "available"], [earlier, running, waiting]),
+        (["running", "completed", "available"], [earlier, running, done, waiting]),
+    ):
+        for descending in (False, True):
+            wanted = expected[::-1] if descending else expected
+            params = {"order_by": "time", "states": states, "descending": descending}
+            assert ids(engine, schema, **params) == wanted
+            paged: list[int] = []
+            after = None
+            while (page := list_page(engine, schema, limit=1, after=after, **params)).jobs:
+                paged += [job.id for job in page.jobs]
+                after = page.cursor
+            assert paged == wanted
+
+
+def test_a_cursor_is_rivers(engine: Engine, schema: str) -> None:
+    """A cursor has the bytes that River's has: its escapes, its times, none by ids."""
+    at = datetime(2099, 1, 1, 0, 0, 1, 120_000, tzinfo=UTC)
+    insert_job(engine, schema, kind="a<>&~~~", scheduled_at=at)
+    for order, time in (("id", "0001-01-01T00:00:00Z"), ("time", "2099-01-01T00:00:01.12Z")):
+        cursor = list_page(engine, schema, order_by=order).cursor
+        assert cursor is not None
+        assert base64.urlsafe_b64decode(cursor).decode() == (
+            '{"id":1,"kind":"a\\u003c\\u003e\\u0026~~~","queue":"default",'
+            f'"sort_field":"{order}","time":"{time}"}}'
+        )
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from factories import job_row
+from riverrun.go_json import encode
 from riverrun.job import RawArgs
 from riverrun.options import InsertOpts
 from riverrun.policies.backoff import Constant, Exponential, Linear, RiverBackoff
-from riverrun.policies.go_json import encode
 from riverrun.policies.uniqueness import UniqueOpts
 from riverrun.verbs.insert import draft
 

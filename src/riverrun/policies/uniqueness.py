@@ -8,11 +8,11 @@ from typing import Any
 
 import attrs
 
+from riverrun import go_json
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
 from riverrun.job import RawArgs
 from riverrun.options import Draft, OnConflict, UniqueMark, check_duration
-from riverrun.policies import go_json
 from riverrun.states import JobState
 
 REQUIRED_STATES = frozenset(

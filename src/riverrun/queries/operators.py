@@ -18,6 +18,7 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -26,7 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.dml import ReturningDelete
 
 from riverrun.columns import Timestamp
-from riverrun.job_list import JobListParams, JobOrder
+from riverrun.job_list import JobCursor, JobListParams, JobOrder
 from riverrun.models import ClientRecord, Job, Leader
 from riverrun.options import json_text
 from riverrun.queries.postgresql import job_columns, state_literal
@@ -184,9 +185,7 @@ def list_jobs(params: JobListParams) -> Select[Any]:
     key = [Job.id] if params.order_by is JobOrder.id else [time, Job.id]
     statement = statement.order_by(*(each.desc() if params.descending else each for each in key))
     if (after := params.cursor()) is not None:
-        last = [after.id] if params.order_by is JobOrder.id else [after.time, after.id]
-        here = tuple_(*key)
-        statement = statement.where(here < last if params.descending else here > last)
+        statement = statement.where(_beyond(after, time, params))
     return statement.limit(params.limit)
 
 
@@ -233,21 +232,29 @@ def _filters(params: JobListParams) -> list[ColumnElement[bool]]:
     return filters
 
 
-def _time(params: JobListParams) -> ColumnElement[Any]:
-    """Return the time that orders: each state's own, a plain column where all share one."""
+def _beyond(after: JobCursor, time: Any, params: JobListParams) -> ColumnElement[bool]:
+    """Return what stands after a cursor; no time is later than any, as PostgreSQL sorts it."""
+    here = Job.id < after.id if params.descending else Job.id > after.id
+    if params.order_by is JobOrder.id:
+        return here
+    if after.time is None:
+        if params.descending:
+            return or_(time.is_not(None), here)
+        return and_(time.is_(None), here)
+    place, last = tuple_(time, Job.id), [after.time, after.id]
+    if params.descending:
+        return place < last
+    return place > last if time is Job.scheduled_at else or_(place > last, time.is_(None))
+
+
+def _time(params: JobListParams) -> Any:
+    """Return the column that orders."""
     if params.order_by is JobOrder.finalized_at:
-        return Job.finalized_at.expression
-    if params.order_by is not JobOrder.time:
-        return Job.scheduled_at.expression
-    states = set(params.states or JobState)
-    if states <= FINAL_STATES:
-        return Job.finalized_at.expression
-    if states == {JobState.running}:
-        return func.coalesce(Job.attempted_at, Job.scheduled_at)
-    if not states & (FINAL_STATES | {JobState.running}):
-        return Job.scheduled_at.expression
-    return case(
-        (Job.finalized_at.is_not(None), Job.finalized_at),
-        (Job.state == state_literal(JobState.running), Job.attempted_at),
-        else_=Job.scheduled_at,
-    )
+        return Job.finalized_at
+    if params.order_by is JobOrder.time and params.states:
+        first = params.states[0]
+        if first.is_final:
+            return Job.finalized_at
+        if first is JobState.running:
+            return Job.attempted_at
+    return Job.scheduled_at

@@ -6,7 +6,7 @@ from sqlalchemy import Row
 
 from riverrun.errors import JobNotFound
 from riverrun.job import JobRow
-from riverrun.job_list import JobList, JobListParams, cursor_text
+from riverrun.job_list import JobList, JobListParams, JobOrder, cursor_text
 from riverrun.queries import operators as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import JobState, states_in
@@ -38,7 +38,7 @@ def list_jobs(
     cursor = None
     if rows:
         last = rows[-1]
-        time = last.order_time or last.created_at
+        time = None if asked.order_by is JobOrder.id else last.order_time
         cursor = cursor_text(last.id, last.kind, last.queue, asked.order_by, time)
     return JobList(jobs=[job_row(row) for row in rows], cursor=cursor)
 

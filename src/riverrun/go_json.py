@@ -6,6 +6,7 @@ Source: Go 1.26, encoding/json; River 0.51, internal/dbunique.
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 _ESCAPES = {
@@ -43,6 +44,12 @@ def encode(value: object) -> str:
         case list() | tuple():
             return "[" + ",".join(map(encode, value)) + "]"
     raise TypeError(f"{type(value).__name__} is nothing that JSON knows")
+
+
+def time(value: datetime) -> str:
+    """Return an aware time as Go writes one: RFC 3339 in UTC, no digit more than it has."""
+    text = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").zfill(26)
+    return text.rstrip("0").rstrip(".") + "Z"
 
 
 def top_level_key(key: str) -> str:

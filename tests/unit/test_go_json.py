@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from riverrun.policies.go_json import encode, sorted_object
+from riverrun.go_json import encode, sorted_object
 
 
 @pytest.mark.parametrize(
