@@ -1,0 +1,49 @@
+"""Go's River beside riverrun, on a fresh schema or an empty database."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from interop.peers import Peers, StartPeer, build
+
+
+@pytest.fixture(scope="session")
+def peer_program() -> Path:
+    """Go's side: `peer/`, built once."""
+    return build("peer")
+
+
+@pytest.fixture
+def peers(engine: Engine, schema: str) -> Iterator[Peers]:
+    """Adapter processes on a fresh schema, which is their search path."""
+    peers = Peers(engine, schema)
+    yield peers
+    peers.close()
+
+
+@pytest.fixture
+def empty_peers(empty_database: Engine) -> Iterator[Peers]:
+    """Adapter processes on a database in which there is nothing yet."""
+    peers = Peers(empty_database, None)
+    yield peers
+    peers.close()
+
+
+@pytest.fixture
+def go_peer(peers: Peers, peer_program: Path) -> StartPeer:
+    """Start a Go process on the test's schema."""
+    return lambda: peers.go(peer_program)
+
+
+@pytest.fixture
+def python_peer(peers: Peers) -> StartPeer:
+    """Start a Python process, the conformance adapter, on the test's schema."""
+    return peers.python
+
+
+@pytest.fixture
+def empty_go_peer(empty_peers: Peers, peer_program: Path) -> StartPeer:
+    """Start a Go process on the empty database."""
+    return lambda: empty_peers.go(peer_program)

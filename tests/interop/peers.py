@@ -1,0 +1,106 @@
+"""Go's River beside riverrun: adapter processes, and how Go's is built."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+from sqlalchemy import URL, Engine
+
+from interop.rpc import Process
+
+HERE = Path(__file__).parent
+IN_CI = bool(os.environ.get("CI"))
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverrun-interop"
+
+StartPeer = Callable[[], Process]
+
+_numbers = count(1)
+
+
+def build(module: str) -> Path:
+    """Return the program of the Go module in a folder beside this file, built if it is new."""
+    go = shutil.which("go")
+    if go is None:
+        problem = "no Go on PATH; River itself is not tried against. Install Go 1.26 or newer"
+        if IN_CI:
+            pytest.fail(problem)
+        pytest.skip(problem)
+    sources = sorted(
+        path for path in (HERE / module).iterdir() if path.suffix in {".go", ".mod", ".sum"}
+    )
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(f"{source.name}\n".encode() + source.read_bytes())
+    program = CACHE / f"{module}-{digest.hexdigest()[:16]}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # Two runs at once must not build into one file.
+    with (CACHE / f"{module}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+                built = Path(folder) / module
+                done = subprocess.run(
+                    [go, "build", "-o", str(built), "."],
+                    cwd=HERE / module,
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                if done.returncode != 0:
+                    pytest.fail(f"go build of {module} failed:\n{done.stderr}")
+                for old in CACHE.glob(f"{module}-*"):
+                    old.unlink()
+                built.rename(program)
+    return program
+
+
+def environment(url: URL, application: str, schema: str | None) -> dict[str, str]:
+    """Return what an adapter process reads its database from."""
+    plain = url.set(drivername="postgresql")
+    if schema is not None:
+        plain = plain.update_query_dict({"options": f"-csearch_path={schema}"})
+    return {
+        **os.environ,
+        "RIVER_CONFORMANCE_APPLICATION_NAME": application,
+        "RIVER_CONFORMANCE_DATABASE_KIND": "postgres",
+        "RIVER_CONFORMANCE_DATABASE_URL": plain.render_as_string(hide_password=False),
+    }
+
+
+class Peers:
+    """Starts adapter processes on one database, and ends them with the test."""
+
+    def __init__(self, engine: Engine, schema: str | None) -> None:
+        self.engine = engine
+        self.schema = schema
+        self.processes: list[Process] = []
+
+    def go(self, program: Path) -> Process:
+        """Start a Go peer on the test's database."""
+        return self._start([str(program)], f"river-conformance-go-{next(_numbers)}")
+
+    def python(self) -> Process:
+        """Start the conformance adapter on the test's database."""
+        command = [sys.executable, str(HERE / "adapter.py")]
+        return self._start(command, f"river-conformance-python-{next(_numbers)}")
+
+    def close(self) -> None:
+        """End every process that is left."""
+        for process in self.processes:
+            with suppress(AssertionError):
+                process.close()
+
+    def _start(self, command: list[str], application: str) -> Process:
+        env = environment(self.engine.url, application, self.schema)
+        process = Process(command, env, application)
+        self.processes.append(process)
+        return process
