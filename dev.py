@@ -28,6 +28,8 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STAMP = os.path.join(VENV, "riverrun-installed")
 
+WHOLE = ("--numprocesses=4", "--dist=loadfile")
+
 CHECKS = (
     ("ruff", "format", "--check"),
     ("ruff", "check"),
@@ -66,10 +68,10 @@ def demo(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Become pytest."""
+    """Become pytest; the whole suite is shared by several processes."""
     install()
     os.chdir(ROOT)
-    return become(PYTHON, "-m", "pytest", *arguments)
+    return become(PYTHON, "-m", "pytest", *(arguments or WHOLE))
 
 
 def check(arguments: list[str]) -> int:

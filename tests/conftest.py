@@ -1,7 +1,7 @@
 """A PostgreSQL server for all tests, a database for this run, a fresh schema for each test."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 
 import hypothesis
@@ -20,6 +20,16 @@ hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 _schema_numbers = count(1)
 _database_numbers = count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let what a test logged be sent to the process that reports, lone surrogates and all."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from ext.apps.flask_shop import Base, Greet, Start, create_app
 from ext.conftest import Site
+from ext.marks import needs_plugins
 from riverrun import QueueConfig, Workers, verbs
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.ext.flask import Riverrun
@@ -75,6 +76,7 @@ def test_the_command_line(site: Site, tables: Engine) -> None:
     assert json.loads(site.run(*FLASK, "riverrun", "health", "--json"))["available"] == 1
 
 
+@needs_plugins
 def test_flask_migrate_picks_the_schema_up(
     empty_database: Engine, tmp_path: Path, site: Site
 ) -> None:
