@@ -46,6 +46,16 @@ def encode(value: object) -> str:
     raise TypeError(f"{type(value).__name__} is nothing that JSON knows")
 
 
+def sorted_keys(value: Any) -> Any:
+    """Return `value` with the keys of each object in the order of their bytes, as of Go's maps."""
+    if isinstance(value, Mapping):
+        items = sorted(value.items(), key=lambda item: item[0].encode())
+        return {key: sorted_keys(item) for key, item in items}
+    if isinstance(value, list | tuple):
+        return [sorted_keys(item) for item in value]
+    return value
+
+
 def time(value: datetime) -> str:
     """Return an aware time as Go writes one: RFC 3339 in UTC, no digit more than it has."""
     text = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").zfill(26)

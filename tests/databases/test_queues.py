@@ -1,5 +1,6 @@
 """What the verbs on queues promise."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,12 +53,13 @@ def test_a_star_means_every_queue(engine: Engine, schema: str) -> None:
 
 
 @pytest.mark.parametrize("verb", [get_queue, pause_queue, resume_queue])
-def test_an_unknown_queue_is_an_error(engine: Engine, schema: str, verb: Any) -> None:
-    """A queue that nobody works is refused by name."""
-    with pytest.raises(QueueNotFound, match="'nowhere'"):
-        verb(engine, "nowhere", schema=schema)
+@pytest.mark.parametrize("name", ["nowhere", "no queue has this", "q" * 129, "\x00", None])
+def test_an_unknown_queue_is_an_error(engine: Engine, schema: str, verb: Any, name: Any) -> None:
+    """A queue that nobody works is refused by name, also where no queue could have it."""
+    with pytest.raises(QueueNotFound, match=re.escape(repr(name))):
+        verb(engine, name, schema=schema)
     with pytest.raises(QueueNotFound):
-        update_queue(engine, "nowhere", metadata={}, schema=schema)
+        update_queue(engine, name, metadata={}, schema=schema)
 
 
 def test_update_replaces_metadata(engine: Engine, schema: str) -> None:

@@ -8,7 +8,7 @@ import attrs
 from sqlalchemy import Row
 
 from riverrun.errors import InvalidOption, QueueNotFound
-from riverrun.options import check_int, check_queue, json_problem, json_text
+from riverrun.options import check_int, json_problem, json_text
 from riverrun.queries import queues as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.topics import Topic, metadata_payload, pause_payload, resume_payload
@@ -43,7 +43,8 @@ def get_queue(where: Where, name: str, *, schema: str | None = None) -> QueueRow
         QueueNotFound: If no client has worked it of late.
     """
     with joined(where, schema) as transaction:
-        row = transaction.execute(queries.get_queue(), {"queue_name": name}).one_or_none()
+        params = {"queue_name": _name(name)}
+        row = transaction.execute(queries.get_queue(), params).one_or_none()
     return _found(name, row)
 
 
@@ -75,7 +76,7 @@ def pause_queue(
         QueueNotFound: If there is no such queue; "*" may stand for none.
     """
     with joined(where, schema) as transaction:
-        params = {"queue_name": _check(name), "now": now}
+        params = {"queue_name": _name(name), "now": now}
         rows = transaction.execute(queries.pause_queue(), params).all()
         return _told(transaction, name, rows, pause_payload(name), schema)
 
@@ -85,7 +86,7 @@ def resume_queue(
 ) -> list[QueueRow]:
     """Claim again from the queue `name`; "*" for all. As `pause_queue`."""
     with joined(where, schema) as transaction:
-        params = {"queue_name": _check(name), "now": now}
+        params = {"queue_name": _name(name), "now": now}
         rows = transaction.execute(queries.resume_queue(), params).all()
         return _told(transaction, name, rows, resume_payload(name), schema)
 
@@ -108,7 +109,7 @@ def update_queue(
     if problem:
         raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
     text = json_text(metadata)
-    params = {"queue_name": check_queue(name), "queue_metadata": text, "now": now}
+    params = {"queue_name": _name(name), "queue_metadata": text, "now": now}
     with joined(where, schema) as transaction:
         rows = transaction.execute(queries.update_queue(), params).all()
         payload = metadata_payload(name, metadata)
@@ -145,8 +146,11 @@ def queue_row(row: Row[Any]) -> QueueRow:
     )
 
 
-def _check(name: str) -> str:
-    return name if name == ALL else check_queue(name)
+def _name(name: str) -> str:
+    # Of a name that no queue can have there is no queue; PostgreSQL must not see a NUL.
+    if not isinstance(name, str) or "\x00" in name:
+        raise QueueNotFound(name)
+    return name
 
 
 def _found(name: str, row: Row[Any] | None) -> QueueRow:
