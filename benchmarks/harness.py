@@ -4,9 +4,11 @@ import contextlib
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,38 @@ import psycopg
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.schema import CreateSchema, DropSchema
 
-from riverrun.bench.run import versions
+from benchmarks.profiler import profile
+from riverrun.bench.run import percentile, versions
 from riverrun.embedded import Cluster
 from riverrun.migrations import migrate
 
 RESULTS = Path(__file__).with_name("results")
 SCHEMA = "benchmark"
 SERVER = {"max_wal_size": "4GB"}  # No checkpoint that is due to the size falls into a measurement.
+
+
+@attrs.frozen
+class Target:
+    """What a side must reach: a ratio to another side's median, or a figure of its own.
+
+    Attributes:
+        side: Whose.
+        limit: At least this, or at most if less is better.
+        against: The side that it is compared with; the comparison's first unless said.
+        percentile: Compare nothing; hold this percentile of the side's samples against the limit.
+    """
+
+    side: str
+    limit: float
+    against: str | None = None
+    percentile: float | None = None
+
+
+def _targets(value: Mapping[str, float] | Sequence[Target]) -> tuple[Target, ...]:
+    """Return targets; a mapping is short for ratios to the first side."""
+    if isinstance(value, Mapping):
+        return tuple(Target(side, limit) for side, limit in value.items())
+    return tuple(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -31,38 +58,74 @@ class Comparison:
     Attributes:
         question: What is asked.
         unit: Of the samples.
-        samples: Of each side, by its name; the first is what the others are compared with.
-        targets: By side, what its ratio must reach: at least, or at most if `less`.
+        samples: Of each side, by its name; the first is what the others are compared with, unless
+            their targets say otherwise.
+        targets: What must be reached.
         less: Whether less is better.
         settings: What was set.
+        notes: What a reader of the figures must know.
+        profiles: Where the time of a side that missed its target went, as text.
     """
 
     question: str
     unit: str
     samples: dict[str, list[float]]
-    targets: dict[str, float]
+    targets: tuple[Target, ...] = attrs.field(default=(), converter=_targets)
     less: bool = False
     settings: dict[str, Any] = attrs.field(factory=dict)
+    notes: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    profiles: dict[str, str] = attrs.field(factory=dict)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Yield the figures of each side."""
-        base = statistics.median(next(iter(self.samples.values())))
-        for side, samples in self.samples.items():
-            median = statistics.median(samples)
-            target = self.targets.get(side)
-            ratio = median / base if base else 0.0
-            reached = None if target is None else (ratio <= target) == self.less or ratio == target
-            yield {
-                "question": self.question,
-                "side": side,
-                "unit": self.unit,
-                "median": round(median, 3),
-                "min": round(min(samples), 3),
-                "max": round(max(samples), 3),
-                "ratio": round(ratio, 2),
-                "target": target,
-                "reached": reached,
-            }
+    @property
+    def first(self) -> str:
+        """The side that others are compared with."""
+        return next(iter(self.samples))
+
+    def verdicts(self) -> "list[Verdict]":
+        """Return what came of each target; one whose sides were not measured has none."""
+        return [
+            self._verdict(target)
+            for target in self.targets
+            if target.side in self.samples and (target.against or self.first) in self.samples
+        ]
+
+    def missed(self) -> set[str]:
+        """Return the sides that missed a target."""
+        return {each.target.side for each in self.verdicts() if not each.reached}
+
+    def _verdict(self, target: Target) -> "Verdict":
+        samples = self.samples[target.side]
+        if target.percentile is not None:
+            value, spread = percentile(samples, target.percentile), None
+        else:
+            base = self.samples[target.against or self.first]
+            value = statistics.median(samples) / statistics.median(base)
+            # Each with its neighbour in time: what disturbed both does not count as spread.
+            ratios = [mine / theirs for mine, theirs in zip(samples, base, strict=False) if theirs]
+            spread = (min(ratios), max(ratios)) if len(samples) == len(base) else None
+        reached = value <= target.limit if self.less else value >= target.limit
+        return Verdict(target, value, spread, reached)
+
+
+@attrs.frozen
+class Verdict:
+    """What came of a target.
+
+    Attributes:
+        target: The target.
+        value: The ratio or the figure.
+        spread: The least and the greatest ratio of samples taken one after the other.
+        reached: Whether it is reached.
+    """
+
+    target: Target
+    value: float
+    spread: tuple[float, float] | None
+    reached: bool
+
+
+class LeftOut(Exception):
+    """A script cannot run here, and need not; the message says why."""
 
 
 @contextlib.contextmanager
@@ -194,51 +257,82 @@ def in_turns(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, li
     return samples
 
 
-def save(engine: Engine, comparisons: Sequence[Comparison], path: Path) -> None:
+def profiled(comparison: Comparison, again: Mapping[str, Callable[[], object]]) -> Comparison:
+    """Return a comparison with a profile of each side that missed its target.
+
+    Args:
+        comparison: What was measured.
+        again: By side, what runs it once more, in this process or in children of it.
+    """
+    found = {side: profile(again[side]) for side in sorted(comparison.missed() & set(again))}
+    return attrs.evolve(comparison, profiles=found)
+
+
+def save(engine: Engine, comparisons: Sequence[Comparison], path: Path, *, took_s: float) -> None:
     """Write what was measured, with what it takes to repeat it."""
-    revision = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    path.write_text(
-        json.dumps(
-            {
-                "revision": revision,
-                "versions": versions(engine),
-                "machine": {"processors": os.cpu_count(), "system": platform.platform()},
-                "comparisons": [
-                    {**attrs.asdict(each), "rows": list(each.rows())} for each in comparisons
-                ],
-            },
-            indent=1,
-        )
-        + "\n"
+    saved = {
+        "revision": revision(),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(took_s, 1),
+        "versions": versions(engine),
+        "machine": {"processors": os.cpu_count(), "system": platform.platform()},
+        "server": server_settings(engine),
+        "comparisons": [attrs.asdict(each) for each in comparisons],
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(compact_json(saved))
+
+
+def revision() -> str:
+    """Return the commit that is measured; "-dirty" after it if the tree has changes on top."""
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=RESULTS.parent,
     )
+    return done.stdout.strip() or "unknown"
 
 
-def load(path: Path) -> list[Comparison]:
-    """Return what `save` has written; nothing if it has not."""
+def server_settings(engine: Engine) -> dict[str, str]:
+    """Return the server's settings that figures depend on."""
+    with engine.connect() as connection:
+        others = {
+            name: str(connection.scalar(text(f"SHOW {name}")))
+            for name in ("shared_buffers", "max_wal_size", "wal_sync_method")
+        }
+    return {**durability(engine), **others}
+
+
+def compact_json(value: object) -> str:
+    """Return JSON with a line for each array of numbers, those with five digits."""
+    whole = json.dumps(_rounded(value), indent=1, ensure_ascii=False)
+    return re.sub(r"\[\s+([^\[\]{}\"]*?)\s+\]", _on_one_line, whole) + "\n"
+
+
+def _on_one_line(array: re.Match[str]) -> str:
+    return f"[{', '.join(array[1].split(','))}]".replace("\n", "").replace("  ", "")
+
+
+def _rounded(value: object) -> object:
+    match value:
+        case float():
+            return float(f"{value:.5g}")
+        case dict():
+            return {key: _rounded(each) for key, each in value.items()}
+        case list() | tuple():
+            return [_rounded(each) for each in value]
+    return value
+
+
+def load(path: Path) -> dict[str, Any] | None:
+    """Return what `save` has written, its comparisons as such; None if it has not."""
     if not path.exists():
-        return []
-    saved = json.loads(path.read_text())["comparisons"]
-    return [
-        Comparison(**{key: value for key, value in each.items() if key != "rows"}) for each in saved
+        return None
+    saved: dict[str, Any] = json.loads(path.read_text())
+    saved["comparisons"] = [
+        Comparison(**{**each, "targets": [Target(**target) for target in each["targets"]]})
+        for each in saved["comparisons"]
     ]
-
-
-def table(comparisons: Sequence[Comparison]) -> str:
-    """Return the figures as a table in Markdown."""
-    lines = [
-        "| Question | Side | Median | Least to most | Ratio | Target | |",
-        "|---|---|--:|--:|--:|--:|---|",
-    ]
-    for each in comparisons:
-        for row in each.rows():
-            sign = "≤" if each.less else "≥"
-            target = "" if row["target"] is None else f"{sign} {row['target']:g}"
-            verdict = {None: "", True: "reached", False: "**missed**"}[row["reached"]]
-            lines.append(
-                f"| {row['question']} | {row['side']} | {row['median']:,.4g} {each.unit} "
-                f"| {row['min']:,.4g} to {row['max']:,.4g} | {row['ratio']:g} "
-                f"| {target} | {verdict} |"
-            )
-    return "\n".join(lines) + "\n"
+    return saved

@@ -112,7 +112,7 @@ def lines(
     times = [at for points in series.values() for at, _ in points] + [mark.at for mark in marks]
     first, last = min(times), max(times)
     ticks = _ticks(max(value for points in series.values() for _, value in points))
-    left = MARGIN + 10 + LETTER * max(len(_number(tick)) for tick in ticks)
+    left = MARGIN + 10 + LETTER * max(len(number(tick)) for tick in ticks)
     top, bottom = HEADER + 26, HEADER + 26 + PLOT_HEIGHT
     across = (WIDTH - MARGIN - left) / ((last - first) or 1.0)
     up = PLOT_HEIGHT / ticks[-1]
@@ -125,12 +125,12 @@ def lines(
         y = bottom - tick * up
         drawn += [
             _path("faint", f"M{left:.1f} {y:.1f}H{WIDTH - MARGIN}"),
-            f'<text class="end" x="{left - 6:.1f}" y="{y + 4:.1f}">{_number(tick)}</text>',
+            f'<text class="end" x="{left - 6:.1f}" y="{y + 4:.1f}">{number(tick)}</text>',
         ]
     for tick in (first, (first + last) / 2, last):
         anchor = "end" if tick == last else "middle"
         x = left + (tick - first) * across
-        text = f"{_number(tick)} {along}"
+        text = f"{number(tick)} {along}"
         drawn.append(f'<text class="{anchor}" x="{x:.1f}" y="{bottom + 18}">{escape(text)}</text>')
     for mark in marks:
         x = left + (mark.at - first) * across
@@ -151,13 +151,13 @@ def lines(
 
 
 def _spread(samples: Sequence[float], unit: str) -> str:
-    median = f"{_number(statistics.median(samples))} {unit}"
+    median = f"{number(statistics.median(samples))} {unit}"
     if len(samples) == 1:
         return median
-    return f"{median} ({_number(min(samples))} to {_number(max(samples))})"
+    return f"{median} ({number(min(samples))} to {number(max(samples))})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Return three digits of `value`, and thousands whole."""
     if value == 0:
         return "0"

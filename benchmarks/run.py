@@ -1,32 +1,67 @@
 """Run every benchmark: `python -m benchmarks.run [--small] [--database-url URL] [NAME ...]`."""
 
+import sys
+import time
+import traceback
 from importlib import import_module
 
 import click
 
-from benchmarks.harness import RESULTS, Comparison, load, save, server, table
+from benchmarks import report
+from benchmarks.harness import RESULTS, Comparison, LeftOut, save, server
 
-NAMES = ("insert", "claim", "pickup", "drain")
+NAMES = (
+    "drain",
+    "versus_river",
+    "pickup",
+    "insert",
+    "claim",
+    "coroutines",
+    "processes",
+    "idle",
+    "memory",
+)
 
 
 @click.command
 @click.option("--small", is_flag=True, help="Small sizes: shows that all runs, measures nothing.")
 @click.option("--database-url", help="A database; without it a server made for the while.")
+@click.option("--report", "only_report", is_flag=True, help="Only write the report again.")
 @click.argument("names", nargs=-1, type=click.Choice(NAMES))
-def main(small: bool, database_url: str | None, names: tuple[str, ...]) -> None:
-    """Measure, print a table, and unless --small save it."""
+def main(small: bool, database_url: str | None, only_report: bool, names: tuple[str, ...]) -> None:
+    """Measure, print a table, and unless --small save it.
+
+    A script that fails does not keep the others from running; the exit code is 1 then.
+    """
     comparisons: list[Comparison] = []
-    with server(database_url) as engine:
-        for name in names or NAMES:
-            click.echo(f"{name} ...", err=True)
-            found = import_module(f"benchmarks.{name}").compare(engine, small=small)
-            comparisons += found
-            if not small:
-                save(engine, found, RESULTS / f"{name}.json")
-    click.echo(table(comparisons))
+    failed: list[str] = []
+    began = time.monotonic()
+    if not only_report:
+        with server(database_url) as engine:
+            for name in names or NAMES:
+                script_began = time.monotonic()
+                try:
+                    found = import_module(f"benchmarks.{name}").compare(engine, small=small)
+                except LeftOut as reason:
+                    click.echo(f"{name}: left out: {reason}", err=True)
+                    continue
+                except Exception:
+                    traceback.print_exc()
+                    click.echo(f"{name}: FAILED", err=True)
+                    failed.append(name)
+                    continue
+                took_s = time.monotonic() - script_began
+                click.echo(f"{name}: {took_s:.0f} s", err=True)
+                comparisons += found
+                if not small:
+                    save(engine, found, RESULTS / f"{name}.json", took_s=took_s)
+        click.echo(report.table(comparisons, judged=not small))
     if not small:
-        saved = [each for name in NAMES for each in load(RESULTS / f"{name}.json")]
-        (RESULTS / "README.md").write_text(f"# Results\n\n{table(saved)}")
+        report.write(NAMES)
+    if failed:
+        click.echo(f"failed: {', '.join(failed)}", err=True)
+        sys.exit(1)
+    click.echo(f"all in {time.monotonic() - began:.0f} s", err=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
@@ -31,6 +31,7 @@ WAITING_MIN = 75_000
 """Jobs that wait at least in a continuous run. Source of both: River 0.51, riverbench."""
 
 PICKUPS = 50
+PAUSE_S = 0.02
 LOOK_S = 0.02
 
 Tell = Callable[[str], None]
@@ -199,13 +200,19 @@ def _insert(client: Client, settings: Settings, count: int, stop: threading.Even
 
 
 def pick_ups(
-    client: Client, engine: Engine, settings: Settings, stop: threading.Event
+    client: Client,
+    engine: Engine,
+    settings: Settings,
+    stop: threading.Event,
+    *,
+    count: int = PICKUPS,
+    pause_s: float = PAUSE_S,
 ) -> list[float]:
     """Return the milliseconds from commit to first line, for jobs that come one by one at idle."""
     committed: dict[int, int] = {}
     opts = InsertOpts(queue=settings.queue)
-    for number in range(PICKUPS):
-        if stop.wait(0.02):
+    for number in range(count):
+        if stop.wait(pause_s):
             break
         with engine.connect() as connection:
             job_id = client.insert(connection, PickUp(number), opts).job.id
@@ -280,7 +287,10 @@ class _Watch:
 
 def crew_of(settings: Settings, processes: int, *, elsewhere: bool) -> "Here | Elsewhere":
     """Return who works: this process, or so many that do nothing else."""
-    return Elsewhere(settings, processes) if elsewhere else Here(settings)
+    if not elsewhere:
+        return Here(settings)
+    command = [sys.executable, "-m", "riverrun.bench.work"]
+    return Elsewhere(command, settings.environment(), processes)
 
 
 class Here:
@@ -307,10 +317,20 @@ class Here:
 
 
 class Elsewhere:
-    """Processes work that do nothing else."""
+    """Processes work that do nothing else.
 
-    def __init__(self, settings: Settings, processes: int) -> None:
-        self._settings = settings
+    Args:
+        command: What to start. It says "ready", works when a line comes, and, when its input ends,
+            says how many jobs it has worked.
+        environment: What it is told.
+        processes: How many of it.
+    """
+
+    def __init__(
+        self, command: Sequence[str], environment: Mapping[str, str], processes: int = 1
+    ) -> None:
+        self._command = command
+        self._environment = environment
         self._processes = processes
         self._children: list[subprocess.Popen[str]] = []
         self.worked = 0
@@ -318,9 +338,9 @@ class Elsewhere:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             for _ in range(self._processes):
-                child = subprocess.Popen(
-                    [sys.executable, "-m", "riverrun.bench.work"],
-                    env=self._settings.environment(),
+                child = subprocess.Popen(  # noqa: S603  a command of this program's own
+                    self._command,
+                    env=self._environment,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
@@ -336,6 +356,10 @@ class Elsewhere:
             _pipe(child.stdin).write("go\n")
             _pipe(child.stdin).flush()
         return self
+
+    def pids(self) -> list[int]:
+        """Return the ids of the processes."""
+        return [child.pid for child in self._children]
 
     def __exit__(
         self,

@@ -33,7 +33,7 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         self._calls = itertools.count()
         workers = Workers()
-        workers.register(self._no_op)
+        workers.register(self.no_op)
         workers.register(self._pick_up)
         config = QueueConfig(max_workers=settings.max_workers, claim_ahead=settings.claim_ahead)
         self.client = Client(
@@ -51,18 +51,19 @@ class Bench:
         self._asked += 1
         return next(self._calls) - (self._asked - 1)
 
-    def _no_op(self, _: NoOp) -> None:
+    def no_op(self, _: NoOp) -> None:
+        """Count one more."""
         next(self._calls)
 
     def _pick_up(self, _: PickUp, ctx: JobContext) -> None:
         ctx.record_output(time.monotonic_ns())
 
 
-def main() -> None:
+def work(kind: type[Bench]) -> None:
     """Work until the input ends; say then how many jobs it was."""
     settings = told()
     settings.apply()
-    bench = Bench(settings)
+    bench = kind(settings)
     with bench.client.engine.connect():
         pass  # The first connection of an engine asks the server about itself.
     print("ready", flush=True)  # noqa: T201  whoever started this process waits for it
@@ -73,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    work(Bench)

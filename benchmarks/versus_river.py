@@ -1,0 +1,233 @@
+"""riverrun and River (Go) on the same tables: how fast do they drain, how soon do they begin?"""
+
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+from sqlalchemy import Engine
+
+from benchmarks import tools
+from benchmarks.drain import wait
+from benchmarks.harness import (
+    Comparison,
+    Target,
+    drained,
+    fill,
+    in_turns,
+    profiled,
+    raw_drain,
+    schema,
+    settle,
+)
+from benchmarks.pickup import notifications
+from riverrun import Client
+from riverrun.bench.run import Elsewhere, crew_of, pick_ups
+from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
+from riverrun.options import QueueConfig
+
+VERSION = "v0.51.2"
+PAUSE_S = 0.15
+"""Between two pick-ups: longer than the 100 ms that River waits between fetches, or it would be
+measured instead."""
+
+RAW = "raw loop, 1,000 at a time"
+TUNED = "riverrun, tuned"
+DEFAULTS = "riverrun, defaults, 100 slots"
+RIVER_TUNED = "River (Go), tuned, 1,000 workers"
+RIVER_DEFAULTS = "River (Go), defaults, 100 workers"
+
+
+@attrs.frozen(kw_only=True)
+class River:
+    """How River works; a duration of 0 is River's default.
+
+    Attributes:
+        workers: Jobs of the queue at once.
+        cooldown_ms: Milliseconds between two fetches, at least.
+        poll_ms: Milliseconds between two fetches that nothing has asked for.
+    """
+
+    workers: int
+    cooldown_ms: int = 0
+    poll_ms: int = 0
+
+
+# Source: River 0.51.2, `river bench`: cooldown 2 ms, poll 20 ms. Its defaults: 100 ms, 1 s.
+AS_IN_ITS_BENCH = River(workers=1_000, cooldown_ms=2, poll_ms=20)
+BY_DEFAULT = River(workers=100)
+
+
+def compare(engine: Engine, *, small: bool) -> list[Comparison]:
+    """Drain by each side in turns; then insert jobs one by one at idle."""
+    try:
+        program = tools.river()
+    except tools.Unavailable as error:
+        if not small:
+            raise
+        # A whole run without River would answer another question; a small one measures nothing.
+        print(error)
+        program = None
+    return [drain(engine, program, small=small), pickup(engine, program, small=small)]
+
+
+def drain(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
+    """Drain 50,000 jobs by riverrun, by River, and by the raw loop."""
+    jobs, rounds = (2_000, 1) if small else (50_000, 5)
+    # At its defaults River's rate is that of its cooldown; ten times the jobs would last a minute.
+    fewer = 500 if small else 5_000
+    slots = QueueConfig()
+
+    def raw() -> float:
+        with schema(engine):
+            fill(engine, jobs)
+            settle(engine)
+            raw_drain(engine, 1_000)
+            return drained(engine, jobs)
+
+    def ours(slots: int, ahead: int, gc_threshold: int | None) -> float:
+        with schema(engine) as name:
+            fill(engine, jobs)
+            settle(engine)
+            settings = Settings(
+                url=url(engine),
+                schema=name,
+                queue="default",
+                max_workers=slots,
+                claim_ahead=ahead,
+                gc_threshold=gc_threshold,
+            )
+            with crew_of(settings, 1, elsewhere=True) as crew:
+                wait(engine, name)
+            assert crew.worked == jobs
+            return drained(engine, jobs)
+
+    def river(settings: River, count: int) -> float:
+        assert program is not None
+        with schema(engine) as name:
+            fill(engine, count)
+            settle(engine)
+            with Elsewhere([str(program), "drain"], told(engine, name, settings)) as crew:
+                wait(engine, name)
+            assert crew.worked == count
+            return drained(engine, count)
+
+    sides = {
+        RAW: raw,
+        TUNED: lambda: ours(TUNED_SLOTS, TUNED_AHEAD, TUNED_GC_THRESHOLD),
+        DEFAULTS: lambda: ours(100, slots.claim_ahead, None),
+    }
+    if program is not None:
+        sides[RIVER_TUNED] = lambda: river(AS_IN_ITS_BENCH, jobs)
+        sides[RIVER_DEFAULTS] = lambda: river(BY_DEFAULT, fewer)
+    comparison = Comparison(
+        question=f"drain of {jobs:,} no-op jobs, beside River (Go)",
+        unit="jobs/s",
+        samples=in_turns(sides, rounds),
+        targets=[
+            Target(TUNED, 1.0, RAW),
+            Target(TUNED, 1.0, RIVER_TUNED),
+            Target(DEFAULTS, 10.0, RIVER_DEFAULTS),
+            Target(DEFAULTS, 0.6, RAW),
+        ],
+        settings={
+            "river": VERSION,
+            RIVER_TUNED: attrs.asdict(AS_IN_ITS_BENCH),
+            RIVER_DEFAULTS: attrs.asdict(BY_DEFAULT),
+            TUNED: {
+                "max_workers": TUNED_SLOTS,
+                "claim_ahead": TUNED_AHEAD,
+                "gc_threshold": TUNED_GC_THRESHOLD,
+            },
+            DEFAULTS: {"max_workers": 100, "claim_ahead": slots.claim_ahead},
+        },
+        notes=[
+            f"River (Go) {VERSION} works the same rows, tuned as its own `river bench` is.",
+            f"At its defaults River is given {fewer:,} jobs: its rate is that of its cooldown.",
+            "Each side works in a process of its own, from the first claim to the last completion.",
+        ],
+    )
+    return comparison if small else profiled(comparison, sides)
+
+
+def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
+    """Insert jobs one by one at idle, by riverrun and by River."""
+    rounds, count = (1, 5) if small else (5, 40)
+    default = QueueConfig()
+
+    def ours() -> list[float]:
+        with schema(engine) as name:
+            settings = Settings(
+                url=url(engine),
+                schema=name,
+                queue="default",
+                max_workers=default.max_workers,
+                claim_ahead=default.claim_ahead,
+            )
+            with crew_of(settings, 1, elsewhere=True):
+                client = Client(engine, schema=name)
+                threading.Event().wait(2)  # Until it is idle.
+                never = threading.Event()
+                taken = pick_ups(client, engine, settings, never, count=count, pause_s=PAUSE_S)
+                client.flush_announcements()
+        assert len(taken) == count, f"{len(taken)} of {count} were picked up"
+        return taken
+
+    def river(settings: River) -> list[float]:
+        assert program is not None
+        with schema(engine) as name:
+            done = subprocess.run(
+                [str(program), "pickup"],
+                env=told(engine, name, settings, count=count),
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+        taken: list[float] = json.loads(done.stdout)
+        assert len(taken) == count
+        return taken
+
+    sides = {
+        "NOTIFY to LISTEN": lambda: notifications(engine, count),
+        "riverrun, defaults, other process": ours,
+    }
+    if program is not None:
+        sides["River (Go), tuned"] = lambda: river(AS_IN_ITS_BENCH)
+        sides["River (Go), defaults"] = lambda: river(BY_DEFAULT)
+    samples: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, measure in sides.items():
+            samples[side] += measure()
+    return Comparison(
+        question="pick-up at idle, beside River (Go)",
+        unit="ms",
+        samples=samples,
+        targets=[
+            Target("riverrun, defaults, other process", 2.0, percentile=50),
+            Target("riverrun, defaults, other process", 8.0, percentile=99),
+        ],
+        less=True,
+        settings={"river": VERSION, "pause_s": PAUSE_S},
+        notes=[
+            (
+                f"From the answer to the commit until the worker's first line; a job every "
+                f"{PAUSE_S * 1e3:.0f} ms. River's jobs are inserted by a second client in the same "
+                "process, riverrun's by another process."
+            ),
+        ],
+    )
+
+
+def told(engine: Engine, name: str, settings: River, count: int = 0) -> Mapping[str, str]:
+    """Return the environment in which the Go program finds its settings."""
+    address = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    said = {"url": address, "schema": name, "count": count, "pause_s": PAUSE_S}
+    return {**os.environ, "RIVER_BENCH": json.dumps({**said, **attrs.asdict(settings)})}
+
+
+def url(engine: Engine) -> str:
+    """Return the database's URL, with its password."""
+    return engine.url.render_as_string(hide_password=False)
