@@ -12,6 +12,7 @@ import attrs
 from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import (
+    AttemptInterrupted,
     AttemptLost,
     ClientStopping,
     JobCancel,
@@ -94,6 +95,7 @@ class Attempt:
     __slots__ = (
         "_backoff",
         "_context",
+        "_early",
         "_interruptible",
         "_terms",
         "_worker",
@@ -114,12 +116,23 @@ class Attempt:
         self._worker = terms.workers.find(kind)
         self._backoff = terms.backoff
         self._interruptible: Interruptible | None = None
+        self._early: AttemptInterrupted | None = None
 
     def prepare(self) -> "Attempt":
         """Make the context, before anybody else may ask for it."""
-        self.ctx = self._context()
-        self.job = self.ctx.job
+        ctx = self._context()
+        self.job = ctx.job
+        self.ctx = ctx
+        if self._early is not None:
+            ctx.cancel(self._early)
         return self
+
+    def cancel(self, reason: AttemptInterrupted) -> None:
+        """Tell the worker to end, or, if it has not begun, that it shall not."""
+        # In this order: `prepare`, in another thread, makes the context first and then looks.
+        self._early = reason
+        if hasattr(self, "ctx"):
+            self.ctx.cancel(reason)
 
     @property
     def is_async(self) -> bool:
@@ -209,6 +222,7 @@ class Attempt:
 
     def _begin(self, worker: Worker) -> object:
         args = decode(self.job.kind, self.job.args, worker.args_type)
+        self.ctx.check_steps()
         self._backoff = worker.backoff or self._backoff
         self.ctx.begin()
         self.ctx.raise_if_cancelled()

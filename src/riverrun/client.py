@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from sqlalchemy import Connection, Engine, text
 
@@ -29,6 +29,7 @@ from riverrun.errors import (
 from riverrun.events import Event, Hub, Subscription
 from riverrun.job import JobRow, kind_of
 from riverrun.job_list import JobList, JobListParams
+from riverrun.migrations.ddl import check_schema
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.plugins import Plugin, around_insert, begin_inserts, check_plugins, of_kind
@@ -52,12 +53,15 @@ from riverrun.verbs import (
 from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult, JobDraft, copy_drafts, draft, drafts, insert_drafts
 from riverrun.verbs.notify import notify_inserted
+from riverrun.verbs.reindex import INDEXES
 from riverrun.workers import Workers
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R")
 
 DEFAULT_JOB_TIMEOUT_S = 60.0
 _MIDNIGHT = Cron("@midnight")
@@ -100,6 +104,8 @@ class Client:
         job_stuck_handler: Called with a job that is stuck; may return
             `JobStuckHandlerResult(add_worker_slot=True)`.
         backoff: When a failed job may be claimed again, where its worker does not say.
+        leader_election_disabled: Whether the client never leads: it works jobs, and leaves
+            maintenance and periodic jobs to others.
         periodic_jobs: What recurs; whichever client leads inserts its own, so give all the same.
         plugins: What takes part in every insert and attempt, the outermost first.
         error_handler: Called with the job and the error when an attempt has failed; may return
@@ -111,6 +117,7 @@ class Client:
         cancelled_retention: Seconds or a timedelta to keep cancelled jobs; None for ever.
         completed_retention: The same for completed jobs.
         discarded_retention: The same for discarded jobs.
+        reindexer_index_names: Those; all that bloat unless said.
         reindexer_schedule: When the leader rebuilds the job table's indexes; None for never.
         reindexer_timeout: Seconds or a timedelta that one index may take; 0 for no limit.
         skip_unknown_job_check: Whether a client with workers may insert kinds it has none for.
@@ -140,6 +147,7 @@ class Client:
         job_stuck_threshold: Duration = 10.0,
         job_stuck_handler: JobStuckHandler | None = None,
         backoff: Backoff | None = None,
+        leader_election_disabled: bool = False,
         periodic_jobs: Iterable[PeriodicJob] = (),
         plugins: Sequence[Plugin] = (),
         error_handler: ErrorHandler | None = None,
@@ -148,6 +156,7 @@ class Client:
         cancelled_retention: Duration | None = 86_400.0,
         completed_retention: Duration | None = 86_400.0,
         discarded_retention: Duration | None = 7 * 86_400.0,
+        reindexer_index_names: Sequence[str] = INDEXES,
         reindexer_schedule: Schedule | None = _MIDNIGHT,
         reindexer_timeout: Duration = 60.0,
         skip_unknown_job_check: bool = False,
@@ -157,7 +166,7 @@ class Client:
         _check_engine(engine)
         renew_after_fork(engine)
         self.engine = engine
-        self.schema = schema
+        self.schema = check_schema(schema)
         self.workers = workers
         self.id = _default_id() if id is None else _check_id(id)
         try:
@@ -191,6 +200,8 @@ class Client:
                 ("discarded", discarded_retention),
             )
         }
+        self._leader_election_disabled = leader_election_disabled
+        self._reindexer_index_names = _check_names(reindexer_index_names)
         self._reindexer_schedule = reindexer_schedule
         self._reindexer_timeout_s = check_duration("reindexer_timeout", reindexer_timeout, 0.0)
         self._skip_unknown_job_check = skip_unknown_job_check
@@ -206,7 +217,11 @@ class Client:
             soft_stop_timeout_s=self._soft_stop_timeout_s,
             schema=schema,
         )
-        self.periodic_jobs = PeriodicJobs(periodic_jobs, on_change=self._wake_periodic)
+        self.periodic_jobs = PeriodicJobs(
+            periodic_jobs,
+            on_change=self._wake_periodic,
+            leader_election_disabled=leader_election_disabled,
+        )
         self._same_database: set[str] = set()
         # One statement a transaction needs no BEGIN and no COMMIT around it.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -233,14 +248,14 @@ class Client:
         """
         self._check_kinds([args])
         now = self._clock.database_now()
-        ready = self._begun([draft(args, opts, max_attempts=self._max_attempts, now=now)])
+        ready = [draft(args, opts, max_attempts=self._max_attempts, now=now)]
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
-            result = self._insert(transaction, ready)[0]
-            names = _queues_with_work(ready, [result])
+            begun, results = self._insert(transaction, ready)
+            names = _queues_with_work(begun, results)
             self._leave_word(where, transaction, names)
         self._announce_own(where, names)
-        return result
+        return results[0]
 
     async def insert_async(
         self,
@@ -274,8 +289,8 @@ class Client:
         ready = self._drafts(jobs)
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
-            results = self._insert(transaction, ready)
-            names = _queues_with_work(ready, results)
+            begun, results = self._insert(transaction, ready)
+            names = _queues_with_work(begun, results)
             self._leave_word(where, transaction, names)
         self._announce_own(where, names)
         return results
@@ -283,16 +298,13 @@ class Client:
     def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
         """Insert jobs as `insert_many` does, by COPY, and return only how many."""
         ready = self._drafts(jobs)
-        names = _queues_of(ready)
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)
-            count = around_insert(
-                self._plugins,
-                ready,
-                lambda: copy_drafts(
-                    transaction, ready, schema=self.schema, now=self._clock.database_now()
-                ),
+            now = self._clock.database_now()
+            begun, count = self._within(
+                ready, lambda begun: copy_drafts(transaction, begun, schema=self.schema, now=now)
             )
+            names = _queues_of(begun)
             self._leave_word(where, transaction, names)
         self._announce_own(where, names)
         return count
@@ -493,8 +505,10 @@ class Client:
             plugins=self._plugins,
             error_handler=self._error_handler,
             retention_s=self._retention_s,
+            leader_election_disabled=self._leader_election_disabled,
             periodic_jobs=self.periodic_jobs,
             max_attempts=self._max_attempts,
+            reindexer_index_names=self._reindexer_index_names,
             reindexer_schedule=self._reindexer_schedule,
             reindexer_timeout_s=self._reindexer_timeout_s,
             hub=self._hub,
@@ -515,20 +529,30 @@ class Client:
         items = list(jobs)
         self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
         now = self._clock.database_now()
-        return self._begun(drafts(items, max_attempts=self._max_attempts, now=now))
+        return drafts(items, max_attempts=self._max_attempts, now=now)
 
-    def _begun(self, ready: Sequence[JobDraft]) -> Sequence[JobDraft]:
-        if self._plugins or any(of_kind(type(job.args)) for job in ready):
-            return begin_inserts(self._plugins, ready)
-        return ready
-
-    def _insert(self, transaction: Transaction, ready: Sequence[JobDraft]) -> list[InsertResult]:
+    def _insert(
+        self, transaction: Transaction, ready: Sequence[JobDraft]
+    ) -> tuple[Sequence[JobDraft], list[InsertResult]]:
         now = self._clock.database_now()
-        return around_insert(
-            self._plugins,
-            ready,
-            lambda: insert_drafts(transaction, ready, schema=self.schema, now=now),
+        return self._within(
+            ready, lambda begun: insert_drafts(transaction, begun, schema=self.schema, now=now)
         )
+
+    def _within(
+        self, ready: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]
+    ) -> tuple[Sequence[JobDraft], R]:
+        """Insert within the plugins; return what was inserted, and what came of it."""
+        begun = ready
+
+        def begin() -> R:
+            nonlocal begun
+            if self._plugins or any(of_kind(type(job.args)) for job in ready):
+                begun = begin_inserts(self._plugins, ready)
+            return insert(begun)
+
+        result = around_insert(self._plugins, ready, begin)
+        return begun, result
 
     def _check_kinds(self, args: Iterable[object]) -> None:
         if self.workers is None or self._skip_unknown_job_check:
@@ -597,6 +621,12 @@ def _check_engine(engine: object) -> None:
     if engine.dialect.name != "postgresql" or engine.driver != "psycopg":
         given = f"{engine.dialect.name}+{engine.driver}"
         raise UnsupportedDatabase(given, "postgresql+psycopg, such as postgresql+psycopg://host/db")
+
+
+def _check_names(names: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(names, str) or not all(isinstance(n, str) and "\x00" not in n for n in names):
+        raise InvalidOption("reindexer_index_names", names, "a sequence of names of indexes")
+    return tuple(names)
 
 
 def _check_id(client_id: str) -> str:

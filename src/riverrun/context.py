@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,15 @@ class JobContext:
             self._reason = JobTimedOut(self._timeout_s)
         return self._reason
 
+    def check_steps(self) -> None:
+        """Refuse what an earlier attempt left of its steps if it cannot be taken up.
+
+        Raises:
+            InvalidStep: If it holds cursors that are no object.
+        """
+        if may_resume(self.job.metadata):
+            self.steps  # noqa: B018  made once, and checked then
+
     def missed_step(self) -> InvalidStep | None:
         """Return an error if the worker returned without a step that it was to take up again."""
         if self._steps is None and not may_resume(self.job.metadata):
@@ -146,8 +155,11 @@ class JobContext:
 
     def stage_progress(self) -> None:
         """Keep the steps that were completed; called when the attempt did not succeed."""
-        if self._steps is not None or may_resume(self.job.metadata):
-            self._staged.update(self.steps.progress())
+        if self._steps is None:
+            with suppress(InvalidStep):
+                self.check_steps()
+        if self._steps is not None:
+            self._staged.update(self._steps.progress())
 
     def set_metadata(self, key: str, value: object) -> None:
         """Merge `key` into the job's metadata when the attempt ends, whatever its outcome.

@@ -87,8 +87,10 @@ class Settings:
     plugins: Sequence[Plugin]
     error_handler: ErrorHandler | None
     retention_s: Mapping[str, float | None]
+    leader_election_disabled: bool
     periodic_jobs: PeriodicJobs
     max_attempts: int
+    reindexer_index_names: Sequence[str]
     reindexer_schedule: Schedule | None
     reindexer_timeout_s: float
     hub: Hub
@@ -217,7 +219,8 @@ class Crew:
             producer.start()
         self._watchdog.start()
         self._heartbeat.start()
-        self._elector.start()
+        if not settings.leader_election_disabled:
+            self._elector.start()
 
     def stop(self, soft_s: float | None) -> list[JobRow]:
         """Stop along the walk: claim no more, let attempts end, write, resign, stop listening.
@@ -361,6 +364,9 @@ class Crew:
                 engine,
                 stuck_s=settings.rescue_after_s,
                 backoff=lambda kind: settings.workers.backoff(kind) or settings.backoff,
+                timeouts_s=lambda: {
+                    kind: settings.timeout_s(kind) for kind in settings.workers.kinds
+                },
                 schema=schema,
                 rng=rng,
             ),
@@ -379,6 +385,7 @@ class Crew:
             services.append(
                 Reindexer(
                     engine,
+                    names=settings.reindexer_index_names,
                     schedule=settings.reindexer_schedule,
                     timeout_s=settings.reindexer_timeout_s,
                     schema=schema,

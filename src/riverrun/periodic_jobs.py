@@ -100,10 +100,17 @@ class PeriodicJob:
 class PeriodicJobs:
     """A client's periodic jobs, by handle; they may change while it runs."""
 
-    def __init__(self, jobs: Iterable[PeriodicJob], *, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        jobs: Iterable[PeriodicJob],
+        *,
+        on_change: Callable[[], None],
+        leader_election_disabled: bool = False,
+    ) -> None:
         self._lock = threading.Lock()  # guards _jobs
         self._jobs: dict[int, PeriodicJob] = {}
         self._handles = count(1)
+        self._leader_election_disabled = leader_election_disabled
         self._on_change: Callable[[], None] = lambda: None
         self.add_many(jobs)
         self._on_change = on_change
@@ -112,7 +119,7 @@ class PeriodicJobs:
         """Add `job`; return a handle to remove it by.
 
         Raises:
-            InvalidOption: If there is one with its id already.
+            InvalidOption: If there is one with its id already, or the client never leads.
         """
         return self.add_many([job])[0]
 
@@ -124,6 +131,9 @@ class PeriodicJobs:
             for job in jobs:
                 if not isinstance(job, PeriodicJob):
                     raise InvalidOption("periodic_jobs", job, "a PeriodicJob")
+                if self._leader_election_disabled:
+                    expected = "none: with leader_election_disabled nobody would insert them"
+                    raise InvalidOption("periodic_jobs", job, expected)
                 if job.id in taken:
                     raise InvalidOption("id", job.id, "an id that no other periodic job has")
                 if job.id is not None:

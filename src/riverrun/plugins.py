@@ -23,10 +23,10 @@ class Plugin:
     """
 
     def insert_many(self, drafts: Sequence[JobDraft], call_next: Callable[[], R]) -> R:
-        """Wrap the statement that inserts `drafts`, in the caller's transaction.
+        """Wrap an insert in the caller's transaction: every `insert_begin`, and the statement.
 
         Args:
-            drafts: What is inserted.
+            drafts: What is inserted, before `insert_begin` has changed it.
             call_next: Inserts it; returns what the insert returns.
         """
         del drafts
@@ -35,6 +35,9 @@ class Plugin:
     def insert_begin(self, draft: JobDraft) -> JobDraft:
         """Return what to insert in place of `draft`; what is raised refuses the whole batch."""
         return draft
+
+    def periodic_jobs_start(self) -> None:
+        """Be told that this client leads now, and begins to insert its periodic jobs."""
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
         """Wrap an attempt; what is raised is how it ended.

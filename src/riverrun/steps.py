@@ -24,11 +24,17 @@ def may_resume(metadata: object) -> bool:
 
 
 class Steps:
-    """The steps of one attempt, told from the metadata that the last one left."""
+    """The steps of one attempt, told from the metadata that the last one left.
+
+    Raises:
+        InvalidStep: If that holds cursors that are no object.
+    """
 
     def __init__(self, metadata: object) -> None:
         said = metadata if isinstance(metadata, Mapping) else {}
         last, cursors = said.get(STEP_KEY), said.get(CURSOR_KEY)
+        if isinstance(cursors, list | tuple):
+            raise InvalidStep(None, f"metadata {CURSOR_KEY!r} is a list; expected an object")
         self._last = last if isinstance(last, str) and last else None
         self._cursors: dict[str, Any] = dict(cursors) if isinstance(cursors, Mapping) else {}
         self._reached = self._last is None
@@ -123,7 +129,7 @@ class Steps:
                 name, f"it stands within the step {self._active!r}; do not nest steps"
             )
         if name in self._names:
-            raise InvalidStep(name, "another step of this worker has the name")
+            raise InvalidStep(None, f"duplicate resumable step {name!r}; each needs its own name")
         self._names.add(name)
 
     def _begins(self, name: str) -> bool:

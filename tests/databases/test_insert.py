@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from databases.joins import DEADLINE_S, JOINED, KINDS, commit, opened, wait_until_blocked
 from factories import insert_job
 from riverrun.errors import SchemaMissing
-from riverrun.job import JobArgs, JobRow
+from riverrun.job import JobArgs, JobRow, RawArgs
 from riverrun.models import Job
 from riverrun.options import InsertOpts, UniqueMark
 from riverrun.policies.uniqueness import DEFAULT_STATES, REQUIRED_STATES, UniqueOpts
@@ -257,6 +257,15 @@ def test_returns_the_job_that_is_there(engine: Engine, schema: str, kind: str) -
     assert (again.skipped_as_duplicate, again.job) == (True, first.job)
     assert not first.skipped_as_duplicate
     assert len(rows(engine, schema)) == 1
+
+
+def test_a_duplicate_leaves_the_other_kind_alone(engine: Engine, schema: str) -> None:
+    """Where kinds share keys, the job that stands in the way keeps its kind and its worker."""
+    opts = InsertOpts(unique=UniqueOpts(by_args=True, exclude_kind=True))
+    held = insert(engine, RawArgs(kind="wave", encoded={"name": "Ada"}), opts, schema=schema)
+    skipped = insert(engine, Greet("Ada"), opts, schema=schema)
+    assert skipped.skipped_as_duplicate
+    assert skipped.job == held.job
 
 
 def test_knows_a_duplicate_of_its_own_transaction(engine: Engine, schema: str) -> None:

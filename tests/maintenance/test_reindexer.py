@@ -15,7 +15,11 @@ from riverrun.verbs.reindex import INDEXES
 
 def reindexer(engine: Engine, schema: str, **changes: Any) -> Reindexer:
     """Return a reindexer with an hour to spare."""
-    options: dict[str, Any] = {"schedule": lambda at: at + timedelta(days=1), "timeout_s": 60.0}
+    options: dict[str, Any] = {
+        "names": INDEXES,
+        "schedule": lambda at: at + timedelta(days=1),
+        "timeout_s": 60.0,
+    }
     return Reindexer(engine, schema=schema, clock=Clock(), **(options | changes))
 
 
@@ -44,6 +48,17 @@ def test_an_index_that_is_not_there_is_passed_by(engine: Engine, schema: str) ->
         connection.execute(text(f"DROP INDEX {schema}.river_job_args_index"))
     done = reindexer(engine, schema).run_once()
     assert set(INDEXES) - set(done) == {"river_job_args_index"}
+
+
+def test_what_is_beside_an_index_and_valid_is_left_alone(engine: Engine, schema: str) -> None:
+    """An index that only looks like a leftover is kept, and the one beside it is not rebuilt."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"CREATE INDEX river_job_kind_ccnew1 ON {schema}.river_job (kind, queue)")
+        )
+    done = reindexer(engine, schema, names=["river_job_kind", "river_job_pkey"]).run_once()
+    assert done == ["river_job_pkey"]
+    assert "river_job_kind_ccnew1" in filenodes(engine, schema)
 
 
 def test_what_an_earlier_rebuilding_left_is_removed(engine: Engine, schema: str) -> None:

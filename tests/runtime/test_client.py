@@ -42,12 +42,14 @@ from riverrun.events import (
     JobEvent,
     JobFailed,
     JobInterrupted,
+    JobsClaimed,
     JobSnoozed,
 )
 from riverrun.job import JobRow
 from riverrun.models import Job
 
 DEADLINE_S = 15.0
+Came = Callable[[threading.Event, str], None]
 
 
 @attrs.frozen
@@ -652,6 +654,61 @@ def test_a_start_that_fails_leaves_nothing_running(
     assert not client.running
     assert _threads() == before
     client.stop()
+
+
+def test_a_cancel_between_claim_and_begin_is_not_lost(bench: Any, came: Came) -> None:
+    """A job that is cancelled while its claim comes back does not begin."""
+    claimed, go_on, heard = (threading.Event() for _ in range(3))
+    began: list[Task] = []
+
+    def hold(_: object) -> None:
+        claimed.set()
+        assert go_on.wait(DEADLINE_S)
+
+    client = bench.client(lambda args, _: began.append(args), slots=1)
+    client.listen(hold, JobsClaimed)
+    events = client.subscribe(JobEvent)
+    client.start()
+    crew = client._crew
+    cancel = crew.cancel
+    crew.cancel = lambda job_id: (cancel(job_id), heard.set())
+    job = client.insert(bench.engine, Task()).job
+    came(claimed, "the claim")
+    Client(bench.engine, schema=bench.schema).cancel(bench.engine, job.id)
+    came(heard, "the notification of the cancel")
+    go_on.set()
+    assert isinstance(events.get(DEADLINE_S), JobCancelled)
+    assert not began
+    [error] = client.get(bench.engine, job.id).errors
+    assert (error["error"], error["trace"]) == ("JobCancelError: job cancelled remotely", "")
+
+
+def test_a_cancel_reaches_what_was_claimed_ahead(bench: Any, came: Came) -> None:
+    """A job that waits in this process for a slot is cancelled there, and never begins."""
+    begun, go_on = threading.Event(), threading.Event()
+    ran: list[int] = []
+
+    def body(args: Task, _: JobContext) -> None:
+        ran.append(args.number)
+        begun.set()
+        assert go_on.wait(DEADLINE_S)
+
+    client = bench.client(body, slots=1)
+    events = client.subscribe(JobEvent)
+    first, second = client.insert_many(bench.engine, [Task(1), Task(2)])
+    client.start()
+    came(begun, "the first job")
+    producer = client._crew._producers["default"]
+    producer._ahead = 1
+    producer.wake()
+    end = time.monotonic() + DEADLINE_S
+    while client.get(bench.engine, second.job.id).state is not JobState.running:
+        assert time.monotonic() < end, "the second job was not claimed"
+    client.cancel(bench.engine, second.job.id)
+    go_on.set()
+    assert {events.get(DEADLINE_S).job.id for _ in range(2)} == {first.job.id, second.job.id}
+    assert client.get(bench.engine, second.job.id).state is JobState.cancelled
+    assert ran == [1]
 
 
 def test_refuses_kinds_that_nobody_works(bench: Any) -> None:

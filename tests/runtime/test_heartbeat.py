@@ -107,6 +107,32 @@ def test_who_signs_off_leaves_no_row(engine: Engine, schema: str) -> None:
     assert one(engine, query) == 0
 
 
+def test_a_client_without_heartbeats_keeps_a_job_while_its_worker_may_take(
+    engine: Engine, schema: str
+) -> None:
+    """A kind that may run longer than the horizon, or for ever, is left to River's clients."""
+    for kind in ("hasty", "patient", "endless", "unknown"):
+        insert_job(engine, schema, kind=kind, state=JobState.running, attempted_at=T0)
+
+    def rescued(after_s: float) -> list[int]:
+        done = rescue(
+            engine,
+            dead_s=DEAD_S,
+            stuck_s=3600,
+            backoff=lambda _: RiverBackoff(),
+            timeouts_s={"hasty": 60.0, "patient": 7200.0, "endless": None},
+            schema=schema,
+            now=T0 + timedelta(seconds=after_s),
+        )
+        return sorted(done.states)
+
+    assert rescued(3599) == []
+    assert rescued(3601) == [1, 4]
+    assert rescued(7199) == []
+    assert rescued(7201) == [2]
+    assert rescued(1e9) == []
+
+
 def test_a_living_client_keeps_its_jobs_and_a_dead_one_does_not(
     engine: Engine, schema: str
 ) -> None:

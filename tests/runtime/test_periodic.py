@@ -3,9 +3,13 @@
 import threading
 from collections.abc import Callable
 
-from riverrun import Interval, PeriodicJob
+import pytest
 
-from .conftest import Bench, Task
+from riverrun import Interval, PeriodicJob, Plugin, QueueConfig
+from riverrun.errors import InvalidOption
+from riverrun.events import JobCompleted
+
+from .conftest import DEADLINE_S, Bench, Task
 
 Came = Callable[[threading.Event, str], None]
 
@@ -28,3 +32,43 @@ def test_a_client_works_what_recurs(bench: Bench, came: Came) -> None:
     client.periodic_jobs.add(PeriodicJob(Interval(3600), lambda: Task(2), run_on_start=True))
     came(added, "the job added while the client runs")
     assert client.periodic_jobs.remove_by_id("first")
+
+
+class Starts(Plugin):
+    """Tells when a client begins to insert its periodic jobs."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+
+    def periodic_jobs_start(self) -> None:
+        self.began.set()
+        raise RuntimeError("which must not keep the leader from it")
+
+
+def test_a_client_may_leave_the_lead_to_others(bench: Bench, came: Came) -> None:
+    """One with leader_election_disabled works what a leader inserts, and never leads itself."""
+    disabled, eligible = Starts(), Starts()
+    worker = bench.client(leader_election_disabled=True, plugins=[disabled])
+    events = worker.subscribe(JobCompleted)
+    worker.start()
+    jobs = [PeriodicJob(Interval(3600), Task, run_on_start=True)]
+    leader = bench.client(periodic_jobs=jobs, plugins=[eligible], queues={"none": QueueConfig()})
+    leader.start()
+    came(eligible.began, "the start of the leader's periodic jobs")
+    assert events.get(DEADLINE_S).job.attempted_by == (worker.id,)
+    assert leader.leads
+    leader.stop()
+    worker.insert(bench.engine, Task())
+    events.get(DEADLINE_S)
+    assert not worker.leads
+    assert not disabled.began.is_set()
+    assert "riverrun.elector" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_who_never_leads_takes_no_periodic_jobs(bench: Bench) -> None:
+    """They would wait for ever, and are refused where they are given."""
+    job = PeriodicJob(Interval(3600), Task)
+    with pytest.raises(InvalidOption, match="leader_election_disabled"):
+        bench.client(leader_election_disabled=True, periodic_jobs=[job])
+    with pytest.raises(InvalidOption, match="leader_election_disabled"):
+        bench.client(leader_election_disabled=True).periodic_jobs.add(job)

@@ -76,7 +76,7 @@ def test_plugins_are_called_in_rivers_order(bench: Any) -> None:
     events = client.subscribe(JobEvent)
     job = client.insert(bench.engine, Noted()).job
     assert job.metadata == {"client": True, "kind": True}
-    assert notes == ["client insert_begin", "kind insert_begin", "client insert of 1"]
+    assert notes == ["client insert of 1", "client insert_begin", "kind insert_begin"]
     notes.clear()
     client.start()
     events.get(DEADLINE_S)

@@ -107,6 +107,13 @@ def test_a_step_that_is_gone_is_an_error() -> None:
 
 def test_refuses_what_would_be_ambiguous() -> None:
     """Names are unique, steps are not nested, and a cursor belongs to a step."""
+    with pytest.raises(InvalidStep, match="a list; expected an object"):
+        Steps({"river:resumable_cursor": []})
+    for metadata in ({}, {"river:resumable_step": "later"}):
+        twice = Steps(metadata)
+        twice.run("first", lambda: None)
+        with pytest.raises(InvalidStep, match="duplicate resumable step 'first'"):
+            twice.run("first", lambda: None)
     steps = Steps({CURSOR_KEY: {"rows": 1}})
     steps.run("a", lambda: None)
     with pytest.raises(InvalidStep, match="name"):

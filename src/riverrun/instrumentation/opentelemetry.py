@@ -36,7 +36,7 @@ class Tracing(Plugin):
         self._tracer = trace.get_tracer("riverrun", tracer_provider=tracer_provider)
 
     def insert_begin(self, draft: JobDraft) -> JobDraft:
-        """Carry the caller's context in the job's metadata; begin a trace if there is none."""
+        """Carry the insert's context in the job's metadata; begin a trace if there is none."""
         carrier: dict[str, str] = {}
         if trace.get_current_span().get_span_context().is_valid:
             propagate.inject(carrier)

@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sqlalchemy import Engine
 
@@ -26,6 +26,7 @@ class JobRescuer(Upkeep):
         *,
         stuck_s: float,
         backoff: Callable[[str], Backoff],
+        timeouts_s: Callable[[], Mapping[str, float | None]],
         schema: str | None,
         rng: random.Random,
         dead_s: float = DEAD_S,
@@ -35,6 +36,7 @@ class JobRescuer(Upkeep):
         self._stuck_s = stuck_s
         self._dead_s = dead_s
         self._backoff = backoff
+        self._timeouts_s = timeouts_s
         self._schema = schema
 
     def turn(self) -> bool:
@@ -48,6 +50,7 @@ class JobRescuer(Upkeep):
             dead_s=self._dead_s,
             stuck_s=self._stuck_s,
             backoff=self._backoff,
+            timeouts_s=self._timeouts_s(),
             limit=BATCH,
             schema=self._schema,
         )

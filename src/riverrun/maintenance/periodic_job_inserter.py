@@ -78,6 +78,11 @@ class PeriodicJobInserter(Service):
     def run(self) -> None:
         """Insert what comes due until stopped."""
         self._known, self._in_memory = set(), {}
+        for plugin in self._plugins:
+            try:
+                plugin.periodic_jobs_start()
+            except Exception:
+                logger.exception("ignored a plugin that failed at the start of periodic jobs")
         while not self.stopping.is_set():
             self._woken.clear()
             try:

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from riverrun.clock import Clock
 from riverrun.policies.schedule import Schedule
 from riverrun.runtime.service import Service, unexpected
-from riverrun.verbs.reindex import INDEXES, reindex
+from riverrun.verbs.reindex import reindex
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,7 @@ class Reindexer(Service):
         self,
         engine: Engine,
         *,
+        names: Sequence[str],
         schedule: Schedule,
         timeout_s: float,
         schema: str | None,
@@ -33,6 +34,7 @@ class Reindexer(Service):
     ) -> None:
         super().__init__("reindexer")
         self._engine = engine
+        self._names = names
         self._schedule = schedule
         self._timeout_s = timeout_s
         self._schema = schema
@@ -61,7 +63,7 @@ class Reindexer(Service):
     def run_once(self) -> list[str]:
         """Rebuild every index that is there; return which were."""
         done = []
-        for name in INDEXES:
+        for name in self._names:
             if self.stopping.is_set():
                 break
             try:

@@ -135,7 +135,8 @@ def insert_jobs(*, schema: str | None, returning: bool) -> Insert:
             Job.unique_states.is_not(None),
             in_mask(Job.unique_states, Job.state, schema),
         ),
-        set_={"kind": statement.excluded.kind},
+        # Something must be set for the row to come back; its kind may be another's.
+        set_={"kind": Job.kind},
     )
     # Raw: the one parameter is a bind of the statement, not a row for the ORM to insert.
     statement = statement.execution_options(dml_strategy="raw")

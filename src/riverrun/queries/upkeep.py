@@ -141,19 +141,33 @@ def lost_jobs() -> Select[Any]:
     """Read and lock running jobs whose client is gone.
 
     Gone is a client whose heartbeat is older than `dead_s`. One that never had a heartbeat, such as
-    River's, is taken for gone when the attempt is older than `stuck_s`; one whose heart beats keeps
-    its jobs however long they run. Skips what others have locked. Index:
+    River's, is taken for gone when the attempt is older than `stuck_s` and than what the kind's
+    worker may take, as binds `kinds` and `timeouts_s` say, null for ever; one whose heart beats
+    keeps its jobs however long they run. Skips what others have locked. Index:
     river_job_prioritized_fetching_index, whose part for running jobs is small.
     """
     owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    known = (
+        func.unnest(
+            bindparam("kinds", type_=ARRAY(Text)), bindparam("timeouts_s", type_=ARRAY(Float))
+        )
+        .table_valued(column("kind", Text), column("timeout_s", Float))
+        .render_derived(name="known")
+    )
     dead = ClientRecord.heartbeat_at < _NOW - _seconds("dead_s")
-    stuck = and_(ClientRecord.id.is_(None), Job.attempted_at < _NOW - _seconds("stuck_s"))
+    late = Job.attempted_at < _NOW - func.make_interval(0, 0, 0, 0, 0, 0, known.c.timeout_s)
+    stuck = and_(
+        ClientRecord.id.is_(None),
+        Job.attempted_at < _NOW - _seconds("stuck_s"),
+        or_(known.c.kind.is_(None), late),
+    )
     return (
         select(
             *(getattr(Job, name).label(name) for name in JOB_COLUMNS),
             _NOW.label("moment"),
         )
         .outerjoin(ClientRecord, ClientRecord.id == owner)
+        .outerjoin(known, known.c.kind == Job.kind)
         .where(
             Job.state == state_literal(JobState.running),
             Job.id > bindparam("after_id", type_=BigInteger),

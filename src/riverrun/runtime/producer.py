@@ -90,6 +90,10 @@ class Producer(Service):
         self._ahead = 0  # the producer's thread alone writes it
         self.paused = False
         self._claiming = threading.Lock()  # held while a claim is under way, and to set paused
+        # By job, what was claimed and has not ended; a job rescued and claimed again is its newer.
+        self._claimed: dict[int, Attempt] = {}
+        self._asking = False  # a claim is under way
+        self._heard: dict[int, AttemptInterrupted] = {}  # jobs cancelled meanwhile
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -137,15 +141,22 @@ class Producer(Service):
         if not self._completer.wait_for_room(timeout=0.1):
             return Claimed(asked=0, jobs=0)
         with self._claiming:
-            return self._claim()
+            self._asking = True
+            try:
+                return self._claim()
+            finally:
+                self._asking = False
+                self._heard = {}
 
     def cancel(self, job_id: int, reason: AttemptInterrupted) -> bool:
-        """Tell the attempt at `job_id` to end, if it runs here; return whether it does."""
-        for attempt in self.executor.running():
-            if attempt.job.id == job_id:
-                attempt.ctx.cancel(reason)
-                return True
-        return False
+        """Tell the attempt at `job_id` to end, if it is here; return whether it is."""
+        if self._asking:
+            # The claim under way may have got it, and only its answer will tell.
+            self._heard[job_id] = reason
+        attempt = self._claimed.get(job_id)
+        if attempt is not None:
+            attempt.cancel(reason)
+        return attempt is not None
 
     def cancel_all(self, reason: AttemptInterrupted) -> None:
         """Tell every attempt to end."""
@@ -165,7 +176,10 @@ class Producer(Service):
 
     def give_back(self) -> int:
         """Give back what was claimed and has not begun; return how many jobs."""
-        jobs = [attempt.prepare().job for attempt in self.executor.take_back()]
+        attempts = [attempt.prepare() for attempt in self.executor.take_back()]
+        jobs = [attempt.job for attempt in attempts]
+        for attempt in attempts:
+            self._forget(attempt)
         if jobs:
             give_back(self._engine, jobs, schema=self._schema)
             logger.info("gave back %s jobs of %s that had not begun", len(jobs), self.queue)
@@ -191,7 +205,13 @@ class Producer(Service):
             if self._hub.has_subscribers:
                 claimed = JobsClaimed(queue=self.queue, count=len(jobs), claim_s=now - began)
                 self._hub.publish(claimed)
-            self.executor.submit([self._make_attempt(row, self.queue, now) for row in jobs])
+            attempts = {row.id: self._make_attempt(row, self.queue, now) for row in jobs}
+            self._claimed.update(attempts)
+            # What is heard from here on finds them there; what was before is told now.
+            for job_id, reason in list(self._heard.items()):
+                if job_id in attempts:
+                    attempts[job_id].cancel(reason)
+            self.executor.submit(attempts.values())
             logger.debug("claimed %s jobs of %s asked for from %s", len(jobs), room, self.queue)
         return Claimed(asked=room, jobs=len(jobs))
 
@@ -236,7 +256,12 @@ class Producer(Service):
             bound = int(slots * AHEAD_S / mean_s) if mean_s > 0 else self.config.claim_ahead
             self._ahead = min(max(2 * self._ahead, slots), bound, self.config.claim_ahead)
 
+    def _forget(self, attempt: Attempt) -> None:
+        if self._claimed.get(attempt.job.id) is attempt:
+            del self._claimed[attempt.job.id]
+
     def _done(self, attempt: Attempt, ended: Ended) -> None:
+        self._forget(attempt)
         self._completer.put(ended)
         self._ended.append(ended.run_s)
         attempt.over = True

@@ -6,7 +6,6 @@ from datetime import datetime
 from riverrun.job import JobRow
 from riverrun.queries import operators as queries
 from riverrun.sessions import Where, joined
-from riverrun.states import JobState
 from riverrun.topics import Topic, cancel_payload
 from riverrun.verbs.notify import notify_in
 from riverrun.verbs.read import get_in, job_row
@@ -39,9 +38,8 @@ def cancel(
         if row is None:
             return get_in(transaction, job_id)
         job = job_row(row)
-        if job.state is JobState.running:
-            payload = cancel_payload(job.id, job.queue)
-            notify_in(transaction, Topic.control, [payload], schema=schema)
+        payload = cancel_payload(job.id, job.queue)
+        notify_in(transaction, Topic.control, [payload], schema=schema)
         return job
 
 

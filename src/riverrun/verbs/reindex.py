@@ -41,8 +41,9 @@ def reindex(
         on_begin: Given a function that cancels it, to be called from another thread.
 
     Returns:
-        Whether it was rebuilt; not if it is not there, or somebody else is at it. What an earlier
-        try has left is removed first.
+        Whether it was rebuilt; not if it is not there, or somebody else is at it, or beside it
+        stands one that looks like what REINDEX leaves but is valid: no program can tell whether
+        that is wanted. What an earlier try has left is removed first.
 
     Raises:
         sqlalchemy.exc.DBAPIError, psycopg.Error: If it failed; what it left is removed.
@@ -56,6 +57,8 @@ def reindex(
         driver.execute(sql.SQL("SET statement_timeout = {}").format(int(timeout_s * 1000)))
         try:
             _drop_left(driver, schema, name)
+            if _left(driver, schema, name, valid=True):
+                return False
             command = sql.SQL("REINDEX INDEX CONCURRENTLY {}")
             driver.execute(command.format(sql.Identifier(*place, name)))
         except BaseException:
@@ -86,15 +89,15 @@ def _is_rebuilt(driver: Any, schema: str | None, name: str) -> bool:
 
 
 def _drop_left(driver: Any, schema: str | None, name: str) -> None:
-    for left in _left(driver, schema, name):
+    for left in _left(driver, schema, name, valid=False):
         drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
         driver.execute(drop.format(sql.Identifier(*([schema] if schema else []), left)))
 
 
-def _left(driver: Any, schema: str | None, name: str) -> list[str]:
+def _left(driver: Any, schema: str | None, name: str, *, valid: bool) -> list[str]:
     statement = (
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = coalesce(%s, current_schema()) AND c.relname ~ %s AND NOT i.indisvalid"
+        " WHERE n.nspname = coalesce(%s, current_schema()) AND c.relname ~ %s AND i.indisvalid = %s"
     )
-    return [row[0] for row in driver.execute(statement, (schema, f"^{name}{_LEFT}"))]
+    return [row[0] for row in driver.execute(statement, (schema, f"^{name}{_LEFT}", valid))]

@@ -1,6 +1,6 @@
 """Rescue: take back a job whose client is gone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -36,6 +36,7 @@ def rescue(
     dead_s: float,
     stuck_s: float,
     backoff: Callable[[str], Backoff],
+    timeouts_s: Mapping[str, float | None] | None = None,
     limit: int = 1_000,
     schema: str | None = None,
     now: datetime | None = None,
@@ -49,11 +50,16 @@ def rescue(
         dead_s: Seconds without a heartbeat after which a client is gone.
         stuck_s: Seconds that an attempt of a client without any heartbeat may take.
         backoff: A kind's backoff.
+        timeouts_s: By kind, the seconds that an attempt may take, None for as long as it likes:
+            until then a client without any heartbeat keeps it.
         limit: Most jobs to rescue.
         schema: The schema of River's tables; the search path's unless said.
         now: For tests: the time to take for the database's, aware.
     """
+    timeouts = timeouts_s or {}
     params: dict[str, Any] = {
+        "kinds": list(timeouts),
+        "timeouts_s": list(timeouts.values()),
         "dead_s": dead_s,
         "stuck_s": stuck_s,
         "limit": limit,
