@@ -41,6 +41,8 @@ class Ended:
         error: What the worker raised, if it did.
         run_s: Seconds its worker took.
         ended_monotonic: When it ended, by the process's monotonic clock.
+        due_monotonic: When the job may be claimed again, by that clock, if it is available again
+            once this is written: nobody will tell of it.
     """
 
     job: JobRow
@@ -48,6 +50,7 @@ class Ended:
     error: BaseException | None
     run_s: float
     ended_monotonic: float
+    due_monotonic: float | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -180,12 +183,17 @@ class Attempt:
         if isinstance(error, Interruption) and self.ctx.reason is not None:
             error = self.ctx.reason
         self._log(error)
+        outcome = self._decide(error)
+        due = None
+        if outcome is not None and outcome.state is JobState.available and outcome.scheduled_at:
+            due = ended + max(0.0, (outcome.scheduled_at - self.ctx.now()).total_seconds())
         return Ended(
             job=self.job,
-            outcome=self._decide(error),
+            outcome=outcome,
             error=error,
             run_s=ended - began,
             ended_monotonic=ended,
+            due_monotonic=due,
         )
 
     def _work(self, worker: Worker) -> None:

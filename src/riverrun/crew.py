@@ -132,7 +132,12 @@ class Crew:
         engine, schema, rng = settings.engine, settings.schema, settings.rng
         autocommit, clock = settings.autocommit, settings.clock
         self._completer = Completer(
-            autocommit, schema=schema, hub=settings.hub, clock=clock, rng=rng
+            autocommit,
+            on_due=self._expect,
+            schema=schema,
+            hub=settings.hub,
+            clock=clock,
+            rng=rng,
         )
         self._heartbeat = Heartbeat(
             autocommit,
@@ -333,6 +338,11 @@ class Crew:
         producer = self._producers.get(attempt.job.queue)
         if producer is not None and producer.replace(attempt):
             logger.info("opened a slot in place of a stuck one of queue %s", producer.queue)
+
+    def _expect(self, queue: str, due_monotonic: float) -> None:
+        producer = self._producers.get(queue)
+        if producer is not None:
+            producer.expect(due_monotonic)
 
     def _producer(self, name: str, config: QueueConfig) -> Producer:
         settings, interval = self._settings, config.poll_interval

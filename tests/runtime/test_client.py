@@ -824,3 +824,28 @@ def test_a_short_backoff_does_not_wait_for_the_poll(bench: Any) -> None:
     client.insert(bench.engine, Task())
     assert [type(events.get(DEADLINE_S)) for _ in range(4)] == [JobFailed] * 3 + [JobCompleted]
     assert times[-1] - times[0] < 10
+
+
+def test_a_short_backoff_is_counted_from_when_it_is_written(bench: Any) -> None:
+    """A failed attempt that the database takes late is tried again at once, not at a poll."""
+    failed, again = threading.Event(), threading.Event()
+    lock = text(f"SELECT FROM {bench.schema}.river_job WHERE id = :id FOR UPDATE")
+
+    def body(args: Task, ctx: JobContext) -> None:
+        if ctx.job.attempt > 1:
+            again.set()
+            return
+        # The row is another's until well after the backoff is over.
+        connection.execute(lock, {"id": ctx.job.id})
+        failed.set()
+        raise ValueError("again")
+
+    client = bench.client(
+        body, backoff=Constant(delay=0.01, jitter=0), poll_interval=60, poll_only=True
+    )
+    with bench.engine.connect() as connection:
+        client.start()
+        client.insert(bench.engine, Task())
+        assert failed.wait(DEADLINE_S), "the first attempt did not come"
+        assert not again.wait(0.3), "it was tried again before its failure was written"
+    assert again.wait(DEADLINE_S), "it was not tried again once its failure was written"

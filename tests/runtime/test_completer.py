@@ -22,7 +22,14 @@ DEADLINE_S = 15.0
 
 def completer(engine: Engine, schema: str, hub: Hub | None = None) -> Completer:
     """Return a completer on `engine`, not started."""
-    return Completer(engine, schema=schema, hub=hub or Hub(), clock=Clock(), rng=random.Random(1))
+    return Completer(
+        engine,
+        on_due=lambda queue, due: None,
+        schema=schema,
+        hub=hub or Hub(),
+        clock=Clock(),
+        rng=random.Random(1),
+    )
 
 
 def ended(job_id: int, **changes: Any) -> Ended:

@@ -4,7 +4,7 @@ import logging
 import queue
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 from sqlalchemy import Engine
@@ -44,10 +44,18 @@ class Completer(Service):
     """Holds ended attempts and writes them; while the database fails it holds and tries again."""
 
     def __init__(
-        self, engine: Engine, *, schema: str | None, hub: Hub, clock: Clock, rng: random.Random
+        self,
+        engine: Engine,
+        *,
+        on_due: Callable[[str, float], object],
+        schema: str | None,
+        hub: Hub,
+        clock: Clock,
+        rng: random.Random,
     ) -> None:
         super().__init__("completer")
         self._engine = engine
+        self._on_due = on_due
         self._schema = schema
         self._hub = hub
         self._clock = clock
@@ -138,6 +146,9 @@ class Completer(Service):
                     self._write(half)
                 return
             states = self._write_bare(outcomes[0])
+        for ended in batch:
+            if ended.due_monotonic is not None:
+                self._on_due(ended.job.queue, ended.due_monotonic)
         if self._hub.has_subscribers:
             for ended in batch:
                 if ended.outcome is not None or not isinstance(ended.error, AttemptLost):

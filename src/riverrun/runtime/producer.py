@@ -1,5 +1,6 @@
 """Step 3 of 5: claim. Before: notifier. After: attempt. One queue's jobs, into its slots."""
 
+import heapq
 import logging
 import random
 import threading
@@ -16,11 +17,9 @@ from riverrun.errors import AttemptInterrupted
 from riverrun.events import Hub, JobsClaimed
 from riverrun.executors.slots import Slots
 from riverrun.options import QueueConfig
-from riverrun.outcome import Outcome
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
-from riverrun.states import JobState
 from riverrun.verbs.claim import claim_rows
 from riverrun.verbs.complete import give_back
 
@@ -28,9 +27,6 @@ logger = logging.getLogger(__name__)
 
 AHEAD_S = 0.1
 """Longest that a job claimed ahead should wait in this process, by what its forerunners took."""
-
-WRITTEN_S = 0.02
-"""Seconds that an outcome takes to the database, about."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,10 +78,10 @@ class Producer(Service):
         self._rng = rng
         self._pause = Pause(rng.random)
         self._woken = threading.Event()
-        self._lock = threading.Lock()  # guards the counts below
+        self._lock = threading.Lock()  # guards _replaced and _due
         self._replaced = 0  # slots opened in place of stuck ones
         self._hungry = True  # the last claim got all it asked for: there may be more
-        self._due_at = float("inf")  # when the first job that failed here may be tried again
+        self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
         self._ended: deque[float] = deque(maxlen=1_000)  # seconds that attempts took, of late
         self._ahead = 0  # the producer's thread alone writes it
         self.paused = False
@@ -108,6 +104,14 @@ class Producer(Service):
         if changed and not paused:
             self.wake()
         return changed
+
+    def expect(self, due_monotonic: float) -> None:
+        """Look at that time, by the process's monotonic clock: a job comes due then."""
+        with self._lock:
+            heapq.heappush(self._due, due_monotonic)
+            sooner = self._due[0] == due_monotonic
+        if sooner:
+            self._woken.set()
 
     def interrupt(self) -> None:
         """End the wait."""
@@ -220,15 +224,15 @@ class Producer(Service):
         end = self._clock.monotonic() + pause_s
         while not self.stopping.is_set() and not self._wants_more():
             now = self._clock.monotonic()
-            left_s = min(end, self._due_at) - now
+            left_s = min([end, *self._due[:1]]) - now
             if left_s <= 0:
                 break
             self._woken.wait(left_s)
             self._woken.clear()
         self._woken.clear()
         with self._lock:
-            if self._due_at <= self._clock.monotonic():
-                self._due_at = float("inf")
+            while self._due and self._due[0] <= self._clock.monotonic():
+                heapq.heappop(self._due)
 
     def _wants_more(self) -> bool:
         room = self._room(self.executor.about_unfinished())
@@ -268,23 +272,7 @@ class Producer(Service):
         if attempt.replaced:
             with self._lock:
                 self._replaced -= 1
-        outcome = ended.outcome
-        if outcome is not None and outcome.scheduled_at is not None:
-            self._expect(outcome, attempt)
         if self._hungry and not self._woken.is_set() and self._wants_more():
-            self._woken.set()
-
-    def _expect(self, outcome: Outcome, attempt: Attempt) -> None:
-        """Look when a job that is available again comes due; nobody will tell of it."""
-        assert outcome.scheduled_at is not None  # noqa: S101  the caller has looked
-        delay_s = (outcome.scheduled_at - attempt.ctx.now()).total_seconds()
-        if outcome.state is not JobState.available or delay_s > self._poll_interval_s:
-            return
-        due_at = self._clock.monotonic() + max(0.0, delay_s) + WRITTEN_S
-        with self._lock:
-            sooner = due_at < self._due_at
-            self._due_at = min(self._due_at, due_at)
-        if sooner:
             self._woken.set()
 
 
