@@ -14,7 +14,7 @@ from benchmarks.plot import bars, number
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"(<!-- benchmarks -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
-SHOWN = ("versus_river", "peers")
+SHOWN = ("versus_river", "versus_peers")
 """The scripts whose first plot the README shows."""
 
 HEADER = """\

@@ -20,6 +20,7 @@ NAMES = (
     "processes",
     "idle",
     "memory",
+    "versus_peers",
 )
 
 

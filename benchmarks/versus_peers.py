@@ -1,0 +1,282 @@
+"""riverrun and its peers in Python, in turns: how fast are waiting no-op jobs worked?
+
+Each peer is a program under peers/, in an environment of their own that is made by the first whole
+run. Redis is a program on PATH; without it, its two peers are left out.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+from sqlalchemy import Engine, text
+
+from benchmarks import tools
+from benchmarks.drain import wait
+from benchmarks.harness import Comparison, LeftOut, Target, drained, fill, schema, settle
+from benchmarks.peers.common import VARIABLE, Ledger
+from riverrun.bench.run import crew_of
+from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
+from riverrun.options import QueueConfig
+
+PEERS = Path(__file__).with_name("peers")
+DATABASE = "riverrun_peer"
+DEADLINE_S = 60.0
+OURS = "riverrun, tuned"
+DEFAULTS = "riverrun, defaults"
+
+
+class Failed(Exception):
+    """A peer did not do what it should; it is left out, and the result says so."""
+
+
+@attrs.frozen
+class Peer:
+    """Somebody else's queue.
+
+    Attributes:
+        name: As a reader knows it.
+        module: Its program under peers/.
+        package: What must be installed for it.
+        redis: Whether its jobs are in Redis.
+    """
+
+    name: str
+    module: str
+    package: str
+    redis: bool = False
+
+
+ALL = (
+    Peer("procrastinate", "with_procrastinate", "procrastinate"),
+    Peer("PgQueuer", "with_pgqueuer", "pgqueuer"),
+    Peer("Oban (Python)", "with_oban", "oban"),
+    Peer("chancy", "with_chancy", "chancy"),
+    Peer("Dramatiq, on Redis", "with_dramatiq", "dramatiq", redis=True),
+    Peer("Celery, on Redis", "with_celery", "celery", redis=True),
+)
+
+
+def compare(engine: Engine, *, small: bool) -> list[Comparison]:
+    """Drain as many jobs by each, one peer after the other, five times."""
+    jobs, rounds = (200, 1) if small else (5_000, 5)
+    try:
+        environment = tools.environment(PEERS / "requirements.txt", make=not small)
+    except tools.Unavailable as error:
+        raise LeftOut(str(error)) from error
+    slots = QueueConfig()
+
+    def ours(max_workers: int, ahead: int, gc_threshold: int | None) -> float:
+        with schema(engine) as name:
+            fill(engine, jobs)
+            settle(engine)
+            settings = Settings(
+                url=engine.url.render_as_string(hide_password=False),
+                schema=name,
+                queue="default",
+                max_workers=max_workers,
+                claim_ahead=ahead,
+                gc_threshold=gc_threshold,
+            )
+            with crew_of(settings, 1, elsewhere=True) as crew:
+                wait(engine, name)
+            assert crew.worked == jobs
+            return drained(engine, jobs)
+
+    sides: dict[str, Callable[[], float]] = {
+        OURS: lambda: ours(TUNED_SLOTS, TUNED_AHEAD, TUNED_GC_THRESHOLD),
+        DEFAULTS: lambda: ours(slots.max_workers, slots.claim_ahead, None),
+    }
+    notes = [
+        "A peer's clock runs from its first job to its last, which is to its favour.",
+        "Redis syncs its file once a second; PostgreSQL waits for its disk at each commit.",
+    ]
+    for peer in ALL:
+        reason = missing(environment, peer)
+        if reason is None:
+            sides[peer.name] = lambda peer=peer: drain(engine, environment, peer, jobs)  # type: ignore[misc]
+        else:
+            notes.append(f"{peer.name} is left out: {reason}.")
+    samples: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(rounds):
+        for side, measure in list(sides.items()):
+            try:
+                samples[side].append(measure())
+            except Failed as error:
+                if small:
+                    raise
+                notes.append(f"{side} is left out: {error}.")
+                del sides[side], samples[side]
+    peers = [side for side in samples if side not in (OURS, DEFAULTS)]
+    return [
+        Comparison(
+            question=f"drain of {jobs:,} no-op jobs, beside peers",
+            unit="jobs/s",
+            samples=samples,
+            targets=[Target(OURS, 1.0, peer) for peer in peers],
+            settings={"versions": installed(environment)},
+            notes=notes,
+        )
+    ]
+
+
+def drain(engine: Engine, environment: Path, peer: Peer, jobs: int) -> float:
+    """Return the jobs per second of a peer, each of which it was seen to call once."""
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="riverrun-peer-"))
+        told = {"url": "", "redis": "", "ledger": f"{folder}/ledger", "jobs": jobs}
+        if peer.redis:
+            told["redis"] = stack.enter_context(redis(folder))
+        else:
+            told["url"] = stack.enter_context(database(engine))
+        ledger = Ledger.make(told["ledger"], jobs)  # type: ignore[arg-type]
+        variables = {**os.environ, VARIABLE: json.dumps(told), "PYTHONPATH": str(PEERS)}
+        ask(environment, peer, "fill", variables)
+        if not peer.redis:
+            with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                connection.execute(text("CHECKPOINT"))
+        with subprocess.Popen(
+            command(environment, peer, "work"),
+            env=variables,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        ) as worker:
+            try:
+                await_calls(ledger, worker, peer)
+                settled = await_records(environment, peer, variables)
+            finally:
+                end(worker)
+        if settled:
+            raise Failed(f"{settled} jobs were called, and are not done in its own records")
+        calls = ledger.calls()
+        twice = sum(times > 1 for _, times in calls)
+        if twice:
+            raise Failed(f"{twice} jobs were called more than once")
+        at = [moment for moment, _ in calls]
+        return jobs / (max(at) - min(at))
+
+
+def await_calls(ledger: Ledger, worker: subprocess.Popen[str], peer: Peer) -> None:
+    """Wait until each job has been called."""
+    deadline = time.monotonic() + DEADLINE_S
+    while left := sum(not times for _, times in ledger.calls()):
+        if worker.poll() is not None:
+            raise Failed(f"{peer.module} ended with {worker.returncode}, {left} jobs left")
+        if time.monotonic() > deadline:
+            raise Failed(f"{left} jobs were not called within {DEADLINE_S:g} s")
+        threading.Event().wait(0.2)
+
+
+def await_records(environment: Path, peer: Peer, variables: Mapping[str, str]) -> int:
+    """Return how many jobs are not done by the peer's own records, when it has had its time."""
+    deadline = time.monotonic() + 10
+    while left := int(ask(environment, peer, "unfinished", variables)):
+        if time.monotonic() > deadline:
+            return left
+    return 0
+
+
+def end(worker: subprocess.Popen[str]) -> None:
+    """Ask a worker to end; kill it, and all that it started, if it does not."""
+    worker.terminate()
+    try:
+        worker.communicate(timeout=15)
+    except subprocess.TimeoutExpired:
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.communicate()
+
+
+def ask(environment: Path, peer: Peer, what: str, variables: Mapping[str, str]) -> str:
+    """Return what a peer's program prints."""
+    done = subprocess.run(
+        command(environment, peer, what),
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        raise Failed(f"{peer.module} {what} failed: {lines[-1] if lines else done.returncode}")
+    return done.stdout.strip()
+
+
+def command(environment: Path, peer: Peer, what: str) -> list[str]:
+    """Return how a peer's program is started."""
+    return [str(environment / "bin" / "python"), str(PEERS / f"{peer.module}.py"), what]
+
+
+def missing(environment: Path, peer: Peer) -> str | None:
+    """Return why a peer cannot be measured here; None if it can."""
+    if peer.redis and shutil.which("redis-server") is None:
+        return "there is no `redis-server` on PATH"
+    if peer.package not in installed(environment):
+        return f"{peer.package} cannot be installed on this Python"
+    return None
+
+
+def installed(environment: Path) -> dict[str, str]:
+    """Return the versions of the peers in their environment."""
+    done = subprocess.run(
+        [str(environment / "bin" / "pip"), "list", "--format=json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = {peer.package for peer in ALL}
+    return {
+        each["name"]: each["version"] for each in json.loads(done.stdout) if each["name"] in names
+    }
+
+
+@contextlib.contextmanager
+def database(engine: Engine) -> Iterator[str]:
+    """Yield the URL of an empty database on the same server."""
+    drop = text(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+    autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+    with autocommit.connect() as connection:
+        connection.execute(drop)
+        connection.execute(text(f"CREATE DATABASE {DATABASE}"))
+    try:
+        url = engine.url.set(drivername="postgresql", database=DATABASE)
+        yield url.render_as_string(hide_password=False)
+    finally:
+        with autocommit.connect() as connection:
+            connection.execute(drop)
+
+
+@contextlib.contextmanager
+def redis(folder: str) -> Iterator[str]:
+    """Yield the URL of a Redis server that appends to its file, and syncs that once a second."""
+    socket = f"{folder}/redis.sock"
+    options = {
+        "port": "0",
+        "unixsocket": socket,
+        "dir": folder,
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": "",
+    }
+    arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
+    with subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 10
+            while not Path(socket).exists():
+                if server.poll() is not None or time.monotonic() > deadline:
+                    raise Failed("redis-server did not start")
+                threading.Event().wait(0.02)
+            yield f"unix://{socket}"
+        finally:
+            server.terminate()
