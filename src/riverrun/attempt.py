@@ -186,7 +186,8 @@ class Attempt:
         outcome = self._decide(error)
         due = None
         if outcome is not None and outcome.state is JobState.available and outcome.scheduled_at:
-            due = ended + max(0.0, (outcome.scheduled_at - self.ctx.now()).total_seconds())
+            wait_s = (outcome.scheduled_at - self.ctx.now()).total_seconds()
+            due = self._terms.clock.monotonic() + wait_s
         return Ended(
             job=self.job,
             outcome=outcome,
