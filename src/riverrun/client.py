@@ -388,6 +388,12 @@ class Client:
         """Whether the client works jobs now."""
         return self._crew is not None
 
+    @property
+    def healthy(self) -> bool:
+        """Whether the client works jobs, and the database took its last heartbeat, each 5 s."""
+        crew = self._crew
+        return crew is not None and crew.heard
+
     def start(self) -> None:
         """Start working the client's queues; nothing if it does already.
 

@@ -300,6 +300,11 @@ class Crew:
         """Whether the client leads."""
         return self._elector.leads
 
+    @property
+    def heard(self) -> bool:
+        """Whether the database took the last heartbeat, and when it was due."""
+        return self._heartbeat.heard
+
     def hurry(self) -> None:
         """Let a stop under way wait no longer: running jobs are cancelled now."""
         self._hurried.set()

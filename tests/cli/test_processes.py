@@ -5,9 +5,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine
 
 from cli.conftest import APP
@@ -53,18 +54,32 @@ def test_starts_a_dead_child_again(
     assert not any(alive(pid) for pid in pids(engine, schema))
 
 
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((signal.SIGTERM, signal.SIGTERM), 0),
+        ((signal.SIGINT, signal.SIGINT), 130),
+        ((signal.SIGQUIT,), 0),
+    ],
+)
 def test_the_second_signal_hurries_the_children(
-    start: Start, engine: Engine, database_url: str, schema: str
+    start: Start,
+    engine: Engine,
+    database_url: str,
+    schema: str,
+    numbers: Sequence[signal.Signals],
+    expected: int,
 ) -> None:
-    """Two signals to the supervisor cancel what runs in a child."""
+    """Two signals to the supervisor, or SIGQUIT, cancel what runs in a child."""
     insert_job(engine, schema, kind="task", args={"how": "listens"})
     process = start(database_url, schema, options=["-p", "2"])
     read_began(process)
-    process.send_signal(signal.SIGTERM)
-    read_stopping(process)
-    process.send_signal(signal.SIGTERM)
+    for number in numbers[:-1]:
+        process.send_signal(number)
+        read_stopping(process)  # two signals at once would be one
+    process.send_signal(numbers[-1])
     code, said = end(process)
-    assert code == 0, said
+    assert code == expected, said
     assert only_state(engine, schema) is JobState.available
 
 
@@ -78,6 +93,37 @@ def test_children_end_with_their_supervisor(
     process.kill()
     until(lambda: not any(alive(pid) for pid in children), "the end of the children")
     until(lambda: not pids(engine, schema), "their farewell")
+
+
+def test_children_that_start_end_with_their_supervisor(
+    start: Start, engine: Engine, database_url: str, schema: str, tmp_path: Path
+) -> None:
+    """If the supervisor is killed while its children load, they never begin to work."""
+    # The children's application goes on loading until the supervisor is gone.
+    slow = (
+        "import os, pathlib, threading\n"
+        "supervisor = os.getppid()\n"
+        "(pathlib.Path(__file__).parent / str(os.getpid())).with_suffix('.child').touch()\n"
+        "while os.getppid() == supervisor:\n"
+        "    threading.Event().wait(0.01)\n"
+    )
+    process = start(database_url, schema, source=slow + APP, options=["-p", "2"])
+    until(lambda: len(list(tmp_path.glob("*.child"))) == 2, "two children that load")
+    children = [int(path.stem) for path in tmp_path.glob("*.child")]
+    process.kill()
+    until(lambda: not any(alive(pid) for pid in children), "the end of the children")
+
+
+def test_waits_longer_each_time(start: Start, database_url: str, schema: str) -> None:
+    """A child that dies at once is started again after pauses that grow."""
+    source = "import os\nos._exit(7)\n"
+    process = start(database_url, schema, source=source, options=["-p", "2"])
+    assert process.stderr is not None
+    said = [process.stderr.readline() for _ in range(6)]
+    pauses = [re.search(r"process \d ended with 7; again in ([\d.]+) s", line) for line in said]
+    assert sorted(float(pause[1]) for pause in pauses if pause) == [0.5, 0.5, 1, 1, 2, 2], said
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0
 
 
 def test_does_not_repeat_what_is_hopeless(start: Start, database_url: str) -> None:

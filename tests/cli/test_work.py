@@ -1,19 +1,21 @@
 """`riverrun work`, as a process: signals, exit codes, and what it says."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, make_url
+from sqlalchemy import Engine, make_url, text
 
 from cli.conftest import APP
 from factories import insert_job
+from riverrun.migrations import migrate
 from riverrun.states import JobState
-from said import DEADLINE_S, end, fetch, only_state, read_began, read_stopping
+from said import DEADLINE_S, end, fetch, only_state, read_began, read_stopping, until
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -42,6 +44,50 @@ def test_cancels_on_the_second_signal(
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 0
     assert only_state(engine, schema) is JobState.available
+
+
+def test_says_that_it_was_interrupted_twice(
+    start: Start, engine: Engine, database_url: str, schema: str
+) -> None:
+    """Ctrl-C twice cancels what runs, and is exit code 130."""
+    insert_job(engine, schema, kind="task", args={"how": "listens"})
+    process = start(database_url, schema)
+    read_began(process)
+    process.send_signal(signal.SIGINT)
+    read_stopping(process)
+    process.send_signal(signal.SIGINT)
+    assert end(process)[0] == 130
+    assert only_state(engine, schema) is JobState.available
+
+
+def test_leaves_an_applications_own_signals_to_it(
+    start: Start, engine: Engine, database_url: str, schema: str
+) -> None:
+    """A signal that the application handles stops nothing."""
+    own = "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('own', flush=True))\n"
+    insert_job(engine, schema, kind="task")
+    process = start(database_url, schema, source=own + APP)
+    read_began(process)
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "own\n"
+    insert_job(engine, schema, kind="task")
+    read_began(process)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0
+
+
+def test_a_signal_ends_a_start_that_hangs(start: Start) -> None:
+    """SIGTERM ends the wait for a database that takes the connection and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(DEADLINE_S)
+        process = start(f"postgresql+psycopg://127.0.0.1:{mute.getsockname()[1]}/db", "s")
+        connection, _ = mute.accept()
+        with connection:
+            process.send_signal(signal.SIGTERM)
+            code, said = end(process)
+    assert code == 0, said
+    assert "the database does not answer" in said
 
 
 def test_cuts_off_a_deaf_worker(
@@ -131,19 +177,37 @@ def test_logs_json(start: Start, engine: Engine, database_url: str, schema: str)
     assert end(process)[0] == 0
 
 
-def test_tells_systemd(start: Start, database_url: str, schema: str, tmp_path: Path) -> None:
-    """A service of Type=notify is told when jobs are worked, that it lives, and that it stops."""
-    address = str(tmp_path / "notify")
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+@pytest.mark.parametrize("options", [(), ("-p", "2")], ids=["one", "two"])
+def test_tells_systemd(
+    start: Start,
+    engine: Engine,
+    database_url: str,
+    schema: str,
+    tmp_path: Path,
+    abstract: bool,
+    options: Sequence[str],
+) -> None:
+    """A service of Type=notify is told when jobs are worked, that it stops, and that it lives."""
+    address = f"@riverrun-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    insert_job(engine, schema, kind="task", args={"how": "listens"})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(address)
+        systemd.bind("\0" + address[1:] if abstract else address)
         systemd.settimeout(DEADLINE_S)
+
+        def hear(expected: bytes) -> None:
+            while (heard := systemd.recv(100)) != expected:
+                assert heard == b"WATCHDOG=1"
+
         said = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
-        process = start(database_url, schema, environment=said)
-        assert systemd.recv(100) == b"READY=1"
-        assert systemd.recv(100) == b"WATCHDOG=1"
+        process = start(database_url, schema, options=options, environment=said)
+        hear(b"READY=1")
+        hear(b"WATCHDOG=1")
+        read_began(process)
         process.send_signal(signal.SIGTERM)
-        while (heard := systemd.recv(100)) != b"STOPPING=1":
-            assert heard == b"WATCHDOG=1"
+        hear(b"STOPPING=1")
+        hear(b"WATCHDOG=1")  # while jobs end it lives, too
+    process.send_signal(signal.SIGQUIT)
     assert end(process)[0] == 0
 
 
@@ -158,9 +222,62 @@ def test_answers_probes(
     assert [fetch(at + path)[0] for path in ("/livez", "/readyz", "/other")] == [200, 200, 404]
     status, metrics = fetch(at + "/metrics")
     assert status == 200
-    assert 'riverrun_jobs{queue="default"' in metrics or "riverrun_leader" in metrics
+    assert 'riverrun_jobs{queue="default",state="available"}' in metrics
+    assert "riverrun_leader" in metrics
     assert "riverrun_claim_duration_seconds_count" in metrics
+    assert fetch(at + "/livez?verbose")[0] == 200
     taken = end(start(database_url, schema, options=["--health-port", str(free_port)]))
     assert (taken[0], "cannot listen" in taken[1]) == (2, True)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0
+
+
+def test_is_not_ready_while_the_database_is_away(
+    start: Start, engine: Engine, empty_database: Engine, free_port: int
+) -> None:
+    """/readyz says 503 while heartbeats fail and 200 when they are taken again; /livez is 200."""
+    migrate(empty_database)
+    name = empty_database.url.database
+    url = empty_database.url.render_as_string(hide_password=False)
+    at = f"http://127.0.0.1:{free_port}"
+    process = start(url, None, options=["--health-port", str(free_port)])
+
+    def ready() -> int:
+        try:
+            return fetch(f"{at}/readyz")[0]
+        except OSError:
+            return 0
+
+    def allow(yes: bool) -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {yes}"))
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+            connection.execute(text(others), {"name": name})
+
+    until(lambda: ready() == 200, "readiness")
+    allow(False)
+    until(lambda: ready() == 503, "the end of readiness")
+    assert fetch(f"{at}/livez")[0] == 200
+    allow(True)
+    until(lambda: ready() == 200, "readiness again")
+    allow(False)
+    process.send_signal(signal.SIGTERM)
+    code, said = end(process)
+    allow(True)
+    assert code == 0, said
+
+
+def test_measures_a_client_that_measures_itself(
+    start: Start, engine: Engine, database_url: str, schema: str, free_port: int
+) -> None:
+    """/metrics serves an application that has instrumented its client already."""
+    source = (
+        APP + "\nfrom riverrun.instrumentation.prometheus import instrument\ninstrument(client)\n"
+    )
+    insert_job(engine, schema, kind="task")
+    process = start(database_url, schema, source=source, options=["--health-port", str(free_port)])
+    read_began(process)
+    counted = 'riverrun_attempts_total{kind="task",outcome="completed",queue="default"} 1.0'
+    until(lambda: counted in fetch(f"http://127.0.0.1:{free_port}/metrics")[1], "one attempt")
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 0

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from factories import insert_job
 from riverrun import (
     Client,
+    InsertOpts,
     JobCancel,
     JobContext,
     JobSnooze,
@@ -17,6 +18,7 @@ from riverrun import (
     Workers,
 )
 from riverrun.instrumentation.prometheus import instrument
+from riverrun.migrations import migrate
 from said import until
 
 workers = Workers()
@@ -94,3 +96,39 @@ def test_shows_no_figure_where_it_has_none(
     instrument(Client(engine, schema="not_there"), registry=registry)
     assert registry.get_sample_value("riverrun_leader") == 0
     assert not [m for m in registry.collect() if m.name == "riverrun_jobs" and m.samples]
+
+
+def test_several_clients_are_added_up(
+    client: Client, engine: Engine, schema: str, empty_database: Engine
+) -> None:
+    """One registry takes several clients, each once; a database that they share is counted once."""
+    migrate(empty_database)
+    registry = CollectorRegistry()
+    queues = {"other": QueueConfig()}
+    same = Client(engine, workers=workers, queues=queues, schema=schema)
+    another = Client(empty_database, workers=workers, queues=queues)
+    for each in (client, same, another, client):
+        instrument(each, registry=registry)
+    insert_job(engine, schema, kind="task")
+    insert_job(engine, schema, kind="task", queue="other")
+    another.insert(empty_database, RawArgs(kind="task", encoded={}), InsertOpts(queue="other"))
+
+    def depth(queue: str) -> float | None:
+        return registry.get_sample_value("riverrun_jobs", {"queue": queue, "state": "available"})
+
+    assert (depth("default"), depth("other")) == (1, 2)
+    client.start()
+    labels = {"kind": "task", "queue": "default", "outcome": "completed"}
+    ended = lambda: registry.get_sample_value("riverrun_attempts_total", labels)  # noqa: E731
+    until(lambda: ended() is not None, "an attempt counted")
+    assert ended() == 1
+    until(lambda: registry.get_sample_value("riverrun_leader") == 1, "the leader known")
+
+
+def test_a_queue_that_is_drained_is_nought(client: Client) -> None:
+    """A queue that the client works is 0 where it has no jobs, so that graphs and alarms see it."""
+    registry = CollectorRegistry()
+    instrument(client, registry=registry)
+    for name in ("riverrun_jobs", "riverrun_oldest_job_age_seconds"):
+        for state in ("available", "running", "retryable", "scheduled", "pending"):
+            assert registry.get_sample_value(name, {"queue": "default", "state": state}) == 0

@@ -13,7 +13,7 @@ from riverrun import verbs
 from riverrun.clock import Clock
 from riverrun.job import JobRow
 from riverrun.policies.backoff import RiverBackoff
-from riverrun.runtime.heartbeat import DEAD_S, GIVEN_UP_S, Heartbeat
+from riverrun.runtime.heartbeat import DEAD_S, GIVEN_UP_S, INTERVAL_S, Heartbeat
 from riverrun.states import JobState
 from riverrun.verbs.rescue import rescue
 
@@ -67,6 +67,18 @@ def test_a_client_takes_itself_for_given_up_before_others_do(engine: Engine, sch
     pulse.beat.run_once()
     assert pulse.given_up == 1
     assert GIVEN_UP_S < DEAD_S
+
+
+def test_knows_whether_it_is_heard(engine: Engine, schema: str) -> None:
+    """It is heard as long as beats are taken when they are due; one that hangs is not heard."""
+    pulse = Pulse(engine, schema)
+    pulse.beat.run_once()
+    pulse.clock.at = 2 * INTERVAL_S - 0.1
+    assert pulse.beat.heard
+    pulse.clock.at = 2 * INTERVAL_S
+    assert not pulse.beat.heard
+    pulse.beat.run_once()
+    assert pulse.beat.heard
 
 
 def test_a_beat_that_fails_is_no_beat(schema: str) -> None:

@@ -1,14 +1,16 @@
 """Probes over HTTP beside a working client: /livez, /readyz, and /metrics for Prometheus."""
 
+import logging
+import socket
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
-
 from riverrun.cli.app import CommandError, ExitCode
 from riverrun.client import Client
+
+logger = logging.getLogger(__name__)
 
 
 class Probes:
@@ -27,30 +29,40 @@ class Probes:
         metrics = _metrics(client)
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = 10  # seconds for a caller to say what it wants
+
             def do_GET(self) -> None:
+                self.wfile.write(self._head())
+
+            def do_HEAD(self) -> None:
+                self._head()
+
+            def _head(self) -> bytes:
+                """Send all but the body; return that."""
                 status, kind, body = 404, "text/plain", b"one of /livez, /readyz, /metrics\n"
-                if self.path == "/livez":
-                    status, body = 200, b"ok\n"
-                elif self.path == "/readyz":
-                    problem = _problem(client)
-                    status, body = (503, problem.encode()) if problem else (200, b"ok\n")
-                elif self.path == "/metrics":
-                    status, kind, body = metrics()
+                match self.path.partition("?")[0]:
+                    case "/livez":
+                        status, body = 200, b"ok\n"
+                    case "/readyz" if client.healthy:
+                        status, body = 200, b"ok\n"
+                    case "/readyz":
+                        status, body = 503, b"the database does not take heartbeats\n"
+                    case "/metrics":
+                        status, kind, body = metrics()
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                return body
 
             def log_message(self, *_: object) -> None:
                 """Probes come every few seconds; nobody wants to read of them."""
 
         try:
-            self._server = ThreadingHTTPServer((host, port), Handler)
-        except OSError as error:
-            problem = f"cannot listen on {host}:{port}: {error.strerror}"
+            self._server = _server(host, port, Handler)
+        except (OSError, OverflowError) as error:
+            problem = f"cannot listen on {host}:{port}: {getattr(error, 'strerror', error)}"
             raise CommandError(problem, ExitCode.usage) from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="riverrun.probes")
 
     def start(self) -> None:
@@ -64,17 +76,19 @@ class Probes:
         self._server.server_close()
 
 
-def _problem(client: Client) -> str | None:
-    """Return why no jobs are worked now; None if they are."""
-    if not client.running:
-        return "the client does not run\n"
-    try:
-        with client.engine.connect() as connection:
-            connection.execute(text("SET LOCAL statement_timeout = '2s'"))
-            connection.execute(text("SELECT 1"))
-    except SQLAlchemyError as error:
-        return f"the database: {type(error).__name__}\n"
-    return None
+def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    class Server(_Server):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server((host, port), handler)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A caller that goes before it was answered is none of our errors."""
+        logger.debug("a probe failed: %s", sys.exc_info()[1])
 
 
 def _metrics(client: Client) -> Any:

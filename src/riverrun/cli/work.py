@@ -5,6 +5,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from typing import NoReturn
 
 import click
 
@@ -21,12 +23,15 @@ from riverrun.cli.app import (
 from riverrun.cli.logs import configure
 from riverrun.cli.probes import Probes
 from riverrun.cli.signals import Signals
-from riverrun.cli.supervisor import Supervisor, say_ready, supervised
+from riverrun.cli.supervisor import Supervisor, supervised
 from riverrun.client import Client
 from riverrun.errors import StopTimeout
 from riverrun.options import QueueConfig
 
 logger = logging.getLogger(__name__)
+
+GIVE_UP_S = 1.0
+"""Seconds that a start has to end after a signal."""
 
 
 @click.command
@@ -99,37 +104,29 @@ def work(
     second Ctrl-C.
     """
     configure(log_level, as_json=log_format == "json")
-    number = supervised()
-    if number is None and (processes > 1 or reload):
+    tie = supervised()
+    if tie is None and (processes > 1 or reload):
         sys.exit(Supervisor(processes, stop_timeout=stop_timeout, reload=reload).run())
     client = _client(app, queues)
     probes = None
     if health_port is not None:
-        port = health_port + (number or 0) if health_port else 0
+        port = health_port + (tie.number if tie and health_port else 0)
         probes = Probes(client, health_host, port)
     signals = Signals()
-    with reported():
-        client.start()
+    _start(client, signals)
     if probes is not None:
         probes.start()
-    if number is None:
-        systemd.notify("READY=1")
-    else:
-        say_ready()
-    while not signals.wait(systemd.watchdog_s() if number is None else None):
-        systemd.notify("WATCHDOG=1")
-    if number is None:
-        systemd.notify("STOPPING=1")
+    systemd.notify("READY=1")
+    if tie is not None:
+        tie.say_ready()
+    while not signals.wait(systemd.watchdog_s()):
+        systemd.alive()
+    systemd.notify("STOPPING=1")
     logger.info("stopping in %g s at most; a second signal cancels what runs", stop_timeout)
     code = _stop(client, signals, stop_timeout)
     if probes is not None:
         probes.stop()
-    logging.shutdown()
-    sys.stdout.flush()
-    if code is ExitCode.cut_off:
-        # A worker that ignores its cancellation would keep the interpreter from ending.
-        os._exit(code)
-    sys.exit(code)
+    _end(code)
 
 
 def _client(app: str | None, queues: tuple[str, ...]) -> Client:
@@ -160,25 +157,64 @@ def _queue(said: str) -> tuple[str, QueueConfig]:
     return name, QueueConfig(max_workers=int(slots))
 
 
+def _start(client: Client, signals: Signals) -> None:
+    """Start `client`; a signal ends the wait for a database that does not answer."""
+    starting = _Call(client.start)
+    while starting.goes_on(0.1):
+        if signals.wait(0) and starting.goes_on(GIVE_UP_S):
+            logger.info("stopped while starting: the database does not answer")
+            _end(ExitCode.ok, at_once=True)
+    with reported():
+        starting.result()
+
+
 def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
-    left: list[StopTimeout] = []
-
-    def stop() -> None:
-        try:
-            client.stop(timeout=timeout)
-        except StopTimeout as error:
-            left.append(error)
-
-    stopper = threading.Thread(target=stop, name="riverrun.stop")
-    stopper.start()
-    while stopper.is_alive():
-        # In steps: Python runs signal handlers only between bytecodes of the main thread.
-        stopper.join(0.1)
+    stopping = _Call(lambda: client.stop(timeout=timeout))
+    while stopping.goes_on(0.1):
+        systemd.alive()
+        signals.wait(0)
         if signals.count > 1:
             client.hurry()
-    if left:
-        click.echo(str(left[0]), err=True)
+    try:
+        stopping.result()
+    except StopTimeout as error:
+        click.echo(str(error), err=True)
         return ExitCode.cut_off
     if signals.count > 1 and signals.last is signal.SIGINT:
         return ExitCode.interrupted
     return ExitCode.ok
+
+
+def _end(code: ExitCode, *, at_once: bool = False) -> NoReturn:
+    logging.shutdown()
+    sys.stdout.flush()
+    if at_once or code is ExitCode.cut_off:
+        # A worker that ignores its cancellation would keep the interpreter from ending.
+        os._exit(code)
+    sys.exit(code)
+
+
+class _Call:
+    """A call in a thread of its own: handlers of signals run only in the main thread's Python."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="riverrun.call")
+        self._thread.start()
+
+    def goes_on(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for its end; return whether it goes on."""
+        self._thread.join(timeout)
+        return self._thread.is_alive()
+
+    def result(self) -> None:
+        """Raise what it raised."""
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except BaseException as error:
+            self._error = error

@@ -7,13 +7,16 @@ Names end in their unit, and kinds and queues are labels; a client whose kinds o
 has metrics without one too.
 """
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
+from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.client import Client
@@ -28,7 +31,7 @@ from riverrun.events import (
     JobsClaimed,
     JobSnoozed,
 )
-from riverrun.states import JobState
+from riverrun.states import FINAL_STATES, JobState
 from riverrun.verbs.status import JobCount, count_jobs
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -44,7 +47,7 @@ _OUTCOMES: dict[type[Event], str] = {
 def instrument(
     client: Client, *, registry: CollectorRegistry = REGISTRY, count_interval: float = 15.0
 ) -> None:
-    """Measure `client` from now on.
+    """Measure `client` from now on; nothing if it is measured in the registry already.
 
     - `riverrun_attempts_total` by kind, queue and outcome: completed, failed, discarded, cancelled,
       snoozed or interrupted;
@@ -56,52 +59,55 @@ def instrument(
       of the whole database, counted when asked for, at most every `count_interval`;
     - `riverrun_leader`: 1 in the client that leads, else 0.
 
+    Several clients in one registry are added up, a database that they share counted once; for
+    figures of each, give each a registry of its own.
+
     Args:
         client: The client.
         registry: Where the metrics are kept.
         count_interval: Seconds for which a count of the database's jobs serves again.
 
     Raises:
-        ValueError: If the registry has these metrics already, such as those of another client.
+        ValueError: If the registry has metrics of these names that are not ours.
     """
-    attempts = Counter(
-        "riverrun_attempts",
-        "Attempts that ended.",
-        ["kind", "queue", "outcome"],
-        registry=registry,
-    )
-    duration = _histogram(registry, "attempt_duration", "What a worker took.", "kind")
-    waited = _histogram(registry, "queue_wait", "From when a job was due to its claim.", "queue")
-    claim = _histogram(registry, "claim_duration", "A claim's statement and commit.", "queue")
-    complete = _histogram(
-        registry, "complete_duration", "From a worker's end to its row's.", "queue"
-    )
-
-    def hear(event: Event) -> None:
-        if isinstance(event, JobsClaimed):
-            claim.labels(event.queue).observe(event.claim_s)
-        elif isinstance(event, JobEvent):
-            job = event.job
-            outcome = _OUTCOMES.get(type(event), "other")
-            if outcome == "failed" and job.state is JobState.discarded:
-                outcome = "discarded"
-            attempts.labels(job.kind, job.queue, outcome).inc()
-            duration.labels(job.kind).observe(event.run_s)
-            waited.labels(job.queue).observe(max(0.0, event.queue_wait_s))
-            complete.labels(job.queue).observe(event.complete_s)
-
-    registry.register(_Database(client, count_interval))
-    client.listen(hear)
+    with _lock:
+        metrics = _of_registries.get(registry)
+        if metrics is None:
+            metrics = _of_registries[registry] = _Metrics(registry)
+        metrics.measure(client, count_interval)
 
 
-class _Database(Collector):
-    """Counts the database's jobs when it is asked to."""
+class _Metrics(Collector):
+    """What a registry holds of its clients; as a collector, what is asked of them when asked."""
 
-    def __init__(self, client: Client, interval_s: float) -> None:
-        self._client = client
-        self._interval_s = interval_s
-        self._counted_at = float("-inf")
-        self._counts: list[JobCount] = []
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._clients: list[Client] = []
+        self._databases: dict[tuple[URL, str | None], _Database] = {}
+        self._attempts = Counter(
+            "riverrun_attempts",
+            "Attempts that ended.",
+            ["kind", "queue", "outcome"],
+            registry=registry,
+        )
+        self._run = _histogram(registry, "attempt_duration", "What a worker took.", "kind")
+        self._wait = _histogram(
+            registry, "queue_wait", "From when a job was due to its claim.", "queue"
+        )
+        self._claim = _histogram(
+            registry, "claim_duration", "A claim's statement and commit.", "queue"
+        )
+        self._complete = _histogram(
+            registry, "complete_duration", "From a worker's end to its row's.", "queue"
+        )
+        registry.register(self)
+
+    def measure(self, client: Client, interval_s: float) -> None:
+        if client in self._clients:
+            return
+        place = client.engine.url, client.schema
+        self._databases.setdefault(place, _Database(client, interval_s))
+        self._clients = [*self._clients, client]
+        client.listen(self._hear)
 
     def describe(self) -> Iterator[Any]:
         """Say nothing: to be asked at registration would ask the database."""
@@ -110,20 +116,64 @@ class _Database(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Yield the gauges."""
         leader = GaugeMetricFamily("riverrun_leader", "Whether this client leads.")
-        leader.add_metric([], float(self._client.leads))
+        leader.add_metric([], sum(client.leads for client in self._clients))
         yield leader
         labels = ["queue", "state"]
         jobs = GaugeMetricFamily("riverrun_jobs", "Jobs that are not final.", labels=labels)
         age = GaugeMetricFamily(
             "riverrun_oldest_job_age_seconds", "How long the oldest is due.", labels=labels
         )
-        for each in self._count():
-            jobs.add_metric([each.queue, each.state.value], each.count)
-            age.add_metric([each.queue, each.state.value], max(0.0, each.age_s))
+        # Nought is a figure too: without it a queue that was drained would seem to be unknown.
+        depths: dict[tuple[str, JobState], tuple[int, float]] = {}
+        for database in list(self._databases.values()):
+            counts = database.count()
+            if counts is None:
+                continue
+            for client in self._clients:
+                depths |= {
+                    (queue, state): (0, 0.0)
+                    for queue in client.queues
+                    for state in JobState
+                    if state not in FINAL_STATES and (queue, state) not in depths
+                }
+            for each in counts:
+                count, age_s = depths.get((each.queue, each.state), (0, 0.0))
+                depths[each.queue, each.state] = count + each.count, max(age_s, each.age_s)
+        for (queue, state), (count, age_s) in sorted(depths.items()):
+            jobs.add_metric([queue, state.value], count)
+            age.add_metric([queue, state.value], age_s)
         yield jobs
         yield age
 
-    def _count(self) -> list[JobCount]:
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, JobsClaimed):
+            self._claim.labels(event.queue).observe(event.claim_s)
+        elif isinstance(event, JobEvent):
+            job = event.job
+            outcome = _OUTCOMES.get(type(event), "other")
+            if outcome == "failed" and job.state is JobState.discarded:
+                outcome = "discarded"
+            self._attempts.labels(job.kind, job.queue, outcome).inc()
+            self._run.labels(job.kind).observe(event.run_s)
+            self._wait.labels(job.queue).observe(max(0.0, event.queue_wait_s))
+            self._complete.labels(job.queue).observe(event.complete_s)
+
+
+_lock = threading.Lock()  # guards _of_registries and what is added to each
+_of_registries: WeakKeyDictionary[CollectorRegistry, _Metrics] = WeakKeyDictionary()
+
+
+class _Database:
+    """A database's jobs, counted when it is asked for."""
+
+    def __init__(self, client: Client, interval_s: float) -> None:
+        self._client = client
+        self._interval_s = interval_s
+        self._counted_at = float("-inf")
+        self._counts: list[JobCount] | None = None
+
+    def count(self) -> list[JobCount] | None:
+        """Return the counts; None if there are none to be had."""
         now = time.monotonic()
         if now - self._counted_at >= self._interval_s:
             self._counted_at = now
@@ -131,7 +181,7 @@ class _Database(Collector):
                 self._counts = count_jobs(self._client.engine, schema=self._client.schema)
             except (SQLAlchemyError, RiverrunError):
                 # No figure rather than an old one: what watches it sees the gap.
-                self._counts = []
+                self._counts = None
         return self._counts
 
 

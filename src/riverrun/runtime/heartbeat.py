@@ -55,7 +55,13 @@ class Heartbeat(Service):
         self._rng = rng
         self._touch_s = touch_s
         self._last = clock.monotonic()
+        self._failed = False
         self._touched: dict[tuple[int, int], float] = {}
+
+    @property
+    def heard(self) -> bool:
+        """Whether the database took the last heartbeat, and when it was due."""
+        return not self._failed and self._clock.monotonic() - self._last < 2 * INTERVAL_S
 
     def run(self) -> None:
         """Beat until stopped."""
@@ -63,8 +69,9 @@ class Heartbeat(Service):
         while not self.stopping.wait(INTERVAL_S * (0.9 + 0.1 * self._rng.random())):
             try:
                 self.run_once()
-                given_up = False
+                given_up = self._failed = False
             except Exception as error:
+                self._failed = True
                 silent_s = self._clock.monotonic() - self._last
                 logger.warning(
                     "no heartbeat for %.0f s: %s",

@@ -78,11 +78,13 @@ class Notifier(Service):
                 self.stopping.wait(pause_s)
 
     def _listen(self, wakes: socket.socket) -> None:
-        with self._engine.connect() as pooled:
-            driver = pooled.connection.driver_connection
-            assert isinstance(driver, psycopg.Connection)  # noqa: S101  the client has checked it
-            # Not the pool's any more: a connection that listens must not be handed to others.
-            pooled.detach()
+        pooled = self._engine.raw_connection()
+        driver = pooled.driver_connection
+        assert isinstance(driver, psycopg.Connection)  # noqa: S101  the client has checked it
+        # Not the pool's any more: a connection that listens must not be handed to others. And not
+        # the pool's to close: it would tell at length of one that was lost.
+        pooled.detach()
+        with contextlib.closing(driver):
             driver.autocommit = True
             channels = self._channels(driver)
             for channel in channels:
