@@ -8,17 +8,8 @@ import sys
 
 from sqlalchemy import Engine
 
-from benchmarks.drain import wait
-from benchmarks.harness import (
-    Comparison,
-    drained,
-    fill,
-    in_turns,
-    profiled,
-    raw_drain,
-    schema,
-    settle,
-)
+from benchmarks.drain import raw, wait, waiting
+from benchmarks.harness import Comparison, drained, in_turns, profiled
 from riverrun.bench.run import Elsewhere
 from riverrun.bench.settings import TUNED_GC_THRESHOLD, Settings
 from riverrun.bench.work import Bench, NoOp, work
@@ -43,16 +34,10 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     bound = slots / AWAITED_S
 
     def lower() -> float:
-        with schema(engine):
-            fill(engine, jobs)
-            settle(engine)
-            raw_drain(engine, 1_000)
-            return min(bound, drained(engine, jobs))
+        return min(bound, raw(engine, jobs, 1_000))
 
     def ours() -> float:
-        with schema(engine) as name:
-            fill(engine, jobs)
-            settle(engine)
+        with waiting(engine, jobs) as name:
             settings = Settings(
                 url=engine.url.render_as_string(hide_password=False),
                 schema=name,

@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import tools
@@ -35,6 +35,7 @@ def profile(run: Callable[[], object]) -> str:
                 "record",
                 f"--pid={os.getpid()}",
                 "--subprocesses",
+                "--gil",  # Who computes; else a hundred slots that wait are all there is to see.
                 f"--rate={RATE}",
                 "--format=raw",
                 "--duration=unlimited",
@@ -57,26 +58,35 @@ def profile(run: Callable[[], object]) -> str:
 
 
 def summary(stacks: str) -> str:
-    """Return, of py-spy's raw stacks, the functions most looks found at work."""
+    """Return, of py-spy's raw stacks, the functions in which most looks found the interpreter.
+
+    Only of children if there are any, since this process then only waits for them; without what
+    they import.
+    """
+    looks = [
+        (path.split(";"), int(count))
+        for path, _, count in (line.rpartition(" ") for line in stacks.splitlines())
+        if "importlib" not in path
+    ]
+    deepest = max((_processes(path) for path, _ in looks), default=0)
     own: Counter[str] = Counter()
     within: Counter[str] = Counter()
-    total = 0
-    for line in stacks.splitlines():
-        path, _, count = line.rpartition(" ")
-        looks = int(count)
-        frames = [_short(frame) for frame in path.split(";") if not frame.startswith("process ")]
-        if not frames:
-            continue
-        total += looks
-        own[frames[-1]] += looks
-        for frame in set(frames):
-            within[frame] += looks
+    for path, count in looks:
+        frames = [_short(frame) for frame in path if not frame.startswith("process ")]
+        if frames and _processes(path) == deepest:
+            own[frames[-1]] += count
+            within.update(dict.fromkeys(frames, count))
+    total = own.total()
     if not total:
         return "no profile: nothing was seen at work"
-    lines = [f"{'own':>6} {'within':>6}  function ({total:,} looks)"]
-    for frame, looks in own.most_common(SHOWN):
-        lines.append(f"{looks / total:6.1%} {within[frame] / total:6.1%}  {frame}")
+    lines = [f"{'own':>6} {'within':>6}  function, of {total:,} looks at who holds the interpreter"]
+    for frame, count in own.most_common(SHOWN):
+        lines.append(f"{count / total:6.1%} {within[frame] / total:6.1%}  {frame}")
     return "\n".join(lines)
+
+
+def _processes(path: Sequence[str]) -> int:
+    return sum(frame.startswith("process ") for frame in path)
 
 
 def _short(frame: str) -> str:

@@ -51,7 +51,7 @@ def river() -> Path:
     """
     go = shutil.which("go")
     if go is None:
-        raise Unavailable("no `go` on PATH, so River (Go) is left out")
+        raise Unavailable("River (Go) is left out: there is no `go` on PATH")
     program = _place("river", sorted(RIVER.glob("*.*"))) / "river"
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)

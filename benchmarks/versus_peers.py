@@ -20,11 +20,9 @@ import attrs
 from sqlalchemy import Engine, text
 
 from benchmarks import tools
-from benchmarks.drain import wait
-from benchmarks.harness import Comparison, LeftOut, Target, drained, fill, schema, settle
+from benchmarks.drain import ours, tuned
+from benchmarks.harness import Comparison, LeftOut, Target
 from benchmarks.peers.common import VARIABLE, Ledger
-from riverrun.bench.run import crew_of
-from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
 from riverrun.options import QueueConfig
 
 PEERS = Path(__file__).with_name("peers")
@@ -72,28 +70,9 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
         environment = tools.environment(PEERS / "requirements.txt", make=not small)
     except tools.Unavailable as error:
         raise LeftOut(str(error)) from error
-    slots = QueueConfig()
-
-    def ours(max_workers: int, ahead: int, gc_threshold: int | None) -> float:
-        with schema(engine) as name:
-            fill(engine, jobs)
-            settle(engine)
-            settings = Settings(
-                url=engine.url.render_as_string(hide_password=False),
-                schema=name,
-                queue="default",
-                max_workers=max_workers,
-                claim_ahead=ahead,
-                gc_threshold=gc_threshold,
-            )
-            with crew_of(settings, 1, elsewhere=True) as crew:
-                wait(engine, name)
-            assert crew.worked == jobs
-            return drained(engine, jobs)
-
     sides: dict[str, Callable[[], float]] = {
-        OURS: lambda: ours(TUNED_SLOTS, TUNED_AHEAD, TUNED_GC_THRESHOLD),
-        DEFAULTS: lambda: ours(slots.max_workers, slots.claim_ahead, None),
+        OURS: lambda: tuned(engine, jobs),
+        DEFAULTS: lambda: ours(engine, jobs, slots=QueueConfig().max_workers),
     }
     notes = [
         "A peer's clock runs from its first job to its last, which is to its favour.",

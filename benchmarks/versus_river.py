@@ -11,18 +11,8 @@ import attrs
 from sqlalchemy import Engine
 
 from benchmarks import tools
-from benchmarks.drain import wait
-from benchmarks.harness import (
-    Comparison,
-    Target,
-    drained,
-    fill,
-    in_turns,
-    profiled,
-    raw_drain,
-    schema,
-    settle,
-)
+from benchmarks.drain import ours, raw, tuned, wait, waiting
+from benchmarks.harness import Comparison, Target, drained, in_turns, profiled, schema
 from benchmarks.pickup import notifications
 from riverrun import Client
 from riverrun.bench.run import Elsewhere, crew_of, pick_ups
@@ -64,14 +54,11 @@ BY_DEFAULT = River(workers=100)
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     """Drain by each side in turns; then insert jobs one by one at idle."""
     try:
-        program = tools.river()
+        program, without = tools.river(), ()
     except tools.Unavailable as error:
-        if not small:
-            raise
-        # A whole run without River would answer another question; a small one measures nothing.
-        print(error)
-        program = None
-    return [drain(engine, program, small=small), pickup(engine, program, small=small)]
+        program, without = None, (f"{error}.",)
+    found = [drain(engine, program, small=small), pickup(engine, program, small=small)]
+    return [attrs.evolve(each, notes=[*each.notes, *without]) for each in found]
 
 
 def drain(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
@@ -79,46 +66,19 @@ def drain(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
     jobs, rounds = (2_000, 1) if small else (50_000, 5)
     # At its defaults River's rate is that of its cooldown; ten times the jobs would last a minute.
     fewer = 500 if small else 5_000
-    slots = QueueConfig()
-
-    def raw() -> float:
-        with schema(engine):
-            fill(engine, jobs)
-            settle(engine)
-            raw_drain(engine, 1_000)
-            return drained(engine, jobs)
-
-    def ours(slots: int, ahead: int, gc_threshold: int | None) -> float:
-        with schema(engine) as name:
-            fill(engine, jobs)
-            settle(engine)
-            settings = Settings(
-                url=url(engine),
-                schema=name,
-                queue="default",
-                max_workers=slots,
-                claim_ahead=ahead,
-                gc_threshold=gc_threshold,
-            )
-            with crew_of(settings, 1, elsewhere=True) as crew:
-                wait(engine, name)
-            assert crew.worked == jobs
-            return drained(engine, jobs)
 
     def river(settings: River, count: int) -> float:
         assert program is not None
-        with schema(engine) as name:
-            fill(engine, count)
-            settle(engine)
+        with waiting(engine, count) as name:
             with Elsewhere([str(program), "drain"], told(engine, name, settings)) as crew:
                 wait(engine, name)
             assert crew.worked == count
             return drained(engine, count)
 
     sides = {
-        RAW: raw,
-        TUNED: lambda: ours(TUNED_SLOTS, TUNED_AHEAD, TUNED_GC_THRESHOLD),
-        DEFAULTS: lambda: ours(100, slots.claim_ahead, None),
+        RAW: lambda: raw(engine, jobs, 1_000),
+        TUNED: lambda: tuned(engine, jobs),
+        DEFAULTS: lambda: ours(engine, jobs, slots=100),
     }
     if program is not None:
         sides[RIVER_TUNED] = lambda: river(AS_IN_ITS_BENCH, jobs)
@@ -142,7 +102,7 @@ def drain(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
                 "claim_ahead": TUNED_AHEAD,
                 "gc_threshold": TUNED_GC_THRESHOLD,
             },
-            DEFAULTS: {"max_workers": 100, "claim_ahead": slots.claim_ahead},
+            DEFAULTS: {"max_workers": 100, "claim_ahead": QueueConfig().claim_ahead},
         },
         notes=[
             f"River (Go) {VERSION} works the same rows, tuned as its own `river bench` is.",
