@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from factories import T0, job_row
+from goldens import SNOOZES
 from riverrun.errors import (
     ClientStopping,
     JobCancel,
@@ -37,33 +38,10 @@ def test_keeps_staged_metadata() -> None:
     assert staged == {"output": 1}
 
 
-# Source: River 0.47, conformance/fixtures/maintenance_values.json, and of largest 0.51's generator.
-SNOOZE_COUNTERS = {
-    "absent": ({}, 1),
-    "array_is_zero": ({"snoozes": [3]}, 1),
-    "beyond_float_precision": ({"snoozes": 9007199254740993}, 9007199254740994),
-    "exponent": ({"snoozes": 1e3}, 1001),
-    "false_is_zero": ({"snoozes": False}, 1),
-    "fraction_truncates": ({"snoozes": 2.9}, 3),
-    "fractional_string_is_zero": ({"snoozes": "4.5"}, 1),
-    "integer": ({"snoozes": 2}, 3),
-    "largest_increment": ({"snoozes": 9223372036854775806}, 9223372036854775807),
-    "negative_fraction_truncates_toward_zero": ({"snoozes": -2.5}, -1),
-    "negative_numeric_string": ({"snoozes": "-7"}, -6),
-    "non_numeric_string_is_zero": ({"snoozes": "abc"}, 1),
-    "null_is_zero": ({"snoozes": None}, 1),
-    "numeric_string": ({"snoozes": "4"}, 5),
-    "object_is_zero": ({"snoozes": {"count": 3}}, 1),
-    "padded_string_is_zero": ({"snoozes": " 5"}, 1),
-    "true_is_one": ({"snoozes": True}, 2),
-    "zero": ({"snoozes": 0}, 1),
-}
-
-
-@pytest.mark.parametrize("name", [*SNOOZE_COUNTERS, "infinite"])
+@pytest.mark.parametrize("name", [*SNOOZES, "infinite"])
 def test_counts_snoozes_as_river_reads_them(name: str) -> None:
     """The counter of snoozes goes on from whatever the metadata holds as River's would."""
-    metadata, counted = SNOOZE_COUNTERS.get(name, ({"snoozes": float("inf")}, 1))
+    metadata, counted = SNOOZES.get(name, ({"snoozes": float("inf")}, 1))
     job = job_row(metadata=metadata)
     outcome = decide(job, JobSnooze(1), now=NOW, backoff=RiverBackoff())
     assert outcome.metadata == {"snoozes": counted}

@@ -1,12 +1,13 @@
 """When a periodic job recurs."""
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
+from fractions import Fraction
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 import attrs
-from cronsim import CronSim, CronSimError
 
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
@@ -39,7 +40,8 @@ class Interval:
         return after + timedelta(seconds=seconds(self.every))
 
 
-# Source: the documentation of github.com/robfig/cron, which River's users write theirs for.
+# Source of the syntax and of its rules: github.com/robfig/cron v3, ParseStandard and
+# SpecSchedule.Next, for which River's users write their expressions.
 _NAMED = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -49,27 +51,47 @@ _NAMED = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
-_FIELDS = 5
-_DAY, _WEEKDAY = 2, 4
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_GO_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
+_FIELDS: Sequence[tuple[str, int, int, Sequence[str]]] = (
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("weekday", 0, 6, _WEEKDAYS),
+)
+_YEARS = 5
+"""Years to look ahead for a time before there is taken to be none."""
+
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "\u00b5s": 10**3,  # the micro sign and the Greek letter: Go takes either
+    "\u03bcs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_GO_DURATION = re.compile(rf"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)({'|'.join(_UNITS_NS)})")
+_NUMBER = re.compile(r"\+?[0-9]+")
 
 
 @attrs.frozen
 class Cron:
-    """Times by a cron expression, in a time zone.
+    """Times by a cron expression, in a time zone, to the second those of River.
 
-    Five fields, names, `?`, `L`, `5#2`, and `@daily` and its like, `@every 1h30m`, `CRON_TZ=Zone`
-    before it. If both days are restricted, either may match. When clocks are put forward, what was
-    due in the hour that is not there runs right after it; when they are put back, a run at a fixed
-    time happens once.
+    Five fields, names, `?`, and `@daily` and its like, `@every 1h30m`, `CRON_TZ=Zone` before it.
+    Sunday is 0. If both days are restricted, either may match. What is due in an hour that is left
+    out when clocks are put forward does not run that day; what is due in one that comes twice runs
+    twice: where that matters, choose another hour, or UTC.
 
     Attributes:
         expression: Such as `"30 3 * * MON-FRI"`.
         tz: A time zone or its name; UTC unless said. One in the expression goes before it.
 
     Raises:
-        InvalidOption: If the expression cannot be read, or has no time that ever comes.
+        InvalidOption: If the expression cannot be read, or has no time within five years.
     """
 
     expression: str
@@ -79,40 +101,164 @@ class Cron:
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.expression, str):
             raise InvalidOption("expression", self.expression, 'text such as "30 3 * * *"')
-        zone, text = self.tz, self.expression.strip()
-        if match := re.match(r"(?:CRON_)?TZ=(\S+)\s+", text):
-            zone, text = match[1], text[match.end() :]
+        zone, text = self.tz, self.expression
+        if match := re.match(r"(?:CRON_)?TZ=(\S+) ", text):
+            zone, text = match[1], text[match.end() :].strip()
         object.__setattr__(self, "_next", self._parsed(text, _zone(zone)))
         self(datetime.now(UTC))
 
     def __call__(self, after: datetime) -> datetime:
-        """Return the first time after `after`, in UTC."""
+        """Return the first time after `after`, in UTC.
+
+        Raises:
+            InvalidOption: If there is none within five years.
+        """
         return self._next(after)
 
     def _parsed(self, text: str, zone: tzinfo) -> Schedule:
-        if text.startswith("@every"):
-            return _whole_seconds(self.expression, text.removeprefix("@every").strip())
-        fields = _NAMED.get(text, text).split()
-        if len(fields) != _FIELDS:
+        if text.startswith("@every "):
+            return _whole_seconds(self.expression, text.removeprefix("@every "))
+        words = _NAMED.get(text, text).split()
+        if len(words) != len(_FIELDS):
             expected = "five fields, or @hourly, @daily, @weekly, @monthly, @yearly, @every 1h"
             raise InvalidOption("expression", self.expression, expected)
-        fields = [_plain(field, place) for place, field in enumerate(fields)]
-        if re.search(r"(?<![#/\d])7", fields[_WEEKDAY]):
-            # cronsim's 7 is Sunday too; River's parser refuses it, and one line shall suit both.
-            raise InvalidOption("expression", self.expression, "weekdays from 0, Sunday, to 6")
-        plain = " ".join(fields)
+        fields = []
+        for word, (name, low, high, names) in zip(words, _FIELDS, strict=True):
+            try:
+                fields.append(_field(word, low, high, names))
+            except ValueError as problem:
+                expected = f"as {name} not {word!r}: {problem}"
+                raise InvalidOption("expression", self.expression, expected) from None
+        times = _Times(*fields)
 
         def following(after: datetime) -> datetime:
-            local = after.astimezone(zone)
-            try:
-                times = CronSim(plain, local)
-                # In the hour that comes twice cronsim may begin at its first.
-                return next(at for at in times if at > after).astimezone(UTC)
-            except (CronSimError, StopIteration) as error:
-                problem = str(error) or "a time that ever comes"
-                raise InvalidOption("expression", self.expression, problem) from None
+            at = times.after(after, zone)
+            if at is None:
+                raise InvalidOption("expression", self.expression, "a time that ever comes")
+            return at
 
         return following
+
+
+@attrs.frozen
+class _Field:
+    """The values that a field allows, and whether it leaves the choice to others."""
+
+    values: frozenset[int]
+    star: bool
+
+
+def _field(word: str, low: int, high: int, names: Sequence[str]) -> _Field:
+    """Return a field of an expression: ranges, with commas between them."""
+    values: set[int] = set()
+    stars = False
+    for term in filter(None, word.split(",")):
+        span, *steps = term.split("/")
+        first, *lasts = span.split("-")
+        star = first in {"*", "?"}
+        if len(steps) > 1 or (len(lasts) > 1 and not star):
+            raise ValueError("too many of / or -")
+        start = low if star else _value(first, low, names)
+        end = start
+        if star or (steps and not lasts):
+            end = high
+        elif lasts:
+            end = _value(lasts[0], low, names)
+        step = _number(steps[0]) if steps else 1
+        if not low <= start <= end <= high or step == 0:
+            raise ValueError(f"it goes from {low} to {high}, forwards")
+        values.update(range(start, end + 1, step))
+        stars |= star and step == 1
+    return _Field(frozenset(values), stars)
+
+
+def _value(text: str, low: int, names: Sequence[str]) -> int:
+    return names.index(text.lower()) + low if text.lower() in names else _number(text)
+
+
+def _number(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"{text!r} is no number")
+    return int(text)
+
+
+@attrs.frozen
+class _Times:
+    """What each field of an expression allows."""
+
+    minute: _Field
+    hour: _Field
+    day: _Field
+    month: _Field
+    weekday: _Field
+
+    def after(self, moment: datetime, zone: tzinfo) -> datetime | None:
+        """Return the first time after `moment`, in UTC; None if there is none in five years.
+
+        From the month down, each field is moved on until it matches; where one begins anew, all
+        above it are looked at again. Clock changes come out as that walk meets them, as in Go.
+        """
+        at = moment.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
+        last, moved = at.astimezone(zone).year + _YEARS, False
+        while (local := at.astimezone(zone)).year <= last:
+            if local.month not in self.month.values:
+                year, month = divmod(local.year * 12 + local.month, 12)
+                at, moved = _moment(zone, datetime(year, month + 1, 1)), True  # noqa: DTZ001
+                continue
+            if not self._on(local):
+                at, moved = _next_day(at, zone, midnight=not moved), True
+                continue
+            if local.hour not in self.hour.values and not moved:
+                at, moved = _moment(zone, local.replace(minute=0, second=0)), True
+            at, anew, stepped = _step(at, zone, "hour", self.hour, timedelta(hours=1))
+            moved |= stepped
+            if anew:
+                continue
+            if at.astimezone(zone).minute not in self.minute.values and not moved:
+                at = at.replace(second=0)
+            at, anew, stepped = _step(at, zone, "minute", self.minute, timedelta(minutes=1))
+            moved |= stepped
+            if anew:
+                continue
+            if at.second == 0:
+                return at
+            at, moved = at.replace(second=0) + timedelta(minutes=1), True
+        return None
+
+    def _on(self, local: datetime) -> bool:
+        day = local.day in self.day.values
+        weekday = local.isoweekday() % 7 in self.weekday.values
+        return (day and weekday) if self.day.star or self.weekday.star else (day or weekday)
+
+
+def _step(
+    at: datetime, zone: tzinfo, name: str, field: _Field, step: timedelta
+) -> tuple[datetime, bool, bool]:
+    """Return `at`, moved on until `field` matches or begins anew; whether it does, or moved."""
+    start = at
+    while getattr(at.astimezone(zone), name) not in field.values:
+        at += step
+        if getattr(at.astimezone(zone), name) == 0:
+            return at, True, True
+    return at, False, at != start
+
+
+def _next_day(at: datetime, zone: tzinfo, *, midnight: bool) -> datetime:
+    local = at.astimezone(zone)
+    if midnight:
+        local = _moment(zone, local.replace(hour=0, minute=0, second=0)).astimezone(zone)
+    at = _moment(zone, local + timedelta(days=1))
+    # Where clocks leave out midnight, what Go makes of it is an hour before or after.
+    if hour := at.astimezone(zone).hour:
+        at += timedelta(hours=24 - hour if hour > 12 else -hour)
+    return at
+
+
+def _moment(zone: tzinfo, local: datetime) -> datetime:
+    """Return a local time in UTC; of one that is not there, or is twice, what Go returns."""
+    said = local.replace(tzinfo=UTC)
+    offset = said.astimezone(zone).utcoffset() or timedelta(0)
+    return said - ((said - offset).astimezone(zone).utcoffset() or timedelta(0))
 
 
 def _whole_seconds(expression: str, text: str) -> Schedule:
@@ -120,24 +266,11 @@ def _whole_seconds(expression: str, text: str) -> Schedule:
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise InvalidOption("expression", expression, "@every with a duration such as 1h30m")
     try:
-        every = timedelta(seconds=max(1, int(sum(float(n) * _UNITS_S[unit] for n, unit in parts))))
+        every_s = int(sum(Fraction(number) * _UNITS_NS[unit] for number, unit in parts) // 10**9)
+        every = timedelta(seconds=max(1, every_s))
     except OverflowError:
         raise InvalidOption("expression", expression, "a shorter duration") from None
     return lambda after: after.replace(microsecond=0) + every
-
-
-def _plain(field: str, place: int) -> str:
-    """Return a field as cronsim reads it in the way that River's parser reads this one.
-
-    There a field counts as restricted if it has a step, here unless it begins with a star.
-    """
-    terms = [re.sub(r"^\?", "*", term) for term in field.split(",")]
-    if any(term in {"*", "*/1"} for term in terms):
-        return "*"
-    whole = {_DAY: "1-31", _WEEKDAY: "0-6"}.get(place)
-    if whole is None:
-        return ",".join(terms)
-    return ",".join(re.sub(r"^\*", whole, term) for term in terms)
 
 
 def _zone(zone: tzinfo | str) -> tzinfo:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from factories import job_row
+from goldens import DELAYS_NS
 from riverrun.errors import InvalidOption
 from riverrun.policies.backoff import (
     Backoff,
@@ -45,6 +46,16 @@ def test_each_policy_waits_as_it_says(policy: Backoff, expected: list[float]) ->
 def test_jitter_is_ten_percent_either_way(dice: float, factor: float) -> None:
     """River's jitter makes a delay up to a tenth longer or shorter."""
     assert delays(RiverBackoff(rng=lambda: dice), 2)[1] == pytest.approx(16 * factor)
+
+
+@pytest.mark.parametrize("failures", DELAYS_NS)
+@pytest.mark.parametrize("dice", [0.0, 0.5, 1.0])
+def test_rivers_delays_are_those_of_the_golden_data(failures: int, dice: float) -> None:
+    """Whatever the dice say, the delay lies within River's bounds, to the microsecond."""
+    job = job_row(errors=({},) * (failures - 1))
+    delay_us = (RiverBackoff(rng=lambda: dice)(job, NOW) - NOW) // timedelta(microseconds=1)
+    low, high = DELAYS_NS[failures]
+    assert low // 1_000 <= delay_us <= high // 1_000 + 1
 
 
 def test_rivers_twenty_fifth_delay_is_four_and_a_half_days() -> None:

@@ -2,12 +2,12 @@
 
 import pickle
 from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from goldens import CRON, CRON_IN_ZONES, CRON_INVALID
 from riverrun import Cron, Interval
 from riverrun.errors import InvalidOption
 
@@ -58,8 +58,6 @@ def test_an_interval_that_leads_nowhere_is_refused(every: object) -> None:
         ("0 0 13 * */7", "2026-03-08T00:00:00"),  # Sunday
         ("0 0 5,* * 1", "2026-03-02T00:00:00"),  # a star among others is a star
         ("0 0 29 2 *", "2028-02-29T00:00:00"),
-        ("0 0 L * *", "2026-03-31T00:00:00"),
-        ("0 0 * * 1#2", "2026-03-09T00:00:00"),
         ("CRON_TZ=Asia/Tokyo 0 9 * * *", "2026-03-02T00:00:00"),
         ("TZ=America/New_York 0 9 * * *", "2026-03-01T14:00:00"),
     ],
@@ -89,6 +87,10 @@ def test_an_expression_has_its_next_time(expression: str, expected: str) -> None
         "@every 1x",
         "@every " + "9" * 400 + "h",
         "0 0 30 2 *",
+        "0 0 L * *",
+        "0 0 * * 1#2",
+        " CRON_TZ=UTC 0 0 * * *",
+        ", * * * *",
         "CRON_TZ=Nowhere/Land * * * * *",
         "* * * * *\x00",
     ],
@@ -106,20 +108,27 @@ def test_what_is_no_time_zone_is_refused(zone: str) -> None:
         Cron("* * * * *", tz=zone)
 
 
-def test_a_run_in_the_hour_that_is_not_there_comes_right_after_it() -> None:
-    """Clocks put forward lose no run."""
-    cron = Cron("30 2 * * *", tz="Europe/Berlin")
-    first = cron(utc("2026-03-28T12:00:00"))
-    assert first == utc("2026-03-29T01:00:00")
-    assert cron(first) == utc("2026-03-30T00:30:00")
+@pytest.mark.parametrize("name", [*CRON, *CRON_IN_ZONES])
+def test_times_are_those_of_the_golden_data(name: str) -> None:
+    """Each of River's golden expressions has its times, also where clocks are changed."""
+    expression, reference, expected = {**CRON, **CRON_IN_ZONES}[name]
+    after = datetime.fromisoformat(reference)
+    if not expected:
+        with pytest.raises(InvalidOption, match="a time that ever comes"):
+            Cron(expression, tz=after.tzinfo)
+        return
+    cron, times = Cron(expression, tz=after.tzinfo), []
+    for _ in expected:
+        after = cron(after)
+        times.append(after)
+    assert times == [datetime.fromisoformat(text) for text in expected]
 
 
-def test_a_run_in_the_hour_that_comes_twice_comes_once() -> None:
-    """Clocks put back double no run at a fixed time."""
-    cron = Cron("30 2 * * *", tz=ZoneInfo("Europe/Berlin"))
-    first = cron(utc("2026-10-24T12:00:00"))
-    assert first == utc("2026-10-25T00:30:00")
-    assert cron(first) == utc("2026-10-26T01:30:00")
+@pytest.mark.parametrize("expression", CRON_INVALID)
+def test_what_the_golden_data_refuses_is_refused(expression: str) -> None:
+    """What River's parser cannot read is refused."""
+    with pytest.raises(InvalidOption):
+        Cron(expression)
 
 
 @given(
