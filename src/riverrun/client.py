@@ -296,7 +296,15 @@ class Client:
         return results
 
     def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
-        """Insert jobs as `insert_many` does, by COPY, and return only how many."""
+        """Insert jobs as `insert_many` does, by COPY, and return only how many.
+
+        Args:
+            where: Whose transaction, as for `insert`.
+            jobs: Args, or pairs of args and InsertOpts.
+
+        Raises:
+            RiverrunError: As for `insert_many`.
+        """
         ready = self._drafts(jobs)
         with joined(where, self.schema) as transaction:
             self._check_database(transaction)

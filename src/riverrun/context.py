@@ -83,7 +83,7 @@ class JobContext:
             self.cancel(self._reason)
 
     def adopt(self, staged: Mapping[str, Any], steps: Steps) -> None:
-        """Take over what another process staged for this attempt."""
+        """Take over what another process staged for this attempt, and its steps."""
         self._staged.update(staged)
         self._steps = steps
 
@@ -163,6 +163,10 @@ class JobContext:
 
     def set_metadata(self, key: str, value: object) -> None:
         """Merge `key` into the job's metadata when the attempt ends, whatever its outcome.
+
+        Args:
+            key: The name.
+            value: Any JSON, in place of what the key had.
 
         Raises:
             InvalidOption: If JSON cannot hold it.

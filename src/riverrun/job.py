@@ -80,7 +80,28 @@ class AttemptError:
 
 @attrs.frozen(kw_only=True)
 class JobRow:
-    """A job as its row was when read. Times are aware; `errors` are River's JSON objects."""
+    """A job as its row was when read. Times are aware.
+
+    Attributes:
+        id: Its number.
+        kind: Which worker it is for.
+        args: The worker's input, a JSON object.
+        state: Where it stands.
+        queue: Where it waits.
+        attempt: The number of the current or last attempt; 0 before the first.
+        max_attempts: After how many it is discarded.
+        priority: 1 (first) to 4.
+        created_at: When it was inserted.
+        scheduled_at: Before when it is not worked; of a failed job, when it is tried again.
+        attempted_at: When the current or last attempt was claimed.
+        finalized_at: When it was completed, cancelled or discarded.
+        attempted_by: The ids of the clients that claimed it, the last 100.
+        errors: For each failed attempt an object with "at", "attempt", "error" and "trace".
+        metadata: What is kept with it, a JSON object.
+        tags: Words to find it by.
+        unique_key: What makes it unique, 32 bytes.
+        unique_states: In which states the key counts.
+    """
 
     id: int
     kind: str

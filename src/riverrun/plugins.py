@@ -50,15 +50,20 @@ class Plugin:
         call_next()
 
     async def work_async(self, ctx: JobContext, call_next: Callable[[], Awaitable[object]]) -> None:
-        """Wrap an attempt of an `async def` worker, in place of `work`."""
+        """Wrap an attempt of an `async def` worker, in place of `work`.
+
+        Args:
+            ctx: The attempt.
+            call_next: Goes on, awaited; raises what the worker raises.
+        """
         del ctx
         await call_next()
 
     def work_begin(self, ctx: JobContext) -> None:
-        """Be told that a worker is about to begin; what is raised ends the attempt instead."""
+        """Be told that `ctx`'s worker is about to begin; what this raises ends the attempt."""
 
     def work_end(self, ctx: JobContext, error: BaseException | None) -> BaseException | None:
-        """Return how the attempt ended: `error`, another in its place, or None for success."""
+        """Return how the attempt `ctx` ended: `error`, another one, or None for success."""
         del ctx
         return error
 

@@ -3,7 +3,7 @@
     with Session(engine) as session:                     # rolled back at the end
         sign_up(session, "alice@example.com")            # the code under test
         require_inserted(session, SendEmail(to="alice@example.com"), queue="mail")
-        drain(session, client)                           # its jobs, and those that they insert
+        drain(session, client, "mail")                   # its jobs, and those that they insert
 
 Each function takes the test's Session or Connection first, so that `run_sync` hands over that of an
 AsyncSession. None commits: SQLAlchemy's recipe for a test suite, a session joined to a transaction
@@ -47,7 +47,7 @@ class FrozenClock(Clock):
     """A clock that stands still until it is told to advance, for rows too.
 
         clock = FrozenClock(datetime(2026, 1, 1, tzinfo=UTC))
-        client = Client(engine, clock=clock, ...)
+        client = Client(engine, clock=clock)
         clock.advance(timedelta(hours=1))
 
     Args:
@@ -147,7 +147,13 @@ def require_many_inserted(
 def require_not_inserted(
     where: Where, expected: object, *, schema: str | None = None, **conditions: object
 ) -> None:
-    """Fail if a job is as described; as `require_inserted` otherwise.
+    """Fail if a job is as described.
+
+    Args:
+        where: The test's Session or Connection; an Engine sees what was committed.
+        expected: A class of args, args or a kind's name, as for `require_inserted`.
+        schema: The schema of River's tables; the search path's unless said.
+        **conditions: What else must be so, by the attributes of a JobRow.
 
     Raises:
         AssertionError: If there is one; it lists them.

@@ -7,16 +7,22 @@
     def send_email(args: SendEmail) -> None:        # within an app context, as a view is
         user = db.session.get(User, args.user_id)
 
-    def create_app():
+    def create_app(url):
         app = Flask(__name__)
+        app.config["SQLALCHEMY_DATABASE_URI"] = url
         db.init_app(app)
         jobs.init_app(app)
 
-    @app.post("/signup")
-    def signup():
-        db.session.add(user)
-        jobs.insert(SendEmail(user.id))             # in db.session's transaction
-        db.session.commit()
+        @app.post("/signup")
+        def signup():
+            user = User(email=request.form["email"])
+            db.session.add(user)
+            db.session.flush()
+            jobs.insert(SendEmail(user.id))         # in db.session's transaction
+            db.session.commit()
+            return {}
+
+        return app
 
 `flask riverrun work` works them. Settings are the client's options under `RIVERRUN_`, such as
 `RIVERRUN_QUEUES = {"default": 10}`.
@@ -121,7 +127,7 @@ class Riverrun:
 
 
 def client_of(app: Flask) -> Client:
-    """Return the client of an application.
+    """Return the client of the application `app`.
 
     Raises:
         ClientNotReady: If it was not initialized, or has no database.

@@ -2,6 +2,7 @@
 
     def signup(request):
         request.dbsession.add(user)
+        request.dbsession.flush()
         request.insert_job(SendEmail(user.id))      # in request.dbsession's transaction
 
 pyramid_tm commits it or aborts it with the rest; what pyramid_retry does again inserts once. The
@@ -64,13 +65,18 @@ def includeme(config: Any) -> None:
 
 
 def set_riverrun_client(config: Any, client: Client | str) -> None:
-    """Directive: use `client`, or what its dotted name stands for."""
+    """Directive, `config.set_riverrun_client`: use `client`, or what its dotted name stands for."""
     found = config.maybe_dotted(client)
     config.action("riverrun.client", lambda: config.registry[KEY].use(found))
 
 
 def set_riverrun_workers(config: Any, workers: Workers | str) -> None:
-    """Directive: work with `workers`, or what their dotted name stands for."""
+    """Directive, `config.set_riverrun_workers`: work with these, or what a dotted name stands for.
+
+    Args:
+        config: Pyramid's Configurator; called on it as a method.
+        workers: A Workers, or its dotted name.
+    """
     found = config.maybe_dotted(workers)
 
     def register() -> None:

@@ -16,7 +16,7 @@ from riverrun.testing import Jobs, rolled_back
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let pytest's configuration name the client."""
+    """Let pytest's configuration name the client; `parser` is pytest's own."""
     parser.addini("riverrun_client", "the client of the tests, as module:attribute", default="")
 
 

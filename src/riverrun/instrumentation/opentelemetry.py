@@ -1,6 +1,6 @@
 """Spans across insert and work, by OpenTelemetry: the trace that inserted a job goes on in it.
 
-    client = Client(engine, plugins=[Tracing()], ...)
+    client = Client(engine, plugins=[Tracing()])
 
 The context is carried in the job's metadata, under the keys that the configured propagator uses,
 `traceparent` and `tracestate` by default. Attributes are those of the semantic conventions for

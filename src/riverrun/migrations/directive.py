@@ -11,7 +11,14 @@ from riverrun.migrations.run import MigrationRefused, apply, current
 
 @Operations.register_operation("riverrun_migrate")
 class RiverrunMigrate(MigrateOperation):
-    """Bring River's tables and riverrun's to given versions."""
+    """Bring River's tables and riverrun's to given versions.
+
+    Args:
+        river: The version of River's line to end at.
+        riverrun: The version of riverrun's line to end at.
+        frm: The versions of both to start at; None to ask the database.
+        schema: The schema of the tables; None for the search path's.
+    """
 
     def __init__(
         self, river: int, riverrun: int, frm: tuple[int, int] | None, schema: str | None

@@ -23,6 +23,11 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
     """Return False for our tables: `context.configure(..., include_name=include_name)`.
 
     Only hosts on Alembic before 1.18 need it; later ones have our plugin.
+
+    Args:
+        name: What something in the database is called.
+        type_: What it is, such as "table".
+        parent_names: What it belongs to; not looked at.
     """
     del parent_names
     return not (type_ == "table" and name in OWN_TABLES)

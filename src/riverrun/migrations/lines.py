@@ -46,7 +46,7 @@ class Step:
     up: bool
 
     def run(self, op: Operations, schema: str | None) -> None:
-        """Change the schema; river_migration is the caller's to write."""
+        """Change `schema` by Alembic's `op`; river_migration is the caller's to write."""
         package = "river" if self.line is Line.main else "riverrun"
         name = f"riverrun.migrations.{package}.v{self.version:03}"
         module = cast("_Version", import_module(name))

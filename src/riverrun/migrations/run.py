@@ -23,7 +23,12 @@ class MigrationRefused(RiverrunError, RuntimeError):
 
 @attrs.frozen
 class Missing:
-    """A version that a database lacks."""
+    """A version that a database lacks.
+
+    Attributes:
+        line: The line.
+        version: The version.
+    """
 
     line: Line
     version: int
@@ -88,7 +93,13 @@ def migrate(
 
 
 def current(connection: Connection, line: Line | str, schema: str | None = None) -> int:
-    """Return the version of `line` that a database has; 0 if none."""
+    """Return the version of `line` that a database has; 0 if none.
+
+    Args:
+        connection: A Connection on the database.
+        line: `Line.main`, River's, or `Line.riverrun`.
+        schema: The schema of the tables; the search path's unless said.
+    """
     return max(versions(connection, Line(line), schema), default=0)
 
 
@@ -104,7 +115,12 @@ def versions(connection: Connection, line: Line, schema: str | None = None) -> f
 
 
 def validate(connection: Connection, schema: str | None = None) -> Sequence[Missing]:
-    """Return the versions that this release knows and the database has no row for."""
+    """Return the versions that this release knows and the database has no row for.
+
+    Args:
+        connection: A Connection on the database.
+        schema: The schema of the tables; the search path's unless said.
+    """
     return [
         Missing(line, version)
         for line in Line
@@ -115,7 +131,17 @@ def validate(connection: Connection, schema: str | None = None) -> Sequence[Miss
 
 
 def sql(line: Line | str, frm: int, to: int, schema: str | None = None) -> str:
-    """Return the statements that lead `line` from version `frm` to `to`, as a script."""
+    """Return the statements that lead a line from one version to another, as a script.
+
+    Args:
+        line: `Line.main`, River's, or `Line.riverrun`.
+        frm: The version to start at; 0 for an empty schema.
+        to: The version to end at.
+        schema: The schema of the tables; the search path's unless said.
+
+    Raises:
+        InvalidOption: If this release does not know a version.
+    """
     of = Line(line)
     check_schema(schema)
     buffer = io.StringIO()

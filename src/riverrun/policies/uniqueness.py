@@ -72,6 +72,8 @@ class UniqueOpts:
         by_state: States in which a job stands in the way of another; must hold available, pending,
             running and scheduled. Unless said, those with completed and retryable.
         exclude_kind: Jobs of different kinds may be the same too.
+        on_conflict: What a duplicate does to the job that waits in its way: an OnConflict or its
+            name, such as "debounce".
 
     Raises:
         InvalidOption: If a value is out of range, or none of the first four is set.
@@ -101,7 +103,7 @@ class UniqueOpts:
         return UniqueMark(key=key, states=states, on_conflict=self.on_conflict)
 
     def describe(self, draft: Draft, now: datetime) -> str:
-        """Return the text whose SHA-256 is the key of `draft`."""
+        """Return the text whose SHA-256 is the key of `draft`, inserted at `now` (aware)."""
         text = "" if self.exclude_kind else f"&kind={draft.kind}"
         if self.by_args is True:
             encoded = _maps_sorted(draft.args, draft.encoded)

@@ -82,7 +82,17 @@ def snooze(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> JobState:
-    """Give a claimed job back, to run after `delay`, seconds or a timedelta; its attempt with it.
+    """Give a claimed job back, to run after `delay`; its attempt with it.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        job: The job as it was claimed.
+        delay: Seconds or a timedelta, not negative.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The state that the job now has.
 
     Raises:
         AttemptLost: If the job no longer runs at that attempt.
@@ -100,6 +110,16 @@ def discard(
     now: datetime | None = None,
 ) -> JobState:
     """Record a claimed job's error and discard it, whatever attempts are left.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        job: The job as it was claimed.
+        error: What to record.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The state that the job now has.
 
     Raises:
         AttemptLost: If the job no longer runs at that attempt.

@@ -11,6 +11,11 @@ from riverrun.verbs.read import get_in, job_row
 def delete(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
     """Delete a job, and return it as it was.
 
+    Args:
+        where: Whose transaction, as for `insert`.
+        job_id: The job.
+        schema: The schema of River's tables; the search path's unless said.
+
     Raises:
         JobNotFound: If there is no such job.
         JobRunning: If it runs.

@@ -153,6 +153,19 @@ def insert_many_fast(
     """Insert jobs as `insert_many` does, by COPY where the driver can, and return how many.
 
     Jobs with a unique mark go by INSERT: COPY fails on the first duplicate.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        jobs: Args, or pairs of args and InsertOpts.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        How many were inserted; duplicates are not.
+
+    Raises:
+        InvalidOption: If there is no job, or an option is out of range.
+        InvalidArgs: As for `insert`.
     """
     ready = drafts(jobs, now=now)
     with joined(where, schema) as transaction:

@@ -39,6 +39,11 @@ class QueueRow:
 def get_queue(where: Where, name: str, *, schema: str | None = None) -> QueueRow:
     """Return the queue `name`.
 
+    Args:
+        where: Whose transaction, as for `insert`.
+        name: The queue.
+        schema: The schema of River's tables; the search path's unless said.
+
     Raises:
         QueueNotFound: If no client has worked it of late.
     """
@@ -49,7 +54,13 @@ def get_queue(where: Where, name: str, *, schema: str | None = None) -> QueueRow
 
 
 def list_queues(where: Where, *, limit: int = 100, schema: str | None = None) -> list[QueueRow]:
-    """Return queues by name, at most `limit`, 1 to 10,000."""
+    """Return the queues that clients work or worked of late, by name.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        limit: Most queues, 1 to 10,000.
+        schema: The schema of River's tables; the search path's unless said.
+    """
     check_int("limit", limit, 1, 10_000)
     with joined(where, schema) as transaction:
         rows = transaction.execute(queries.list_queues(), {"limit": limit})
@@ -100,6 +111,13 @@ def update_queue(
     now: datetime | None = None,
 ) -> QueueRow:
     """Replace the metadata of the queue `name`, and tell those who work it.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        name: The queue.
+        metadata: A JSON object, in place of what is there.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
 
     Raises:
         InvalidOption: If JSON cannot hold the metadata.

@@ -15,6 +15,11 @@ from riverrun.states import JobState, states_in
 def get(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
     """Return the job with the id `job_id`.
 
+    Args:
+        where: Whose transaction, as for `insert`.
+        job_id: The job.
+        schema: The schema of River's tables; the search path's unless said.
+
     Raises:
         JobNotFound: If there is none.
     """

@@ -54,14 +54,25 @@ class ClientRow:
 
 
 def count_jobs(where: Where, *, schema: str | None = None) -> list[JobCount]:
-    """Return how many jobs there are by queue and state, those that are final left out."""
+    """Return how many jobs there are by queue and state, those that are final left out.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        schema: The schema of River's tables; the search path's unless said.
+    """
     with joined(where, schema) as transaction:
         rows = transaction.execute(queries.count_jobs(), {})
         return [JobCount(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
 
 
 def list_clients(where: Where, *, limit: int = 1_000, schema: str | None = None) -> list[ClientRow]:
-    """Return riverrun's clients by id, at most `limit`, 1 to 10,000; Go's are not among them."""
+    """Return riverrun's clients by id; Go's are not among them.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        limit: Most clients, 1 to 10,000.
+        schema: The schema of River's tables; the search path's unless said.
+    """
     check_int("limit", limit, 1, 10_000)
     with joined(where, schema) as transaction:
         rows = transaction.execute(queries.list_clients(), {"limit": limit})
@@ -69,7 +80,12 @@ def list_clients(where: Where, *, limit: int = 1_000, schema: str | None = None)
 
 
 def get_leader(where: Where, *, schema: str | None = None) -> str | None:
-    """Return the id of the client that leads, of either language; None if none does."""
+    """Return the id of the client that leads, of either language; None if none does.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        schema: The schema of River's tables; the search path's unless said.
+    """
     with joined(where, schema) as transaction:
         leader: str | None = transaction.execute(queries.get_leader(), {}).scalar_one_or_none()
         return leader

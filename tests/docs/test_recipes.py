@@ -1,0 +1,177 @@
+"""The recipes of docs/operating.md for Sentry and structlog, as they stand there."""
+
+import asyncio
+import io
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import pytest
+import sentry_sdk
+import structlog
+from sentry_sdk.transport import Transport
+from sqlalchemy import Engine
+
+from docs.reader import ROOT, blocks
+from riverrun import Client, JobArgs, JobCancel, JobSnooze, Plugin, QueueConfig, Workers, verbs
+from riverrun.events import JobEvent
+from said import DEADLINE_S
+
+SECRET = "4242-4242"
+
+
+@attrs.frozen
+class Pay(JobArgs, kind="pay"):
+    card: str
+    how: str
+
+
+def recipe(file: str) -> SimpleNamespace:
+    """Return what the file of that name in the guide defines."""
+    (block,) = (each for each in blocks(ROOT / "docs" / "operating.md") if each.file == file)
+    namespace: dict[str, Any] = {"__name__": file}
+    exec(compile(block.body, block.at, "exec"), namespace)
+    return SimpleNamespace(**namespace)
+
+
+def act(args: Pay) -> None:
+    """End as the args say."""
+    if args.how == "fail":
+        raise ValueError("the bank said no")
+    if args.how == "cancel":
+        raise JobCancel("no account")
+    if args.how == "snooze":
+        raise JobSnooze(3600)
+
+
+def worked(engine: Engine, schema: str, plugin: Plugin, workers: Workers, *hows: str) -> Client:
+    """Work jobs, one after another in one thread, that end as `hows` say, all at their last try."""
+    client = Client(
+        engine,
+        workers=workers,
+        queues={"default": QueueConfig(max_workers=1)},
+        plugins=[plugin],
+        schema=schema,
+        max_attempts=2,
+        backoff=lambda job, now: now,
+    )
+    client.insert_many(engine, [Pay(SECRET, how) for how in hows])
+    ends = len(hows) + hows.count("fail")
+    with client.subscribe(JobEvent) as events, client:
+        for _ in range(ends):
+            events.get(timeout=DEADLINE_S)
+    return client
+
+
+class Sent(Transport):
+    """Keeps what would be sent."""
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.events: list[dict[str, Any]] = []
+
+    def capture_envelope(self, envelope: Any) -> None:
+        event = envelope.get_event()
+        if event is not None:
+            self.events.append(event)
+
+
+@pytest.fixture
+def sent() -> Iterator[Sent]:
+    """What Sentry's client would send, the recipe configured."""
+    transport = Sent()
+    client = sentry_sdk.get_client()
+    yield transport
+    sentry_sdk.get_client().close()
+    sentry_sdk.get_global_scope().set_client(client)
+
+
+@pytest.mark.parametrize("how", ["thread", "coroutine"])
+def test_sentry_hears_of_each_failure_once(
+    engine: Engine, schema: str, sent: Sent, how: str
+) -> None:
+    """A failed attempt is one event with the job's facts and without its args; a wish is none."""
+    errors = recipe("errors.py")
+    # The frameworks of other tests stay as they are.
+    options = {"transport": sent, "auto_enabling_integrations": False}
+    errors.configure(dsn="https://public@sentry.example/1", **options)
+    workers = Workers()
+
+    def pay(args: Pay) -> None:
+        if args.how == "mark":
+            sentry_sdk.set_tag("leaked", "yes")
+            sentry_sdk.add_breadcrumb(message="leaked")
+        act(args)
+
+    async def pay_async(args: Pay) -> None:
+        await asyncio.sleep(0)
+        pay(args)
+
+    pay_async.__annotations__ = pay.__annotations__
+    workers.register(pay if how == "thread" else pay_async)
+    worked(engine, schema, errors.Sentry(), workers, "mark", "fail", "cancel", "snooze")
+    assert len(sent.events) == 2, [event.get("logentry") for event in sent.events]
+    job = verbs.list_jobs(engine, schema=schema).jobs[1]
+    for attempt, (event, level) in enumerate(
+        zip(sent.events, ("warning", "error"), strict=True), 1
+    ):
+        assert event["level"] == level
+        assert event["exception"]["values"][-1]["value"] == "the bank said no"
+        assert event["tags"]["job.kind"] == "pay"
+        assert event["tags"]["job.queue"] == "default"
+        assert event["contexts"]["job"] == {"id": job.id, "attempt": attempt, "of": 2}
+        assert SECRET not in json.dumps(event)
+        # Not the whole event: source lines are sent too.
+        assert "leaked" not in json.dumps([event["tags"], event.get("breadcrumbs")])
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    """What the recipe for structlog prints; logging is put back afterwards."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers = []
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stderr", said)
+        recipe("logs.py").configure()
+    yield said
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.mark.parametrize("how", ["thread", "coroutine"])
+def test_structlog_knows_the_job(engine: Engine, schema: str, lines: io.StringIO, how: str) -> None:
+    """What is logged during an attempt carries its job's facts, and nothing of another job's."""
+    workers = Workers()
+    log = structlog.get_logger()
+
+    def pay(args: Pay) -> None:
+        if args.how == "mark":
+            structlog.contextvars.bind_contextvars(leaked="yes")
+        log.info("paying", thread=threading.current_thread().name)
+        logging.getLogger("shop").info("by the standard library")
+
+    async def pay_async(args: Pay) -> None:
+        await asyncio.sleep(0)
+        pay(args)
+
+    pay_async.__annotations__ = pay.__annotations__
+    workers.register(pay if how == "thread" else pay_async)
+    client = worked(engine, schema, recipe("logs.py").JobInLogs(), workers, "mark", "plain")
+    first, second = verbs.list_jobs(engine, schema=schema).jobs
+    said = [json.loads(line) for line in lines.getvalue().splitlines()]
+    mine = [each for each in said if each["event"] in {"paying", "by the standard library"}]
+    assert [each["job_id"] for each in mine] == [first.id, first.id, second.id, second.id]
+    assert len({each["thread"] for each in mine if "thread" in each}) == 1
+    for each in mine:
+        facts = {key: each[key] for key in ("kind", "queue", "attempt", "level")}
+        assert facts == {"kind": "pay", "queue": "default", "attempt": 1, "level": "info"}
+        assert ("leaked" in each) == (each["job_id"] == first.id)
+    (stopped,) = (each for each in said if each["event"].startswith("stopped client"))
+    assert stopped["client_id"] == client.id
+    assert "job_id" not in stopped
