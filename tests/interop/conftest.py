@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from interop.clients import Clients
 from interop.peers import Peers, StartPeer, build
 
 
@@ -47,3 +48,11 @@ def python_peer(peers: Peers) -> StartPeer:
 def empty_go_peer(empty_peers: Peers, peer_program: Path) -> StartPeer:
     """Start a Go process on the empty database."""
     return lambda: empty_peers.go(peer_program)
+
+
+@pytest.fixture
+def here(engine: Engine, schema: str) -> Iterator[Clients]:
+    """Clients of riverrun on the test's schema, all stopped at its end."""
+    clients = Clients(engine, schema)
+    yield clients
+    clients.stop()

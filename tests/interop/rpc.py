@@ -81,7 +81,7 @@ class Process:
         request = {"jsonrpc": "2.0", "id": self._calls, "method": method, "params": params}
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.write(json.dumps(request, ensure_ascii=False) + "\n")
             line = self._lines.get(timeout=deadline_s)
         except (OSError, ValueError, queue.Empty) as problem:
             why = type(problem).__name__

@@ -71,7 +71,8 @@ class UniqueOpts:
         by_queue: The same only within one queue.
         by_state: States in which a job stands in the way of another; must hold available, pending,
             running and scheduled. Unless said, those with completed and retryable.
-        exclude_kind: Jobs of different kinds may be the same too.
+        exclude_kind: Jobs of different kinds may be the same too; needs by_args, by_period or
+            by_queue, or all jobs there are would be the same.
         on_conflict: What a duplicate does to the job that waits in its way: an OnConflict or its
             name, such as "debounce".
 
@@ -94,6 +95,9 @@ class UniqueOpts:
     def __attrs_post_init__(self) -> None:
         if not (self.by_args or self.by_period or self.by_queue or self.by_state):
             expected = "at least one of by_args, by_period, by_queue and by_state"
+            raise InvalidOption("unique", self, expected)
+        if self.exclude_kind and not (self.by_args or self.by_period or self.by_queue):
+            expected = "with exclude_kind also by_args, by_period or by_queue"
             raise InvalidOption("unique", self, expected)
 
     def __call__(self, draft: Draft, now: datetime) -> UniqueMark:

@@ -217,6 +217,7 @@ def test_the_masks_are_rivers() -> None:
     [
         {},
         {"exclude_kind": True},
+        {"exclude_kind": True, "by_state": ["available", "pending", "running", "scheduled"]},
         {"by_period": 0.5},
         {"by_period": float("nan")},
         {"by_args": "customer_id"},

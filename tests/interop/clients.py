@@ -1,0 +1,110 @@
+"""riverrun's side: clients in this process that work the kind that Go's peer works."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Engine, text
+
+from riverrun import Client, JobArgs, JobContext, QueueConfig, Workers
+from riverrun.errors import StopTimeout
+
+DEADLINE_S = 60.0
+
+
+@attrs.frozen
+class Echo(JobArgs, kind="conformance_echo"):
+    """Args of the one kind that both sides work."""
+
+    behavior: str = ""
+    duration_ms: int = 0
+    message: str = ""
+
+
+@attrs.frozen
+class Ours(JobArgs, kind="interop_ours"):
+    """Args of a kind that Go has no worker for."""
+
+    number: int = 0
+
+
+Body = Callable[[Any, JobContext], object]
+
+
+class Clients:
+    """Makes clients on one engine and schema, and stops them at the end."""
+
+    def __init__(self, engine: Engine, schema: str) -> None:
+        self.engine = engine
+        self.schema = schema
+        self._clients: list[Client] = []
+
+    def run(self, body: Body | None = None, *, slots: int = 4, **options: Any) -> Client:
+        """Start a client that works Echo and Ours with `body`."""
+        workers = Workers()
+
+        @workers.register
+        def echo(args: Echo, ctx: JobContext) -> None:
+            if body is not None:
+                body(args, ctx)
+
+        @workers.register
+        def ours(args: Ours, ctx: JobContext) -> None:
+            if body is not None:
+                body(args, ctx)
+
+        options.setdefault("queues", {"default": QueueConfig(max_workers=slots)})
+        options.setdefault("soft_stop_timeout", 10)
+        client = Client(self.engine, schema=self.schema, workers=workers, **options)
+        self._clients.append(client)
+        client.start()
+        return client
+
+    def inserter(self) -> Client:
+        """Return a client that only inserts and asks."""
+        return Client(self.engine, schema=self.schema)
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        """Return what a statement on the test's schema reads."""
+        with self.engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
+            return [tuple(row) for row in connection.execute(text(statement), values)]
+
+    def one(self, statement: str, **values: Any) -> Any:
+        """Return the one value that a statement on the test's schema reads."""
+        ((value,),) = self.rows(statement, **values)
+        return value
+
+    def do(self, statement: str, **values: Any) -> None:
+        """Execute a statement on the test's schema."""
+        with self.engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
+            connection.execute(text(statement), values)
+
+    def wait(
+        self, condition: Callable[[], object], what: str, within_s: float = DEADLINE_S
+    ) -> float:
+        """Wait until `condition` holds; return the seconds that it took."""
+        begun = time.monotonic()
+        while not condition():
+            assert time.monotonic() < begun + within_s, f"{what}: not within {within_s:g} s"
+            time.sleep(0.02)
+        return time.monotonic() - begun
+
+    def wait_state(self, job_id: int, state: str) -> None:
+        """Wait until a job is in a state."""
+        asked = "SELECT state::text FROM river_job WHERE id = :id"
+        try:
+            self.wait(lambda: self.one(asked, id=job_id) == state, f"job {job_id} {state}")
+        except AssertionError as problem:
+            raise AssertionError(f"{problem}; it is {self.one(asked, id=job_id)}") from None
+
+    def stop(self) -> None:
+        """Stop every client, cancelling what runs."""
+        for client in self._clients:
+            try:
+                client.stop(cancel=True)
+            except StopTimeout as error:
+                pytest.fail(f"a test left a worker running: {error}")
