@@ -6,11 +6,16 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, Executable, Result, delete, false
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import URL, Connection, Engine, Executable, Result, delete, false, make_url
+from sqlalchemy.exc import ArgumentError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session
 
-from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
+from riverrun.errors import (
+    NotATransaction,
+    SchemaMissing,
+    TransactionClosed,
+    UnsupportedDatabase,
+)
 from riverrun.models import Job
 
 Where: TypeAlias = Session | scoped_session[Any] | Connection | Engine
@@ -142,6 +147,26 @@ def session_or_connection(where: object) -> Session | Connection:
 
 def _is_closed(session: Session) -> bool:
     return bool(session._close_state.name == "CLOSED")
+
+
+def psycopg_url(said: str) -> URL:
+    """Return `said`, the URL of a PostgreSQL in any of its forms, as SQLAlchemy's for psycopg 3.
+
+    Platforms hand out `postgres://` and `postgresql://`, applications' names a driver of theirs.
+
+    Raises:
+        UnsupportedDatabase: If it is no URL of a PostgreSQL. It does not repeat the URL, which may
+            hold a password.
+    """
+    expected = "the URL of a PostgreSQL, such as postgresql://user@host/database"
+    try:
+        url = make_url(said)
+    except (ArgumentError, ValueError):
+        # ValueError: a port that is no number, as with a password that holds a '/' or '@'.
+        raise UnsupportedDatabase("a database URL that cannot be read", expected) from None
+    if url.drivername.partition("+")[0] not in {"postgres", "postgresql"}:
+        raise UnsupportedDatabase(url.drivername, expected)
+    return url.set(drivername="postgresql+psycopg")
 
 
 def database_of(transaction: Transaction) -> tuple[Engine, str]:

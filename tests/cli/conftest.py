@@ -55,14 +55,14 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def run(
         url: str,
         schema: str,
-        app: str = "shop:client",
+        app: str | None = "shop:client",
         source: str = APP,
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> object:
         (tmp_path / "shop.py").write_text(source.format(url=url, schema=schema))
         process = subprocess.Popen(
-            [sys.executable, "-m", "riverrun", "work", app, *options],
+            [sys.executable, "-m", "riverrun", "work", *([app] if app else []), *options],
             cwd=tmp_path,
             env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
             stdout=subprocess.PIPE,

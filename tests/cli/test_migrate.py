@@ -1,14 +1,18 @@
 """`riverrun migrate`: the schema from the shell."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
+from riverrun import migrations
 from riverrun.cli.main import main
 
 UNREACHABLE = "postgresql://someone:secret-word@127.0.0.1:1/nowhere"
@@ -107,3 +111,51 @@ def test_a_missing_url_is_said() -> None:
     result = migrate(None, "up")
     assert result.exit_code == 2
     assert "--database-url" in result.stderr
+
+
+def test_json_for_machines(database_url: str, empty_schema: str) -> None:
+    """Each step, each version and the verdict are JSON for those who ask for it."""
+    of = ("--schema", empty_schema, "--json")
+
+    def said(*arguments: str) -> list[object]:
+        result = migrate(database_url, *arguments, *of)
+        return [json.loads(line) for line in result.stdout.splitlines()]
+
+    assert {"line": "riverrun", "version": 2} in said("validate")[0]["missing"]
+    assert said("up")[0] == {"did": "up", "line": "main", "version": 1}
+    assert said("up") == []
+    assert said("validate") == [{"valid": True, "missing": []}]
+    assert said("down") == [{"did": "down", "line": "main", "version": 8}]
+    assert said("list")[7] == {"line": "main", "version": 8, "there": False}
+
+
+def test_tells_of_each_version_when_it_is_done(
+    database_url: str, empty_schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration that fails half-way has said how far it came."""
+
+    def fail(*_: object) -> None:
+        raise OperationalError("", {}, psycopg.errors.LockNotAvailable("canceled by lock timeout"))
+
+    monkeypatch.setattr("riverrun.migrations.river.v003.upgrade", fail)
+    result = migrate(database_url, "up", "--schema", empty_schema)
+    assert result.stdout == "up main 001\nup main 002\n"
+    assert (result.exit_code, result.stderr) == (
+        1,
+        "Error: the database: canceled by lock timeout\n",
+    )
+
+
+def test_leaves_a_newer_releases_versions(
+    database_url: str, empty_schema: str, engine: Engine
+) -> None:
+    """`up` of an older release does nothing to a database that a newer one has migrated."""
+    of = ("--schema", empty_schema)
+    migrate(database_url, "up", *of)
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO {empty_schema}.river_migration (line, version) VALUES ('main', 9)")
+        )
+        library = migrations.migrate(connection, schema=empty_schema)
+    result = migrate(database_url, "up", *of)
+    assert (result.exit_code, result.stdout, library) == (0, "nothing to do\n", [])

@@ -1,6 +1,9 @@
 """insert, jobs, queues, periodic and health: what an operator asks from the shell."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,11 +12,12 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, make_url, text
 
 from factories import insert_job
 from riverrun import verbs
 from riverrun.cli.main import main
+from riverrun.states import JobState
 from riverrun.verbs.beat import beat
 
 Run = Callable[..., Result]
@@ -23,7 +27,7 @@ Run = Callable[..., Result]
 def run(database_url: str, schema: str, engine: Engine) -> Run:
     """Run a command on the test's schema; its exit code is asserted."""
 
-    def run(*arguments: str, code: int = 0, stdin: str | None = None) -> Result:
+    def run(*arguments: str, code: int = 0, stdin: str | bytes | None = None) -> Result:
         named = ("--database-url", database_url, "--schema", schema)
         result = CliRunner().invoke(main, [*arguments, *named], input=stdin)
         assert result.exit_code == code, (result.output, result.stderr, result.exception)
@@ -75,8 +79,10 @@ def test_inserts_lines(run: Run, engine: Engine, schema: str) -> None:
     """Each line of stdin is a job; one that is refused refuses all."""
     many = "\n".join(json.dumps({"number": number}) for number in range(2_500))
     assert lines(run("insert", "count", "-", "--json", stdin=many))[0]["inserted"] == 2_500
-    refused = run("insert", "count", "-", stdin='{"number": 1}\n[2]\n', code=2)
-    assert "line 2: expected a JSON object" in refused.stderr
+    for bad in ("[2]", "[" * 100_000, b"\xff"):
+        line = bad.encode() if isinstance(bad, str) else bad
+        refused = run("insert", "count", "-", stdin=b'{"number": 1}\n' + line + b"\n", code=2)
+        assert "line 2: expected a JSON object" in refused.stderr
     assert sum(each.count for each in verbs.count_jobs(engine, schema=schema)) == 2_500
 
 
@@ -92,6 +98,12 @@ def test_inserts_lines(run: Run, engine: Engine, schema: str) -> None:
         (("", "{}"), "kind"),
         (("greet", '{"a": "\\u0000"}'), "NUL"),
         (("greet", "{}", "--tag", "!"), "tag is '!'"),
+        (("greet", "[" * 100_000), "expected a JSON object"),
+        (("greet", "{}", "--delay", "nan"), "no number of seconds"),
+        (("greet", "{}", "--delay", "inf"), "not in the range"),
+        (("greet", "{}", "--at", "9999-12-31T23:59:59-14:00"), "expected a time with its offset"),
+        (("greet", "{}", "--at", "0001-01-01T00:00:00+14:00"), "expected a time with its offset"),
+        (("gr\udcff", "{}"), "kind is"),
     ],
 )
 def test_refuses_to_insert(run: Run, arguments: tuple[str, ...], said: str) -> None:
@@ -121,6 +133,9 @@ def test_shows_a_job(run: Run, engine: Engine, schema: str) -> None:
     assert (said["id"], said["args"], said["unique_key"]) == (job_id, {"name": "Ada"}, "0102")
     assert "Ada" in run("jobs", "get", str(job_id)).stdout
     assert "no job has the id 999" in run("jobs", "get", "999", code=1).stderr
+    for no_id in ("0", "9" * 30, "x", ""):
+        for verb in ("get", "cancel", "retry", "delete"):
+            assert "ID" in run("jobs", verb, no_id, code=2).stderr
 
 
 def test_cancels_and_retries(run: Run, engine: Engine, schema: str) -> None:
@@ -144,6 +159,86 @@ def test_deletes(run: Run, engine: Engine, schema: str) -> None:
     run("jobs", "delete", "--state", "discarded", stdin="n\n", code=1)
     said = lines(run("jobs", "delete", "--state", "discarded", "--yes", "--json"))
     assert said == [{"deleted": 30}]
+
+
+def test_acts_on_many(
+    run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancel and retry take filters as well, page by page, and leave what cannot be done."""
+    monkeypatch.setattr("riverrun.cli.jobs.BATCH", 2)
+    key = {"unique_key": b"\x01", "unique_states": [JobState.available, JobState.running]}
+    with engine.begin() as connection:
+        for _ in range(5):
+            insert_job(connection, schema, kind="mail", state="discarded")
+        insert_job(connection, schema, kind="mail", state="discarded", **key)
+        insert_job(connection, schema, kind="other", state="discarded")
+        insert_job(connection, schema, kind="mail", state="available", **key)
+    of = ("--kind", "mail", "--state", "discarded")
+    run("jobs", "retry", *of, stdin="n\n", code=1)
+    assert lines(run("jobs", "retry", *of, "--yes", "--json")) == [{"retried": 5}]
+    assert "other" in run("jobs", "list", "--state", "discarded").stdout
+    many = ("--kind", "mail", "--state", "available", "--json")
+    assert lines(run("jobs", "cancel", *many, stdin="y\n")) == [{"cancelled": 6}]
+    assert len(lines(run("jobs", "list", "--state", "cancelled", "--json"))) == 6
+    run("jobs", "retry", code=2)
+    run("jobs", "cancel", "1", "--kind", "mail", code=2)
+
+
+def test_errors_are_json_for_those_who_asked_for_it(run: Run) -> None:
+    """With --json what went wrong is a line of JSON on stderr, and stdout holds only results."""
+    for code, arguments in (
+        (1, ("jobs", "get", "999")),
+        (2, ("jobs", "get", "x")),
+        (2, ("jobs", "list", "--limit", "0")),
+        (2, ("insert", "greet", "[]")),
+    ):
+        result = run(*arguments, "--json", code=code)
+        said = json.loads(result.stderr)
+        assert (said["exit_code"], result.stdout) == (code, ""), said
+        assert said["error"]
+
+
+@pytest.mark.parametrize("name", ["postgres", "postgresql", "postgresql+asyncpg"])
+def test_takes_a_url_in_any_form(database_url: str, schema: str, name: str) -> None:
+    """A platform's URL, and one with an application's own driver, lead to the database."""
+    url = name + database_url.removeprefix("postgresql+psycopg")
+    said = CliRunner().invoke(
+        main, ["jobs", "list", "--schema", schema], env={"DATABASE_URL": url, "RIVERRUN_APP": None}
+    )
+    assert (said.exit_code, said.stdout) == (0, "no such jobs\n"), said.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("postgresql://u:hid:den@h:not-a-port/db", 2),
+        ("hidden", 2),
+        ("mysql://u:hidden@h/db", 2),
+        ("postgresql://u:hidden@127.0.0.1:1/db?hidden=1", 1),
+        ("postgresql://u:hidden@127.0.0.1:99999/db", 3),
+    ],
+)
+def test_does_not_repeat_a_bad_url(url: str, code: int) -> None:
+    """What cannot be a database's URL is said without its password."""
+    said = CliRunner().invoke(main, ["jobs", "list", "--database-url", url])
+    assert said.exit_code == code, said.stderr
+    assert "u:hid" not in said.output
+    assert len(said.stderr.splitlines()) == 1
+    assert isinstance(said.exception, SystemExit)
+
+
+def test_a_databases_refusal_is_a_line(run: Run, database_url: str, schema: str) -> None:
+    """What the database refuses is exit code 1 and its reason, without a traceback."""
+    read_only = make_url(database_url).update_query_dict(
+        {"options": "-cdefault_transaction_read_only=on"}
+    )
+    url = read_only.render_as_string(hide_password=False)
+    refused = CliRunner().invoke(
+        main, ["insert", "greet", "--database-url", url, "--schema", schema]
+    )
+    expected = "Error: the database: cannot execute INSERT in a read-only transaction\n"
+    assert (refused.exit_code, refused.stderr) == (1, expected)
+    assert "UTF-8" in run("jobs", "list", "--kind", "\udcff", code=2).stderr
 
 
 def test_pauses_and_resumes_queues(run: Run, engine: Engine, schema: str) -> None:
@@ -221,10 +316,16 @@ def test_acts_on_an_application(
     """`--app` gives database and schema, and its client refuses kinds that nobody works."""
     (tmp_path / "operated.py").write_text(
         "from sqlalchemy import create_engine\n"
-        "from riverrun import Client, RawArgs, Workers\n"
+        "import attrs\n"
+        "from riverrun import Client, InsertOpts, JobArgs, RawArgs, Workers\n"
         "workers = Workers()\n"
         "@workers.register(kind='greet')\n"
         "def greet(args: RawArgs) -> None: ...\n"
+        "@attrs.frozen\n"
+        "class Mail(JobArgs, kind='mail', insert_opts=InsertOpts(queue='mail')):\n"
+        "    to: list[str]\n"
+        "@workers.register\n"
+        "def mail(args: Mail) -> None: ...\n"
         f"client = Client(create_engine({database_url!r}), schema={schema!r}, workers=workers)\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -233,12 +334,29 @@ def test_acts_on_an_application(
     assert result.exit_code == 0, result.output
     refused = runner.invoke(main, ["insert", "grete", "--app", "operated:client"])
     assert (refused.exit_code, "known: 'greet'" in refused.output) == (2, True)
+    wrong = runner.invoke(main, ["insert", "mail", '{"to": 7}', "--app", "operated:client"])
+    assert (wrong.exit_code, "$.to" in wrong.output) == (2, True), wrong.output
+    sent = runner.invoke(
+        main, ["insert", "mail", '{"to": ["Ada"]}', "--json", "-A", "operated:client"]
+    )
+    assert json.loads(sent.stdout)["queue"] == "mail"
     assert verbs.get(engine, json.loads(result.stdout)["id"], schema=schema).kind == "greet"
 
 
-def test_completes_in_the_shell() -> None:
-    """The shell's completion script is click's own."""
-    result = CliRunner().invoke(
-        main, env={"_RIVERRUN_COMPLETE": "bash_source"}, prog_name="riverrun"
+def test_completes_in_the_shell(tmp_path: Path) -> None:
+    """`riverrun completion` prints a script for each shell; bash, given it, completes."""
+    for shell in ("zsh", "fish"):
+        assert "_RIVERRUN_COMPLETE" in CliRunner().invoke(main, ["completion", shell]).stdout
+    commands = Path(sys.executable).parent
+    asked = (
+        'eval "$(riverrun completion bash)"; COMP_WORDS=(riverrun jobs ca); COMP_CWORD=2;'
+        ' _riverrun_completion riverrun; echo "${COMPREPLY[@]}"'
     )
-    assert "_riverrun_completion" in result.output
+    done = subprocess.run(
+        ["bash", "-c", asked],
+        env={**os.environ, "PATH": f"{commands}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.strip() == "cancel", done.stderr

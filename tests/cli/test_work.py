@@ -281,3 +281,53 @@ def test_measures_a_client_that_measures_itself(
     until(lambda: counted in fetch(f"http://127.0.0.1:{free_port}/metrics")[1], "one attempt")
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [(("--app", "shop:client"), {}), ((), {"RIVERRUN_APP": "shop:client"})],
+    ids=["option", "environment"],
+)
+def test_the_client_may_be_an_option(
+    start: Start,
+    engine: Engine,
+    database_url: str,
+    schema: str,
+    options: Sequence[str],
+    environment: dict[str, str],
+) -> None:
+    """`--app` and RIVERRUN_APP name the client as the argument does, as in every command."""
+    insert_job(engine, schema, kind="task")
+    process = start(database_url, schema, None, options=options, environment=environment)
+    read_began(process)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "own INFO"),
+        (("--log-format", "text"), "INFO ["),
+        (("--log-format", "json"), '"more": 7'),
+    ],
+)
+def test_an_applications_own_logs(
+    start: Start, database_url: str, schema: str, options: Sequence[str], expected: str
+) -> None:
+    """What the application says of logs counts, unless the command line does; extras are told."""
+    source = (
+        "import logging\n"
+        "logging.basicConfig(level='INFO', format='own %(levelname)s %(message)s')\n"
+        "class More(logging.Filter):\n"
+        "    def filter(self, record):\n"
+        "        record.more = 7\n"
+        "        return True\n"
+        "logging.getLogger('riverrun.client').addFilter(More())\n"
+    )
+    process = start(database_url, schema, source=source + APP, options=options)
+    assert process.stderr is not None
+    line = next(line for line in process.stderr if "started client" in line)
+    assert expected in line
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0

@@ -1,6 +1,8 @@
 """What the commands share: options, the client or database they act on, and exit codes."""
 
 import importlib
+import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,11 +12,13 @@ from typing import Any, TypeVar
 
 import attrs
 import click
-from sqlalchemy import Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from riverrun.client import Client
 from riverrun.errors import JobNotFound, QueueNotFound, RiverrunError, SchemaMissing
+from riverrun.sessions import psycopg_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,7 +27,7 @@ HOST_CLIENT = "riverrun.host_client"
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says; 1 is also for what was not found, or is not healthy."""
+    """What a command's exit code says; 1 is also for what was not found, not healthy or failed."""
 
     ok = 0
     cut_off = 1
@@ -79,11 +83,26 @@ def option(*names: str, **said: Any) -> Callable[[F], F]:
     return click.option(*names, **said)
 
 
-def app_argument(required: bool = True) -> Callable[[F], F]:
-    """Declare the argument `MODULE:CLIENT`; in a host's own command group there is none."""
-    return click.argument(
-        "app", envvar="RIVERRUN_APP", metavar="[MODULE:CLIENT]", required=required, default=None
-    )
+class Seconds(click.FloatRange):
+    """Seconds, up to thirty years: what a timedelta and a wait can take, and never NaN."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=1e9)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number of seconds."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
+JOB_ID = click.IntRange(1, 2**63 - 1)
+app_option = option("--app", "-A", metavar="MODULE:CLIENT", help="The application's client.")
 
 
 def database_option(*, required: bool = True) -> Callable[[F], F]:
@@ -101,17 +120,29 @@ schema_option = option("--schema", help="The tables' schema; the search path's u
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
 
 
+class Shell(click.Group):
+    """A group of commands that says what went wrong in JSON to those who asked for JSON."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Invoke the command that the arguments name."""
+        as_json = "--json" in ctx.args or os.environ.get("RIVERRUN_JSON", "") not in {"", "0"}
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            if not as_json:
+                raise
+            said = {"error": error.format_message(), "exit_code": error.exit_code}
+            click.echo(json.dumps(said), err=True)
+            ctx.exit(error.exit_code)
+
+
 def target_options(command: F) -> F:
-    """Declare what a command acts on, and `--json`."""
-    return where_options(json_option(command))
-
-
-def where_options(command: F) -> F:
-    """Declare what a command acts on: an application's client, or a database."""
+    """Declare what a command acts on, an application's client or a database, and `--json`."""
     for declare in (
+        json_option,
         schema_option,
         database_option(required=False),
-        option("--app", "-A", metavar="MODULE:CLIENT", help="The application's client."),
+        app_option,
     ):
         command = declare(command)
     return command
@@ -185,9 +216,13 @@ def reported() -> Iterator[None]:
     """
     try:
         yield
-    except OperationalError as error:
-        reason = str(error.orig).splitlines()[0]
-        raise CommandError(f"cannot reach the database: {reason}", ExitCode.unreachable) from error
+    except DBAPIError as error:
+        raise CommandError(*_database_problem(error)) from error
+    except PoolTimeout as error:
+        raise CommandError("no connection to the database is free", ExitCode.unreachable) from error
+    except UnicodeEncodeError as error:
+        problem = "what is no UTF-8 cannot be looked for in the database"
+        raise CommandError(problem, ExitCode.usage) from error
     except SchemaMissing as error:
         raise CommandError(str(error), ExitCode.schema_behind) from error
     except (JobNotFound, QueueNotFound) as error:
@@ -203,18 +238,22 @@ def database_engine(database_url: str) -> Iterator[Engine]:
     Raises:
         CommandError: If there is none to be had, or what was done with it failed.
     """
-    try:
-        url = make_url(database_url)
-    except ArgumentError as error:
-        raise CommandError("the database URL cannot be read", ExitCode.usage) from error
-    if url.drivername in {"postgresql", "postgres"}:
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername != "postgresql+psycopg":
-        problem = f"{url.drivername} is no database for riverrun; expected postgresql://..."
-        raise CommandError(problem, ExitCode.usage)
-    engine = create_engine(url)
-    try:
-        with reported():
+    with reported():
+        engine = create_engine(psycopg_url(database_url))
+        try:
             yield engine
-    finally:
-        engine.dispose()
+        finally:
+            engine.dispose()
+
+
+# Connection, authorization, no such database, insufficient resources, operator's intervention.
+_UNREACHABLE = ("08", "28", "3D", "53", "57P")
+
+
+def _database_problem(error: DBAPIError) -> tuple[str, ExitCode]:
+    """Return what to say of a database's error, in a line, and the exit code."""
+    reason = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
+    state = getattr(error.orig, "sqlstate", None)
+    if isinstance(error, OperationalError) and (state is None or state.startswith(_UNREACHABLE)):
+        return f"cannot reach the database: {reason}", ExitCode.unreachable
+    return f"the database: {reason}", ExitCode.cut_off

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from riverrun.cli.app import ExitCode, option, target, target_options
+from riverrun.cli.app import ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import show_one
 from riverrun.migrations import validate
 from riverrun.runtime.heartbeat import DEAD_S
@@ -15,7 +15,7 @@ from riverrun.verbs.status import count_jobs, get_leader, list_clients
 @click.command
 @option(
     "--max-age",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     help="Seconds that a job may wait for a slot before this is unhealthy.",
 )
 @option("--min-clients", type=click.IntRange(0), default=0, help="Clients that must live.")

@@ -1,5 +1,6 @@
 """`riverrun insert`: a job, or many, from the shell."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,9 +10,10 @@ from typing import Any
 
 import click
 
-from riverrun.cli.app import CommandError, ExitCode, option, target, target_options
-from riverrun.cli.output import show_one
-from riverrun.job import RawArgs
+from riverrun.cli.app import CommandError, ExitCode, Seconds, option, target, target_options
+from riverrun.cli.output import progress, show_one
+from riverrun.client import Client
+from riverrun.job import RawArgs, decode, kind_of
 from riverrun.options import InsertOpts
 
 BATCH = 1_000
@@ -23,7 +25,7 @@ BATCH = 1_000
 @option("--queue", "-q", help="The queue; the default one unless given.")
 @option("--priority", type=click.IntRange(1, 4), help="1, the highest, to 4.")
 @option("--max-attempts", type=click.IntRange(1, 32_767), help="How often it is tried at most.")
-@option("--delay", type=click.FloatRange(min=0), help="Seconds until it may be worked.")
+@option("--delay", type=Seconds(), help="Seconds until it may be worked.")
 @option("--at", metavar="TIME", help="When it may be worked, such as 2026-12-24T18:00:00+01:00.")
 @option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
 @option("--metadata", metavar="JSON", help="An object to keep with the job.")
@@ -45,7 +47,8 @@ def insert(
 ) -> None:
     """Insert a job of KIND, its args a JSON object; or, with -, one for each line of stdin.
 
-    All lines are one transaction: if one is refused, none is inserted.
+    With --app they must fit its worker, and the kind's own options count. All lines are one
+    transaction: if one is refused, none is inserted.
     """
     if delay is not None and at is not None:
         raise click.UsageError("--delay or --at, not both")
@@ -60,7 +63,7 @@ def insert(
         )
         if args != "-":
             result = on.client.insert(
-                on.engine, RawArgs(kind=kind, encoded=_object("the args", args)), opts
+                on.engine, _typed(on.client, kind, _object("the args", args)), opts
             )
             show_one(
                 {
@@ -73,16 +76,25 @@ def insert(
                 as_json=as_json,
             )
             return
-        jobs = ((RawArgs(kind=kind, encoded=each), opts) for each in _lines(sys.stdin))
+        lines = _lines(sys.stdin.buffer)
+        jobs = ((_typed(on.client, kind, each), opts) for each in lines)
         count = 0
-        with on.engine.begin() as connection:
+        with on.engine.begin() as connection, progress("jobs inserted") as tell:
             while batch := list(islice(jobs, BATCH)):
                 count += on.client.insert_many_fast(connection, batch)
-                if sys.stderr.isatty():
-                    click.echo(f"\r{count:,} jobs", err=True, nl=False)
-        if sys.stderr.isatty():
-            click.echo(err=True)
+                tell(count)
         show_one({"inserted": count, "kind": kind}, as_json=as_json)
+
+
+def _typed(client: Client, kind: str, encoded: Mapping[str, Any]) -> object:
+    """Return args as the application's worker of the kind takes them: checked, with its options."""
+    raw = RawArgs(kind=kind, encoded=encoded)
+    worker = client.workers.find(kind) if client.workers else None
+    if worker is None or worker.args_type is RawArgs:
+        return raw
+    args_type: type[object] = worker.args_type
+    args = decode(kind, encoded, args_type)
+    return args if kind_of(args) == kind else raw
 
 
 def _time(at: str | None, delay: float | None) -> datetime | None:
@@ -94,16 +106,17 @@ def _time(at: str | None, delay: float | None) -> datetime | None:
         moment = datetime.fromisoformat(at)
     except ValueError:
         moment = None
-    if moment is None or moment.tzinfo is None:
-        expected = "a time with its offset, such as 2026-12-24T18:00:00+01:00"
-        raise CommandError(f"--at is {at!r}; expected {expected}", ExitCode.usage)
-    return moment
+    if moment is not None and moment.tzinfo is not None:
+        with contextlib.suppress(OverflowError):  # before the year 1, or after 9999
+            return moment.astimezone(UTC)
+    expected = "a time with its offset, such as 2026-12-24T18:00:00+01:00"
+    raise CommandError(f"--at is {at!r}; expected {expected}", ExitCode.usage)
 
 
-def _object(name: str, text: str) -> Mapping[str, Any]:
+def _object(name: str, text: str | bytes) -> Mapping[str, Any]:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         problem = f'{name}: expected a JSON object, such as \'{{"to": "alice@example.com"}}\''
@@ -111,7 +124,7 @@ def _object(name: str, text: str) -> Mapping[str, Any]:
     return value
 
 
-def _lines(lines: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+def _lines(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             yield _object(f"line {number}", line)

@@ -1,13 +1,16 @@
 """`riverrun jobs`: look at jobs, cancel, retry and delete them."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 import click
+from sqlalchemy import Engine
 
-from riverrun.cli.app import CommandError, ExitCode, Target, option, target, target_options
-from riverrun.cli.output import show, show_json, show_one
+from riverrun.cli.app import JOB_ID, CommandError, ExitCode, Target, option, target, target_options
+from riverrun.cli.output import progress, show, show_json, show_one
+from riverrun.client import Client
 from riverrun.errors import RiverrunError
 from riverrun.job import JobRow
 from riverrun.job_list import JobListParams, JobOrder
@@ -16,7 +19,7 @@ from riverrun.states import JobState
 COLUMNS = ("id", "kind", "queue", "state", "attempt", "max_attempts", "scheduled_at", "args")
 BATCH = 1_000
 
-_IDS = click.argument("ids", nargs=-1, type=int, required=True, metavar="ID...")
+_Verb = Callable[[Engine, int], JobRow]
 
 
 @click.group()
@@ -81,7 +84,7 @@ def list_(
 
 
 @jobs.command()
-@click.argument("job_id", type=int, metavar="ID")
+@click.argument("job_id", type=JOB_ID, metavar="ID")
 @target_options
 def get(
     job_id: int, app: str | None, database_url: str | None, schema: str | None, as_json: bool
@@ -92,42 +95,43 @@ def get(
     show_one(attrs.asdict(job, recurse=False), as_json=as_json)
 
 
-@jobs.command()
-@_IDS
-@target_options
-def cancel(
-    ids: tuple[int, ...],
-    app: str | None,
-    database_url: str | None,
-    schema: str | None,
-    as_json: bool,
-) -> None:
-    """Cancel jobs; one that runs is told to end."""
-    with target(app, database_url, schema) as on:
-        _each(on, ids, on.client.cancel, as_json=as_json)
+def _bulk(command: Callable[..., Any]) -> Callable[..., Any]:
+    for declare in (
+        target_options,
+        option("--yes", "-y", is_flag=True, help="Do not ask."),
+        _filters,
+        click.argument("ids", nargs=-1, type=JOB_ID, metavar="[ID...]"),
+    ):
+        command = declare(command)
+    return command
 
 
 @jobs.command()
-@_IDS
-@target_options
-def retry(
-    ids: tuple[int, ...],
-    app: str | None,
-    database_url: str | None,
-    schema: str | None,
-    as_json: bool,
-) -> None:
-    """Make jobs available now, whatever came of them before."""
-    with target(app, database_url, schema) as on:
-        _each(on, ids, on.client.retry, as_json=as_json)
+@_bulk
+def cancel(**said: Any) -> None:
+    """Cancel jobs by id, or all that the filters name; one that runs is told to end."""
+    _do("cancel", "cancelled", lambda client: client.cancel, **said)
 
 
 @jobs.command()
-@click.argument("ids", nargs=-1, type=int, metavar="[ID...]")
-@_filters
-@option("--yes", "-y", is_flag=True, help="Do not ask.")
-@target_options
-def delete(
+@_bulk
+def retry(**said: Any) -> None:
+    """Make jobs available now, by id, or all that the filters name; not one that runs."""
+    _do("retry", "retried", lambda client: client.retry, **said)
+
+
+@jobs.command()
+@_bulk
+def delete(**said: Any) -> None:
+    """Delete jobs by id, or all that the filters name; never one that runs."""
+    _do("delete", "deleted", lambda client: client.delete, **said)
+
+
+def _do(
+    name: str,
+    done: str,
+    verb_of: Callable[[Client], _Verb],
+    *,
     ids: tuple[int, ...],
     states: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -139,23 +143,41 @@ def delete(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Delete jobs by id, or all that the filters name; never one that runs."""
     params = _params(states, kinds, queues, tags)
     if bool(ids) == params.filters:
         raise click.UsageError("name ids, or filters such as --state discarded")
     with target(app, database_url, schema) as on:
+        verb = verb_of(on.client)
         if ids:
-            _each(on, ids, on.client.delete, as_json=as_json)
+            _each(on, ids, verb, as_json=as_json)
             return
         if not yes:
-            click.confirm("Delete every job that these filters name?", abort=True, err=True)
+            question = f"{name.capitalize()} every job that these filters name?"
+            click.confirm(question, abort=True, err=True)
         count = 0
-        while batch := on.client.delete_many(on.engine, attrs.evolve(params, limit=BATCH)):
-            count += len(batch)
-            if len(batch) < BATCH:
-                break
-            click.echo(f"{count:,} deleted", err=True)
-    show_one({"deleted": count}, as_json=as_json)
+        with progress(f"jobs {done}") as tell:
+            for more in _deleted(on, params) if name == "delete" else _found(on, params, verb):
+                count += more
+                tell(count)
+    show_one({done: count}, as_json=as_json)
+
+
+def _deleted(on: Target, params: JobListParams) -> Iterator[int]:
+    """Delete the jobs that `params` name, a batch at a time; yield how many each was."""
+    while batch := on.client.delete_many(on.engine, attrs.evolve(params, limit=BATCH)):
+        yield len(batch)
+
+
+def _found(on: Target, params: JobListParams, verb: _Verb) -> Iterator[int]:
+    """Do the verb to the jobs that `params` name, by their ids; yield 1 for each that it could."""
+    page = attrs.evolve(params, limit=BATCH)
+    while jobs := (found := on.client.list_jobs(on.engine, page)).jobs:
+        for job in jobs:
+            # It may be gone by now, or another job may hold its unique key.
+            with contextlib.suppress(RiverrunError):
+                verb(on.engine, job.id)
+                yield 1
+        page = attrs.evolve(page, after=found.cursor)
 
 
 def _params(
@@ -172,9 +194,7 @@ def _params(
     )
 
 
-def _each(
-    on: Target, ids: tuple[int, ...], verb: Callable[[Any, int], JobRow], *, as_json: bool
-) -> None:
+def _each(on: Target, ids: tuple[int, ...], verb: _Verb, *, as_json: bool) -> None:
     """Do the verb to each job, also if one before it could not be done; say what came of all."""
     rows: list[JobRow] = []
     failed: list[RiverrunError] = []

@@ -5,11 +5,12 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-KEYS = ("job_id", "kind", "queue", "attempt", "client_id")
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+"""What every record has; the rest was given as `extra`, by riverrun or by the application."""
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON, with the facts that riverrun's records carry."""
+    """A record as one line of JSON, with all that was given as its `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -17,17 +18,30 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,
+            "pid": record.process,
             "message": record.getMessage(),
         }
-        said.update({key: getattr(record, key) for key in KEYS if hasattr(record, key)})
+        said.update(
+            {
+                key: value
+                for key, value in vars(record).items()
+                if key not in _OWN and key not in said
+            }
+        )
         if record.exc_info:
             said["exception"] = self.formatException(record.exc_info)
         return json.dumps(said, default=str)
 
 
-def configure(level: str, *, as_json: bool) -> None:
-    """Log to stderr, as the application has not said otherwise."""
+def configure(level: str, *, as_json: bool, force: bool) -> None:
+    """Log to stderr, unless the application has said where to log.
+
+    Args:
+        level: From which level on.
+        as_json: Whether each record is a line of JSON.
+        force: Whether this is to count, whatever the application has said.
+    """
     handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    text = logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if as_json else text)
-    logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=force)

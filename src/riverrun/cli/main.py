@@ -3,7 +3,9 @@
 import click
 
 from riverrun import __version__
+from riverrun.cli.app import Shell
 from riverrun.cli.bench import bench
+from riverrun.cli.completion import completion
 from riverrun.cli.demo import demo
 from riverrun.cli.health import health
 from riverrun.cli.insert import insert
@@ -17,11 +19,11 @@ HOST_COMMANDS = (health, insert, jobs, migrate, periodic, queues, work)
 """The commands that a host's own command group has too."""
 
 
-@click.group()
+@click.group(cls=Shell)
 @click.version_option(__version__, prog_name="riverrun")
 def main() -> None:
     """Background jobs for SQLAlchemy applications, on River's tables."""
 
 
-for command in (*HOST_COMMANDS, bench, demo):
+for command in (*HOST_COMMANDS, bench, completion, demo):
     main.add_command(command)

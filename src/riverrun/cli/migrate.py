@@ -1,19 +1,25 @@
 """`riverrun migrate`: the schema, for those without Alembic."""
 
+import sys
+from collections.abc import Sequence
+
 import click
 
 from riverrun.cli.app import (
     CommandError,
     ExitCode,
+    Target,
     option,
     schema_option,
     target,
-    where_options,
+    target_options,
 )
+from riverrun.cli.output import show_json
 from riverrun.errors import RiverrunError
-from riverrun.migrations import LATEST, Line, Step, current, validate
+from riverrun.migrations import LATEST, Line, current, validate
 from riverrun.migrations import migrate as run
 from riverrun.migrations import sql as script
+from riverrun.migrations.lines import check_version, steps
 
 _LINES = click.Choice([line.value for line in Line])
 _LINE = option("--line", type=_LINES, help="Only this line.")
@@ -27,13 +33,14 @@ def migrate() -> None:
 @migrate.command()
 @_LINE
 @option("--to", type=click.IntRange(1), help="The version to stop at; needs --line.")
-@where_options
+@target_options
 def up(
     line: str | None,
     to: int | None,
     app: str | None,
     database_url: str | None,
     schema: str | None,
+    as_json: bool,
 ) -> None:
     """Migrate up: both lines to their newest version, unless told otherwise."""
     with target(app, database_url, schema) as on:
@@ -46,7 +53,7 @@ def up(
                 raise CommandError(
                     f"line {line} is at {at} already; to go down: down", ExitCode.usage
                 )
-        _tell(run(on.engine, line=line, to=to, schema=on.schema))
+        _go(on, [Line(line)] if line else list(Line), to, as_json=as_json)
 
 
 @migrate.command()
@@ -58,9 +65,14 @@ def up(
     help="The line to take down.",
 )
 @option("--to", type=click.IntRange(0), help="The version to stop at; one less unless given.")
-@where_options
+@target_options
 def down(
-    line: str, to: int | None, app: str | None, database_url: str | None, schema: str | None
+    line: str,
+    to: int | None,
+    app: str | None,
+    database_url: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> None:
     """Migrate down, by one version unless told otherwise; 0 removes a line with its data."""
     with target(app, database_url, schema) as on:
@@ -71,27 +83,33 @@ def down(
             raise CommandError(
                 f"line {line} is at {at}, below {goal}; to go up: up", ExitCode.usage
             )
-        _tell(run(on.engine, line=line, to=goal, schema=on.schema))
+        _go(on, [Line(line)], goal, as_json=as_json)
 
 
 @migrate.command(name="list")
-@where_options
-def list_(app: str | None, database_url: str | None, schema: str | None) -> None:
+@target_options
+def list_(app: str | None, database_url: str | None, schema: str | None, as_json: bool) -> None:
     """List every version, and mark those the database has."""
     with target(app, database_url, schema) as on, on.engine.connect() as connection:
         for line in Line:
             at = current(connection, line, on.schema)
             for version in range(1, LATEST[line] + 1):
-                mark = "x" if version <= at else " "
-                click.echo(f"[{mark}] {line} {version:03}")
+                if as_json:
+                    show_json({"line": line, "version": version, "there": version <= at})
+                else:
+                    click.echo(f"[{'x' if version <= at else ' '}] {line} {version:03}")
 
 
 @migrate.command(name="validate")
-@where_options
-def validate_(app: str | None, database_url: str | None, schema: str | None) -> None:
+@target_options
+def validate_(app: str | None, database_url: str | None, schema: str | None, as_json: bool) -> None:
     """Say whether the schema is at the newest version; exit 4 if it is not."""
     with target(app, database_url, schema) as on, on.engine.connect() as connection:
         missing = validate(connection, on.schema)
+    if as_json:
+        said = [{"line": each.line, "version": each.version} for each in missing]
+        show_json({"valid": not missing, "missing": said})
+        sys.exit(ExitCode.schema_behind if missing else ExitCode.ok)
     if missing:
         listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
         raise CommandError(f"missing: {listed}. Run `riverrun migrate up`", ExitCode.schema_behind)
@@ -118,8 +136,24 @@ def sql_(schema: str | None, line: str | None, frm: int, to: int | None) -> None
         raise CommandError(str(error), ExitCode.usage) from error
 
 
-def _tell(steps: list[Step]) -> None:
-    for step in steps:
-        click.echo(f"{'up' if step.up else 'down'} {step.line} {step.version:03}")
-    if not steps:
+def _go(on: Target, lines: Sequence[Line], goal: int | None, *, as_json: bool) -> None:
+    """Go from version to version, and tell of each when it is done: one may take long."""
+    done = False
+    for line in lines:
+        with on.engine.connect() as connection:
+            at = current(connection, line, on.schema)
+        to = max(at, LATEST[line]) if goal is None else check_version(line, goal)
+        for step in steps(line, at, to):
+            stop = step.version if step.up else step.version - 1
+            for each in run(on.engine, line=line, to=stop, schema=on.schema):
+                done = True
+                _tell("up" if each.up else "down", each.line, each.version, as_json=as_json)
+    if not done and not as_json:
         click.echo("nothing to do")
+
+
+def _tell(what: str, line: Line, version: int, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"did": what, "line": line, "version": version})
+    else:
+        click.echo(f"{what} {line} {version:03}")

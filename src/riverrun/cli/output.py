@@ -3,7 +3,8 @@
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
 from typing import Any
@@ -44,6 +45,24 @@ def show_one(value: Mapping[str, Any], *, as_json: bool) -> None:
     width = max(len(name) for name in value)
     for name, each in value.items():
         click.echo(f"{name:<{width}}  {_text(each)}")
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int], None]]:
+    """Yield a function that tells people how many of `what` are done; machines are told nothing."""
+    told = False
+
+    def tell(count: int) -> None:
+        nonlocal told
+        if sys.stderr.isatty():
+            told = True
+            click.echo(f"\r{count:,} {what}", err=True, nl=False)
+
+    try:
+        yield tell
+    finally:
+        if told:
+            click.echo(err=True)
 
 
 def show_json(value: object) -> None:

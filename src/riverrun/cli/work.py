@@ -1,5 +1,6 @@
 """`riverrun work`: a client, worked until a signal says stop."""
 
+import functools
 import logging
 import os
 import signal
@@ -14,7 +15,8 @@ from riverrun.cli import systemd
 from riverrun.cli.app import (
     CommandError,
     ExitCode,
-    app_argument,
+    Seconds,
+    app_option,
     host_client,
     load_client,
     option,
@@ -35,7 +37,8 @@ GIVE_UP_S = 1.0
 
 
 @click.command
-@app_argument(required=False)
+@click.argument("client_named", metavar="[MODULE:CLIENT]", required=False)
+@app_option
 @option(
     "--queue",
     "-q",
@@ -54,7 +57,7 @@ GIVE_UP_S = 1.0
 )
 @option(
     "--stop-timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=30.0,
     show_default=True,
     help="Seconds that running jobs have to end after the first signal.",
@@ -87,6 +90,7 @@ GIVE_UP_S = 1.0
 )
 @option("--reload", is_flag=True, help="Start anew when a Python file changes; for development.")
 def work(
+    client_named: str | None,
     app: str | None,
     queues: tuple[str, ...],
     processes: int,
@@ -97,17 +101,26 @@ def work(
     log_format: str,
     reload: bool,
 ) -> None:
-    """Work the jobs of MODULE:CLIENT until SIGTERM or SIGINT.
+    """Work the jobs of MODULE:CLIENT, or of --app, until SIGTERM or SIGINT.
 
     The first signal lets running jobs end, the second, or SIGQUIT, cancels them. Exit codes: 0
     stopped, 1 jobs were cut off, 2 no such client, 3 database not reachable, 4 tables missing, 130
     second Ctrl-C.
     """
-    configure(log_level, as_json=log_format == "json")
+    context = click.get_current_context()
+    said = {context.get_parameter_source(name) for name in ("log_level", "log_format")}
+    log = functools.partial(
+        configure,
+        log_level,
+        as_json=log_format == "json",
+        force=said != {click.core.ParameterSource.DEFAULT},
+    )
     tie = supervised()
     if tie is None and (processes > 1 or reload):
+        log()
         sys.exit(Supervisor(processes, stop_timeout=stop_timeout, reload=reload).run())
-    client = _client(app, queues)
+    client = _client(client_named or app, queues)
+    log()  # after the application, which may have said where to log
     probes = None
     if health_port is not None:
         port = health_port + (tie.number if tie and health_port else 0)
@@ -130,15 +143,15 @@ def work(
 
 
 def _client(app: str | None, queues: tuple[str, ...]) -> Client:
-    client = host_client()
-    if client is None:
-        if app is None:
-            problem = "which client? riverrun work MODULE:CLIENT, or set RIVERRUN_APP"
-            raise CommandError(problem, ExitCode.usage)
-        client = load_client(app)
-    if not queues:
-        return client
     with reported():
+        client = host_client()
+        if client is None:
+            if app is None:
+                problem = "which client? riverrun work MODULE:CLIENT, or set RIVERRUN_APP"
+                raise CommandError(problem, ExitCode.usage)
+            client = load_client(app)
+        if not queues:
+            return client
         configs = dict(map(_queue, queues))
         for name in list(client.queues):
             client.queues.remove(name)

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TypeVar
 
 import attrs
-from sqlalchemy import Engine, create_engine, func, make_url, select
+from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun import JobState
@@ -23,9 +23,9 @@ from riverrun.demo.processes import Process
 from riverrun.demo.settings import Settings
 from riverrun.demo.signup import Base
 from riverrun.embedded import Cluster
-from riverrun.errors import UnsupportedDatabase
 from riverrun.migrations import migrate
 from riverrun.models import Job
+from riverrun.sessions import psycopg_url
 
 START_TIMEOUT_S = 30.0
 WORK_TIMEOUT_S = 120.0
@@ -71,7 +71,9 @@ def play(*, signups: int, database_url: str | None, tell: Tell) -> Verdict:
                 lambda: stack.enter_context(Cluster()).create_database("riverrun_demo")
             )
         settings = Settings(
-            url=with_psycopg(url), schema=f"riverrun_demo_{os.getpid()}", folder=folder
+            url=psycopg_url(url).render_as_string(hide_password=False),
+            schema=f"riverrun_demo_{os.getpid()}",
+            folder=folder,
         )
         stop.or_go_on(lambda: stack.enter_context(schema(settings)))
         answers, killed_at = _run(settings, signups, stop, tell)
@@ -253,19 +255,3 @@ def _ports(process: Process, stop: Stop) -> list[int]:
             raise process.failed(f"was not ready after {START_TIMEOUT_S:g} s")
         stop.wait(0.02)
     return ports
-
-
-def with_psycopg(url: str) -> str:
-    """Return a PostgreSQL URL as SQLAlchemy takes it for psycopg 3.
-
-    Raises:
-        UnsupportedDatabase: If it is another database's, or another driver's.
-    """
-    if url.startswith("postgres://"):
-        url = url.replace("postgres", "postgresql", 1)
-    parsed = make_url(url)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    if parsed.drivername != "postgresql+psycopg":
-        raise UnsupportedDatabase(parsed.drivername, "postgresql+psycopg, or postgresql")
-    return parsed.render_as_string(hide_password=False)

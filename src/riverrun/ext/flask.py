@@ -37,7 +37,7 @@ from flask import Flask, current_app
 from flask.cli import ScriptInfo
 from sqlalchemy import Engine, create_engine
 
-from riverrun.cli.app import HOST_CLIENT
+from riverrun.cli.app import HOST_CLIENT, Shell
 from riverrun.cli.main import HOST_COMMANDS
 from riverrun.client import Client
 from riverrun.context import JobContext
@@ -199,7 +199,7 @@ class _AppContext(Plugin):
 
 
 def _group() -> click.Group:
-    @click.group("riverrun")
+    @click.group("riverrun", cls=Shell)
     @click.pass_context
     def group(context: click.Context) -> None:
         """Background jobs: work them, migrate their tables, look at them."""

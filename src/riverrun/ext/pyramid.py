@@ -23,7 +23,7 @@ from typing import Any
 import click
 from sqlalchemy import Engine, create_engine, engine_from_config
 
-from riverrun.cli.app import HOST_CLIENT
+from riverrun.cli.app import HOST_CLIENT, Shell
 from riverrun.cli.main import HOST_COMMANDS
 from riverrun.client import Client
 from riverrun.context import JobContext
@@ -173,7 +173,7 @@ class _RequestContext(Plugin):
                 call_next()
 
 
-@click.group()
+@click.group(cls=Shell)
 @click.argument("config_uri", metavar="INI")
 @click.pass_context
 def main(context: click.Context, config_uri: str) -> None:

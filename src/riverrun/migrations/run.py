@@ -49,7 +49,7 @@ def migrate(
     Args:
         where: The database.
         line: Which line; both unless said.
-        to: To which version of `line`; the newest unless said.
+        to: To which version of `line`; the newest unless said, or where a newer release has led.
         schema: The schema of the tables; the search path's unless said.
 
     Raises:
@@ -78,7 +78,9 @@ def migrate(
             # Two that migrate at once, as two containers that start together, take turns.
             lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
             where.execute(lock, {"name": f"riverrun.migrate.{schema or ''}"})
-            path = steps(of, current(where, of, schema), goal)
+            at = current(where, of, schema)
+            # A newer release's version is not this one's to take down unasked.
+            path = steps(of, at, goal if to is not None else max(at, goal))
             if not path:
                 return taken
             context = MigrationContext.configure(where, opts={OWN_TRANSACTION: not joined})
