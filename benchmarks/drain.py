@@ -5,6 +5,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
 
 from sqlalchemy import Engine, text
@@ -23,6 +24,7 @@ from riverrun.bench.run import crew_of
 from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
 from riverrun.options import QueueConfig
 
+DEADLINE_S = 300.0
 FEW = "riverrun, defaults, 5 slots"
 
 
@@ -117,14 +119,21 @@ def tuned(engine: Engine, jobs: int, *, processes: int = 1) -> float:
 
 
 def wait(engine: Engine, name: str) -> None:
-    """Wait until no job waits or runs."""
+    """Wait until no job waits or runs.
+
+    Raises:
+        TimeoutError: If some do after five minutes; who should work them is probably dead.
+    """
     statement = text(
         f"SELECT EXISTS (SELECT 1 FROM {name}.river_job WHERE state = 'available') "
         f"OR EXISTS (SELECT 1 FROM {name}.river_job WHERE state = 'running')"
     )
     pause = threading.Event()
+    deadline = time.monotonic() + DEADLINE_S
     while True:
         with engine.connect() as connection:
             if not connection.execute(statement).scalar_one():
                 return
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"jobs still wait or run after {DEADLINE_S:g} s")
         pause.wait(0.05)

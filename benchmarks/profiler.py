@@ -14,16 +14,16 @@ from pathlib import Path
 
 from benchmarks import tools
 
-RATE = 200
+RATE = 500
 """Looks a second."""
 
-SECONDS = 3.0
+SECONDS = 5.0
 SHOWN = 12
 REQUIREMENTS = Path(__file__).with_name("peers") / "requirements-profile.txt"
 
 
 def profile(run: Callable[[], object]) -> str:
-    """Call `run` until three seconds have passed; return the functions that were busiest."""
+    """Call `run` until five seconds have passed; return the functions that were busiest."""
     try:
         program = tools.environment(REQUIREMENTS) / "bin" / "py-spy"
     except tools.Unavailable as error:

@@ -20,7 +20,7 @@ from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS
 from riverrun.options import QueueConfig
 
 VERSION = "v0.51.2"
-PAUSE_S = 0.15
+PAUSE_S = 0.12
 """Between two pick-ups: longer than the 100 ms that River waits between fetches, or it would be
 measured instead."""
 
@@ -115,7 +115,7 @@ def drain(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
 
 def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
     """Insert jobs one by one at idle, by riverrun and by River."""
-    rounds, count = (1, 5) if small else (5, 40)
+    rounds, count = (1, 5) if small else (5, 30)
     default = QueueConfig()
 
     def ours() -> list[float]:

@@ -5,6 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +84,23 @@ def test_processes_share_a_queue(database_url: str, engine: Engine) -> None:
 
 
 def test_it_leaves_the_jobs_of_others_alone(database_url: str, engine: Engine, schema: str) -> None:
-    """In a schema that is in use, it works and removes its own jobs only."""
-    own = insert_job(engine, schema, kind="riverrun_bench_no_op")
+    """In a schema that is in use, it works and removes its own jobs only, and tidies up nothing."""
+    long_ago = datetime.now(UTC) - timedelta(days=30)
+    own = {
+        insert_job(engine, schema, kind="riverrun_bench_no_op"): "available",
+        insert_job(
+            engine, schema, state="completed", attempted_at=long_ago, finalized_at=long_ago
+        ): "completed",
+        insert_job(engine, schema, state="running", attempt=1, attempted_at=long_ago): "running",
+        insert_job(engine, schema, state="scheduled", scheduled_at=long_ago): "scheduled",
+    }
     said = bench(database_url, "--jobs", "100", "--schema", schema)
     assert said["worked"] == 100
     with engine.connect() as connection:
         rows = connection.execute(text(f"SELECT id, state FROM {schema}.river_job")).all()
-    assert rows == [(own, "available")]
+        assert {row.id: row.state for row in rows} == own
+        for table in ("river_queue", "riverrun_client", "river_leader"):
+            assert connection.scalar(text(f"SELECT count(*) FROM {schema}.{table}")) == 0, table
 
 
 def test_it_runs_for_a_while(database_url: str, engine: Engine) -> None:
@@ -96,22 +109,45 @@ def test_it_runs_for_a_while(database_url: str, engine: Engine) -> None:
     assert said["inserted"] == said["worked"] >= 5000
 
 
-def test_a_signal_ends_it_and_leaves_nothing(database_url: str, engine: Engine) -> None:
-    """SIGTERM half-way removes its schema, and ends its processes."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_and_leaves_nothing(
+    database_url: str, engine: Engine, number: signal.Signals
+) -> None:
+    """A signal half-way removes its schema, and ends its processes."""
+    with running(database_url) as process:
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, errors
+    assert "pick-up at idle: not measured" in output
+    assert left(engine) == []
+
+
+def test_the_death_of_a_process_ends_it_and_leaves_nothing(
+    database_url: str, engine: Engine
+) -> None:
+    """Whoever waits for a worker that is gone hears of it, and finds the database as it was."""
+    with running(database_url) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]), signal.SIGKILL)
+        _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 1
+    assert f"worker process {children[0]} ended with -9" in errors
+    assert left(engine) == []
+
+
+@contextmanager
+def running(url: str) -> Iterator[subprocess.Popen[str]]:
+    """Yield a benchmark of two processes that has worked for two seconds."""
     with subprocess.Popen(
         command("--processes", "2"),
-        env=environment(database_url),
+        env=environment(url),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
         assert "jobs/s" in process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        output, errors = process.communicate(timeout=DEADLINE_S)
-    assert process.returncode == 0, errors
-    assert "pick-up at idle" in output
-    assert left(engine) == []
+        yield process
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ WAITING_MIN = 75_000
 PICKUPS = 50
 PAUSE_S = 0.02
 LOOK_S = 0.02
+COUNT_S = 0.2
 
 Tell = Callable[[str], None]
 
@@ -48,7 +49,7 @@ class Result:
     Attributes:
         jobs_per_second: Jobs completed, by the seconds from the first claim to the last completion.
         pickup_p50_ms: Half of the jobs inserted at idle began within so many milliseconds of the
-            commit.
+            commit; None if it was stopped before.
         pickup_p99_ms: The same for all but one in a hundred.
         inserted: Jobs inserted for the drain.
         worked: Those that were worked.
@@ -58,8 +59,8 @@ class Result:
     """
 
     jobs_per_second: float
-    pickup_p50_ms: float
-    pickup_p99_ms: float
+    pickup_p50_ms: float | None
+    pickup_p99_ms: float | None
     inserted: int
     worked: int
     seconds: float
@@ -102,11 +103,16 @@ def bench(
             if jobs is None:
                 end = time.monotonic() + (duration_s or math.inf)
                 while not stop.is_set() and time.monotonic() < end:
-                    if watch.waiting() < WAITING_MIN:
-                        inserted += _insert(client, settings, BATCH, stop)
+                    crew.check()
+                    lacking = WAITING_MIN - watch.waiting()
+                    if lacking > 0:
+                        # Not more than a batch at once: it shall be told of in time.
+                        inserted += _insert(client, settings, min(lacking, BATCH), stop)
                     watch.look(inserted)
-                    stop.wait(LOOK_S)
+                    # Counting is the server's work; 75,000 last longer than this.
+                    stop.wait(0 if lacking > BATCH else COUNT_S)
             while watch.unfinished() and not stop.is_set():
+                crew.check()
                 watch.look(inserted)
                 stop.wait(LOOK_S)
             pickups = pick_ups(client, engine, settings, stop)
@@ -118,8 +124,8 @@ def bench(
             )
         return Result(
             jobs_per_second=round(completed / seconds, 1) if seconds else 0.0,
-            pickup_p50_ms=percentile(pickups, 50),
-            pickup_p99_ms=percentile(pickups, 99),
+            pickup_p50_ms=percentile(pickups, 50) if pickups else None,
+            pickup_p99_ms=percentile(pickups, 99) if pickups else None,
             inserted=inserted,
             worked=completed,
             seconds=round(seconds, 3),
@@ -171,9 +177,7 @@ def place(url: str, schema: str | None) -> Iterator[tuple[str | None, str]]:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the value that `percent` of `values` do not exceed; 0 if there are none."""
-    if not values:
-        return 0.0
+    """Return the value that `percent` of `values` do not exceed."""
     return round(sorted(values)[math.ceil(len(values) * percent / 100) - 1], 3)
 
 
@@ -305,6 +309,9 @@ class Here:
         self.client.start()
         return self
 
+    def check(self) -> None:
+        """Do nothing: this process is there."""
+
     def __exit__(
         self,
         kind: type[BaseException] | None,
@@ -356,6 +363,16 @@ class Elsewhere:
             _pipe(child.stdin).write("go\n")
             _pipe(child.stdin).flush()
         return self
+
+    def check(self) -> None:
+        """Make sure that all processes are there, or nobody might work what is waited for.
+
+        Raises:
+            WorkedWrongly: If one has ended.
+        """
+        for child in self._children:
+            if (code := child.poll()) is not None:
+                raise WorkedWrongly(f"worker process {child.pid} ended with {code}")
 
     def pids(self) -> list[int]:
         """Return the ids of the processes."""

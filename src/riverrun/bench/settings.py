@@ -31,6 +31,7 @@ class Settings:
         max_workers: Slots of each process.
         claim_ahead: Jobs that a process may claim ahead of free slots.
         gc_threshold: Objects made between two looks for garbage; None for Python's own.
+        leads: Whether to stand for election, as workers do. A leader tidies up other queues too.
     """
 
     url: str = attrs.field(repr=False)
@@ -39,6 +40,7 @@ class Settings:
     max_workers: int
     claim_ahead: int
     gc_threshold: int | None = None
+    leads: bool = True
 
     def engine(self) -> Engine:
         """Return an engine on the database."""

@@ -42,6 +42,7 @@ class Bench:
             queues={settings.queue: config},
             schema=settings.schema,
             reindexer_schedule=None,
+            leader_election_disabled=not settings.leads,
         )
         self._asked = 0
 

@@ -77,6 +77,7 @@ def bench(
                     max_workers=max_workers or (TUNED_SLOTS if tuned else default.max_workers),
                     claim_ahead=TUNED_AHEAD if tuned else default.claim_ahead,
                     gc_threshold=TUNED_GC_THRESHOLD if tuned else None,
+                    leads=schema is None,  # In a schema in use, others' jobs are not ours to tidy.
                 )
                 result = run.bench(
                     settings,
@@ -96,10 +97,13 @@ def bench(
     if as_json:
         click.echo(json.dumps(attrs.asdict(result)))
     else:
+        if result.pickup_p50_ms is None:
+            pickup = "not measured"
+        else:
+            pickup = f"p50 {result.pickup_p50_ms:g} ms, p99 {result.pickup_p99_ms:g} ms"
         click.echo(
             f"\n{result.worked:,} of {result.inserted:,} jobs in {result.seconds:,.2f} s: "
-            f"{result.jobs_per_second:,.0f} jobs/s\n"
-            f"pick-up at idle: p50 {result.pickup_p50_ms:g} ms, p99 {result.pickup_p99_ms:g} ms"
+            f"{result.jobs_per_second:,.0f} jobs/s\npick-up at idle: {pickup}"
         )
     sys.exit(ExitCode.interrupted if stop.is_set() and jobs is not None else ExitCode.ok)
 
