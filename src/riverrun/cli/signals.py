@@ -37,10 +37,12 @@ class Signals:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for a signal, one of an application's own too; return whether one says stop.
 
+        Once one has said so there is nothing to wait for.
+
         Args:
             timeout: Seconds; for ever if None.
         """
-        ready, _, _ = select.select([self._told], [], [], timeout)
+        ready, _, _ = select.select([self._told], [], [], 0 if self.count else timeout)
         if ready:
             for number in os.read(self._told, 4096):
                 if number in STOPS:
