@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import platform
-import re
 import statistics
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -307,23 +306,22 @@ def server_settings(engine: Engine) -> dict[str, str]:
 
 def compact_json(value: object) -> str:
     """Return JSON with a line for each array of numbers, those with five digits."""
-    whole = json.dumps(_rounded(value), indent=1, ensure_ascii=False)
-    return re.sub(r"\[\s+([^\[\]{}\"]*?)\s+\]", _on_one_line, whole) + "\n"
+    return _written(value, "\n") + "\n"
 
 
-def _on_one_line(array: re.Match[str]) -> str:
-    return f"[{', '.join(array[1].split(','))}]".replace("\n", "").replace("  ", "")
-
-
-def _rounded(value: object) -> object:
+def _written(value: object, line: str) -> str:
+    within = f"{line} "
     match value:
-        case float():
-            return float(f"{value:.5g}")
-        case dict():
-            return {key: _rounded(each) for key, each in value.items()}
+        case dict() if value:
+            items = [f"{json.dumps(key)}: {_written(each, within)}" for key, each in value.items()]
+            return f"{{{within}{f',{within}'.join(items)}{line}}}"
+        case list() | tuple() if not all(isinstance(each, int | float) for each in value):
+            return f"[{within}{f',{within}'.join(_written(each, within) for each in value)}{line}]"
         case list() | tuple():
-            return [_rounded(each) for each in value]
-    return value
+            return f"[{', '.join(_written(each, within) for each in value)}]"
+        case float():
+            return json.dumps(float(f"{value:.5g}"))
+    return json.dumps(value, ensure_ascii=False)
 
 
 def load(path: Path) -> dict[str, Any] | None:
