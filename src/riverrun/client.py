@@ -561,7 +561,7 @@ class Client:
 
         def begin() -> R:
             nonlocal begun
-            if self._plugins or any(of_kind(type(job.args)) for job in ready):
+            if self._plugins or any(map(of_kind, {type(job.args) for job in ready})):
                 begun = begin_inserts(self._plugins, ready)
             return insert(begun)
 

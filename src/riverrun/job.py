@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from functools import lru_cache
+from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, TypeVar, cast
 
 import attrs
@@ -162,19 +163,24 @@ def encode(args: object) -> Mapping[str, Any]:
         raise InvalidArgs(kind, f"{type(error).__name__}: {error}") from error
     if problem:
         raise InvalidArgs(kind, problem)
-    if not isinstance(encoded, Mapping):
+    if type(encoded) is not dict and not isinstance(encoded, Mapping):
         raise InvalidArgs(kind, f"they encode to {type(encoded).__name__}, not to a JSON object")
     return encoded
 
 
 def _unstructured(args: object) -> Any:
-    if isinstance(args, RawArgs):
-        return args.encoded
-    if _is_pydantic(type(args)):
-        return cast("Any", args).model_dump(mode="json")
-    if attrs.has(type(args)) or dataclasses.is_dataclass(args):
-        return _converter.unstructure(args)
-    name = type(args).__name__
+    return _unstructurer(cast("Hashable", type(args)))(args)
+
+
+@lru_cache(maxsize=1024)
+def _unstructurer(args_type: type) -> Callable[[Any], Any]:
+    if issubclass(args_type, RawArgs):
+        return attrgetter("encoded")
+    if _is_pydantic(args_type):
+        return methodcaller("model_dump", mode="json")
+    if attrs.has(args_type) or dataclasses.is_dataclass(args_type):
+        return _converter.unstructure
+    name = args_type.__name__
     raise TypeError(f"{name} is none of @attrs.frozen, @dataclass or a pydantic model")
 
 

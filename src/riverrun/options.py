@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
+from json import encoder
 from typing import Any, Protocol
 
 import attrs
@@ -275,6 +276,41 @@ class QueueConfig:
 
 def json_problem(value: object, path: str = "$") -> str | None:
     """Return what in `value` PostgreSQL's jsonb cannot hold, and where; None if nothing."""
+    return None if _is_plain(value) else _json_problem(value, path)
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether jsonb can hold `value`; False where that takes a closer look."""
+    # By exact type, and without the path: this is done for every job that is inserted.
+    kind = type(value)
+    if kind is str:
+        return _is_plain_text(value)  # type: ignore[arg-type]
+    if kind is int or kind is bool or value is None:
+        return True
+    if kind is float:
+        return math.isfinite(value)  # type: ignore[arg-type]
+    if kind is dict:
+        for key, item in value.items():  # type: ignore[attr-defined]
+            if type(key) is not str or not _is_plain_text(key) or not _is_plain(item):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        return all(map(_is_plain, value))  # type: ignore[call-overload]
+    return False
+
+
+def _is_plain_text(value: str) -> bool:
+    if "\x00" in value:
+        return False
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return False
+    return True
+
+
+def _json_problem(value: object, path: str) -> str | None:
     match value:
         case str():
             if "\x00" in value:
@@ -290,20 +326,28 @@ def json_problem(value: object, path: str = "$") -> str | None:
             for key, item in value.items():
                 if not isinstance(key, str):
                     return f"{path} has the key {key!r}; keys of JSON objects are strings"
-                problem = json_problem(key, f"key {key!r} of {path}") or json_problem(
+                problem = _json_problem(key, f"key {key!r} of {path}") or _json_problem(
                     item, f"{path}.{key}"
                 )
                 if problem:
                     return problem
         case list() | tuple():
             for index, item in enumerate(value):
-                if problem := json_problem(item, f"{path}[{index}]"):
+                if problem := _json_problem(item, f"{path}[{index}]"):
                     return problem
         case _:
             return f"{path} is of type {type(value).__name__}, which JSON does not know"
     return None
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+# What its encode() makes anew for each call, which takes longer than to use it. CPython's alone.
+_make = getattr(encoder, "c_make_encoder", None)
+_encode = _make and _make(
+    None, _ENCODER.default, encoder.encode_basestring, None, ":", ",", False, False, True
+)
+
+
 def json_text(value: object) -> str:
     """Return `value`, already free of problems, as compact JSON text."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _ENCODER.encode(value) if _encode is None else "".join(_encode(value, 0))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -25,6 +26,10 @@ Where: TypeAlias = Session | scoped_session[Any] | Connection | Engine
 _MISSING = frozenset({"42P01", "42704", "42883", "42703", "3F000"})
 
 
+# Work on Job, and a write: a session that routes by mapper or by statement is to know.
+_WRITE = {"mapper": Job, "clause": delete(Job)}
+
+
 class Transaction:
     """An open transaction that a verb may execute its statements in, and do nothing else to."""
 
@@ -34,12 +39,12 @@ class Transaction:
         if schema is not None:
             self._options["schema_translate_map"] = {None: schema}
 
-    @property
+    @cached_property
     def connection(self) -> Connection:
         """The connection beneath; asking for it flushes nothing."""
         if isinstance(self._where, Connection):
             return self._where
-        return self._where.connection(bind_arguments={"mapper": Job})
+        return self._where.connection(bind_arguments=_WRITE)
 
     def execute(self, statement: Executable, params: Mapping[str, Any]) -> Result[Any]:
         """Execute `statement` without flushing what the host has not flushed.
@@ -48,15 +53,12 @@ class Transaction:
             SchemaMissing: If a table, type or function of the schema is not there.
         """
         try:
-            if isinstance(self._where, Connection):
-                return self._where.execute(statement, params, execution_options=self._options)
-            # Marked as ORM work on Job: a host that routes or tracks by mapper sees a write.
-            return self._where.execute(
-                statement,
-                params,
-                execution_options=self._options,
-                bind_arguments={"mapper": Job},
-            )
+            if isinstance(self._where, Session) and self._followed:
+                return self._where.execute(
+                    statement, params, execution_options=self._options, bind_arguments=_WRITE
+                )
+            # For a Session too: its own execute() takes as long again, and has nobody to tell.
+            return self.connection.execute(statement, params, execution_options=self._options)
         except ProgrammingError as error:
             if missing := self.missing(error.orig):
                 raise missing from error
@@ -69,10 +71,16 @@ class Transaction:
         """
         if not self.connection.in_transaction():
             self.connection.begin()
-        if isinstance(self._where, Session) and self._where.dispatch.do_orm_execute:
-            # Somebody follows what the session does, such as zope.sqlalchemy, which rolls back
-            # where it has seen no write.
+        if self._followed:
             self.execute(delete(Job).where(false()), {})
+
+    @property
+    def _followed(self) -> bool:
+        """Whether somebody follows what the session executes.
+
+        Such as zope.sqlalchemy, which rolls back where it has seen no write.
+        """
+        return isinstance(self._where, Session) and bool(self._where.dispatch.do_orm_execute)
 
     def missing(self, orig: BaseException | None) -> SchemaMissing | None:
         """Return what to raise if `orig`, the driver's error, says that the schema is missing."""

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import (
     Engine,
     ForeignKey,
+    UpdateBase,
     create_engine,
     event,
     func,
@@ -409,6 +410,55 @@ def test_first_state(
     job = get(engine, job_id, schema=schema)
     assert job.state is state
     assert job.scheduled_at == (opts.scheduled_at or job.created_at)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("unique", [None, UniqueOpts(by_args=True)])
+def test_returns_what_is_stored(
+    engine: Engine, schema: str, kind: str, count: int, unique: UniqueOpts | None
+) -> None:
+    """The job an insert returns is equal to the row, in every column, in whatever company."""
+    opts = [
+        InsertOpts(unique=unique),
+        InsertOpts(
+            priority=2,
+            queue="null",
+            tags=["one", "two"],
+            max_attempts=9,
+            metadata={"é": ['"', "\\", None, {"a": "{}"}]},
+            scheduled_at=datetime(2100, 1, 2, 3, 4, 5, 678901, tzinfo=timezone(timedelta(hours=2))),
+            unique=unique,
+        ),
+        InsertOpts(pending=True, unique=unique),
+    ]
+    for start in range(3):
+        chosen = [opts[(start + n) % 3] for n in range(count)]
+        names = ['"Ada" \\ {Lovelace},', "NULL", "\\N"]
+        jobs = [(Greet(f"{start}{names[n]}"), each) for n, each in enumerate(chosen)]
+        with opened(kind, engine) as where:
+            results = insert_many(where, jobs, schema=schema)
+            commit(where)
+        for result, (args, said) in zip(results, jobs, strict=True):
+            assert result.job.args == {"name": args.name}
+            assert (result.job.queue == "null") is (said.queue == "null")
+            assert result.job == get(engine, result.job.id, schema=schema)
+
+
+def test_a_session_that_routes_is_told_of_a_write(engine: Engine, schema: str) -> None:
+    """A session that chooses its engine by mapper or by statement is shown ours, a write on Job."""
+    shown = []
+
+    class Routing(Session):
+        def get_bind(self, mapper: Any = None, *, clause: Any = None, **rest: Any) -> Any:
+            shown.append((inspect(mapper).class_, isinstance(clause, UpdateBase)))
+            return super().get_bind(mapper, clause=clause, **rest)
+
+    with Routing(engine) as session:
+        insert(session, Greet(), schema=schema)
+        insert_many_fast(session, [Greet()], schema=schema)
+    assert shown
+    assert set(shown) == {(Job, True)}
 
 
 def test_says_now_by_the_database(engine: Engine, schema: str) -> None:

@@ -10,14 +10,26 @@ from sqlalchemy.dialects.postgresql import psycopg
 from riverrun.queries import operators
 from riverrun.queries import postgresql as queries
 
+EVERY_COLUMN = (
+    *("args", "kind", "max_attempts", "metadata", "priority", "queue", "created_at"),
+    *("scheduled_at", "state", "tags", "unique_key", "unique_states"),
+)
 STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
-    "insert": (
-        lambda: queries.insert_jobs(schema="s", returning=True),
-        {"jobs", "now"},
+    "insert one": (
+        lambda: queries.insert_job(("args", "kind"), schema="s", unique=False),
+        {"job_args", "job_kind"},
     ),
-    "insert, no rows back": (
-        lambda: queries.insert_jobs(schema="s", returning=False),
-        {"jobs", "now"},
+    "insert one, unique": (
+        lambda: queries.insert_job(("args", "unique_key"), schema="s", unique=True),
+        {"job_args", "job_unique_key"},
+    ),
+    "insert": (
+        lambda: queries.insert_jobs(EVERY_COLUMN, schema="s", unique=False),
+        {f"jobs_{name}" for name in EVERY_COLUMN},
+    ),
+    "insert, unique": (
+        lambda: queries.insert_jobs(EVERY_COLUMN, schema="s", unique=True),
+        {f"jobs_{name}" for name in EVERY_COLUMN},
     ),
     "claim": (queries.claim_jobs, {"queue_name", "limit", "client_id", "now"}),
     "complete": (queries.complete_jobs, {"ids", "attempts", "now"}),

@@ -4,6 +4,7 @@ Each is built once and cached; what varies is bound. `now` is a bind that only t
 by the database's clock.
 """
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,6 +33,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.orm import aliased
 from sqlalchemy.types import NullType
 
@@ -76,58 +78,69 @@ def _records(name: str, *columns: Any) -> Any:
     return source.table_valued(*columns, name=name).render_derived(name=name, with_types=True)
 
 
-@lru_cache
-def insert_jobs(*, schema: str | None, returning: bool) -> Insert:
-    """Insert the jobs in bind `jobs`; one whose unique key is taken returns the job that has it.
+_INSERTED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "args": (Text, lambda value: cast(value, JSONB)),
+    "kind": (Text, lambda value: value),
+    "max_attempts": (SmallInteger, lambda value: value),
+    "metadata": (Text, lambda value: cast(value, JSONB)),
+    "priority": (SmallInteger, lambda value: value),
+    "queue": (Text, lambda value: value),
+    "created_at": (Text, lambda value: cast(value, Timestamp)),
+    "scheduled_at": (Text, lambda value: func.coalesce(cast(value, Timestamp), func.now())),
+    "state": (Text, lambda value: cast(value, JobStateType)),
+    "tags": (Text, lambda value: cast(value, Job.tags.type)),
+    "unique_key": (Text, lambda value: func.decode(value, "hex")),
+    "unique_states": (Text, lambda value: cast(value, Job.unique_states.type)),
+}
+"""What an insert may give: the type in which a column is bound, and what becomes of the bind."""
 
-    Locks the existing row of a duplicate. Index: river_job_unique_idx. River: JobInsertFastMany.
+
+@lru_cache(maxsize=1024)
+def insert_job(columns: Sequence[str], *, schema: str | None, unique: bool) -> Insert:
+    """Insert the job whose `columns` are binds `job_args`, ...; the table's defaults are the rest.
+
+    Returns what only the database knows: of a `unique` job, which may be a duplicate, all; see
+    `insert_jobs`. River: JobInsertFastMany.
     """
-    rows = _records(
-        "jobs",
-        column("n", Integer),
-        column("args", JSONB),
-        column("kind", Text),
-        column("max_attempts", SmallInteger),
-        column("metadata", JSONB),
-        column("priority", SmallInteger),
-        column("queue", Text),
-        column("scheduled_at", Timestamp),
-        column("state", Text),
-        column("tags", ARRAY(Text)),
-        column("unique_key", Text),
-        column("unique_states", Text),
+    statement = insert(Job).values(
+        {
+            # By table column: an attribute of a mapped class cannot be named metadata.
+            Job.__table__.c[name]: _INSERTED[name][1](
+                bindparam(f"job_{name}", type_=_INSERTED[name][0])
+            )
+            for name in columns
+        }
     )
-    source = select(
-        rows.c.args,
-        _NOW,
-        rows.c.kind,
-        rows.c.max_attempts,
-        rows.c.metadata,
-        rows.c.priority,
-        rows.c.queue,
-        func.coalesce(rows.c.scheduled_at, _NOW),
-        cast(rows.c.state, JobStateType),
-        cast(rows.c.tags, Job.tags.type),
-        func.decode(rows.c.unique_key, "hex"),
-        cast(rows.c.unique_states, Job.unique_states.type),
-    ).order_by(rows.c.n)
-    statement = insert(Job).from_select(
-        [
-            "args",
-            "created_at",
-            "kind",
-            "max_attempts",
-            "metadata",
-            "priority",
-            "queue",
-            "scheduled_at",
-            "state",
-            "tags",
-            "unique_key",
-            "unique_states",
-        ],
-        source,
+    return _returning(statement, schema=schema, unique=unique)
+
+
+@lru_cache(maxsize=1024)
+def insert_jobs(columns: Sequence[str], *, schema: str | None, unique: bool) -> Insert:
+    """Insert the jobs whose `columns` are binds `jobs_args`, ..., each the text of an array.
+
+    Of `unique` jobs, one whose key is taken returns the job that has it, and locks that. Index:
+    river_job_unique_idx. River: JobInsertFastMany.
+    """
+    rows = (
+        func.unnest(
+            *(
+                cast(bindparam(f"jobs_{name}", type_=Text), ARRAY(_INSERTED[name][0]))
+                for name in columns
+            )
+        )
+        .table_valued(*columns, with_ordinality="n", name="jobs")
+        .render_derived(name="jobs")
     )
+    source = select(*(_INSERTED[name][1](rows.c[name]) for name in columns)).order_by(rows.c.n)
+    statement = insert(Job).from_select(list(columns), source)
+    return _returning(statement, schema=schema, unique=unique)
+
+
+def _returning(statement: PostgresInsert, *, schema: str | None, unique: bool) -> Insert:
+    # Raw: the parameters are binds of the statement, not rows for the ORM to insert.
+    statement = statement.execution_options(dml_strategy="raw")
+    if not unique:
+        return statement.returning(Job.id, Job.created_at)
     statement = statement.on_conflict_do_update(
         index_elements=[Job.unique_key],
         index_where=and_(
@@ -138,10 +151,6 @@ def insert_jobs(*, schema: str | None, returning: bool) -> Insert:
         # Something must be set for the row to come back; its kind may be another's.
         set_={"kind": Job.kind},
     )
-    # Raw: the one parameter is a bind of the statement, not a row for the ORM to insert.
-    statement = statement.execution_options(dml_strategy="raw")
-    if not returning:
-        return statement
     # A row that was inserted by this very statement has no deleting transaction.
     return statement.returning(*job_columns(), literal_column("xmax::text <> '0'").label("skipped"))
 

@@ -1,8 +1,9 @@
 """Step 1 of 5: insert. Before: the host's own work in the same transaction. After: notify."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -19,6 +20,7 @@ from riverrun.options import (
     InsertOpts,
     OnConflict,
     UniqueMark,
+    Uniqueness,
     check_aware,
     json_problem,
     json_text,
@@ -49,7 +51,7 @@ class InsertResult:
     changed: bool = False
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # Without slots a frozen object is made sooner.
 class JobDraft:
     """A job about to be inserted, checked, with every option decided."""
 
@@ -187,12 +189,26 @@ def draft(
         max_attempts: For a job for which nobody said it.
         now: The process's time, aware, for periods of uniqueness.
     """
+    return _draft(args, _decide(opts, _own(args)), max_attempts, now)
+
+
+@attrs.frozen
+class _Decided:
+    """What options come to, for every job they are said for."""
+
+    max_attempts: int | None
+    unique: Uniqueness | None
+    rest: dict[str, Any]
+
+
+def _own(args: object) -> InsertOpts | None:
+    return getattr(args, "insert_opts", None)
+
+
+def _decide(opts: InsertOpts | None, own: InsertOpts | None) -> _Decided:
     if opts is not None and not isinstance(opts, InsertOpts):
         raise InvalidOption("opts", opts, "an InsertOpts")
-    kind = kind_of(args)
-    encoded = encode(args)
     said = opts or _NOTHING_SAID
-    own = getattr(args, "insert_opts", None)
     if own is not None:
         said = said.over(own)
     if said.pending:
@@ -201,22 +217,34 @@ def draft(
         state = JobState.available if said.scheduled_at is None else JobState.scheduled
     if said.metadata and (problem := json_problem(said.metadata)):
         raise InvalidOption("metadata", said.metadata, f"a JSON object; {problem}")
+    return _Decided(
+        said.max_attempts,
+        said.unique,
+        {
+            "queue": said.queue or QUEUE_DEFAULT,
+            "priority": said.priority or PRIORITY_DEFAULT,
+            "scheduled_at": said.scheduled_at,
+            "tags": tuple(said.tags or ()),
+            "metadata_text": json_text(said.metadata) if said.metadata else "{}",
+            "state": state,
+        },
+    )
+
+
+def _draft(args: object, decided: _Decided, max_attempts: int, now: datetime | None) -> JobDraft:
+    kind = kind_of(args)
+    encoded = encode(args)
     ready = JobDraft(
         kind=kind,
         args=args,
         encoded=encoded,
         args_text=encode_text(kind, encoded),
-        queue=said.queue or QUEUE_DEFAULT,
-        priority=said.priority or PRIORITY_DEFAULT,
-        max_attempts=said.max_attempts or max_attempts,
-        scheduled_at=said.scheduled_at,
-        tags=tuple(said.tags or ()),
-        metadata_text=json_text(said.metadata) if said.metadata else "{}",
-        state=state,
+        max_attempts=decided.max_attempts or max_attempts,
+        **decided.rest,
     )
-    if said.unique is None:
+    if decided.unique is None:
         return ready
-    return attrs.evolve(ready, mark=said.unique(ready, now or datetime.now(UTC)))
+    return attrs.evolve(ready, mark=decided.unique(ready, now or datetime.now(UTC)))
 
 
 def drafts(
@@ -228,10 +256,17 @@ def drafts(
         InvalidArgs, InvalidOption: If one is refused, and which; or if there is none.
     """
     ready = []
+    # Options are mostly said once for many jobs. Kept beside what they came to: an id is an
+    # object's while that lives.
+    known: dict[tuple[int, int], tuple[object, _Decided]] = {}
     for index, item in enumerate(jobs):
         args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+        own = _own(args)
         try:
-            ready.append(draft(args, opts, max_attempts=max_attempts, now=now))
+            found = known.get((id(opts), id(own)))
+            if found is None:
+                found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own))
+            ready.append(_draft(args, found[1], max_attempts, now))
         except (InvalidArgs, InvalidOption) as error:
             error.add_note(f"job {index} of the batch; none was inserted")
             raise
@@ -248,30 +283,81 @@ def insert_drafts(
     now: datetime | None = None,
 ) -> list[InsertResult]:
     """Insert what was drafted and return a result for each, in their order."""
-    statement = queries.insert_jobs(schema=schema, returning=True)
+    moment = _aware(now)
     results: list[InsertResult] = []
     for batch in _batches(ready):
-        # One statement cannot meet the same row twice, so a batch is freed of its own duplicates.
-        first: dict[bytes, int] = {}
-        places = []
-        distinct: list[JobDraft] = []
-        for job in batch:
-            # A key holds only in the states of its mask.
-            key = job.mark.key if job.mark and job.state in job.mark.states else None
-            place = len(distinct) if key is None else first.setdefault(key, len(distinct))
-            places.append(place)
-            if place == len(distinct):
-                distinct.append(job)
-        rows = transaction.execute(statement, {"jobs": _records(distinct), "now": _aware(now)})
-        inserted = [InsertResult(job_row(row), bool(row.skipped)) for row in rows]
-        seen: set[int] = set()
-        of_batch: list[InsertResult] = []
-        for place in places:
-            result = inserted[place]
-            of_batch.append(InsertResult(result.job, True) if place in seen else result)
-            seen.add(place)
-        results += _resolved(transaction, batch, of_batch, now)
+        if any(job.mark for job in batch):
+            results += _insert_unique(transaction, batch, schema, moment)
+        else:
+            rows = _insert(transaction, batch, schema, moment)
+            results += [
+                InsertResult(_inserted(job, job_id, created_at), False)
+                for job, (job_id, created_at) in zip(batch, rows, strict=True)
+            ]
     return results
+
+
+def _insert(
+    transaction: Transaction,
+    batch: Sequence[JobDraft],
+    schema: str | None,
+    now: datetime | None,
+    *,
+    unique: bool = False,
+) -> Sequence[Any]:
+    if len(batch) == 1:
+        values = _values(batch[0], now)
+        statement = queries.insert_job(tuple(values), schema=schema, unique=unique)
+        params = {f"job_{name}": value for name, value in values.items()}
+    else:
+        columns = _columns(batch, now)
+        statement = queries.insert_jobs(tuple(columns), schema=schema, unique=unique)
+        params = {f"jobs_{name}": _array(values) for name, values in columns.items()}
+    return transaction.execute(statement, params).all()
+
+
+def _insert_unique(
+    transaction: Transaction, batch: Sequence[JobDraft], schema: str | None, now: datetime | None
+) -> list[InsertResult]:
+    # One statement cannot meet the same row twice, so a batch is freed of its own duplicates.
+    first: dict[bytes, int] = {}
+    places = []
+    distinct: list[JobDraft] = []
+    for job in batch:
+        # A key holds only in the states of its mask.
+        key = job.mark.key if job.mark and job.state in job.mark.states else None
+        place = len(distinct) if key is None else first.setdefault(key, len(distinct))
+        places.append(place)
+        if place == len(distinct):
+            distinct.append(job)
+    rows = _insert(transaction, distinct, schema, now, unique=True)
+    inserted = [InsertResult(job_row(row), bool(row.skipped)) for row in rows]
+    seen: set[int] = set()
+    results: list[InsertResult] = []
+    for place in places:
+        result = inserted[place]
+        results.append(InsertResult(result.job, True) if place in seen else result)
+        seen.add(place)
+    return _resolved(transaction, batch, results, now)
+
+
+def _inserted(job: JobDraft, job_id: int, created_at: datetime) -> JobRow:
+    """Return the row that `job` has become; all else of it was known."""
+    return JobRow(
+        id=job_id,
+        kind=job.kind,
+        # Anew: what was drafted may hold parts of the caller's own.
+        args=json.loads(job.args_text),
+        state=job.state,
+        queue=job.queue,
+        attempt=0,
+        max_attempts=job.max_attempts,
+        priority=job.priority,
+        created_at=created_at,
+        scheduled_at=job.scheduled_at or created_at,
+        metadata={} if job.metadata_text == "{}" else json.loads(job.metadata_text),
+        tags=job.tags,
+    )
 
 
 def _resolved(
@@ -299,7 +385,7 @@ def _resolved(
     if not changes:
         return results
     ordered = [changes[job_id] for job_id in sorted(changes)]
-    params = {"changes": json_text(ordered), "now": _aware(now)}
+    params = {"changes": json_text(ordered), "now": now}
     rows = transaction.execute(queries.change_waiting(), params)
     changed = {row.id: job_row(row) for row in rows}
     return [
@@ -325,17 +411,16 @@ def copy_drafts(
                 not result.skipped_as_duplicate
                 for result in insert_drafts(transaction, ready, schema=schema, now=now)
             )
-        statement = queries.insert_jobs(schema=schema, returning=False)
         for batch in _batches(ready):
-            transaction.execute(statement, {"jobs": _records(batch), "now": _aware(now)})
+            _insert(transaction, batch, schema, _aware(now))
         return len(ready)
-    # A time left to the database is a column left out, and COPY's columns are the same for all.
     transaction.begin()
     try:
+        # A time left to the database is a column left out, and COPY's columns are the same for all.
         for planned in (False, True):
             group = [job for job in ready if (job.scheduled_at is not None) is planned]
-            if group:
-                _copy(driver, group, planned=planned, schema=schema, now=_aware(now))
+            for batch in _batches(group):
+                _copy(driver, _columns(batch, _aware(now)), schema)
     except psycopg.ProgrammingError as error:
         if missing := transaction.missing(error):
             raise missing from error
@@ -344,47 +429,27 @@ def copy_drafts(
 
 
 def _copy(
-    driver: psycopg.Connection[Any],
-    group: Sequence[JobDraft],
-    *,
-    planned: bool,
-    schema: str | None,
-    now: datetime | None,
+    driver: psycopg.Connection[Any], columns: Mapping[str, list[Any]], schema: str | None
 ) -> None:
-    columns = ["args", "kind", "max_attempts", "metadata", "priority", "queue", "state", "tags"]
-    if planned or now:
-        columns.append("scheduled_at")
-    if now:
-        columns.append("created_at")
     table = sql.Identifier(*([schema] if schema else []), Job.__tablename__)
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         table, sql.SQL(", ").join(map(sql.Identifier, columns))
     )
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
-        for batch in _batches(group):
-            copy.write("".join(_line(job, planned=planned, now=now) for job in batch))
-
-
-def _line(job: JobDraft, *, planned: bool, now: datetime | None) -> str:
-    """Return `job` in COPY's text format; of its fields only JSON may hold what that escapes."""
-    fields = [
-        job.args_text.replace("\\", "\\\\"),
-        job.kind,
-        str(job.max_attempts),
-        job.metadata_text.replace("\\", "\\\\"),
-        str(job.priority),
-        job.queue,
-        job.state.value,
-        "{" + ",".join(f'"{tag}"' for tag in job.tags) + "}",
+    # Of what COPY's text format escapes only JSON may hold anything: a backslash.
+    texts = [
+        [value.replace("\\", "\\\\") for value in values]
+        if name in ("args", "metadata")
+        else map(str, values)
+        for name, values in columns.items()
     ]
-    if planned or now:
-        fields.append(str(job.scheduled_at or now))
-    if now:
-        fields.append(str(now))
-    return "\t".join(fields) + "\n"
+    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write("\n".join(map("\t".join, zip(*texts, strict=True))) + "\n")
 
 
-def _batches(ready: Sequence[JobDraft]) -> Iterator[list[JobDraft]]:
+def _batches(ready: Sequence[JobDraft]) -> Iterator[Sequence[JobDraft]]:
+    if len(ready) == 1:
+        yield ready
+        return
     batch: list[JobDraft] = []
     chars = 0
     for job in ready:
@@ -393,27 +458,59 @@ def _batches(ready: Sequence[JobDraft]) -> Iterator[list[JobDraft]]:
             batch, chars = [], 0
         batch.append(job)
         chars += len(job.args_text)
-    yield batch
+    if batch:
+        yield batch
 
 
-def _records(batch: Sequence[JobDraft]) -> str:
-    texts = []
-    for n, job in enumerate(batch):
-        rest = {
-            "n": n,
-            "kind": job.kind,
-            "max_attempts": job.max_attempts,
-            "priority": job.priority,
-            "queue": job.queue,
-            "scheduled_at": job.scheduled_at and job.scheduled_at.isoformat(),
-            "state": job.state.value,
-            "tags": job.tags,
-            "unique_key": job.mark and job.mark.key.hex(),
-            "unique_states": job.mark and f"{mask_of(job.mark.states):08b}",
-        }
-        head = json_text(rest)[:-1]
-        texts.append(f'{head},"metadata":{job.metadata_text},"args":{job.args_text}}}')
-    return "[" + ",".join(texts) + "]"
+# How a column is written, and the table's default for it: what all jobs leave at that is not sent.
+_COLUMNS: dict[str, tuple[Callable[[JobDraft], Any], Any]] = {
+    "args": (attrgetter("args_text"), None),
+    "kind": (attrgetter("kind"), None),
+    "max_attempts": (attrgetter("max_attempts"), MAX_ATTEMPTS_DEFAULT),
+    "metadata": (attrgetter("metadata_text"), "{}"),
+    "priority": (attrgetter("priority"), PRIORITY_DEFAULT),
+    "queue": (attrgetter("queue"), QUEUE_DEFAULT),
+    "scheduled_at": (lambda job: job.scheduled_at and job.scheduled_at.isoformat(), None),
+    "state": (attrgetter("state._value_"), JobState.available.value),
+    "tags": (lambda job: _array(job.tags), "{}"),
+    "unique_key": (lambda job: job.mark and job.mark.key.hex(), None),
+    "unique_states": (lambda job: job.mark and f"{mask_of(job.mark.states):08b}", None),
+}
+
+
+def _values(job: JobDraft, now: datetime | None) -> dict[str, Any]:
+    """Return by column what a job's row is given."""
+    values = {
+        name: value for name, (read, default) in _COLUMNS.items() if (value := read(job)) != default
+    }
+    if now:
+        values = {"scheduled_at": str(now), **values, "created_at": str(now)}
+    return values
+
+
+def _columns(batch: Sequence[JobDraft], now: datetime | None) -> dict[str, list[Any]]:
+    """Return by column what the jobs' rows are given."""
+    columns = {}
+    for name, (read, default) in _COLUMNS.items():
+        values = list(map(read, batch))
+        if values.count(default) < len(values):
+            columns[name] = values
+    if now:
+        planned = columns.get("scheduled_at", [None] * len(batch))
+        columns["scheduled_at"] = [value or str(now) for value in planned]
+        columns["created_at"] = [str(now)] * len(batch)
+    return columns
+
+
+def _array(items: Iterable[object]) -> str:
+    """Return the text of an array as PostgreSQL reads it."""
+    return "{" + ",".join(map(_element, items)) + "}"
+
+
+def _element(item: object) -> str:
+    if isinstance(item, str):
+        return '"' + item.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return "NULL" if item is None else str(item)
 
 
 def _aware(now: datetime | None) -> datetime | None:
