@@ -135,7 +135,11 @@ class Reader:
                     f"{block.at}: printed was\n{self.printed}"
                 )
             else:
-                raise AssertionError(f"{block.at}: give this {block.language} block a file name")
+                known = ", ".join(Reader.languages)
+                raise AssertionError(
+                    f"{block.at}: a block of {block.language!r} needs a file's name in its first"
+                    f" line, such as `# jobs.yaml`; the reader knows {known}"
+                )
         for name, body in self._files.items():
             self._check_file(name, body)
 
@@ -255,7 +259,10 @@ class Reader:
                 )
                 return bool(queues) and not due and _matches(wanted, output.read_text())
 
-            until(idle, f"{at}: the end of all jobs, and {wanted!r}")
+            try:
+                until(idle, f"{at}: the end of all jobs, and {wanted!r}")
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{output.read_text()}") from None
             process.send_signal(signal.SIGTERM)
             process.wait(DEADLINE_S)
         finally:
@@ -297,7 +304,7 @@ class Reader:
 def check_repository_command(words: Sequence[str], at: str) -> None:
     """Check a command that installs riverrun, or is for its repository: its extras, its files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for extras in re.findall(r"riverrun\[([\w,]+)\]", " ".join(words)):
+    for extras in re.findall(r"(?:riverrun|\.)\[([\w,]+)\]", " ".join(words)):
         unknown = {*extras.split(",")} - {*project["optional-dependencies"]}
         assert not unknown, f"{at}: riverrun has no extra {unknown}"
     for word in words[1:]:

@@ -139,7 +139,7 @@ def test_an_example_is_true(name: str, empty_database: Engine) -> None:
     """A docstring's example does what it says, with what it takes for granted."""
     example: Example = EXAMPLES[name]
     namespace: dict[str, Any] = {
-        "__name__": name,
+        "__name__": "__main__",
         "engine": empty_database,
         "url": make_url(empty_database.url).render_as_string(hide_password=False),
     }
