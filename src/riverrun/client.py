@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, text
 
@@ -29,8 +30,7 @@ from riverrun.errors import (
 from riverrun.events import Event, Hub, Subscription
 from riverrun.job import JobRow, kind_of
 from riverrun.job_list import JobList, JobListParams
-from riverrun.migrations.ddl import check_schema
-from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int
+from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_schema
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.plugins import Plugin, around_insert, begin_inserts, check_plugins, of_kind
 from riverrun.policies.backoff import Backoff, RiverBackoff
@@ -168,6 +168,7 @@ class Client:
         self.engine = engine
         self.schema = check_schema(schema)
         self.workers = workers
+        self._own_id = id is None
         self.id = _default_id() if id is None else _check_id(id)
         try:
             self._notify = Notify(notify)
@@ -228,6 +229,7 @@ class Client:
         self._announcer = Announcer(
             self._autocommit, schema=schema, on_committed=self._wake, clock=self._clock
         )
+        _clients.add(self)
 
     def insert(self, where: Where, args: object, opts: InsertOpts | None = None) -> InsertResult:
         """Insert one job in the caller's transaction: it runs if that commits, else never was.
@@ -569,9 +571,9 @@ class Client:
         return begun, result
 
     def _check_kinds(self, args: Iterable[object]) -> None:
-        if self.workers is None or self._skip_unknown_job_check:
+        known = self.workers.kinds if self.workers else ()
+        if not known or self._skip_unknown_job_check:
             return
-        known = self.workers.kinds
         for each in args:
             if (kind := kind_of(each)) not in known:
                 raise UnknownKind(kind, known)
@@ -599,6 +601,14 @@ class Client:
             claim(connection, "default", limit=1, client_id=self.id, schema=self.schema)
             connection.rollback()
 
+    def _forked(self) -> None:
+        """Be a client of the forked child's own: the parent's threads and name stay its."""
+        self._lock = threading.RLock()
+        self._stopped = threading.Event()
+        self._crew = None
+        if self._own_id:
+            self.id = _default_id()
+
     def _leave_word(self, where: Where, transaction: Transaction, names: set[str]) -> None:
         if not names:
             return
@@ -610,6 +620,17 @@ class Client:
     def _announce_own(self, where: Where, names: set[str]) -> None:
         if isinstance(where, Engine) and names and self._notify is Notify.after_commit:
             self._announcer.committed(names)
+
+
+_clients: WeakSet[Client] = WeakSet()
+
+
+def _after_fork() -> None:
+    for client in list(_clients):
+        client._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:
@@ -632,6 +653,9 @@ def _check_engine(engine: object) -> None:
         if hasattr(engine, "sync_engine"):
             advice = "From an AsyncEngine, pass a sync Engine of the same database to the client"
         raise NotATransaction(type(engine).__name__, advice)
+    if engine.dialect.is_async:
+        advice = "Beside an AsyncEngine, give the client a sync Engine of the same database"
+        raise NotATransaction("sync_engine of an AsyncEngine", advice)
     if engine.dialect.name != "postgresql" or engine.driver != "psycopg":
         given = f"{engine.dialect.name}+{engine.driver}"
         raise UnsupportedDatabase(given, "postgresql+psycopg, such as postgresql+psycopg://host/db")

@@ -37,6 +37,24 @@ def check_queue(name: object) -> str:
     return name
 
 
+SCHEMA_MAX = 46
+"""PostgreSQL's 63, less the longest topic and the dot in a channel's name. Source: River 0.51."""
+
+_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_schema(schema: str | None) -> str | None:
+    """Return `schema` if it can name the schema of River's tables.
+
+    Raises:
+        InvalidOption: If it cannot.
+    """
+    if schema is not None and (len(schema) > SCHEMA_MAX or not _SCHEMA.fullmatch(schema)):
+        expected = f"letters, digits and underscores, no digit first, at most {SCHEMA_MAX}"
+        raise InvalidOption("schema", schema, expected)
+    return schema
+
+
 def check_kind(kind: object) -> str:
     """Return `kind` if it can name a kind of job.
 

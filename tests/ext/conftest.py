@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +59,13 @@ class Site:
         until(answers, "an answer")
 
     def run(
-        self, *arguments: str, environment: Mapping[str, str] | None = None, code: int = 0
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        code: int = 0,
+        stderr: bool = False,
     ) -> str:
-        """Run `python -m ...` to its end and return what it says."""
+        """Run `python -m ...` to its end and return what it says on stdout, or stderr."""
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=APPS,
@@ -72,7 +76,7 @@ class Site:
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout
+        return done.stderr if stderr else done.stdout
 
     def post(self, path: str, form: Mapping[str, str]) -> tuple[int, Any]:
         """Return the status of a POST, and the JSON of its answer."""
@@ -137,8 +141,3 @@ def site(schema_url: str, tmp_path: Path) -> Iterator[Site]:
     site = Site(schema_url, tmp_path)
     yield site
     site.stop()
-
-
-def bodies(site: Site, names: Sequence[str]) -> list[Any]:
-    """Sign people up, one after another; return the answers."""
-    return [site.post("/signup", {"name": name})[1] for name in names]

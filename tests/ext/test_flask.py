@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, current_app
+from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import Engine, text
 
 from ext.apps.flask_shop import Base, Greet, Start, create_app
@@ -16,6 +17,7 @@ from ext.marks import needs_plugins
 from riverrun import QueueConfig, Workers, verbs
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.ext.flask import Riverrun
+from riverrun.migrations import migrate
 from riverrun.testing import drain, require_inserted, require_not_inserted
 from said import until
 
@@ -148,6 +150,54 @@ def test_several_apps_in_one_process(schema_url: str, database_url: str) -> None
         {"one": QueueConfig(max_workers=3)},
         {"two": QueueConfig(max_workers=3)},
     ]
+
+
+def test_two_apps_on_two_databases(
+    schema_url: str, schema_engine: Engine, empty_database: Engine
+) -> None:
+    """Each application's jobs are inserted and worked in its own database and context."""
+    migrate(empty_database)
+    platform = empty_database.url.set(drivername="postgres")
+    worked: list[str] = []
+    jobs = Riverrun()
+
+    @jobs.worker
+    def start(args: Start) -> None:
+        worked.append(current_app.name)
+
+    apps = [Flask("one"), Flask("two")]
+    for app, url in zip(apps, (schema_url, platform), strict=True):
+        app.config["SQLALCHEMY_DATABASE_URI"] = str(url).replace("postgres:", "postgresql+psycopg:")
+        app.config["RIVERRUN_DATABASE_URL"] = str(url)
+        SQLAlchemy(app)
+        jobs.init_app(app)
+    for app, engine in zip(apps, (schema_engine, empty_database), strict=True):
+        with app.app_context():
+            jobs.insert(Start())
+            app.extensions["sqlalchemy"].session.commit()
+            assert "default" in jobs.client.queues
+        require_inserted(engine, Start)
+        drain(engine, app.extensions["riverrun"].client)
+        app.extensions["riverrun"].client.engine.dispose()
+        with app.app_context():
+            app.extensions["sqlalchemy"].engine.dispose()
+    assert worked == ["one", "two"]
+
+
+def test_the_command_line_says_what_is_missing(site: Site, tmp_path: Path) -> None:
+    """An application without a database is told in a line what to do, by `work` too."""
+    (tmp_path / "bare.py").write_text(
+        "from flask import Flask\n"
+        "from riverrun.ext.flask import Riverrun\n"
+        "app = Flask('bare')\n"
+        "Riverrun(app)\n"
+    )
+    environment = {"PYTHONPATH": str(tmp_path), "DATABASE_URL": ""}
+    for command in (("work",), ("jobs", "list")):
+        flask = ("flask", "--app", "bare", "riverrun", *command)
+        said = site.run(*flask, environment=environment, code=2, stderr=True)
+        assert "set RIVERRUN_DATABASE_URL" in said
+        assert "Traceback" not in said
 
 
 def test_says_what_is_missing() -> None:

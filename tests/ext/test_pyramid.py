@@ -17,7 +17,13 @@ from riverrun.testing import require_inserted, require_many_inserted, require_no
 from said import until
 
 INI = """
-[app:main]
+[pipeline:main]
+pipeline = filter shop
+
+[filter:filter]
+paste.filter_app_factory = pyramid_shop:filtered
+
+[app:shop]
 paste.app_factory = pyramid_shop:main
 riverrun.queues = default:5
 riverrun.poll_interval = 0.5
@@ -73,8 +79,12 @@ def test_what_a_request_inserts_is_committed_with_it(served: Site, tables: Engin
     assert status == 200, served.logs()
     assert require_inserted(tables, Greet("Ada")).id == said["job_id"]
     assert served.post("/signup", {"name": "Bob", "how": "raise"})[0] == 500
-    served.post("/signup", {"name": "Bob", "how": "abort"})
+    assert served.post("/signup", {"name": "Bob", "how": "view"})[0] == 422
+    for how in ("abort", "doom"):
+        served.post("/signup", {"name": "Bob", "how": how})
     require_not_inserted(tables, Greet("Bob"))
+    assert served.post("/signup", {"name": "Eve", "how": "savepoint"})[0] == 200, served.logs()
+    require_many_inserted(tables, [Greet("Ada"), Greet("Eve")])
 
 
 def test_what_is_retried_is_inserted_once(served: Site, tables: Engine) -> None:
@@ -117,6 +127,8 @@ def test_the_console_script(site: Site, ini: str, tables: Engine) -> None:
     inserted = json.loads(site.run(*run, "insert", "greet", '{"name": "Ada"}', "--json"))
     assert json.loads(site.run(*run, "jobs", "list", "--json"))["id"] == inserted["id"]
     assert "newest version" in site.run(*run, "migrate", "validate")
+    said = site.run("riverrun.ext.pyramid", "nowhere.ini", "work", code=2, stderr=True)
+    assert said.endswith("Error: there is no file nowhere.ini\n")
 
 
 def configured(**settings: str) -> Configurator:
@@ -133,6 +145,10 @@ def test_takes_the_applications_client(engine: Engine) -> None:
     config.set_riverrun_client(client)
     config.commit()
     assert client_of(config.registry) is client
+    again = configured()
+    again.set_riverrun_client(client)
+    again.commit()
+    assert len(client._plugins) == 1, "a request within a request of another application"
     config.set_riverrun_client(client)
     config.set_riverrun_client(Client(engine))
     with pytest.raises(ConfigurationConflictError):

@@ -25,7 +25,7 @@
         return app
 
 `flask riverrun work` works them. Settings are the client's options under `RIVERRUN_`, such as
-`RIVERRUN_QUEUES = {"default": 10}`.
+`RIVERRUN_QUEUES = {"default": 10}`; the default queue is worked unless said.
 """
 
 import threading
@@ -43,9 +43,9 @@ from riverrun.client import Client
 from riverrun.context import JobContext
 from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
-from riverrun.options import InsertOpts
+from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
-from riverrun.sessions import Where
+from riverrun.sessions import Where, psycopg_url
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
 
@@ -159,19 +159,18 @@ class _State:
             return self._client
 
     def _made(self) -> Client:
-        workers, plugins = self._extension.workers, self._extension._plugins
         return Client(
             self._engine(),
-            workers=workers if workers.kinds else None,
-            plugins=(_AppContext(self._app), *plugins),
-            **self._options,
+            workers=self._extension.workers,
+            plugins=(_AppContext(self._app), *self._extension._plugins),
+            **{"queues": {QUEUE_DEFAULT: QueueConfig()}, **self._options},
         )
 
     def _engine(self) -> Engine:
         if self._extension._engine is not None:
             return self._extension._engine
         if self._url is not None:
-            return create_engine(self._url)
+            return create_engine(psycopg_url(self._url))
         host = self._app.extensions.get("sqlalchemy")
         if host is None:
             advice = f"install Flask-SQLAlchemy, pass engine=, or set {PREFIX}DATABASE_URL"

@@ -11,11 +11,12 @@ client is made of the settings under `riverrun.`, such as `riverrun.queues = def
 
     config.set_riverrun_client(client)
 
-`priverrun production.ini work` works the jobs, each within a request of its own: what
-`get_current_request().dbsession` did is committed when the worker returns.
+The default queue is worked unless said. `priverrun production.ini work` works the jobs, each within
+a request of its own: what `get_current_request().dbsession` did is committed when the worker
+returns.
 """
 
-import sys
+import os
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -23,14 +24,15 @@ from typing import Any
 import click
 from sqlalchemy import Engine, create_engine, engine_from_config
 
-from riverrun.cli.app import HOST_CLIENT, Shell
+from riverrun.cli.app import HOST_CLIENT, CommandError, ExitCode, Shell
 from riverrun.cli.main import HOST_COMMANDS
 from riverrun.client import Client
 from riverrun.context import JobContext
 from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
-from riverrun.options import InsertOpts
+from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
+from riverrun.sessions import psycopg_url
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
 
@@ -127,20 +129,23 @@ class _State:
 
     def use(self, client: Client) -> None:
         """Take the application's own client; its workers too run within requests."""
-        client._plugins = (_RequestContext(self._registry), *client._plugins)
+        # In place of that of another application, as when tests make one after another.
+        others = [each for each in client._plugins if not isinstance(each, _RequestContext)]
+        client._plugins = (_RequestContext(self._registry), *others)
         self._client = client
 
     @property
     def client(self) -> Client:
         with self._lock:
             if self._client is None:
-                self.use(Client(self._engine(), workers=self.workers, **self.options))
+                options = {"queues": {QUEUE_DEFAULT: QueueConfig()}, **self.options}
+                self.use(Client(self._engine(), workers=self.workers, **options))
                 assert self._client is not None  # noqa: S101  just used
             return self._client
 
     def _engine(self) -> Engine:
         if self.url is not None:
-            return create_engine(self.url)
+            return create_engine(psycopg_url(self.url))
         factory = self._registry.get("dbsession_factory")
         bind = getattr(factory, "kw", {}).get("bind")
         if isinstance(bind, Engine):
@@ -179,13 +184,18 @@ class _RequestContext(Plugin):
 def main(context: click.Context, config_uri: str) -> None:
     """Work and look at the jobs of the Pyramid application of an INI file."""
     try:
+        from pyramid.config import global_registries
         from pyramid.paster import get_app, setup_logging
-    except ImportError:
-        click.echo("priverrun needs Pyramid: pip install pyramid", err=True)
-        sys.exit(2)
+    except ImportError as error:
+        problem = "priverrun needs Pyramid: pip install pyramid"
+        raise CommandError(problem, ExitCode.usage) from error
+    if not os.path.exists(config_uri.partition("#")[0]):
+        raise CommandError(f"there is no file {config_uri}", ExitCode.usage)
     setup_logging(config_uri)
     app = get_app(config_uri)
-    context.meta[HOST_CLIENT] = lambda: client_of(app.registry)
+    # What a pipeline's filters wrap is no Pyramid application itself, but was made last.
+    registry = getattr(app, "registry", None) or global_registries.last
+    context.meta[HOST_CLIENT] = lambda: client_of(registry)
 
 
 for command in HOST_COMMANDS:

@@ -3,30 +3,12 @@
 DDL is written as text: it must equal River's in what the catalog then says, and text shows that.
 """
 
-import re
-
 from alembic.operations import Operations
 
-from riverrun.errors import InvalidOption
+from riverrun.options import check_schema
 
-_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 OWN_TRANSACTION = "riverrun_own_transaction"
 """The context's option that says: this version's transaction holds nothing else."""
-
-SCHEMA_MAX = 46
-"""PostgreSQL's 63, less the longest topic and the dot in a channel's name. Source: River 0.51."""
-
-
-def check_schema(schema: str | None) -> str | None:
-    """Return `schema` if it can name the schema of River's tables.
-
-    Raises:
-        InvalidOption: If it cannot.
-    """
-    if schema is not None and (len(schema) > SCHEMA_MAX or not _SCHEMA.fullmatch(schema)):
-        expected = f"letters, digits and underscores, no digit first, at most {SCHEMA_MAX}"
-        raise InvalidOption("schema", schema, expected)
-    return schema
 
 
 def prefix(schema: str | None) -> str:

@@ -4,9 +4,9 @@ from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
 
-from riverrun.migrations.ddl import check_schema
 from riverrun.migrations.lines import LATEST, Line, check_version, steps
 from riverrun.migrations.run import MigrationRefused, apply, current
+from riverrun.options import check_schema
 
 
 @Operations.register_operation("riverrun_migrate")

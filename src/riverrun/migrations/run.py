@@ -10,8 +10,9 @@ from alembic.operations import Operations
 from sqlalchemy import Connection, Engine, text
 
 from riverrun.errors import RiverrunError
-from riverrun.migrations.ddl import OWN_TRANSACTION, check_schema, prefix
+from riverrun.migrations.ddl import OWN_TRANSACTION, prefix
 from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
+from riverrun.options import check_schema
 
 
 class MigrationRefused(RiverrunError, RuntimeError):

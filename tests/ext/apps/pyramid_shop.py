@@ -48,18 +48,37 @@ def greet(args: Greet, ctx: JobContext) -> None:
         raise OSError("once more")
 
 
+class Refused(Exception):
+    pass
+
+
 def signup(request):
     """Insert a job and nothing else, as no ORM object would tell that there is work to commit."""
     name, how = request.params["name"], request.params.get("how")
     job = request.insert_job(Greet(name)).job
     if how == "abort":
+        request.tm.abort()
+        request.tm.begin()
+    if how == "doom":
         request.tm.doom()
+    if how == "view":
+        raise Refused
+    if how == "savepoint":
+        inner = request.tm.savepoint()
+        request.insert_job(Greet(f"{name} in the savepoint"))
+        inner.rollback()
     if how == "raise":
         raise ValueError("after the insert")
     if how == "retry" and getattr(tries, "name", None) != name:
         tries.name = name
         raise RetryableException
     return {"job_id": job.id}
+
+
+def refused(request):
+    """An exception view: its answer is no failure, what the view did is aborted all the same."""
+    request.response.status = 422
+    return {}
 
 
 def many(request):
@@ -87,6 +106,20 @@ def get_session(request):
     return session
 
 
+def jobs(config):
+    """A part of the application that includes what it needs, as parts do."""
+    config.include("riverrun.ext.pyramid")
+
+
+def filtered(app, global_config):
+    """A filter of a pipeline, which hides the application."""
+
+    def filtering(environ, start_response):
+        return app(environ, start_response)
+
+    return filtering
+
+
 def main(global_config, **settings):
     settings["sqlalchemy.url"] = os.environ["DATABASE_URL"]
     settings["tm.manager_hook"] = "pyramid_tm.explicit_manager"
@@ -95,6 +128,7 @@ def main(global_config, **settings):
         config.include("pyramid_retry")
         config.include("pyramid_tm")
         config.include("riverrun.ext.pyramid")
+        config.include(jobs, route_prefix="jobs")
         config.set_riverrun_workers("pyramid_shop.workers")
         engine = engine_from_config(settings, "sqlalchemy.")
         config.registry["dbsession_factory"] = sessionmaker(bind=engine)
@@ -102,6 +136,7 @@ def main(global_config, **settings):
         for view in (signup, many, users):
             config.add_route(view.__name__, f"/{view.__name__}")
             config.add_view(view, route_name=view.__name__, renderer="json")
+        config.add_exception_view(refused, context=Refused, renderer="json")
         config.add_route("operate", "/operate/{verb}")
         config.add_view(operate, route_name="operate", renderer="json")
     return config.make_wsgi_app()

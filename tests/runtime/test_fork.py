@@ -1,0 +1,54 @@
+"""A process that forks, as servers do: what a child's client is."""
+
+import subprocess
+import sys
+
+FORKS = """
+import os, sys
+from sqlalchemy import create_engine
+from riverrun import Client, QueueConfig, RawArgs, Workers, verbs
+
+workers = Workers()
+
+@workers.register(kind="task")
+def work(args: RawArgs) -> None: ...
+
+engine = create_engine(sys.argv[1])
+queues = {"default": QueueConfig()}
+client = Client(engine, workers=workers, queues=queues, schema=sys.argv[2])
+named = Client(engine, workers=workers, schema=sys.argv[2], id="named")
+client.start()
+from_child, to_parent = os.pipe()
+from_parent, to_child = os.pipe()
+pid = os.fork()
+if pid == 0:
+    assert not client.running
+    client.stop()  # nothing of the parent's
+    client.start()
+    assert named.id == "named"
+    os.write(to_parent, client.id.encode())
+    os.read(from_parent, 1)
+    client.stop()
+    os._exit(0)
+child_id = os.read(from_child, 200).decode()
+assert child_id != client.id
+lives = {each.id for each in verbs.list_clients(engine, schema=sys.argv[2])}
+assert lives == {child_id, client.id}, (lives, child_id, client.id)
+os.write(to_child, b"x")
+assert os.waitpid(pid, 0)[1] == 0
+assert client.running and client.healthy
+client.stop()
+print("both worked")
+"""
+
+
+def test_a_forked_child_is_a_client_of_its_own(database_url: str, schema: str) -> None:
+    """It has another name and none of the parent's threads; each works and stops by itself."""
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, database_url, schema],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "both worked\n", done.stderr
