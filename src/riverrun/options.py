@@ -18,13 +18,10 @@ from riverrun.states import JobState
 MAX_ATTEMPTS_DEFAULT = 25
 PRIORITY_DEFAULT = 1
 QUEUE_DEFAULT = "default"
-SCHEMA_MAX = 46
-"""PostgreSQL's 63, less the longest topic and the dot in a channel's name. Source: River 0.51."""
 
 # Source of the patterns and limits: River 0.51, client.go and job.go. Go's \w is ASCII.
 _QUEUE = re.compile(r"[a-z0-9]+(?:[_|\-]?[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]+[A-Za-z0-9_]")
-_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KIND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-\[\]<>/.·:+]+")
 
 
@@ -68,18 +65,6 @@ def check_kind(kind: object) -> str:
         expected = "2 to 127 of letters, digits and _-[]<>/.·:+, a letter, digit or _ first"
         raise InvalidOption("kind", kind, expected)
     return kind
-
-
-def check_schema(schema: str | None) -> str | None:
-    """Return `schema` if it can name the schema of River's tables.
-
-    Raises:
-        InvalidOption: If it cannot.
-    """
-    if schema is not None and (len(schema) > SCHEMA_MAX or not _SCHEMA.fullmatch(schema)):
-        expected = f"letters, digits and underscores, no digit first, at most {SCHEMA_MAX}"
-        raise InvalidOption("schema", schema, expected)
-    return schema
 
 
 def check_tags(tags: object) -> tuple[str, ...]:
