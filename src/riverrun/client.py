@@ -113,7 +113,9 @@ class Client:
         max_attempts: Tries of a job for which nobody said it.
         rescue_after: Seconds or a timedelta after which a running job of a client without
             heartbeats, such as River's, is taken for lost. Our own are rescued within 30 s of
-            their client's death, and never while it lives.
+            their client's death, and never while it lives; so that River's leader agrees, they
+            renew their attempt time six times in that while. Where Go clients set their
+            RescueStuckJobsAfter, set the same here.
         cancelled_retention: Seconds or a timedelta to keep cancelled jobs; None for ever.
         completed_retention: The same for completed jobs.
         discarded_retention: The same for discarded jobs.

@@ -1,9 +1,7 @@
 """Crew: every thread of a working client, built, started and stopped together."""
 
 import logging
-import os
 import random
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -29,7 +27,7 @@ from riverrun.executors.processes import ProcessPool
 from riverrun.job import JobRow
 from riverrun.maintenance.elector import Elector
 from riverrun.maintenance.job_cleaner import JobCleaner
-from riverrun.maintenance.job_rescuer import JobRescuer
+from riverrun.maintenance.job_rescuer import JobRescuer, StandIn
 from riverrun.maintenance.job_scheduler import JobScheduler
 from riverrun.maintenance.maintainer import Maintainer
 from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
@@ -49,7 +47,6 @@ from riverrun.runtime.queue_keeper import QueueKeeper
 from riverrun.runtime.service import Service
 from riverrun.runtime.watchdog import JobStuckHandler, Watchdog
 from riverrun.topics import Topic
-from riverrun.verbs.beat import beat
 from riverrun.verbs.claim import claimed_job
 from riverrun.verbs.queues import ALL, QueueRow
 from riverrun.workers import Workers
@@ -145,9 +142,13 @@ class Crew:
             queues=lambda: list(self._producers),
             running=self.running_jobs,
             on_given_up=lambda: self._cancel_all(ClientGivenUp()),
+            rescue_after_s=settings.rescue_after_s,
             schema=schema,
             clock=clock,
             rng=rng,
+        )
+        self._stand_in = StandIn(
+            self._rescuer(stuck_s=None), needed=lambda: self._heartbeat.river_leads, rng=rng
         )
         self._periodic = PeriodicJobInserter(
             engine,
@@ -207,14 +208,7 @@ class Crew:
         """
         settings = self._settings
         # Known to live before it claims: no job is ever its client's only word.
-        beat(
-            settings.autocommit,
-            settings.client_id,
-            hostname=socket.gethostname(),
-            pid=os.getpid(),
-            queues=list(self._producers),
-            schema=settings.schema,
-        )
+        self._heartbeat.run_once()
         self._keeper.say(list(self._producers))
         if not settings.poll_only:
             self._notifier.start()
@@ -224,6 +218,7 @@ class Crew:
             producer.start()
         self._watchdog.start()
         self._heartbeat.start()
+        self._stand_in.start()
         if not settings.leader_election_disabled:
             self._elector.start()
 
@@ -251,6 +246,7 @@ class Crew:
         self._processes.stop()
         self._keeper.stop()
         self._elector.stop()
+        self._stand_in.stop()
         if not self._completer.stop(_FLUSH_S):
             self._completer.gave_up.set()
             self._completer.stop()
@@ -375,16 +371,7 @@ class Crew:
         engine, schema, rng = settings.engine, settings.schema, settings.rng
         services: list[Service] = [
             JobScheduler(engine, schema=schema, rng=rng),
-            JobRescuer(
-                engine,
-                stuck_s=settings.rescue_after_s,
-                backoff=lambda kind: settings.workers.backoff(kind) or settings.backoff,
-                timeouts_s=lambda: {
-                    kind: settings.timeout_s(kind) for kind in settings.workers.kinds
-                },
-                schema=schema,
-                rng=rng,
-            ),
+            self._rescuer(stuck_s=settings.rescue_after_s),
             JobCleaner(
                 engine,
                 cancelled_s=settings.retention_s["cancelled"],
@@ -408,6 +395,17 @@ class Crew:
                 )
             )
         return services
+
+    def _rescuer(self, *, stuck_s: float | None) -> JobRescuer:
+        settings = self._settings
+        return JobRescuer(
+            settings.engine,
+            stuck_s=stuck_s,
+            backoff=lambda kind: settings.workers.backoff(kind) or settings.backoff,
+            timeouts_s=lambda: {kind: settings.timeout_s(kind) for kind in settings.workers.kinds},
+            schema=settings.schema,
+            rng=settings.rng,
+        )
 
     def _attempt(self, row: Row[Any], queue: str, claimed_monotonic: float) -> Attempt:
         return Attempt(

@@ -161,7 +161,9 @@ def error_json(error: AttemptError) -> dict[str, Any]:
 
 
 def _entry(job: JobRow, error: BaseException, now: datetime) -> AttemptError:
-    return attempt_error(job.attempt, job.attempted_at or now, error)
+    # River's rescuer gives its own time, and the attempt's was renewed while it lived.
+    at = None if isinstance(error, JobRescued) else job.attempted_at
+    return attempt_error(job.attempt, at or now, error)
 
 
 def _text(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from riverrun.job import JobRow
 from riverrun.policies.backoff import RiverBackoff
 from riverrun.runtime.heartbeat import DEAD_S, GIVEN_UP_S, INTERVAL_S, Heartbeat
 from riverrun.states import JobState
+from riverrun.verbs.elect import elect
 from riverrun.verbs.rescue import rescue
 
 
@@ -41,6 +42,7 @@ class Pulse:
             queues=lambda: ["default"],
             running=lambda: self.running,
             on_given_up=self._give_up,
+            rescue_after_s=3600.0,
             schema=schema,
             clock=self.clock,
             rng=random.Random(1),
@@ -91,7 +93,7 @@ def test_a_beat_that_fails_is_no_beat(schema: str) -> None:
 
 
 def test_a_long_attempt_stays_out_of_reach_of_river_s_rescuer(engine: Engine, schema: str) -> None:
-    """Its attempt time is renewed every ten minutes: River takes what is an hour old."""
+    """Its attempt time is renewed six times in the hour after which River takes it."""
     insert_job(engine, schema)
     [job] = verbs.claim(engine, client_id="client", schema=schema)
     with engine.begin() as connection:
@@ -107,6 +109,23 @@ def test_a_long_attempt_stays_out_of_reach_of_river_s_rescuer(engine: Engine, sc
     pulse.beat.run_once()
     assert one(engine, query) > T0
     verbs.complete(engine, job, schema=schema)
+
+
+def test_it_learns_whether_river_leads(engine: Engine, schema: str) -> None:
+    """A leader without heartbeats is River's; one with them, or whose term is over, is not."""
+    pulse = Pulse(engine, schema)
+    pulse.beat.run_once()
+    assert not pulse.beat.river_leads
+    for leader_id, ttl_s, river in (
+        ("gopher", 15, True),
+        ("client", 15, False),
+        ("old", -1, False),
+    ):
+        with engine.begin() as connection:
+            connection.execute(text(f"DELETE FROM {schema}.river_leader"))
+        assert elect(engine, leader_id, ttl_s=ttl_s, schema=schema)
+        pulse.beat.run_once()
+        assert pulse.beat.river_leads is river, leader_id
 
 
 def test_who_signs_off_leaves_no_row(engine: Engine, schema: str) -> None:

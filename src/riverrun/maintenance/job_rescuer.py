@@ -24,7 +24,7 @@ class JobRescuer(Upkeep):
         self,
         engine: Engine,
         *,
-        stuck_s: float,
+        stuck_s: float | None,
         backoff: Callable[[str], Backoff],
         timeouts_s: Callable[[], Mapping[str, float | None]],
         schema: str | None,
@@ -57,3 +57,22 @@ class JobRescuer(Upkeep):
         for job_id, state in rescued.states.items():
             logger.warning("rescued job %s, now %s", job_id, state, extra={"job_id": job_id})
         return rescued
+
+
+class StandIn(Upkeep):
+    """Rescues jobs of our own dead clients while River's leader, which cannot tell them, leads.
+
+    It would take them for lost only after an hour, and discard kinds that it does not know. Every
+    client stands in; the statement lets each take what the others have not.
+    """
+
+    def __init__(
+        self, rescuer: JobRescuer, *, needed: Callable[[], bool], rng: random.Random
+    ) -> None:
+        super().__init__("stand_in", interval_s=INTERVAL_S, rng=rng)
+        self._rescuer = rescuer
+        self._needed = needed
+
+    def turn(self) -> bool:
+        """Rescue one batch if River leads; return whether there may be more."""
+        return self._needed() and self._rescuer.turn()

@@ -24,6 +24,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.orm import aliased
 
 from riverrun.columns import Timestamp
 from riverrun.models import ClientRecord, Job, Leader, Queue
@@ -41,7 +42,8 @@ def _seconds(name: str) -> Any:
 def beat() -> Insert:
     """Say that client `client_id` lives, with its host, pid and queues.
 
-    Index: riverrun_client_pkey.
+    Returns whether somebody leads who never says so, as River's clients do not. Index:
+    riverrun_client_pkey.
     """
     statement = insert(ClientRecord).values(
         id=bindparam("client_id", type_=Text),
@@ -50,13 +52,19 @@ def beat() -> Insert:
         pid=bindparam("process", type_=Integer),
         queues=bindparam("names", type_=ARRAY(Text)),
     )
-    return statement.on_conflict_do_update(
-        index_elements=[ClientRecord.id],
-        set_={
-            "heartbeat_at": statement.excluded.heartbeat_at,
-            "queues": statement.excluded.queues,
-        },
-    ).execution_options(dml_strategy="raw")
+    leader = aliased(ClientRecord)
+    ours = exists().where(leader.id == Leader.leader_id)
+    return (
+        statement.on_conflict_do_update(
+            index_elements=[ClientRecord.id],
+            set_={
+                "heartbeat_at": statement.excluded.heartbeat_at,
+                "queues": statement.excluded.queues,
+            },
+        )
+        .returning(exists().where(Leader.expires_at >= _NOW, ~ours))
+        .execution_options(dml_strategy="raw")
+    )
 
 
 @lru_cache
@@ -141,9 +149,9 @@ def lost_jobs() -> Select[Any]:
     """Read and lock running jobs whose client is gone.
 
     Gone is a client whose heartbeat is older than `dead_s`. One that never had a heartbeat, such as
-    River's, is taken for gone when the attempt is older than `stuck_s` and than what the kind's
-    worker may take, as binds `kinds` and `timeouts_s` say, null for ever; one whose heart beats
-    keeps its jobs however long they run. Skips what others have locked. Index:
+    River's, is taken for gone when the attempt is older than `stuck_s`, never if that is null, and
+    than what the kind's worker may take, as binds `kinds` and `timeouts_s` say, null for ever; one
+    whose heart beats keeps its jobs however long they run. Skips what others have locked. Index:
     river_job_prioritized_fetching_index, whose part for running jobs is small.
     """
     owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]

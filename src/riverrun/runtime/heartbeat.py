@@ -24,12 +24,16 @@ DEAD_S = 20.0
 GIVEN_UP_S = 15.0
 """Seconds without one after which a client takes itself for given up, before the others do."""
 
-TOUCH_S = 600.0
-"""Seconds after which a running job's attempt time is renewed; River rescues after an hour."""
+TOUCHES = 6
+"""How often a running job's attempt time is renewed before a rescuer that goes by it would act."""
 
 
 class Heartbeat(Service):
-    """Tells the database that this client lives, and the client when it could not."""
+    """Tells the database that this client lives, and the client when it could not.
+
+    Attributes:
+        river_leads: Whether at the last heartbeat a client without one led, such as River's.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class Heartbeat(Service):
         schema: str | None,
         clock: Clock,
         rng: random.Random,
-        touch_s: float = TOUCH_S,
+        rescue_after_s: float,
     ) -> None:
         super().__init__("heartbeat")
         self._engine = engine
@@ -53,7 +57,8 @@ class Heartbeat(Service):
         self._schema = schema
         self._clock = clock
         self._rng = rng
-        self._touch_s = touch_s
+        self._touch_s = rescue_after_s / TOUCHES
+        self._interval_s = min(INTERVAL_S, self._touch_s)
         self._last = clock.monotonic()
         self._failed = False
         self._touched: dict[tuple[int, int], float] = {}
@@ -66,7 +71,7 @@ class Heartbeat(Service):
     def run(self) -> None:
         """Beat until stopped."""
         given_up = False
-        while not self.stopping.wait(INTERVAL_S * (0.9 + 0.1 * self._rng.random())):
+        while not self.stopping.wait(self._interval_s * (0.9 + 0.1 * self._rng.random())):
             try:
                 self.run_once()
                 given_up = self._failed = False
@@ -90,7 +95,7 @@ class Heartbeat(Service):
         began = self._clock.monotonic()
         if began - self._last >= GIVEN_UP_S:
             self._on_given_up()
-        beat(
+        self.river_leads = beat(
             self._engine,
             self._client_id,
             hostname=socket.gethostname(),

@@ -17,8 +17,8 @@ def beat(
     queues: Iterable[str],
     schema: str | None = None,
     now: datetime | None = None,
-) -> None:
-    """Say that `client_id` lives."""
+) -> bool:
+    """Say that `client_id` lives; return whether a client leads that never says so, as River's."""
     params = {
         "client_id": client_id,
         "host": hostname,
@@ -27,7 +27,7 @@ def beat(
         "now": now,
     }
     with joined(where, schema) as transaction:
-        transaction.execute(upkeep.beat(), params)
+        return bool(transaction.execute(upkeep.beat(), params).scalar_one())
 
 
 def touch(

@@ -34,7 +34,7 @@ def rescue(
     where: Where,
     *,
     dead_s: float,
-    stuck_s: float,
+    stuck_s: float | None,
     backoff: Callable[[str], Backoff],
     timeouts_s: Mapping[str, float | None] | None = None,
     limit: int = 1_000,
@@ -48,7 +48,8 @@ def rescue(
     Args:
         where: Whose transaction, as for `insert`.
         dead_s: Seconds without a heartbeat after which a client is gone.
-        stuck_s: Seconds that an attempt of a client without any heartbeat may take.
+        stuck_s: Seconds that an attempt of a client without any heartbeat may take; None for as
+            long as it likes.
         backoff: A kind's backoff.
         timeouts_s: By kind, the seconds that an attempt may take, None for as long as it likes:
             until then a client without any heartbeat keeps it.
