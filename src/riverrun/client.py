@@ -91,6 +91,8 @@ class Client:
         id: Names this client in `attempted_by`, at most 100 characters; host and time unless said.
         notify: When workers are told of inserted jobs.
         poll_only: Whether to listen to nothing, as behind PgBouncer: jobs are found by polling.
+        listen_engine: Where `engine` leads through PgBouncer, an engine that leads past it to the
+            same database: for the one connection that listens, and for rebuilding indexes.
         poll_interval: Seconds or a timedelta between looks when no notification comes.
         job_timeout: Seconds or a timedelta an attempt may take, where its worker does not say; 0
             for no limit.
@@ -141,6 +143,7 @@ class Client:
         id: str | None = None,  # noqa: A002  River's name for it
         notify: Notify | str = Notify.after_commit,
         poll_only: bool = False,
+        listen_engine: Engine | None = None,
         poll_interval: Duration = 1.0,
         job_timeout: Duration = DEFAULT_JOB_TIMEOUT_S,
         soft_stop_timeout: Duration | None = None,
@@ -177,6 +180,7 @@ class Client:
         except ValueError:
             raise InvalidOption("notify", notify, f"one of {', '.join(Notify)}") from None
         self._poll_only = poll_only
+        self._listen_engine = _check_listen_engine(listen_engine, poll_only=poll_only) or engine
         self._poll_interval_s = check_duration("poll_interval", poll_interval, 0.01)
         self._job_timeout_s = check_duration("job_timeout", job_timeout, 0.0)
         self._soft_stop_timeout_s = (
@@ -411,6 +415,7 @@ class Client:
 
         Raises:
             ClientNotReady: If the client has no workers or no queues.
+            InvalidOption: If `listen_engine` leads to another database.
             SchemaMissing: If the tables are not there.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
         """
@@ -512,6 +517,7 @@ class Client:
             schema=self.schema,
             workers=self.workers,
             poll_only=self._poll_only,
+            listen_engine=self._listen_engine,
             poll_interval_s=self._poll_interval_s,
             job_timeout_s=self._job_timeout_s,
             hard_stop_timeout_s=self._hard_stop_timeout_s,
@@ -602,6 +608,12 @@ class Client:
         with self.engine.begin() as connection:
             claim(connection, "default", limit=1, client_id=self.id, schema=self.schema)
             connection.rollback()
+        if self._listen_engine is not self.engine:
+            # On another database it would listen for ever, and hear nothing.
+            with self._listen_engine.connect() as connection:
+                if _identity(connection) != self._own_identity():
+                    there, here = address(self._listen_engine), address(self.engine)
+                    raise InvalidOption("listen_engine", there, f"the database behind {here}")
 
     def _forked(self) -> None:
         """Be a client of the forked child's own: the parent's threads and name stay its."""
@@ -661,6 +673,15 @@ def _check_engine(engine: object) -> None:
     if engine.dialect.name != "postgresql" or engine.driver != "psycopg":
         given = f"{engine.dialect.name}+{engine.driver}"
         raise UnsupportedDatabase(given, "postgresql+psycopg, such as postgresql+psycopg://host/db")
+
+
+def _check_listen_engine(engine: Engine | None, *, poll_only: bool) -> Engine | None:
+    if engine is not None:
+        if poll_only:
+            raise InvalidOption("listen_engine", engine, "none with poll_only=True")
+        _check_engine(engine)
+        renew_after_fork(engine)
+    return engine
 
 
 def _check_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ class Settings:
     Attributes:
         client: The client, for what its workers insert.
         autocommit: The client's engine, for statements that are a transaction each.
+        listen_engine: For what needs a session to itself: listening, and rebuilding indexes.
         retention_s: By final state, how long to keep jobs; None for ever.
     """
 
@@ -73,6 +74,7 @@ class Settings:
     schema: str | None
     workers: Workers
     poll_only: bool
+    listen_engine: Engine
     poll_interval_s: float
     job_timeout_s: float
     hard_stop_timeout_s: float
@@ -180,7 +182,7 @@ class Crew:
             clock=clock,
         )
         self._notifier = Notifier(
-            engine,
+            settings.listen_engine,
             schema=schema,
             on_notification=self._hear,
             on_listening=self._listening,
@@ -386,7 +388,7 @@ class Crew:
         if settings.reindexer_schedule is not None:
             services.append(
                 Reindexer(
-                    engine,
+                    settings.listen_engine,
                     names=settings.reindexer_index_names,
                     schedule=settings.reindexer_schedule,
                     timeout_s=settings.reindexer_timeout_s,
