@@ -16,7 +16,7 @@ QUEUES = 10
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     """Let one client of ten queues wait, and count what it asks and how long it computes."""
-    seconds, rounds = (1.0, 1) if small else (15.0, 5)
+    seconds, rounds = (1.0, 1) if small else (10.0, 5)
     samples: dict[str, list[float]] = {"per queue": [], "of all the client": []}
     transactions, computed = [], []
     asked: Counter[str] = Counter()
@@ -37,7 +37,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
         )
         with client:
             pause = threading.Event()
-            pause.wait(1 if small else 10)  # Until it leads, and has begun all that it does.
+            pause.wait(1 if small else 5)  # Until it leads, and has begun all that it does.
             whole: Counter[str] = Counter()
             for _ in range(rounds):
                 before = committed(engine)

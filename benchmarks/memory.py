@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from benchmarks.drain import wait
-from benchmarks.harness import Comparison, Target, drained, fill, schema, settle
+from benchmarks.harness import Comparison, Target, drained, fill, schema
 from riverrun.bench.run import Elsewhere, crew_of
 from riverrun.bench.settings import Settings
 from riverrun.options import QueueConfig
@@ -15,11 +15,11 @@ SLOTS = 100
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Start a worker of 100 slots, and have it work 500,000 jobs."""
-    jobs, rounds = (2_000, 1) if small else (500_000, 5)
-    start: list[float] = []
-    tenth: list[float] = []
-    end: list[float] = []
+    """Start a worker of 100 slots, and have it work 500,000 jobs in lots."""
+    lot, lots, rounds = (1_000, 2, 1) if small else (100_000, 5, 5)
+    start = "riverrun, at start"
+    after = [f"riverrun, after {lot * (number + 1):,} jobs" for number in range(lots)]
+    samples: dict[str, list[float]] = {side: [] for side in (start, *after)}
     for _ in range(rounds):
         with schema(engine) as name:
             settings = Settings(
@@ -32,32 +32,23 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             with crew_of(settings, 1, elsewhere=True) as crew:
                 assert isinstance(crew, Elsewhere)
                 (pid,) = crew.pids()
-                threading.Event().wait(1 if small else 3)
-                start.append(resident(pid))
-                for count, samples in ((jobs // 10, tenth), (jobs - jobs // 10, end)):
-                    fill(engine, count)
-                    settle(engine)
+                threading.Event().wait(1 if small else 3)  # Until it has begun all that it does.
+                samples[start].append(resident(pid))
+                for side in after:
+                    fill(engine, lot)
                     wait(engine, name)
-                    samples.append(resident(pid))
-            assert crew.worked == jobs
-            drained(engine, jobs)
-    worked = f"riverrun, after {jobs:,} jobs"
+                    samples[side].append(resident(pid))
+            assert crew.worked == lot * lots
+            drained(engine, lot * lots)
     return [
         Comparison(
             question=f"resident memory of a worker with {SLOTS} slots",
             unit="MB",
-            samples={
-                "riverrun, at start": start,
-                f"riverrun, after {jobs // 10:,} jobs": tenth,
-                worked: end,
-            },
-            targets=[
-                Target("riverrun, at start", 120, percentile=50),
-                Target(worked, 1.05),
-            ],
+            samples=samples,
+            targets=[Target(start, 120, percentile=50), Target(after[-1], 1.05)],
             less=True,
             settings={"max_workers": SLOTS, "claim_ahead": QueueConfig().claim_ahead},
-            notes=["The jobs come in two lots, the first a tenth of them."],
+            notes=[f"The same process at each step; the jobs come in lots of {lot:,}."],
         )
     ]
 
