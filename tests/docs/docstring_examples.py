@@ -154,7 +154,7 @@ assert sent == ["alice@example.com"]
 assert verbs.list_jobs(engine).jobs == []
 """,
     ),
-    "riverrun.testing.FrozenClock": Example(
+    "riverrun.testing.clock.FrozenClock": Example(
         given=SHOP
         + EMAIL
         + """

@@ -37,6 +37,25 @@ else:
         with context.begin_transaction():
             context.run_migrations()
 """
+ASYNC_ENV = """
+import asyncio
+from alembic import context
+from sqlalchemy import MetaData, pool
+from sqlalchemy.ext.asyncio import create_async_engine
+
+def migrate(connection):
+    context.configure(connection=connection, target_metadata=MetaData(), riverrun=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+async def main():
+    engine = create_async_engine({url!r}, poolclass=pool.NullPool)
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
 MAKO = '''"""${message}"""
 from alembic import op
 import sqlalchemy as sa
@@ -66,6 +85,12 @@ class Host:
     def configure(self, options: str, metadata: str = "metadata", models: str = "") -> None:
         """Write env.py."""
         env = HOST_ENV.format(options=options, metadata=metadata, models=models)
+        (self._folder / "chain" / "env.py").write_text(env)
+
+    def configure_async(self, driver: str) -> None:
+        """Write an env.py that connects by an AsyncEngine."""
+        url = self.engine.url.set(drivername=f"postgresql+{driver}")
+        env = ASYNC_ENV.format(url=url.render_as_string(hide_password=False))
         (self._folder / "chain" / "env.py").write_text(env)
 
     def run(self, *arguments: str) -> str:
@@ -232,6 +257,26 @@ def test_may_be_switched_off(host: Host) -> None:
         'autogenerate_plugins=["alembic.autogenerate.*", "~alembic.autogenerate.riverrun"]'
     )
     assert "op.drop_table('river_job')" in ops(host.revise())
+
+
+@needs_plugins
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_in_an_async_environment(host: Host, driver: str) -> None:
+    """As `alembic init -t async` has it, by either driver: proposed, installed, led back."""
+    host.configure_async(driver)
+    assert ops(host.revise())[0].startswith("op.riverrun_migrate(")
+    host.run("upgrade", "head")
+    assert actual(host.engine) == expected()
+    assert host.check() == ""
+    host.run("downgrade", "base")
+    with host.engine.connect() as connection:
+        assert current(connection, Line.main) == 0
+
+
+def test_says_that_it_cannot_hide_its_tables() -> None:
+    """An Alembic without the filters that are used is warned of, and goes on."""
+    with pytest.warns(UserWarning, match="include_name=riverrun.migrations.include_name"):
+        plugin._hide(object())
 
 
 @needs_plugins

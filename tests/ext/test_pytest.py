@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 APP = """
 import attrs
 from sqlalchemy import create_engine
@@ -41,6 +43,50 @@ def test_fails(riverrun_jobs):
 """
 
 
+ASYNC = """
+import attrs
+import pytest
+{imports}
+from sqlalchemy.ext.asyncio import create_async_engine
+from riverrun.testing import rolled_back_async
+from shop import Greet, client
+
+{fixture}
+async def riverrun_async_session({backend}):
+    engine = create_async_engine(client.engine.url)
+    async with rolled_back_async(engine) as session:
+        yield session
+    await engine.dispose()
+
+{mark}
+async def test_inserts(riverrun_async_session, riverrun_async_jobs):
+    await client.insert_async(riverrun_async_session, Greet("Ada"))
+    await riverrun_async_session.commit()
+    job = await riverrun_async_jobs.require_inserted(Greet("Ada"), queue="default")
+    await riverrun_async_jobs.require_many_inserted([Greet])
+    assert [each.job.id for each in await riverrun_async_jobs.drain()] == [job.id]
+    assert (await riverrun_async_jobs.work_one(Greet("Bob"))).state == "completed"
+
+{mark}
+async def test_nothing_is_left(riverrun_async_jobs):
+    await riverrun_async_jobs.require_not_inserted(Greet)
+"""
+RUNNERS = {
+    "asyncio": {
+        "imports": "import pytest_asyncio",
+        "fixture": "@pytest_asyncio.fixture",
+        "mark": "@pytest.mark.asyncio",
+        "backend": "",
+    },
+    "anyio": {
+        "imports": "",
+        "fixture": "@pytest.fixture\ndef anyio_backend(): return 'asyncio'\n\n@pytest.fixture",
+        "mark": "@pytest.mark.anyio",
+        "backend": "anyio_backend",
+    },
+}
+
+
 def run(folder: Path, *arguments: str) -> str:
     """Run pytest in `folder` and return what it prints."""
     done = subprocess.run(
@@ -62,6 +108,28 @@ def test_the_fixtures_of_a_users_tests(tmp_path: Path, database_url: str, schema
     said = run(tmp_path)
     assert "1 failed, 2 passed" in said, said
     assert "expected exactly one job 'greet'; found 0; there is none of the kind" in said
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_fixtures_of_async_tests(
+    tmp_path: Path, database_url: str, schema: str, runner: str
+) -> None:
+    """Under pytest-asyncio and anyio jobs are found, drained and undone in an AsyncSession."""
+    (tmp_path / "shop.py").write_text(APP.format(url=database_url, schema=schema))
+    (tmp_path / "test_shop.py").write_text(ASYNC.format(**RUNNERS[runner]))
+    (tmp_path / "pytest.ini").write_text("[pytest]\nriverrun_client = shop:client\n")
+    said = run(tmp_path)
+    assert "2 passed" in said, said
+
+
+def test_says_that_no_async_session_is_defined(
+    tmp_path: Path, database_url: str, schema: str
+) -> None:
+    """Without an AsyncSession the error says which fixture to define."""
+    (tmp_path / "shop.py").write_text(APP.format(url=database_url, schema=schema))
+    (tmp_path / "test_it.py").write_text("def test_jobs(riverrun_async_jobs): pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nriverrun_client = shop:client\n")
+    assert "define a fixture of that name" in run(tmp_path)
 
 
 def test_says_that_no_client_is_named(tmp_path: Path) -> None:

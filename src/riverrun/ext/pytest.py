@@ -1,7 +1,9 @@
 """The pytest plugin: fixtures on `riverrun.testing`; installed with riverrun, idle until asked.
 
-`riverrun_jobs` is what tests use. It needs a client: pytest's setting `riverrun_client` names it as
-`module:attribute`, or a fixture of that name in `conftest.py` returns it.
+`riverrun_jobs` is what tests use, `riverrun_async_jobs` what async ones do. They need a client:
+pytest's setting `riverrun_client` names it as `module:attribute`, or a fixture of that name in
+`conftest.py` returns it. An AsyncSession is the application's to make, as its event loop is: an
+async fixture `riverrun_async_session` yields what `riverrun.testing.rolled_back_async` does.
 """
 
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from riverrun.cli.app import CommandError, load_client
 from riverrun.client import Client
-from riverrun.testing import Jobs, rolled_back
+from riverrun.testing import AsyncJobs, Jobs, rolled_back
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,3 +46,16 @@ def riverrun_session(riverrun_client: Client) -> Iterator[Session]:
 def riverrun_jobs(riverrun_session: Any, riverrun_client: Client) -> Jobs:
     """What was inserted in the test's transaction, and ways to work it there."""
     return Jobs(riverrun_session, riverrun_client)
+
+
+@pytest.fixture
+def riverrun_async_session() -> Any:
+    """An AsyncSession; override it with the application's own."""
+    advice = "define a fixture of that name, with riverrun.testing.rolled_back_async(engine)"
+    raise pytest.UsageError(f"riverrun_async_session is not there; {advice}")
+
+
+@pytest.fixture
+def riverrun_async_jobs(riverrun_async_session: Any, riverrun_client: Client) -> AsyncJobs:
+    """As `riverrun_jobs`, awaited, in the transaction of `riverrun_async_session`."""
+    return AsyncJobs(riverrun_async_session, riverrun_client)

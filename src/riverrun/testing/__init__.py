@@ -1,0 +1,35 @@
+"""For users' tests: what was inserted, and jobs worked inside the test's own transaction.
+
+    with Session(engine) as session:                     # rolled back at the end
+        sign_up(session, "alice@example.com")            # the code under test
+        require_inserted(session, SendEmail(to="alice@example.com"), queue="mail")
+        drain(session, client, "mail")                   # its jobs, and those that they insert
+
+Each function takes the test's Session or Connection first, so that `run_sync` hands over that of an
+AsyncSession. None commits: SQLAlchemy's recipe for a test suite, a session joined to a transaction
+that is rolled back, needs nothing more.
+"""
+
+from riverrun.testing.clock import FrozenClock
+from riverrun.testing.jobs import AsyncJobs, Jobs
+from riverrun.testing.look import require_inserted, require_many_inserted, require_not_inserted
+from riverrun.testing.sessions import rolled_back, rolled_back_async, without_uniqueness
+from riverrun.testing.work import drain, drain_async, work_one, work_one_async
+from riverrun.testing.workbench import Worked
+
+__all__ = [
+    "AsyncJobs",
+    "FrozenClock",
+    "Jobs",
+    "Worked",
+    "drain",
+    "drain_async",
+    "require_inserted",
+    "require_many_inserted",
+    "require_not_inserted",
+    "rolled_back",
+    "rolled_back_async",
+    "without_uniqueness",
+    "work_one",
+    "work_one_async",
+]

@@ -1,0 +1,148 @@
+"""What was inserted: found by class, args, kind or any attribute, or said to be missing."""
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+from sqlalchemy.orm import Session, scoped_session
+
+from riverrun.errors import InvalidOption
+from riverrun.job import JobRow, encode, kind_of
+from riverrun.job_list import JobListParams
+from riverrun.sessions import Where
+from riverrun.verbs.read import list_jobs
+
+_MOST = 10_000
+
+
+def require_inserted(
+    where: Where, expected: object, *, schema: str | None = None, **conditions: object
+) -> JobRow:
+    """Return the one job that is as expected; fail if there is none, or more than one.
+
+    Args:
+        where: The test's Session or Connection; an Engine sees what was committed.
+        expected: A class of args, for any job of its kind; args, which must then be equal; or a
+            kind's name.
+        schema: The schema of River's tables; the search path's unless said.
+        **conditions: What else must be so, by the attributes of a JobRow, such as `queue="mail"`;
+            `metadata` and `args` need only contain what is given.
+
+    Raises:
+        AssertionError: If there is not exactly one; it lists the jobs there are.
+    """
+    found, others = _search(where, expected, conditions, schema)
+    if len(found) != 1:
+        raise AssertionError(_said("exactly one", len(found), expected, conditions, others))
+    return found[0]
+
+
+def require_many_inserted(
+    where: Where, expected: Sequence[object], *, schema: str | None = None
+) -> list[JobRow]:
+    """Return the jobs of all the kinds in `expected`; fail if they are not these, in this order.
+
+    Args:
+        where: The test's Session or Connection.
+        expected: Classes of args, args or kinds' names, in the order of their inserts.
+        schema: The schema of River's tables; the search path's unless said.
+
+    Raises:
+        AssertionError: If they are others, or come in another order; it lists them.
+    """
+    kinds = sorted({_kind(each) for each in expected})
+    jobs = _jobs(where, JobListParams(kinds=kinds, limit=_MOST), schema)
+    same = len(jobs) == len(expected) and all(
+        _fits(job, each, {}) for job, each in zip(jobs, expected, strict=True)
+    )
+    if not same:
+        wanted = "\n".join(f"  {_named(each)}" for each in expected)
+        raise AssertionError(f"expected these jobs:\n{wanted}\nbut there are:\n{_listed(jobs)}")
+    return jobs
+
+
+def require_not_inserted(
+    where: Where, expected: object, *, schema: str | None = None, **conditions: object
+) -> None:
+    """Fail if a job is as described.
+
+    Args:
+        where: The test's Session or Connection; an Engine sees what was committed.
+        expected: A class of args, args or a kind's name, as for `require_inserted`.
+        schema: The schema of River's tables; the search path's unless said.
+        **conditions: What else must be so, by the attributes of a JobRow.
+
+    Raises:
+        AssertionError: If there is one; it lists them.
+    """
+    found, _ = _search(where, expected, conditions, schema)
+    if found:
+        raise AssertionError(_said("no", len(found), expected, conditions, found))
+
+
+def _search(
+    where: Where, expected: object, conditions: Mapping[str, object], schema: str | None
+) -> tuple[list[JobRow], list[JobRow]]:
+    """Return the jobs that are as expected, and all of the kind."""
+    known = {each.name for each in attrs.fields(JobRow)}
+    if unknown := sorted(set(conditions) - known):
+        raise InvalidOption("condition", unknown[0], f"an attribute of a JobRow: {sorted(known)}")
+    jobs = _jobs(where, JobListParams(kinds=[_kind(expected)], limit=_MOST), schema)
+    return [job for job in jobs if _fits(job, expected, conditions)], jobs
+
+
+def _jobs(where: Where, params: JobListParams, schema: str | None) -> list[JobRow]:
+    if isinstance(where, scoped_session):
+        where = where()
+    if isinstance(where, Session):
+        where.flush()
+    return list(list_jobs(where, params, schema=schema).jobs)
+
+
+def _kind(expected: object) -> str:
+    return expected if isinstance(expected, str) else kind_of(expected)
+
+
+def _fits(job: JobRow, expected: object, conditions: Mapping[str, object]) -> bool:
+    if job.kind != _kind(expected):
+        return False
+    if not isinstance(expected, str | type) and dict(job.args) != dict(encode(expected)):
+        return False
+    return all(_is(getattr(job, name), value) for name, value in conditions.items())
+
+
+def _is(found: object, wanted: object) -> bool:
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        return all(key in found and found[key] == value for key, value in wanted.items())
+    if isinstance(found, tuple) and isinstance(wanted, list | tuple):
+        return found == tuple(wanted)
+    return found == wanted
+
+
+def _named(expected: object) -> str:
+    if isinstance(expected, str | type):
+        return f"{_kind(expected)!r}"
+    return f"{_kind(expected)!r} with args {dict(encode(expected))}"
+
+
+def _said(
+    wanted: str,
+    found: int,
+    expected: object,
+    conditions: Mapping[str, object],
+    jobs: Sequence[JobRow],
+) -> str:
+    which = "".join(f", {name}={value!r}" for name, value in conditions.items())
+    listed = f"; of the kind there are:\n{_listed(jobs)}" if jobs else "; there is none of the kind"
+    return f"expected {wanted} job {_named(expected)}{which}; found {found}{listed}"
+
+
+def _listed(jobs: Sequence[JobRow]) -> str:
+    lines = [
+        f"  job {job.id} {job.kind!r} {job.state} in {job.queue!r}, args {dict(job.args)},"
+        f" priority {job.priority}, attempt {job.attempt} of {job.max_attempts},"
+        f" scheduled_at {job.scheduled_at.isoformat()}, tags {list(job.tags)}"
+        for job in jobs[:20]
+    ]
+    if len(jobs) > 20:
+        lines.append(f"  and {len(jobs) - 20} more")
+    return "\n".join(lines) or "  none"

@@ -1,0 +1,69 @@
+"""Sessions whose commits are undone, and inserts of which none is a duplicate."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from riverrun.client import Client
+from riverrun.plugins import Plugin
+from riverrun.verbs.insert import JobDraft
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+
+@contextmanager
+def rolled_back(engine: Engine, **session_options: Any) -> Iterator[Session]:
+    """Yield a Session whose every commit is undone at the end.
+
+    Source: SQLAlchemy 2.1, "Joining a Session into an External Transaction".
+
+    Args:
+        engine: The database.
+        **session_options: Passed to the Session.
+    """
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        options = {"join_transaction_mode": "create_savepoint", **session_options}
+        try:
+            with Session(connection, **options) as session:
+                yield session
+        finally:
+            transaction.rollback()
+
+
+@asynccontextmanager
+async def rolled_back_async(
+    engine: "AsyncEngine", **session_options: Any
+) -> "AsyncIterator[AsyncSession]":
+    """As `rolled_back`, of an AsyncEngine: yield an AsyncSession."""
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        options = {"join_transaction_mode": "create_savepoint", **session_options}
+        try:
+            async with AsyncSession(connection, **options) as session:
+                yield session
+        finally:
+            await transaction.rollback()
+
+
+@contextmanager
+def without_uniqueness(client: Client) -> Iterator[Client]:
+    """Insert jobs of `client` without their unique keys for a while: none is a duplicate."""
+    plugins = client._plugins
+    client._plugins = (*plugins, _NoMark())
+    try:
+        yield client
+    finally:
+        client._plugins = plugins
+
+
+class _NoMark(Plugin):
+    def insert_begin(self, draft: JobDraft) -> JobDraft:
+        return attrs.evolve(draft, mark=None)

@@ -1,0 +1,200 @@
+"""What works a job in a test's transaction: claim, attempt, completion, and no thread."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, scoped_session
+
+from riverrun.attempt import Attempt, Ended
+from riverrun.client import Client
+from riverrun.context import JobContext
+from riverrun.errors import ClientNotReady, InvalidOption, JobCancel, JobSnooze
+from riverrun.job import JobRow
+from riverrun.options import InsertOpts, check_aware, check_int
+from riverrun.sessions import Where, joined
+from riverrun.states import JobState
+from riverrun.verbs.claim import claim, claim_job
+from riverrun.verbs.complete import record
+from riverrun.verbs.read import get
+from riverrun.verbs.schedule import schedule
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+_MOST = 10_000
+
+
+@attrs.frozen(kw_only=True)
+class Worked:
+    """What an attempt at a job came to.
+
+    Attributes:
+        job: The job as it is now.
+        error: What the worker raised; None if it returned.
+    """
+
+    job: JobRow
+    error: BaseException | None = None
+
+    @property
+    def state(self) -> JobState:
+        """The job's state."""
+        return self.job.state
+
+
+class Workbench:
+    """Claims, works and completes in one Session's, Connection's or Engine's transaction."""
+
+    def __init__(self, where: Where, client: Client, until: datetime | None = None) -> None:
+        if client.workers is None:
+            raise ClientNotReady("the client has no workers; pass workers= to the Client")
+        self._where = where() if isinstance(where, scoped_session) else where
+        self._client = client
+        self._settings = client._settings()
+        self._terms = self._settings.terms()
+        self._until = None if until is None else check_aware("until", until)
+
+    def claim_one(self, job: object, opts: InsertOpts | None) -> Attempt:
+        """Claim `job`, which is a JobRow, or args to insert first."""
+        if not isinstance(job, JobRow):
+            job = self._client.insert(self._where, job, opts).job
+        elif opts is not None:
+            raise InvalidOption("opts", opts, "none: the job is inserted already")
+        self._flush()
+        return self._attempt(
+            claim_job(
+                self._where,
+                job.id,
+                client_id=self._client.id,
+                schema=self._client.schema,
+                now=self._now(),
+            )
+        )
+
+    def claim_all(self, queue: str | None, limit: int) -> Iterator[Attempt]:
+        """Claim jobs as long as there are any, one by one."""
+        check_int("limit", limit, 1, _MOST)
+        queues = [queue] if queue is not None else (list(self._client.queues) or ["default"])
+        count = 0
+        while job := self._next(queues):
+            count += 1
+            if count > limit:
+                problem = f"{limit} attempts did not drain {', '.join(queues)}; next was"
+                raise AssertionError(f"{problem} job {job.id} ({job.kind}). Pass a higher limit=")
+            yield self._attempt(job)
+
+    def work(self, attempt: Attempt, *, reraise: bool) -> Worked:
+        """Execute and complete."""
+        if not attempt.is_async:
+            return self._end(attempt.execute(), reraise=reraise)
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._end(asyncio.run(attempt.execute_async()), reraise=reraise)
+        problem = "is an async def, and an event loop runs here: await work_one_async or"
+        raise ClientNotReady(f"the worker of {attempt.job.kind!r} {problem} drain_async")
+
+    async def work_async(
+        self, where: "AsyncSession | AsyncConnection", attempt: Attempt, *, reraise: bool
+    ) -> Worked:
+        """Execute and complete, from async code."""
+        if not attempt.is_async:
+            return await where.run_sync(lambda _: self.work(attempt, reraise=reraise))
+        assert isinstance(attempt.ctx, SavepointContext)  # noqa: S101  `_attempt` has made it
+        attempt.ctx.joined_async = where
+        ended = await attempt.execute_async()
+        return await where.run_sync(lambda _: self._end(ended, reraise=reraise))
+
+    def _attempt(self, job: JobRow) -> Attempt:
+        settings = self._settings
+
+        def context() -> JobContext:
+            return SavepointContext(
+                job,
+                clock=settings.clock,
+                claimed_monotonic=settings.clock.monotonic(),
+                timeout_s=settings.timeout_s(job.kind),
+                engine=settings.engine,
+                schema=settings.schema,
+                client=self._client,
+                where=self._where,
+            )
+
+        return Attempt(self._terms, job.kind, context).prepare()
+
+    def _next(self, queues: Sequence[str]) -> JobRow | None:
+        self._flush()
+        schema, now = self._client.schema, self._now()
+        if now is not None:
+            schedule(self._where, schema=schema, now=now)
+        for queue in queues:
+            claimed = claim(self._where, queue, client_id=self._client.id, schema=schema, now=now)
+            if claimed:
+                return claimed[0]
+        return None
+
+    def _now(self) -> datetime | None:
+        return self._until or self._client._clock.database_now()
+
+    def _flush(self) -> None:
+        if isinstance(self._where, Session):
+            self._where.flush()
+
+    def _end(self, ended: Ended, *, reraise: bool) -> Worked:
+        job, schema = ended.job, self._client.schema
+        if ended.outcome is not None:
+            with joined(self._where, schema) as transaction:
+                record(transaction, [ended.outcome], merge_anyway=True, now=self._now())
+        if isinstance(self._where, Session):
+            self._where.flush()
+            self._where.expire_all()
+        wished = isinstance(ended.error, JobCancel | JobSnooze)
+        if reraise and ended.error is not None and not wished:
+            raise ended.error
+        return Worked(job=get(self._where, job.id, schema=schema), error=ended.error)
+
+
+class SavepointContext(JobContext):
+    """A context whose transactions are savepoints in the test's own."""
+
+    def __init__(self, job: JobRow, *, where: Where, **options: Any) -> None:
+        super().__init__(job, **options)
+        self._where = where
+        self.joined_async: AsyncSession | AsyncConnection | None = None
+
+    @contextmanager
+    def transaction(self, **session_options: Any) -> Iterator[Session]:
+        """As a client's, in a savepoint."""
+        if isinstance(self._where, Engine):
+            with super().transaction(**session_options) as session:
+                yield session
+            return
+        with joined(self._where) as test:
+            options = {**session_options, "join_transaction_mode": "create_savepoint"}
+            with self._once(), Session(test.connection, **options) as session, session.begin():
+                yield session
+                self._complete(session)
+
+    @asynccontextmanager
+    async def async_transaction(
+        self, engine: "AsyncEngine", **session_options: Any
+    ) -> "AsyncIterator[AsyncSession]":
+        """As a client's, in a savepoint."""
+        from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+        if self.joined_async is None:
+            async with super().async_transaction(engine, **session_options) as session:
+                yield session
+            return
+        test = self.joined_async
+        connection = test if isinstance(test, AsyncConnection) else await test.connection()
+        options = {**session_options, "join_transaction_mode": "create_savepoint"}
+        with self._once():
+            async with AsyncSession(connection, **options) as session, session.begin():
+                yield session
+                await session.run_sync(self._complete)
