@@ -1,0 +1,172 @@
+"""Pauses, resumes and cancels that one side says and the other hears."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from interop.clients import DEADLINE_S, Clients, Echo
+from interop.peers import StartPeer
+from interop.rpc import Process
+from riverrun import JobContext, QueueConfig
+from riverrun.events import QueueEvent, QueuePaused, QueueResumed
+
+# Longer than any test: what is noticed sooner was heard of.
+NO_POLLING_S = 600.0
+TRIES = 3
+
+
+def fastest(turns: list[float]) -> float:
+    """Return the seconds that the fastest turn took: a busy machine is not what is measured."""
+    return min(turns)
+
+
+def timed(what: Callable[[], object], heard: Callable[[], object], here: Clients) -> float:
+    """Do something, wait until it is heard of, and return the seconds between."""
+    begun = time.monotonic()
+    what()
+    here.wait(heard, "heard of")
+    return time.monotonic() - begun
+
+
+def test_a_pause_by_go_reaches_python(go_peer: StartPeer, here: Clients) -> None:
+    """What Go pauses Python leaves alone within a second, and works again when Go resumes it."""
+    peer = go_peer()
+    queues = {"default": QueueConfig(poll_interval=NO_POLLING_S), "free": QueueConfig()}
+    client = here.run(queues=queues)
+    here.wait(lambda: peer.call("queue_list")["queues"], "queues")
+    events = client.subscribe(QueueEvent)
+    pauses, resumes = [], []
+    for name in ("default", "default", "*"):
+        begun = time.monotonic()
+        peer.call("queue_pause", name=name)
+        event = events.get(DEADLINE_S)
+        assert isinstance(event, QueuePaused)
+        pauses.append(time.monotonic() - begun)
+        if name == "*":
+            events.get(DEADLINE_S)
+        job = peer.call("insert")
+        assert peer.call("queue_get", name="default")["paused_at"]
+        begun = time.monotonic()
+        peer.call("queue_resume", name=name)
+        event = events.get(DEADLINE_S)
+        assert isinstance(event, QueueResumed)
+        resumes.append(time.monotonic() - begun)
+        if name == "*":
+            events.get(DEADLINE_S)
+        here.wait_state(job["id"], "completed")
+        row = client.get(here.engine, job["id"])
+        # Only after the resumption, which Go's statement bears the time of.
+        assert row.attempted_at is not None
+        updated = client.queues.get(here.engine, "default").updated_at
+        assert row.attempted_at >= updated
+    assert fastest(pauses) < 1
+    assert fastest(resumes) < 1
+
+
+def test_a_pause_by_python_reaches_go(go_peer: StartPeer, here: Clients) -> None:
+    """What Python pauses Go leaves alone within a second, and works again once it is resumed."""
+    peer, client = go_peer(), here.inserter()
+    peer.call("start", client_id="gopher", fetch_poll_interval_ms=int(NO_POLLING_S * 1000))
+    here.wait(lambda: client.queues.list(here.engine), "Go's queue")
+
+    def heard(count: int) -> Callable[[], bool]:
+        return lambda: len(queue_events(peer)) == count
+
+    pauses, resumes = [], []
+    for turn in range(TRIES):
+        name = "*" if turn else "default"
+        pause = timed(lambda n=name: client.queues.pause(here.engine, n), heard(2 * turn + 1), here)
+        job = client.insert(here.engine, Echo()).job
+        assert peer.call("queue_get", name="default")["paused_at"]
+        resume = timed(
+            lambda n=name: client.queues.resume(here.engine, n), heard(2 * turn + 2), here
+        )
+        pauses.append(pause)
+        resumes.append(resume)
+        assert queue_events(peer)[-2:] == ["queue_paused", "queue_resumed"]
+        here.wait_state(job.id, "completed")
+        row = client.get(here.engine, job.id)
+        assert row.attempted_at is not None
+        assert row.attempted_at >= client.queues.get(here.engine, "default").updated_at
+    assert fastest(pauses) < 1
+    assert fastest(resumes) < 1
+
+
+def queue_events(peer: Process) -> list[str]:
+    """Return the events of queues that the Go client saw."""
+    events = peer.call("runtime_stats")["events"]
+    return [event for event in events if event.startswith("queue_")]
+
+
+def test_a_queues_metadata_is_shared(go_peer: StartPeer, here: Clients) -> None:
+    """A queue that one side works is listed, and given metadata, by the other."""
+    peer = go_peer()
+    client = here.run(queues={"mail": QueueConfig()})
+    here.wait(lambda: peer.call("queue_list")["queues"], "queues")
+    assert peer.call("queue_update", name="mail", metadata={"owner": "go"})["name"] == "mail"
+    assert client.queues.get(here.engine, "mail").metadata == {"owner": "go"}
+    client.queues.update(here.engine, "mail", metadata={"owner": "日本"})
+    assert peer.call("queue_get", name="mail")["metadata"] == {"owner": "日本"}
+
+
+def test_a_cancel_by_go_ends_what_python_runs(go_peer: StartPeer, here: Clients) -> None:
+    """A job that Python runs is told within a second that Go cancelled it, and is cancelled."""
+    begun, told = threading.Event(), threading.Event()
+
+    def work(args: Echo, ctx: JobContext) -> None:
+        begun.set()
+        ctx.wait(DEADLINE_S)
+        told.set()
+        ctx.raise_if_cancelled()
+
+    client = here.run(work, poll_interval=NO_POLLING_S)
+    peer, turns = go_peer(), []
+    for _ in range(TRIES):
+        job = peer.call("insert")
+        assert begun.wait(DEADLINE_S)
+        turns.append(timed(lambda i=job["id"]: peer.call("cancel", id=i), told.is_set, here))
+        here.wait_state(job["id"], "cancelled")
+        seen = peer.call("get", id=job["id"])
+        assert seen["finalized_at"]
+        assert seen["metadata"]["cancel_attempted_at"]
+        assert [error["error"] for error in seen["errors"]] == [
+            "JobCancelError: job cancelled remotely"
+        ]
+        begun.clear()
+        told.clear()
+    assert fastest(turns) < 1
+    assert client.running
+
+
+def test_a_cancel_by_python_ends_what_go_runs(go_peer: StartPeer, here: Clients) -> None:
+    """A job that Go runs is told within a second that Python cancelled it, and is cancelled."""
+    peer, client = go_peer(), here.inserter()
+    peer.call("start", client_id="gopher", fetch_poll_interval_ms=int(NO_POLLING_S * 1000))
+    turns = []
+    for turn in range(TRIES):
+        job = client.insert(here.engine, Echo(behavior="cooperative_cancel")).job
+        here.wait_state(job.id, "running")
+        turns.append(
+            timed(
+                lambda i=job.id: client.cancel(here.engine, i),
+                lambda n=turn + 1: peer.call("runtime_stats")["events"] == ["job_cancelled"] * n,
+                here,
+            )
+        )
+        row = client.get(here.engine, job.id)
+        assert (row.state, len(row.errors)) == ("cancelled", 1)
+        assert row.finalized_at is not None
+    assert fastest(turns) < 1
+
+
+def test_a_cancel_of_what_waits(go_peer: StartPeer, here: Clients) -> None:
+    """A job that waits is cancelled by either, and an operator's retry by the other revives it."""
+    peer, client = go_peer(), here.inserter()
+    first = client.insert(here.engine, Echo()).job
+    assert peer.call("cancel", id=first.id)["state"] == "cancelled"
+    assert client.retry(here.engine, first.id).state == "available"
+    second = peer.call("insert")
+    assert client.cancel(here.engine, second["id"]).state == "cancelled"
+    assert peer.call("retry", id=second["id"])["state"] == "available"
+    assert client.delete(here.engine, second["id"]).id == second["id"]
+    assert peer.call("delete", id=first.id)["id"] == first.id
