@@ -1,7 +1,7 @@
 """FastAPI: AsyncSessions of both drivers, and a worker within the web process."""
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from ext.conftest import Site
 from riverrun import verbs
@@ -29,3 +29,41 @@ def test_a_shop_over_http(
     until(lambda: all(by for _, by in site.users()), "greetings")
     assert sorted(name for name, _ in site.users()) == ["Ada", "Bob", "twice"]
     until(lambda: not verbs.count_jobs(schema_engine), "the end of every job")
+
+
+def test_a_server_that_stops_cancels_its_workers(
+    site: Site, schema_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that stops cancels `async def` workers; their writes and attempt are undone."""
+    monkeypatch.setenv("DATABASE_URL", site.url)
+    from ext.apps.fastapi_shop import Base
+
+    Base.metadata.create_all(schema_engine)
+    environment = {"SOFT_STOP": "0.1"}
+    site.serve("uvicorn", "fastapi_shop:app", "--port", str(site.port), environment=environment)
+    _, said = site.post("/signup", {"name": "slow"})
+    until(lambda: verbs.get(schema_engine, said["job_id"]).state == "running", "its attempt")
+    site.stop()
+    job = verbs.get(schema_engine, said["job_id"])
+    assert (job.state, job.attempt, job.errors) == ("available", 0, ())
+    with schema_engine.connect() as connection:
+        assert connection.scalar(text("SELECT greeted_by FROM shop_user")) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("postgresql+psycopg://u:hidden@127.0.0.1:1/db", "OperationalError"),
+        (None, "riverrun migrate up"),
+    ],
+    ids=["away", "empty"],
+)
+def test_a_server_that_cannot_start_ends(
+    site: Site, empty_database: Engine, url: str | None, problem: str
+) -> None:
+    """Without a database or its tables the lifespan fails, and no thread keeps the server up."""
+    url = url or empty_database.url.render_as_string(hide_password=False)
+    uvicorn = ("uvicorn", "fastapi_shop:app", "--port", str(site.port))
+    said = site.run(*uvicorn, environment={"DATABASE_URL": url}, code=3, stderr=True)
+    assert problem in said
+    assert "hidden" not in said

@@ -1,18 +1,21 @@
 """Traces: a span of each insert and each attempt, one trace from one to the other."""
 
 import asyncio
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind, StatusCode
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from riverrun import Client, JobArgs, JobSnooze, Workers
+from riverrun import Client, InsertOpts, JobArgs, JobSnooze, Workers
 from riverrun.instrumentation.opentelemetry import Tracing
 from riverrun.testing import drain, rolled_back
 
@@ -47,9 +50,9 @@ async def work_later(args: Later) -> None:
 class Traced:
     """A client whose spans are kept."""
 
-    def __init__(self, engine: Engine, schema: str) -> None:
+    def __init__(self, engine: Engine, schema: str, **options: Any) -> None:
         self._kept = InMemorySpanExporter()
-        self.provider = TracerProvider()
+        self.provider = TracerProvider(**options)
         self.provider.add_span_processor(SimpleSpanProcessor(self._kept))
         plugins = [Tracing(self.provider)]
         self.client = Client(engine, workers=workers, schema=schema, plugins=plugins)
@@ -118,3 +121,35 @@ def test_a_failure_is_an_error_and_a_wish_is_none(traced: Traced, session: Sessi
     snoozed = traced.spans["work task"]
     assert snoozed.status.status_code is StatusCode.UNSET
     assert snoozed.attributes["riverrun.job.outcome"] == "JobSnooze"
+
+
+def test_what_is_not_sampled_stays_so(engine: Engine, schema: str, session: Session) -> None:
+    """A trace that is not sampled is carried as such, and its attempt makes no span."""
+    traced = Traced(engine, schema, sampler=ParentBased(ALWAYS_OFF))
+    job = traced.client.insert(session, Task()).job
+    flags = int(job.metadata["traceparent"].rpartition("-")[2], 16)
+    assert flags & 1 == 0
+    assert [each.state for each in drain(session, traced.client)] == ["completed"]
+    assert traced.spans == {}
+
+
+def test_does_nothing_without_a_provider(engine: Engine, schema: str, session: Session) -> None:
+    """With the API alone, as in a program that does not trace, jobs are as without the plugin."""
+    client = Client(engine, workers=workers, schema=schema, plugins=[Tracing()])
+    job = client.insert_many(session, [Task(), Later()])[0].job
+    assert job.metadata == {}
+    assert [each.state for each in drain(session, client)] == ["completed"] * 2
+
+
+def test_bad_context_is_no_failure(traced: Traced, session: Session) -> None:
+    """Metadata that is no context begins a new trace."""
+    metadata = {"traceparent": "nonsense", "tracestate": "=,="}
+    traced.client.insert(session, Task(), InsertOpts(metadata=metadata))
+    with session.begin_nested():
+        session.execute(
+            text(f"UPDATE {traced.client.schema}.river_job SET metadata = :metadata"),
+            {"metadata": json.dumps(metadata)},
+        )
+    (worked,) = drain(session, traced.client)
+    assert worked.state == "completed"
+    assert traced.spans["work task"].parent is None

@@ -1,8 +1,9 @@
 """A small shop in FastAPI: an AsyncSession a request, and a worker in the web process.
 
-Driven by the environment: DATABASE_URL, and DRIVER, psycopg or asyncpg.
+Driven by the environment: DATABASE_URL; DRIVER, psycopg or asyncpg; SOFT_STOP, in seconds.
 """
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,6 +41,10 @@ class Greet(JobArgs, kind="greet"):
 async def greet(args: Greet, ctx: JobContext) -> None:
     async with ctx.async_transaction(async_engine_of_workers()) as session:
         user = await session.get_one(User, args.user_id)
+        if user.name == "slow":
+            user.greeted_by = 0
+            await session.flush()
+            await asyncio.Event().wait()
         if user.name == "twice" and ctx.job.attempt == 1:
             user.name = "never committed"
             await session.flush()
@@ -65,7 +70,7 @@ client = Client(
     create_engine(os.environ["DATABASE_URL"]),
     workers=workers,
     queues={"default": QueueConfig(max_workers=100)},
-    soft_stop_timeout=10,
+    soft_stop_timeout=float(os.environ.get("SOFT_STOP", "10")),
 )
 
 
