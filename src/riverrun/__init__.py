@@ -10,7 +10,7 @@ A job's life is five steps, each a module that says where it stands in the walk:
 """
 
 from riverrun.attempt import ErrorHandlerResult
-from riverrun.client import Client, Notify
+from riverrun.client import Client
 from riverrun.context import JobContext
 from riverrun.errors import JobCancel, JobError, JobSnooze, RiverrunError
 from riverrun.events import (
@@ -22,6 +22,7 @@ from riverrun.events import (
     QueuePaused,
     QueueResumed,
 )
+from riverrun.inserter import Notify
 from riverrun.job import JobArgs, JobRow, RawArgs
 from riverrun.job_list import JobList, JobListParams, JobOrder
 from riverrun.job_log import JobLog

@@ -8,12 +8,11 @@ import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine
 
 from riverrun.attempt import ErrorHandler
 from riverrun.clock import Clock, Duration
@@ -23,22 +22,20 @@ from riverrun.errors import (
     InvalidOption,
     NotATransaction,
     StopTimeout,
-    UnknownKind,
     UnsupportedDatabase,
-    WrongDatabase,
 )
 from riverrun.events import Event, Hub, Subscription
-from riverrun.job import JobRow, kind_of
+from riverrun.inserter import Inserter, Notify
+from riverrun.job import JobRow
 from riverrun.job_list import JobList, JobListParams
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_schema
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
-from riverrun.plugins import Plugin, around_insert, begin_inserts, check_plugins, of_kind
+from riverrun.plugins import Plugin, check_plugins
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues
-from riverrun.runtime.announcer import Announcer
 from riverrun.runtime.watchdog import JobStuckHandler
-from riverrun.sessions import Transaction, Where, address, joined, renew_after_fork
+from riverrun.sessions import Where, address, identity, renew_after_fork
 from riverrun.states import JobState
 from riverrun.verbs import (
     cancel,
@@ -51,8 +48,7 @@ from riverrun.verbs import (
     update,
 )
 from riverrun.verbs.elect import request_resign
-from riverrun.verbs.insert import InsertResult, JobDraft, copy_drafts, draft, drafts, insert_drafts
-from riverrun.verbs.notify import notify_inserted
+from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.reindex import INDEXES
 from riverrun.workers import Workers
 
@@ -61,23 +57,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-R = TypeVar("R")
-
 DEFAULT_JOB_TIMEOUT_S = 60.0
 _MIDNIGHT = Cron("@midnight")
-
-
-class Notify(StrEnum):
-    """When workers are told of inserted jobs.
-
-    `after_commit` costs the inserting transaction nothing; a crash between commit and announcement
-    costs a poll interval. `in_transaction` is River's way: PostgreSQL tells at commit, and commits
-    that notify take turns. `off` leaves it to polling.
-    """
-
-    after_commit = "after_commit"
-    in_transaction = "in_transaction"
-    off = "off"
 
 
 class Client:
@@ -175,10 +156,6 @@ class Client:
         self.workers = workers
         self._own_id = id is None
         self.id = _default_id() if id is None else _check_id(id)
-        try:
-            self._notify = Notify(notify)
-        except ValueError:
-            raise InvalidOption("notify", notify, f"one of {', '.join(Notify)}") from None
         self._poll_only = poll_only
         self._listen_engine = _check_listen_engine(listen_engine, poll_only=poll_only) or engine
         self._poll_interval_s = check_duration("poll_interval", poll_interval, 0.01)
@@ -211,7 +188,6 @@ class Client:
         self._reindexer_index_names = _check_names(reindexer_index_names)
         self._reindexer_schedule = reindexer_schedule
         self._reindexer_timeout_s = check_duration("reindexer_timeout", reindexer_timeout, 0.0)
-        self._skip_unknown_job_check = skip_unknown_job_check
         self._clock = clock or Clock()
         self._rng = rng or random.Random()
         self._hub = Hub()
@@ -229,11 +205,19 @@ class Client:
             on_change=self._wake_periodic,
             leader_election_disabled=leader_election_disabled,
         )
-        self._same_database: set[str] = set()
         # One statement a transaction needs no BEGIN and no COMMIT around it.
         self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._announcer = Announcer(
-            self._autocommit, schema=schema, on_committed=self._wake, clock=self._clock
+        self._inserter = Inserter(
+            engine,
+            autocommit=self._autocommit,
+            schema=schema,
+            workers=workers,
+            plugins=lambda: self._plugins,
+            max_attempts=self._max_attempts,
+            notify=_check_notify(notify),
+            skip_unknown_job_check=skip_unknown_job_check,
+            on_committed=self._wake,
+            clock=self._clock,
         )
         _clients.add(self)
 
@@ -254,16 +238,7 @@ class Client:
             UnknownKind: If the client has workers, but none for the kind.
             WrongDatabase: If the transaction is on another database than the client's.
         """
-        self._check_kinds([args])
-        now = self._clock.database_now()
-        ready = [draft(args, opts, max_attempts=self._max_attempts, now=now)]
-        with joined(where, self.schema) as transaction:
-            self._check_database(transaction)
-            begun, results = self._insert(transaction, ready)
-            names = _queues_with_work(begun, results)
-            self._leave_word(where, transaction, names)
-        self._announce_own(where, names)
-        return results[0]
+        return self._inserter.insert(where, args, opts)
 
     async def insert_async(
         self,
@@ -294,14 +269,7 @@ class Client:
             InvalidOption: If there is no job, or an option is out of range.
             RiverrunError: As for `insert`.
         """
-        ready = self._drafts(jobs)
-        with joined(where, self.schema) as transaction:
-            self._check_database(transaction)
-            begun, results = self._insert(transaction, ready)
-            names = _queues_with_work(begun, results)
-            self._leave_word(where, transaction, names)
-        self._announce_own(where, names)
-        return results
+        return self._inserter.insert_many(where, jobs)
 
     def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
         """Insert jobs as `insert_many` does, by COPY, and return only how many.
@@ -313,17 +281,7 @@ class Client:
         Raises:
             RiverrunError: As for `insert_many`.
         """
-        ready = self._drafts(jobs)
-        with joined(where, self.schema) as transaction:
-            self._check_database(transaction)
-            now = self._clock.database_now()
-            begun, count = self._within(
-                ready, lambda begun: copy_drafts(transaction, begun, schema=self.schema, now=now)
-            )
-            names = _queues_of(begun)
-            self._leave_word(where, transaction, names)
-        self._announce_own(where, names)
-        return count
+        return self._inserter.insert_many_fast(where, jobs)
 
     def get(self, where: Where, job_id: int) -> JobRow:
         """Return the job with the id `job_id`; see `riverrun.verbs.get`."""
@@ -361,9 +319,7 @@ class Client:
         """Make a job available now; see `riverrun.verbs.retry`."""
         job = retry(where, job_id, schema=self.schema, now=self._clock.database_now())
         if job.state is JobState.available:
-            with joined(where, self.schema) as transaction:
-                self._leave_word(where, transaction, {job.queue})
-            self._announce_own(where, {job.queue})
+            self._inserter.announce(where, {job.queue})
         return job
 
     def subscribe(self, *kinds: type[Event]) -> Subscription:
@@ -387,7 +343,7 @@ class Client:
         Returns:
             Whether all are.
         """
-        return self._announcer.flush(check_duration("timeout", timeout, 0.0))
+        return self._inserter.flush(check_duration("timeout", timeout, 0.0))
 
     def request_resign(self, where: Where) -> None:
         """Ask whoever leads to resign; see `riverrun.verbs.request_resign`."""
@@ -477,7 +433,7 @@ class Client:
                 return
             left = crew.stop(0.0 if cancel else soft_s)
             self._crew = None
-            self._announcer.flush(1.0)
+            self._inserter.flush(1.0)
             logger.info("stopped client %s", self.id, extra={"client_id": self.id})
             self._stopped.set()
             if left:
@@ -549,60 +505,6 @@ class Client:
         if crew is not None:
             crew.wake_periodic()
 
-    def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
-        items = list(jobs)
-        self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
-        now = self._clock.database_now()
-        return drafts(items, max_attempts=self._max_attempts, now=now)
-
-    def _insert(
-        self, transaction: Transaction, ready: Sequence[JobDraft]
-    ) -> tuple[Sequence[JobDraft], list[InsertResult]]:
-        now = self._clock.database_now()
-        return self._within(
-            ready, lambda begun: insert_drafts(transaction, begun, schema=self.schema, now=now)
-        )
-
-    def _within(
-        self, ready: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]
-    ) -> tuple[Sequence[JobDraft], R]:
-        """Insert within the plugins; return what was inserted, and what came of it."""
-        begun = ready
-
-        def begin() -> R:
-            nonlocal begun
-            if self._plugins or any(map(of_kind, {type(job.args) for job in ready})):
-                begun = begin_inserts(self._plugins, ready)
-            return insert(begun)
-
-        result = around_insert(self._plugins, ready, begin)
-        return begun, result
-
-    def _check_kinds(self, args: Iterable[object]) -> None:
-        known = self.workers.kinds if self.workers else ()
-        if not known or self._skip_unknown_job_check:
-            return
-        for each in args:
-            if (kind := kind_of(each)) not in known:
-                raise UnknownKind(kind, known)
-
-    def _check_database(self, transaction: Transaction) -> None:
-        engine = transaction.connection.engine
-        if engine is self.engine or engine.url == self.engine.url:
-            return
-        given, own = address(engine), address(self.engine)
-        if given == own or given in self._same_database:
-            return
-        # Two addresses may lead to one database, as through a pooler: ask both, once.
-        if _identity(transaction.connection) == self._own_identity():
-            self._same_database.add(given)
-            return
-        raise WrongDatabase(given, own)
-
-    def _own_identity(self) -> object:
-        with self._autocommit.connect() as connection:
-            return _identity(connection)
-
     def _check_schema(self) -> None:
         # One claim of nothing touches every column and function that working needs.
         with self.engine.begin() as connection:
@@ -611,7 +513,9 @@ class Client:
         if self._listen_engine is not self.engine:
             # On another database it would listen for ever, and hear nothing.
             with self._listen_engine.connect() as connection:
-                if _identity(connection) != self._own_identity():
+                with self._autocommit.connect() as own:
+                    same = identity(connection) == identity(own)
+                if not same:
                     there, here = address(self._listen_engine), address(self.engine)
                     raise InvalidOption("listen_engine", there, f"the database behind {here}")
 
@@ -622,18 +526,6 @@ class Client:
         self._crew = None
         if self._own_id:
             self.id = _default_id()
-
-    def _leave_word(self, where: Where, transaction: Transaction, names: set[str]) -> None:
-        if not names:
-            return
-        if self._notify is Notify.in_transaction:
-            notify_inserted(transaction.connection, sorted(names), schema=self.schema)
-        elif self._notify is Notify.after_commit and not isinstance(where, Engine):
-            self._announcer.inserted(transaction.connection, names)
-
-    def _announce_own(self, where: Where, names: set[str]) -> None:
-        if isinstance(where, Engine) and names and self._notify is Notify.after_commit:
-            self._announcer.committed(names)
 
 
 _clients: WeakSet[Client] = WeakSet()
@@ -647,18 +539,11 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:
-    names = set()
-    for job, result in zip(ready, results, strict=True):
-        if not result.skipped_as_duplicate and job.state is JobState.available:
-            names.add(job.queue)
-        elif result.changed and result.job.state is JobState.available:
-            names.add(result.job.queue)
-    return names
-
-
-def _queues_of(ready: Sequence[JobDraft]) -> set[str]:
-    return {job.queue for job in ready if job.state is JobState.available}
+def _check_notify(notify: Notify | str) -> Notify:
+    try:
+        return Notify(notify)
+    except ValueError:
+        raise InvalidOption("notify", notify, f"one of {', '.join(Notify)}") from None
 
 
 def _check_engine(engine: object) -> None:
@@ -701,8 +586,3 @@ def _default_id() -> str:
     host = socket.gethostname().replace(".", "_")[:60]
     start = datetime.now(UTC).strftime("%Y_%m_%dT%H_%M_%S_%f")
     return f"{host}_{start}_{random.getrandbits(24):06x}"
-
-
-def _identity(connection: Connection) -> tuple[Any, ...]:
-    row = connection.execute(text("SELECT current_database(), pg_postmaster_start_time()")).one()
-    return tuple(row)

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
-from sqlalchemy import URL, Connection, Engine, Executable, Result, delete, false, make_url
+from sqlalchemy import URL, Connection, Engine, Executable, Result, delete, false, make_url, text
 from sqlalchemy.exc import ArgumentError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session
 
@@ -188,3 +188,9 @@ def address(engine: Engine) -> str:
     url = engine.url
     host = url.host or url.query.get("host") or "local"
     return f"{url.database}@{host}:{url.port or 5432}"
+
+
+def identity(connection: Connection) -> tuple[Any, ...]:
+    """Return what tells a database from every other one."""
+    row = connection.execute(text("SELECT current_database(), pg_postmaster_start_time()")).one()
+    return tuple(row)
