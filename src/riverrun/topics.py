@@ -25,7 +25,8 @@ class Topic(StrEnum):
 
 def insert_payload(queue: str) -> str:
     """Return what tells that `queue` has a job to claim."""
-    return go_json.encode({"queue": queue})
+    # River formats this one by hand: a space, and no escapes of its JSON.
+    return json.dumps({"queue": queue}, ensure_ascii=False)
 
 
 def cancel_payload(job_id: int, queue: str) -> str:

@@ -77,11 +77,15 @@ class Process:
             RpcError: If the answer is an error.
             AssertionError: If no answer comes within `deadline_s` seconds.
         """
+        return self.call_text(method, json.dumps(params, ensure_ascii=False), deadline_s)
+
+    def call_text(self, method: str, params: str, deadline_s: float = DEADLINE_S) -> Any:
+        """Return the result of a method whose params are sent as they stand, numbers and all."""
         self._calls += 1
-        request = {"jsonrpc": "2.0", "id": self._calls, "method": method, "params": params}
+        request = f'{{"jsonrpc":"2.0","id":{self._calls},"method":"{method}","params":{params}}}\n'
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(request, ensure_ascii=False) + "\n")
+            self._process.stdin.write(request)
             line = self._lines.get(timeout=deadline_s)
         except (OSError, ValueError, queue.Empty) as problem:
             why = type(problem).__name__

@@ -17,7 +17,7 @@ from riverrun import Client, RawArgs
 
 DEADLINE_S = 15.0
 JOB = RawArgs(kind="greet", encoded={})
-TOLD = '{"queue":"default"}'
+TOLD = '{"queue": "default"}'
 
 Heard = Callable[[], list[str]]
 

@@ -11,7 +11,7 @@ PAYLOADS = {
         topics.cancel_payload(42, "priority"),
         '{"action" : "cancel", "job_id" : 42, "queue" : "priority"}',
     ),
-    "insert": (topics.insert_payload("priority"), '{"queue":"priority"}'),
+    "insert": (topics.insert_payload("<pri|ority>"), '{"queue": "<pri|ority>"}'),
     "metadata_changed": (
         topics.metadata_payload("priority", {"zeta": "<é>", "owner": {"b": 1, "a": [None, 0.5]}}),
         (

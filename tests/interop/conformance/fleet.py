@@ -1,0 +1,208 @@
+"""Go's and riverrun's processes on one schema: the two sides of a scenario."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+
+from interop.peers import Peers
+from interop.rpc import Process, RpcError
+from riverrun.migrations import migrate
+
+GO = "go"
+PYTHON = "python"
+BOTH = (GO, PYTHON)
+# Who does the first thing, and who does the second.
+WAYS = ((GO, PYTHON), (PYTHON, GO))
+
+SOON_S = 5.0
+DEADLINE_S = 20.0
+
+Job = dict[str, Any]
+
+
+class Fleet:
+    """One process a side, kept from test to test, and more where a test asks for them."""
+
+    def __init__(self, engine: Engine, schema: str, program: Path) -> None:
+        self.engine = engine
+        self.schema = schema
+        self._program = program
+        self._peers = Peers(engine, schema)
+        self._sides: dict[str, Process] = {}
+        self._others: list[Process] = []
+
+    @property
+    def go(self) -> Process:
+        """River itself."""
+        return self.side(GO)
+
+    @property
+    def python(self) -> Process:
+        """Riverrun."""
+        return self.side(PYTHON)
+
+    def side(self, name: str) -> Process:
+        """Return the process of a side."""
+        if name not in self._sides:
+            self._sides[name] = self._start(name)
+        return self._sides[name]
+
+    def another(self, name: str) -> Process:
+        """Start one more process of a side, for this test."""
+        process = self._start(name)
+        self._others.append(process)
+        return process
+
+    def other(self, process: Process) -> Process:
+        """Return the other side."""
+        return self.python if process is self.go else self.go
+
+    def replace(self, name: str) -> Process:
+        """Kill the process of a side, and return a new one."""
+        self.side(name).kill()
+        del self._sides[name]
+        return self.side(name)
+
+    def reset(self) -> None:
+        """Leave nothing of a test: no other process, no running client, no row."""
+        for process in self._others:
+            process.kill()
+        self._others.clear()
+        for name in list(self._sides):
+            process = self._sides[name]
+            with suppress(RpcError, AssertionError):
+                process.call("stop", cancel=True)
+            try:
+                process.call("reset")
+            except (RpcError, AssertionError):
+                process.kill()
+                del self._sides[name]
+        self.python.call("reset")
+
+    def close(self) -> None:
+        """End every process."""
+        self._peers.close()
+
+    def rows(self, statement: str, **values: Any) -> list[Any]:
+        """Return what a statement on the schema reads."""
+        with self.engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
+            return list(connection.execute(text(statement), values))
+
+    def one(self, statement: str, **values: Any) -> Any:
+        """Return the one value that a statement on the schema reads."""
+        ((value,),) = self.rows(statement, **values)
+        return value
+
+    def do(self, statement: str, **values: Any) -> None:
+        """Execute a statement on the schema."""
+        with self.engine.begin() as connection:
+            connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
+            connection.execute(text(statement), values)
+
+    def agreed(self, job_id: int) -> Job:
+        """Return a job, of which both sides say the same."""
+        seen = self.go.call("get", id=job_id), self.python.call("get", id=job_id)
+        assert seen[0] == seen[1]
+        return seen[0]
+
+    def leads(self, client_id: str, within_s: float = DEADLINE_S) -> str:
+        """Wait until a client leads; return its term."""
+
+        def asked() -> str | None:
+            leader = self.go.call("leader")
+            return leader["elected_at"] if leader["leader_id"] == client_id else None
+
+        return until(asked, f"{client_id} leads", within_s)
+
+    def listens(self, process: Process, connections: int = 1) -> None:
+        """Wait until a process listens."""
+        until(lambda: process.call("listener_count")["count"] >= connections, "listening")
+
+    def lock_awaited(self, process: Process) -> None:
+        """Wait until a process waits for a lock of another."""
+        asked = (
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = :name AND wait_event_type = 'Lock'"
+        )
+        until(lambda: self.one(asked, name=process.name), f"{process.name} waits for a lock")
+
+    @contextmanager
+    def waiting(self, process: Process, method: str, **params: Any) -> Iterator[Callable[[], Any]]:
+        """Call a method that will have to wait; yields what waits for its answer."""
+        with ThreadPoolExecutor(1) as threads:
+            answer = threads.submit(process.call, method, **params)
+            yield lambda: answer.result(DEADLINE_S)
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[..., Any]]:
+        """Hold a transaction on the schema open, which ends with the block; rolls back."""
+        with self.engine.connect() as connection:
+            connection.execute(text(f"SET search_path TO {self.schema}"))
+            yield lambda statement, **values: connection.execute(text(statement), values)
+            connection.rollback()
+            connection.execute(text("RESET search_path"))
+            connection.commit()
+
+    def _start(self, name: str) -> Process:
+        return self._peers.go(self._program) if name == GO else self._peers.python()
+
+
+def made(engine: Engine, schema: str, program: Path) -> Fleet:
+    """Return a fleet on a schema, migrated."""
+    migrate(engine, schema=schema)
+    return Fleet(engine, schema, program)
+
+
+def until(condition: Callable[[], Any], what: str, within_s: float = DEADLINE_S) -> Any:
+    """Wait until `condition` holds; return what it returned."""
+    end = time.monotonic() + within_s
+    while not (found := condition()):
+        assert time.monotonic() < end, f"{what}: not within {within_s:g} s"
+        time.sleep(0.01)
+    return found
+
+
+def running(process: Process, job_id: int) -> Job:
+    """Wait until a job runs."""
+    return wait(process, job_id, "running")
+
+
+def wait(process: Process, job_id: int, *states: str) -> Job:
+    """Wait until a job is in one of the states, or else in a final one."""
+    return process.call("wait", id=job_id, **({"states": list(states)} if states else {}))
+
+
+def moment(said: str) -> datetime:
+    """Return a time that an adapter said."""
+    return datetime.fromisoformat(said)
+
+
+def events(process: Process) -> list[str]:
+    """Return what the subscription of a process's client has got so far."""
+    return list(process.call("runtime_stats")["events"])
+
+
+def heard(process: Process, event: str, times: int = 1) -> None:
+    """Wait until a process has got an event."""
+    until(lambda: events(process).count(event) >= times, f"{event} x {times}")
+
+
+def counted(process: Process, name: str) -> int:
+    """Return one of a process's counts."""
+    return int(process.call("runtime_stats")[name])
+
+
+def failed(process: Process, code: int, method: str, **params: Any) -> str:
+    """Return how a call failed, which must be with `code`."""
+    with pytest.raises(RpcError) as caught:
+        process.call(method, **params)
+    assert caught.value.code == code
+    return caught.value.message

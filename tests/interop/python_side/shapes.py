@@ -1,0 +1,179 @@
+"""Jobs and queues as the contract shows them."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from riverrun import InsertOpts, JobArgs, JobRow, JobState, QueueRow, UniqueOpts, go_json
+from riverrun.clock import seconds
+
+KIND = "conformance_echo"
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
+_NO_TIME = "0001-01-01T00:00:00Z"
+
+
+@attrs.frozen
+class Echo(JobArgs, kind=KIND):
+    """Args of the one kind that every adapter works, in the order of Go's."""
+
+    behavior: str = ""
+    duration_ms: int = 0
+    message: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Unique:
+    """Unique options."""
+
+    by_args: bool = False
+    by_period_ms: int = 0
+    by_queue: bool = False
+    by_state: list[JobState] | None = None
+    exclude_kind: bool = False
+
+    def opts(self) -> UniqueOpts:
+        """Return them as riverrun takes them."""
+        return UniqueOpts(
+            by_args=self.by_args,
+            by_period=self.by_period_ms / 1000 or None,
+            by_queue=self.by_queue,
+            by_state=self.by_state,
+            exclude_kind=self.exclude_kind,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Opts:
+    """Insert options."""
+
+    max_attempts: int | None = None
+    metadata: dict[str, Any] | None = None
+    pending: bool = False
+    priority: int | None = None
+    queue: str | None = None
+    scheduled_at: datetime | None = None
+    tags: list[str] | None = None
+    unique: Unique | None = None
+
+    def opts(self) -> InsertOpts:
+        """Return them as riverrun takes them."""
+        return InsertOpts(
+            max_attempts=self.max_attempts,
+            metadata=self.metadata,
+            pending=self.pending,
+            priority=self.priority,
+            queue=self.queue,
+            scheduled_at=self.scheduled_at,
+            tags=self.tags,
+            unique=self.unique and self.unique.opts(),
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """A job to insert."""
+
+    behavior: str = ""
+    duration_ms: int = 0
+    message: str = ""
+    opts: Opts = Opts()
+
+    def pair(self) -> tuple[Echo, InsertOpts]:
+        """Return its args and options."""
+        return Echo(self.behavior, self.duration_ms, self.message), self.opts.opts()
+
+
+def shown_time(moment: datetime | None) -> str | None:
+    """Return a time as the contract writes it."""
+    return None if moment is None else go_json.time(moment)
+
+
+def shown_job(job: JobRow) -> dict[str, Any]:
+    """Return a job as the contract writes it."""
+    states = None if job.unique_key is None else sorted(job.unique_states or ())
+    return {
+        "args": job.args,
+        "attempt": job.attempt,
+        "attempted_at": shown_time(job.attempted_at),
+        "attempted_by": list(job.attempted_by) or None,  # as Go shows what was never attempted
+        "created_at": shown_time(job.created_at),
+        "errors": [_shown_error(error) for error in job.errors],
+        "finalized_at": shown_time(job.finalized_at),
+        "id": job.id,
+        "kind": job.kind,
+        "max_attempts": job.max_attempts,
+        "metadata": job.metadata
+        if isinstance(job.metadata, dict) and _plain(job.metadata)
+        else None,
+        "priority": job.priority,
+        "queue": job.queue,
+        "scheduled_at": shown_time(job.scheduled_at),
+        "state": job.state.value,
+        "tags": list(job.tags),
+        "unique_key": None if job.unique_key is None else job.unique_key.hex(),
+        "unique_states": states,
+    }
+
+
+def shown_queue(queue: QueueRow) -> dict[str, Any]:
+    """Return a queue as the contract writes it."""
+    return {
+        "created_at": shown_time(queue.created_at),
+        "metadata": queue.metadata,
+        "name": queue.name,
+        "paused_at": shown_time(queue.paused_at),
+        "updated_at": shown_time(queue.updated_at),
+    }
+
+
+def _shown_error(error: Any) -> dict[str, Any]:
+    """Return an entry of a job's errors, also one of another shape than River's, as Go reads it."""
+    if not isinstance(error, Mapping):
+        return {"at": _NO_TIME, "attempt": 0, "error": _text(error), "trace": ""}
+    attempt = error.get("attempt")
+    return {
+        "at": _shown_moment(error.get("at")),
+        "attempt": int(attempt) if re.fullmatch(r"-?\d+", str(attempt)) else 0,
+        "error": _text(error.get("error", "")),
+        "trace": _text(error.get("trace", "")),
+    }
+
+
+def _shown_moment(said: Any) -> str:
+    match = _TIME.fullmatch(said) if isinstance(said, str) else None
+    if match is None:
+        return _NO_TIME
+    # Go's nanoseconds are more than a datetime holds: the fraction stays as it is.
+    whole = datetime.fromisoformat(match[1] + match[3]).astimezone(UTC)
+    fraction = (match[2] or "").rstrip("0").rstrip(".")
+    return whole.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _plain(value: Any) -> bool:
+    """Return whether an ordinary decoder can hold each number."""
+    match value:
+        case dict():
+            return all(map(_plain, value.values()))
+        case list():
+            return all(map(_plain, value))
+        case bool():
+            return True
+        case int():
+            return abs(value) < 2**1024
+        case float():
+            return math.isfinite(value)
+    return True
+
+
+def milliseconds(value: float) -> float:
+    """Return milliseconds in seconds."""
+    return seconds(value / 1000)
