@@ -19,7 +19,7 @@ from riverrun.outcome import MAX_ERROR_CHARS, MAX_TRACE_CHARS, Outcome
 from riverrun.sessions import joined
 from riverrun.states import JobState
 from riverrun.verbs import cancel, claim, complete, discard, fail, get, snooze
-from riverrun.verbs.complete import give_back, record
+from riverrun.verbs.complete import give_back, give_back_unknown, record
 
 START = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 NOW = START + timedelta(seconds=30)
@@ -340,6 +340,28 @@ def test_give_back(engine: Engine, schema: str, job: JobRow) -> None:
     assert get(engine, other.id, schema=schema) == before
     [again] = claim(engine, client_id="me", schema=schema)
     assert (again.id, again.attempt) == (job.id, 3)
+
+
+def test_give_back_unknown(engine: Engine, schema: str, job: JobRow) -> None:
+    """What a client runs without knowing it is given back; what it knows, or another runs, stays.
+
+    A job that somebody wants to cancel is cancelled instead.
+    """
+    client_id = job.attempted_by[-1]
+    lost, unwanted, other_queue = (insert_job(engine, schema, queue=q) for q in ("a", "a", "b"))
+    known, anothers = (insert_job(engine, schema, queue="a") for _ in range(2))
+    for queue, limit, who in (("a", 3, client_id), ("b", 1, client_id), ("a", 1, "another")):
+        claim(engine, queue, limit=limit, client_id=who, schema=schema)
+    cancel(engine, unwanted, schema=schema)
+    given = give_back_unknown(
+        engine, "a", client_id=client_id, known=[known, job.id], schema=schema
+    )
+    assert sorted(given) == [lost, unwanted]
+    states = {id_: get(engine, id_, schema=schema) for id_ in (lost, unwanted)}
+    assert (states[lost].state, states[lost].attempt) == (JobState.available, 0)
+    assert states[unwanted].state is JobState.cancelled
+    for still in (job.id, known, anothers, other_queue):
+        assert get(engine, still, schema=schema).state is JobState.running
 
 
 @pytest.mark.parametrize("commits", [True, False])

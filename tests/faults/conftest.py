@@ -1,37 +1,82 @@
 """Worker processes that tests start, stop and kill, and what is left for the audit."""
 
+import json
+import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.schema import CreateSchema, DropSchema
+
+from faults.proxy import Proxy
+from faults.server import Server
+from faults.worker import Book, Send
+from riverrun import InsertOpts, verbs
+from riverrun.migrations import migrate
+from riverrun.verbs.notify import notify_inserted
 
 WORKER = Path(__file__).with_name("worker.py")
+LONG = os.environ.get("RIVERRUN_FAULTS") == "long"
+"""Whether faults are many and last long: minutes, instead of seconds."""
+
+_schema_numbers = count(1)
 
 
 class Plant:
-    """Worker processes on one schema."""
+    """Worker processes on one schema.
 
-    def __init__(self, engine: Engine, schema: str) -> None:
+    Args:
+        engine: An engine on the schema's database that no fault is between.
+        schema: A schema with riverrun's tables.
+        url: Where workers connect to, unless told otherwise.
+    """
+
+    def __init__(self, engine: Engine, schema: str, url: str | None = None) -> None:
         self.engine = engine
         self.schema = schema
-        self.processes: list[subprocess.Popen[str]] = []
+        self.url = url or engine.url.render_as_string(hide_password=False)
+        self.processes: dict[str, subprocess.Popen[str]] = {}
         with engine.begin() as connection:
             connection.execute(
                 text(f"CREATE TABLE {schema}.effect (job_id bigint, attempt int, sort text)")
             )
 
-    def worker(self, name: str) -> subprocess.Popen[str]:
-        """Start a worker process and wait until it works."""
-        url = self.engine.url.render_as_string(hide_password=False)
+    def worker(
+        self,
+        name: str,
+        *,
+        url: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+        **options: Any,
+    ) -> subprocess.Popen[str]:
+        """Start a worker process and wait until it works.
+
+        Args:
+            name: The client's id.
+            url: Where it connects to.
+            environment: Variables to add to ours.
+            prefix: The program that shall start it.
+            **options: The Client's.
+        """
+        command = [*prefix, sys.executable, str(WORKER), url or self.url, self.schema, name]
         process = subprocess.Popen(
-            [sys.executable, str(WORKER), url, self.schema, name], stdout=subprocess.PIPE, text=True
+            [*command, json.dumps(options)],
+            env={**os.environ, **(environment or {})},
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        self.processes.append(process)
+        self.processes[name] = process
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         return process
@@ -45,16 +90,93 @@ class Plant:
         """Return the one value that a statement reads."""
         return self.rows(statement)[0][0]
 
-    def wait(self, condition: Callable[[], bool], what: str, deadline_s: float) -> None:
-        """Wait until `condition` holds."""
+    def wait(
+        self,
+        condition: Callable[[], bool],
+        what: str,
+        deadline_s: float,
+        why: Callable[[], object] = lambda: "",
+    ) -> None:
+        """Wait until `condition` holds; `why` says what stands in its way."""
         end = time.monotonic() + deadline_s
         while not condition():
-            assert time.monotonic() < end, f"{what}: not within {deadline_s:g} s"
+            assert time.monotonic() < end, f"{what}: not within {deadline_s:g} s; {why()}"
             time.sleep(0.05)
+
+    def wait_until_done(self, deadline_s: float) -> None:
+        """Wait until every job is completed."""
+        unfinished = (
+            "SELECT id, kind, state, queue, attempt, attempted_by FROM {s}.river_job"
+            " WHERE state <> 'completed' ORDER BY id LIMIT 5"
+        )
+        self.wait(
+            lambda: not self.rows(unfinished),
+            "every job is completed",
+            deadline_s,
+            why=lambda: self.rows(unfinished),
+        )
+
+    @contextmanager
+    def load(self) -> Iterator[set[int]]:
+        """Insert two jobs each 10 ms; yield the ids of those that are known to be there."""
+        ids: set[int] = set()
+        stop = threading.Event()
+
+        def feed() -> None:
+            while not stop.wait(0.01):
+                with suppress(SQLAlchemyError):
+                    results = verbs.insert_many(self.engine, [Book(), Send()], schema=self.schema)
+                    ids.update(result.job.id for result in results)
+
+        thread = threading.Thread(target=feed, name="load")
+        thread.start()
+        try:
+            self.wait(lambda: len(ids) > 50, "jobs are inserted", 20)
+            done = "SELECT count(*) FROM {s}.river_job WHERE state = 'completed'"
+            self.wait(lambda: self.one(done) > 20, "jobs are worked", 20)
+            yield ids
+        finally:
+            stop.set()
+            thread.join()
+
+    def audit(self, ids: set[int], *, faults: int) -> None:
+        """See that nothing was lost or done too often.
+
+        Args:
+            ids: Jobs that must be there.
+            faults: How often something was cut off, so that an effect may be had once more.
+        """
+        jobs = self.rows(
+            "SELECT id, kind, state, queue, attempt,"
+            " (SELECT count(*) FROM {s}.effect WHERE job_id = j.id) AS effects"
+            " FROM {s}.river_job j"
+        )
+        assert ids <= {job.id for job in jobs}, "jobs are lost"
+        assert not [job for job in jobs if job.state != "completed"], "jobs are stuck"
+        books = [job for job in jobs if job.kind == "book"]
+        assert not [job for job in books if job.effects != 1], "an effect is not exactly once"
+        assert not [job for job in jobs if not 1 <= job.effects <= 1 + faults], "too often"
+
+    def prove_alive(self, deadline_s: float = 30) -> None:
+        """See that each worker hears notifications and works, and that somebody leads."""
+        for name in self.processes:
+            opts = InsertOpts(queue=name)
+            job_id = verbs.insert(self.engine, Book(), opts, schema=self.schema).job.id
+            self.tell(name)
+            done = f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"
+            self.wait(lambda done=done: self.one(done) == "completed", f"{name} works", deadline_s)
+        later = InsertOpts(scheduled_at=datetime.now(UTC) + timedelta(seconds=0.5))
+        job_id = verbs.insert(self.engine, Book(), later, schema=self.schema).job.id
+        state = f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"
+        self.wait(lambda: self.one(state) == "completed", "somebody leads", deadline_s)
+
+    def tell(self, queue: str) -> None:
+        """Notify of an insert into `queue`, as a client does."""
+        notify_inserted(self.engine, [queue], schema=self.schema)
 
     def stop(self) -> None:
         """Kill every process that is left."""
-        for process in self.processes:
+        for process in self.processes.values():
             process.kill()
             process.wait()
             if process.stdout is not None:
@@ -67,3 +189,33 @@ def plant(engine: Engine, schema: str) -> Iterator[Plant]:
     plant = Plant(engine, schema)
     yield plant
     plant.stop()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A server of these tests' own, to be shut down and worse; it runs again after each test."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy(server: Server) -> Iterator[Proxy]:
+    """A TCP proxy before the server."""
+    proxy = Proxy(server.socket_path)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def shaken(server: Server, proxy: Proxy) -> Iterator[Plant]:
+    """Workers that reach the server by the proxy, on a schema of the test's own."""
+    engine, schema = server.engine(), f"f_{next(_schema_numbers)}"
+    with engine.begin() as connection:
+        connection.execute(CreateSchema(schema))
+    migrate(engine, schema=schema)
+    plant = Plant(engine, schema, proxy.url)
+    yield plant
+    plant.stop()
+    with engine.begin() as connection:
+        connection.execute(text("SET lock_timeout = '10s'"))
+        connection.execute(DropSchema(schema, cascade=True))

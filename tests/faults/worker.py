@@ -1,8 +1,13 @@
-"""A worker to be killed: `worker.py URL SCHEMA ID`; it says "ready", and works until SIGTERM.
+"""A worker to be killed: `worker.py URL SCHEMA ID [OPTIONS]`, which works until SIGTERM.
+
+It says "ready" when it does. OPTIONS are JSON: those of the Client. It works the queue "default",
+and one that is named by its ID, of which it learns by notification alone.
 
 Each effect is a row in the table `effect`, which nothing keeps from being doubled.
 """
 
+import json
+import logging
 import random
 import signal
 import sys
@@ -60,16 +65,21 @@ def pause(wait_s: float) -> None:
 
 def main() -> None:
     """Work until told to end."""
-    url, schema, client_id = sys.argv[1:]
+    url, schema, client_id, *options = sys.argv[1:]
+    logging.basicConfig(format="%(asctime)s %(threadName)s %(message)s")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    queues = {"default": QueueConfig(max_workers=8, poll_interval=0.2)}
+    queues = {
+        "default": QueueConfig(max_workers=8, poll_interval=0.2),
+        client_id: QueueConfig(max_workers=1, poll_interval=3600),
+    }
     client = Client(
         create_engine(url, pool_size=16),
         workers=workers,
         queues=queues,
         schema=schema,
         id=client_id,
+        **json.loads(options[0] if options else "{}"),
     )
     with client:
         print("ready", flush=True)  # noqa: T201  the test waits for it

@@ -138,6 +138,19 @@ def test_who_signs_off_leaves_no_row(engine: Engine, schema: str) -> None:
     assert one(engine, query) == 0
 
 
+def test_who_leaves_a_job_running_is_still_known(engine: Engine, schema: str) -> None:
+    """A client that could not write all outcomes before it ended is rescued by its heartbeat.
+
+    Unknown, it would count as one of River's, whose jobs come back after an hour.
+    """
+    pulse = Pulse(engine, schema)
+    pulse.beat.run_once()
+    insert_job(engine, schema)
+    verbs.claim(engine, client_id="client", schema=schema)
+    pulse.beat.leave()
+    assert one(engine, f"SELECT count(*) FROM {schema}.riverrun_client") == 1
+
+
 def test_a_client_without_heartbeats_keeps_a_job_while_its_worker_may_take(
     engine: Engine, schema: str
 ) -> None:

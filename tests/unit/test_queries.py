@@ -35,6 +35,10 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "complete": (queries.complete_jobs, {"ids", "attempts", "now"}),
     "record": (queries.record_outcomes, {"outcomes", "now"}),
     "give back": (queries.give_back_jobs, {"ids", "attempts", "now"}),
+    "give back unknown": (
+        queries.give_back_unknown,
+        {"queue_name", "client_id", "known", "now"},
+    ),
     "get": (operators.get_job, {"job_id"}),
     "cancel": (operators.cancel_job, {"job_id", "now"}),
     "retry": (operators.retry_job, {"job_id", "now"}),

@@ -405,13 +405,37 @@ def give_back_jobs() -> Update:
 
     One that somebody asked to cancel meanwhile is cancelled instead. Index: river_job_pkey.
     """
+    return complete_jobs().values(_given_back())
+
+
+def _given_back() -> dict[str, Any]:
     unwanted = Job.metadata_.has_key("cancel_attempted_at")
-    return complete_jobs().values(
-        state=case(
+    return {
+        "state": case(
             (unwanted, state_literal(JobState.cancelled)), else_=state_literal(JobState.available)
         ),
-        attempt=case((unwanted, Job.attempt), else_=func.greatest(Job.attempt - 1, 0)),
-        finalized_at=case((unwanted, _NOW), else_=None),
+        "attempt": case((unwanted, Job.attempt), else_=func.greatest(Job.attempt - 1, 0)),
+        "finalized_at": case((unwanted, _NOW), else_=None),
+    }
+
+
+@lru_cache
+def give_back_unknown() -> Update:
+    """Do as `give_back_jobs` with what `client_id` runs in `queue_name`, except ids in `known`.
+
+    Index: river_job_prioritized_fetching_index, whose part for running jobs is small.
+    """
+    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    return (
+        update(Job)
+        .where(
+            Job.state == state_literal(JobState.running),
+            Job.queue == bindparam("queue_name", type_=Text),
+            owner == bindparam("client_id", type_=Text),
+            Job.id != func.all(bindparam("known", type_=ARRAY(BigInteger))),
+        )
+        .values(_given_back())
+        .returning(Job.id)
     )
 
 

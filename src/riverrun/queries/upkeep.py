@@ -69,8 +69,12 @@ def beat() -> Insert:
 
 @lru_cache
 def leave() -> Delete:
-    """Forget client `client_id`. Index: riverrun_client_pkey."""
-    return delete(ClientRecord).where(ClientRecord.id == bindparam("client_id", type_=Text))
+    """Forget client `client_id`, unless a running job names it: the rescuer goes by its heartbeat.
+
+    Index: riverrun_client_pkey, and river_job_prioritized_fetching_index for the running jobs.
+    """
+    own = ClientRecord.id == bindparam("client_id", type_=Text)
+    return delete(ClientRecord).where(own, ~_names_a_running_job())
 
 
 @lru_cache
@@ -193,11 +197,14 @@ def forget_clients() -> Delete:
 
     Index: river_job_prioritized_fetching_index, for the running jobs.
     """
-    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
-    running = exists().where(Job.state == state_literal(JobState.running), owner == ClientRecord.id)
     return delete(ClientRecord).where(
-        ClientRecord.heartbeat_at < _NOW - _seconds("dead_s"), ~running
+        ClientRecord.heartbeat_at < _NOW - _seconds("dead_s"), ~_names_a_running_job()
     )
+
+
+def _names_a_running_job() -> Any:
+    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    return exists().where(Job.state == state_literal(JobState.running), owner == ClientRecord.id)
 
 
 @lru_cache

@@ -60,7 +60,8 @@ class Completer(Service):
         self._hub = hub
         self._clock = clock
         self._pause = Pause(rng.random)
-        self._line: queue.SimpleQueue[Ended | None] = queue.SimpleQueue()
+        self._line: queue.SimpleQueue[Ended | threading.Event | None] = queue.SimpleQueue()
+        self._marks: list[threading.Event] = []  # set once all that was put before is written
         self._held: list[Ended] = []
         self._room = threading.Event()  # set while the backlog is small enough to claim more
         self._room.set()
@@ -71,6 +72,12 @@ class Completer(Service):
         self._line.put(ended)
         if self._line.qsize() >= BACKLOG_MAX:
             self._room.clear()
+
+    def wait_until_written(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until all that was put is written; return whether it is."""
+        mark = threading.Event()
+        self._line.put(mark)
+        return mark.wait(timeout)
 
     def wait_for_room(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for room; return whether there is some."""
@@ -111,6 +118,8 @@ class Completer(Service):
             self._write(batch)
             del self._held[: len(batch)]
             written += len(batch)
+        while self._marks:
+            self._marks.pop().set()
         if not self._room.is_set() and self._line.qsize() <= BACKLOG_MAX // 2:
             self._room.set()
         return written
@@ -128,7 +137,9 @@ class Completer(Service):
                 ended = self._line.get(block=wait)
             except queue.Empty:
                 return
-            if ended is None:
+            if not isinstance(ended, Ended):
+                if ended is not None:
+                    self._marks.append(ended)
                 return
             self._held.append(ended)
 

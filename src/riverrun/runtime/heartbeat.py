@@ -107,7 +107,7 @@ class Heartbeat(Service):
         self._touch(began)
 
     def leave(self) -> None:
-        """Say that this client is gone and has left nothing running."""
+        """Say that this client is gone; if it has left something running, say nothing."""
         try:
             leave(self._engine, self._client_id, schema=self._schema)
         except Exception as error:

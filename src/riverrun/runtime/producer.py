@@ -2,6 +2,7 @@
 
 import heapq
 import logging
+import math
 import random
 import threading
 from collections import deque
@@ -21,12 +22,16 @@ from riverrun.runtime.completer import Completer
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.verbs.claim import claim_rows
-from riverrun.verbs.complete import give_back
+from riverrun.verbs.complete import give_back, give_back_unknown
 
 logger = logging.getLogger(__name__)
 
 AHEAD_S = 0.1
 """Longest that a job claimed ahead should wait in this process, by what its forerunners took."""
+
+
+RECOVER_S = 10.0
+"""Seconds between two looks for what a claim got whose answer was lost."""
 
 
 @attrs.frozen(kw_only=True)
@@ -84,6 +89,7 @@ class Producer(Service):
         self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
         self._ended: deque[float] = deque(maxlen=1_000)  # seconds that attempts took, of late
         self._ahead = 0  # the producer's thread alone writes it
+        self._recover_at = math.inf  # once a claim has failed: the database may have made it
         self.paused = False
         self._claiming = threading.Lock()  # held while a claim is under way, and to set paused
         # By job, what was claimed and has not ended; a job rescued and claimed again is its newer.
@@ -122,9 +128,11 @@ class Producer(Service):
         while not self.stopping.is_set():
             pause_s = self._poll_interval_s * (1 + 0.1 * self._rng.random())
             try:
+                self.recover_once()
                 self.claim_once()
                 self._pause.reset()
             except Exception as error:
+                self._recover_at = min(self._recover_at, self._clock.monotonic())
                 pause_s = self._pause.next_s()
                 logger.warning(
                     "claiming again from %s in %.1f s: %s",
@@ -139,6 +147,24 @@ class Producer(Service):
                     break
                 continue
             self._rest(pause_s)
+
+    def recover_once(self) -> int:
+        """Give back what a claim got whose answer was lost, now and then; return how many jobs."""
+        # Again and again: what was asked on a connection that is gone may be done at any time.
+        if self._clock.monotonic() < self._recover_at:
+            return 0
+        known = list(self._claimed)
+        # What is not among them has been put by now, and is known to have ended once written.
+        if not self._completer.wait_until_written(timeout=1.0):
+            return 0
+        lost = give_back_unknown(
+            self._engine, self.queue, client_id=self._client_id, known=known, schema=self._schema
+        )
+        self._recover_at = self._clock.monotonic() + RECOVER_S
+        if lost:
+            logger.warning("gave back %s jobs of %s, claimed unawares", len(lost), self.queue)
+            self.wake()
+        return len(lost)
 
     def claim_once(self) -> Claimed:
         """Claim what there is room for, and hand it to the slots."""
@@ -187,6 +213,9 @@ class Producer(Service):
         if jobs:
             give_back(self._engine, jobs, schema=self._schema)
             logger.info("gave back %s jobs of %s that had not begun", len(jobs), self.queue)
+        if self._recover_at < math.inf:
+            self._recover_at = 0.0
+            self.recover_once()
         return len(jobs)
 
     def _claim(self) -> Claimed:
@@ -221,7 +250,7 @@ class Producer(Service):
 
     def _rest(self, pause_s: float) -> None:
         """Wait for `pause_s` seconds, or until there is reason to claim."""
-        end = self._clock.monotonic() + pause_s
+        end = min(self._clock.monotonic() + pause_s, self._recover_at)
         while not self.stopping.is_set() and not self._wants_more():
             now = self._clock.monotonic()
             left_s = min([end, *self._due[:1]]) - now
@@ -265,8 +294,9 @@ class Producer(Service):
             del self._claimed[attempt.job.id]
 
     def _done(self, attempt: Attempt, ended: Ended) -> None:
-        self._forget(attempt)
+        # In this order: what is not among the claimed has been put.
         self._completer.put(ended)
+        self._forget(attempt)
         self._ended.append(ended.run_s)
         attempt.over = True
         if attempt.replaced:

@@ -45,6 +45,6 @@ def touch(
 
 
 def leave(where: Where, client_id: str, *, schema: str | None = None) -> None:
-    """Say that `client_id` is gone of its own will and has left nothing running."""
+    """Say that `client_id` is gone of its own will, unless it has left something running."""
     with joined(where, schema) as transaction:
         transaction.execute(upkeep.leave(), {"client_id": client_id})

@@ -210,6 +210,39 @@ def give_back(
         return dict(_states(transaction.execute(queries.give_back_jobs(), params)))
 
 
+def give_back_unknown(
+    where: Where,
+    queue: str,
+    *,
+    client_id: str,
+    known: Iterable[int],
+    schema: str | None = None,
+) -> list[int]:
+    """Give back what a client has claimed from `queue` without learning of it.
+
+    A claim whose answer was lost may have been made all the same, and nobody would rescue its jobs
+    while their client lives.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        queue: The queue.
+        client_id: The client; only it knows what it knows of.
+        known: Ids of the jobs that it knows to be its own.
+        schema: The schema of River's tables; the search path's unless said.
+
+    Returns:
+        Their ids.
+    """
+    params = {
+        "queue_name": queue,
+        "client_id": client_id,
+        "known": list(known),
+        "now": None,
+    }
+    with joined(where, schema) as transaction:
+        return list(transaction.execute(queries.give_back_unknown(), params).scalars())
+
+
 def _end(
     where: Where,
     job: JobRow,

@@ -1,0 +1,158 @@
+"""A TCP proxy before a server's socket: it delays, cuts, refuses, swallows and goes silent."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+LINGER_NONE = struct.pack("ii", 1, 0)  # closed with a reset, as by a host that is gone
+
+
+class Pair:
+    """A client's connection and the one that was opened to the server for it."""
+
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.writers = (client, server)
+        self.flows = asyncio.Event()
+        self.dead = False
+
+    def reset(self) -> None:
+        """Close both ends at once."""
+        for writer in self.writers:
+            end = writer.get_extra_info("socket")
+            if end.family == socket.AF_INET:
+                with contextlib.suppress(OSError):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NONE)
+            writer.transport.abort()
+
+
+class Proxy:
+    """Passes bytes both ways until a fault is asked for."""
+
+    def __init__(self, upstream: Path) -> None:
+        self.delay_s = 0.0
+        """Seconds that each piece is late."""
+        self.deaf = False
+        """Whether the server is heard and its answers are swallowed."""
+        self._upstream = upstream
+        self._silent = False
+        self._pairs: set[Pair] = set()
+        self._listener: asyncio.Server | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy")
+        self._thread.start()
+        self.port = 0
+        self.accept()
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy's URL of the server behind the proxy."""
+        return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres?sslmode=disable"
+
+    def accept(self) -> None:
+        """Take connections, on the same port as before."""
+        self._do(self._accept)
+
+    def refuse(self) -> None:
+        """Cut every connection and refuse new ones."""
+        self._do(self._refuse)
+        self.cut()
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        self._do(self._each, Pair.reset)
+
+    def silence(self) -> None:
+        """Pass nothing on, close nothing; also on connections that are made now."""
+        self._silent = True
+        self._do(self._each, lambda pair: pair.flows.clear())
+
+    def heal(self) -> None:
+        """Pass on again, with all that was sent meanwhile."""
+        self._silent = False
+        self._do(self._each, lambda pair: None if pair.dead else pair.flows.set())
+
+    def forget(self) -> None:
+        """Leave the open connections half open: the server loses them, the client is not told."""
+
+        def half(pair: Pair) -> None:
+            pair.dead = True
+            pair.flows.clear()
+            pair.writers[1].transport.abort()
+
+        self._do(self._each, half)
+
+    def close(self) -> None:
+        """End it all."""
+        self.refuse()
+        self._do(self._cancel)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _do(self, function: Callable[..., Awaitable[None]], *args: Any) -> None:
+        async def call() -> None:
+            await function(*args)
+
+        asyncio.run_coroutine_threadsafe(call(), self._loop).result(10)
+
+    async def _accept(self) -> None:
+        self._listener = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
+        self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def _refuse(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def _each(self, call: Callable[[Pair], None]) -> None:
+        for pair in list(self._pairs):
+            call(pair)
+
+    async def _cancel(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = Pair(writer, up_writer)
+        if not self._silent:
+            pair.flows.set()
+        self._pairs.add(pair)
+        try:
+            await asyncio.gather(
+                self._pump(pair, reader, up_writer, answers=False),
+                self._pump(pair, up_reader, writer, answers=True),
+            )
+        finally:
+            self._pairs.discard(pair)
+
+    async def _pump(
+        self,
+        pair: Pair,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        answers: bool,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                await pair.flows.wait()
+                if answers and self.deaf:
+                    continue
+                writer.write(data)
+                await writer.drain()
+        if not pair.dead:
+            writer.transport.abort()

@@ -1,0 +1,96 @@
+"""A PostgreSQL server that tests shut down, crash and set up; its commits reach the disk."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from riverrun.embedded import Cluster
+
+
+class Server(Cluster):
+    """A durable server, started again as it was."""
+
+    def __init__(self, **settings: str | int) -> None:
+        super().__init__(durable=True, settings={"deadlock_timeout": "50ms", **settings})
+        self._again: Callable[[], subprocess.Popen[bytes]] | None = None
+
+    @property
+    def socket_path(self) -> Path:
+        """The Unix socket it listens on."""
+        return self.directory / f".s.PGSQL.{self._socket_port}"
+
+    def engine(self) -> Engine:
+        """Return an engine that keeps no connection, so none that a fault has spoilt."""
+        return create_engine(self.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+
+    def shut_down(self, wish: int = signal.SIGQUIT) -> None:
+        """End the server, by immediate shutdown unless said: what was not committed is lost."""
+        assert self._server is not None
+        self._server.send_signal(wish)
+        self._server.wait(30)
+
+    def start_again(self) -> None:
+        """Start the server on its data, through recovery if need be."""
+        assert self._again is not None
+        self._server = self._again()
+        self._wait_until_ready(self._server)
+
+    def crash_a_backend(self) -> None:
+        """Kill one connection's process: the server ends all the others and recovers."""
+        others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        [(pid,)] = self.run(f"SELECT max(pid) FROM pg_stat_activity WHERE {others}")
+        os.kill(pid, signal.SIGKILL)
+
+    def wait_until_up(self) -> None:
+        """Wait until the server takes connections, after a crash of its own."""
+        end = time.monotonic() + 60
+        while True:
+            try:
+                self.run("SELECT 1")
+            except OperationalError:
+                assert time.monotonic() < end, "the server is not up again"
+                time.sleep(0.05)
+            else:
+                return
+
+    def run(self, statement: str) -> list[Any]:
+        """Execute `statement` on a connection of its own; return its rows, if it has any."""
+        with self.engine().connect() as connection:
+            # As the settings of a fault would have it, the way back would be barred.
+            connection.execute(text("SET statement_timeout = 0"))
+            connection.execute(text("SET default_transaction_read_only = off"))
+            result = connection.execute(text(statement))
+            return list(result) if result.returns_rows else []
+
+    def cut_all(self) -> None:
+        """Terminate every connection but the one that says so."""
+        self.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+
+    @contextmanager
+    def settings_changed(self, **settings: str) -> Iterator[None]:
+        """Set `settings` for every connection, those that are open too, for a while."""
+        for name, value in settings.items():
+            self.run(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.run("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            for name in settings:
+                self.run(f"ALTER SYSTEM RESET {name}")
+            self.run("SELECT pg_reload_conf()")
+
+    def _launch(self, *how: Any) -> subprocess.Popen[bytes]:
+        self._again = partial(super()._launch, *how)
+        return self._again()

@@ -1,0 +1,172 @@
+"""The server, or the way to it, fails under load; then all goes on as if nothing had been."""
+
+import signal
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+
+from faults.conftest import LONG, Plant
+from faults.proxy import Proxy
+from faults.server import Server
+
+LASTS_S = 30.0 if LONG else 3.0
+TIMES = 10 if LONG else 3
+
+
+def lasting(seconds: float = LASTS_S) -> None:
+    """Let a fault last."""
+    threading.Event().wait(seconds)
+
+
+def immediate_shutdown(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """The server ends as by a loss of power, and recovers."""
+    for _ in range(TIMES):
+        server.shut_down()
+        lasting(1)
+        server.start_again()
+        lasting(1)
+
+
+def fast_shutdown(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """The server is restarted in order; clients are told."""
+    server.shut_down(signal.SIGINT)
+    lasting()
+    server.start_again()
+
+
+def crashed_backend(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """One of the server's processes is killed, and it ends the others."""
+    for _ in range(TIMES):
+        server.crash_a_backend()
+        lasting(1)
+        server.wait_until_up()
+
+
+def terminated_backends(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """An administrator ends every connection, again and again."""
+    for _ in range(3 * TIMES):
+        server.cut_all()
+        lasting(0.3)
+
+
+def refused_connections(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """Nobody listens at the server's address."""
+    proxy.refuse()
+    lasting(30 if LONG else 5)
+    proxy.accept()
+
+
+def connections_used_up(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """Others hold every connection that the server has."""
+    with ExitStack() as held:
+
+        def hold() -> None:
+            with suppress(SQLAlchemyError):
+                while True:
+                    held.enter_context(server.engine().connect())
+
+        hold()
+        proxy.cut()
+        end = threading.Event()
+        for _ in range(int(LASTS_S / 0.1)):
+            hold()
+            end.wait(0.1)
+
+
+def timeouts(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """Every statement runs out of its time, for another has locked the table."""
+    with server.settings_changed(statement_timeout="100ms", lock_timeout="50ms"):
+        locked(server, proxy, plant)
+
+
+def locked(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """A migration of the host's has locked the table."""
+    with plant.engine.connect() as connection, connection.begin():
+        connection.exec_driver_sql("SET statement_timeout = 0")
+        connection.exec_driver_sql("SET lock_timeout = 0")
+        connection.exec_driver_sql("BEGIN")
+        connection.exec_driver_sql(f"LOCK TABLE {plant.schema}.river_job")
+        lasting()
+        connection.exec_driver_sql("ROLLBACK")
+
+
+def read_only(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """The address leads to a server that is no primary any more, or not yet."""
+    with server.settings_changed(default_transaction_read_only="on"):
+        proxy.cut()
+        lasting()
+
+
+def delays(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """Each way takes 100 ms more."""
+    proxy.delay_s = 0.1
+    lasting()
+    proxy.delay_s = 0.0
+
+
+def cuts(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """Connections are reset, again and again."""
+    for _ in range(3 * TIMES):
+        proxy.cut()
+        lasting(0.3)
+
+
+def lost_answers(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """What is asked is done, and its answer never arrives."""
+    for _ in range(TIMES):
+        proxy.deaf = True
+        lasting(0.5)
+        proxy.cut()
+        proxy.deaf = False
+        lasting(0.5)
+
+
+def silence(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """Nothing gets through, and nothing says so; then it does again."""
+    proxy.silence()
+    lasting()
+    proxy.heal()
+
+
+FAULTS: list[tuple[Callable[[Server, Proxy, Plant], None], int]] = [
+    (immediate_shutdown, TIMES),
+    (fast_shutdown, 1),
+    (crashed_backend, TIMES),
+    (terminated_backends, 3 * TIMES),
+    (refused_connections, 1),
+    (connections_used_up, 1),
+    (timeouts, TIMES),
+    (locked, 0),
+    (read_only, 1),
+    (delays, 0),
+    (cuts, 3 * TIMES),
+    (lost_answers, 2 * TIMES),
+    (silence, 0),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cut_off"), FAULTS, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_nothing_is_lost_stuck_or_doubled(
+    fault: Callable[[Server, Proxy, Plant], None],
+    cut_off: int,
+    server: Server,
+    proxy: Proxy,
+    shaken: Any,
+) -> None:
+    """Whatever the server does under load, all jobs are worked, and their effects had as promised.
+
+    Afterwards each client hears, works and leads as before.
+    """
+    shaken.worker("ada")
+    shaken.worker("bob")
+    with shaken.load() as ids:
+        fault(server, proxy, shaken)
+    shaken.wait_until_done(60)
+    shaken.audit(ids, faults=cut_off)
+    shaken.prove_alive()
