@@ -4,7 +4,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -148,25 +147,3 @@ def test_reloads(
     assert read_began(process).startswith("began anew")
     process.send_signal(signal.SIGINT)
     assert end(process)[0] == 0
-
-
-@pytest.mark.parametrize(
-    ("module", "unasked"),
-    [
-        ("riverrun", "alembic click"),
-        ("riverrun.cli.main", ""),
-        ("riverrun.ext.pytest", "alembic"),
-    ],
-)
-def test_needs_no_library_that_is_not_asked_for(module: str, unasked: str) -> None:
-    """Importing loads no framework, instrumentation or tool that its use does not need.
-
-    Alembic least of all: our plugin is loaded while Alembic itself is half loaded.
-    """
-    never = "flask pyramid prometheus_client opentelemetry rich watchfiles sentry_sdk"
-    code = (
-        f"import sys, {module};"
-        f"print([name for name in '{never} {unasked}'.split() if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -29,7 +29,7 @@ EXTRAS = {
     [
         ("riverrun", {"alembic", "click"}),
         ("riverrun.testing", {"alembic"}),
-        ("riverrun.cli", set()),
+        ("riverrun.cli.main", set()),
     ],
 )
 def test_nothing_is_imported_that_was_not_asked_for(module: str, more: set[str]) -> None:

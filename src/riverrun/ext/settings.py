@@ -63,6 +63,8 @@ def _queues(value: Any) -> dict[str, QueueConfig]:
     if isinstance(value, str):
         pairs = [each.partition(":") for each in value.split()]
         return {name: _queue(int(slots) if colon else None) for name, colon, slots in pairs}
+    if not isinstance(value, Mapping):
+        raise TypeError(value)
     return {name: _queue(config) for name, config in value.items()}
 
 
@@ -97,6 +99,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "completed_retention": _seconds,
     "discarded_retention": _seconds,
     "reindexer_timeout": _seconds,
+    "leader_election_disabled": _flag,
     "skip_unknown_job_check": _flag,
 }
 _EXPECTED: dict[Callable[[Any], Any], str] = {
