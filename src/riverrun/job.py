@@ -98,7 +98,7 @@ class JobRow:
         finalized_at: When it was completed, cancelled or discarded.
         attempted_by: The ids of the clients that claimed it, the last 100.
         errors: For each failed attempt an object with "at", "attempt", "error" and "trace".
-        metadata: What is kept with it, a JSON object.
+        metadata: What is kept with it, a JSON object; empty where somebody wrote anything else.
         tags: Words to find it by.
         unique_key: What makes it unique, 32 bytes.
         unique_states: In which states the key counts.
@@ -207,10 +207,10 @@ def decode(kind: str, encoded: Mapping[str, Any], args_type: type[T]) -> T:
     Raises:
         UndecodableArgs: If they do not fit it.
     """
-    if args_type is RawArgs:
-        return cast("T", RawArgs(kind=kind, encoded=encoded))
     if not isinstance(encoded, Mapping):
         raise UndecodableArgs(kind, args_type.__name__, "they are no JSON object")
+    if args_type is RawArgs:
+        return cast("T", RawArgs(kind=kind, encoded=encoded))
     try:
         if _is_pydantic(args_type):
             return cast("T", cast("Any", args_type).model_validate(encoded))

@@ -67,7 +67,9 @@ def progress(what: str) -> Iterator[Callable[[int], None]]:
 
 def show_json(value: object) -> None:
     """Print a value as one line of JSON."""
-    click.echo(json.dumps(value, default=_encoded))
+    text = json.dumps(value, default=_encoded)
+    # JSON has no word for infinity, which a number of thousands of digits is read as.
+    click.echo(json.dumps(json.loads(text, parse_constant=str)) if "Infinity" in text else text)
 
 
 def ago(moment: datetime | None, clock: Clock | None = None) -> str:

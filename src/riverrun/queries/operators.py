@@ -30,7 +30,14 @@ from riverrun.columns import Timestamp
 from riverrun.job_list import JobCursor, JobListParams, JobOrder
 from riverrun.models import ClientRecord, Job, Leader
 from riverrun.options import json_text
-from riverrun.queries.postgresql import job_columns, state_literal
+from riverrun.queries.postgresql import (
+    ATTEMPT_MAX,
+    FIRST_TIME,
+    LAST_TIME,
+    job_columns,
+    readable,
+    state_literal,
+)
 from riverrun.states import FINAL_STATES, JobState
 
 _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
@@ -140,10 +147,20 @@ def retry_job() -> Update:
             scheduled_at=_NOW,
             finalized_at=None,
             max_attempts=case(
-                (Job.attempt == Job.max_attempts, Job.max_attempts + 1), else_=Job.max_attempts
+                (
+                    Job.attempt == Job.max_attempts,
+                    func.least(Job.max_attempts, ATTEMPT_MAX - 1) + 1,
+                ),
+                else_=Job.max_attempts,
             ),
             # A cancel that was asked for before must not end the attempts to come.
-            metadata_=Job.metadata_.op("-")("cancel_attempted_at"),
+            metadata_=case(
+                (
+                    func.jsonb_typeof(Job.metadata_) == "object",
+                    Job.metadata_.op("-")("cancel_attempted_at"),
+                ),
+                else_=Job.metadata_,
+            ),
         )
         .returning(*job_columns())
     )
@@ -181,7 +198,7 @@ def list_jobs(params: JobListParams) -> Select[Any]:
     queue; river_job_state_and_finalized_at_index, river_job_kind, river_job_metadata_index.
     """
     time = _time(params)
-    statement = select(*job_columns(), time.label("order_time")).where(*_filters(params))
+    statement = select(*job_columns(), readable(time).label("order_time")).where(*_filters(params))
     key = [Job.id] if params.order_by is JobOrder.id else [time, Job.id]
     statement = statement.order_by(*(each.desc() if params.descending else each for each in key))
     if (after := params.cursor()) is not None:
@@ -241,7 +258,9 @@ def _beyond(after: JobCursor, time: Any, params: JobListParams) -> ColumnElement
         if params.descending:
             return or_(time.is_not(None), here)
         return and_(time.is_(None), here)
-    place, last = tuple_(time, Job.id), [after.time, after.id]
+    # Of times that Python cannot tell the cursor knows only that: no index serves them.
+    compared = readable(time) if after.time in (FIRST_TIME, LAST_TIME) else time
+    place, last = tuple_(compared, Job.id), [after.time, after.id]
     if params.descending:
         return place < last
     return place > last if time is Job.scheduled_at else or_(place > last, time.is_(None))

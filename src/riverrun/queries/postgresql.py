@@ -5,6 +5,7 @@ by the database's clock.
 """
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy import (
     CTE,
     BigInteger,
     ColumnElement,
+    DateTime,
     Float,
     Insert,
     Integer,
@@ -32,7 +34,7 @@ from sqlalchemy import (
     type_coerce,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.dialects.postgresql import ARRAY, ENUM, JSONB, array, insert
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 from sqlalchemy.orm import aliased
 from sqlalchemy.types import NullType
@@ -44,9 +46,20 @@ from riverrun.states import FINAL_STATES, JobState
 ATTEMPTED_BY_MAX = 100
 """Clients a job remembers; the oldest fall out. Source: River 0.51, JobGetAvailable."""
 
+ATTEMPT_MAX = 32_767
+"""As many attempts as a smallint counts."""
+
 _LISTS = frozenset({"attempted_by", "errors", "tags"})
 JOB_COLUMNS = tuple(Job.__mapper__.column_attrs.keys())
 _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
+FIRST_TIME = datetime(1, 1, 2, tzinfo=UTC)
+LAST_TIME = datetime(9999, 12, 30, tzinfo=UTC)
+"""What is read of a time that Python cannot tell in every zone, such as 'infinity'."""
+
+_FIRST, _LAST = (
+    literal_column(f"timestamptz '{time.isoformat()}'", Timestamp)
+    for time in (FIRST_TIME, LAST_TIME)
+)
 
 
 def state_literal(state: JobState) -> ColumnElement[Any]:
@@ -62,8 +75,25 @@ def job_columns() -> list[Any]:
 
 def _read(name: str) -> Any:
     column = getattr(Job, name)
+    if name == "errors":
+        column = cast(column, ARRAY(Text))
     # As lists the driver has them already; SQLAlchemy would build each anew.
-    return type_coerce(column, NullType) if name in _LISTS else column
+    return type_coerce(column, NullType) if name in _LISTS else readable(column)
+
+
+def readable(column: Any) -> Any:
+    """Return a column as it can be read of every row, whoever wrote it.
+
+    Of one row that Python has no value for, as a time before its first year or a state that a later
+    River knows, the driver or SQLAlchemy would give up the whole result.
+    """
+    match column.type:
+        case JSONB() | ENUM():
+            # JSON as text also for speed: to parse it here costs half of the driver's hook.
+            return cast(column, Text)
+        case DateTime():
+            return case((column < _FIRST, _FIRST), (column > _LAST, _LAST), else_=column)
+    return column
 
 
 def in_mask(mask: Any, state: Any, schema: str | None) -> ColumnElement[bool]:
@@ -268,6 +298,8 @@ def _claim(claimable: CTE) -> Update:
     client_id = cast(bindparam("client_id"), Text)
     length = func.array_length(Job.attempted_by, 1)
     kept = case(
+        # Nothing can be appended to it, and the claims of all others must not fail for that.
+        (func.array_ndims(Job.attempted_by) > 1, None),
         (
             length >= ATTEMPTED_BY_MAX,
             Job.attempted_by[length - (ATTEMPTED_BY_MAX - 2) : length],
@@ -279,25 +311,15 @@ def _claim(claimable: CTE) -> Update:
         .where(Job.id == claimable.c.id)
         .values(
             state=state_literal(JobState.running),
-            attempt=Job.attempt + 1,
+            attempt=func.least(Job.attempt, ATTEMPT_MAX - 1) + 1,
             attempted_at=_NOW,
             attempted_by=func.array_append(kept, client_id),
         )
         .returning(
-            Job.id,
-            Job.kind,
-            # As text: parsing it here costs half of what the driver's hook for JSON takes.
-            cast(Job.args, Text).label("args"),
-            Job.attempt,
-            Job.max_attempts,
-            Job.priority,
-            Job.created_at,
-            Job.scheduled_at,
-            Job.attempted_at,
-            _read("attempted_by").label("attempted_by"),
-            _read("errors").label("errors"),
-            cast(Job.metadata_, Text).label("metadata_"),
-            _read("tags").label("tags"),
+            *(
+                Job.attempted_at if name == "attempted_at" else _read(name).label(name)
+                for name in CLAIMED
+            )
         )
     )
 
@@ -326,7 +348,7 @@ def complete_jobs() -> Update:
             Job.state == state_literal(JobState.running),
         )
         .values(state=state_literal(JobState.completed), finalized_at=_NOW)
-        .returning(Job.id, Job.state)
+        .returning(Job.id, readable(Job.state).label("state"))
     )
 
 
@@ -360,6 +382,10 @@ def record_outcomes() -> Update:
     again = rows.c.state.in_(
         [literal_column(f"'{state}'") for state in ("available", "retryable", "scheduled")]
     )
+    # To an array of arrays, which only a stranger writes, nothing can be appended.
+    before = case(
+        (func.array_ndims(Job.errors) > 1, array([func.to_jsonb(Job.errors)])), else_=Job.errors
+    )
     unwanted = and_(fenced, again, Job.metadata_.has_key("cancel_attempted_at"))
     final = rows.c.state.in_([literal_column(f"'{state}'") for state in sorted(FINAL_STATES)])
     return (
@@ -389,13 +415,13 @@ def record_outcomes() -> Update:
             errors=case(
                 (
                     and_(fenced, rows.c.error.is_not(None)),
-                    func.array_append(Job.errors, rows.c.error),
+                    func.array_append(before, rows.c.error),
                 ),
                 else_=Job.errors,
             ),
             metadata_=func.coalesce(Job.metadata_.op("||")(rows.c.metadata), Job.metadata_),
         )
-        .returning(Job.id, Job.state)
+        .returning(Job.id, readable(Job.state).label("state"))
     )
 
 
@@ -521,7 +547,7 @@ def schedule_jobs(*, schema: str | None) -> Update:
         .returning(
             Job.id,
             Job.queue,
-            Job.state,
+            readable(Job.state).label("state"),
             (Job.scheduled_at <= _NOW + func.make_interval(0, 0, 0, 0, 0, 0, 0.005)).label("due"),
         )
     )

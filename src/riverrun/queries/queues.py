@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from riverrun.columns import Timestamp
 from riverrun.models import Queue
+from riverrun.queries.postgresql import readable
 
 ALL = "*"
 """The name that stands for every queue."""
@@ -31,7 +32,7 @@ _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 def _columns() -> list[Any]:
     # Labelled: a Session names a column by its attribute, a Connection by its column.
     names = ("name", "created_at", "metadata_", "paused_at", "updated_at")
-    return [getattr(Queue, name).label(name) for name in names]
+    return [readable(getattr(Queue, name)).label(name) for name in names]
 
 
 def _named() -> Any:

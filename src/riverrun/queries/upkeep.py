@@ -28,7 +28,7 @@ from sqlalchemy.orm import aliased
 
 from riverrun.columns import Timestamp
 from riverrun.models import ClientRecord, Job, Leader, Queue
-from riverrun.queries.postgresql import JOB_COLUMNS, state_literal
+from riverrun.queries.postgresql import job_columns, state_literal
 from riverrun.states import JobState
 
 _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
@@ -167,15 +167,17 @@ def lost_jobs() -> Select[Any]:
         .render_derived(name="known")
     )
     dead = ClientRecord.heartbeat_at < _NOW - _seconds("dead_s")
-    late = Job.attempted_at < _NOW - func.make_interval(0, 0, 0, 0, 0, 0, known.c.timeout_s)
+    # One that runs since nobody knows when was not claimed by a client.
+    since = func.coalesce(Job.attempted_at, Job.created_at)
+    late = since < _NOW - func.make_interval(0, 0, 0, 0, 0, 0, known.c.timeout_s)
     stuck = and_(
         ClientRecord.id.is_(None),
-        Job.attempted_at < _NOW - _seconds("stuck_s"),
+        since < _NOW - _seconds("stuck_s"),
         or_(known.c.kind.is_(None), late),
     )
     return (
         select(
-            *(getattr(Job, name).label(name) for name in JOB_COLUMNS),
+            *job_columns(),
             _NOW.label("moment"),
         )
         .outerjoin(ClientRecord, ClientRecord.id == owner)

@@ -39,6 +39,8 @@ GATHER_S = 0.005
 BACKLOG_MAX = 10_000
 """Ended attempts not yet written at which nothing more is claimed, until half are written."""
 
+_REFUSED = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, RecursionError)
+
 
 class Completer(Service):
     """Holds ended attempts and writes them; while the database fails it holds and tries again."""
@@ -150,7 +152,7 @@ class Completer(Service):
             if outcomes:
                 with joined(self._engine, self._schema) as transaction:
                     states = record(transaction, outcomes, merge_anyway=True)
-        except (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, RecursionError):
+        except _REFUSED:
             if len(outcomes) > 1:
                 # One row must not hold up the others: find it by halves.
                 for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
@@ -169,8 +171,13 @@ class Completer(Service):
         logger.error("dropping what the database refuses of job %s", outcome.job_id)
         error = outcome.error and attrs.evolve(outcome.error, error="(refused)", trace="")
         bare = attrs.evolve(outcome, metadata=None, error=error)
-        with joined(self._engine, self._schema) as transaction:
-            return record(transaction, [bare], merge_anyway=False)
+        try:
+            with joined(self._engine, self._schema) as transaction:
+                return record(transaction, [bare], merge_anyway=False)
+        except _REFUSED:
+            # What is odd is the row itself. To try for ever would hold up all other jobs.
+            logger.exception("gave up on the outcome of job %s; its row says running", bare.job_id)
+            return {}
 
     def _event(self, ended: Ended, states: dict[int, JobState]) -> JobEvent:
         state = event_state(ended.outcome, states, ended.job)

@@ -1,6 +1,5 @@
 """Step 3 of 5: claim. Before: notify. After: execute."""
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
 from operator import itemgetter
@@ -14,7 +13,7 @@ from riverrun.options import check_int, check_queue
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
-from riverrun.verbs.read import get_in
+from riverrun.verbs.read import errors_of, get_in, json_object, json_value
 
 CLAIM_MAX = 20_000
 """Most jobs that one statement claims."""
@@ -125,7 +124,7 @@ def claimed_job(row: Row[Any], queue: str) -> JobRow:
     return JobRow(
         id=job_id,
         kind=kind,
-        args=_loads(args),
+        args=json_value(args),
         state=JobState.running,
         queue=queue,
         attempt=attempt,
@@ -135,15 +134,7 @@ def claimed_job(row: Row[Any], queue: str) -> JobRow:
         scheduled_at=scheduled_at,
         attempted_at=attempted_at,
         attempted_by=tuple(attempted_by),
-        errors=tuple(errors or ()),
-        metadata={} if metadata == "{}" else _loads(metadata),
+        errors=errors_of(errors),
+        metadata=json_object(metadata),
         tags=tuple(tags or ()),
     )
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        # A number of more than 4,300 digits, which int() refuses: its job must not be stranded.
-        return json.loads(text, parse_int=float)

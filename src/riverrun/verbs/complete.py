@@ -16,7 +16,7 @@ from riverrun.outcome import Outcome, attempt_error, check_metadata, decide, err
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Transaction, Where, joined
-from riverrun.states import JobState
+from riverrun.states import JobState, state_of
 
 
 def complete(
@@ -276,7 +276,7 @@ def _array(numbers: Iterable[int]) -> str:
 
 
 def _states(rows: Any) -> list[tuple[int, JobState]]:
-    return [(row.id, JobState(row.state)) for row in rows]
+    return [(row.id, state_of(row.state)) for row in rows]
 
 
 def _record(outcome: Outcome, *, merge_anyway: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from riverrun.queries import queues as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.topics import Topic, metadata_payload, pause_payload, resume_payload
 from riverrun.verbs.notify import notify_in
+from riverrun.verbs.read import json_object
 
 ALL = queries.ALL
 
@@ -157,7 +158,7 @@ def queue_row(row: Row[Any]) -> QueueRow:
     """Return a row of `river_queue` as a QueueRow."""
     return QueueRow(
         name=row.name,
-        metadata=row.metadata_ or {},
+        metadata=json_object(row.metadata_ or "{}"),
         paused_at=row.paused_at,
         created_at=row.created_at,
         updated_at=row.updated_at,

@@ -1,5 +1,7 @@
 """Reading jobs: what operators ask, and how a row becomes a frozen JobRow."""
 
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row
@@ -9,7 +11,7 @@ from riverrun.job import JobRow
 from riverrun.job_list import JobList, JobListParams, JobOrder, cursor_text
 from riverrun.queries import operators as queries
 from riverrun.sessions import Transaction, Where, joined
-from riverrun.states import JobState, states_in
+from riverrun.states import state_of, states_in
 
 
 def get(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
@@ -61,8 +63,8 @@ def job_row(row: Row[Any]) -> JobRow:
     return JobRow(
         id=row.id,
         kind=row.kind,
-        args=row.args,
-        state=JobState(row.state),
+        args=json_value(row.args),
+        state=state_of(row.state),
         queue=row.queue,
         attempt=row.attempt,
         max_attempts=row.max_attempts,
@@ -72,9 +74,44 @@ def job_row(row: Row[Any]) -> JobRow:
         attempted_at=row.attempted_at,
         finalized_at=row.finalized_at,
         attempted_by=tuple(row.attempted_by or ()),
-        errors=tuple(row.errors or ()),
-        metadata=row.metadata_,
+        errors=errors_of(row.errors),
+        metadata=json_object(row.metadata_),
         tags=tuple(row.tags or ()),
         unique_key=row.unique_key,
         unique_states=None if row.unique_states is None else states_in(row.unique_states),
     )
+
+
+def errors_of(texts: Sequence[Any] | None) -> tuple[Mapping[str, Any], ...]:
+    """Return a row's errors; what is no object, which nobody writes, as one with its text."""
+    return tuple(_error(text) for text in texts or ())
+
+
+def json_object(text: str) -> Mapping[str, Any]:
+    """Return the object that JSON text says; an empty one where it says anything else."""
+    value = {} if text == "{}" else json_value(text)
+    return value if isinstance(value, dict) else {}
+
+
+def json_value(text: str) -> Any:
+    """Return what JSON text says; the text itself if it is nested more deeply than Python goes."""
+    try:
+        try:
+            return json.loads(text)
+        except ValueError:
+            return json.loads(text, parse_int=_number)
+    except RecursionError:
+        return text
+
+
+def _error(text: object) -> Mapping[str, Any]:
+    value = json_value(text) if isinstance(text, str) else None
+    return value if isinstance(value, dict) else {"error": str(text)}
+
+
+def _number(digits: str) -> int | float:
+    # int() refuses more than 4,300 digits, unless the process is told otherwise.
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
