@@ -144,7 +144,6 @@ import os, sys
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from riverrun import Client, RawArgs
-from riverrun.runtime.announcer import DEBOUNCE_S
 
 engine = create_engine({url!r})
 client = Client(engine, schema={schema!r})
