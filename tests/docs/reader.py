@@ -354,10 +354,9 @@ def _forked(
     for action, message, category in (each.split(":") for each in WARNINGS):
         warnings.filterwarnings(action, re.escape(message), getattr(builtins, category))
     sys.dont_write_bytecode = False
-    sys.path[:] = [
-        "",
-        *(each for each in sys.path if each not in {"", str(Path(__file__).parents[1])}),
-    ]
+    # Not "": what multiprocessing makes of that is the folder that the server was started in.
+    tests = str(Path(__file__).parents[1])
+    sys.path[:] = [str(folder), *(each for each in sys.path if each not in {"", tests})]
     sys.argv = list(words)
     code = 0
     try:

@@ -28,7 +28,7 @@ EXTRAS = {
     ("module", "more"),
     [
         ("riverrun", {"alembic", "click"}),
-        ("riverrun.testing", {"alembic"}),
+        ("riverrun.testing", {"alembic", "click"}),
         ("riverrun.cli.main", set()),
     ],
 )
