@@ -38,6 +38,7 @@ def test_links_lead_somewhere() -> None:
     assert not broken
 
 
+@pytest.mark.timeout(300)  # a page is many processes, one after another
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_true(name: str, reader: Reader, empty_database: Engine) -> None:
     """What a page shows can be done in its order, and prints what the page says."""
