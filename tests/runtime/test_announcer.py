@@ -10,12 +10,14 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from riverrun import Client, RawArgs
-from riverrun.runtime.announcer import DEBOUNCE_S
+from riverrun.clock import Clock
+from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
 
 DEADLINE_S = 15.0
 JOB = RawArgs(kind="greet", encoded={})
@@ -110,6 +112,33 @@ def test_tells_of_many_commits_at_once(client: Client, engine: Engine, heard: He
     assert 1 <= count <= 1 + (time.monotonic() - began) / DEBOUNCE_S
 
 
+def test_wakes_this_process_with_the_commit(engine: Engine) -> None:
+    """A producer of this process has been woken when commit() returns, if it succeeded."""
+    woken: list[str] = []
+    announcer = Announcer(
+        engine, schema=None, on_committed=lambda name: not woken.append(name), clock=Clock()
+    )
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        for name in ("first", "second"):
+            connection.execute(text("SELECT 1"))
+            announcer.inserted(connection, {name})
+            connection.commit()
+            assert woken == [name]
+            woken.clear()
+            assert "commit" not in vars(driver)
+        connection.execute(text("CREATE TEMPORARY TABLE one (n int UNIQUE DEFERRABLE)"))
+        connection.execute(text("SET CONSTRAINTS ALL DEFERRED"))
+        connection.execute(text("INSERT INTO one VALUES (1), (1)"))
+        announcer.inserted(connection, {"third"})
+        with pytest.raises(IntegrityError):
+            connection.commit()
+        connection.rollback()
+        assert woken == []
+        assert "commit" not in vars(driver)
+    assert announcer.stop(DEADLINE_S)
+
+
 @pytest.mark.parametrize(("notify", "expected"), [("in_transaction", [TOLD]), ("off", [])])
 def test_other_ways_to_tell(
     engine: Engine, schema: str, heard: Heard, notify: str, expected: list[str]
@@ -144,6 +173,8 @@ import os, sys
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 from riverrun import Client, RawArgs
+from riverrun.clock import Clock
+from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
 
 engine = create_engine({url!r})
 client = Client(engine, schema={schema!r})

@@ -75,9 +75,10 @@ class Announcer(Service):
         # Also after a fork: the child has none of the parent's threads, and locks as they were.
         self._pid = os.getpid()
         self._thread = None
-        self._lock = threading.Lock()  # guards _committing and _committed
+        self._lock = threading.Lock()  # guards the next three
         self._committing: list[_Committing] = []
         self._committed: set[str] = set()
+        self._woken = False  # a producer of this process looks for what has committed
         self._work = threading.Event()
         self._quiet = threading.Event()  # set while nothing is left to tell
         self._quiet.set()
@@ -92,16 +93,18 @@ class Announcer(Service):
             event.listen(engine, "rollback", self._on_end)
             event.listen(engine, "commit", self._on_commit)
             event.listen(engine, "rollback_twophase", self._on_end)
-            event.listen(engine, "commit_twophase", self._on_commit)
+            event.listen(engine, "commit_twophase", self._on_commit_twophase)
         connection.info.setdefault(self._key, set()).update(queues)
 
     def committed(self, queues: Iterable[str]) -> None:
         """Announce `queues`, whose transaction has committed."""
         names = set(queues)
         self._start_after_fork()
+        woken = False
         for name in names:
-            self._on_committed(name)
+            woken = self._on_committed(name) or woken
         with self._lock:
+            self._woken |= woken
             self._committed |= names
             self._quiet.clear()
         self.start()
@@ -143,14 +146,13 @@ class Announcer(Service):
     def announce_once(self) -> frozenset[str]:
         """Tell of the queues whose transactions have committed and whose turn it is."""
         now = self._clock.monotonic()
-        woken = False
         with self._lock:
             still = []
             for each in self._committing:
                 if each.over or _is_over(each.driver):
                     self._committed |= each.queues
                     for name in each.queues:
-                        woken = self._on_committed(name) or woken
+                        self._woken = self._on_committed(name) or self._woken
                 elif now - each.began < COMMIT_MAX_S:
                     still.append(each)
             self._committing = still
@@ -160,6 +162,7 @@ class Announcer(Service):
                 if self.stopping.is_set() or now - self._told.get(name, -DEBOUNCE_S) >= DEBOUNCE_S
             )
             self._committed -= due
+            woken, self._woken = self._woken, False
         if due:
             if woken:
                 # The claim under way here needs the interpreter too, and is likely to get the job.
@@ -178,17 +181,29 @@ class Announcer(Service):
                 self._told[name] = now
         return due
 
-    def _on_commit(self, connection: Connection, *_: object) -> None:
+    def _on_commit(self, connection: Connection) -> None:
         # Called before the COMMIT is sent: told too early, a worker would look and see nothing.
         queues = connection.info.pop(self._key, None)
         if not queues:
             return
         self._start_after_fork()
+        self.start()
+        dbapi = connection.connection.dbapi_connection
+        if not _call_after_commit(dbapi, lambda: self.committed(queues)):
+            self._watch(connection, queues)
+
+    def _on_commit_twophase(self, connection: Connection, *_: object) -> None:
+        queues = connection.info.pop(self._key, None)
+        if queues:
+            self._start_after_fork()
+            self.start()
+            self._watch(connection, queues)
+
+    def _watch(self, connection: Connection, queues: set[str]) -> None:
         driver = connection.connection.driver_connection
         with self._lock:
             self._committing.append(_Committing(driver, queues, self._clock.monotonic()))
             self._quiet.clear()
-        self.start()
         self._work.set()
 
     def _on_end(self, connection: Connection, *_: object) -> None:
@@ -204,6 +219,29 @@ class Announcer(Service):
     def _start_after_fork(self) -> None:
         if self._pid != os.getpid():
             self._reset()
+
+
+def _call_after_commit(dbapi: Any, call: Callable[[], None]) -> bool:
+    """Have `call` called when the next commit() of `dbapi` has returned; return whether it will.
+
+    SQLAlchemy tells of a Connection's commit before it, of none after it.
+    """
+    own = vars(dbapi).get("commit") if hasattr(dbapi, "__dict__") else None
+    commit = dbapi.commit
+
+    def commit_and_call() -> None:
+        if own is None:
+            del dbapi.commit
+        else:
+            dbapi.commit = own
+        commit()
+        call()
+
+    try:
+        dbapi.commit = commit_and_call
+    except AttributeError:
+        return False  # of a class with slots, as asyncpg's adapter
+    return True
 
 
 def _is_over(driver: Any) -> bool:
