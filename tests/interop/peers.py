@@ -26,8 +26,13 @@ StartPeer = Callable[[], Process]
 _numbers = count(1)
 
 
-def build(module: str) -> Path:
-    """Return the program of the Go module in a folder beside this file, built if it is new."""
+def build(module: str, package: str = ".") -> Path:
+    """Return a program, built if it is new.
+
+    Args:
+        module: The folder beside this file with the Go module that names every version.
+        package: The program's package: the module's own, or one that it depends on.
+    """
     go = shutil.which("go")
     if go is None:
         problem = "no Go on PATH; River itself is not tried against. Install Go 1.26 or newer"
@@ -49,7 +54,7 @@ def build(module: str) -> Path:
             with tempfile.TemporaryDirectory(dir=CACHE) as folder:
                 built = Path(folder) / module
                 done = subprocess.run(
-                    [go, "build", "-o", str(built), "."],
+                    [go, "build", "-o", str(built), package],
                     cwd=HERE / module,
                     capture_output=True,
                     text=True,

@@ -13,6 +13,7 @@ def test_go_inserts_and_works_its_own_job(go_peer: StartPeer) -> None:
     assert (hello["implementation"], hello["implementation_version"]) == ("go", "0.51.2")
     job = peer.call("insert", message="hi", behavior="output", opts={"tags": ["alpha"]})
     assert (job["state"], job["tags"], job["errors"]) == ("available", ["alpha"], [])
+    assert (job["attempted_by"], job["unique_key"]) == ([], None)
     done = peer.call("work", id=job["id"])
     assert (done["state"], done["metadata"]["output"]) == ("completed", {"message": "hi"})
     with pytest.raises(RpcError) as caught:

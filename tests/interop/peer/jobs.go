@@ -410,7 +410,7 @@ func normalize(row *rivertype.JobRow) *job {
 		Args:        row.EncodedArgs,
 		Attempt:     row.Attempt,
 		AttemptedAt: utc(row.AttemptedAt),
-		AttemptedBy: slices.Concat([]string{}, row.AttemptedBy),
+		AttemptedBy: append([]string{}, row.AttemptedBy...),
 		CreatedAt:   row.CreatedAt.UTC(),
 		Errors:      make([]attemptError, len(row.Errors)),
 		FinalizedAt: utc(row.FinalizedAt),
@@ -421,7 +421,7 @@ func normalize(row *rivertype.JobRow) *job {
 		Queue:       row.Queue,
 		ScheduledAt: row.ScheduledAt.UTC(),
 		State:       string(row.State),
-		Tags:        slices.Concat([]string{}, row.Tags),
+		Tags:        append([]string{}, row.Tags...),
 	}
 	// The protocol shows null where a metadata number is beyond an ordinary decoder.
 	var decoded map[string]any

@@ -378,12 +378,12 @@ func (s *seen) snapshot() any {
 	return map[string]any{
 		"cancelled_at_start":    s.CancelledAtStart,
 		"error_handler_calls":   s.ErrorHandlerCalls,
-		"events":                slices.Concat([]string{}, s.Events),
+		"events":                append([]string{}, s.Events...),
 		"periodic_starts":       s.PeriodicStarts,
 		"resumable_first_runs":  s.ResumableFirstRuns,
 		"resumable_second_runs": s.ResumableSecondRuns,
 		"stuck_jobs":            s.StuckJobs,
-		"trace":                 slices.Concat([]string{}, s.Trace),
+		"trace":                 append([]string{}, s.Trace...),
 	}
 }
 
