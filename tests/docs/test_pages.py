@@ -5,10 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import alembic
+import attrs
 import pytest
 from sqlalchemy import Engine
 
 from docs.reader import Reader, blocks, broken_links, pages
+from riverrun import InsertOpts, verbs
+from riverrun.cli.main import main
+from riverrun.ext.settings import _READERS
 from riverrun.migrations import migrate
 
 PAGES = {page.name: page for page in pages()}
@@ -36,6 +40,22 @@ def test_links_lead_somewhere() -> None:
     """What a page links to in this repository is there."""
     broken = [(page.name, link) for page in PAGES.values() for link in broken_links(page)]
     assert not broken
+
+
+LISTED = {
+    "flask.md": [f"_{name.upper()}`" for name in _READERS],
+    "jobs.md": [f"`{field.name}`" for field in attrs.fields(InsertOpts)],
+    "operating.md": [f"riverrun {name}" for name in main.commands if name not in {"bench", "demo"}],
+    "verbs.md": [f"`{name}`" for name in verbs.__all__ if name.islower()],
+}
+"""What a page's tables and commands claim to have all of."""
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_what_is_listed_is_complete(name: str) -> None:
+    """A setting, an option, a command or a verb that is new has its place in the guide."""
+    said = PAGES[name].read_text()
+    assert not [each for each in LISTED[name] if each not in said]
 
 
 @pytest.mark.timeout(300)  # a page is many processes, one after another
