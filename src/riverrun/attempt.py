@@ -266,7 +266,7 @@ class Attempt:
                 stopping=stopping,
                 set_cancelled=cancelled,
             )
-        except Exception as broken:
+        except BaseException as broken:
             # Whatever is odd about a row or an exception, its job must not stay running.
             return decide(self.job, broken, now=now, backoff=backoff, metadata=staged)
 
@@ -279,7 +279,7 @@ class Attempt:
         result = None
         try:
             result = self._terms.error_handler(self.job, error)
-        except Exception:
+        except BaseException:
             logger.exception("ignored an error handler that failed at job %s", self.job.id)
         return isinstance(result, ErrorHandlerResult) and result.set_cancelled
 

@@ -421,11 +421,16 @@ class Client:
             cancel: Whether to cancel running jobs at once.
 
         Raises:
+            ClientNotReady: If one of the client's own workers calls it.
             StopTimeout: If jobs run on in spite of that; it names them.
         """
         soft_s = self._soft_stop_timeout_s
         if timeout is not None:
             soft_s = check_duration("timeout", timeout, 0.0)
+        crew = self._crew
+        if crew is not None and crew.works_here:
+            advice = "call it in a thread of its own: threading.Thread(target=client.stop).start()"
+            raise ClientNotReady(f"stop() in a worker would wait for that worker; {advice}")
         with self._lock:
             crew = self._crew
             if crew is None:

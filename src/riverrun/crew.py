@@ -303,6 +303,14 @@ class Crew:
         """Whether the database took the last heartbeat, and when it was due."""
         return self._heartbeat.heard
 
+    @property
+    def works_here(self) -> bool:
+        """Whether the caller's thread works jobs of this crew, which would wait for itself."""
+        me = threading.current_thread()
+        return self._loop.current or any(
+            producer.executor.owns(me) for producer in list(self._producers.values())
+        )
+
     def hurry(self) -> None:
         """Let a stop under way wait no longer: running jobs are cancelled now."""
         self._hurried.set()

@@ -169,7 +169,7 @@ def _entry(job: JobRow, error: BaseException, now: datetime) -> AttemptError:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception as broken:
+    except BaseException as broken:  # its author's code, and the outcome must not be lost
         text = f"(its text cannot be had: {type(broken).__name__})"
     # River's words where River has some, so that one search finds both (River 0.51, rivertype).
     match error:
@@ -187,7 +187,7 @@ def _trace(error: BaseException) -> str:
         return ""
     try:
         return "".join(traceback.format_exception(error, limit=-50))
-    except Exception:
+    except BaseException:
         return "".join(traceback.format_tb(error.__traceback__, limit=-50))
 
 

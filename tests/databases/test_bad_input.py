@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 from sqlalchemy import Engine, create_engine, func, make_url, select, text
+from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session
 
 from databases.joins import KINDS, opened
@@ -160,6 +161,17 @@ def test_the_transaction_goes_on_after_a_refusal(engine: Engine, schema: str) ->
             insert(session, Greet("\x00"), schema=schema)
         session.commit()
     assert count(engine, schema) == 1
+
+
+@pytest.mark.parametrize("many", [insert_many, insert_many_fast])
+def test_the_databases_own_refusal(
+    engine: Engine, schema: str, many: Callable[..., object]
+) -> None:
+    """What the database refuses is SQLAlchemy's error, whichever way the jobs went."""
+    with engine.connect() as connection:
+        reader = connection.execution_options(postgresql_readonly=True)
+        with pytest.raises(InternalError, match="read-only transaction"):
+            many(reader, [Greet(), Greet()], schema=schema)
 
 
 def test_refuses_what_is_closed(engine: Engine, schema: str) -> None:

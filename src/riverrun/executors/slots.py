@@ -1,5 +1,6 @@
 """A queue's slots: each attempt in the executor that its worker asks for."""
 
+import threading
 import time
 from collections.abc import Callable, Collection
 
@@ -48,6 +49,10 @@ class Slots:
     def running(self) -> list[Attempt]:
         """Return the attempts that run now."""
         return [*self._threads.running(), *self._coroutines.running()]
+
+    def owns(self, thread: threading.Thread) -> bool:
+        """Return whether `thread` is one of the slots'."""
+        return self._threads.owns(thread)
 
     def unfinished(self) -> int:
         """Return how many attempts were handed over and have not ended."""

@@ -1,6 +1,7 @@
 """Slots as threads: one attempt a thread, threads made when they are first needed."""
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -38,6 +39,7 @@ class ThreadExecutor:
         self._tallies: list[_Tally] = []
         self._numbers = count()
         self._stopping = False
+        self._pid = os.getpid()
         # By attempt, not by job: a rescued job may be claimed again beside its old attempt.
         self._running: dict[int, Attempt] = {}
 
@@ -51,6 +53,11 @@ class ThreadExecutor:
     def running(self) -> list[Attempt]:
         """Return the attempts that run now."""
         return list(self._running.values())
+
+    def owns(self, thread: threading.Thread) -> bool:
+        """Return whether `thread` is one of the executor's."""
+        with self._lock:
+            return thread in self._threads
 
     def unfinished(self) -> int:
         """Return how many attempts were handed over and have not ended."""
@@ -134,7 +141,11 @@ class ThreadExecutor:
                 self._call_one()
             try:
                 # Done before it is no longer running: a stop flushes once nothing runs.
-                self._done(attempt, attempt.execute())
+                ended = attempt.execute()
+                if os.getpid() != self._pid:
+                    # A process that its worker forked, and that came back here, is no slot.
+                    os._exit(0 if ended.error is None else 1)
+                self._done(attempt, ended)
             finally:
                 del self._running[id(attempt)]
                 tally.ended += 1

@@ -48,6 +48,11 @@ class Service:
         self._thread = None
         return True
 
+    @property
+    def current(self) -> bool:
+        """Whether the caller is the service's own thread."""
+        return self._thread is threading.current_thread()
+
     def interrupt(self) -> None:
         """End whatever the thread waits for; for those that wait for more than `stopping`."""
 

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import psycopg
 from psycopg import sql
+from sqlalchemy.exc import DBAPIError
 
 from riverrun.errors import InvalidArgs, InvalidOption
 from riverrun.job import JobRow, encode, encode_text, kind_of
@@ -421,10 +422,10 @@ def copy_drafts(
             group = [job for job in ready if (job.scheduled_at is not None) is planned]
             for batch in _batches(group):
                 _copy(driver, _columns(batch, _aware(now)), schema)
-    except psycopg.ProgrammingError as error:
-        if missing := transaction.missing(error):
-            raise missing from error
-        raise
+    except psycopg.Error as error:
+        # As the same error of a statement that SQLAlchemy executes.
+        told = transaction.missing(error) or DBAPIError.instance("COPY", None, error, psycopg.Error)
+        raise told from error
     return len(ready)
 
 
