@@ -34,8 +34,9 @@ from riverrun.plugins import Plugin, check_plugins
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues
+from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.runtime.watchdog import JobStuckHandler
-from riverrun.sessions import Where, address, identity, renew_after_fork
+from riverrun.sessions import Where, address, identity, notice_dead_peers, renew_after_fork
 from riverrun.states import JobState
 from riverrun.verbs import (
     cancel,
@@ -47,6 +48,7 @@ from riverrun.verbs import (
     retry,
     update,
 )
+from riverrun.verbs.beat import sign_on
 from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.reindex import INDEXES
@@ -70,6 +72,8 @@ class Client:
         queues: The queues to work, by name; None for a client that only inserts.
         schema: The schema of River's tables; the search path's unless said.
         id: Names this client in `attempted_by`, at most 100 characters; host and time unless said.
+            Where another client of that name lives, or was killed just now and its jobs are not
+            rescued yet, the client gets a suffix when it starts.
         notify: When workers are told of inserted jobs.
         poll_only: Whether to listen to nothing, as behind PgBouncer: jobs are found by polling.
         listen_engine: Where `engine` leads through PgBouncer, an engine that leads past it to the
@@ -151,6 +155,7 @@ class Client:
     ) -> None:
         _check_engine(engine)
         renew_after_fork(engine)
+        notice_dead_peers(engine)
         self.engine = engine
         self.schema = check_schema(schema)
         self.workers = workers
@@ -385,6 +390,7 @@ class Client:
                 raise ClientNotReady(problem)
             self._check_schema()
             self._stopped.clear()
+            self._sign_on()
             crew = Crew(self._settings(), self.queues.configs)
             crew.start()
             self._crew = crew
@@ -510,6 +516,20 @@ class Client:
         if crew is not None:
             crew.wake_periodic()
 
+    def _sign_on(self) -> None:
+        wished = self.id
+        self.id = sign_on(
+            self._autocommit,
+            wished,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            dead_s=DEAD_S,
+            schema=self.schema,
+        )
+        if self.id != wished:
+            message = "a client %s lives, or has left jobs to be rescued; this one is %s"
+            logger.warning(message, wished, self.id, extra={"client_id": self.id})
+
     def _check_schema(self) -> None:
         # One claim of nothing touches every column and function that working needs.
         with self.engine.begin() as connection:
@@ -571,6 +591,7 @@ def _check_listen_engine(engine: Engine | None, *, poll_only: bool) -> Engine | 
             raise InvalidOption("listen_engine", engine, "none with poll_only=True")
         _check_engine(engine)
         renew_after_fork(engine)
+        notice_dead_peers(engine)
     return engine
 
 

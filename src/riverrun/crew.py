@@ -175,6 +175,7 @@ class Crew:
         self._processes = ProcessPool(settings.processes)
         self._terms = settings.terms(self._processes.work)
         self._watchdog = Watchdog(
+            look=self._heartbeat.look,
             running=self._attempts,
             replace=self._replace,
             handler=settings.job_stuck_handler,

@@ -7,7 +7,18 @@ from functools import cached_property
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
-from sqlalchemy import URL, Connection, Engine, Executable, Result, delete, false, make_url, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    Executable,
+    Result,
+    delete,
+    event,
+    false,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session
 
@@ -107,6 +118,34 @@ def _renew() -> None:
 
 
 os.register_at_fork(after_in_child=_renew)
+
+
+DEAD_PEER: dict[str, int] = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""libpq's settings by which a server that vanished is noticed after 25 s; unless said, Linux waits
+for quarters of an hour, and for hours where nothing was sent. The last is in milliseconds."""
+
+_noticing: WeakSet[Engine] = WeakSet()
+
+
+def notice_dead_peers(engine: Engine) -> None:
+    """Have connections that `engine` makes from now on notice a server that is gone.
+
+    What the engine's own URL or `connect_args` say wins; on Unix sockets nothing of it counts.
+    """
+    if engine not in _noticing:
+        _noticing.add(engine)
+        event.listen(engine, "do_connect", _add_dead_peer)
+
+
+def _add_dead_peer(*event_args: Any) -> None:
+    cparams: dict[str, Any] = event_args[-1]
+    for name, value in DEAD_PEER.items():
+        cparams.setdefault(name, value)
 
 
 @contextmanager

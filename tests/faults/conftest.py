@@ -46,6 +46,7 @@ class Plant:
         self.schema = schema
         self.url = url or engine.url.render_as_string(hide_password=False)
         self.processes: dict[str, subprocess.Popen[str]] = {}
+        self._started: list[subprocess.Popen[str]] = []
         with engine.begin() as connection:
             connection.execute(
                 text(f"CREATE TABLE {schema}.effect (job_id bigint, attempt int, sort text)")
@@ -76,6 +77,7 @@ class Plant:
             stdout=subprocess.PIPE,
             text=True,
         )
+        self._started.append(process)
         self.processes[name] = process
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -176,7 +178,7 @@ class Plant:
 
     def stop(self) -> None:
         """Kill every process that is left."""
-        for process in self.processes.values():
+        for process in self._started:
             process.kill()
             process.wait()
             if process.stdout is not None:

@@ -5,6 +5,7 @@ import signal
 import threading
 from typing import Any
 
+from faults.conftest import Plant
 from faults.worker import Book, Send
 from riverrun import verbs
 
@@ -12,7 +13,7 @@ RESCUE_S = 30.0
 """Within this long the jobs of a dead client are back, by default settings."""
 
 
-def test_nothing_is_lost_and_nothing_stuck(plant: Any) -> None:
+def test_nothing_is_lost_and_nothing_stuck(plant: Plant) -> None:
     """Five workers, the leader among them, are killed at work; a sixth is paused past its time.
 
     Every job is completed; what was committed with its completion happened once, anything else
@@ -78,3 +79,15 @@ def test_nothing_is_lost_and_nothing_stuck(plant: Any) -> None:
         assert row.error == "Stuck job rescued by JobRescuer"
         assert (row.attempted_at - killed_at).total_seconds() < RESCUE_S + 10
     assert plant.one("SELECT count(*) FROM {s}.riverrun_client") == 0
+
+
+def test_a_worker_that_is_started_again_under_its_name(plant: Plant) -> None:
+    """A killed worker's jobs are back within 30 s also if another begins at once under its name."""
+    first = plant.worker("ada")
+    verbs.insert_many(plant.engine, [Book(60.0) for _ in range(3)], schema=plant.schema)
+    running = "SELECT count(*) FROM {s}.river_job WHERE state = 'running'"
+    plant.wait(lambda: plant.one(running) == 3, "it is at work", 20)
+    first.kill()
+    plant.worker("ada")
+    back = "SELECT count(*) FROM {s}.river_job WHERE metadata->>'river:rescue_count' = '1'"
+    plant.wait(lambda: plant.one(back) == 3, "its jobs are back", RESCUE_S + 10)

@@ -1,7 +1,7 @@
 """What a client says of itself, and knows of itself when it could not."""
 
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from riverrun.job import JobRow
 from riverrun.policies.backoff import RiverBackoff
 from riverrun.runtime.heartbeat import DEAD_S, GIVEN_UP_S, INTERVAL_S, Heartbeat
 from riverrun.states import JobState
+from riverrun.verbs.beat import sign_on
 from riverrun.verbs.elect import elect
 from riverrun.verbs.rescue import rescue
 
@@ -136,6 +137,38 @@ def test_who_signs_off_leaves_no_row(engine: Engine, schema: str) -> None:
     assert one(engine, query) == 1
     pulse.beat.leave()
     assert one(engine, query) == 0
+
+
+def test_a_name_is_one_client_s(engine: Engine, schema: str) -> None:
+    """Who begins under the name of one that lives, or that left a job running, gets another name.
+
+    Else its heartbeats would keep the jobs of its namesake from being rescued.
+    """
+
+    def begin(now: datetime = T0) -> str:
+        return sign_on(engine, "ada", hostname="host", pid=7, dead_s=DEAD_S, schema=schema, now=now)
+
+    assert begin() == "ada"
+    twin = begin()
+    assert twin.startswith("ada_")
+    assert len(twin) == len("ada_") + 6
+    later = T0 + timedelta(seconds=DEAD_S + 1)
+    assert begin(later) == "ada"
+    insert_job(engine, schema, state="running", attempted_by=["ada"])
+    assert begin(later + timedelta(seconds=DEAD_S + 1)) != "ada"
+
+
+def test_silence_is_noticed_while_a_beat_waits_for_its_answer(engine: Engine, schema: str) -> None:
+    """Another thread looks: once, until a beat is taken again."""
+    pulse = Pulse(engine, schema)
+    pulse.beat.run_once()
+    pulse.clock.at = GIVEN_UP_S - 0.1
+    pulse.beat.look()
+    assert pulse.given_up == 0
+    pulse.clock.at = GIVEN_UP_S
+    for _ in range(2):
+        pulse.beat.look()
+        assert pulse.given_up == 1
 
 
 def test_who_leaves_a_job_running_is_still_known(engine: Engine, schema: str) -> None:

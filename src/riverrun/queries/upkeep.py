@@ -68,6 +68,39 @@ def beat() -> Insert:
 
 
 @lru_cache
+def sign_on() -> Insert:
+    """Register client `client_id`, unless somebody of that name lives or has left a job running.
+
+    Index: as `leave`.
+    """
+    client_id = bindparam("client_id", type_=Text)
+    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    running = exists().where(Job.state == state_literal(JobState.running), owner == client_id)
+    values = select(
+        client_id,
+        _NOW,
+        bindparam("host", type_=Text),
+        bindparam("process", type_=Integer),
+    )
+    statement = insert(ClientRecord).from_select(
+        ["id", "heartbeat_at", "hostname", "pid"], values.where(~running)
+    )
+    return (
+        statement.on_conflict_do_update(
+            index_elements=[ClientRecord.id],
+            set_={
+                "heartbeat_at": statement.excluded.heartbeat_at,
+                "hostname": statement.excluded.hostname,
+                "pid": statement.excluded.pid,
+            },
+            where=ClientRecord.heartbeat_at < _NOW - _seconds("dead_s"),
+        )
+        .returning(ClientRecord.id)
+        .execution_options(dml_strategy="raw")
+    )
+
+
+@lru_cache
 def leave() -> Delete:
     """Forget client `client_id`, unless a running job names it: the rescuer goes by its heartbeat.
 

@@ -61,6 +61,7 @@ class Heartbeat(Service):
         self._interval_s = min(INTERVAL_S, self._touch_s)
         self._last = clock.monotonic()
         self._failed = False
+        self._given_up = False
         self._touched: dict[tuple[int, int], float] = {}
 
     @property
@@ -70,11 +71,10 @@ class Heartbeat(Service):
 
     def run(self) -> None:
         """Beat until stopped."""
-        given_up = False
         while not self.stopping.wait(self._interval_s * (0.9 + 0.1 * self._rng.random())):
             try:
                 self.run_once()
-                given_up = self._failed = False
+                self._given_up = self._failed = False
             except Exception as error:
                 self._failed = True
                 silent_s = self._clock.monotonic() - self._last
@@ -84,11 +84,16 @@ class Heartbeat(Service):
                     type(error).__name__,
                     exc_info=unexpected(error),
                 )
-            # Late may also be one that has just succeeded: a process that was paused for longer.
-            if not given_up and self._clock.monotonic() - self._last >= GIVEN_UP_S:
-                given_up = True
-                logger.error("taking this client for given up; cancelling its attempts")
-                self._on_given_up()
+
+    def look(self) -> None:
+        """Take this client for given up if it was not heard for too long.
+
+        From another thread than the heartbeat's: that may wait for an answer that never comes.
+        """
+        if not self._given_up and self._clock.monotonic() - self._last >= GIVEN_UP_S:
+            self._given_up = True
+            logger.error("taking this client for given up; cancelling its attempts")
+            self._on_given_up()
 
     def run_once(self) -> None:
         """Beat once, and renew the attempt time of jobs that have long been running."""

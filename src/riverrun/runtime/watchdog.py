@@ -1,4 +1,4 @@
-"""Watchdog: looks after attempts that shall end and do not."""
+"""Watchdog: looks after attempts that shall end and do not, and after who should make them end."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -35,6 +35,7 @@ class Watchdog(Service):
     def __init__(
         self,
         *,
+        look: Callable[[], None],
         running: Callable[[], Sequence[Attempt]],
         replace: Callable[[Attempt], None],
         handler: JobStuckHandler | None,
@@ -42,6 +43,7 @@ class Watchdog(Service):
         clock: Clock,
     ) -> None:
         super().__init__("watchdog")
+        self._look = look
         self._running = running
         self._replace = replace
         self._handler = handler
@@ -54,6 +56,7 @@ class Watchdog(Service):
         """Look until stopped."""
         while not self.stopping.wait(INTERVAL_S):
             try:
+                self._look()
                 self.run_once()
             except Exception:
                 logger.exception("the watchdog failed at one look")

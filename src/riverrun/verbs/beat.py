@@ -1,11 +1,50 @@
 """Beat: "this client lives". Once it is no longer said, others rescue the jobs of the client."""
 
+import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from riverrun.job import JobRow
 from riverrun.queries import upkeep
 from riverrun.sessions import Where, joined
+
+
+def sign_on(
+    where: Where,
+    client_id: str,
+    *,
+    hostname: str,
+    pid: int,
+    dead_s: float,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> str:
+    """Register a client that begins, and return its name: `client_id`, or that with a suffix.
+
+    What ran under a name is rescued when its heartbeats end; a namesake's would go on for it.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        client_id: The name it wants.
+        hostname: Its host.
+        pid: Its process there.
+        dead_s: Seconds without a heartbeat after which a client is gone.
+        schema: The schema of River's tables; the search path's unless said.
+        now: For tests: the time to take for the database's, aware.
+    """
+    name = client_id
+    with joined(where, schema) as transaction:
+        while True:
+            params = {
+                "client_id": name,
+                "host": hostname,
+                "process": pid,
+                "dead_s": dead_s,
+                "now": now,
+            }
+            if transaction.execute(upkeep.sign_on(), params).first() is not None:
+                return name
+            name = f"{client_id[:93]}_{secrets.token_hex(3)}"
 
 
 def beat(
