@@ -14,8 +14,11 @@ from benchmarks.plot import bars, number
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"(<!-- benchmarks -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
-SHOWN = ("versus_river", "versus_peers")
+PLOTTED = ("versus_river", "versus_peers")
 """The scripts whose first plot the README shows."""
+
+TOLD = ("pickup", "insert", "coroutines")
+"""The scripts whose figures it tells."""
 
 HEADER = """\
 | Question | Side | Median (least to most) | Against | Target | Measured | |
@@ -92,7 +95,7 @@ def _plot(each: Comparison) -> str:
 def _rows(each: Comparison) -> Iterator[str]:
     verdicts = each.verdicts()
     for side, samples in each.samples.items():
-        figure = _figure(each, samples)
+        figure = _spread(each, samples)
         own = [verdict for verdict in verdicts if verdict.target.side == side]
         for verdict in own:
             target = verdict.target
@@ -105,7 +108,7 @@ def _rows(each: Comparison) -> Iterator[str]:
             yield f"| {each.question} | {side} | {figure} | | | | |"
 
 
-def _figure(each: Comparison, samples: Sequence[float]) -> str:
+def _spread(each: Comparison, samples: Sequence[float]) -> str:
     median = f"{number(statistics.median(samples))} {each.unit}"
     if len(samples) == 1:
         return median
@@ -137,23 +140,47 @@ def _word(verdict: Verdict) -> str:
 
 
 def _short(results: Mapping[str, dict[str, Any]]) -> str:
-    """Return what the README shows: the plots that matter most, and what was missed."""
-    lines = [
+    """Return what the README shows: the plots that matter most, and some figures."""
+    plots = [
         f"![{results[name]['comparisons'][0].question}](benchmarks/results/{name}-1.svg)"
-        for name in SHOWN
+        for name in PLOTTED
         if name in results
     ]
-    return "\n".join(["", *lines, "", _summary(results), "", ""])
+    rows = [
+        f"| {each.question} | {_figure(each, each.targets[0].side)} | {_beside(each)} |"
+        for name in TOLD
+        if name in results
+        for each in results[name]["comparisons"]
+    ]
+    table = ["| | riverrun | beside it |", "|---|--:|--:|", *rows]
+    counted = _count([each for saved in results.values() for each in saved["comparisons"]])
+    return "\n".join(["", *plots, "", *table, "", counted, "", ""])
+
+
+def _beside(each: Comparison) -> str:
+    side = each.targets[0].against or each.first
+    if side == each.targets[0].side:
+        return ""
+    return f"{side}: {_figure(each, side)}"
+
+
+def _figure(each: Comparison, side: str) -> str:
+    return f"{number(statistics.median(each.samples[side]))} {each.unit}"
+
+
+def _count(comparisons: Sequence[Comparison]) -> str:
+    verdicts = [verdict for each in comparisons for verdict in each.verdicts()]
+    missed = sum(not verdict.reached for verdict in verdicts)
+    return f"{len(verdicts) - missed} of {len(verdicts)} targets are reached, {missed} missed."
 
 
 def _summary(results: Mapping[str, dict[str, Any]]) -> str:
     comparisons = [each for saved in results.values() for each in saved["comparisons"]]
-    judged = [(each, verdict) for each in comparisons for verdict in each.verdicts()]
     missed = [
-        f"{each.question}, {verdict.target.side}: {_measured(each, verdict)}, "
+        f"- Missed: {each.question}, {verdict.target.side}: {_measured(each, verdict)}, "
         f"target {_target(each, verdict)}"
-        for each, verdict in judged
+        for each in comparisons
+        for verdict in each.verdicts()
         if not verdict.reached
     ]
-    count = f"{len(judged) - len(missed)} of {len(judged)} targets are reached."
-    return "\n".join([count, *([""] if missed else []), *(f"- Missed: {each}" for each in missed)])
+    return "\n".join([_count(comparisons), *([""] if missed else []), *missed])

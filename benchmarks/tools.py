@@ -30,7 +30,8 @@ def environment(requirements: Path, *, make: bool = True) -> Path:
     Raises:
         Unavailable: If it is not there, or cannot be made.
     """
-    place = _place(requirements.stem, [requirements])
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    place = _place(f"{requirements.stem}-{python}", [requirements])
     if (place / "complete").exists():
         return place
     if not make:
@@ -63,7 +64,7 @@ def river() -> Path:
 
 def _place(name: str, sources: list[Path]) -> Path:
     """Return the folder for what is made of these files, as they are."""
-    digest = hashlib.sha256(sys.version.encode())
+    digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())
     return cache() / f"{name}-{digest.hexdigest()[:16]}"

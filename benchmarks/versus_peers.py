@@ -78,8 +78,9 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
         "A peer's clock runs from its first job to its last, which is to its favour.",
         "Redis syncs its file once a second; PostgreSQL waits for its disk at each commit.",
     ]
+    found = installed(environment)
     for peer in ALL:
-        reason = missing(environment, peer)
+        reason = missing(found, peer)
         if reason is None:
             sides[peer.name] = lambda peer=peer: drain(engine, environment, peer, jobs)  # type: ignore[misc]
         else:
@@ -101,7 +102,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             unit="jobs/s",
             samples=samples,
             targets=[Target(OURS, 1.0, peer) for peer in peers],
-            settings={"versions": installed(environment)},
+            settings={"versions": found},
             notes=notes,
         )
     ]
@@ -197,11 +198,11 @@ def command(environment: Path, peer: Peer, what: str) -> list[str]:
     return [str(environment / "bin" / "python"), str(PEERS / f"{peer.module}.py"), what]
 
 
-def missing(environment: Path, peer: Peer) -> str | None:
+def missing(found: Mapping[str, str], peer: Peer) -> str | None:
     """Return why a peer cannot be measured here; None if it can."""
     if peer.redis and shutil.which("redis-server") is None:
         return "there is no `redis-server` on PATH"
-    if peer.package not in installed(environment):
+    if peer.package not in found:
         return f"{peer.package} cannot be installed on this Python"
     return None
 
