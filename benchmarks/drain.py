@@ -59,8 +59,6 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             "gc_threshold": TUNED_GC_THRESHOLD,
         },
     )
-    if small:
-        return [few, many]
     return [profiled(few, sides), profiled(many, together)]
 
 

@@ -23,6 +23,9 @@ from riverrun.migrations import migrate
 
 RESULTS = Path(__file__).with_name("results")
 SCHEMA = "benchmark"
+RUNS = 5
+"""Samples that a side has at least."""
+
 SERVER = {"max_wal_size": "4GB"}  # No checkpoint that is due to the size falls into a measurement.
 
 
@@ -259,22 +262,40 @@ def in_turns(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, li
 def profiled(comparison: Comparison, again: Mapping[str, Callable[[], object]]) -> Comparison:
     """Return a comparison with a profile of each side that missed its target.
 
+    A small run misses all sorts of targets, and measures nothing: it is left as it is.
+
     Args:
         comparison: What was measured.
         again: By side, what runs it once more, in this process or in children of it.
     """
+    if min(len(samples) for samples in comparison.samples.values()) < RUNS:
+        return comparison
     found = {side: profile(again[side]) for side in sorted(comparison.missed() & set(again))}
     return attrs.evolve(comparison, profiles=found)
 
 
-def save(engine: Engine, comparisons: Sequence[Comparison], path: Path, *, took_s: float) -> None:
-    """Write what was measured, with what it takes to repeat it."""
+def save(
+    engine: Engine, comparisons: Sequence[Comparison], path: Path, *, took_s: float, load: float
+) -> None:
+    """Write what was measured, with what it takes to repeat it.
+
+    Args:
+        engine: On the server that took part.
+        comparisons: What was measured.
+        path: The file.
+        took_s: Seconds that it took.
+        load: Processes that wanted a processor before it began, as the system counts them.
+    """
     saved = {
         "revision": revision(),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(took_s, 1),
         "versions": versions(engine),
-        "machine": {"processors": os.cpu_count(), "system": platform.platform()},
+        "machine": {
+            "processors": os.cpu_count(),
+            "system": platform.platform(),
+            "load": round(load, 1),
+        },
         "server": server_settings(engine),
         "comparisons": [attrs.asdict(each) for each in comparisons],
     }
@@ -324,7 +345,7 @@ def _written(value: object, line: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def load(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> dict[str, Any] | None:
     """Return what `save` has written, its comparisons as such; None if it has not."""
     if not path.exists():
         return None

@@ -6,7 +6,7 @@ import time
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine
 
-from benchmarks.harness import SCHEMA, Comparison, driver, in_turns, schema
+from benchmarks.harness import SCHEMA, Comparison, driver, in_turns, profiled, schema
 from riverrun import Client, Notify
 from riverrun.bench.work import NoOp
 
@@ -63,40 +63,42 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
         for warm in (raw_one, ours_one, raw_rows, ours_rows):
             warm()
+        one = Comparison(
+            question="insert of one job in an open transaction",
+            unit="µs",
+            samples=in_turns({"raw INSERT": raw_one, "riverrun": ours_one}, rounds),
+            targets={"riverrun": 2.0},
+            less=True,
+        )
+        rows = Comparison(
+            question="insert of 1,000 jobs, rows back",
+            unit="jobs/s",
+            samples=in_turns({"raw unnest": raw_rows, "riverrun": ours_rows}, rounds),
+            targets={"riverrun": 0.7},
+        )
+        none = Comparison(
+            question="insert of 1,000 jobs, none back",
+            unit="jobs/s",
+            samples=in_turns({"raw COPY": raw_copy, "riverrun": ours_copy}, rounds),
+            targets={"riverrun": 0.7},
+        )
+        by_notify = {
+            f"riverrun, notify={notify.value}": lambda notify=notify: commits(  # type: ignore[misc]
+                near, notify, 0.5 if small else 3.0
+            )
+            for notify in (Notify.off, Notify.after_commit, Notify.in_transaction)
+        }
+        together = Comparison(
+            question="commits of 32 threads that insert one job each",
+            unit="commits/s",
+            samples=in_turns(by_notify, 1 if small else 5),
+            targets={f"riverrun, notify={Notify.after_commit}": 0.9},
+        )
         return [
-            Comparison(
-                question="insert of one job in an open transaction",
-                unit="µs",
-                samples=in_turns({"raw INSERT": raw_one, "riverrun": ours_one}, rounds),
-                targets={"riverrun": 2.0},
-                less=True,
-            ),
-            Comparison(
-                question="insert of 1,000 jobs, rows back",
-                unit="jobs/s",
-                samples=in_turns({"raw unnest": raw_rows, "riverrun": ours_rows}, rounds),
-                targets={"riverrun": 0.7},
-            ),
-            Comparison(
-                question="insert of 1,000 jobs, none back",
-                unit="jobs/s",
-                samples=in_turns({"raw COPY": raw_copy, "riverrun": ours_copy}, rounds),
-                targets={"riverrun": 0.7},
-            ),
-            Comparison(
-                question="commits of 32 threads that insert one job each",
-                unit="commits/s",
-                samples=in_turns(
-                    {
-                        f"notify={notify.value}": lambda notify=notify: commits(  # type: ignore[misc]
-                            near, notify, 0.5 if small else 3.0
-                        )
-                        for notify in (Notify.off, Notify.after_commit, Notify.in_transaction)
-                    },
-                    2 if small else 5,
-                ),
-                targets={"notify=after_commit": 0.9},
-            ),
+            profiled(one, {"riverrun": ours_one}),
+            profiled(rows, {"riverrun": ours_rows}),
+            profiled(none, {"riverrun": ours_copy}),
+            profiled(together, by_notify),
         ]
 
 

@@ -5,18 +5,45 @@ import time
 
 from sqlalchemy import Engine
 
-from benchmarks.harness import Comparison, Target, driver, schema
+from benchmarks.harness import Comparison, Target, driver, profiled, schema
 from riverrun import Client
-from riverrun.bench.run import Here, crew_of, pick_ups
+from riverrun.bench.run import PAUSE_S, Here, crew_of, pick_ups
 from riverrun.bench.settings import Settings
 from riverrun.options import QueueConfig
+
+OTHER = "riverrun, other process"
+SAME = "riverrun, same process"
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     """Insert jobs one by one at idle, at default settings."""
     rounds = 1 if small else 6
+    idle_s = 0.2 if small else 2.0
+    sides = {
+        OTHER: lambda: pick_up(engine, elsewhere=True, rounds=rounds, idle_s=idle_s),
+        SAME: lambda: pick_up(engine, elsewhere=False, rounds=rounds, idle_s=idle_s),
+    }
+    samples = {"NOTIFY to LISTEN": notifications(engine, 50 * rounds)}
+    samples |= {side: measure() for side, measure in sides.items()}
+    comparison = Comparison(
+        question="pick-up at idle, defaults",
+        unit="ms",
+        samples=samples,
+        targets=[
+            Target(OTHER, 2.0, percentile=50),
+            Target(OTHER, 8.0, percentile=99),
+            Target(SAME, 1.5, percentile=50),
+            Target(SAME, 8.0, percentile=99),
+        ],
+        less=True,
+        notes=[f"A job every {PAUSE_S * 1e3:.0f} ms; `versus_river` leaves more time between."],
+    )
+    return [comparison if small else profiled(comparison, sides)]
+
+
+def pick_up(engine: Engine, *, elsewhere: bool, rounds: int, idle_s: float) -> list[float]:
+    """Return the milliseconds from each commit to the worker's first line."""
     default = QueueConfig()
-    samples: dict[str, list[float]] = {"NOTIFY to LISTEN": notifications(engine, 50 * rounds)}
     with schema(engine) as name:
         settings = Settings(
             url=engine.url.render_as_string(hide_password=False),
@@ -25,33 +52,16 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             max_workers=default.max_workers,
             claim_ahead=default.claim_ahead,
         )
-        for side, elsewhere in (
-            ("riverrun, other process", True),
-            ("riverrun, same process", False),
-        ):
-            with crew_of(settings, 1, elsewhere=elsewhere) as crew:
-                threading.Event().wait(2)  # Until it is idle.
-                client = crew.client if isinstance(crew, Here) else Client(engine, schema=name)
-                samples[side] = [
-                    sample
-                    for _ in range(rounds)
-                    for sample in pick_ups(client, engine, settings, threading.Event())
-                ]
-                client.flush_announcements()
-    return [
-        Comparison(
-            question="pick-up at idle, defaults",
-            unit="ms",
-            samples=samples,
-            targets=[
-                Target("riverrun, other process", 2.0, percentile=50),
-                Target("riverrun, other process", 8.0, percentile=99),
-                Target("riverrun, same process", 1.5, percentile=50),
-                Target("riverrun, same process", 8.0, percentile=99),
-            ],
-            less=True,
-        )
-    ]
+        with crew_of(settings, 1, elsewhere=elsewhere) as crew:
+            threading.Event().wait(idle_s)  # Until it is idle.
+            client = crew.client if isinstance(crew, Here) else Client(engine, schema=name)
+            taken = [
+                sample
+                for _ in range(rounds)
+                for sample in pick_ups(client, engine, settings, threading.Event())
+            ]
+            client.flush_announcements()
+    return taken
 
 
 def notifications(engine: Engine, count: int) -> list[float]:

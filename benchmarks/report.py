@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from benchmarks.harness import RESULTS, Comparison, Verdict, load, percentile
+from benchmarks.harness import RESULTS, Comparison, Verdict, percentile, read
 from benchmarks.plot import bars, number
 
 README = Path(__file__).parents[1] / "README.md"
@@ -19,6 +19,9 @@ PLOTTED = ("versus_river", "versus_peers")
 
 TOLD = ("pickup", "insert", "coroutines")
 """The scripts whose figures it tells."""
+
+BUSY = 1.0
+"""Processes that wanted a processor before a run began."""
 
 HEADER = """\
 | Question | Side | Median (least to most) | Against | Target | Measured | |
@@ -49,7 +52,7 @@ def table(comparisons: Sequence[Comparison], *, judged: bool = True) -> str:
 
 def write(names: Sequence[str]) -> None:
     """Write results/README.md, its plots, and the part of the README that is made of results."""
-    results = {name: saved for name in names if (saved := load(RESULTS / f"{name}.json"))}
+    results = {name: saved for name in names if (saved := read(RESULTS / f"{name}.json"))}
     comparisons = [each for saved in results.values() for each in saved["comparisons"]]
     for old in RESULTS.glob("*.svg"):
         if old.name.partition("-")[0].removesuffix(".svg") in results:
@@ -74,17 +77,24 @@ def _section(name: str, saved: dict[str, Any]) -> str:
         ),
         "",
     ]
+    if busy(saved):
+        lines += [f"**The machine was busy** (load {saved['machine']['load']:g}): provisional.", ""]
     for index, each in enumerate(saved["comparisons"]):
         plot = RESULTS / f"{name}-{index + 1}.svg"
         plot.write_text(_plot(each))
         lines += [f"![{each.question}]({plot.name})", ""]
-        lines += [line for note in each.notes for line in (f"- {note}",)]
+        lines += [f"- {note}" for note in each.notes]
         if each.notes:
             lines.append("")
         for side, profile in each.profiles.items():
             lines += [f"Where the time of “{side}” goes, as it missed its target:", ""]
             lines += ["```text", profile, "```", ""]
     return "\n".join(lines)
+
+
+def busy(saved: Mapping[str, Any]) -> bool:
+    """Return whether others computed when a measurement began: its figures say little then."""
+    return bool(saved["machine"]["load"] > BUSY)
 
 
 def _plot(each: Comparison) -> str:
@@ -153,7 +163,10 @@ def _short(results: Mapping[str, dict[str, Any]]) -> str:
         for each in results[name]["comparisons"]
     ]
     table = ["| | riverrun | beside it |", "|---|--:|--:|", *rows]
+    busiest = max((saved["machine"]["load"] for saved in results.values()), default=0.0)
     counted = _count([each for saved in results.values() for each in saved["comparisons"]])
+    if busiest > BUSY:
+        counted += f" Provisional: the machine was busy with other work (load {busiest:g})."
     return "\n".join(["", *plots, "", *table, "", counted, "", ""])
 
 

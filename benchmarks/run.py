@@ -1,5 +1,6 @@
 """Run every benchmark: `python -m benchmarks.run [--small] [--database-url URL] [NAME ...]`."""
 
+import os
 import sys
 import time
 import traceback
@@ -37,6 +38,7 @@ def main(small: bool, database_url: str | None, only_report: bool, names: tuple[
     comparisons: list[Comparison] = []
     failed: list[str] = []
     began = time.monotonic()
+    load = os.getloadavg()[0]
     if not only_report:
         with server(database_url) as engine:
             for name in names or NAMES:
@@ -55,7 +57,7 @@ def main(small: bool, database_url: str | None, only_report: bool, names: tuple[
                 click.echo(f"{name}: {took_s:.0f} s", err=True)
                 comparisons += found
                 if not small:
-                    save(engine, found, RESULTS / f"{name}.json", took_s=took_s)
+                    save(engine, found, RESULTS / f"{name}.json", took_s=took_s, load=load)
         click.echo(report.table(comparisons, judged=not small))
     if not small:
         report.write(NAMES)

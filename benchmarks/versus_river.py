@@ -110,12 +110,13 @@ def drain(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
             "Each side works in a process of its own, from the first claim to the last completion.",
         ],
     )
-    return comparison if small else profiled(comparison, sides)
+    return profiled(comparison, sides)
 
 
 def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
     """Insert jobs one by one at idle, by riverrun and by River."""
     rounds, count = (1, 5) if small else (5, 30)
+    idle_s = 0.2 if small else 2.0
     default = QueueConfig()
 
     def ours() -> list[float]:
@@ -129,7 +130,7 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
             )
             with crew_of(settings, 1, elsewhere=True):
                 client = Client(engine, schema=name)
-                threading.Event().wait(2)  # Until it is idle.
+                threading.Event().wait(idle_s)  # Until it is idle.
                 never = threading.Event()
                 taken = pick_ups(client, engine, settings, never, count=count, pause_s=PAUSE_S)
                 client.flush_announcements()
@@ -141,7 +142,7 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
         with schema(engine) as name:
             done = subprocess.run(
                 [str(program), "pickup"],
-                env=told(engine, name, settings, count=count),
+                env=told(engine, name, settings, count=count, idle_s=idle_s),
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
@@ -181,10 +182,12 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
     )
 
 
-def told(engine: Engine, name: str, settings: River, count: int = 0) -> Mapping[str, str]:
+def told(
+    engine: Engine, name: str, settings: River, *, count: int = 0, idle_s: float = 0.0
+) -> Mapping[str, str]:
     """Return the environment in which the Go program finds its settings."""
     address = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    said = {"url": address, "schema": name, "count": count, "pause_s": PAUSE_S}
+    said = {"url": address, "schema": name, "count": count, "pause_s": PAUSE_S, "idle_s": idle_s}
     return {**os.environ, "RIVER_BENCH": json.dumps({**said, **attrs.asdict(settings)})}
 
 

@@ -33,6 +33,7 @@ type Settings struct {
 	PollMS     int     `json:"poll_ms"`
 	Count      int     `json:"count"`
 	PauseS     float64 `json:"pause_s"`
+	IdleS      float64 `json:"idle_s"`
 }
 
 type noOpArgs struct {
@@ -144,10 +145,10 @@ func pickup(ctx context.Context, settings Settings) error {
 	if err != nil {
 		return err
 	}
-	time.Sleep(2 * time.Second) // Until it is idle.
+	time.Sleep(seconds(settings.IdleS)) // Until it is idle.
 	taken := make([]float64, 0, settings.Count)
 	for number := range settings.Count {
-		time.Sleep(time.Duration(settings.PauseS * float64(time.Second)))
+		time.Sleep(seconds(settings.PauseS))
 		var committed time.Time
 		err := pgx.BeginFunc(ctx, elsewhere, func(tx pgx.Tx) error {
 			_, err := inserter.InsertTx(ctx, tx, pickUpArgs{number}, nil)
@@ -191,6 +192,10 @@ func working(
 		return nil, nil, err
 	}
 	return pool, client, nil
+}
+
+func seconds(s float64) time.Duration {
+	return time.Duration(s * float64(time.Second))
 }
 
 func quiet() *slog.Logger {

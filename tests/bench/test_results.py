@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 from benchmarks import report
-from benchmarks.harness import Comparison, Forgetful, Target, compact_json, load, save, server
+from benchmarks.harness import Comparison, Forgetful, Target, compact_json, read, save, server
 from benchmarks.peers.common import Ledger
 from benchmarks.plot import Mark, bars, lines
 from benchmarks.profiler import summary
@@ -54,13 +54,13 @@ def test_a_mapping_is_short_for_ratios_to_the_first_side() -> None:
 def test_what_is_saved_is_read_again(engine: Engine, tmp_path: Path) -> None:
     """A file holds all that was measured, its samples on one line, and with what."""
     path = tmp_path / "results" / "drain.json"
-    save(engine, [FASTER, SOONER], path, took_s=1.5)
-    saved = load(path)
+    save(engine, [FASTER, SOONER], path, took_s=1.5, load=0.1)
+    saved = read(path)
     assert saved is not None
     assert saved["comparisons"] == [FASTER, SOONER]
     assert {"revision", "versions", "machine", "server", "seconds"} <= set(saved)
     assert '"raw": [100.0, 110.0, 90.0]' in path.read_text()
-    assert load(tmp_path / "none.json") is None
+    assert read(tmp_path / "none.json") is None
 
 
 def test_compact_json_is_json() -> None:
