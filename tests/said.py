@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 from riverrun.models import Job
 from riverrun.states import JobState
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def end(process: "subprocess.Popen[str]") -> tuple[int, str]:

@@ -177,8 +177,9 @@ def test_logs_json(start: Start, engine: Engine, database_url: str, schema: str)
     assert end(process)[0] == 0
 
 
-@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
-@pytest.mark.parametrize("options", [(), ("-p", "2")], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("abstract", "options"), [(False, ()), (True, ("-p", "2"))], ids=["path", "abstract"]
+)
 def test_tells_systemd(
     start: Start,
     engine: Engine,
