@@ -14,13 +14,23 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from riverrun.embedded import Cluster
+from said import free_ports
+
+SETTINGS = {
+    "deadlock_timeout": "50ms",
+    "listen_addresses": "0.0.0.0",
+    # As docs/operating.md has it, and sooner: hosts vanish.
+    "tcp_keepalives_idle": 5,
+    "tcp_keepalives_interval": 2,
+    "tcp_keepalives_count": 3,
+}
 
 
 class Server(Cluster):
     """A durable server, started again as it was."""
 
-    def __init__(self, **settings: str | int) -> None:
-        super().__init__(durable=True, settings={"deadlock_timeout": "50ms", **settings})
+    def __init__(self) -> None:
+        super().__init__(port=free_ports(1), durable=True, settings=SETTINGS)
         self._again: Callable[[], subprocess.Popen[bytes]] | None = None
 
     @property
@@ -31,6 +41,12 @@ class Server(Cluster):
     def engine(self) -> Engine:
         """Return an engine that keeps no connection, so none that a fault has spoilt."""
         return create_engine(self.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+
+    def let_in(self, network: str) -> None:
+        """Trust whoever connects from `network`."""
+        with (self.directory / "data" / "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all all {network} trust\n")
+        self.run("SELECT pg_reload_conf()")
 
     def shut_down(self, wish: int = signal.SIGQUIT) -> None:
         """End the server, by immediate shutdown unless said: what was not committed is lost."""

@@ -1,14 +1,21 @@
 """Hosts and servers vanish without a word."""
 
 import os
+import shutil
 import socket
+import subprocess
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine
 
+from faults.conftest import Plant
 from faults.proxy import Proxy
-from riverrun import Client
+from faults.server import Server
+from faults.worker import Book, Send
+from riverrun import Client, verbs
 
 
 @pytest.mark.parametrize(("given", "expected_ms"), [({}, 25_000), ({"tcp_user_timeout": 7}, 7)])
@@ -24,3 +31,80 @@ def test_a_server_that_vanished_is_noticed(
             assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == expected_ms
             assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 10
     engine.dispose()
+
+
+class Host:
+    """A network namespace with one wire to ours, on which everything can be made to vanish."""
+
+    OURS, ITS = "10.213.77.1", "10.213.77.2"
+
+    def __init__(self) -> None:
+        self.name = f"rr{os.getpid()}"
+        self._wire = f"v{os.getpid()}"
+        self._ip("netns", "add", self.name)
+        self._ip("link", "add", self._wire, "type", "veth", "peer", "wire", "netns", self.name)
+        self._ip("addr", "add", f"{self.OURS}/30", "dev", self._wire)
+        self._ip("link", "set", self._wire, "up")
+        self._ip("-n", self.name, "addr", "add", f"{self.ITS}/30", "dev", "wire")
+        self._ip("-n", self.name, "link", "set", "wire", "up")
+
+    def cut_off(self) -> None:
+        """Let all that is sent, either way, go to nobody; nobody is told."""
+        nobody = ("lladdr", "02:00:00:00:00:01", "nud", "permanent")
+        self._ip("neigh", "replace", self.ITS, "dev", self._wire, *nobody)
+        self._ip("-n", self.name, "neigh", "replace", self.OURS, "dev", "wire", *nobody)
+
+    def join_again(self) -> None:
+        """Let what is sent arrive."""
+        self._ip("neigh", "del", self.ITS, "dev", self._wire)
+        self._ip("-n", self.name, "neigh", "del", self.OURS, "dev", "wire")
+
+    def close(self) -> None:
+        """End the namespace, and its wire with it."""
+        self._ip("netns", "del", self.name)
+
+    def _ip(self, *arguments: str) -> None:
+        subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A host of its own."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        problem = "a network namespace needs root and Debian's iproute2"
+        if os.environ.get("CI"):
+            pytest.fail(problem)
+        pytest.skip(problem)
+    host = Host()
+    yield host
+    host.close()
+
+
+def test_a_host_that_is_cut_off(server: Server, shaken: Plant, host: Host) -> None:
+    """Jobs of a host that vanished, the leader, are back within 30 s, and done by another.
+
+    When it is back it commits nothing that is another's by now, and works on.
+    """
+    server.let_in(f"{host.ITS}/32")
+    url = f"postgresql+psycopg://postgres@{host.OURS}:{server.port}/postgres"
+    shaken.worker("ada", url=url, prefix=("ip", "netns", "exec", host.name))
+    leader = "SELECT max(leader_id) FROM {s}.river_leader WHERE expires_at > clock_timestamp()"
+    shaken.wait(lambda: shaken.one(leader) == "ada", "ada leads", 20)
+    shaken.worker("bob")
+    with shaken.load() as ids:
+        jobs = [kind(5.0) for _ in range(8) for kind in (Book, Send)]
+        results = verbs.insert_many(shaken.engine, jobs, schema=shaken.schema)
+        long = {result.job.id for result in results}
+        adas = "SELECT id FROM {s}.river_job WHERE state = 'running' AND attempted_by[1] = 'ada'"
+        at_work = lambda: {row.id for row in shaken.rows(adas)}  # noqa: E731
+        shaken.wait(lambda: bool(at_work() & long), "ada is at work", 20)
+        host.cut_off()
+        began = time.monotonic()
+    lost = f"{adas} AND attempt = 1"
+    shaken.wait(lambda: not shaken.rows(lost), "its jobs are back", 60)
+    assert time.monotonic() - began < 45
+    shaken.wait_until_done(60)
+    shaken.wait(lambda: shaken.one(leader) == "bob", "bob leads", 20)
+    host.join_again()
+    shaken.prove_alive(60)
+    shaken.audit(ids | long, faults=1)

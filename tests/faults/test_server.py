@@ -1,17 +1,23 @@
 """The server, or the way to it, fails under load; then all goes on as if nothing had been."""
 
+import os
 import signal
+import subprocess
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from faults.conftest import LONG, Plant
 from faults.proxy import Proxy
 from faults.server import Server
+from faults.worker import Book
+from riverrun import verbs
 
 LASTS_S = 30.0 if LONG else 3.0
 TIMES = 10 if LONG else 3
@@ -132,6 +138,80 @@ def silence(server: Server, proxy: Proxy, plant: Plant) -> None:
     proxy.heal()
 
 
+def disk_full(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """The disk with the jobs on it is full, and then has room again."""
+    table, small = f"{plant.schema}.river_job", server.directory / "small"
+    with small_disk(small):
+        server.run(f"CREATE TABLESPACE small LOCATION '{small}'")
+        server.run(f"ALTER TABLE {table} SET TABLESPACE small")
+        ballast = small / "ballast"
+        with suppress(OSError), ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(65_536))
+        for _ in range(int(LASTS_S)):
+            with pytest.raises(OperationalError, match="No space left on device"):
+                plant.rows(
+                    "INSERT INTO {s}.effect SELECT 0, 0, '' WHERE false;"
+                    "INSERT INTO {s}.river_job (kind, max_attempts, args)"
+                    " SELECT 'book', 25, '{{}}' FROM generate_series(1, 100000)"
+                )
+            lasting(1)
+        ballast.unlink()
+        plant.wait_until_done(60)
+        server.run(f"ALTER TABLE {table} SET TABLESPACE pg_default")
+        server.run("DROP TABLESPACE small")
+
+
+def deadlocks(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """The host's transactions lock jobs from the last to the first, and others' ways cross."""
+    found = "SELECT sum(deadlocks) FROM pg_stat_database"
+    before, end = plant.one(found), time.monotonic() + LASTS_S
+    while time.monotonic() < end or plant.one(found) == before:
+        assert time.monotonic() < end + 60, "no deadlock came"
+        with suppress(OperationalError), plant.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN")
+            running = f"SELECT id FROM {plant.schema}.river_job WHERE state = 'running'"
+            for (job_id,) in connection.exec_driver_sql(f"{running} ORDER BY id DESC").all():
+                touch = f"UPDATE {plant.schema}.river_job SET tags = tags WHERE id = {job_id}"
+                connection.exec_driver_sql(touch)
+            connection.exec_driver_sql("COMMIT")
+
+
+def long_transaction(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """The host's transaction, which has inserted jobs, stays open; others' jobs go on."""
+    done = "SELECT count(*) FROM {s}.river_job WHERE state = 'completed'"
+    engine = plant.engine.execution_options(isolation_level="REPEATABLE READ")
+    with engine.begin() as connection:
+        verbs.insert_many(connection, [Book() for _ in range(50)], schema=plant.schema)
+        before = plant.one(done)
+        lasting(120 if LONG else 3)
+        plant.wait(lambda: plant.one(done) > before + 50, "others' jobs go on", 30)
+
+
+def zones(server: Server, proxy: Proxy, plant: Plant) -> None:
+    """The server's time zone changes, as when somebody sets it to one with summer time."""
+    for zone in ("Europe/Berlin", "Pacific/Kiritimati", "America/St_Johns"):
+        with server.settings_changed(timezone=zone):
+            proxy.cut()
+            lasting(1)
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Have a file system of 16 MB at `folder`."""
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("only root can mount a small disk")
+        pytest.skip("only root can mount a small disk")
+    folder.mkdir()
+    owner = f"uid={folder.parent.stat().st_uid},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=16m,{owner}", "tmpfs", folder], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
 FAULTS: list[tuple[Callable[[Server, Proxy, Plant], None], int]] = [
     (immediate_shutdown, TIMES),
     (fast_shutdown, 1),
@@ -146,6 +226,10 @@ FAULTS: list[tuple[Callable[[Server, Proxy, Plant], None], int]] = [
     (cuts, 3 * TIMES),
     (lost_answers, 2 * TIMES),
     (silence, 0),
+    (disk_full, TIMES),
+    (deadlocks, 3 * TIMES),
+    (long_transaction, 0),
+    (zones, 3),
 ]
 
 
