@@ -42,6 +42,7 @@ from riverrun.runtime.completer import Completer
 from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.notifier import Notifier
+from riverrun.runtime.poller import Poller
 from riverrun.runtime.producer import Producer
 from riverrun.runtime.queue_keeper import QueueKeeper
 from riverrun.runtime.service import Service
@@ -202,6 +203,13 @@ class Crew:
         )
         for name, config in queues.items():
             self._producers[name] = self._producer(name, config)
+        self._poller = Poller(
+            autocommit,
+            producers=lambda: self._producers.values(),
+            schema=schema,
+            clock=clock,
+            rng=rng,
+        )
 
     def start(self) -> None:
         """Start every thread; the first heartbeat is written before anything is claimed.
@@ -216,6 +224,7 @@ class Crew:
         if not settings.poll_only:
             self._notifier.start()
         self._keeper.start()
+        self._poller.start()
         self._completer.start()
         for producer in self._producers.values():
             producer.start()
@@ -245,6 +254,7 @@ class Crew:
             producer.stop()
         left = self._stop_attempts(producers, soft_s)
         self._watchdog.stop()
+        self._poller.stop()
         self._loop.stop(0.0 if left else None)
         self._processes.stop()
         self._keeper.stop()
@@ -468,8 +478,7 @@ class Crew:
     def _listening(self) -> None:
         # What was said while nobody listened is lost: look in its place.
         self._keeper.wake()
-        for producer in list(self._producers.values()):
-            producer.wake()
+        self._poller.wake()
 
     def _set_paused(self, name: str, *, paused: bool) -> None:
         for producer in list(self._producers.values()):

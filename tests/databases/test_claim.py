@@ -1,7 +1,9 @@
 """Claim: who gets which job, and what the row says then."""
 
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert, select, text
@@ -119,8 +121,21 @@ def test_remembers_a_hundred_clients(engine: Engine, schema: str, count: int) ->
     assert get(engine, job_id, schema=schema).attempted_by == (*names[-99:], "me")
 
 
-def test_reads_only_the_fetching_index(engine: Engine, schema: str) -> None:
-    """The claim finds its jobs by River's fetching index, reading neither the table nor a sort."""
+CLAIMED = {"queue_name": "q1", "limit": 10, "client_id": "me", "now": None}
+
+
+@pytest.mark.parametrize(
+    ("build", "params"),
+    [
+        (queries.claim_jobs, CLAIMED),
+        (queries.queues_waiting, {"names": ["q1", "nothing"]}),
+    ],
+    ids=["claim", "poll"],
+)
+def test_reads_only_the_fetching_index(
+    engine: Engine, schema: str, build: Callable[[], Any], params: dict[str, Any]
+) -> None:
+    """Jobs are found by River's fetching index, reading neither the table nor a sort."""
     with engine.connect() as connection:
         connection = connection.execution_options(schema_translate_map={None: schema})
         states = ["available", "completed", "completed", "completed"]
@@ -139,13 +154,12 @@ def test_reads_only_the_fetching_index(engine: Engine, schema: str) -> None:
             ],
         )
         connection.execute(text(f"ANALYZE {schema}.river_job"))
-        statement = queries.claim_jobs().compile(
+        statement = build().compile(
             dialect=postgresql.psycopg.dialect(),
             compile_kwargs={"render_postcompile": True},
             schema_translate_map={None: schema},
             render_schema_translate=True,
         )
-        params = {"queue_name": "q1", "limit": 10, "client_id": "me", "now": None}
         rows = connection.exec_driver_sql(
             f"EXPLAIN {statement}", {**statement.params, **params}
         ).scalars()

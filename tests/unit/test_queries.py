@@ -32,6 +32,7 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
         {f"jobs_{name}" for name in EVERY_COLUMN},
     ),
     "claim": (queries.claim_jobs, {"queue_name", "limit", "client_id", "now"}),
+    "waiting": (queries.queues_waiting, {"names"}),
     "complete": (queries.complete_jobs, {"ids", "attempts", "now"}),
     "record": (queries.record_outcomes, {"outcomes", "now"}),
     "give back": (queries.give_back_jobs, {"ids", "attempts", "now"}),

@@ -31,6 +31,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     type_coerce,
     update,
 )
@@ -273,6 +274,32 @@ def claim_jobs() -> Update:
         .cte("claimable")
     )
     return _claim(claimable)
+
+
+@lru_cache
+def queues_waiting() -> Select[Any]:
+    """Read which queues of bind `names`, an array, have a job that `claim_jobs` might claim.
+
+    Locks nothing. Index: river_job_prioritized_fetching_index, once for each queue: by its order,
+    for a planner that only looks for one row may take any way to it.
+    """
+    asked = (
+        func.unnest(bindparam("names", type_=ARRAY(Text)))
+        .table_valued(column("name", Text))
+        .render_derived(name="asked")
+    )
+    first = (
+        select(Job.id)
+        .where(
+            Job.state == state_literal(JobState.available),
+            Job.queue == asked.c.name,
+            Job.scheduled_at <= func.now(),
+        )
+        .order_by(Job.priority, Job.scheduled_at, Job.id)
+        .limit(1)
+        .lateral("first")
+    )
+    return select(asked.c.name).join_from(asked, first, true())
 
 
 @lru_cache

@@ -48,7 +48,7 @@ class Claimed:
 
 
 class Producer(Service):
-    """Claims as many jobs of one queue as it has room for, when woken, and at every poll."""
+    """Claims as many jobs of one queue as it has room for, when word or the poller wakes it."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Producer(Service):
         self._engine = engine
         self._schema = schema
         self._client_id = client_id
-        self._poll_interval_s = poll_interval_s
+        self.poll_interval_s = poll_interval_s
         self._make_attempt = make_attempt
         self._completer = completer
         self._hub = hub
@@ -85,6 +85,7 @@ class Producer(Service):
         self._woken = threading.Event()
         self._lock = threading.Lock()  # guards _replaced and _due
         self._replaced = 0  # slots opened in place of stuck ones
+        self._looked_at = clock.monotonic()  # it begins with a claim
         self._hungry = True  # the last claim got all it asked for: there may be more
         self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
         self._ended: deque[float] = deque(maxlen=1_000)  # seconds that attempts took, of late
@@ -96,6 +97,16 @@ class Producer(Service):
         self._claimed: dict[int, Attempt] = {}
         self._asking = False  # a claim is under way
         self._heard: dict[int, AttemptInterrupted] = {}  # jobs cancelled meanwhile
+
+    @property
+    def poll_at(self) -> float:
+        """When the queue is to be looked at if nobody tells of it, by the process's clock."""
+        idle = not self.paused and self._room(self.executor.about_unfinished()) > 0
+        return self._looked_at + self.poll_interval_s if idle else math.inf
+
+    def looked(self, now: float) -> None:
+        """Take note that somebody looked at the queue at `now`."""
+        self._looked_at = now
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -126,10 +137,9 @@ class Producer(Service):
     def run(self) -> None:
         """Claim until stopped."""
         while not self.stopping.is_set():
-            pause_s = self._poll_interval_s * (1 + 0.1 * self._rng.random())
             try:
                 self.recover_once()
-                self.claim_once()
+                claimed = self.claim_once()
                 self._pause.reset()
             except Exception as error:
                 self._recover_at = min(self._recover_at, self._clock.monotonic())
@@ -146,7 +156,8 @@ class Producer(Service):
                 if self.stopping.wait(pause_s):
                     break
                 continue
-            self._rest(pause_s)
+            # Without room for a claim there may be some without a word, as when all is written.
+            self._rest(math.inf if claimed.asked else self.poll_interval_s)
 
     def recover_once(self) -> int:
         """Give back what a claim got whose answer was lost, now and then; return how many jobs."""
@@ -231,6 +242,7 @@ class Producer(Service):
             self._engine, self.queue, limit=room, client_id=self._client_id, schema=self._schema
         )
         now = self._clock.monotonic()
+        self._looked_at = began
         if len(jobs) == room:
             self._hungry = True
         self._adapt(room, len(jobs), now - began)
@@ -249,14 +261,14 @@ class Producer(Service):
         return Claimed(asked=room, jobs=len(jobs))
 
     def _rest(self, pause_s: float) -> None:
-        """Wait for `pause_s` seconds, or until there is reason to claim."""
+        """Wait for `pause_s` seconds, which may be infinite, or until there is reason to claim."""
         end = min(self._clock.monotonic() + pause_s, self._recover_at)
         while not self.stopping.is_set() and not self._wants_more():
             now = self._clock.monotonic()
             left_s = min([end, *self._due[:1]]) - now
             if left_s <= 0:
                 break
-            self._woken.wait(left_s)
+            self._woken.wait(min(left_s, threading.TIMEOUT_MAX))
             self._woken.clear()
         self._woken.clear()
         with self._lock:

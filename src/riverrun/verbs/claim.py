@@ -1,6 +1,6 @@
 """Step 3 of 5: claim. Before: notify. After: execute."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, cast
@@ -75,6 +75,15 @@ def claim_job(
         if row is None:
             raise JobNotWaiting(job_id, job.state)
     return claimed_job(row, job.queue)
+
+
+def queues_waiting(
+    where: Where, names: Iterable[str], *, schema: str | None = None
+) -> frozenset[str]:
+    """Return those of the queues `names` of which a claim would get a job now."""
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.queues_waiting(), {"names": sorted(names)})
+        return frozenset(rows.scalars())
 
 
 def claim_rows(
