@@ -75,9 +75,9 @@ def free_ports(count: int) -> int:
         return first
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Wait until `condition` holds, and say what did not come."""
-    deadline = monotonic() + DEADLINE_S
+    deadline = monotonic() + deadline_s
     while not condition():
-        assert monotonic() < deadline, f"{what}: not within {DEADLINE_S:g} s"
+        assert monotonic() < deadline, f"{what}: not within {deadline_s:g} s"
         threading.Event().wait(0.05)

@@ -15,6 +15,7 @@ import runpy
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tomllib
@@ -29,8 +30,10 @@ from sqlalchemy import create_engine
 from docs import files
 from riverrun import verbs
 from riverrun.errors import SchemaMissing
-from said import DEADLINE_S, fetch, free_ports, until
+from said import fetch, free_ports, until
 
+DEADLINE_S = 100.0
+"""For programs that start: a second each, unless many do so at the same time."""
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
 PORTS = ("8000", "8080")
@@ -217,7 +220,7 @@ class Reader:
                 return False
             return True
 
-        until(answers, f"an answer of {url}")
+        until(answers, f"an answer of {url}", DEADLINE_S)
         assert said[0][0] == 200, f"{url}: {said[0]}"
         return said[0][1]
 
@@ -227,7 +230,7 @@ class Reader:
             target=_forked, args=(words, body, at, self._environment, self.folder, output)
         )
         process.start()
-        process.join(2 * DEADLINE_S)
+        process.join(DEADLINE_S)
         if process.exitcode is None:
             process.kill()
             process.join()
@@ -236,7 +239,7 @@ class Reader:
     def _run(self, words: Sequence[str], at: str) -> None:
         output = self._output()
         process = self._popen(words, output)
-        process.wait(2 * DEADLINE_S)
+        process.wait(DEADLINE_S)
         self._end(output, process.returncode, at)
 
     def _work(self, words: Sequence[str], at: str, wanted: str) -> None:
@@ -260,7 +263,7 @@ class Reader:
                 return bool(queues) and not due and _matches(wanted, output.read_text())
 
             try:
-                until(idle, f"{at}: the end of all jobs, and {wanted!r}")
+                until(idle, f"{at}: the end of all jobs, and {wanted!r}", DEADLINE_S)
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{output.read_text()}") from None
             process.send_signal(signal.SIGTERM)
@@ -272,10 +275,24 @@ class Reader:
         self._end(output, process.returncode, at)
 
     def _serve(self, words: Sequence[str], at: str) -> None:
+        """Start a server, and wait until somebody listens on one more of our ports."""
         output = self._output()
+        before = self._listening()
         process = self._popen(words, output)
         self._servers.append(process)
-        assert process.poll() is None, f"{at}: {output.read_text()}"
+
+        def listens() -> bool:
+            assert process.poll() is None, f"{at}: {output.read_text()}"
+            return self._listening() > before
+
+        until(listens, f"{at}: a server", DEADLINE_S)
+
+    def _listening(self) -> int:
+        count = 0
+        for port in self._ports.values():
+            with socket.socket() as each:
+                count += each.connect_ex(("127.0.0.1", int(port))) == 0
+        return count
 
     def _popen(self, words: Sequence[str], output: Path) -> "subprocess.Popen[bytes]":
         with output.open("wb") as file:
