@@ -22,14 +22,17 @@ NAMES = (
     "idle",
     "memory",
     "versus_peers",
+    "constants",
 )
+LONG = ("soak",)
+"""Those that have a command of their own, and only their small form here."""
 
 
 @click.command
 @click.option("--small", is_flag=True, help="Small sizes: shows that all runs, measures nothing.")
 @click.option("--database-url", help="A database; without it a server made for the while.")
 @click.option("--report", "only_report", is_flag=True, help="Only write the report again.")
-@click.argument("names", nargs=-1, type=click.Choice(NAMES))
+@click.argument("names", nargs=-1, type=click.Choice(NAMES + LONG))
 def main(small: bool, database_url: str | None, only_report: bool, names: tuple[str, ...]) -> None:
     """Measure, print a table, and unless --small save it.
 
@@ -41,7 +44,7 @@ def main(small: bool, database_url: str | None, only_report: bool, names: tuple[
     load = os.getloadavg()[0]
     if not only_report:
         with server(database_url) as engine:
-            for name in names or NAMES:
+            for name in names or (NAMES + LONG if small else NAMES):
                 script_began = time.monotonic()
                 try:
                     found = import_module(f"benchmarks.{name}").compare(engine, small=small)
