@@ -80,7 +80,7 @@ def wal(engine: Engine, jobs: int, *, checkpoint: bool) -> Comparison:
         settings={"jobs": jobs, "batch": BATCH},
         notes=[
             f"Claimed, completed and deleted {BATCH} at a time, without autovacuum.",
-            "Right after a checkpoint the first change of a page logs all of it (full_page_writes).",
+            "Right after a checkpoint the first change of a page logs the whole page.",
         ],
     )
 
