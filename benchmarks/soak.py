@@ -5,6 +5,7 @@ all benchmarks, which has only its small form.
 """
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -341,12 +342,13 @@ def main(minutes: float, retained: int, rate: int, small: bool, database_url: st
     """Soak, and unless --small save what was seen."""
     plan = SMALL if small else Plan(seconds=60 * minutes, retained=retained, rate=rate)
     began = time.monotonic()
+    load = os.getloadavg()[0]
     with server(database_url) as engine:
         looks, kills = soak(engine, plan)
         click.echo("every job was worked once")
         if not small:
             took_s = time.monotonic() - began
-            save(engine, comparisons(looks), RESULTS / "soak.json", took_s=took_s)
+            save(engine, comparisons(looks), RESULTS / "soak.json", took_s=took_s, load=load)
             report(looks, kills, plan)
 
 
