@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -167,7 +166,8 @@ class Plant:
             self.tell(name)
             done = f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"
             self.wait(lambda done=done: self.one(done) == "completed", f"{name} works", deadline_s)
-        later = InsertOpts(scheduled_at=datetime.now(UTC) + timedelta(seconds=0.5))
+        soon = self.one("SELECT clock_timestamp() + interval '0.5 s'")
+        later = InsertOpts(scheduled_at=soon)
         job_id = verbs.insert(self.engine, Book(), later, schema=self.schema).job.id
         state = f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"
         self.wait(lambda: self.one(state) == "completed", "somebody leads", deadline_s)
@@ -211,13 +211,22 @@ def proxy(server: Server) -> Iterator[Proxy]:
 @pytest.fixture
 def shaken(server: Server, proxy: Proxy) -> Iterator[Plant]:
     """Workers that reach the server by the proxy, on a schema of the test's own."""
+    with planted(server, proxy.url) as plant:
+        yield plant
+
+
+@contextmanager
+def planted(server: Server, url: str | None = None) -> Iterator[Plant]:
+    """Workers that reach `server` by `url`, on a schema of their own."""
     engine, schema = server.engine(), f"f_{next(_schema_numbers)}"
     with engine.begin() as connection:
         connection.execute(CreateSchema(schema))
     migrate(engine, schema=schema)
-    plant = Plant(engine, schema, proxy.url)
-    yield plant
-    plant.stop()
+    plant = Plant(engine, schema, url)
+    try:
+        yield plant
+    finally:
+        plant.stop()
     with engine.begin() as connection:
         connection.execute(text("SET lock_timeout = '10s'"))
         connection.execute(DropSchema(schema, cascade=True))
