@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -219,3 +220,24 @@ def test_tells_before_its_process_ends(
     )
     assert run.returncode == 0, run.stderr
     assert heard() == [TOLD] * count
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own-transaction", "joined"])
+def test_a_commit_does_not_fail_for_want_of_a_thread(
+    client: Client, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """Where no thread can be started, as at an interpreter's exit, jobs are inserted all the same."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    if own:
+        client.insert(engine, JOB)
+    else:
+        with engine.begin() as connection:
+            client.insert(connection, JOB)
+    monkeypatch.undo()
+    assert len(client.list_jobs(engine).jobs) == 1
+    client.insert(engine, JOB)
+    assert client.flush_announcements(DEADLINE_S), "what came later was not announced"

@@ -75,7 +75,7 @@ class Announcer(Service):
         # Also after a fork: the child has none of the parent's threads, and locks as they were.
         self._pid = os.getpid()
         self._thread = None
-        self._lock = threading.Lock()  # guards the next three
+        self._lock = threading.Lock()  # guards the next three, and the thread's start
         self._committing: list[_Committing] = []
         self._committed: set[str] = set()
         self._woken = False  # a producer of this process looks for what has committed
@@ -120,9 +120,15 @@ class Announcer(Service):
 
     def start(self) -> None:
         """Start the thread when there is something to tell for the first time."""
-        if self._thread is None:
-            super().start()
-            atexit.register(self.flush, EXIT_S)
+        with self._lock:
+            if self._thread is not None:
+                return
+            try:
+                super().start()
+                atexit.register(self.flush, EXIT_S)
+            except RuntimeError as error:
+                # At the interpreter's exit, say; the host's commit must not fail by it.
+                logger.warning("not announced, so that polling finds the jobs: %s", error)
 
     def run(self) -> None:
         """Watch commits and tell of them, until stopped and all is told."""

@@ -31,7 +31,11 @@ class Service:
             self._thread = threading.Thread(
                 target=self._guarded, name=self.name, daemon=self._daemon
             )
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:
+                self._thread = None
+                raise
 
     def stop(self, timeout: float | None = None) -> bool:
         """Ask the thread to end, and wait; return whether it has ended.
