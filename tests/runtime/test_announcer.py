@@ -226,7 +226,7 @@ def test_tells_before_its_process_ends(
 def test_a_commit_does_not_fail_for_want_of_a_thread(
     client: Client, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    """Where no thread can be started, as at an interpreter's exit, jobs are inserted all the same."""
+    """Where no thread can be started, as at an interpreter's exit, jobs are inserted anyhow."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
