@@ -9,6 +9,15 @@ from sqlalchemy import Engine
 from interop.clients import Clients
 from interop.peers import Peers, StartPeer, build
 
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count no build, which the first test that needs it waits for, against a test's time."""
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(120, func_only=True))
+
 
 @pytest.fixture(scope="session")
 def peer_program() -> Path:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
@@ -20,6 +21,9 @@ from interop.rpc import Process
 HERE = Path(__file__).parent
 IN_CI = bool(os.environ.get("CI"))
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverrun-interop"
+
+BUILD_S = 900.0
+KEPT_S = 7 * 86_400.0
 
 StartPeer = Callable[[], Process]
 
@@ -35,17 +39,11 @@ def build(module: str, package: str = ".") -> Path:
     """
     go = shutil.which("go")
     if go is None:
-        problem = "no Go on PATH; River itself is not tried against. Install Go 1.26 or newer"
+        problem = "no Go on PATH; River itself is not tried against. Install Go 1.21 or newer"
         if IN_CI:
             pytest.fail(problem)
         pytest.skip(problem)
-    sources = sorted(
-        path for path in (HERE / module).iterdir() if path.suffix in {".go", ".mod", ".sum"}
-    )
-    digest = hashlib.sha256()
-    for source in sources:
-        digest.update(f"{source.name}\n".encode() + source.read_bytes())
-    program = CACHE / f"{module}-{digest.hexdigest()[:16]}"
+    program = CACHE / f"{module}-{_fingerprint(HERE / module)}"
     CACHE.mkdir(parents=True, exist_ok=True)
     # Two runs at once must not build into one file.
     with (CACHE / f"{module}.lock").open("w") as lock:
@@ -58,14 +56,26 @@ def build(module: str, package: str = ".") -> Path:
                     cwd=HERE / module,
                     capture_output=True,
                     text=True,
+                    timeout=BUILD_S,
                     check=False,
                 )
                 if done.returncode != 0:
                     pytest.fail(f"go build of {module} failed:\n{done.stderr}")
-                for old in CACHE.glob(f"{module}-*"):
-                    old.unlink()
                 built.rename(program)
+        program.touch()
+        # Not at once: the trees of other branches use theirs.
+        for old in CACHE.glob(f"{module}-*"):
+            if old.stat().st_mtime < time.time() - KEPT_S:
+                old.unlink()
     return program
+
+
+def _fingerprint(module: Path) -> str:
+    digest = hashlib.sha256()
+    for source in sorted(module.iterdir()):
+        if source.suffix in {".go", ".mod", ".sum"}:
+            digest.update(f"{source.name}\n".encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def environment(url: URL, application: str, schema: str | None) -> dict[str, str]:
