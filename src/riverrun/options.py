@@ -49,7 +49,10 @@ def check_schema(schema: str | None) -> str | None:
     Raises:
         InvalidOption: If it cannot.
     """
-    if schema is not None and (len(schema) > SCHEMA_MAX or not _SCHEMA.fullmatch(schema)):
+    if schema is None:
+        return None
+    named = isinstance(schema, str) and len(schema) <= SCHEMA_MAX and _SCHEMA.fullmatch(schema)
+    if not named:
         expected = f"letters, digits and underscores, no digit first, at most {SCHEMA_MAX}"
         raise InvalidOption("schema", schema, expected)
     return schema

@@ -38,7 +38,8 @@ MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 _TOLD = (JobCancel, JobCancelledRemotely, JobError, JobRescued, UndecodableArgs, UnknownKind)
 """Errors that are no surprise: their text says all."""
 
-_COUNT = re.compile(r"-?[0-9]+")
+_COUNT = re.compile(r"-?[0-9]{1,19}")
+_COUNT_MAX = 2**63 - 1
 
 
 @attrs.frozen(kw_only=True)
@@ -217,13 +218,15 @@ def _snoozes(metadata: Mapping[str, Any]) -> int:
     Source: River 0.47, conformance/fixtures/maintenance_values.json.
     """
     match metadata.get("snoozes"):
-        case int() as count:  # true is 1 there, as it is here
-            return int(count)
-        case float() as count if math.isfinite(count):
-            return int(count)
+        case int() as number:  # true is 1 there, as it is here
+            count = int(number)
+        case float() as number if math.isfinite(number):
+            count = int(number)
         case str() as text if _COUNT.fullmatch(text):
-            return int(text)
-    return 0
+            count = int(text)
+        case _:
+            return 0
+    return count if -_COUNT_MAX <= count < _COUNT_MAX else 0
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,7 +8,16 @@ import attrs
 import click
 from sqlalchemy import Engine
 
-from riverrun.cli.app import JOB_ID, CommandError, ExitCode, Target, option, target, target_options
+from riverrun.cli.app import (
+    JOB_ID,
+    CommandError,
+    ExitCode,
+    Target,
+    option,
+    reported,
+    target,
+    target_options,
+)
 from riverrun.cli.output import progress, show, show_json, show_one
 from riverrun.client import Client
 from riverrun.errors import RiverrunError
@@ -143,7 +152,8 @@ def _do(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    params = _params(states, kinds, queues, tags)
+    with reported():
+        params = _params(states, kinds, queues, tags)
     if bool(ids) == params.filters:
         raise click.UsageError("name ids, or filters such as --state discarded")
     with target(app, database_url, schema) as on:

@@ -16,6 +16,8 @@ from riverrun.states import JobState
 from riverrun.verbs.complete import record
 from riverrun.verbs.read import job_row
 
+_COUNT_MAX = 2**63 - 1
+
 
 @attrs.frozen(kw_only=True)
 class Rescued:
@@ -79,7 +81,8 @@ def rescue(
 
 def _outcome(job: JobRow, now: datetime, backoff: Backoff) -> Outcome:
     count = job.metadata.get("river:rescue_count")
-    rescued = (count if type(count) is int else 0) + 1
+    # A number of thousands of digits could not be written again.
+    rescued = (count if type(count) is int and abs(count) < _COUNT_MAX else 0) + 1
     return decide(
         job,
         JobRescued(),
