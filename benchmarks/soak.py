@@ -6,7 +6,6 @@ all benchmarks, which has only its small form.
 
 import contextlib
 import os
-import os
 import signal
 import subprocess
 import sys
