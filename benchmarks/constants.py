@@ -27,12 +27,12 @@ SLOTS = 10
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     """Count all of it."""
-    jobs = 200 if small else 20_000
+    jobs = 200 if small else 5_000
     return [
         wal(engine, jobs, checkpoint=False),
         wal(engine, jobs, checkpoint=True),
         size(engine, jobs),
-        statements(engine, 100 if small else 2_000),
+        statements(engine, 100 if small else 1_000),
         connections(engine, small=small),
     ]
 
