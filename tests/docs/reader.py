@@ -125,7 +125,7 @@ class Reader:
     def read(self, page: Path) -> None:
         """Do what `page` shows; fail where it does not come true."""
         ahead = [*blocks(page)]
-        for block, following in zip(ahead, [*ahead[1:], None], strict=True):
+        for block, following in zip(ahead, [*ahead, None][1:], strict=True):
             wanted = following.body if following and following.language == "text" else ""
             if block.file is not None:
                 self._write(block)
