@@ -140,8 +140,8 @@ class Plant:
             stop.set()
             thread.join()
 
-    def audit(self, ids: set[int], *, faults: int) -> None:
-        """See that nothing was lost or done too often.
+    def audit(self, ids: set[int], *, faults: int) -> list[Any]:
+        """See that nothing was lost or done too often; return all jobs, with their `effects`.
 
         Args:
             ids: Jobs that must be there.
@@ -149,6 +149,7 @@ class Plant:
         """
         jobs = self.rows(
             "SELECT id, kind, state, queue, attempt,"
+            " coalesce((metadata->>'river:rescue_count')::int, 0) AS rescues,"
             " (SELECT count(*) FROM {s}.effect WHERE job_id = j.id) AS effects"
             " FROM {s}.river_job j"
         )
@@ -157,6 +158,7 @@ class Plant:
         books = [job for job in jobs if job.kind == "book"]
         assert not [job for job in books if job.effects != 1], "an effect is not exactly once"
         assert not [job for job in jobs if not 1 <= job.effects <= 1 + faults], "too often"
+        return jobs
 
     def prove_alive(self, deadline_s: float = 30) -> None:
         """See that each worker hears notifications and works, and that somebody leads."""
