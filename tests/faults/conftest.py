@@ -58,15 +58,17 @@ class Plant:
         url: str | None = None,
         environment: Mapping[str, str] | None = None,
         prefix: tuple[str, ...] = (),
+        ready: bool = True,
         **options: Any,
     ) -> subprocess.Popen[str]:
-        """Start a worker process and wait until it works.
+        """Start a worker process; unless `ready` is False, wait until it works.
 
         Args:
             name: The client's id.
             url: Where it connects to.
             environment: Variables to add to ours.
             prefix: The program that shall start it.
+            ready: Whether to wait.
             **options: The Client's.
         """
         command = [*prefix, sys.executable, str(WORKER), url or self.url, self.schema, name]
@@ -78,9 +80,21 @@ class Plant:
         )
         self._started.append(process)
         self.processes[name] = process
+        if ready:
+            self.wait_until_ready(process)
+        return process
+
+    def workers(self, *names: str) -> list[subprocess.Popen[str]]:
+        """Start worker processes, and wait until all work."""
+        processes = [self.worker(name, ready=False) for name in names]
+        for process in processes:
+            self.wait_until_ready(process)
+        return processes
+
+    def wait_until_ready(self, process: subprocess.Popen[str]) -> None:
+        """Wait until a worker works."""
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        return process
 
     def rows(self, statement: str) -> list[Any]:
         """Return what a statement on the tables of the schema reads; `{s}` is its name."""
@@ -162,16 +176,16 @@ class Plant:
 
     def prove_alive(self, deadline_s: float = 30) -> None:
         """See that each worker hears notifications and works, and that somebody leads."""
+        soon = self.one("SELECT clock_timestamp() + interval '0.1 s'")
+        later = InsertOpts(scheduled_at=soon)
+        scheduled = verbs.insert(self.engine, Book(), later, schema=self.schema).job.id
         for name in self.processes:
             opts = InsertOpts(queue=name)
             job_id = verbs.insert(self.engine, Book(), opts, schema=self.schema).job.id
             self.tell(name)
             done = f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"
             self.wait(lambda done=done: self.one(done) == "completed", f"{name} works", deadline_s)
-        soon = self.one("SELECT clock_timestamp() + interval '0.5 s'")
-        later = InsertOpts(scheduled_at=soon)
-        job_id = verbs.insert(self.engine, Book(), later, schema=self.schema).job.id
-        state = f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"
+        state = f"SELECT state FROM {{s}}.river_job WHERE id = {scheduled}"
         self.wait(lambda: self.one(state) == "completed", "somebody leads", deadline_s)
 
     def tell(self, queue: str) -> None:

@@ -63,7 +63,9 @@ class Server(Cluster):
     def crash_a_backend(self) -> None:
         """Kill one connection's process: the server ends all the others and recovers."""
         others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        [(pid,)] = self.run(f"SELECT max(pid) FROM pg_stat_activity WHERE {others}")
+        # The oldest: it is some pool's, and will not have ended by itself meanwhile.
+        order = "ORDER BY backend_start LIMIT 1"
+        [(pid,)] = self.run(f"SELECT pid FROM pg_stat_activity WHERE {others} {order}")
         os.kill(pid, signal.SIGKILL)
 
     def wait_until_up(self) -> None:

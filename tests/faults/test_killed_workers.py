@@ -26,7 +26,7 @@ def test_nothing_is_lost_and_nothing_stuck(plant: Plant) -> None:
     once more at most for each rescue; each job of the dead was rescued within 30 s, and says so.
     """
     names = [f"worker-{n}" for n in range(6)]
-    doomed = [plant.worker(name) for name in names]
+    doomed = plant.workers(*names)
     # Long ones, so that each worker surely has some when it is killed; then many short ones.
     jobs: list[Any] = [Book(8.0) for _ in range(12)] + [Send(8.0) for _ in range(12)]
     verbs.insert_many(plant.engine, jobs, schema=plant.schema)
@@ -101,7 +101,8 @@ def test_killed_at_random_moments(plant: Plant, record_property: Callable[..., N
     An effect is had once more at most for each time that its job was rescued.
     """
     rng, pause, sleepers = random.Random(20), threading.Event(), []
-    living = {name: plant.worker(name) for name in ("w0", "w1", "w2")}
+    names = ("w0", "w1", "w2")
+    living = dict(zip(names, plant.workers(*names), strict=True))
     leader = "SELECT max(leader_id) FROM {s}.river_leader WHERE expires_at > clock_timestamp()"
     with plant.load() as ids:
         for turn in range(ROUNDS):

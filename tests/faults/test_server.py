@@ -19,8 +19,8 @@ from faults.server import Server
 from faults.worker import Book
 from riverrun import verbs
 
-LASTS_S = 30.0 if LONG else 3.0
-TIMES = 10 if LONG else 3
+LASTS_S = 30.0 if LONG else 2.0
+TIMES = 10 if LONG else 2
 
 
 def lasting(seconds: float = LASTS_S) -> None:
@@ -247,8 +247,7 @@ def test_nothing_is_lost_stuck_or_doubled(
 
     Afterwards each client hears, works and leads as before.
     """
-    shaken.worker("ada")
-    shaken.worker("bob")
+    shaken.workers("ada", "bob")
     with shaken.load() as ids:
         fault(server, proxy, shaken)
     shaken.wait_until_done(60)
