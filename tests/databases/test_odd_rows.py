@@ -13,20 +13,24 @@ from factories import insert_job
 from riverrun import verbs
 from riverrun.cli.main import main
 from riverrun.client import Client
+from riverrun.context import JobContext
 from riverrun.errors import UndecodableArgs
 from riverrun.job import RawArgs, decode
 from riverrun.job_list import JobListParams, JobOrder
 from riverrun.migrations import migrate
+from riverrun.options import QueueConfig
 from riverrun.outcome import completed
 from riverrun.policies.backoff import Constant
 from riverrun.sessions import joined
 from riverrun.states import JobState
+from riverrun.testing import drain, require_inserted, rolled_back
 from riverrun.verbs.claim import claim_job
 from riverrun.verbs.clean import clean
 from riverrun.verbs.complete import give_back, record
 from riverrun.verbs.queues import read_queues
 from riverrun.verbs.rescue import rescue
 from riverrun.verbs.schedule import schedule
+from riverrun.workers import Workers
 
 DIGITS = "9" * 5_000
 DEEP = "[" * 3_000 + "]" * 3_000
@@ -118,6 +122,16 @@ def test_operators_read_odd_rows(engine: Engine, schema: str, odd: dict[str, int
         assert client.retry(engine, job_id).state is JobState.available, name
 
 
+@pytest.mark.parametrize("odd_time", ["infinity", "-infinity", "20000-01-01"])
+def test_odd_times_are_counted(engine: Engine, schema: str, odd_time: str) -> None:
+    """A job that is due at no time on a calendar leaves the counts, and metrics, as they are."""
+    job_id = insert_job(engine, schema, state="scheduled")
+    change(engine, schema, f"scheduled_at = '{odd_time}'", [job_id])
+    [count] = verbs.count_jobs(engine, schema=schema)
+    assert (count.state, count.count) == (JobState.scheduled, 1)
+    assert (count.age_s > 0) == (odd_time == "-infinity")
+
+
 def test_the_shell_shows_odd_rows(engine: Engine, schema: str, odd: dict[str, int]) -> None:
     """The shell lists odd rows and shows each, to people and, as JSON, to machines."""
     url = engine.url.render_as_string(hide_password=False)
@@ -196,3 +210,24 @@ def test_queues_paused_for_ever(engine: Engine, schema: str) -> None:
     assert of_odd.paused_at is not None
     assert of_odd.metadata == {"n": float("inf")}
     assert (of_list.paused_at, of_list.metadata) == (None, {})
+
+
+def test_tests_see_odd_rows(engine: Engine, schema: str, odd: dict[str, int]) -> None:
+    """A user's test finds its job among odd rows, lists them, and drains their queue."""
+    workers = Workers()
+    seen: list[int] = []
+
+    @workers.register(kind="greet")
+    def greet(args: RawArgs, ctx: JobContext) -> None:
+        seen.append(ctx.job.id)
+
+    client = Client(engine, workers=workers, schema=schema, queues={"default": QueueConfig()})
+    mine = RawArgs(kind="greet", encoded={"mine": True})
+    job = client.insert(engine, mine).job
+    assert require_inserted(engine, mine, schema=schema).id == job.id
+    with pytest.raises(AssertionError, match="inf"):
+        require_inserted(engine, RawArgs(kind="greet", encoded={"lost": True}), schema=schema)
+    with rolled_back(engine) as session:
+        drain(session, client, reraise=False)
+    refused = {name for name in odd if name.startswith(("args ", "a kind"))}
+    assert sorted(seen) == sorted({job.id, *odd.values()} - {odd[name] for name in refused})

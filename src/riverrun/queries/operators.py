@@ -56,15 +56,14 @@ def count_jobs() -> Select[Any]:
     Index: river_job_prioritized_fetching_index.
     """
     states = [state_literal(state) for state in JobState if not state.is_final]
+    oldest = readable(func.min(Job.scheduled_at))
     return (
         select(
             Job.queue,
             Job.state,
             func.count().label("count"),
-            func.min(Job.scheduled_at).label("oldest_at"),
-            cast(
-                func.extract("epoch", func.clock_timestamp() - func.min(Job.scheduled_at)), Float
-            ).label("age_s"),
+            oldest.label("oldest_at"),
+            cast(func.extract("epoch", func.clock_timestamp() - oldest), Float).label("age_s"),
         )
         .where(Job.state.in_(states))
         .group_by(Job.queue, Job.state)

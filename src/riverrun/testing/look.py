@@ -105,7 +105,7 @@ def _kind(expected: object) -> str:
 def _fits(job: JobRow, expected: object, conditions: Mapping[str, object]) -> bool:
     if job.kind != _kind(expected):
         return False
-    if not isinstance(expected, str | type) and dict(job.args) != dict(encode(expected)):
+    if not isinstance(expected, str | type) and job.args != dict(encode(expected)):
         return False
     return all(_is(getattr(job, name), value) for name, value in conditions.items())
 
@@ -138,7 +138,7 @@ def _said(
 
 def _listed(jobs: Sequence[JobRow]) -> str:
     lines = [
-        f"  job {job.id} {job.kind!r} {job.state} in {job.queue!r}, args {dict(job.args)},"
+        f"  job {job.id} {job.kind!r} {job.state} in {job.queue!r}, args {job.args},"
         f" priority {job.priority}, attempt {job.attempt} of {job.max_attempts},"
         f" scheduled_at {job.scheduled_at.isoformat()}, tags {list(job.tags)}"
         for job in jobs[:20]
