@@ -17,6 +17,7 @@ NAMES = (
     "pickup",
     "insert",
     "claim",
+    "snapshot",
     "coroutines",
     "processes",
     "idle",
