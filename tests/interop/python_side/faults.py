@@ -5,10 +5,10 @@ from typing import Any
 
 import attrs
 from sqlalchemy import Row, select, text
+from sqlalchemy.orm import Session
 
-from riverrun import JobState
+from riverrun import JobState, models
 from riverrun.models import Leader
-from riverrun.verbs import get as get_job
 
 from .protocol import INVALID_PARAMS, NOT_FOUND, Empty, Failure, method
 from .shapes import KIND, Job, shown_job, shown_time
@@ -195,9 +195,10 @@ def raw_insert_no_notify(state: State, params: Raw) -> Any:
 
 @method
 def raw_job_exact_json(state: State, params: Id) -> Any:
-    # Exact numbers are a setting of the host's engine, as SQLAlchemy has it: json_deserializer.
-    job = get_job(state.exact_engine, params.id)
-    numbers = {**job.args, **job.metadata}
+    # Exact numbers are a setting of the host's engine, json_deserializer, which mapped jobs obey.
+    with Session(state.exact_engine) as session:
+        job = session.get_one(models.Job, params.id)
+        numbers = {**job.args, **job.metadata_}
     names = ("decimal", "integer", "negative", "big_integer", "beyond_float", "long_decimal")
     return {name: str(numbers[name]) for name in names if name in numbers}
 

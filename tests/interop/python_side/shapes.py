@@ -100,7 +100,7 @@ def shown_job(job: JobRow) -> dict[str, Any]:
         "args": job.args,
         "attempt": job.attempt,
         "attempted_at": shown_time(job.attempted_at),
-        "attempted_by": list(job.attempted_by) or None,  # as Go shows what was never attempted
+        "attempted_by": list(job.attempted_by),
         "created_at": shown_time(job.created_at),
         "errors": [_shown_error(error) for error in job.errors],
         "finalized_at": shown_time(job.finalized_at),
