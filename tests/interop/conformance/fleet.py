@@ -187,7 +187,7 @@ def moment(said: str) -> datetime:
 
 def events(process: Process) -> list[str]:
     """Return what the subscription of a process's client has got so far."""
-    return list(process.call("runtime_stats")["events"])
+    return list(process.call("runtime_stats")["events"] or [])
 
 
 def heard(process: Process, event: str, times: int = 1) -> None:

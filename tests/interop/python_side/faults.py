@@ -231,8 +231,8 @@ def _count(state: State, statement: str, name: str | None = None) -> dict[str, i
         return {"count": connection.execute(text(statement), params).scalar_one()}
 
 
-def _row(state: State, statement: str, **params: Any) -> Row[Any]:
-    with state.engine.begin() as connection:
+def _row(adapter: State, statement: str, /, **params: Any) -> Row[Any]:
+    with adapter.engine.begin() as connection:
         row = connection.execute(text(statement), params).one_or_none()
     if row is None:
         raise Failure(NOT_FOUND, f"job {params.get('id')} is not there, or does not run")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
-from attrs import NOTHING
 
 from riverrun import Client, InsertResult, JobListParams, JobState
 from riverrun.sessions import Where
@@ -14,6 +13,8 @@ from riverrun.sessions import Where
 from .protocol import INVALID_PARAMS, Failure, method, named
 from .shapes import Echo, Job, shown_job
 from .state import State
+
+ABSENT = object()
 
 
 @attrs.frozen(kw_only=True)
@@ -38,7 +39,7 @@ class Get(Id):
 
 @attrs.frozen(kw_only=True)
 class Update(Id):
-    output: Any = NOTHING
+    output: Any = ABSENT
 
 
 @attrs.frozen(kw_only=True)
@@ -152,7 +153,7 @@ def retried(state: State, client: Client, where: Where, job_id: int) -> dict[str
 
 
 def updated(client: Client, where: Where, job_id: int, output: Any) -> dict[str, Any]:
-    said = {} if output is NOTHING else {"output": output}
+    said = {} if output is ABSENT else {"output": output}
     return shown_job(client.update(where, job_id, metadata={}, **said))
 
 

@@ -6,6 +6,7 @@ import typing
 from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from typing import IO, Any
 
 import attrs
@@ -55,6 +56,19 @@ def _datetime(value: Any, _: type[datetime]) -> datetime:
     if moment.utcoffset() is None:
         raise ValueError(f"{value} has no time zone")
     return moment
+
+
+def _strict(value: Any, expected: type[Any]) -> Any:
+    """Return what JSON says as it is: a number is no string, and no boolean a number."""
+    if issubclass(expected, Enum):
+        return expected(value)
+    if type(value) is not expected:
+        raise TypeError(f"{value!r} is not of {expected.__name__}")
+    return value
+
+
+for _kind in (bool, int, str):
+    converter.register_structure_hook(_kind, _strict)
 
 
 def method(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

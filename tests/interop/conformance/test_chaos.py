@@ -1,0 +1,220 @@
+"""Processes die, connections are cut, commits fail: no job is lost, none is worked twice."""
+
+import time
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from interop.conformance.fleet import BOTH, SOON_S, WAYS, Fleet, Job, running, until, wait
+from interop.rpc import Process
+
+both_ways = pytest.mark.parametrize(("by", "to"), WAYS)
+each_side = pytest.mark.parametrize("name", BOTH)
+DEAF = {"fetch_poll_interval_ms": 60_000}
+RESCUED = "Stuck job rescued by JobRescuer"
+RESCUES = {"rescue_after_ms": 1_500, "job_timeout_ms": 1_000}
+
+
+@each_side
+def test_listener_backend_disconnect_reconnect(fleet: Fleet, name: str) -> None:
+    """A listener whose connection is cut listens again, and hears."""
+    process = fleet.side(name)
+    process.call("start", client_id="cut", **DEAF)
+    fleet.listens(process)
+    assert process.call("fault_disconnect_listeners")["count"] >= 1
+    hears_again(fleet, process)
+
+
+def hears_again(fleet: Fleet, process: Process) -> None:
+    """Wait until a process is told of jobs again."""
+    fleet.listens(process)
+    other = fleet.other(process)
+
+    def heard() -> bool:
+        job = other.call("insert", opts={"queue": "default"})["id"]
+        time.sleep(0.2)
+        return other.call("get", id=job)["state"] == "completed"
+
+    until(heard, "a job told of", 30)
+
+
+@each_side
+def test_lost_notification_poll_recovery(fleet: Fleet, name: str) -> None:
+    """A job that was never told of is found by polling."""
+    process = fleet.side(name)
+    process.call("start", client_id="polls", fetch_poll_interval_ms=250)
+    fleet.listens(process)
+    job = process.call("raw_insert_no_notify")["id"]
+    begun = time.monotonic()
+    assert wait(process, job)["state"] == "completed"
+    assert time.monotonic() - begun < SOON_S
+
+
+@each_side
+def test_database_unavailable_reconnect(fleet: Fleet, name: str) -> None:
+    """When all connections are cut, what ran is completed, and new jobs are worked."""
+    process = fleet.side(name)
+    other = fleet.other(process)
+    process.call("start", client_id="outlives", fetch_poll_interval_ms=250)
+    process.call("barrier_create", name="cut")
+    inside = process.call("insert", behavior="barrier_wait", message="cut")["id"]
+    running(process, inside)
+    for _ in range(3):
+        other.call("fault_disconnect_application", application_name=process.name)
+        time.sleep(0.1)
+    process.call("barrier_release", name="cut")
+    outside = other.call("insert")["id"]
+    for job in (inside, outside):
+        done = wait(other, job)
+        assert (done["state"], done["attempt"]) == ("completed", 1)
+
+
+@each_side
+def test_ignored_cancellation_hard_abort(fleet: Fleet, name: str) -> None:
+    """A hard stop ends also while a worker ignores it: the job is given back, or rescued."""
+    worker, other = fleet.side(name), fleet.other(fleet.side(name))
+    worker.call("start", client_id="ignored")
+    job = worker.call("insert", behavior="ignored_cancel")["id"]
+    running(worker, job)
+    if name == "go":  # a goroutine cannot be interrupted; the process is what a host would end
+        fleet.replace(name)
+        assert other.call("get", id=job)["state"] == "running"
+        return
+    worker.call("stop", cancel=True)
+    given = fleet.agreed(job)
+    assert (given["state"], given["attempt"], given["errors"]) == ("available", 0, [])
+
+
+def rescued(fleet: Fleet, crashed: str, recovery: str) -> Job:
+    """Kill a side's process while it works, and let the other recover the job."""
+    by = fleet.side(crashed)
+    by.call("start", client_id="crashed", **RESCUES)
+    job = by.call("insert", behavior="snooze_then_cancel", opts={"metadata": {"snoozes": 1}})["id"]
+    running(by, job)
+    fleet.replace(crashed)
+    # River has no option for the interval of its rescuer, 30 s: a term begins with a look.
+    time.sleep(1.6)
+    fleet.do("DELETE FROM river_leader")
+    # What has a heartbeat is dead 20 s after its last one, whatever its jobs' rescue_after.
+    fleet.do("UPDATE riverrun_client SET heartbeat_at = heartbeat_at - interval '20 s'")
+    fleet.do("UPDATE river_job SET args = args || cast(:args AS jsonb)", args='{"behavior":""}')
+    to = fleet.side(recovery)
+    to.call("start", client_id="recovery", retry_delay_ms=5, **RESCUES)
+    wait(to, job)
+    to.call("stop")
+    return fleet.agreed(job)
+
+
+def check_rescued(job: Job) -> None:
+    """Show that a job was rescued once, with River's words, and then completed."""
+    assert (job["state"], job["attempt"]) == ("completed", 2)
+    assert job["attempted_by"] == ["crashed", "recovery"]
+    assert job["metadata"]["river:rescue_count"] == 1
+    assert [error["error"] for error in job["errors"]] == [RESCUED]
+
+
+def test_candidate_process_kill_reference_rescue(fleet: Fleet) -> None:
+    """Go recovers the job of a riverrun process that was killed."""
+    check_rescued(rescued(fleet, "python", "go"))
+
+
+def test_reference_process_kill_candidate_rescue(fleet: Fleet) -> None:
+    """Riverrun recovers the job of a Go process that was killed."""
+    check_rescued(rescued(fleet, "go", "python"))
+
+
+@each_side
+def test_process_kill_restart_and_rescue(fleet: Fleet, name: str) -> None:
+    """A side that comes back recovers the job of its own process that was killed."""
+    check_rescued(rescued(fleet, name, name))
+
+
+def test_multi_engine_process_kill_rescue_failover(fleet: Fleet) -> None:
+    """The leader is killed with a job at work: another side leads, rescues and works it."""
+    for leader, follower in WAYS:
+        fleet.reset()
+        dies, lives = fleet.another(leader), fleet.side(follower)
+        third = fleet.another(follower)
+        dies.call("start", client_id="crashed", **RESCUES)
+        fleet.leads("crashed")
+        meta = {"metadata": {"snoozes": 1}}
+        job = dies.call("insert", behavior="snooze_then_cancel", opts=meta)["id"]
+        running(dies, job)
+        dies.kill()
+        fleet.do("UPDATE river_job SET args = args || cast(:args AS jsonb)", args='{"behavior":""}')
+        time.sleep(1.6)
+        lives.call("fault_expire_leader")
+        for process, client_id in ((lives, "recovery"), (third, "recovery-too")):
+            process.call("start", client_id=client_id, retry_delay_ms=5, **RESCUES)
+        assert wait(lives, job)["state"] == "completed"
+        done = fleet.agreed(job)
+        assert [error["error"] for error in done["errors"]] == [RESCUED]
+        assert done["attempted_by"][0] == "crashed"
+
+
+def test_multi_engine_fault_recovery(fleet: Fleet) -> None:
+    """Connections of four processes are cut one after the other: all jobs are worked once."""
+    processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
+    how: dict[str, Any] = {"fetch_poll_interval_ms": 250}
+    for number, process in enumerate(processes):
+        process.call("start", client_id=f"cut-{number}", **how)
+    jobs: list[int] = []
+    for process in processes:
+        batch = [{"behavior": "sleep", "duration_ms": 50} for _ in range(20)]
+        answer = process.call("insert_many", jobs=batch)
+        jobs += [result["job"]["id"] for result in answer["results"]]
+        fleet.other(fleet.go).call("fault_disconnect_application", application_name=process.name)
+    done = "SELECT count(*) FROM river_job WHERE state = 'completed'"
+    until(lambda: fleet.one(done) == len(jobs), "all jobs")
+    assert fleet.one("SELECT max(attempt) FROM river_job") == 1
+
+
+@each_side
+def test_completion_row_lock_wait(fleet: Fleet, name: str) -> None:
+    """A completion waits for whoever holds its row, and is not lost."""
+    process = fleet.side(name)
+    process.call("start", client_id="waits", fetch_poll_interval_ms=250)
+    process.call("barrier_create", name="held")
+    job = process.call("insert", behavior="barrier_wait", message="held")["id"]
+    running(process, job)
+    with fleet.open() as execute:
+        execute("SELECT FROM river_job WHERE id = :id FOR UPDATE", id=job)
+        process.call("barrier_release", name="held")
+        fleet.lock_awaited(process)
+        assert fleet.agreed(job)["state"] == "running"
+    done = wait(process, job)
+    assert (done["state"], done["attempt"], done["errors"]) == ("completed", 1, [])
+
+
+@each_side
+def test_completion_transient_failure_retry(fleet: Fleet, name: str) -> None:
+    """A completion that the database refuses at first is tried again."""
+    process = fleet.side(name)
+    process.call("start", client_id="tries", fetch_poll_interval_ms=250)
+    process.call("barrier_create", name="refused")
+    job = process.call("insert", behavior="barrier_wait", message="refused")["id"]
+    running(process, job)
+    with fleet.engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL search_path TO {fleet.schema}"))
+        connection.execute(text("CREATE SEQUENCE refusals"))
+        connection.exec_driver_sql(
+            "CREATE FUNCTION refuse_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            f" IF NEW.state = 'completed' AND nextval('{fleet.schema}.refusals') = 1 THEN"
+            " RAISE EXCEPTION 'not yet' USING ERRCODE = '40001'; END IF; RETURN NEW; END $$"
+        )
+        connection.execute(
+            text(
+                "CREATE TRIGGER refuse_once BEFORE UPDATE ON river_job"
+                " FOR EACH ROW EXECUTE FUNCTION refuse_once()"
+            )
+        )
+    try:
+        process.call("barrier_release", name="refused")
+        done = wait(process, job)
+        assert (done["state"], done["attempt"], done["errors"]) == ("completed", 1, [])
+        assert fleet.one("SELECT last_value FROM refusals") >= 2
+    finally:
+        fleet.do("DROP TRIGGER refuse_once ON river_job")
+        fleet.do("DROP FUNCTION refuse_once")
+        fleet.do("DROP SEQUENCE refusals")

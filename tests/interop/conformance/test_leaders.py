@@ -1,0 +1,164 @@
+"""One leader at a time among both sides' clients, and who follows it."""
+
+import time
+from typing import Any
+
+import psycopg
+import pytest
+
+from interop.conformance.fleet import WAYS, Fleet, counted, failed, until, wait
+from interop.rpc import REJECTED, Process
+
+both_ways = pytest.mark.parametrize(("by", "to"), WAYS)
+PERIODIC = {"instrumented": True, "periodic_run_on_start": True}
+
+
+def periodic_jobs(fleet: Fleet) -> int:
+    """Return how many periodic jobs were inserted."""
+    return int(fleet.one("SELECT count(*) FROM river_job WHERE metadata ? 'periodic'"))
+
+
+@both_ways
+def test_leader_election_disabled_both_directions(fleet: Fleet, by: str, to: str) -> None:
+    """A client that may not lead does not, works all the same, and has no periodic jobs."""
+    follower, leader = fleet.side(by), fleet.side(to)
+    never = {"leader_election_disabled": True}
+    failed(follower, REJECTED, "start", client_id="never", periodic_run_on_start=True, **never)
+    follower.call("start", client_id="never", **never)
+    job = follower.call("insert")["id"]
+    assert wait(follower, job)["state"] == "completed"
+    assert fleet.go.call("leader")["leader_id"] is None
+    leader.call("start", client_id="leads", queue="other")
+    fleet.leads("leads")
+    leader.call("stop")
+    time.sleep(0.5)
+    assert fleet.go.call("leader")["leader_id"] != "never"
+
+
+def test_multi_engine_leader_election_disabled(fleet: Fleet) -> None:
+    """Of four clients of the two sides the one that may lead does."""
+    processes = [fleet.another("go"), fleet.another("python"), fleet.go]
+    for number, process in enumerate(processes):
+        process.call("start", client_id=f"never-{number}", leader_election_disabled=True)
+    fleet.python.call("start", client_id="may")
+    fleet.leads("may")
+    fleet.python.call("stop")
+    jobs = [process.call("insert")["id"] for process in processes]
+    for job in jobs:
+        assert wait(fleet.go, job)["state"] == "completed"
+    assert fleet.go.call("leader")["leader_id"] is None
+
+
+@both_ways
+def test_mixed_leader_failover_both_directions(fleet: Fleet, by: str, to: str) -> None:
+    """A leader that stops is followed at once by the other side's client."""
+    first, second = fleet.side(by), fleet.side(to)
+    first.call("start", client_id="first")
+    term = fleet.leads("first")
+    second.call("start", client_id="second")
+    fleet.listens(second)
+    assert fleet.leads("first") == term
+    begun = time.monotonic()
+    first.call("stop")
+    assert fleet.leads("second") > term
+    assert time.monotonic() - begun < 10
+
+
+def test_multi_engine_leader_failover(fleet: Fleet) -> None:
+    """The lead goes through four clients of the two sides, one after the other."""
+    processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
+    clients = {f"client-{number}": process for number, process in enumerate(processes)}
+    for name, process in clients.items():
+        process.call("start", client_id=name)
+        fleet.listens(process)
+    terms: list[str] = []
+    while clients:
+        leader = until(lambda: fleet.go.call("leader")["leader_id"], "a leader")
+        terms.append(fleet.leads(leader))
+        clients.pop(leader).call("stop")
+    assert terms == sorted(set(terms))
+    assert len(terms) == 4
+
+
+@both_ways
+def test_mixed_leader_death_failover_both_directions(fleet: Fleet, by: str, to: str) -> None:
+    """When a leader dies its lease ends, and the other side's client leads and does its work."""
+    second = fleet.side(to)
+    fleet.side(by).call("start", client_id="dies", **PERIODIC)
+    fleet.leads("dies")
+    until(lambda: periodic_jobs(fleet) == 1, "the first leader's periodic job")
+    second.call("start", client_id="lives", **PERIODIC)
+    fleet.listens(second)
+    time.sleep(0.3)
+    assert (periodic_jobs(fleet), counted(second, "periodic_starts")) == (1, 0)
+    fleet.replace(by)
+    second.call("fault_expire_leader")
+    fleet.leads("lives")
+    until(lambda: periodic_jobs(fleet) == 2, "the second leader's periodic job")
+    assert counted(second, "periodic_starts") == 1
+
+
+@both_ways
+def test_mixed_request_resign_terms(fleet: Fleet, by: str, to: str) -> None:
+    """A leader that is asked to resign does; a request that is rolled back is none."""
+    asker, leader = fleet.side(by), fleet.side(to)
+    url = fleet.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    leader.call("start", client_id="resigns")
+    term = fleet.leads("resigns")
+    fleet.listens(leader)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'LISTEN "{fleet.schema}.river_leadership"')
+
+        def requests(within_s: float) -> int:
+            told = connection.notifies(timeout=within_s)
+            return sum("request_resign" in each.payload for each in told)
+
+        asker.call("tx_begin", handle="a")
+        asker.call("request_resign", handle="a")
+        asker.call("tx_rollback", handle="a")
+        assert requests(0.3) == 0
+        assert fleet.leads("resigns") == term
+        asker.call("tx_begin", handle="a")
+        asker.call("request_resign", handle="a")
+        asker.call("tx_commit", handle="a")
+        assert requests(0.5) == 1
+    second = until(lambda: _newer(leader, term), "another term")
+    asker.call("request_resign")
+    until(lambda: _newer(leader, second), "a third term")
+
+
+def _newer(process: Process, term: str) -> str | None:
+    """Return the current term if it is not `term`."""
+    elected = process.call("leader")["elected_at"]
+    return elected if elected not in {None, term} else None
+
+
+@both_ways
+def test_leadership_same_client_id_term_replacement(fleet: Fleet, by: str, to: str) -> None:
+    """A client that follows one of its own name leads in a term of its own."""
+    first, second = fleet.side(by), fleet.side(to)
+    first.call("start", client_id="same", **PERIODIC)
+    term = fleet.leads("same")
+    until(lambda: periodic_jobs(fleet) == 1, "the first term's periodic job")
+    first.call("stop")
+    second.call("start", client_id="same", **PERIODIC)
+    until(lambda: _newer(second, term), "another term")
+    until(lambda: periodic_jobs(fleet) == 2, "the second term's periodic job")
+
+
+@both_ways
+def test_periodic_unique_cross_engine(fleet: Fleet, by: str, to: str) -> None:
+    """The second leader's unique periodic job is the first one's; one without uniqueness is new."""
+    how: dict[str, Any] = {"periodic_run_on_start": True, "periodic_unique": True}
+    for number, process in enumerate((fleet.side(by), fleet.side(to)), 1):
+        process.call("start", client_id=f"leader-{number}", queue="elsewhere", **how)
+        fleet.leads(f"leader-{number}")
+        until(lambda number=number: _said(fleet, "periodic marker") == number, "the marker")
+        process.call("stop")
+    assert _said(fleet, "periodic run on start") == 1
+
+
+def _said(fleet: Fleet, message: str) -> int:
+    """Return how many jobs have a message."""
+    asked = "SELECT count(*) FROM river_job WHERE args->>'message' = :message"
+    return int(fleet.one(asked, message=message))

@@ -1,0 +1,174 @@
+"""What a leader of either side does for all clients."""
+
+import time
+
+import pytest
+from sqlalchemy import text
+
+from interop.conformance.fleet import BOTH, Fleet, until
+from interop.rpc import Process
+
+DEAF = {"fetch_poll_interval_ms": 60_000}
+RESCUES = {"rescue_after_ms": 60_000, "queue": "elsewhere"}
+
+
+@pytest.fixture(params=BOTH)
+def leader(request: pytest.FixtureRequest, fleet: Fleet) -> Process:
+    """The process whose client leads."""
+    return fleet.side(request.param)
+
+
+def stuck(fleet: Fleet, count: int, kind: str = "conformance_echo") -> list[int]:
+    """Insert jobs that have been running for a day."""
+    rows = fleet.rows(
+        "INSERT INTO river_job (args, kind, max_attempts, state, attempt, attempted_at,"
+        " attempted_by, scheduled_at)"
+        " SELECT '{}', cast(:kind AS text), 25, 'running', 1, now() - interval '1 day',"
+        " ARRAY['gone'], now() - interval '1 day'"
+        " FROM generate_series(1, :count) RETURNING id",
+        kind=kind,
+        count=count,
+    )
+    return [row.id for row in rows]
+
+
+def test_maintenance_job_cleaner_retention(fleet: Fleet, leader: Process) -> None:
+    """Jobs go when their state's retention is over, and never where there is none."""
+    for state in ("cancelled", "completed", "discarded"):
+        for age in ("1 hour", "1 second"):
+            fleet.do(
+                "INSERT INTO river_job (args, kind, max_attempts, state, finalized_at)"
+                " VALUES ('{}', :kind, 1, cast(:state AS river_job_state),"
+                " now() - cast(:age AS interval))",
+                kind=f"{state} {age}",
+                state=state,
+                age=age,
+            )
+    leader.call(
+        "start",
+        client_id="cleans",
+        cancelled_job_retention_ms=600_000,
+        completed_job_retention_ms=-1,
+        discarded_job_retention_ms=600_000,
+    )
+    kinds = "SELECT array_agg(kind ORDER BY kind) FROM river_job"
+    left = ["cancelled 1 second", "completed 1 hour", "completed 1 second", "discarded 1 second"]
+    until(lambda: fleet.one(kinds) == left, "old jobs gone")
+
+
+def test_maintenance_queue_cleaner_keeps_active_queues(fleet: Fleet, leader: Process) -> None:
+    """Queues that no client has worked for a day go; others, and the leader's own, stay."""
+    for name, age in (("stale", "25 hours"), ("idle", "1 hour"), ("default", "25 hours")):
+        fleet.do(
+            "INSERT INTO river_queue (name, updated_at)"
+            " VALUES (:name, now() - cast(:age AS interval))",
+            name=name,
+            age=age,
+        )
+    leader.call("start", client_id="cleans")
+    names = "SELECT array_agg(name ORDER BY name) FROM river_queue"
+    until(lambda: fleet.one(names) == ["default", "idle"], "the stale queue gone")
+
+
+def test_maintenance_reindexer_skips_artifacts(fleet: Fleet, leader: Process) -> None:
+    """Indexes are rebuilt, except those that are missing or beside which an artifact stands."""
+    for name in ("rebuilt_idx", "artifact_idx", "artifact_idx_ccnew1"):
+        fleet.do(f"CREATE INDEX {name} ON river_job (kind)")
+
+    def node(name: str) -> int:
+        asked = "SELECT pg_relation_filenode(cast(:name AS regclass))"
+        return int(fleet.one(asked, name=f"{fleet.schema}.{name}"))
+
+    try:
+        before = {name: node(name) for name in ("rebuilt_idx", "artifact_idx")}
+        leader.call(
+            "start",
+            client_id="reindexes",
+            reindexer_index_names=["missing_idx", "artifact_idx", "rebuilt_idx"],
+            reindexer_interval_ms=200,
+        )
+        until(lambda: node("rebuilt_idx") != before["rebuilt_idx"], "an index rebuilt")
+        leader.call("stop")
+        assert node("artifact_idx") == before["artifact_idx"]
+        assert node("artifact_idx_ccnew1")
+    finally:
+        for name in ("rebuilt_idx", "artifact_idx", "artifact_idx_ccnew1"):
+            fleet.do(f"DROP INDEX {name}")
+
+
+def test_maintenance_rescuer_full_batch_of_unexpired_jobs(fleet: Fleet, leader: Process) -> None:
+    """Ten thousand jobs that may run on do not keep the rescuer from the one that may not."""
+    # Without a heartbeat River's clients' jobs are known by the timeout of their kind's worker.
+    kept = stuck(fleet, 10_000)
+    (other,) = stuck(fleet, 1, "unregistered")
+    leader.call("start", client_id="rescues", job_timeout_disabled=True, **RESCUES)
+    state = "SELECT state::text FROM river_job WHERE id = :id"
+    until(lambda: fleet.one(state, id=other) != "running", "the last job rescued", 40)
+    left = "SELECT count(*) FROM river_job WHERE state = 'running' AND errors IS NULL"
+    assert fleet.one(left) == len(kept)
+
+
+def test_maintenance_rescuer_stale_selection(fleet: Fleet, leader: Process) -> None:
+    """A job that was completed or claimed again since the rescuer chose it is left alone."""
+    completed, claimed, plain = stuck(fleet, 3)
+    with fleet.open() as execute:
+        execute(
+            "UPDATE river_job SET state = 'completed', finalized_at = now() WHERE id = :id",
+            id=completed,
+        )
+        execute("UPDATE river_job SET attempt = 2, attempted_at = now() WHERE id = :id", id=claimed)
+        leader.call("start", client_id="rescues", **RESCUES)
+        fleet.leads("rescues")
+        time.sleep(2)
+        execute("COMMIT")
+    state = "SELECT state::text FROM river_job WHERE id = :id"
+    until(lambda: fleet.one(state, id=plain) != "running", "the stuck job rescued", 40)
+    time.sleep(0.5)
+    for job, expected in ((completed, ("completed", 1)), (claimed, ("running", 2))):
+        seen = fleet.agreed(job)
+        assert (seen["state"], seen["attempt"]) == expected
+        assert seen["errors"] == []
+
+
+def test_periodic_due_job_available(fleet: Fleet, leader: Process) -> None:
+    """A periodic job that is due is inserted as available: nobody has to schedule it."""
+    leader.call("start", client_id="due", queue="elsewhere", periodic_run_on_start=True)
+    (job,) = until(lambda: leader.call("list")["jobs"], "the periodic job")
+    assert (job["state"], job["queue"], job["attempt"]) == ("available", "default", 0)
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_leadership_renewal_under_slow_maintenance(fleet: Fleet, name: str) -> None:
+    """A leader whose cleaner is slow renews its lease all the while."""
+    leader = fleet.side(name)
+    sleeps = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE application_name = :name AND wait_event = 'PgSleep'"
+    )
+    with fleet.engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL search_path TO {fleet.schema}"))
+        connection.exec_driver_sql(
+            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(8); RETURN NULL; END $$"
+        )
+        connection.execute(
+            text(
+                "CREATE TRIGGER slowly BEFORE DELETE ON river_job"
+                " FOR EACH STATEMENT EXECUTE FUNCTION slowly()"
+            )
+        )
+    try:
+        leader.call("start", client_id="renews")
+        term = fleet.leads("renews")
+        lease = fleet.one("SELECT expires_at FROM river_leader")
+        until(lambda: fleet.one(sleeps, name=leader.name) > 0, "a slow cleaner")
+        renewed = "SELECT expires_at > :lease FROM river_leader"
+        until(lambda: fleet.one(renewed, lease=lease), "the lease renewed", 8)
+        assert fleet.one(sleeps, name=leader.name) > 0
+        assert fleet.leads("renews") == term
+    finally:
+        with fleet.engine.begin() as connection:
+            # What sleeps holds the table.
+            cut = text(sleeps.replace("count(*)", "pg_terminate_backend(pid)"))
+            connection.execute(cut, {"name": leader.name})
+            connection.execute(text(f"DROP FUNCTION {fleet.schema}.slowly CASCADE"))

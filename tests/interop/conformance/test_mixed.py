@@ -1,0 +1,405 @@
+"""One side inserts or controls, the other works."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from goldens import RESERVED_METADATA
+from interop.conformance.fleet import (
+    BOTH,
+    SOON_S,
+    WAYS,
+    Fleet,
+    counted,
+    events,
+    heard,
+    moment,
+    running,
+    until,
+    wait,
+)
+from interop.rpc import Process
+
+# Longer than any test: what happens sooner was told.
+DEAF = {"fetch_poll_interval_ms": 60_000}
+both_ways = pytest.mark.parametrize(("by", "to"), WAYS)
+
+
+def works_each_others(inserter: Process, worker: Process) -> None:
+    """Show that one side's jobs are worked by the other."""
+    job = inserter.call("insert", behavior="output", message="across", opts={"tags": ["across"]})
+    done = worker.call("work", id=job["id"])
+    assert (done["state"], done["metadata"]["output"]) == ("completed", {"message": "across"})
+    assert inserter.call("get", id=job["id"]) == done
+
+
+def test_candidate_insert_reference_work(fleet: Fleet) -> None:
+    """Go works what riverrun inserts."""
+    works_each_others(fleet.python, fleet.go)
+
+
+def test_reference_insert_candidate_work(fleet: Fleet) -> None:
+    """Riverrun works what Go inserts."""
+    works_each_others(fleet.go, fleet.python)
+
+
+@both_ways
+def test_notification_only_wakeups(fleet: Fleet, by: str, to: str) -> None:
+    """An insert wakes the other side's worker, which polls once a minute."""
+    inserter, worker = fleet.side(by), fleet.side(to)
+    worker.call("start", client_id="hears", **DEAF)
+    fleet.listens(worker)
+    for _ in range(3):
+        begun = time.monotonic()
+        job = inserter.call("insert")["id"]
+        assert wait(worker, job)["state"] == "completed"
+        assert time.monotonic() - begun < SOON_S
+
+
+@both_ways
+def test_transactional_insert_notification_commit_only(fleet: Fleet, by: str, to: str) -> None:
+    """An insert is told at the commit, and not at all after a rollback."""
+    inserter, worker = fleet.side(by), fleet.side(to)
+    url = fleet.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    worker.call("start", client_id="hears", **DEAF)
+    fleet.listens(worker)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f'LISTEN "{fleet.schema}.river_insert"')
+        for end in ("tx_rollback", "tx_commit"):
+            inserter.call("tx_begin", handle="a")
+            job = inserter.call("tx_insert", handle="a", job={"message": end})["id"]
+            assert not list(connection.notifies(timeout=0.2))
+            inserter.call(end, handle="a")
+            told = list(connection.notifies(timeout=1.0, stop_after=1))
+            assert len(told) == (end == "tx_commit")
+    assert wait(worker, job)["state"] == "completed"
+    assert fleet.one("SELECT count(*) FROM river_job") == 1
+
+
+@both_ways
+def test_cooperative_remote_cancellation(fleet: Fleet, by: str, to: str) -> None:
+    """A job that runs on one side is cancelled by the other."""
+    cancels(fleet, fleet.side(by), fleet.side(to), fetch_poll_interval_ms=100)
+
+
+@both_ways
+def test_remote_cancel_notification(fleet: Fleet, by: str, to: str) -> None:
+    """A cancel is told: a worker that polls once a minute stops at once."""
+    cancels(fleet, fleet.side(by), fleet.side(to), **DEAF)
+
+
+def cancels(fleet: Fleet, canceller: Process, worker: Process, **how: Any) -> None:
+    """Show that one side cancels what runs on the other."""
+    worker.call("start", client_id="cancelled", **how)
+    fleet.listens(worker)
+    job = worker.call("insert", behavior="cooperative_cancel")["id"]
+    running(worker, job)
+    begun = time.monotonic()
+    asked = canceller.call("cancel", id=job)
+    assert asked["state"] == "running"
+    at = asked["metadata"]["cancel_attempted_at"]
+    assert abs(moment(at) - moment(asked["attempted_at"])) < timedelta(seconds=SOON_S)
+    wait(worker, job)
+    assert time.monotonic() - begun < SOON_S
+    done = fleet.agreed(job)
+    assert (done["state"], done["attempt"]) == ("cancelled", 1)
+    assert done["metadata"]["cancel_attempted_at"] == at
+    assert [error["error"] for error in done["errors"]] == [
+        "JobCancelError: job cancelled remotely"
+    ]
+    heard(worker, "job_cancelled")
+    assert events(worker) == ["job_cancelled"]
+
+
+@both_ways
+def test_transactional_cross_language_cancel(fleet: Fleet, by: str, to: str) -> None:
+    """A cancel in a transaction is told at the commit, and not at all after a rollback."""
+    canceller, worker = fleet.side(by), fleet.side(to)
+    worker.call("start", client_id="cancelled", **DEAF)
+    fleet.listens(worker)
+    job = worker.call("insert", behavior="cooperative_cancel")["id"]
+    running(worker, job)
+    canceller.call("tx_begin", handle="a")
+    canceller.call("tx_cancel", handle="a", id=job)
+    canceller.call("tx_rollback", handle="a")
+    time.sleep(0.3)
+    assert "cancel_attempted_at" not in fleet.agreed(job)["metadata"]
+    assert fleet.agreed(job)["state"] == "running"
+    canceller.call("tx_begin", handle="a")
+    canceller.call("tx_cancel", handle="a", id=job)
+    canceller.call("tx_commit", handle="a")
+    assert wait(worker, job)["state"] == "cancelled"
+
+
+@both_ways
+def test_claim_time_cancellation(fleet: Fleet, by: str, to: str) -> None:
+    """A cancel between a claim and its attempt's beginning is not lost."""
+    canceller, worker = fleet.side(by), fleet.side(to)
+    worker.call("barrier_create", name="claimed")
+    worker.call("start", client_id="claims", claim_barrier="claimed", **DEAF)
+    fleet.listens(worker)
+    job = worker.call("insert", behavior="cooperative_cancel")["id"]
+    until(lambda: canceller.call("get", id=job)["state"] == "running", "claimed")
+    canceller.call("cancel", id=job)
+    time.sleep(0.5)
+    worker.call("barrier_release", name="claimed")
+    assert wait(worker, job)["state"] == "cancelled"
+    assert counted(worker, "cancelled_at_start") == 1
+
+
+@both_ways
+def test_pause_resume_notification(fleet: Fleet, by: str, to: str) -> None:
+    """A pause by one side holds the other's queue, others going on, until it is resumed."""
+    controller, worker = fleet.side(by), fleet.side(to)
+    worker.call("start", client_id="paused", queue="held", **DEAF)
+    worker.call("queue_add", name="free", max_workers=1)
+    fleet.listens(worker)
+    until(lambda: len(worker.call("queue_list")["queues"]) == 2, "both queues")
+    controller.call("queue_pause", name="held")
+    heard(worker, "queue_paused")
+    job = controller.call("insert", opts={"queue": "held"})["id"]
+    marker = controller.call("insert", opts={"queue": "free"})["id"]
+    assert wait(worker, marker)["state"] == "completed"
+    assert fleet.agreed(job)["state"] == "available"
+    controller.call("queue_resume", name="held")
+    heard(worker, "queue_resumed")
+    done = wait(worker, job)
+    resumed = controller.call("queue_get", name="held")["updated_at"]
+    assert moment(done["attempted_at"]) >= moment(resumed)
+
+
+@both_ways
+def test_remote_queue_subscription_events(fleet: Fleet, by: str, to: str) -> None:
+    """Each change of a queue is one event of the other side's clients, and no more."""
+    controller, worker = fleet.side(by), fleet.side(to)
+    worker.call("start", client_id="subscribed", **DEAF)
+    fleet.listens(worker)
+    until(lambda: worker.call("queue_list")["queues"], "the queue")
+    seen = []
+    for method, name in (
+        ("queue_pause", "*"),
+        ("queue_pause", "*"),
+        ("queue_resume", "*"),
+        ("queue_pause", "default"),
+        ("queue_resume", "default"),
+    ):
+        controller.call(method, name=name)
+        marker = "queue_paused" if method == "queue_pause" else "queue_resumed"
+        if seen[-1:] != [marker]:
+            seen.append(marker)
+        until(lambda: events(worker) == seen, f"{seen}, not {events(worker)}")
+    time.sleep(0.3)
+    assert events(worker) == ["queue_paused", "queue_resumed"] * 2
+
+
+@both_ways
+def test_clock_boundary_scheduling(fleet: Fleet, by: str, to: str) -> None:
+    """A job is worked when it is due, never before, at the boundary of a second too."""
+    inserter, worker = fleet.side(by), fleet.side(to)
+    worker.call("start", client_id="schedules", fetch_poll_interval_ms=100)
+    fleet.leads("schedules")
+    now = moment(fleet.one("SELECT to_json(now())"))
+    past = (now - timedelta(seconds=1)).isoformat()
+    due = now.replace(microsecond=0) + timedelta(seconds=2)
+    overdue = inserter.call("insert", opts={"scheduled_at": past})
+    later = inserter.call("insert", opts={"scheduled_at": due.isoformat()})
+    distant = inserter.call("insert", opts={"scheduled_at": "2100-01-01T00:00:00Z"})
+    assert overdue["state"] == later["state"] == distant["state"] == "scheduled"
+    assert wait(worker, overdue["id"])["state"] == "completed"
+    done = wait(worker, later["id"])
+    assert moment(done["attempted_at"]) >= due
+    assert moment(done["scheduled_at"]) == due
+    assert fleet.agreed(distant["id"])["state"] == "scheduled"
+
+
+@both_ways
+def test_reserved_metadata_cross_engine(fleet: Fleet, by: str, to: str) -> None:
+    """What one side keeps in metadata the other keeps, and neither adds other names."""
+    a, b = fleet.side(by), fleet.side(to)
+    user = {"user": {"kept": [1, None]}}
+    a.call("start", client_id="first", retry_delay_ms=60_000)
+    resumed = a.call("insert", behavior="resumable_cursor", opts={"metadata": user})["id"]
+    snoozed = a.call("insert", behavior="snooze_once", duration_ms=5, opts={"metadata": user})["id"]
+    output = a.call("insert", behavior="output", opts={"metadata": user})["id"]
+    wait(a, resumed, "retryable")
+    for job in (snoozed, output):
+        wait(a, job)
+    a.call("stop")
+    b.call("start", client_id="second", retry_delay_ms=60_000, periodic_run_on_start=True)
+    b.call("retry", id=resumed)
+    until(lambda: len(a.call("get", id=resumed)["errors"]) == 2, "the second failure")
+    wait(b, resumed, "retryable")
+    cancelled = b.call("insert", behavior="cooperative_cancel", opts={"metadata": user})["id"]
+    running(b, cancelled)
+    a.call("cancel", id=cancelled)
+    wait(b, cancelled)
+    periodic = until(lambda: a.call("list", metadata={"periodic": True})["jobs"], "periodic")
+    for job in (resumed, snoozed, output, cancelled):
+        metadata = fleet.agreed(job)["metadata"]
+        assert metadata.pop("user") == user["user"]
+        assert set(metadata) - {"first_attempt", "cursor_observed"} <= RESERVED_METADATA
+    assert set(periodic[0]["metadata"]) - {"periodic"} <= RESERVED_METADATA
+
+
+@both_ways
+def test_resumable_cross_engine_cursor(fleet: Fleet, by: str, to: str) -> None:
+    """Attempts of one job take turns between the sides, each going on where the last one ended."""
+    resumes(fleet, [fleet.side(by), fleet.side(to), fleet.side(by)])
+
+
+def test_multi_engine_resumable_cursor(fleet: Fleet) -> None:
+    """The attempts of one job go through three processes of the two sides."""
+    resumes(fleet, [fleet.go, fleet.python, fleet.another("go")])
+
+
+def resumes(fleet: Fleet, turns: list[Process]) -> None:
+    """Show that each attempt goes on where the last one ended, whoever works it."""
+    metadata = {"application": "retained"}
+    job = turns[0].call("insert", behavior="resumable_cursor", opts={"metadata": metadata})["id"]
+    steps = []
+    for number, process in enumerate(turns, 1):
+        if number > 1:
+            process.call("retry", id=job)
+        process.call("start", client_id=f"turn-{number}", retry_delay_ms=60_000)
+        wait(process, job, "retryable" if number < len(turns) else "completed")
+        process.call("stop")
+        seen = fleet.agreed(job)
+        assert seen["attempt"] == number
+        assert seen["metadata"]["first_attempt"] == 1
+        assert seen["metadata"]["application"] == "retained"
+        steps.append(seen["metadata"].get("river:resumable_step"))
+        cursor = seen["metadata"].get("river:resumable_cursor")
+        assert cursor == ({"second": 7} if number == 1 else None), seen["metadata"]
+    assert steps == ["first", "second", "second"]
+    assert seen["metadata"]["cursor_observed"] == 7
+    assert len(seen["errors"]) == 2
+    assert seen["attempted_by"] == ["turn-1", "turn-2", "turn-3"]
+
+
+@both_ways
+def test_external_terminal_completion_race(fleet: Fleet, by: str, to: str) -> None:
+    """What ended a running job from outside stands; the late worker adds its metadata."""
+    worker, other = fleet.side(by), fleet.side(to)
+    worker.call("start", client_id="late")
+    outside = {"external": True, "shared": "external"}
+    cases = (
+        ("barrier_output", "completed"),
+        ("barrier_output", "discarded"),
+        ("barrier_wait", "completed"),
+    )
+    for number, (behavior, state) in enumerate(cases):
+        gate = f"race-{number}"
+        worker.call("barrier_create", name=gate)
+        job = worker.call("insert", behavior=behavior, message=gate)["id"]
+        running(worker, job)
+        ended = other.call("raw_finalize", id=job, state=state, metadata=outside)
+        worker.call("barrier_release", name=gate)
+        until(lambda n=number: len(events(worker)) == n + 1, "the event")
+        done = fleet.agreed(job)
+        for field in ("state", "finalized_at", "errors", "attempt"):
+            assert done[field] == ended[field]
+        if state == "discarded":
+            assert done["errors"][0]["at"] == "2026-02-03T04:05:06.789Z"
+            assert done["errors"][0]["trace"] == "external trace"
+        output = {"output": {"race": "worker"}} if behavior == "barrier_output" else {}
+        assert done["metadata"] == outside | output
+    assert events(worker) == ["job_completed", "job_failed", "job_completed"]
+
+
+@both_ways
+def test_rolling_deployment_same_protocol(fleet: Fleet, by: str, to: str) -> None:
+    """One side replaces the other at work, both at once in between: each job is worked once."""
+    old, new = fleet.side(by), fleet.side(to)
+    made: list[int] = []
+
+    def insert(process: Process) -> None:
+        answer = process.call("insert_many", jobs=[{"message": str(n)} for n in range(20)])
+        made.extend(result["job"]["id"] for result in answer["results"])
+
+    how = {"fetch_poll_interval_ms": 100}
+    old.call("start", client_id="old", **how)
+    insert(old)
+    new.call("start", client_id="new", **how)
+    insert(new)
+    insert(old)
+    old.call("stop")
+    insert(old)
+    for job in made:
+        done = wait(new, job)
+        # One that riverrun had claimed and not begun when it was stopped, it has given back.
+        assert (done["state"], done["attempt"], done["errors"]) == ("completed", 1, [])
+
+
+def test_mixed_skip_locked_competition(fleet: Fleet) -> None:
+    """Both sides take from one queue: each job once, and both of them some."""
+    competes(fleet, [fleet.go, fleet.python], 300)
+
+
+def test_multi_engine_competition(fleet: Fleet) -> None:
+    """Two processes of each side take from one queue: each job once, and all of them some."""
+    processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
+    competes(fleet, processes, 400)
+
+
+def competes(fleet: Fleet, processes: list[Process], jobs: int) -> None:
+    """Show that each job is worked once, and that each process works some."""
+    share = jobs // len(processes)
+    for process in processes:
+        batch = [{"behavior": "sleep", "duration_ms": 20} for _ in range(share)]
+        process.call("insert_many", jobs=batch)
+    for number, process in enumerate(processes):
+        process.call("start", client_id=f"competes-{number}", fetch_poll_interval_ms=50)
+    done = "SELECT count(*) FROM river_job WHERE state = 'completed'"
+    until(lambda: fleet.one(done) == jobs, "all jobs")
+    rows = fleet.rows("SELECT attempt, attempted_by FROM river_job")
+    assert all(attempt == len(by) == 1 for attempt, by in rows)
+    assert len({by[0] for _, by in rows}) == len(processes)
+
+
+def test_multi_engine_directed_candidate_work_notification_cancellation(fleet: Fleet) -> None:
+    """Every process of the two sides works, wakes and cancels for every other."""
+    processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
+    for number, worker in enumerate(processes):
+        worker.call("start", client_id=f"directed-{number}", queue=f"q{number}", **DEAF)
+        fleet.listens(worker)
+    for number, worker in enumerate(processes):
+        opts = {"queue": f"q{number}"}
+        for other in processes:
+            job = other.call("insert", opts=opts)["id"]
+            assert wait(worker, job)["attempted_by"] == [f"directed-{number}"]
+            long = other.call("insert", behavior="cooperative_cancel", opts=opts)["id"]
+            running(worker, long)
+            other.call("cancel", id=long)
+            assert wait(worker, long)["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_claimed_row_decode_isolation(fleet: Fleet, name: str) -> None:
+    """Rows of odd shapes are worked, or fail by themselves; others are worked beside them."""
+    worker = fleet.side(name)
+    odd = ["{}", '{"attempt":"x"}', '{"at":5,"error":{"a":1}}', "[]", "null", '"text"']
+    jobs = []
+    for error in odd:
+        jobs.append(worker.call("insert", opts={"queue": "odd"})["id"])
+        fleet.do(
+            "UPDATE river_job SET errors = cast(:errors AS jsonb[]) WHERE id = :id",
+            id=jobs[-1],
+            errors=[error],
+        )
+    array = worker.call("insert", opts={"queue": "odd", "max_attempts": 1})["id"]
+    fleet.do("UPDATE river_job SET metadata = '[1]' WHERE id = :id", id=array)
+    plain = worker.call("insert", opts={"queue": "odd"})["id"]
+    worker.call("start", client_id="decodes", queue="odd")
+    assert wait(worker, plain)["state"] == "completed"
+    if name == "go":  # River's own worker takes no row of the rest: they stay for a while
+        return
+    for job, error in zip(jobs, odd, strict=True):
+        assert wait(worker, job)["state"] == "completed"
+        kept = fleet.one("SELECT cast(errors AS text[]) FROM river_job WHERE id = :id", id=job)
+        assert [each.replace(" ", "") for each in kept] == [error]
+    state = wait(worker, array)["state"]
+    row = fleet.one("SELECT metadata::text FROM river_job WHERE id = :id", id=array)
+    assert (state in {"completed", "discarded"}, row) == (True, "[1]")
