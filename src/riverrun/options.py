@@ -13,7 +13,7 @@ import attrs
 
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
-from riverrun.states import JobState
+from riverrun.states import REQUIRED_STATES, JobState
 
 MAX_ATTEMPTS_DEFAULT = 25
 PRIORITY_DEFAULT = 1
@@ -138,6 +138,9 @@ class OnConflict(Enum):
 class UniqueMark:
     """What makes a job a duplicate of another: its key, and the states in which the key counts.
 
+    From its insert to its end a job must hold its key: could another take it meanwhile, the job
+    could not be moved on. So the states hold River's required ones.
+
     Attributes:
         key: 32 bytes.
         states: In which states a job with the key stands in another's way.
@@ -147,6 +150,12 @@ class UniqueMark:
     key: bytes
     states: frozenset[JobState]
     on_conflict: OnConflict = OnConflict.skip
+
+    def __attrs_post_init__(self) -> None:
+        if missing := REQUIRED_STATES - self.states:
+            listed = ", ".join(sorted(missing))
+            expected = f"at least the required states; add {listed}"
+            raise InvalidOption("states", self.states, expected)
 
 
 class Draft(Protocol):

@@ -29,6 +29,11 @@ class JobState(StrEnum):
 
 FINAL_STATES = frozenset({JobState.cancelled, JobState.completed, JobState.discarded})
 
+REQUIRED_STATES = frozenset(
+    {JobState.available, JobState.pending, JobState.running, JobState.scheduled}
+)
+"""In these a job with a unique key holds it. Source: River 0.51, insert_opts.go."""
+
 
 def state_of(text: str) -> JobState:
     """Return a row's state; one that only a later River knows as a member that equals no other."""

@@ -26,7 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from databases.joins import DEADLINE_S, JOINED, KINDS, commit, opened, wait_until_blocked
 from factories import insert_job
-from riverrun.errors import SchemaMissing
+from riverrun.errors import InvalidOption, SchemaMissing
 from riverrun.job import JobArgs, JobRow, RawArgs
 from riverrun.models import Job
 from riverrun.options import InsertOpts, UniqueMark
@@ -319,16 +319,11 @@ def test_both_sides_of_a_mask(engine: Engine, schema: str, state: JobState, coun
     assert (again.job.id == first.job.id) is stands
 
 
-def test_mask_without_the_new_state(engine: Engine, schema: str) -> None:
-    """Jobs of one batch that do not hold their key when inserted are no duplicates."""
-
-    def only_running(draft: object, now: datetime) -> UniqueMark:
-        return UniqueMark(key=b"k", states=frozenset({JobState.running}))
-
-    opts = InsertOpts(unique=only_running)
-    results = insert_many(engine, [(Greet(), opts), (Greet(), opts)], schema=schema)
-    assert [result.skipped_as_duplicate for result in results] == [False, False]
-    assert len(rows(engine, schema)) == 2
+def test_refuses_a_key_that_is_not_held_throughout() -> None:
+    """A policy may not have a job hold its key only now and then: it could not be moved on."""
+    for state in REQUIRED_STATES:
+        with pytest.raises(InvalidOption, match=f"add {state}"):
+            UniqueMark(key=b"k", states=frozenset(JobState) - {state})
 
 
 @pytest.mark.parametrize("ends", ["commit", "rollback"])

@@ -4,7 +4,7 @@ import random
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, select
+from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError
 
 from factories import insert_job, job_row
@@ -16,6 +16,7 @@ from riverrun.models import Job
 from riverrun.outcome import Outcome
 from riverrun.runtime.completer import Completer
 from riverrun.states import JobState
+from said import until
 
 DEADLINE_S = 15.0
 
@@ -88,6 +89,36 @@ def test_holds_what_a_failing_database_does_not_take(engine: Engine, schema: str
     assert part.stop(DEADLINE_S), "the completer did not end"
     own.dispose()
     assert states(engine, schema) == [JobState.completed] * 3
+
+
+def test_holds_what_it_may_not_write(engine: Engine, schema: str, caplog: Any) -> None:
+    """A privilege that somebody revoked costs no outcome: all are written once it is back."""
+    ids = [insert_job(engine, schema, state="running") for _ in range(3)]
+    role = f"writer_{schema}"
+    own = create_engine(engine.url)
+    event.listen(own, "connect", lambda driver, _: become(driver, role))
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE ROLE {role}"))
+        connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {role}"))
+    part = completer(own, schema)
+    part.start()
+    for job_id in ids:
+        part.put(ended(job_id))
+    until(lambda: "holding 3 outcomes" in caplog.text, "it holds them")
+    with engine.begin() as connection:
+        connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}"))
+    assert part.stop(DEADLINE_S), "the completer did not end"
+    own.dispose()
+    assert states(engine, schema) == [JobState.completed] * 3
+    with engine.begin() as connection:
+        connection.execute(text(f"DROP OWNED BY {role}"))
+        connection.execute(text(f"DROP ROLE {role}"))
+
+
+def become(driver: Any, role: str) -> None:
+    """Have a new connection go by the privileges of `role`."""
+    driver.execute(f"SET ROLE {role}")
+    driver.commit()
 
 
 @pytest.mark.parametrize("poison", [{"bad": object()}, {"bad": "\ud800"}, {"bad": "\x00"}])

@@ -13,11 +13,8 @@ from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
 from riverrun.job import RawArgs
 from riverrun.options import Draft, OnConflict, UniqueMark, check_duration
-from riverrun.states import JobState
+from riverrun.states import REQUIRED_STATES, JobState
 
-REQUIRED_STATES = frozenset(
-    {JobState.available, JobState.pending, JobState.running, JobState.scheduled}
-)
 DEFAULT_STATES = REQUIRED_STATES | {JobState.completed, JobState.retryable}
 
 _EPOCH = datetime(1, 1, 1, tzinfo=UTC)

@@ -325,8 +325,7 @@ def _insert_unique(
     places = []
     distinct: list[JobDraft] = []
     for job in batch:
-        # A key holds only in the states of its mask.
-        key = job.mark.key if job.mark and job.state in job.mark.states else None
+        key = job.mark.key if job.mark else None
         place = len(distinct) if key is None else first.setdefault(key, len(distinct))
         places.append(place)
         if place == len(distinct):
