@@ -86,16 +86,28 @@ def test_a_healthy_job_outlives_a_go_leaders_patience(go_peer: StartPeer, here: 
     assert client.get(here.engine, job.id).attempt == 1
 
 
-def test_go_rescues_what_a_dead_python_client_ran(go_peer: StartPeer, here: Clients) -> None:
-    """With nobody of ours left, Go takes our job after its hour and works it."""
-    heart(here, "dead", silent_s=7200)
-    job_id = running(here, "conformance_echo", "dead", age_s=7200)
+def test_go_rescues_what_a_killed_python_client_ran(
+    go_peer: StartPeer, python_peer: StartPeer, here: Clients
+) -> None:
+    """With nobody of ours left, Go takes a killed client's job after its hour, and works it."""
+    doomed = python_peer()
+    doomed.call("start", client_id="doomed")
+    doomed.call("barrier_create", name="never")
+    job_id = doomed.call("insert", behavior="barrier_wait", message="never")["id"]
+    here.wait_state(job_id, "running")
+    doomed.kill()
+    here.do("UPDATE river_leader SET expires_at = now()")  # its lease of 15 s, at once
+    here.do("UPDATE river_job SET attempted_at = attempted_at - interval '2 hours'")
+
     peer = go_peer()
+    peer.call("barrier_create", name="never")
+    peer.call("barrier_release", name="never")
     go_leads(peer, here, retry_delay_ms=0)
     here.wait_state(job_id, "completed")
     job = peer.call("get", id=job_id)
-    assert job["attempted_by"] == ["dead", "gopher"]
+    assert (job["attempt"], job["attempted_by"]) == (2, ["doomed", "gopher"])
     assert [error["error"] for error in job["errors"]] == ["Stuck job rescued by JobRescuer"]
+    assert job["metadata"] == {"river:rescue_count": 1}
 
 
 def test_we_rescue_what_a_killed_go_client_ran(go_peer: StartPeer, here: Clients) -> None:
