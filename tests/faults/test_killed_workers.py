@@ -3,6 +3,7 @@
 import logging
 import random
 import signal
+import subprocess
 import threading
 import time
 from typing import Any
@@ -102,10 +103,20 @@ def test_killed_at_random_moments(plant: Plant) -> None:
 
     An effect is had once more at most for each time that its job was rescued.
     """
-    rng, pause, sleepers = random.Random(20), threading.Event(), []
+    rng, pause = random.Random(20), threading.Event()
     names = ("w0", "w1", "w2")
     living = dict(zip(names, plant.workers(*names), strict=True))
+    asleep: list[tuple[float, subprocess.Popen[str]]] = []
+    awake: list[subprocess.Popen[str]] = []
     leader = "SELECT max(leader_id) FROM {s}.river_leader WHERE expires_at > clock_timestamp()"
+
+    def wake() -> None:
+        """Have the first sleeper go on with what it was at, and then end in order."""
+        process = asleep.pop(0)[1]
+        process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGTERM)
+        awake.append(process)
+
     with plant.load() as ids:
         for turn in range(ROUNDS):
             pause.wait(rng.random())
@@ -114,17 +125,18 @@ def test_killed_at_random_moments(plant: Plant) -> None:
             process = living.pop(name)
             if turn % 5 == 4:
                 process.send_signal(signal.SIGSTOP)
-                sleepers.append((time.monotonic() + 25, process))
+                asleep.append((time.monotonic() + 25, process))
             else:
                 process.kill()
-            while sleepers and sleepers[0][0] < time.monotonic():
-                sleepers.pop(0)[1].send_signal(signal.SIGCONT)
+            while asleep and asleep[0][0] < time.monotonic():
+                wake()
             successor = f"w{turn + 3}"
             living[successor] = plant.worker(successor)
     plant.wait_until_done(90)
-    for wake_at, process in sleepers:
-        pause.wait(max(0.0, wake_at - time.monotonic()))
-        process.send_signal(signal.SIGCONT)
+    while asleep:
+        pause.wait(max(0.0, asleep[0][0] - time.monotonic()))
+        wake()
+    assert {process.wait(60) for process in awake} == {0}
     jobs = plant.audit(ids, faults=ROUNDS)
     assert not [job for job in jobs if job.effects > 1 + job.rescues], "too often"
     logger.info(
