@@ -6,6 +6,7 @@ and one that is named by its ID, of which it learns by notification alone.
 Each effect is a row in the table `effect`, which nothing keeps from being doubled.
 """
 
+import faulthandler
 import json
 import logging
 import random
@@ -67,8 +68,10 @@ def main() -> None:
     """Work until told to end."""
     url, schema, client_id, *options = sys.argv[1:]
     logging.basicConfig(format="%(asctime)s %(threadName)s %(message)s")
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    faulthandler.register(signal.SIGUSR2)  # tells where each thread is, of a worker that hangs
+    # Taken by sigwait: a handler runs in the main thread, which nothing wakes for it if another
+    # thread took the signal, as the kernel has it for a process that was stopped until just now.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     queues = {
         "default": QueueConfig(max_workers=8, poll_interval=0.2),
         client_id: QueueConfig(max_workers=1, poll_interval=3600),
@@ -83,7 +86,7 @@ def main() -> None:
     )
     with client:
         print("ready", flush=True)  # noqa: T201  the test waits for it
-        stop.wait()
+        signal.sigwait({signal.SIGTERM})
 
 
 if __name__ == "__main__":
