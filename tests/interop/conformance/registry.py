@@ -9,6 +9,7 @@ import attrs
 PASSED = "passed"
 SMALL = "passed, small form"
 TWO_SIDES = "passed with Go and Python"
+NOT_OFFERED = "not offered"
 SMALL_SIDES = "passed with Go and Python, small form"
 
 
@@ -210,6 +211,38 @@ PERFORMANCE = (
     Scenario("release_worker_performance", "work", SMALL, "within 40 times Go's time"),
 )
 
+# Added to River's harness after 0.49.
+NEWER = (
+    Scenario("claim_order", "priority, then due time, then id"),
+    Scenario("cross_language_cancel_retry_race", "either is the last, the row is whole"),
+    Scenario("exhausted_job_retry", "one more attempt"),
+    Scenario(
+        "heterogeneous_fleet",
+        "a client that claims known kinds alone",
+        NOT_OFFERED,
+        "riverrun has no such option; kinds that some clients lack belong in a queue of their own",
+    ),
+    Scenario(
+        "job_cleaner_queue_filters",
+        "retention for some queues only",
+        NOT_OFFERED,
+        "a setting of River's extension point, not of its client",
+    ),
+    Scenario(
+        "kind_alias_rename",
+        "a worker of two kinds",
+        NOT_OFFERED,
+        "riverrun has no aliases; a worker is registered once for each kind",
+    ),
+    Scenario(
+        "rescuer_unknown_kind",
+        "a lost job of a kind that the leader does not know",
+        note="asked of riverrun: it is retried",
+    ),
+    Scenario("scheduler_unique_conflict_discard", "due while another has its key"),
+    Scenario("unique_skip_keeps_existing_kind", "a duplicate changes nothing"),
+)
+
 TIERS = {
     "codec": CODEC,
     "storage": STORAGE,
@@ -217,6 +250,7 @@ TIERS = {
     "mixed": MIXED,
     "chaos": CHAOS,
     "performance": PERFORMANCE,
+    "newer": NEWER,
 }
 
 
