@@ -93,7 +93,8 @@ OPENING = """\
 Made by `python -m benchmarks.soak`; the samples are in soak.json. For {minutes} minutes {rate} jobs
 of five kinds were inserted each second, beside {retained:,} completed ones, and worked by
 {processes} processes with {slots} slots each, one of which was killed each {kill_s:g} s (dashed):
-{kills} kills. At its end every job was completed, and its effect was there once."""
+{kills} kills. At its end every job was completed, and its effect was there once. At its start
+{load:.1f} processes of others wanted the machine's {processors} processors."""
 
 
 class Fleet:
@@ -283,7 +284,7 @@ def comparisons(looks: Sequence[Look]) -> list[Comparison]:
     ]
 
 
-def report(looks: Sequence[Look], kills: Sequence[float], plan: Plan) -> None:
+def report(looks: Sequence[Look], kills: Sequence[float], plan: Plan, *, load: float) -> None:
     """Write a table of what was seen, and a plot of each figure over time."""
     marks = [Mark(at) for at in kills]
     parts = [
@@ -297,6 +298,8 @@ def report(looks: Sequence[Look], kills: Sequence[float], plan: Plan) -> None:
             slots=SLOTS,
             kill_s=plan.kill_s,
             kills=len(kills),
+            load=load,
+            processors=os.cpu_count(),
         ),
         "",
         "| | Unit | Median | Least | Most | First tenth | Last tenth |",
@@ -349,7 +352,7 @@ def main(minutes: float, retained: int, rate: int, small: bool, database_url: st
         if not small:
             took_s = time.monotonic() - began
             save(engine, comparisons(looks), RESULTS / "soak.json", took_s=took_s, load=load)
-            report(looks, kills, plan)
+            report(looks, kills, plan, load=load)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ One try at one job, in its slot's thread.
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -76,6 +77,7 @@ class Terms:
         workers: Who works what.
         backoff: When a failed job may be claimed again, where its worker does not say.
         in_process: Calls a worker in another process.
+        pid: The process that the attempts are made in.
     """
 
     workers: Workers
@@ -84,6 +86,7 @@ class Terms:
     error_handler: ErrorHandler | None = None
     in_process: InProcess | None = None
     clock: Clock
+    pid: int = attrs.field(factory=os.getpid)
 
 
 class Attempt:
@@ -159,6 +162,10 @@ class Attempt:
                 self._work(worker)
         except BaseException as raised:
             error = raised
+        if os.getpid() != self._terms.pid:
+            # A process that the worker forked, and that came back from it, is no slot. It ends
+            # before it takes any lock: who holds that may not have come along.
+            os._exit(0 if error is None else 1)
         return self._ended(began, error)
 
     async def execute_async(self) -> Ended:

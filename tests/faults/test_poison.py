@@ -113,8 +113,6 @@ POISONS: dict[str, tuple[Callable[[JobContext], object], str | None]] = {
     "a stack that is full": (lambda ctx: POISONS["a stack that is full"][0](ctx), "RecursionError"),
     "metadata that spoils": (stage_and_spoil, None),
     "an output of 34 MB": (lambda ctx: ctx.record_output("x" * 34_000_000), "InvalidOption"),
-    "a child that comes back": (lambda _: fork_and_return(), None),
-    "a child that fails": (lambda _: fork_and_fail(), None),
     "threads left behind": (lambda _: leak_threads(), None),
     "an attempt that is deaf": (ignore, "ValueError: deaf"),
     "a worker that stops its client": (stop, "stop() in a worker would wait"),
@@ -187,7 +185,6 @@ def effects(engine: Engine, schema: str) -> Callable[[], list[int]]:
     return read
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_poison_is_a_failed_attempt(
     engine: Engine, schema: str, effects: Callable[[], list[int]]
 ) -> None:
@@ -233,6 +230,25 @@ def test_poison_is_a_failed_attempt(
     assert effects() == sorted(job_id for job_id in others if jobs[job_id].kind == "plain")
     left = [each.name for each in threading.enumerate() if each.name.startswith("riverrun.slot")]
     assert not left
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("fork", [fork_and_return, fork_and_fail])
+def test_a_child_that_comes_back(engine: Engine, schema: str, fork: Callable[[], object]) -> None:
+    """A process that a worker forked, and that returns or raises into our code, ends there."""
+    forking = Workers()
+
+    @forking.register(kind="fork")
+    def work(args: RawArgs) -> None:
+        fork()
+
+    queues = {"default": QueueConfig()}
+    client = Client(engine, workers=forking, queues=queues, schema=schema)
+    job = client.insert(engine, RawArgs(kind="fork", encoded={}), ONCE).job
+    with client:
+        until(lambda: _open(engine, schema) == 0, "the job has ended")
+    found = client.get(engine, job.id)
+    assert (found.state, found.errors) == (JobState.completed, ())
 
 
 def test_a_deaf_worker_keeps_nothing_but_its_slot(engine: Engine, schema: str) -> None:

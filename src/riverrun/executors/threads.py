@@ -1,7 +1,6 @@
 """Slots as threads: one attempt a thread, threads made when they are first needed."""
 
 import logging
-import os
 import queue
 import threading
 import time
@@ -39,7 +38,6 @@ class ThreadExecutor:
         self._tallies: list[_Tally] = []
         self._numbers = count()
         self._stopping = False
-        self._pid = os.getpid()
         # By attempt, not by job: a rescued job may be claimed again beside its old attempt.
         self._running: dict[int, Attempt] = {}
 
@@ -141,11 +139,7 @@ class ThreadExecutor:
                 self._call_one()
             try:
                 # Done before it is no longer running: a stop flushes once nothing runs.
-                ended = attempt.execute()
-                if os.getpid() != self._pid:
-                    # A process that its worker forked, and that came back here, is no slot.
-                    os._exit(0 if ended.error is None else 1)
-                self._done(attempt, ended)
+                self._done(attempt, attempt.execute())
             finally:
                 del self._running[id(attempt)]
                 tally.ended += 1
