@@ -21,6 +21,7 @@ from riverrun import verbs
 
 LASTS_S = 30.0 if LONG else 2.0
 TIMES = 10 if LONG else 2
+DONE = "SELECT count(*) FROM {s}.river_job WHERE state = 'completed'"
 
 
 def lasting(seconds: float = LASTS_S) -> None:
@@ -156,8 +157,9 @@ def disk_full(server: Server, proxy: Proxy, plant: Plant) -> None:
                     " SELECT 'book', 25, '{{}}' FROM generate_series(1, 100000)"
                 )
             lasting(1)
+        before = plant.one(DONE)
         ballast.unlink()
-        plant.wait_until_done(60)
+        plant.wait(lambda: plant.one(DONE) > before + 50, "work goes on", 60)
         server.run(f"ALTER TABLE {table} SET TABLESPACE pg_default")
         server.run("DROP TABLESPACE small")
 
@@ -179,13 +181,12 @@ def deadlocks(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 def long_transaction(server: Server, proxy: Proxy, plant: Plant) -> None:
     """The host's transaction, which has inserted jobs, stays open; others' jobs go on."""
-    done = "SELECT count(*) FROM {s}.river_job WHERE state = 'completed'"
     engine = plant.engine.execution_options(isolation_level="REPEATABLE READ")
     with engine.begin() as connection:
         verbs.insert_many(connection, [Book() for _ in range(50)], schema=plant.schema)
-        before = plant.one(done)
+        before = plant.one(DONE)
         lasting(120 if LONG else 3)
-        plant.wait(lambda: plant.one(done) > before + 50, "others' jobs go on", 30)
+        plant.wait(lambda: plant.one(DONE) > before + 50, "others' jobs go on", 30)
 
 
 def zones(server: Server, proxy: Proxy, plant: Plant) -> None:
@@ -233,6 +234,7 @@ FAULTS: list[tuple[Callable[[Server, Proxy, Plant], None], int]] = [
 ]
 
 
+@pytest.mark.timeout(1200 if LONG else 240)
 @pytest.mark.parametrize(
     ("fault", "cut_off"), FAULTS, ids=lambda value: getattr(value, "__name__", "")
 )
@@ -250,6 +252,6 @@ def test_nothing_is_lost_stuck_or_doubled(
     shaken.workers("ada", "bob")
     with shaken.load() as ids:
         fault(server, proxy, shaken)
-    shaken.wait_until_done(60)
+    shaken.wait_until_done(120)
     shaken.audit(ids, faults=cut_off)
     shaken.prove_alive()
