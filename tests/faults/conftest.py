@@ -244,5 +244,6 @@ def planted(server: Server, url: str | None = None) -> Iterator[Plant]:
     finally:
         plant.stop()
     with engine.begin() as connection:
-        connection.execute(text("SET lock_timeout = '10s'"))
+        # Longer than the server needs to notice that a host is gone, and its transactions with it.
+        connection.execute(text("SET lock_timeout = '30s'"))
         connection.execute(DropSchema(schema, cascade=True))
