@@ -14,11 +14,15 @@ from riverrun.client import Client
 from riverrun.context import JobContext
 from riverrun.errors import JobCancel, JobError, JobSnooze, RiverrunError
 from riverrun.events import (
+    Event,
     JobCancelled,
     JobCompleted,
+    JobEvent,
     JobFailed,
     JobInterrupted,
+    JobsClaimed,
     JobSnoozed,
+    QueueEvent,
     QueuePaused,
     QueueResumed,
 )
@@ -34,7 +38,7 @@ from riverrun.policies.schedule import Cron, Interval
 from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
 from riverrun.runtime.watchdog import JobStuckHandlerResult
 from riverrun.states import JobState
-from riverrun.verbs.insert import InsertResult
+from riverrun.verbs.insert import InsertResult, JobDraft
 from riverrun.verbs.queues import QueueRow
 from riverrun.workers import Executor, Workers
 
@@ -43,6 +47,7 @@ __all__ = [
     "Constant",
     "Cron",
     "ErrorHandlerResult",
+    "Event",
     "Executor",
     "Explicit",
     "Exponential",
@@ -54,7 +59,9 @@ __all__ = [
     "JobCancelled",
     "JobCompleted",
     "JobContext",
+    "JobDraft",
     "JobError",
+    "JobEvent",
     "JobFailed",
     "JobInterrupted",
     "JobList",
@@ -66,6 +73,7 @@ __all__ = [
     "JobSnoozed",
     "JobState",
     "JobStuckHandlerResult",
+    "JobsClaimed",
     "Linear",
     "Missed",
     "Notify",
@@ -73,6 +81,7 @@ __all__ = [
     "PeriodicJob",
     "Plugin",
     "QueueConfig",
+    "QueueEvent",
     "QueuePaused",
     "QueueResumed",
     "QueueRow",

@@ -260,7 +260,8 @@ class Reader:
                     each.queue in queues and each.state in {"available", "running"}
                     for each in waiting
                 )
-                return bool(queues) and not due and _matches(wanted, output.read_text())
+                said = _matches(wanted, output.read_text(), threads=True)
+                return bool(queues) and not due and said
 
             try:
                 until(idle, f"{at}: the end of all jobs, and {wanted!r}", DEADLINE_S)
@@ -333,14 +334,19 @@ def check_repository_command(words: Sequence[str], at: str) -> None:
         assert f"dev.py {words[words.index('dev.py') + 1]}" in known, at
 
 
-def _matches(wanted: str, said: str) -> bool:
-    """Return whether the lines of `wanted`, in their order, are in `said`."""
+def _matches(wanted: str, said: str, *, threads: bool = False) -> bool:
+    """Return whether the lines of `wanted`, in their order, are in `said`.
+
+    Args:
+        wanted: Lines, in which "..." stands for anything.
+        said: What was printed.
+        threads: Whether several print at once: what one prints and the end of its line are two
+            writes, so that lines of others may come between.
+    """
     lines = iter(said.splitlines())
+    found = re.search if threads else re.fullmatch
     return all(
-        any(
-            re.fullmatch(re.escape(want.strip()).replace(r"\.\.\.", ".*"), line.strip())
-            for line in lines
-        )
+        any(found(re.escape(want.strip()).replace(r"\.\.\.", ".*"), line.strip()) for line in lines)
         for want in wanted.splitlines()
         if want.strip() not in {"", "..."}
     )

@@ -18,7 +18,6 @@ class Pair:
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.writers = (client, server)
         self.flows = asyncio.Event()
-        self.dead = False
 
     def reset(self) -> None:
         """Close both ends at once."""
@@ -74,17 +73,7 @@ class Proxy:
     def heal(self) -> None:
         """Pass on again, with all that was sent meanwhile."""
         self._silent = False
-        self._do(self._each, lambda pair: None if pair.dead else pair.flows.set())
-
-    def forget(self) -> None:
-        """Leave the open connections half open: the server loses them, the client is not told."""
-
-        def half(pair: Pair) -> None:
-            pair.dead = True
-            pair.flows.clear()
-            pair.writers[1].transport.abort()
-
-        self._do(self._each, half)
+        self._do(self._each, lambda pair: pair.flows.set())
 
     def close(self) -> None:
         """End it all."""
@@ -154,5 +143,4 @@ class Proxy:
                     continue
                 writer.write(data)
                 await writer.drain()
-        if not pair.dead:
-            writer.transport.abort()
+        writer.transport.abort()

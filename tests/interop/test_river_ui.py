@@ -16,8 +16,15 @@ from sqlalchemy import Engine
 
 from interop.clients import DEADLINE_S, Clients, Echo
 from interop.peers import build
-from riverrun import InsertOpts, JobContext, JobLog, QueueConfig
-from riverrun.events import QueueEvent, QueuePaused, QueueResumed
+from riverrun import (
+    InsertOpts,
+    JobContext,
+    JobLog,
+    QueueConfig,
+    QueueEvent,
+    QueuePaused,
+    QueueResumed,
+)
 
 
 class RiverUI:

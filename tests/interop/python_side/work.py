@@ -12,16 +12,20 @@ from riverrun import (
     Client,
     Constant,
     ErrorHandlerResult,
+    Event,
     InsertOpts,
     Interval,
     JobCancel,
     JobCancelled,
     JobCompleted,
     JobContext,
+    JobDraft,
     JobError,
+    JobEvent,
     JobFailed,
     JobInterrupted,
     JobRow,
+    JobsClaimed,
     JobSnooze,
     JobSnoozed,
     JobState,
@@ -33,10 +37,8 @@ from riverrun import (
     UniqueOpts,
     Workers,
 )
-from riverrun.events import Event, JobEvent, JobsClaimed
 from riverrun.interruption import Interruption
 from riverrun.migrations import Line, migrate
-from riverrun.verbs.insert import JobDraft
 
 from .protocol import INVALID_PARAMS, NOT_FOUND, REJECTED, UNSUPPORTED, Empty, Failure, method
 from .shapes import Echo, shown_job
