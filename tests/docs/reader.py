@@ -343,13 +343,15 @@ def _matches(wanted: str, said: str, *, threads: bool = False) -> bool:
         threads: Whether several print at once: what one prints and the end of its line are two
             writes, so that lines of others may come between.
     """
-    lines = iter(said.splitlines())
-    found = re.search if threads else re.fullmatch
-    return all(
-        any(found(re.escape(want.strip()).replace(r"\.\.\.", ".*"), line.strip()) for line in lines)
+    patterns = [
+        re.escape(want.strip()).replace(r"\.\.\.", ".*")
         for want in wanted.splitlines()
         if want.strip() not in {"", "..."}
-    )
+    ]
+    if threads:
+        return re.search("(?s:.*)".join(patterns), said) is not None
+    lines = iter(said.splitlines())
+    return all(any(re.fullmatch(pattern, line.strip()) for line in lines) for pattern in patterns)
 
 
 def _forks() -> multiprocessing.context.ForkServerContext:
