@@ -14,7 +14,7 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from riverrun.embedded import Cluster
-from said import free_ports
+from said import free_ports, until
 
 SETTINGS = {
     "deadlock_timeout": "50ms",
@@ -65,8 +65,14 @@ class Server(Cluster):
         others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
         # The oldest: it is some pool's, and will not have ended by itself meanwhile.
         order = "ORDER BY backend_start LIMIT 1"
-        [(pid,)] = self.run(f"SELECT pid FROM pg_stat_activity WHERE {others} {order}")
-        os.kill(pid, signal.SIGKILL)
+        found: list[Any] = []
+
+        def connected() -> bool:
+            found[:] = self.run(f"SELECT pid FROM pg_stat_activity WHERE {others} {order}")
+            return bool(found)
+
+        until(connected, "a connection after the last crash")
+        os.kill(found[0].pid, signal.SIGKILL)
 
     def wait_until_up(self) -> None:
         """Wait until the server takes connections, after a crash of its own."""

@@ -54,7 +54,22 @@ class InsertResult:
 
 @attrs.frozen(kw_only=True, slots=False)  # Without slots a frozen object is made sooner.
 class JobDraft:
-    """A job about to be inserted, checked, with every option decided."""
+    """A job about to be inserted, checked, with every option decided.
+
+    Attributes:
+        kind: Names the worker.
+        args: What was handed to the insert.
+        encoded: That as the JSON object to store.
+        args_text: That as text.
+        queue: Where it will wait.
+        priority: From 1, the first, to 4.
+        max_attempts: How often it is tried.
+        scheduled_at: Not before, aware; None for now.
+        tags: As they will be stored.
+        metadata_text: A JSON object as text; `with_metadata` merges into it.
+        state: `available`, `scheduled` or `pending`.
+        mark: What counts as the same job; None if nothing does.
+    """
 
     kind: str
     args: object
