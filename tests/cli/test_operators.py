@@ -178,7 +178,7 @@ def test_acts_on_many(
     assert lines(run("jobs", "retry", *of, "--yes", "--json")) == [{"retried": 5}]
     assert "other" in run("jobs", "list", "--state", "discarded").stdout
     many = ("--kind", "mail", "--state", "available", "--json")
-    assert lines(run("jobs", "cancel", *many, stdin="y\n")) == [{"cancelled": 6}]
+    assert lines(run("jobs", "cancel", *many, "--yes")) == [{"cancelled": 6}]
     assert len(lines(run("jobs", "list", "--state", "cancelled", "--json"))) == 6
     run("jobs", "retry", code=2)
     run("jobs", "cancel", "1", "--kind", "mail", code=2)

@@ -260,8 +260,7 @@ class Reader:
                     each.queue in queues and each.state in {"available", "running"}
                     for each in waiting
                 )
-                said = _matches(wanted, output.read_text(), threads=True)
-                return bool(queues) and not due and said
+                return bool(queues) and not due and _matches(wanted, output.read_text())
 
             try:
                 until(idle, f"{at}: the end of all jobs, and {wanted!r}", DEADLINE_S)
@@ -334,24 +333,18 @@ def check_repository_command(words: Sequence[str], at: str) -> None:
         assert f"dev.py {words[words.index('dev.py') + 1]}" in known, at
 
 
-def _matches(wanted: str, said: str, *, threads: bool = False) -> bool:
+def _matches(wanted: str, said: str) -> bool:
     """Return whether the lines of `wanted`, in their order, are in `said`.
 
-    Args:
-        wanted: Lines, in which "..." stands for anything.
-        said: What was printed.
-        threads: Whether several print at once: what one prints and the end of its line are two
-            writes, so that lines of others may come between.
+    Wherever they stand: what a thread prints and the end of its line are two writes, so that
+    others' lines may come between. "..." stands for anything within a line.
     """
     patterns = [
         re.escape(want.strip()).replace(r"\.\.\.", ".*")
         for want in wanted.splitlines()
         if want.strip() not in {"", "..."}
     ]
-    if threads:
-        return re.search("(?s:.*)".join(patterns), said) is not None
-    lines = iter(said.splitlines())
-    return all(any(re.fullmatch(pattern, line.strip()) for line in lines) for pattern in patterns)
+    return re.search("(?s:.*)".join(patterns), said) is not None
 
 
 def _forks() -> multiprocessing.context.ForkServerContext:

@@ -50,12 +50,14 @@ METHODS: dict[str, tuple[type[Any], Callable[[Any, Any], Any]]] = {}
 converter = Converter(forbid_extra_keys=True)
 
 
-@converter.register_structure_hook
 def _datetime(value: Any, _: type[datetime]) -> datetime:
     moment = datetime.fromisoformat(value)
     if moment.utcoffset() is None:
         raise ValueError(f"{value} has no time zone")
     return moment
+
+
+converter.register_structure_hook(datetime, _datetime)
 
 
 def _strict(value: Any, expected: type[Any]) -> Any:
