@@ -23,6 +23,7 @@ SETTINGS = {
     "tcp_keepalives_idle": 5,
     "tcp_keepalives_interval": 2,
     "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 10_000,  # ms; no peer is asked while an answer to it is on its way
 }
 
 
