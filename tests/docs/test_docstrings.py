@@ -153,3 +153,4 @@ def test_an_example_is_true(name: str, empty_database: Engine) -> None:
     for each in namespace.values():
         if isinstance(each, Client):
             each.flush_announcements()  # or its connection would outlive the engine
+            each.engine.dispose()
