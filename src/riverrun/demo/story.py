@@ -31,6 +31,7 @@ START_TIMEOUT_S = 30.0
 WORK_TIMEOUT_S = 120.0
 TURN_S = 0.1
 KILL_LOOKS, KILL_LOOK_S = 100, 0.005
+SENT_S = 0.1
 
 T = TypeVar("T")
 Tell = Callable[[str, bool], None]
@@ -230,11 +231,15 @@ def _kill(worker: Process, engine: Engine, stop: Stop) -> datetime | None:
     )
     autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
     with autocommit.connect() as connection:
+
+        def still_at_work() -> bool:
+            # What it had sent before it stood still is done by then: no completion is under way.
+            stop.wait(SENT_S)
+            return bool(connection.scalar(at_work))
+
         for _ in range(KILL_LOOKS):
             # It stands still only when it seems worth it.
-            if connection.scalar(at_work) and worker.kill_if(
-                lambda: bool(connection.scalar(at_work))
-            ):
+            if connection.scalar(at_work) and worker.kill_if(still_at_work):
                 at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
                 return at
             stop.wait(KILL_LOOK_S)
