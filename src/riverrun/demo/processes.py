@@ -80,8 +80,13 @@ class Process:
     def kill_if(self, condition: Callable[[], bool]) -> bool:
         """Kill it if `condition` holds while it stands still; return whether it did."""
         self._popen.send_signal(signal.SIGSTOP)
-        if not condition():
-            self._popen.send_signal(signal.SIGCONT)
+        holds = False
+        try:
+            holds = condition()
+        finally:
+            if not holds:  # or was not to be had: a process that stands still could not be ended
+                self._popen.send_signal(signal.SIGCONT)
+        if not holds:
             return False
         self._popen.kill()
         self._popen.wait()
