@@ -75,9 +75,14 @@ def free_ports(count: int) -> int:
         return first
 
 
-def until(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Wait until `condition` holds, and say what did not come."""
+def until(
+    condition: Callable[[], object],
+    what: str,
+    deadline_s: float = DEADLINE_S,
+    why: Callable[[], object] = lambda: "",
+) -> None:
+    """Wait until `condition` holds; say what did not come, and `why`, what stands in its way."""
     deadline = monotonic() + deadline_s
     while not condition():
-        assert monotonic() < deadline, f"{what}: not within {deadline_s:g} s"
+        assert monotonic() < deadline, f"{what}: not within {deadline_s:g} s; {why()}"
         threading.Event().wait(0.05)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -23,6 +22,7 @@ from faults.worker import Book, Send
 from riverrun import InsertOpts, verbs
 from riverrun.migrations import migrate
 from riverrun.verbs.notify import notify_inserted
+from said import until
 
 WORKER = Path(__file__).with_name("worker.py")
 LONG = os.environ.get("RIVERRUN_FAULTS") == "long"
@@ -113,10 +113,7 @@ class Plant:
         why: Callable[[], object] = lambda: "",
     ) -> None:
         """Wait until `condition` holds; `why` says what stands in its way."""
-        end = time.monotonic() + deadline_s
-        while not condition():
-            assert time.monotonic() < end, f"{what}: not within {deadline_s:g} s; {why()}"
-            time.sleep(0.05)
+        until(condition, what, deadline_s, why)
 
     def wait_until_done(self, deadline_s: float) -> None:
         """Wait until every job is completed."""

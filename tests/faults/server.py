@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -77,15 +76,15 @@ class Server(Cluster):
 
     def wait_until_up(self) -> None:
         """Wait until the server takes connections, after a crash of its own."""
-        end = time.monotonic() + 60
-        while True:
+
+        def up() -> bool:
             try:
                 self.run("SELECT 1")
             except OperationalError:
-                assert time.monotonic() < end, "the server is not up again"
-                time.sleep(0.05)
-            else:
-                return
+                return False
+            return True
+
+        until(up, "the server up again", 60)
 
     def run(self, statement: str) -> list[Any]:
         """Execute `statement` on a connection of its own; return its rows, if it has any."""

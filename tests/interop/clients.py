@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 
 from riverrun import Client, JobArgs, JobContext, QueueConfig, Workers
 from riverrun.errors import StopTimeout
+from said import until
 
 DEADLINE_S = 60.0
 
@@ -88,9 +89,7 @@ class Clients:
     ) -> float:
         """Wait until `condition` holds; return the seconds that it took."""
         begun = time.monotonic()
-        while not condition():
-            assert time.monotonic() < begun + within_s, f"{what}: not within {within_s:g} s"
-            time.sleep(0.02)
+        until(condition, what, within_s)
         return time.monotonic() - begun
 
     def wait_state(self, job_id: int, state: str) -> None:
