@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import Engine, Row
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.attempt import Attempt, ErrorHandler, InProcess, Terms
@@ -48,7 +48,7 @@ from riverrun.runtime.queue_keeper import QueueKeeper
 from riverrun.runtime.service import Service
 from riverrun.runtime.watchdog import JobStuckHandler, Watchdog
 from riverrun.topics import Topic
-from riverrun.verbs.claim import claimed_job
+from riverrun.verbs.claim import ClaimedRow, claimed_job
 from riverrun.verbs.queues import ALL, QueueRow
 from riverrun.workers import Workers
 
@@ -428,9 +428,9 @@ class Crew:
             rng=settings.rng,
         )
 
-    def _attempt(self, row: Row[Any], queue: str, claimed_monotonic: float) -> Attempt:
+    def _attempt(self, row: ClaimedRow, queue: str, claimed_monotonic: float) -> Attempt:
         return Attempt(
-            self._terms, row.kind, lambda: self._context(claimed_job(row, queue), claimed_monotonic)
+            self._terms, row[1], lambda: self._context(claimed_job(row, queue), claimed_monotonic)
         )
 
     def _context(self, job: JobRow, claimed_monotonic: float) -> JobContext:

@@ -375,7 +375,7 @@ def complete_jobs() -> Update:
             Job.state == state_literal(JobState.running),
         )
         .values(state=state_literal(JobState.completed), finalized_at=_NOW)
-        .returning(Job.id, readable(Job.state).label("state"))
+        .returning(Job.id)
     )
 
 
@@ -458,7 +458,8 @@ def give_back_jobs() -> Update:
 
     One that somebody asked to cancel meanwhile is cancelled instead. Index: river_job_pkey.
     """
-    return complete_jobs().values(_given_back())
+    returning = readable(Job.state).label("state")
+    return complete_jobs().values(_given_back()).returning(returning)
 
 
 def _given_back() -> dict[str, Any]:

@@ -7,10 +7,9 @@ import random
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import attrs
-from sqlalchemy import Engine, Row
+from sqlalchemy import Engine
 
 from riverrun.attempt import Attempt, Ended
 from riverrun.clock import Clock
@@ -21,7 +20,7 @@ from riverrun.options import QueueConfig
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
-from riverrun.verbs.claim import claim_rows
+from riverrun.verbs.claim import ClaimedRow, claim_rows
 from riverrun.verbs.complete import give_back, give_back_unknown
 
 logger = logging.getLogger(__name__)
@@ -59,7 +58,7 @@ class Producer(Service):
         schema: str | None,
         client_id: str,
         poll_interval_s: float,
-        make_attempt: Callable[[Row[Any], str, float], Attempt],
+        make_attempt: Callable[[ClaimedRow, str, float], Attempt],
         completer: Completer,
         loop: LoopThread,
         hub: Hub,
@@ -250,7 +249,7 @@ class Producer(Service):
             if self._hub.has_subscribers:
                 claimed = JobsClaimed(queue=self.queue, count=len(jobs), claim_s=now - began)
                 self._hub.publish(claimed)
-            attempts = {row.id: self._make_attempt(row, self.queue, now) for row in jobs}
+            attempts = {row[0]: self._make_attempt(row, self.queue, now) for row in jobs}
             self._claimed.update(attempts)
             # What is heard from here on finds them there; what was before is told now.
             for job_id, reason in list(self._heard.items()):

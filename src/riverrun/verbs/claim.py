@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, cast
-
-from sqlalchemy import Row
+from typing import Any, TypeAlias
 
 from riverrun.errors import JobNotWaiting
 from riverrun.job import JobRow
@@ -14,6 +12,9 @@ from riverrun.queries import postgresql as queries
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
 from riverrun.verbs.read import errors_of, get_in, json_object, json_value
+
+ClaimedRow: TypeAlias = Sequence[Any]
+"""A job's id, its kind, and the rest as `queries.CLAIMED` names it."""
 
 CLAIM_MAX = 20_000
 """Most jobs that one statement claims."""
@@ -82,8 +83,8 @@ def queues_waiting(
 ) -> frozenset[str]:
     """Return those of the queues `names` of which a claim would get a job now."""
     with joined(where, schema) as transaction:
-        rows = transaction.execute(queries.queues_waiting(), {"names": sorted(names)})
-        return frozenset(rows.scalars())
+        rows = transaction.rows(queries.queues_waiting(), {"names": sorted(names)})
+        return frozenset(name for (name,) in rows)
 
 
 def claim_rows(
@@ -94,7 +95,7 @@ def claim_rows(
     client_id: str,
     schema: str | None = None,
     now: datetime | None = None,
-) -> Sequence[Row[Any]]:
+) -> Sequence[ClaimedRow]:
     """Claim as `claim` does, and return rows for `claimed_job`: making jobs of them takes time."""
     params = {
         "queue_name": check_queue(queue),
@@ -103,16 +104,15 @@ def claim_rows(
         "now": now,
     }
     with joined(where, schema) as transaction:
-        rows = list(transaction.execute(queries.claim_jobs(), params).all())
+        rows = transaction.rows(queries.claim_jobs(), params)
     # UPDATE returns its rows in no order.
-    rows.sort(key=_place)
-    return rows
+    return sorted(rows, key=_place)
 
 
 _place = itemgetter(*(queries.CLAIMED.index(name) for name in ("priority", "scheduled_at", "id")))
 
 
-def claimed_job(row: Row[Any], queue: str) -> JobRow:
+def claimed_job(row: ClaimedRow, queue: str) -> JobRow:
     """Return a row that `claim_rows` has returned as a job."""
     # By position, as the statement returns them: this is done for every job there is.
     (
@@ -129,7 +129,7 @@ def claimed_job(row: Row[Any], queue: str) -> JobRow:
         errors,
         metadata,
         tags,
-    ) = cast("tuple[Any, ...]", row)
+    ) = row
     return JobRow(
         id=job_id,
         kind=kind,

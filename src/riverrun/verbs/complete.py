@@ -182,13 +182,13 @@ def record(
             "attempts": _array(outcome.attempt for outcome in plain),
             "now": now,
         }
-        done = transaction.execute(queries.complete_jobs(), params).scalars()
-        states.update(dict.fromkeys(done, JobState.completed))
+        done = transaction.rows(queries.complete_jobs(), params)
+        states.update((job_id, JobState.completed) for (job_id,) in done)
     others = [o for o in ordered if o.state is not JobState.completed or o.metadata is not None]
     if others:
         texts = json_text([_record(outcome, merge_anyway=merge_anyway) for outcome in others])
         params = {"outcomes": texts, "now": now}
-        states.update(_states(transaction.execute(queries.record_outcomes(), params)))
+        states.update(_states(transaction.rows(queries.record_outcomes(), params)))
     return states
 
 
@@ -207,7 +207,7 @@ def give_back(
         "now": None,
     }
     with joined(where, schema) as transaction:
-        return dict(_states(transaction.execute(queries.give_back_jobs(), params)))
+        return dict(_states(transaction.rows(queries.give_back_jobs(), params)))
 
 
 def give_back_unknown(
@@ -275,8 +275,8 @@ def _array(numbers: Iterable[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def _states(rows: Any) -> list[tuple[int, JobState]]:
-    return [(row.id, state_of(row.state)) for row in rows]
+def _states(rows: Sequence[Sequence[Any]]) -> list[tuple[int, JobState]]:
+    return [(job_id, state_of(state)) for job_id, state in rows]
 
 
 def _record(outcome: Outcome, *, merge_anyway: bool) -> dict[str, Any]:

@@ -20,4 +20,4 @@ def notify_in(
 ) -> None:
     """Send `payloads` on `topic` when `transaction` commits."""
     params = {"topic": topic.value, "payloads": list(payloads), "schema": schema}
-    transaction.execute(queries.notify(), params)
+    transaction.rows(queries.notify(), params)

@@ -1,0 +1,129 @@
+"""A transaction of our own goes past SQLAlchemy to the driver: nobody may be able to tell."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+from factories import insert_job
+from riverrun.errors import SchemaMissing
+from riverrun.outcome import AttemptError, Outcome
+from riverrun.sessions import joined
+from riverrun.states import JobState
+from riverrun.verbs import claim
+from riverrun.verbs.claim import queues_waiting
+from riverrun.verbs.complete import give_back, record
+from riverrun.verbs.notify import notify_inserted
+
+
+@pytest.fixture
+def own(engine: Engine) -> Iterator[Engine]:
+    """An engine with nothing in its pool and no listeners."""
+    own = create_engine(engine.url)
+    yield own
+    own.dispose()
+
+
+def follow(engine: Engine) -> list[str]:
+    """Have `engine` tell of its statements; return where they come to stand."""
+    heard: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: heard.append(args[2]))
+    return heard
+
+
+def walk(where: Engine, schema: str) -> list[Any]:
+    """Do each thing that a worker does often; return what came of it, without ids and times."""
+    waiting = queues_waiting(where, ["default", "empty"], schema=schema)
+    jobs = claim(where, client_id="me", limit=3, schema=schema)
+    first, second, third = jobs
+    error = AttemptError(attempt=1, at=first.scheduled_at, error="née", trace="")
+    with joined(where, schema) as transaction:
+        states = record(
+            transaction,
+            [
+                Outcome(job_id=first.id, attempt=1, state=JobState.completed),
+                Outcome(job_id=second.id, attempt=1, state=JobState.retryable, error=error),
+            ],
+            merge_anyway=True,
+        )
+    back = give_back(where, [third], schema=schema)
+    notify_inserted(where, ["default"], schema=schema)
+    changing = {"id", "created_at", "scheduled_at", "attempted_at"}
+    return [
+        waiting,
+        [attrs.asdict(job, filter=lambda field, _: field.name not in changing) for job in jobs],
+        [states[first.id], states[second.id], back[third.id]],
+    ]
+
+
+def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
+    """What an engine that tells of its statements gets, one that does not gets too."""
+    heard = follow(own)
+    results = []
+    for where in (own, engine):
+        for number in range(3):
+            insert_job(engine, schema, metadata={"n": "é"}, tags=["a"], priority=1 + number)
+        results.append(walk(where, schema))
+        with engine.begin() as connection:
+            connection.execute(text(f"TRUNCATE {schema}.river_job"))
+    assert results[0] == results[1]
+    assert results[1][2] == [JobState.completed, JobState.retryable, JobState.available]
+    assert [name for name in ("LATERAL", "claimable", "pg_notify") if name in str(heard)] == [
+        "LATERAL",
+        "claimable",
+        "pg_notify",
+    ]
+
+
+@pytest.mark.parametrize("followed", [True, False])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda where: claim(where, client_id="me", schema="nowhere"),
+        lambda where: queues_waiting(where, ["default"], schema="nowhere"),
+    ],
+)
+def test_names_missing_tables(
+    own: Engine, verb: Callable[[Engine], object], followed: bool
+) -> None:
+    """The error for missing tables is one, whoever executed the statement."""
+    if followed:
+        follow(own)
+    with pytest.raises(SchemaMissing, match="nowhere"):
+        verb(own)
+    assert own.pool.checkedout() == 0
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_wraps_errors(own: Engine, followed: bool) -> None:
+    """What the database refuses comes as SQLAlchemy's error, with the driver's within."""
+    if followed:
+        follow(own)
+    with pytest.raises(DBAPIError, match="too long") as raised:
+        notify_inserted(own, ["q" * 9_000])
+    assert getattr(raised.value.orig, "sqlstate", None) == "22023"
+    assert not raised.value.connection_invalidated
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_meets_a_lost_connection_once(
+    engine: Engine, own: Engine, schema: str, followed: bool
+) -> None:
+    """When the server has ended its connections, one claim fails and the next one works."""
+    if followed:
+        follow(own)
+    with contextlib.ExitStack() as stack:
+        open_now = [stack.enter_context(own.connect()) for _ in range(3)]
+        pids = [each.scalar(text("SELECT pg_backend_pid()")) for each in open_now]
+    insert_job(engine, schema)
+    with engine.begin() as connection:
+        for pid in pids:
+            connection.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
+    with pytest.raises(OperationalError, match="terminating connection") as raised:
+        claim(own, client_id="me", schema=schema)
+    assert raised.value.connection_invalidated
+    assert len(claim(own, client_id="me", schema=schema)) == 1
