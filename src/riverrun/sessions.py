@@ -294,9 +294,9 @@ def database_of(transaction: Transaction) -> tuple[Engine, str]:
 
 def address(engine: Engine) -> str:
     """Return where `engine` connects to, without user and password."""
-    url = engine.url
-    host = url.host or url.query.get("host") or "local"
-    return f"{url.database}@{host}:{url.port or 5432}"
+    # As the driver is told: of hosts and ports a URL may have several, and in several places.
+    said = engine.dialect.create_connect_args(engine.url)[1]
+    return f"{engine.url.database}@{said.get('host') or 'local'}:{said.get('port') or 5432}"
 
 
 def identity(connection: Connection) -> tuple[Any, ...]:
