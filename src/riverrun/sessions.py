@@ -40,6 +40,9 @@ Where: TypeAlias = Session | scoped_session[Any] | Connection | Engine
 _MISSING = frozenset({"42P01", "42704", "42883", "42703", "3F000"})
 
 
+_READ_ONLY = "25006"
+"""A read-only transaction: of our own none is, so it is the server that is."""
+
 # Work on Job, and a write: a session that routes by mapper or by statement is to know.
 _WRITE = {"mapper": Job, "clause": delete(Job)}
 
@@ -223,15 +226,22 @@ def joined(where: Where, schema: str | None = None) -> Iterator[Transaction]:
     """Yield the transaction that `where` stands for.
 
     A Session's or Connection's is left as it is found: not committed, not rolled back, not closed.
-    An Engine's is begun here, committed at the end, and rolled back on an exception.
+    An Engine's is begun here, committed at the end, and rolled back on an exception; where the
+    server takes no writes, the engine's pool is left, as its address may lead elsewhere by now.
 
     Raises:
         NotATransaction: If `where` is none of these.
         TransactionClosed: If it is closed.
     """
     if isinstance(where, Engine):
-        with where.begin() as connection:
-            yield Transaction(connection, schema, own=True)
+        try:
+            with where.begin() as connection:
+                yield Transaction(connection, schema, own=True)
+        except DBAPIError as error:
+            # A standby keeps its connections for as long as it lives, and a pool would, too.
+            if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
+                where.dispose()
+            raise
         return
     yield Transaction(session_or_connection(where), schema)
 

@@ -224,14 +224,14 @@ def proxy(server: Server) -> Iterator[Proxy]:
 @pytest.fixture
 def shaken(server: Server, proxy: Proxy) -> Iterator[Plant]:
     """Workers that reach the server by the proxy, on a schema of the test's own."""
-    with planted(server, proxy.url) as plant:
+    with planted(server.engine(), proxy.url) as plant:
         yield plant
 
 
 @contextmanager
-def planted(server: Server, url: str | None = None) -> Iterator[Plant]:
-    """Workers that reach `server` by `url`, on a schema of their own."""
-    engine, schema = server.engine(), f"f_{next(_schema_numbers)}"
+def planted(engine: Engine, url: str | None = None) -> Iterator[Plant]:
+    """Workers that reach the server of `engine` by `url`, on a schema of their own."""
+    schema = f"f_{next(_schema_numbers)}"
     with engine.begin() as connection:
         connection.execute(CreateSchema(schema))
     migrate(engine, schema=schema)

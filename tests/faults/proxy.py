@@ -52,6 +52,10 @@ class Proxy:
         """SQLAlchemy's URL of the server behind the proxy."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres?sslmode=disable"
 
+    def lead_to(self, upstream: Path) -> None:
+        """Lead new connections to another server; those that are open stay where they are."""
+        self._upstream = upstream
+
     def accept(self) -> None:
         """Take connections, on the same port as before."""
         self._do(self._accept)

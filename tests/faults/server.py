@@ -1,18 +1,20 @@
 """A PostgreSQL server that tests shut down, crash and set up; its commits reach the disk."""
 
 import os
+import pwd
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from riverrun.embedded import Cluster
+from riverrun.embedded import SUPERUSER, Cluster, _run_as
 from said import free_ports, until
 
 SETTINGS = {
@@ -41,6 +43,15 @@ class Server(Cluster):
     def engine(self) -> Engine:
         """Return an engine that keeps no connection, so none that a fault has spoilt."""
         return create_engine(self.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
+
+    def has_ended(self) -> bool:
+        """Return whether the server has given up, and must be started again."""
+        assert self._server is not None
+        return self._server.poll() is not None
+
+    def has_said(self, what: str) -> bool:
+        """Return whether the server's log, since its last start, has `what`."""
+        return what in self._log_file.read_text(errors="replace")
 
     def let_in(self, network: str) -> None:
         """Trust whoever connects from `network`."""
@@ -118,3 +129,50 @@ class Server(Cluster):
     def _launch(self, *how: Any) -> subprocess.Popen[bytes]:
         self._again = partial(super()._launch, *how)
         return self._again()
+
+
+class Standby(Server):
+    """A server that follows `primary`, which commits nothing from now on that it has not got."""
+
+    def __init__(self, primary: Server) -> None:
+        super().__init__()
+        self._primary = primary
+        self._password = primary._password
+
+    def start(self) -> None:
+        """Copy the primary, start, and wait until it waits for us at each commit."""
+        super().start()
+        self._primary.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self._primary.run("SELECT pg_reload_conf()")
+        follows = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync'"
+        until(lambda: self._primary.run(follows), "the standby follows")
+
+    def _initdb(self, programs: Path, user: pwd.struct_passwd | None) -> None:
+        source = f"host={self._primary.directory} port={self._primary.port} user={SUPERUSER}"
+        data = str(self.directory / "data")
+        command = [str(programs / "pg_basebackup"), "-d", source, "-D", data, "-R", "-c", "fast"]
+        done = _run_as(user, command, self.directory)
+        assert done.returncode == 0, done.stdout.decode()
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """Have a file system of `size` at `folder`; yield the file to be filled and removed there."""
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("only root can mount a small disk")
+        pytest.skip("only root can mount a small disk")
+    folder.mkdir()
+    options = f"size={size},uid={folder.parent.stat().st_uid},mode=0700"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    try:
+        yield folder / "ballast"
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def fill(ballast: Path) -> None:
+    """Leave no room on the disk that `ballast` is on."""
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(65_536))

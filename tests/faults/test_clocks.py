@@ -110,7 +110,7 @@ def test_the_clock_of_the_server_jumps(
             patch.setenv(name, value)
         server = Server()
         server.start()
-    with server, planted(server) as plant:
+    with server, planted(server.engine()) as plant:
         now = "SELECT extract(epoch FROM clock_timestamp())::float"
         assert abs(plant.one(now) - end_of_summer) < 120, "the server goes by another clock"
         with server.settings_changed(timezone="Europe/Berlin"):

@@ -1,13 +1,10 @@
 """The server, or the way to it, fails under load; then all goes on as if nothing had been."""
 
-import os
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -15,7 +12,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from faults.conftest import LONG, Plant
 from faults.proxy import Proxy
-from faults.server import Server
+from faults.server import Server, fill, small_disk
 from faults.worker import Book
 from riverrun import verbs
 
@@ -142,13 +139,10 @@ def silence(server: Server, proxy: Proxy, plant: Plant) -> None:
 def disk_full(server: Server, proxy: Proxy, plant: Plant) -> None:
     """The disk with the jobs on it is full, and then has room again."""
     table, small = f"{plant.schema}.river_job", server.directory / "small"
-    with small_disk(small):
+    with small_disk(small, "16m") as ballast:
         server.run(f"CREATE TABLESPACE small LOCATION '{small}'")
         server.run(f"ALTER TABLE {table} SET TABLESPACE small")
-        ballast = small / "ballast"
-        with suppress(OSError), ballast.open("wb", buffering=0) as file:
-            while True:
-                file.write(bytes(65_536))
+        fill(ballast)
         for _ in range(int(LASTS_S)):
             with pytest.raises(OperationalError, match="No space left on device"):
                 plant.rows(
@@ -195,22 +189,6 @@ def zones(server: Server, proxy: Proxy, plant: Plant) -> None:
         with server.settings_changed(timezone=zone):
             proxy.cut()
             lasting(1)
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """Have a file system of 16 MB at `folder`."""
-    if os.geteuid() != 0:
-        if os.environ.get("CI"):
-            pytest.fail("only root can mount a small disk")
-        pytest.skip("only root can mount a small disk")
-    folder.mkdir()
-    owner = f"uid={folder.parent.stat().st_uid},mode=0700"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size=16m,{owner}", "tmpfs", folder], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 FAULTS: list[tuple[Callable[[Server, Proxy, Plant], None], int]] = [

@@ -1,0 +1,96 @@
+"""The primary is lost, and its standby takes its place."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+from sqlalchemy import Engine, NullPool, create_engine, make_url
+
+from faults.conftest import planted
+from faults.proxy import Proxy
+from faults.server import Server, Standby
+from faults.test_server import DONE, lasting
+
+PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
+READ_ONLY = "in a read-only transaction"
+
+
+@attrs.frozen
+class Pair:
+    """Two servers, of which at most one is the primary."""
+
+    primary: Server
+    standby: Standby
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy's URL of whichever is the primary, as docs/deployment.md has it."""
+        form = re.search(r"`(\S+target_session_attrs=\S+)`", PAGE.read_text())
+        assert form is not None
+        url = make_url(self.primary.tcp_url())
+        said = form[1].replace(
+            "user:secret@/shop", f"{url.username}:{url.password}@/{url.database}"
+        )
+        said = said.replace("db1:5432", f"127.0.0.1:{self.primary.port}")
+        return said.replace("db2:5432", f"127.0.0.1:{self.standby.port}")
+
+    def engine(self) -> Engine:
+        """Return an engine on the primary, that keeps no connection."""
+        return create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A primary and the standby that it waits for at each commit."""
+    with Server() as primary, Standby(primary) as standby:
+        yield Pair(primary, standby)
+
+
+@pytest.fixture
+def moved(pair: Pair) -> Iterator[Proxy]:
+    """An address of the primary's, which can be moved."""
+    proxy = Proxy(pair.primary.socket_path)
+    yield proxy
+    proxy.close()
+
+
+@pytest.mark.timeout(240)
+def test_a_failover_loses_nothing(pair: Pair, moved: Proxy) -> None:
+    """When a standby takes the place of its primary, workers go on by themselves.
+
+    So do those that know all hosts, and those whose address leads to it before it is promoted.
+    """
+    with planted(pair.engine(), pair.url) as plant:
+        plant.worker("ada")
+        plant.worker("bob", url=moved.url)
+        with plant.load() as ids:
+            pair.primary.shut_down()
+            moved.lead_to(pair.standby.socket_path)
+            plant.wait(lambda: pair.standby.has_said(READ_ONLY), "bob tries at the standby", 30)
+            lasting()
+            pair.standby.run("SELECT pg_promote()")
+            before = plant.one(DONE)
+            plant.wait(lambda: plant.one(DONE) > before + 50, "work goes on", 60)
+        plant.wait_until_done(120)
+        plant.audit(ids, faults=1)
+        plant.prove_alive()
+
+
+@pytest.mark.timeout(240)
+def test_an_address_that_led_to_a_standby(pair: Pair, moved: Proxy) -> None:
+    """Workers whose address led to a standby for a while stay with none of its connections."""
+    with planted(pair.engine(), moved.url) as plant:
+        plant.worker("ada")
+        with plant.load() as ids:
+            moved.lead_to(pair.standby.socket_path)
+            moved.cut()
+            plant.wait(lambda: pair.standby.has_said(READ_ONLY), "ada tries at the standby", 30)
+            lasting()
+            moved.lead_to(pair.primary.socket_path)
+            before = plant.one(DONE)
+            plant.wait(lambda: plant.one(DONE) > before + 50, "work goes on", 60)
+        plant.wait_until_done(120)
+        plant.audit(ids, faults=1)
+        plant.prove_alive()
