@@ -480,7 +480,6 @@ class Client:
             client=self,
             client_id=self.id,
             engine=self.engine,
-            autocommit=self._autocommit,
             schema=self.schema,
             workers=self.workers,
             poll_only=self._poll_only,

@@ -11,6 +11,7 @@ import attrs
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from riverrun.answers import within
 from riverrun.attempt import Attempt, ErrorHandler, InProcess, Terms
 from riverrun.clock import Clock
 from riverrun.context import JobContext
@@ -39,6 +40,7 @@ from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Backoff
 from riverrun.policies.schedule import Schedule
 from riverrun.runtime.completer import Completer
+from riverrun.runtime.deadline import Deadline
 from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.notifier import Notifier
@@ -56,6 +58,15 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_S = 10.0
 
+ANSWER_S = 30.0
+"""Seconds after which a statement of the walk, which takes milliseconds, is given up."""
+
+SIGN_S = 4.0
+"""The same for a heartbeat and a turn of the election: the next is in time, before 15 and 14 s."""
+
+UPKEEP_S = 60.0
+"""The same for a batch of maintenance. Twice what River 0.51 allows it."""
+
 
 @attrs.frozen(kw_only=True)
 class Settings:
@@ -63,7 +74,6 @@ class Settings:
 
     Attributes:
         client: The client, for what its workers insert.
-        autocommit: The client's engine, for statements that are a transaction each.
         listen_engine: For what needs a session to itself: listening, and rebuilding indexes.
         retention_s: By final state, how long to keep jobs; None for ever.
     """
@@ -71,7 +81,6 @@ class Settings:
     client: Any
     client_id: str
     engine: Engine
-    autocommit: Engine
     schema: str | None
     workers: Workers
     poll_only: bool
@@ -129,10 +138,12 @@ class Crew:
         self._lock = threading.Lock()  # guards _producers, which is replaced, and _stopping
         self._stopping = False
         self._producers: dict[str, Producer] = {}
-        engine, schema, rng = settings.engine, settings.schema, settings.rng
-        autocommit, clock = settings.autocommit, settings.clock
+        schema, clock, rng = settings.schema, settings.clock, settings.rng
+        # One statement a transaction needs no BEGIN and no COMMIT around it.
+        self._autocommit = within(settings.engine, ANSWER_S, isolation_level="AUTOCOMMIT")
+        self._upkeep = within(settings.engine, UPKEEP_S)
         self._completer = Completer(
-            autocommit,
+            self._autocommit,
             on_due=self._expect,
             schema=schema,
             hub=settings.hub,
@@ -140,7 +151,7 @@ class Crew:
             rng=rng,
         )
         self._heartbeat = Heartbeat(
-            autocommit,
+            within(settings.engine, SIGN_S, isolation_level="AUTOCOMMIT"),
             client_id=settings.client_id,
             queues=lambda: list(self._producers),
             running=self.running_jobs,
@@ -154,7 +165,7 @@ class Crew:
             self._rescuer(stuck_s=None), needed=lambda: self._heartbeat.river_leads, rng=rng
         )
         self._periodic = PeriodicJobInserter(
-            engine,
+            self._upkeep,
             jobs=settings.periodic_jobs,
             leads=lambda: self._elector.leads,
             plugins=settings.plugins,
@@ -164,7 +175,7 @@ class Crew:
         )
         maintainer = Maintainer(self._maintenance())
         self._elector = Elector(
-            engine,
+            within(settings.engine, SIGN_S),
             client_id=settings.client_id,
             schema=schema,
             on_elected=maintainer.start,
@@ -183,15 +194,16 @@ class Crew:
             threshold_s=settings.job_stuck_threshold_s,
             clock=clock,
         )
+        self._deadline = Deadline(clock=clock)
         self._notifier = Notifier(
-            settings.listen_engine,
+            within(settings.listen_engine, ANSWER_S),
             schema=schema,
             on_notification=self._hear,
             on_listening=self._listening,
             rng=rng,
         )
         self._keeper = QueueKeeper(
-            autocommit,
+            self._autocommit,
             names=lambda: list(self._producers),
             on_read=self._read,
             running=self.running_jobs,
@@ -204,7 +216,7 @@ class Crew:
         for name, config in queues.items():
             self._producers[name] = self._producer(name, config)
         self._poller = Poller(
-            autocommit,
+            self._autocommit,
             producers=lambda: self._producers.values(),
             schema=schema,
             clock=clock,
@@ -221,6 +233,7 @@ class Crew:
         # Known to live before it claims: no job is ever its client's only word.
         self._heartbeat.run_once()
         self._keeper.say(list(self._producers))
+        self._deadline.start()
         if not settings.poll_only:
             self._notifier.start()
         self._keeper.start()
@@ -267,6 +280,7 @@ class Crew:
         if not left:
             self._heartbeat.leave()
         self._notifier.stop()
+        self._deadline.stop()
         return left
 
     def add(self, name: str, config: QueueConfig) -> None:
@@ -371,7 +385,7 @@ class Crew:
         return Producer(
             name,
             config,
-            engine=settings.autocommit,
+            engine=self._autocommit,
             schema=settings.schema,
             client_id=settings.client_id,
             poll_interval_s=(
@@ -388,8 +402,8 @@ class Crew:
         )
 
     def _maintenance(self) -> list[Service]:
-        settings = self._settings
-        engine, schema, rng = settings.engine, settings.schema, settings.rng
+        settings, engine = self._settings, self._upkeep
+        schema, rng = settings.schema, settings.rng
         services: list[Service] = [
             JobScheduler(engine, schema=schema, rng=rng),
             self._rescuer(stuck_s=settings.rescue_after_s),
@@ -420,7 +434,7 @@ class Crew:
     def _rescuer(self, *, stuck_s: float | None) -> JobRescuer:
         settings = self._settings
         return JobRescuer(
-            settings.engine,
+            self._upkeep,
             stuck_s=stuck_s,
             backoff=lambda kind: settings.workers.backoff(kind) or settings.backoff,
             timeouts_s=lambda: {kind: settings.timeout_s(kind) for kind in settings.workers.kinds},

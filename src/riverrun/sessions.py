@@ -25,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session
 
+from riverrun.answers import Awaited
 from riverrun.errors import (
     NotATransaction,
     SchemaMissing,
@@ -235,7 +236,7 @@ def joined(where: Where, schema: str | None = None) -> Iterator[Transaction]:
     """
     if isinstance(where, Engine):
         try:
-            with where.begin() as connection:
+            with Awaited(where), where.begin() as connection:
                 yield Transaction(connection, schema, own=True)
         except DBAPIError as error:
             # A standby keeps its connections for as long as it lives, and a pool would, too.

@@ -1,4 +1,4 @@
-"""A TCP proxy before a server's socket: it delays, cuts, refuses, swallows and goes silent."""
+"""A TCP proxy before a server's socket: it delays, cuts, refuses, swallows, forgets, is silent."""
 
 import asyncio
 import contextlib
@@ -72,6 +72,13 @@ class Proxy:
     def silence(self) -> None:
         """Pass nothing on, close nothing; also on connections that are made now."""
         self._silent = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Pass on nothing of the connections there are, acknowledge all, close none; new ones pass.
+
+        As a load balancer that has lost its table, or whose other side is gone.
+        """
         self._do(self._each, lambda pair: pair.flows.clear())
 
     def heal(self) -> None:
@@ -147,4 +154,5 @@ class Proxy:
                     continue
                 writer.write(data)
                 await writer.drain()
+        await pair.flows.wait()
         writer.transport.abort()

@@ -4,10 +4,13 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy import create_engine
 
@@ -15,7 +18,7 @@ from faults.conftest import Plant
 from faults.proxy import Proxy
 from faults.server import Server
 from faults.worker import Book, Send
-from riverrun import Client, verbs
+from riverrun import Client, InsertOpts, JobArgs, JobContext, QueueConfig, Workers, crew, verbs
 
 
 @pytest.mark.parametrize(("given", "expected_ms"), [({}, 25_000), ({"tcp_user_timeout": 7}, 7)])
@@ -109,3 +112,83 @@ def test_a_host_that_is_cut_off(server: Server, shaken: Plant, host: Host) -> No
     host.join_again()
     shaken.prove_alive(60)
     shaken.audit(ids | long, faults=1)
+
+
+@attrs.frozen
+class Hold(JobArgs, kind="hold"):
+    """Args of a job that runs until the test has seen enough."""
+
+
+@attrs.frozen
+class Note(JobArgs, kind="note"):
+    """Args of a job that does nothing."""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pre_ping", [False, True])
+def test_connections_that_a_proxy_forgot(
+    proxy: Proxy, shaken: Plant, pre_ping: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client goes on by itself whose connections are acknowledged and answered by nobody.
+
+    It keeps its lead and the jobs it has, hears and works, while the old connections stay.
+    """
+    monkeypatch.setattr(crew, "ANSWER_S", 3.0)
+    monkeypatch.setattr(crew, "UPKEEP_S", 3.0)
+    workers, begun, enough = Workers(), threading.Event(), threading.Event()
+    ends: list[bool] = []
+
+    @workers.register
+    def hold(args: Hold, ctx: JobContext) -> None:
+        begun.set()
+        enough.wait(100)
+        ends.append(ctx.cancelled)
+
+    @workers.register
+    def note(args: Note) -> None:
+        pass
+
+    def put(job: JobArgs, **opts: Any) -> int:
+        return verbs.insert(shaken.engine, job, InsertOpts(**opts), schema=shaken.schema).job.id
+
+    def completed(job_id: int) -> bool:
+        said = f"SELECT state = 'completed' FROM {{s}}.river_job WHERE id = {job_id}"
+        return bool(shaken.one(said))
+
+    queues = {"default": QueueConfig(poll_interval=0.2), "heard": QueueConfig(poll_interval=3600)}
+    engine = create_engine(proxy.url, pool_pre_ping=pre_ping)
+    pids = "SELECT pid FROM pg_stat_activity WHERE client_addr IS NULL AND pid <> pg_backend_pid()"
+    beat = "SELECT heartbeat_at FROM {s}.riverrun_client"
+    with Client(engine, workers=workers, queues=queues, schema=shaken.schema) as client:
+        try:
+            held = put(Hold())
+            assert begun.wait(30)
+            shaken.wait(lambda: client.leads, "it leads", 30)
+            old, beaten = {row.pid for row in shaken.rows(pids)}, shaken.one(beat)
+            proxy.forget()
+            later = shaken.one("SELECT clock_timestamp()") + timedelta(seconds=1)
+            jobs = [put(Note()), put(Note(), scheduled_at=later)]
+            shaken.wait(lambda: all(map(completed, jobs)), "it works and schedules", 60)
+            shaken.wait(lambda: shaken.one(beat) > beaten, "it has said that it lives", 30)
+            term = "SELECT elected_at FROM {s}.river_leader"
+            elected = shaken.one(term)
+
+            def hears() -> bool:
+                job_id = put(Note(), queue="heard")
+                shaken.tell("heard")
+                return threading.Event().wait(0.5) or completed(job_id)
+
+            shaken.wait(hears, "it hears", 60)
+            assert client.leads
+            assert shaken.one(term) == elected
+        except BaseException:
+            proxy.cut()  # or the client could not stop
+            raise
+        finally:
+            enough.set()
+        shaken.wait(lambda: completed(held), "what it had is completed", 30)
+        assert shaken.one(f"SELECT attempt FROM {{s}}.river_job WHERE id = {held}") == 1
+        assert ends == [False]
+        gone = old - {row.pid for row in shaken.rows(pids)}
+        assert not gone, "connections were closed that should stay half-open"
+    engine.dispose()

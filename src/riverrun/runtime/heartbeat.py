@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.job import JobRow
-from riverrun.runtime.service import Service, unexpected
+from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.verbs.beat import beat, leave, touch
 
 logger = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class Heartbeat(Service):
         self._rng = rng
         self._touch_s = rescue_after_s / TOUCHES
         self._interval_s = min(INTERVAL_S, self._touch_s)
+        self._pause = Pause(rng.random, longest_s=self._interval_s)
         self._last = clock.monotonic()
         self._failed = False
         self._given_up = False
@@ -71,12 +72,16 @@ class Heartbeat(Service):
 
     def run(self) -> None:
         """Beat until stopped."""
-        while not self.stopping.wait(self._interval_s * (0.9 + 0.1 * self._rng.random())):
+        wait_s = self._wait_s()
+        while not self.stopping.wait(wait_s):
             try:
                 self.run_once()
                 self._given_up = self._failed = False
+                self._pause.reset()
+                wait_s = self._wait_s()
             except Exception as error:
                 self._failed = True
+                wait_s = self._pause.next_s()
                 silent_s = self._clock.monotonic() - self._last
                 logger.warning(
                     "no heartbeat for %.0f s: %s",
@@ -117,6 +122,9 @@ class Heartbeat(Service):
             leave(self._engine, self._client_id, schema=self._schema)
         except Exception as error:
             logger.warning("not signed off: %s", type(error).__name__)
+
+    def _wait_s(self) -> float:
+        return self._interval_s * (0.9 + 0.1 * self._rng.random())
 
     def _touch(self, now: float) -> None:
         jobs = {(job.id, job.attempt): job for job in self._running()}

@@ -12,6 +12,7 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
 
+from riverrun.answers import Awaited
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.topics import Topic, parse
 
@@ -78,7 +79,8 @@ class Notifier(Service):
                 self.stopping.wait(pause_s)
 
     def _listen(self, wakes: socket.socket) -> None:
-        pooled = self._engine.raw_connection()
+        with Awaited(self._engine):
+            pooled = self._engine.raw_connection()
         driver = pooled.driver_connection
         assert isinstance(driver, psycopg.Connection)  # noqa: S101  the client has checked it
         # Not the pool's any more: a connection that listens must not be handed to others. And not
@@ -86,9 +88,10 @@ class Notifier(Service):
         pooled.detach()
         with contextlib.closing(driver):
             driver.autocommit = True
-            channels = self._channels(driver)
-            for channel in channels:
-                driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            with Awaited(self._engine):
+                channels = self._channels(driver)
+                for channel in channels:
+                    driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
             logger.debug("listening to %s", ", ".join(channels))
             self._pause.reset()
             self._on_listening()
@@ -98,7 +101,8 @@ class Notifier(Service):
                 selector.register(wakes, selectors.EVENT_READ)
                 while not self.stopping.is_set():
                     if not selector.select(PING_S):
-                        driver.execute("SELECT 1")
+                        with Awaited(self._engine):
+                            driver.execute("SELECT 1")
                         # psycopg 3.2 drops what is notified while it executes: look in its place.
                         self._on_listening()
                     for notification in driver.notifies(timeout=0):

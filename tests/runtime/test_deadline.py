@@ -1,0 +1,56 @@
+"""Statements of a client's own that take too long."""
+
+import threading
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from riverrun import JobContext, crew, verbs
+from runtime.conftest import Bench, Task
+from said import only_state, until
+
+
+def test_what_waits_for_a_lock_is_ended_and_tried_again(
+    engine: Engine,
+    schema: str,
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A completion that the host's lock holds up leaves nothing waiting, and is written after it.
+
+    Its connection is kept.
+    """
+    monkeypatch.setattr(crew, "ANSWER_S", 0.5)
+    begun, locked = threading.Event(), threading.Event()
+
+    def work(args: Task, ctx: JobContext) -> None:
+        begun.set()
+        assert locked.wait(30)
+
+    own = create_engine(engine.url)
+    bench.run(work, engine=own)
+    job_id = verbs.insert(engine, Task(), schema=schema).job.id
+    assert begun.wait(30)
+    waiting = text(
+        "SELECT a.pid, a.query FROM pg_stat_activity a JOIN pg_locks l USING (pid)"
+        " WHERE NOT l.granted AND a.query LIKE :table"
+    )
+
+    def who_waits() -> list[Any]:
+        # Not in the transaction that locks: it would see the same each time.
+        with engine.connect() as connection:
+            return list(connection.execute(waiting, {"table": f"%{schema}%"}))
+
+    with engine.begin() as connection:
+        lock = text(f"SELECT FROM {schema}.river_job WHERE id = :id FOR UPDATE")
+        connection.execute(lock, {"id": job_id})
+        locked.set()
+        tries = lambda: caplog.text.count("holding 1 outcomes")  # noqa: E731
+        until(lambda: tries() >= 3, "it is given up and tried again")
+        until(lambda: len(who_waits()) <= 1, "none but one waits", 10, why=who_waits)
+    until(lambda: only_state(engine, schema) == "completed", "it is completed")
+    assert "hung up" not in caplog.text
+    bench.stop()
+    own.dispose()
