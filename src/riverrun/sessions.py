@@ -106,7 +106,7 @@ class Transaction:
             return self.execute(statement, params).all()
         query, constants = _compiled(statement, connection.dialect, self._schema)
         try:
-            return driver.execute(query, {**constants, **params}).fetchall()
+            return driver.execute(query, {**constants, **params}, binary=True).fetchall()
         except psycopg.Error as error:
             if driver.closed:
                 # So that SQLAlchemy meets it now, and leaves alone all that is as old in the pool;

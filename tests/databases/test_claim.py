@@ -128,9 +128,10 @@ CLAIMED = {"queue_name": "q1", "limit": 10, "client_id": "me", "now": None}
     ("build", "params"),
     [
         (queries.claim_jobs, CLAIMED),
+        (queries.claim_jobs, CLAIMED | {"limit": 100}),
         (queries.queues_waiting, {"names": ["q1", "nothing"]}),
     ],
-    ids=["claim", "poll"],
+    ids=["claim", "claim of many", "poll"],
 )
 def test_reads_only_the_fetching_index(
     engine: Engine, schema: str, build: Callable[[], Any], params: dict[str, Any]
