@@ -335,8 +335,8 @@ def _claim(claimable: CTE) -> Update:
     )
     return (
         update(Job)
-        # Not a join: how many it will be is only known once they are locked, and by what the planner
-        # supposes it would read all of a table of 50,000 rows for a thousand.
+        # Not a join: how many are locked is not known when the plan is made, and by what the
+        # planner supposes it would read all of a table of 50,000 rows for a thousand.
         .where(Job.id == func.any(func.array(select(claimable.c.id).scalar_subquery())))
         .values(
             state=state_literal(JobState.running),

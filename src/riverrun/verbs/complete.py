@@ -6,6 +6,7 @@ that was claimed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from riverrun.clock import Duration
@@ -173,9 +174,12 @@ def record(
         The state each job has after it, by id; jobs that were not touched are missing.
     """
     states: dict[int, JobState] = {}
+    plain: list[Outcome] = []
+    others: list[Outcome] = []
     # Sorted, so that two that write meet the rows in one order.
-    ordered = sorted(outcomes, key=lambda outcome: outcome.job_id)
-    plain = [o for o in ordered if o.state is JobState.completed and o.metadata is None]
+    for outcome in sorted(outcomes, key=attrgetter("job_id")):
+        bare = outcome.state is JobState.completed and outcome.metadata is None
+        (plain if bare else others).append(outcome)
     if plain:
         params: dict[str, Any] = {
             "ids": _array(outcome.job_id for outcome in plain),
@@ -184,7 +188,6 @@ def record(
         }
         done = transaction.rows(queries.complete_jobs(), params)
         states.update((job_id, JobState.completed) for (job_id,) in done)
-    others = [o for o in ordered if o.state is not JobState.completed or o.metadata is not None]
     if others:
         texts = json_text([_record(outcome, merge_anyway=merge_anyway) for outcome in others])
         params = {"outcomes": texts, "now": now}
