@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from operator import attrgetter, methodcaller
@@ -13,7 +13,7 @@ from cattrs import transform_error
 from cattrs.preconf.json import make_converter
 
 from riverrun.errors import InvalidArgs, InvalidOption, UndecodableArgs
-from riverrun.options import InsertOpts, check_kind, json_problem, json_text
+from riverrun.options import InsertOpts, check_kind, check_kinds, json_problem, json_text
 from riverrun.states import JobState
 
 T = TypeVar("T")
@@ -31,19 +31,30 @@ class JobArgs:
 
     Args:
         kind: Names the worker; the same for Go and Python. Without it a subclass has none.
+        kind_aliases: Further kinds that the worker works, such as the one it had before it was
+            renamed. Jobs are inserted as `kind`.
         insert_opts: Options for every job of the kind, where an insert says nothing else.
     """
 
     __slots__ = ()
     kind: ClassVar[str]
+    kind_aliases: ClassVar[Sequence[str]] = ()
     insert_opts: ClassVar[InsertOpts | None] = None
 
     def __init_subclass__(
-        cls, *, kind: str | None = None, insert_opts: InsertOpts | None = None, **rest: Any
+        cls,
+        *,
+        kind: str | None = None,
+        kind_aliases: Iterable[str] = (),
+        insert_opts: InsertOpts | None = None,
+        **rest: Any,
     ) -> None:
         super().__init_subclass__(**rest)
         if kind is not None:
             cls.kind = check_kind(kind)
+            cls.kind_aliases = check_kinds(kind_aliases)
+        elif kind_aliases:
+            raise InvalidOption("kind_aliases", kind_aliases, "a kind too, to which they belong")
         if insert_opts is not None:
             cls.insert_opts = insert_opts
 

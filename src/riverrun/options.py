@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from json import encoder
@@ -68,6 +68,17 @@ def check_kind(kind: object) -> str:
         expected = "2 to 127 of letters, digits and _-[]<>/.·:+, a letter, digit or _ first"
         raise InvalidOption("kind", kind, expected)
     return kind
+
+
+def check_kinds(kinds: object) -> tuple[str, ...]:
+    """Return `kinds` as a tuple if each can name a kind of job.
+
+    Raises:
+        InvalidOption: If one cannot.
+    """
+    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
+        raise InvalidOption("kind_aliases", kinds, "a sequence of kinds")
+    return tuple(check_kind(kind) for kind in kinds)
 
 
 def check_tags(tags: object) -> tuple[str, ...]:

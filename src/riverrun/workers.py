@@ -122,7 +122,7 @@ class Workers:
                 `Exception` is thrown into its thread, between two steps of its Python code.
 
         Raises:
-            DuplicateKind: If the kind has a worker already.
+            DuplicateKind: If the kind, or an alias of it, has a worker already.
             InvalidWorker: If the function's signature tells no kind.
         """
         timeout_s = None if timeout is None else check_duration("timeout", timeout, 0.0)
@@ -141,9 +141,11 @@ class Workers:
             if not callable(given):
                 raise InvalidWorker(name, "it is not callable")
             worker = _worker(name, given, kind, _executor(name, given, executor), how)
-            if known := self._by_kind.get(worker.kind):
-                raise DuplicateKind(worker.kind, _name(known.function), _name(given))
-            self._by_kind[worker.kind] = worker
+            kinds = (worker.kind, *getattr(worker.args_type, "kind_aliases", ()))
+            for each in kinds:
+                if known := self._by_kind.get(each):
+                    raise DuplicateKind(each, _name(known.function), _name(given))
+            self._by_kind.update(dict.fromkeys(kinds, worker))
             return given
 
         return add if function is None else add(function)

@@ -71,6 +71,42 @@ def test_refuses(function: Any, options: Any, error: type[Exception]) -> None:
     assert not workers.kinds
 
 
+def test_works_aliases() -> None:
+    """A worker works the kinds that its args had before, one of which nobody else may have."""
+
+    @attrs.frozen
+    class Sent(JobArgs, kind="sent", kind_aliases=["mail", "post"]):
+        to: str
+
+    class Narrower(Sent, kind="narrower"):
+        pass
+
+    def sent(args: Sent) -> None:
+        """Work."""
+
+    workers = Workers()
+    workers.register(sent)
+    assert workers.kinds == {"sent", "mail", "post"}
+    assert workers.get("post").args_type is Sent
+    assert Narrower.kind_aliases == ()
+    with pytest.raises(DuplicateKind, match="post"):
+        workers.register(kind="post")(raw)
+    other = Workers()
+    other.register(kind="post")(raw)
+    with pytest.raises(DuplicateKind, match="post"):
+        other.register(sent)
+    assert other.kinds == {"post"}
+
+
+@pytest.mark.parametrize(
+    "options", [{"kind_aliases": ["old"]}, {"kind": "new", "kind_aliases": "old"}]
+)
+def test_refuses_aliases(options: Any) -> None:
+    """Aliases are kinds, of a class that has one."""
+    with pytest.raises(InvalidOption, match="kind_aliases"):
+        type("Args", (JobArgs,), {}, **options)
+
+
 def test_refuses_two_for_one_kind() -> None:
     """A kind has one worker, and one that has none is named with those that have."""
     workers = Workers()

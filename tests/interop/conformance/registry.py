@@ -228,12 +228,7 @@ NEWER = (
         NOT_OFFERED,
         "a setting of River's extension point, not of its client",
     ),
-    Scenario(
-        "kind_alias_rename",
-        "a worker of two kinds",
-        NOT_OFFERED,
-        "riverrun has no aliases; a worker is registered once for each kind",
-    ),
+    Scenario("kind_alias_rename", "a worker of two kinds", note="asked of riverrun"),
     Scenario(
         "rescuer_unknown_kind",
         "a lost job of a kind that the leader does not know",

@@ -105,3 +105,18 @@ def test_rescuer_unknown_kind(fleet: Fleet) -> None:
     rescued = fleet.agreed(job)
     assert rescued["state"] in {"available", "retryable"}
     assert (rescued["attempt"], len(rescued["errors"])) == (1, 1)
+
+
+@each_side
+def test_kind_alias_rename(fleet: Fleet, name: str) -> None:
+    """A worker also works, and in one order, what either side inserts by its kind's alias."""
+    python = fleet.python
+    kind = python.call("insert", opts={"queue": "elsewhere"})["kind"]
+    before = fleet.side(name).call("raw_insert_no_notify", kind=f"{kind}_before")["id"]
+    now = python.call("insert")["id"]
+    python.call("start", client_id="renames", max_workers=1)
+    worked = [wait(python, job) for job in (before, now)]
+    assert [(job["kind"], job["state"]) for job in worked] == [
+        (f"{kind}_before", "completed"),
+        (kind, "completed"),
+    ]

@@ -18,7 +18,7 @@ _NO_TIME = "0001-01-01T00:00:00Z"
 
 
 @attrs.frozen
-class Echo(JobArgs, kind=KIND):
+class Echo(JobArgs, kind=KIND, kind_aliases=(f"{KIND}_before",)):
     """Args of the one kind that every adapter works, in the order of Go's."""
 
     behavior: str = ""
