@@ -304,15 +304,21 @@ def save(
 
 
 def revision() -> str:
-    """Return the commit that is measured; "-dirty" after it if the tree has changes on top."""
+    """Return the commit that is measured; "-dirty" after it if the tree has changes on top.
+
+    What a run writes itself, results and the README's table, is none of them.
+    """
+    root = RESULTS.parent.parent
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--", ".", ":!benchmarks/results", ":!README.md")
+    return (commit or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=RESULTS.parent,
+        ["git", *arguments], capture_output=True, text=True, check=False, cwd=root
     )
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
 
 
 def server_settings(engine: Engine) -> dict[str, str]:
