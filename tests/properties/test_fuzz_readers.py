@@ -93,7 +93,7 @@ def test_rows(text: str, errors: list[Any]) -> None:
 class _Statements:
     """A transaction that takes statements and their parameters, and finds no row."""
 
-    def execute(self, _statement: object, params: dict[str, Any]) -> list[Any]:
+    def rows(self, _statement: object, params: dict[str, Any]) -> list[Any]:
         """Take what would go to the database as JSON."""
         json.loads(params["outcomes"], parse_int=str)
         return []

@@ -1,5 +1,6 @@
 """The process that started this one, and what becomes of this one when it is gone."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -12,9 +13,12 @@ def end_with_parent(fd: int) -> None:
     """
 
     def watch() -> None:
-        # Not a file object: its lock, held by a daemon, would be fatal to the interpreter's end.
-        while os.read(fd, 1):
-            pass
+        # Of a socket whose other end was let go with something unread, the end is an error.
+        with contextlib.suppress(ConnectionError):
+            # Not a file object: its lock, held by a daemon, would be fatal to the interpreter's
+            # end.
+            while os.read(fd, 1):
+                pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="riverrun.parent", daemon=True).start()

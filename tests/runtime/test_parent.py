@@ -1,0 +1,41 @@
+"""A process ends when the one that started it is gone."""
+
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+DEADLINE_S = 30.0
+CHILD = """
+import os, signal, sys
+from riverrun.runtime.parent import end_with_parent
+
+fd = int(sys.argv[1])
+end_with_parent(fd)
+os.write(fd, sys.argv[2].encode())
+print("said", flush=True)
+signal.sigwait({signal.SIGUSR1})
+"""
+
+
+@pytest.mark.parametrize("unread", ["", "R"])
+def test_ends_with_its_parent(unread: str) -> None:
+    """The other end may be let go before all that was said to it has been read."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(theirs.fileno()), unread],
+            pass_fds=[theirs.fileno()],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    with child:
+        try:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "said\n"
+            ours.close()
+            assert child.wait(DEADLINE_S) == -signal.SIGTERM
+        finally:
+            child.kill()
