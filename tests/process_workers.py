@@ -47,6 +47,8 @@ def crunch(args: Crunch, ctx: JobContext) -> None:
             while not ctx.wait(0.05):
                 pass
             ctx.raise_if_cancelled()
+        case "nap":
+            time.sleep(0.4)
         case "ignore":
             time.sleep(60)  # as code does that knows nothing of us
         case "steps":

@@ -206,8 +206,8 @@ class Attempt:
 
     def _work(self, worker: Worker) -> None:
         args = self._begin(worker)
-        if worker.executor is Executor.process and self._terms.in_process is not None:
-            self._terms.in_process(worker, args, self.ctx)
+        if (in_process := self._in_process(worker)) is not None:
+            in_process(worker, args, self.ctx)
         elif worker.interrupt:
             self._interruptible = Interruptible()
             with self._interruptible.block():
@@ -240,9 +240,13 @@ class Attempt:
         args = decode(self.job.kind, self.job.args, worker.args_type)
         self.ctx.check_steps()
         self._backoff = worker.backoff or self._backoff
-        self.ctx.begin()
+        if self._in_process(worker) is None:  # else its time begins when it has a process
+            self.ctx.begin()
         self.ctx.raise_if_cancelled()
         return args
+
+    def _in_process(self, worker: Worker) -> InProcess | None:
+        return self._terms.in_process if worker.executor is Executor.process else None
 
     def _check_steps(self) -> None:
         if not self.ctx.completed and (missed := self.ctx.missed_step()):

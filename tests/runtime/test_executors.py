@@ -54,7 +54,8 @@ def ended(events: Any, count: int) -> list[Any]:
 
 def process_client(bench: Any, **options: Any) -> Any:
     """Return a client that works Crunch in processes, and its events."""
-    return client_of(bench, crunch, how={"executor": "process"}, processes=2, **options)
+    options = {"processes": 2, **options}
+    return client_of(bench, crunch, how={"executor": "process"}, **options)
 
 
 # Coroutines
@@ -291,6 +292,27 @@ def test_a_process_is_told_to_end_and_then_killed(
     assert type(events.get(DEADLINE_S)) is JobFailed
     [error] = client.get(bench.engine, job.id).errors[:1]
     assert error["error"] == "JobTimedOut: job timed out after 0.3 s"
+
+
+def test_the_wait_for_a_process_is_not_the_job_s_time(bench: Any) -> None:
+    """Jobs that wait for a process longer than they may take are worked all the same."""
+    client, events = process_client(bench, processes=1, job_timeout=1.0)
+    client.insert_many(bench.engine, [Crunch("nap") for _ in range(5)])
+    assert {type(event) for event in ended(events, 5)} == {JobCompleted}
+
+
+def test_a_job_is_cancelled_where_it_waits_for_a_process(bench: Any) -> None:
+    """A cancel reaches what has a slot and no process yet; others that wait are not held up."""
+    client, events = process_client(bench, processes=1)
+    looks = client.insert(bench.engine, Crunch("look")).job
+    waiting = [client.insert(bench.engine, Crunch()).job for _ in range(3)]
+    client.cancel(bench.engine, waiting[0].id)
+    event = events.get(DEADLINE_S)
+    assert (type(event), event.job.id) == (JobCancelled, waiting[0].id)
+    client.cancel(bench.engine, looks.id)
+    rest = {event.job.id: type(event) for event in ended(events, 3)}
+    expected = dict.fromkeys((job.id for job in waiting[1:]), JobCompleted)
+    assert rest == {looks.id: JobCancelled, **expected}
 
 
 def test_what_no_other_process_can_import_is_refused() -> None:

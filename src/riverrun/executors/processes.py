@@ -94,16 +94,31 @@ class ProcessPool:
             return [pid for child in self._children if (pid := child.process.pid) is not None]
 
     def _take(self, ctx: JobContext) -> "_Child":
-        with self._lock:
-            while True:
-                if self._idle:
-                    return self._idle.pop()
-                if len(self._children) < self._size:
-                    child = _Child()
-                    self._children.add(child)
-                    return child
-                self._freed.wait(LOOK_S)
-                ctx.raise_if_cancelled()
+        cancelled = threading.Event()
+
+        def wake() -> None:
+            with self._lock:
+                cancelled.set()
+                self._freed.notify_all()
+
+        ctx.on_cancel(wake)
+        try:
+            with self._lock:
+                # As many threads as there are slots may wait here: they must not look by the clock.
+                self._freed.wait_for(
+                    lambda: cancelled.is_set() or self._idle or len(self._children) < self._size
+                )
+                if not cancelled.is_set():
+                    return self._idle.pop() if self._idle else self._add()
+        finally:
+            ctx.on_cancel(None)
+        assert ctx.reason is not None  # noqa: S101  what has cancelled it
+        raise ctx.reason
+
+    def _add(self) -> "_Child":
+        child = _Child()
+        self._children.add(child)
+        return child
 
     def _put(self, child: "_Child") -> None:
         with self._lock:
