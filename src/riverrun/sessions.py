@@ -104,7 +104,9 @@ class Transaction:
         driver = connection.connection.driver_connection
         if not self._own or _heard(connection) or not isinstance(driver, psycopg.Connection):
             return self.execute(statement, params).all()
-        query, constants = _compiled(statement, connection.dialect, self._schema)
+        places = connection.get_execution_options().get("schema_translate_map", {})
+        schema = places.get(None) if self._schema is None else self._schema
+        query, constants = _compiled(statement, connection.dialect, schema)
         try:
             return driver.execute(query, {**constants, **params}, binary=True).fetchall()
         except psycopg.Error as error:

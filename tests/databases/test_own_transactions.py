@@ -99,6 +99,19 @@ def test_names_missing_tables(
 
 
 @pytest.mark.parametrize("followed", [True, False])
+def test_goes_where_the_engine_says(
+    engine: Engine, own: Engine, schema: str, followed: bool
+) -> None:
+    """Without a schema of ours, that counts which the host's engine translates names to."""
+    if followed:
+        follow(own)
+    insert_job(engine, schema)
+    mapped = own.execution_options(schema_translate_map={None: schema})
+    assert queues_waiting(mapped, ["default"]) == {"default"}
+    assert len(claim(mapped, client_id="me")) == 1
+
+
+@pytest.mark.parametrize("followed", [True, False])
 def test_wraps_errors(own: Engine, followed: bool) -> None:
     """What the database refuses comes as SQLAlchemy's error, with the driver's within."""
     if followed:
