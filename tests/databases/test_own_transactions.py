@@ -66,7 +66,7 @@ def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
     results = []
     for where in (own, engine):
         for number in range(3):
-            insert_job(engine, schema, metadata={"n": "é"}, tags=["a"], priority=1 + number)
+            insert_job(engine, schema, metadata_={"n": "é"}, tags=["a"], priority=1 + number)
         results.append(walk(where, schema))
         with engine.begin() as connection:
             connection.execute(text(f"TRUNCATE {schema}.river_job"))

@@ -48,8 +48,8 @@ def demo(as_json: bool, signups: int, database_url: str | None) -> None:
 
     People sign up at a Flask service. In the transaction that adds a user it inserts four jobs: an
     e-mail, a PDF, a call of a CRM that fails one time in five, a credit. One sign-up in ten is
-    rolled back, some click twice, and half-way one worker is killed with SIGKILL while it works. In
-    the end the mails, the files, the CRM's log and the database tell whether each job ran once; a
+    rolled back, some click twice, and meanwhile one worker is killed with SIGKILL at work. In the
+    end the mails, the files, the CRM's log and the database tell whether each job ran once; a
     mail, file or call of a job that was rescued may come once more. Exit codes: 0 it did, 1 not.
     """
     missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
