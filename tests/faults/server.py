@@ -74,16 +74,19 @@ class Server(Cluster):
     def crash_a_backend(self) -> None:
         """Kill one connection's process: the server ends all the others and recovers."""
         others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        # The oldest: it is some pool's, and will not have ended by itself meanwhile.
+        # The oldest: it is some pool's, and will hardly have ended by itself meanwhile.
         order = "ORDER BY backend_start LIMIT 1"
-        found: list[Any] = []
 
-        def connected() -> bool:
-            found[:] = self.run(f"SELECT pid FROM pg_stat_activity WHERE {others} {order}")
+        def killed() -> bool:
+            found = self.run(f"SELECT pid FROM pg_stat_activity WHERE {others} {order}")
+            try:
+                for row in found:
+                    os.kill(row.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return False
             return bool(found)
 
-        until(connected, "a connection after the last crash")
-        os.kill(found[0].pid, signal.SIGKILL)
+        until(killed, "a connection after the last crash")
 
     def wait_until_up(self) -> None:
         """Wait until the server takes connections, after a crash of its own."""
