@@ -55,7 +55,6 @@ class Transaction:
         self, where: Session | Connection, schema: str | None, *, own: bool = False
     ) -> None:
         self._where = where
-        self._schema = schema
         self._own = own
         self._options: dict[str, Any] = {"autoflush": False, "synchronize_session": False}
         if schema is not None:
@@ -104,8 +103,8 @@ class Transaction:
         driver = connection.connection.driver_connection
         if not self._own or _heard(connection) or not isinstance(driver, psycopg.Connection):
             return self.execute(statement, params).all()
-        places = connection.get_execution_options().get("schema_translate_map", {})
-        schema = places.get(None) if self._schema is None else self._schema
+        options = {**connection.get_execution_options(), **self._options}
+        schema = options.get("schema_translate_map", {}).get(None)
         query, constants = _compiled(statement, connection.dialect, schema)
         try:
             return driver.execute(query, {**constants, **params}, binary=True).fetchall()

@@ -28,6 +28,14 @@ def own(engine: Engine) -> Iterator[Engine]:
     own.dispose()
 
 
+@pytest.fixture(params=[True, False], ids=["followed", "not followed"])
+def either(own: Engine, request: pytest.FixtureRequest) -> Engine:
+    """An engine that tells of its statements, and one that does not."""
+    if request.param:
+        follow(own)
+    return own
+
+
 def follow(engine: Engine) -> list[str]:
     """Have `engine` tell of its statements; return where they come to stand."""
     heard: list[str] = []
@@ -79,7 +87,6 @@ def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("followed", [True, False])
 @pytest.mark.parametrize(
     "verb",
     [
@@ -87,56 +94,39 @@ def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
         lambda where: queues_waiting(where, ["default"], schema="nowhere"),
     ],
 )
-def test_names_missing_tables(
-    own: Engine, verb: Callable[[Engine], object], followed: bool
-) -> None:
+def test_names_missing_tables(either: Engine, verb: Callable[[Engine], object]) -> None:
     """The error for missing tables is one, whoever executed the statement."""
-    if followed:
-        follow(own)
     with pytest.raises(SchemaMissing, match="nowhere"):
-        verb(own)
-    assert own.pool.checkedout() == 0
+        verb(either)
+    assert either.pool.checkedout() == 0
 
 
-@pytest.mark.parametrize("followed", [True, False])
-def test_goes_where_the_engine_says(
-    engine: Engine, own: Engine, schema: str, followed: bool
-) -> None:
+def test_goes_where_the_engine_says(engine: Engine, either: Engine, schema: str) -> None:
     """Without a schema of ours, that counts which the host's engine translates names to."""
-    if followed:
-        follow(own)
     insert_job(engine, schema)
-    mapped = own.execution_options(schema_translate_map={None: schema})
+    mapped = either.execution_options(schema_translate_map={None: schema})
     assert queues_waiting(mapped, ["default"]) == {"default"}
     assert len(claim(mapped, client_id="me")) == 1
 
 
-@pytest.mark.parametrize("followed", [True, False])
-def test_wraps_errors(own: Engine, followed: bool) -> None:
+def test_wraps_errors(either: Engine) -> None:
     """What the database refuses comes as SQLAlchemy's error, with the driver's within."""
-    if followed:
-        follow(own)
     with pytest.raises(DBAPIError, match="too long") as raised:
-        notify_inserted(own, ["q" * 9_000])
+        notify_inserted(either, ["q" * 9_000])
     assert getattr(raised.value.orig, "sqlstate", None) == "22023"
     assert not raised.value.connection_invalidated
 
 
-@pytest.mark.parametrize("followed", [True, False])
-def test_meets_a_lost_connection_once(
-    engine: Engine, own: Engine, schema: str, followed: bool
-) -> None:
+def test_meets_a_lost_connection_once(engine: Engine, either: Engine, schema: str) -> None:
     """When the server has ended its connections, one claim fails and the next one works."""
-    if followed:
-        follow(own)
     with contextlib.ExitStack() as stack:
-        open_now = [stack.enter_context(own.connect()) for _ in range(3)]
+        open_now = [stack.enter_context(either.connect()) for _ in range(3)]
         pids = [each.scalar(text("SELECT pg_backend_pid()")) for each in open_now]
     insert_job(engine, schema)
     with engine.begin() as connection:
         for pid in pids:
             connection.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})
     with pytest.raises(OperationalError, match="terminating connection") as raised:
-        claim(own, client_id="me", schema=schema)
+        claim(either, client_id="me", schema=schema)
     assert raised.value.connection_invalidated
-    assert len(claim(own, client_id="me", schema=schema)) == 1
+    assert len(claim(either, client_id="me", schema=schema)) == 1
