@@ -28,6 +28,7 @@ from riverrun import (
 )
 from riverrun.errors import InvalidOption, InvalidWorker
 from riverrun.executors import processes
+from said import until
 
 from .conftest import DEADLINE_S, Task
 
@@ -306,6 +307,10 @@ def test_a_job_is_cancelled_where_it_waits_for_a_process(bench: Any) -> None:
     client, events = process_client(bench, processes=1)
     looks = client.insert(bench.engine, Crunch("look")).job
     waiting = [client.insert(bench.engine, Crunch()).job for _ in range(3)]
+    until(
+        lambda: all(client.get(bench.engine, job.id).state == "running" for job in waiting),
+        "all are claimed",
+    )
     client.cancel(bench.engine, waiting[0].id)
     event = events.get(DEADLINE_S)
     assert (type(event), event.job.id) == (JobCancelled, waiting[0].id)
