@@ -27,6 +27,7 @@ from riverrun.outcome import Outcome, completed, decide
 from riverrun.plugins import Plugin, around_work, around_work_async, of_kind
 from riverrun.policies.backoff import Backoff
 from riverrun.states import JobState
+from riverrun.verbs.claim import ClaimedJob
 from riverrun.workers import Executor, Worker, Workers
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ class Ended:
     """An attempt that ended, on its way to the database.
 
     Attributes:
-        job: The job as claimed.
+        job: The job as claimed, for its event; None where nobody heard of events as it ended.
+        queue: The job's queue.
         outcome: What shall be written; None if the worker's own transaction has written it.
         error: What the worker raised, if it did.
         run_s: Seconds its worker took.
@@ -46,7 +48,8 @@ class Ended:
             once this is written: nobody will tell of it.
     """
 
-    job: JobRow
+    job: JobRow | None
+    queue: str
     outcome: Outcome | None
     error: BaseException | None
     run_s: float
@@ -77,6 +80,7 @@ class Terms:
         workers: Who works what.
         backoff: When a failed job may be claimed again, where its worker does not say.
         in_process: Calls a worker in another process.
+        heard: Whether anybody hears of events.
         pid: The process that the attempts are made in.
     """
 
@@ -85,6 +89,7 @@ class Terms:
     plugins: Sequence[Plugin] = ()
     error_handler: ErrorHandler | None = None
     in_process: InProcess | None = None
+    heard: Callable[[], bool]
     clock: Clock
     pid: int = attrs.field(factory=os.getpid)
 
@@ -94,7 +99,7 @@ class Attempt:
 
     Args:
         terms: What it has in common with others.
-        kind: The job's kind.
+        claimed: The job.
         context: Makes its context; called by `prepare`, in the slot, where there is time for it.
     """
 
@@ -105,21 +110,23 @@ class Attempt:
         "_interruptible",
         "_terms",
         "_worker",
+        "claimed",
         "ctx",
-        "job",
         "over",
         "replaced",
     )
 
     ctx: JobContext
-    job: JobRow
 
-    def __init__(self, terms: Terms, kind: str, context: Callable[[], JobContext]) -> None:
+    def __init__(
+        self, terms: Terms, claimed: JobRow | ClaimedJob, context: Callable[[], JobContext]
+    ) -> None:
         self._terms = terms
+        self.claimed = claimed
         self._context = context
         self.replaced = False  # another slot was opened in place of this one's
         self.over = False  # its slot is free again
-        self._worker = terms.workers.find(kind)
+        self._worker = terms.workers.find(claimed.kind)
         self._backoff = terms.backoff
         self._interruptible: Interruptible | None = None
         self._early: AttemptInterrupted | None = None
@@ -127,7 +134,6 @@ class Attempt:
     def prepare(self) -> "Attempt":
         """Make the context, before anybody else may ask for it."""
         ctx = self._context()
-        self.job = ctx.job
         self.ctx = ctx
         if self._early is not None:
             ctx.cancel(self._early)
@@ -139,6 +145,11 @@ class Attempt:
         self._early = reason
         if hasattr(self, "ctx"):
             self.ctx.cancel(reason)
+
+    @property
+    def job(self) -> JobRow:
+        """The job as claimed; only once prepared."""
+        return self.ctx.job
 
     @property
     def is_async(self) -> bool:
@@ -155,7 +166,7 @@ class Attempt:
         began = self._terms.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._terms.workers.get(self.job.kind)
+            worker = self._terms.workers.get(self.claimed.kind)
             if plugins := self._plugins_of(worker):
                 around_work(plugins, self.ctx, lambda: self._work(worker))
             else:
@@ -173,7 +184,7 @@ class Attempt:
         began = self._terms.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._terms.workers.get(self.job.kind)
+            worker = self._terms.workers.get(self.claimed.kind)
             if plugins := self._plugins_of(worker):
                 await around_work_async(plugins, self.ctx, lambda: self._work_async(worker))
             else:
@@ -196,7 +207,8 @@ class Attempt:
             wait_s = (outcome.scheduled_at - self.ctx.now()).total_seconds()
             due = self._terms.clock.monotonic() + wait_s
         return Ended(
-            job=self.job,
+            job=self.job if self._terms.heard() else None,
+            queue=self.claimed.queue,
             outcome=outcome,
             error=error,
             run_s=ended - began,
@@ -237,7 +249,7 @@ class Attempt:
         self._check_steps()
 
     def _begin(self, worker: Worker) -> object:
-        args = decode(self.job.kind, self.job.args, worker.args_type)
+        args = decode(self.claimed.kind, self.claimed.args, worker.args_type)
         self.ctx.check_steps()
         self._backoff = worker.backoff or self._backoff
         if self._in_process(worker) is None:  # else its time begins when it has a process
@@ -256,7 +268,7 @@ class Attempt:
         if self.ctx.completed:
             return None
         if error is None:
-            return completed(self.job, self.ctx.staged)
+            return completed(self.claimed.id, self.claimed.attempt, self.ctx.staged)
         if self._is_lost(error):
             return None
         reason, backoff = self.ctx.reason, self._backoff
@@ -296,7 +308,7 @@ class Attempt:
 
     def _is_lost(self, error: BaseException | None) -> bool:
         # A worker may work on other jobs too; the loss of one of those is a failure of this one.
-        own = (self.job.id, self.job.attempt)
+        own = (self.claimed.id, self.claimed.attempt)
         return isinstance(error, AttemptLost) and error.args == own
 
     def _log(self, error: BaseException | None) -> None:

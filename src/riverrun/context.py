@@ -14,6 +14,7 @@ from riverrun.errors import AttemptInterrupted, ClientNotReady, InvalidStep, Job
 from riverrun.job import JobRow
 from riverrun.outcome import check_metadata, check_output
 from riverrun.steps import Steps, may_resume
+from riverrun.verbs.claim import ClaimedJob
 from riverrun.verbs.complete import complete, merge_metadata
 
 if TYPE_CHECKING:
@@ -24,13 +25,12 @@ class JobContext:
     """One attempt, as its worker sees it.
 
     Attributes:
-        job: The job as it was claimed.
         client: The client that works it, to insert more jobs with; None outside of one.
     """
 
     def __init__(
         self,
-        job: JobRow,
+        job: JobRow | ClaimedJob,
         *,
         clock: Clock,
         claimed_monotonic: float,
@@ -39,7 +39,7 @@ class JobContext:
         schema: str | None = None,
         client: Any = None,
     ) -> None:
-        self.job = job
+        self._job = job
         self.client = client
         self._clock = clock
         self._claimed_monotonic = claimed_monotonic
@@ -54,6 +54,13 @@ class JobContext:
         self._in_transaction = False
         self.completed = False
         self._steps: Steps | None = None
+
+    @property
+    def job(self) -> JobRow:
+        """The job as it was claimed."""
+        if isinstance(self._job, ClaimedJob):
+            self._job = self._job.row()
+        return self._job
 
     @property
     def timeout_s(self) -> float | None:
@@ -91,7 +98,7 @@ class JobContext:
     def steps(self) -> Steps:
         """The attempt's steps."""
         if self._steps is None:
-            self._steps = Steps(self.job.metadata)
+            self._steps = Steps(self._job.metadata)
         return self._steps
 
     @property
@@ -109,12 +116,12 @@ class JobContext:
         Raises:
             InvalidStep: If it holds cursors that are no object.
         """
-        if may_resume(self.job.metadata):
+        if may_resume(self._job.metadata):
             self.steps  # noqa: B018  made once, and checked then
 
     def missed_step(self) -> InvalidStep | None:
         """Return an error if the worker returned without a step that it was to take up again."""
-        if self._steps is None and not may_resume(self.job.metadata):
+        if self._steps is None and not may_resume(self._job.metadata):
             return None
         return self.steps.unreached()
 

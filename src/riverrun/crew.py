@@ -50,7 +50,7 @@ from riverrun.runtime.queue_keeper import QueueKeeper
 from riverrun.runtime.service import Service
 from riverrun.runtime.watchdog import JobStuckHandler, Watchdog
 from riverrun.topics import Topic
-from riverrun.verbs.claim import ClaimedRow, claimed_job
+from riverrun.verbs.claim import ClaimedJob
 from riverrun.verbs.queues import ALL, QueueRow
 from riverrun.workers import Workers
 
@@ -119,6 +119,7 @@ class Settings:
             plugins=self.plugins,
             error_handler=self.error_handler,
             in_process=in_process,
+            heard=lambda: self.hub.has_subscribers,
             clock=self.clock,
         )
 
@@ -371,7 +372,7 @@ class Crew:
         return [attempt for producer in producers for attempt in producer.executor.running()]
 
     def _replace(self, attempt: Attempt) -> None:
-        producer = self._producers.get(attempt.job.queue)
+        producer = self._producers.get(attempt.claimed.queue)
         if producer is not None and producer.replace(attempt):
             logger.info("opened a slot in place of a stuck one of queue %s", producer.queue)
 
@@ -442,12 +443,10 @@ class Crew:
             rng=settings.rng,
         )
 
-    def _attempt(self, row: ClaimedRow, queue: str, claimed_monotonic: float) -> Attempt:
-        return Attempt(
-            self._terms, row[1], lambda: self._context(claimed_job(row, queue), claimed_monotonic)
-        )
+    def _attempt(self, job: ClaimedJob, claimed_monotonic: float) -> Attempt:
+        return Attempt(self._terms, job, lambda: self._context(job, claimed_monotonic))
 
-    def _context(self, job: JobRow, claimed_monotonic: float) -> JobContext:
+    def _context(self, job: ClaimedJob, claimed_monotonic: float) -> JobContext:
         settings = self._settings
         return JobContext(
             job,

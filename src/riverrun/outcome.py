@@ -89,7 +89,7 @@ def decide(
     Source: River 0.51, internal/jobexecutor.
     """
     if ended is None:
-        return completed(job, metadata)
+        return completed(job.id, job.attempt, metadata)
     staged = dict(metadata or {})
 
     def outcome(state: JobState, **rest: Any) -> Outcome:
@@ -124,11 +124,11 @@ def decide(
             )
 
 
-def completed(job: JobRow, metadata: Mapping[str, Any] | None = None) -> Outcome:
+def completed(job_id: int, attempt: int, metadata: Mapping[str, Any] | None = None) -> Outcome:
     """Return what it means that a worker returned."""
     return Outcome(
-        job_id=job.id,
-        attempt=job.attempt,
+        job_id=job_id,
+        attempt=attempt,
         state=JobState.completed,
         metadata=dict(metadata) if metadata else None,
     )

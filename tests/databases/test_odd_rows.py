@@ -189,7 +189,7 @@ def test_states_of_a_later_river(engine: Engine, empty_database: Engine) -> None
     assert claimed.id == other
     with joined(empty_database) as transaction:
         # What a worker staged is kept even where somebody else has moved the job meanwhile.
-        lost = completed(attrs.evolve(claimed, id=job_id), {"a": 1})
+        lost = completed(job_id, claimed.attempt, {"a": 1})
         states = record(transaction, [lost], merge_anyway=True)
     assert states == {job_id: "frozen"}
     assert client.get(empty_database, job_id).metadata == {"a": 1}

@@ -37,7 +37,9 @@ def ended(job_id: int, **changes: Any) -> Ended:
     """Return a completed attempt at the job with `job_id`, its outcome with `changes`."""
     outcome = Outcome(job_id=job_id, attempt=1, **{"state": JobState.completed, **changes})
     job = job_row(id=job_id)
-    return Ended(job=job, outcome=outcome, error=None, run_s=0.0, ended_monotonic=0.0)
+    return Ended(
+        job=job, queue=job.queue, outcome=outcome, error=None, run_s=0.0, ended_monotonic=0.0
+    )
 
 
 def states(engine: Engine, schema: str) -> list[JobState]:
@@ -138,6 +140,7 @@ def test_tells_of_no_attempt_that_was_lost(engine: Engine, schema: str) -> None:
     job_id = insert_job(engine, schema, state="running")
     lost = Ended(
         job=job_row(id=job_id + 1),
+        queue="default",
         outcome=None,
         error=AttemptLost(job_id + 1, 1),
         run_s=0.0,

@@ -22,6 +22,7 @@ from riverrun.events import (
     JobInterrupted,
     JobSnoozed,
 )
+from riverrun.job import JobRow
 from riverrun.outcome import Outcome
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.sessions import joined
@@ -111,7 +112,7 @@ class Completer(Service):
                     break
         if self._held or not self._line.empty():
             self._take(BACKLOG_MAX * 10, wait=False)
-            ids = sorted(ended.job.id for ended in self._held)
+            ids = sorted(ended.outcome.job_id for ended in self._held if ended.outcome)
             logger.error("gave up on %s outcomes; their jobs will be rescued: %s", len(ids), ids)
 
     def flush_once(self) -> int:
@@ -165,11 +166,12 @@ class Completer(Service):
             states = self._write_bare(outcomes[0])
         for ended in batch:
             if ended.due_monotonic is not None:
-                self._on_due(ended.job.queue, ended.due_monotonic)
+                self._on_due(ended.queue, ended.due_monotonic)
         if self._hub.has_subscribers:
             for ended in batch:
-                if ended.outcome is not None or not isinstance(ended.error, AttemptLost):
-                    self._hub.publish(self._event(ended, states))
+                lost = ended.outcome is None and isinstance(ended.error, AttemptLost)
+                if ended.job is not None and not lost:
+                    self._hub.publish(self._event(ended, ended.job, states))
 
     def _write_bare(self, outcome: Outcome) -> dict[int, JobState]:
         logger.error("dropping what the database refuses of job %s", outcome.job_id)
@@ -185,9 +187,8 @@ class Completer(Service):
             logger.exception("gave up on the outcome of job %s; its row says running", bare.job_id)
             return {}
 
-    def _event(self, ended: Ended, states: dict[int, JobState]) -> JobEvent:
-        state = event_state(ended.outcome, states, ended.job)
-        job = ended.job
+    def _event(self, ended: Ended, job: JobRow, states: dict[int, JobState]) -> JobEvent:
+        state = event_state(ended.outcome, states, job)
         waited = (job.attempted_at or job.scheduled_at) - job.scheduled_at
         return _event_type(state, ended)(
             job=attrs.evolve(job, state=state),

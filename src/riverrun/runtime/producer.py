@@ -20,7 +20,7 @@ from riverrun.options import QueueConfig
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
-from riverrun.verbs.claim import ClaimedRow, claim_rows
+from riverrun.verbs.claim import ClaimedJob, claim_jobs
 from riverrun.verbs.complete import give_back, give_back_unknown
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Producer(Service):
         schema: str | None,
         client_id: str,
         poll_interval_s: float,
-        make_attempt: Callable[[ClaimedRow, str, float], Attempt],
+        make_attempt: Callable[[ClaimedJob, float], Attempt],
         completer: Completer,
         loop: LoopThread,
         hub: Hub,
@@ -237,7 +237,7 @@ class Producer(Service):
         began = self._clock.monotonic()
         # A wake that comes from here on may speak of a job that this claim does not see.
         self._hungry = False
-        jobs = claim_rows(
+        jobs = claim_jobs(
             self._engine, self.queue, limit=room, client_id=self._client_id, schema=self._schema
         )
         now = self._clock.monotonic()
@@ -249,7 +249,7 @@ class Producer(Service):
             if self._hub.has_subscribers:
                 claimed = JobsClaimed(queue=self.queue, count=len(jobs), claim_s=now - began)
                 self._hub.publish(claimed)
-            attempts = {row[0]: self._make_attempt(row, self.queue, now) for row in jobs}
+            attempts = {job.id: self._make_attempt(job, now) for job in jobs}
             self._claimed.update(attempts)
             # What is heard from here on finds them there; what was before is told now.
             for job_id, reason in list(self._heard.items()):
@@ -301,8 +301,9 @@ class Producer(Service):
             self._ahead = min(max(2 * self._ahead, slots), bound, self.config.claim_ahead)
 
     def _forget(self, attempt: Attempt) -> None:
-        if self._claimed.get(attempt.job.id) is attempt:
-            del self._claimed[attempt.job.id]
+        job_id = attempt.claimed.id
+        if self._claimed.get(job_id) is attempt:
+            del self._claimed[job_id]
 
     def _done(self, attempt: Attempt, ended: Ended) -> None:
         # In this order: what is not among the claimed has been put.

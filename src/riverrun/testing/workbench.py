@@ -91,11 +91,11 @@ class Workbench:
     def work(self, attempt: Attempt, *, reraise: bool) -> Worked:
         """Execute and complete."""
         if not attempt.is_async:
-            return self._end(attempt.execute(), reraise=reraise)
+            return self._end(attempt, attempt.execute(), reraise=reraise)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return self._end(asyncio.run(attempt.execute_async()), reraise=reraise)
+            return self._end(attempt, asyncio.run(attempt.execute_async()), reraise=reraise)
         problem = "is an async def, and an event loop runs here: await work_one_async or"
         raise ClientNotReady(f"the worker of {attempt.job.kind!r} {problem} drain_async")
 
@@ -108,7 +108,7 @@ class Workbench:
         assert isinstance(attempt.ctx, SavepointContext)  # noqa: S101  `_attempt` has made it
         attempt.ctx.joined_async = where
         ended = await attempt.execute_async()
-        return await where.run_sync(lambda _: self._end(ended, reraise=reraise))
+        return await where.run_sync(lambda _: self._end(attempt, ended, reraise=reraise))
 
     def _attempt(self, job: JobRow) -> Attempt:
         settings = self._settings
@@ -125,7 +125,7 @@ class Workbench:
                 where=self._where,
             )
 
-        return Attempt(self._terms, job.kind, context).prepare()
+        return Attempt(self._terms, job, context).prepare()
 
     def _next(self, queues: Sequence[str]) -> JobRow | None:
         self._flush()
@@ -145,8 +145,8 @@ class Workbench:
         if isinstance(self._where, Session):
             self._where.flush()
 
-    def _end(self, ended: Ended, *, reraise: bool) -> Worked:
-        job, schema = ended.job, self._client.schema
+    def _end(self, attempt: Attempt, ended: Ended, *, reraise: bool) -> Worked:
+        schema = self._client.schema
         if ended.outcome is not None:
             with joined(self._where, schema) as transaction:
                 record(transaction, [ended.outcome], merge_anyway=True, now=self._now())
@@ -156,7 +156,7 @@ class Workbench:
         wished = isinstance(ended.error, JobCancel | JobSnooze)
         if reraise and ended.error is not None and not wished:
             raise ended.error
-        return Worked(job=get(self._where, job.id, schema=schema), error=ended.error)
+        return Worked(job=get(self._where, attempt.claimed.id, schema=schema), error=ended.error)
 
 
 class SavepointContext(JobContext):

@@ -1,9 +1,9 @@
 """Step 3 of 5: claim. Before: notify. After: execute."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any
 
 from riverrun.errors import JobNotWaiting
 from riverrun.job import JobRow
@@ -13,11 +13,79 @@ from riverrun.sessions import Where, joined
 from riverrun.states import JobState
 from riverrun.verbs.read import errors_of, get_in, json_object, json_value
 
-ClaimedRow: TypeAlias = Sequence[Any]
-"""A job's id, its kind, and the rest as `queries.CLAIMED` names it."""
-
 CLAIM_MAX = 20_000
 """Most jobs that one statement claims."""
+
+_ID, _KIND, _ARGS, _ATTEMPT, _METADATA = (
+    queries.CLAIMED.index(name) for name in ("id", "kind", "args", "attempt", "metadata_")
+)
+_place = itemgetter(*(queries.CLAIMED.index(name) for name in ("priority", "scheduled_at", "id")))
+
+
+class ClaimedJob:
+    """A job as its claim returned it: what every attempt asks for, and the rest when asked for.
+
+    A JobRow takes longer to make than all else between a claim and a worker that takes its args.
+
+    Attributes:
+        id, kind, queue, attempt: As a JobRow's.
+    """
+
+    __slots__ = ("_row", "attempt", "id", "kind", "queue")
+
+    def __init__(self, row: Sequence[Any], queue: str) -> None:
+        self.id: int = row[_ID]
+        self.kind: str = row[_KIND]
+        self.attempt: int = row[_ATTEMPT]
+        self.queue = queue
+        self._row = row
+
+    @property
+    def args(self) -> Mapping[str, Any]:
+        """As a JobRow's; decoded each time."""
+        args: Mapping[str, Any] = json_value(self._row[_ARGS])
+        return args
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """As a JobRow's; decoded each time."""
+        return json_object(self._row[_METADATA])
+
+    def row(self) -> JobRow:
+        """Return all of it."""
+        # By position, as the statement returns them.
+        (
+            job_id,
+            kind,
+            args,
+            attempt,
+            max_attempts,
+            priority,
+            created_at,
+            scheduled_at,
+            attempted_at,
+            attempted_by,
+            errors,
+            metadata,
+            tags,
+        ) = self._row
+        return JobRow(
+            id=job_id,
+            kind=kind,
+            args=json_value(args),
+            state=JobState.running,
+            queue=self.queue,
+            attempt=attempt,
+            max_attempts=max_attempts,
+            priority=priority,
+            created_at=created_at,
+            scheduled_at=scheduled_at,
+            attempted_at=attempted_at,
+            attempted_by=tuple(attempted_by),
+            errors=errors_of(errors),
+            metadata=json_object(metadata),
+            tags=tuple(tags or ()),
+        )
 
 
 def claim(
@@ -44,8 +112,8 @@ def claim(
     Returns:
         The jobs by priority, scheduled_at and id. Their unique keys are not read.
     """
-    rows = claim_rows(where, queue, limit=limit, client_id=client_id, schema=schema, now=now)
-    return [claimed_job(row, queue) for row in rows]
+    jobs = claim_jobs(where, queue, limit=limit, client_id=client_id, schema=schema, now=now)
+    return [job.row() for job in jobs]
 
 
 def claim_job(
@@ -75,7 +143,7 @@ def claim_job(
         job = get_in(transaction, job_id)
         if row is None:
             raise JobNotWaiting(job_id, job.state)
-    return claimed_job(row, job.queue)
+    return ClaimedJob(row, job.queue).row()
 
 
 def queues_waiting(
@@ -87,7 +155,7 @@ def queues_waiting(
         return frozenset(name for (name,) in rows)
 
 
-def claim_rows(
+def claim_jobs(
     where: Where,
     queue: str,
     *,
@@ -95,8 +163,8 @@ def claim_rows(
     client_id: str,
     schema: str | None = None,
     now: datetime | None = None,
-) -> Sequence[ClaimedRow]:
-    """Claim as `claim` does, and return rows for `claimed_job`: making jobs of them takes time."""
+) -> list[ClaimedJob]:
+    """Claim as `claim` does, and leave it to the attempts to make JobRows."""
     params = {
         "queue_name": check_queue(queue),
         "limit": check_int("limit", limit, 1, CLAIM_MAX),
@@ -106,44 +174,4 @@ def claim_rows(
     with joined(where, schema) as transaction:
         rows = transaction.rows(queries.claim_jobs(), params)
     # UPDATE returns its rows in no order.
-    return sorted(rows, key=_place)
-
-
-_place = itemgetter(*(queries.CLAIMED.index(name) for name in ("priority", "scheduled_at", "id")))
-
-
-def claimed_job(row: ClaimedRow, queue: str) -> JobRow:
-    """Return a row that `claim_rows` has returned as a job."""
-    # By position, as the statement returns them: this is done for every job there is.
-    (
-        job_id,
-        kind,
-        args,
-        attempt,
-        max_attempts,
-        priority,
-        created_at,
-        scheduled_at,
-        attempted_at,
-        attempted_by,
-        errors,
-        metadata,
-        tags,
-    ) = row
-    return JobRow(
-        id=job_id,
-        kind=kind,
-        args=json_value(args),
-        state=JobState.running,
-        queue=queue,
-        attempt=attempt,
-        max_attempts=max_attempts,
-        priority=priority,
-        created_at=created_at,
-        scheduled_at=scheduled_at,
-        attempted_at=attempted_at,
-        attempted_by=tuple(attempted_by),
-        errors=errors_of(errors),
-        metadata=json_object(metadata),
-        tags=tuple(tags or ()),
-    )
+    return [ClaimedJob(row, queue) for row in sorted(rows, key=_place)]
