@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import UTC
+from operator import attrgetter
 from typing import Any
 
 import attrs
@@ -14,7 +16,7 @@ from riverrun.errors import SchemaMissing
 from riverrun.outcome import AttemptError, Outcome
 from riverrun.sessions import joined
 from riverrun.states import JobState
-from riverrun.verbs import claim
+from riverrun.verbs import claim, get
 from riverrun.verbs.claim import queues_waiting
 from riverrun.verbs.complete import give_back, record
 from riverrun.verbs.notify import notify_inserted
@@ -107,6 +109,25 @@ def test_goes_where_the_engine_says(engine: Engine, either: Engine, schema: str)
     mapped = either.execution_options(schema_translate_map={None: schema})
     assert queues_waiting(mapped, ["default"]) == {"default"}
     assert len(claim(mapped, client_id="me")) == 1
+
+
+@pytest.mark.parametrize(
+    "due",
+    ["0001-01-01 BC", "1999-12-31 23:59:59.999999+00", "2000-01-01+00", "2026-07-01 12:00:00.5+09"],
+)
+def test_reads_the_times_that_are_kept(
+    engine: Engine, either: Engine, schema: str, due: str
+) -> None:
+    """A claim's times are the row's, to the microsecond and in UTC, whoever reads them."""
+    job_id = insert_job(engine, schema)
+    with engine.begin() as connection:
+        said = {"due": due}
+        connection.execute(text(f"UPDATE {schema}.river_job SET scheduled_at = :due"), said)
+    [job] = claim(either, client_id="me", schema=schema)
+    kept = get(engine, job_id, schema=schema)
+    times = attrgetter("created_at", "scheduled_at", "attempted_at")
+    assert times(job) == times(kept)
+    assert {each.tzinfo for each in times(job)} == {UTC}
 
 
 def test_wraps_errors(either: Engine) -> None:

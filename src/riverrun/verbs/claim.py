@@ -9,7 +9,7 @@ from riverrun.errors import JobNotWaiting
 from riverrun.job import JobRow
 from riverrun.options import check_int, check_queue
 from riverrun.queries import postgresql as queries
-from riverrun.sessions import Where, joined
+from riverrun.sessions import Where, joined, time_of
 from riverrun.states import JobState
 from riverrun.verbs.read import errors_of, get_in, json_object, json_value
 
@@ -78,9 +78,9 @@ class ClaimedJob:
             attempt=attempt,
             max_attempts=max_attempts,
             priority=priority,
-            created_at=created_at,
-            scheduled_at=scheduled_at,
-            attempted_at=attempted_at,
+            created_at=time_of(created_at),
+            scheduled_at=time_of(scheduled_at),
+            attempted_at=time_of(attempted_at),
             attempted_by=tuple(attempted_by),
             errors=errors_of(errors),
             metadata=json_object(metadata),
@@ -172,6 +172,6 @@ def claim_jobs(
         "now": now,
     }
     with joined(where, schema) as transaction:
-        rows = transaction.rows(queries.claim_jobs(), params)
+        rows = transaction.rows(queries.claim_jobs(), params, times=True)
     # UPDATE returns its rows in no order.
     return [ClaimedJob(row, queue) for row in sorted(rows, key=_place)]
