@@ -81,6 +81,8 @@ class Terms:
         backoff: When a failed job may be claimed again, where its worker does not say.
         in_process: Calls a worker in another process.
         heard: Whether anybody hears of events.
+        context: Makes an attempt's context, of the job and of when it was claimed, by the
+            process's monotonic clock.
         pid: The process that the attempts are made in.
     """
 
@@ -90,6 +92,7 @@ class Terms:
     error_handler: ErrorHandler | None = None
     in_process: InProcess | None = None
     heard: Callable[[], bool]
+    context: Callable[[JobRow | ClaimedJob, float], JobContext]
     clock: Clock
     pid: int = attrs.field(factory=os.getpid)
 
@@ -100,12 +103,12 @@ class Attempt:
     Args:
         terms: What it has in common with others.
         claimed: The job.
-        context: Makes its context; called by `prepare`, in the slot, where there is time for it.
+        claimed_monotonic: When it was claimed.
     """
 
     __slots__ = (
         "_backoff",
-        "_context",
+        "_claimed_monotonic",
         "_early",
         "_interruptible",
         "_terms",
@@ -119,11 +122,11 @@ class Attempt:
     ctx: JobContext
 
     def __init__(
-        self, terms: Terms, claimed: JobRow | ClaimedJob, context: Callable[[], JobContext]
+        self, terms: Terms, claimed: JobRow | ClaimedJob, claimed_monotonic: float
     ) -> None:
         self._terms = terms
         self.claimed = claimed
-        self._context = context
+        self._claimed_monotonic = claimed_monotonic
         self.replaced = False  # another slot was opened in place of this one's
         self.over = False  # its slot is free again
         self._worker = terms.workers.find(claimed.kind)
@@ -132,9 +135,8 @@ class Attempt:
         self._early: AttemptInterrupted | None = None
 
     def prepare(self) -> "Attempt":
-        """Make the context, before anybody else may ask for it."""
-        ctx = self._context()
-        self.ctx = ctx
+        """Make the context, in the slot, where there is time for it, before anybody may ask."""
+        self.ctx = ctx = self._terms.context(self.claimed, self._claimed_monotonic)
         if self._early is not None:
             ctx.cancel(self._early)
         return self

@@ -4,7 +4,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -106,10 +106,15 @@ class Settings:
     clock: Clock
     rng: random.Random
 
-    def terms(self, in_process: InProcess | None = None) -> Terms:
+    def terms(
+        self,
+        context: Callable[[JobRow | ClaimedJob, float], JobContext],
+        in_process: InProcess | None = None,
+    ) -> Terms:
         """Return what attempts have in common.
 
         Args:
+            context: Makes their contexts.
             in_process: Calls workers that ask for a process of their own; else they are called
                 where they are.
         """
@@ -120,6 +125,7 @@ class Settings:
             error_handler=self.error_handler,
             in_process=in_process,
             heard=lambda: self.hub.has_subscribers,
+            context=context,
             clock=self.clock,
         )
 
@@ -186,7 +192,7 @@ class Crew:
         )
         self._loop = LoopThread()
         self._processes = ProcessPool(settings.processes)
-        self._terms = settings.terms(self._processes.work)
+        self._terms = settings.terms(self._context, self._processes.work)
         self._watchdog = Watchdog(
             look=self._heartbeat.look,
             running=self._attempts,
@@ -444,9 +450,9 @@ class Crew:
         )
 
     def _attempt(self, job: ClaimedJob, claimed_monotonic: float) -> Attempt:
-        return Attempt(self._terms, job, lambda: self._context(job, claimed_monotonic))
+        return Attempt(self._terms, job, claimed_monotonic)
 
-    def _context(self, job: ClaimedJob, claimed_monotonic: float) -> JobContext:
+    def _context(self, job: JobRow | ClaimedJob, claimed_monotonic: float) -> JobContext:
         settings = self._settings
         return JobContext(
             job,

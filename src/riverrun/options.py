@@ -312,7 +312,7 @@ class QueueConfig:
         default=None,
         converter=_poll_interval_or_none,
     )
-    claim_ahead: int = attrs.field(default=1000, converter=_claim_ahead)
+    claim_ahead: int = attrs.field(default=200, converter=_claim_ahead)
 
 
 def json_problem(value: object, path: str = "$") -> str | None:

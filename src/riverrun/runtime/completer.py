@@ -37,7 +37,7 @@ BATCH_MAX = 1_000
 GATHER_S = 0.005
 """How long an ended attempt waits for others before it is written."""
 
-BACKLOG_MAX = 10_000
+BACKLOG_MAX = 1_000
 """Ended attempts not yet written at which nothing more is claimed, until half are written."""
 
 _REFUSED = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, RecursionError)

@@ -18,7 +18,7 @@ from riverrun.job import JobRow
 from riverrun.options import InsertOpts, check_aware, check_int
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
-from riverrun.verbs.claim import claim, claim_job
+from riverrun.verbs.claim import ClaimedJob, claim, claim_job
 from riverrun.verbs.complete import record
 from riverrun.verbs.read import get
 from riverrun.verbs.schedule import schedule
@@ -56,7 +56,7 @@ class Workbench:
         self._where = where() if isinstance(where, scoped_session) else where
         self._client = client
         self._settings = client._settings()
-        self._terms = self._settings.terms()
+        self._terms = self._settings.terms(self._context)
         self._until = None if until is None else check_aware("until", until)
 
     def claim_one(self, job: object, opts: InsertOpts | None) -> Attempt:
@@ -111,21 +111,20 @@ class Workbench:
         return await where.run_sync(lambda _: self._end(attempt, ended, reraise=reraise))
 
     def _attempt(self, job: JobRow) -> Attempt:
+        return Attempt(self._terms, job, self._settings.clock.monotonic()).prepare()
+
+    def _context(self, job: JobRow | ClaimedJob, claimed_monotonic: float) -> JobContext:
         settings = self._settings
-
-        def context() -> JobContext:
-            return SavepointContext(
-                job,
-                clock=settings.clock,
-                claimed_monotonic=settings.clock.monotonic(),
-                timeout_s=settings.timeout_s(job.kind),
-                engine=settings.engine,
-                schema=settings.schema,
-                client=self._client,
-                where=self._where,
-            )
-
-        return Attempt(self._terms, job, context).prepare()
+        return SavepointContext(
+            job,
+            clock=settings.clock,
+            claimed_monotonic=claimed_monotonic,
+            timeout_s=settings.timeout_s(job.kind),
+            engine=settings.engine,
+            schema=settings.schema,
+            client=self._client,
+            where=self._where,
+        )
 
     def _next(self, queues: Sequence[str]) -> JobRow | None:
         self._flush()
@@ -162,7 +161,7 @@ class Workbench:
 class SavepointContext(JobContext):
     """A context whose transactions are savepoints in the test's own."""
 
-    def __init__(self, job: JobRow, *, where: Where, **options: Any) -> None:
+    def __init__(self, job: JobRow | ClaimedJob, *, where: Where, **options: Any) -> None:
         super().__init__(job, **options)
         self._where = where
         self.joined_async: AsyncSession | AsyncConnection | None = None
