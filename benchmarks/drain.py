@@ -134,4 +134,4 @@ def wait(engine: Engine, name: str) -> None:
                 return
         if time.monotonic() > deadline:
             raise TimeoutError(f"jobs still wait or run after {DEADLINE_S:g} s")
-        pause.wait(0.05)
+        pause.wait(0.2)

@@ -401,6 +401,7 @@ class Crew:
                 else check_duration("poll_interval", interval, 0.01)
             ),
             make_attempt=self._attempt,
+            crowded=lambda: self._processes.waiting > 0,
             completer=self._completer,
             loop=self._loop,
             hub=settings.hub,

@@ -6,22 +6,24 @@ An attempt keeps its slot's thread, which waits for a process that calls the wor
 import multiprocessing
 import os
 import pickle
-import queue
 import signal
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 import attrs
 
 from riverrun.clock import Clock
 from riverrun.context import JobContext
-from riverrun.errors import WorkerFailed, WorkerProcessDied
+from riverrun.errors import AttemptInterrupted, WorkerFailed, WorkerProcessDied
 from riverrun.job import JobRow
 from riverrun.steps import Steps
 from riverrun.workers import Worker
@@ -40,20 +42,20 @@ _multiprocessing = multiprocessing.get_context("spawn")
 class _Call:
     """What a process shall call."""
 
+    number: int
     function: Callable[..., object]
     args: object
-    job: JobRow
-    takes_context: bool
+    job: JobRow | None  # where the worker takes a context
 
 
 @attrs.frozen(kw_only=True)
 class _Answer:
-    """What came of it."""
+    """What came of it; where that is nothing, no answer is no bytes."""
 
     error: BaseException | None
-    trace: str
-    staged: dict[str, Any]
-    steps: Steps
+    trace: str = ""
+    staged: dict[str, Any] = attrs.field(factory=dict)
+    steps: Steps = attrs.field(factory=lambda: Steps({}))
 
 
 class ProcessPool:
@@ -62,9 +64,9 @@ class ProcessPool:
     def __init__(self, size: int) -> None:
         self._size = size
         self._lock = threading.Lock()  # guards all below
-        self._freed = threading.Condition(self._lock)
         self._idle: list[_Child] = []
         self._children: set[_Child] = set()
+        self._waiting: deque[_Turn] = deque()
 
     def work(self, worker: Worker, args: object, ctx: JobContext) -> None:
         """Call a worker in one of the processes; raise what it raises there.
@@ -73,13 +75,25 @@ class ProcessPool:
             WorkerProcessDied: If the process died meanwhile; only this attempt was in it.
             AttemptInterrupted: If the attempt shall end before a process is free.
         """
-        child = self._take(ctx)
+        turn = _Turn(worker, args, ctx)
+        child = self._take(turn)
         try:
-            # The attempt's time is its worker's, not that of the wait for a process.
-            ctx.begin()
-            child.work(worker, args, ctx)
+            encoded = child.answer(turn)
+        except (EOFError, OSError):
+            child.stop()
+            if ctx.reason is not None:
+                raise ctx.reason from None
+            raise WorkerProcessDied(child.process.exitcode) from None
         finally:
+            # Before all else: the process waits for its next call.
             self._put(child)
+        if encoded:
+            _take_over(pickle.loads(encoded), ctx)  # noqa: S301  of a process of our own
+
+    @property
+    def waiting(self) -> int:
+        """How many attempts wait for a process."""
+        return len(self._waiting)
 
     def stop(self) -> None:
         """End the processes."""
@@ -93,29 +107,34 @@ class ProcessPool:
         with self._lock:
             return [pid for child in self._children if (pid := child.process.pid) is not None]
 
-    def _take(self, ctx: JobContext) -> "_Child":
-        cancelled = threading.Event()
+    def _take(self, turn: "_Turn") -> "_Child":
+        """Wait for a process, and have it called."""
+        with self._lock:
+            child = self._free()
+            if child is None:
+                self._waiting.append(turn)
+        if child is not None:
+            child.call(turn)
+            return child
+        turn.ctx.on_cancel(lambda: self._give_up(turn))
+        turn.came.wait()
+        turn.ctx.on_cancel(None)
+        if turn.child is None:
+            assert turn.ctx.reason is not None  # noqa: S101  what has cancelled it
+            raise turn.ctx.reason
+        return turn.child
 
-        def wake() -> None:
-            with self._lock:
-                cancelled.set()
-                self._freed.notify_all()
+    def _give_up(self, turn: "_Turn") -> None:
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                turn.came.set()
 
-        ctx.on_cancel(wake)
-        try:
-            with self._lock:
-                # As many threads as there are slots may wait here: they must not look by the clock.
-                self._freed.wait_for(
-                    lambda: cancelled.is_set() or self._idle or len(self._children) < self._size
-                )
-                if not cancelled.is_set():
-                    return self._idle.pop() if self._idle else self._add()
-        finally:
-            ctx.on_cancel(None)
-        assert ctx.reason is not None  # noqa: S101  what has cancelled it
-        raise ctx.reason
-
-    def _add(self) -> "_Child":
+    def _free(self) -> "_Child | None":
+        if self._idle:
+            return self._idle.pop()
+        if len(self._children) == self._size:
+            return None
         child = _Child()
         self._children.add(child)
         return child
@@ -126,63 +145,81 @@ class ProcessPool:
                 self._idle.append(child)
             else:
                 self._children.discard(child)
-            self._freed.notify()
+            if not self._waiting:
+                return
+            turn = self._waiting.popleft()
+            turn.child = self._free()
+        assert turn.child is not None  # noqa: S101  one was just put, or may be made
+        # Called from here: the thread that waits would first have to wake.
+        turn.child.call(turn)
+        turn.came.set()
+
+
+_numbers = count(1)
+
+
+class _Turn:
+    """An attempt that waits for a process, or has one."""
+
+    def __init__(self, worker: Worker, args: object, ctx: JobContext) -> None:
+        self.number = next(_numbers)
+        self.ctx = ctx
+        self.child: _Child | None = None
+        self.came = threading.Event()  # set once it has a process, or shall not have one
+        job = ctx.job if worker.takes_context else None
+        call = _Call(number=self.number, function=worker.function, args=args, job=job)
+        self.encoded = bytes(ForkingPickler.dumps(call))
 
 
 class _Child:
-    """One process, and the pipe to it."""
+    """One process, and the pipes to it."""
 
     def __init__(self) -> None:
-        self._connection, theirs = _multiprocessing.Pipe()
+        self._calls, calls = _multiprocessing.Pipe()
+        self._cancels, cancels = _multiprocessing.Pipe()
         self.process: BaseProcess = _multiprocessing.Process(
-            target=_main, args=(theirs,), name="riverrun.worker", daemon=True
+            target=_main, args=(calls, cancels), name="riverrun.worker", daemon=True
         )
         self.process.start()
-        theirs.close()
+        calls.close()
+        cancels.close()
         self.alive = True
 
-    def work(self, worker: Worker, args: object, ctx: JobContext) -> None:
-        call = _Call(
-            function=worker.function,
-            args=args,
-            job=ctx.job,
-            takes_context=worker.takes_context,
-        )
-        try:
-            self._connection.send(call)
-            answer = self._answer(ctx)
-        except (EOFError, OSError):
-            self.stop()
-            if ctx.reason is not None:
-                raise ctx.reason from None
-            raise WorkerProcessDied(self.process.exitcode) from None
-        ctx.adopt(answer.staged, answer.steps)
-        if answer.error is not None:
-            # Where it was raised is the other process's to tell.
-            answer.error.__cause__ = _Remote(answer.trace)
-            raise answer.error
+    def call(self, turn: _Turn) -> None:
+        # The attempt's time is its worker's, not that of the wait for a process.
+        turn.ctx.begin()
+        with suppress(OSError):  # then no answer will come, either
+            self._calls.send_bytes(turn.encoded)
+
+    def answer(self, turn: _Turn) -> bytes:
+        told_at: float | None = None
+        while not self._calls.poll(LOOK_S):
+            if (reason := turn.ctx.reason) is None:
+                continue
+            if told_at is None:
+                told_at = time.monotonic()
+                self._cancels.send((turn.number, reason))
+            elif time.monotonic() - told_at > KILL_AFTER_S:
+                self.process.kill()
+        return self._calls.recv_bytes()
 
     def stop(self) -> None:
         self.alive = False
-        self._connection.close()
-        # It ends when its pipe does, unless its worker keeps it.
+        self._calls.close()
+        self._cancels.close()
+        # It ends when its pipes do, unless its worker keeps it.
         self.process.join(0.5)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
 
-    def _answer(self, ctx: JobContext) -> _Answer:
-        told_at: float | None = None
-        while not self._connection.poll(LOOK_S):
-            if ctx.reason is None:
-                continue
-            if told_at is None:
-                told_at = time.monotonic()
-                self._connection.send(ctx.reason)
-            elif time.monotonic() - told_at > KILL_AFTER_S:
-                self.process.kill()
-        answer: _Answer = self._connection.recv()
-        return answer
+
+def _take_over(answer: _Answer, ctx: JobContext) -> None:
+    ctx.adopt(answer.staged, answer.steps)
+    if answer.error is not None:
+        # Where it was raised is the other process's to tell.
+        answer.error.__cause__ = _Remote(answer.trace)
+        raise answer.error
 
 
 class _Remote(Exception):
@@ -192,65 +229,101 @@ class _Remote(Exception):
         return f"\n{self.args[0]}"
 
 
-def _main(connection: Connection) -> None:
-    """Work what comes through `connection` until it ends."""
+def _main(calls: Connection, cancels: Connection) -> None:
+    """Work what comes through `calls` until it ends."""
     # Whoever signals all processes at once means the parent, which will end this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    calls: queue.SimpleQueue[tuple[_Call, JobContext]] = queue.SimpleQueue()
-    threading.Thread(target=_listen, args=(connection, calls), daemon=True).start()
-    while True:
-        call, ctx = calls.get()
-        _send(connection, _call(call, ctx))
-
-
-def _listen(connection: Connection, calls: "queue.SimpleQueue[tuple[_Call, JobContext]]") -> None:
-    ctx: JobContext | None = None
+    now = _Now()
+    threading.Thread(target=_listen, args=(cancels, now), daemon=True).start()
     while True:
         try:
-            message = connection.recv()
+            call = calls.recv()
         except (EOFError, OSError):
             # Without a parent there is nobody to work for.
             os._exit(1)
         except Exception as error:
-            answer = _Answer(error=error, trace=traceback.format_exc(), staged={}, steps=Steps({}))
-            _send(connection, answer)
-            continue
-        if isinstance(message, _Call):
+            answer: _Answer | None = _Answer(error=error, trace=traceback.format_exc())
+        else:
+            answer = _call(call, now.begin(call))
+        encoded = _encoded(answer)
+        with suppress(OSError):
+            calls.send_bytes(encoded)
+
+
+class _Now:
+    """What is called now, and what came to cancel it, maybe before it was."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards all below
+        self._number = 0
+        self._ctx: JobContext | None = None
+        self._cancel: tuple[int, AttemptInterrupted] | None = None
+
+    def begin(self, call: _Call) -> JobContext | None:
+        """Return a context for `call`, where it asks for one."""
+        ctx = None
+        if call.job is not None:
             clock = Clock()
+            claimed = clock.monotonic()
             ctx = JobContext(
-                message.job,
-                clock=clock,
-                claimed_monotonic=clock.monotonic(),
-                timeout_s=None,
-                engine=None,
+                call.job, clock=clock, claimed_monotonic=claimed, timeout_s=None, engine=None
             )
-            calls.put((message, ctx))
-        elif ctx is not None:
-            ctx.cancel(message)
+        with self._lock:
+            self._number, self._ctx = call.number, ctx
+        self._tell()
+        return ctx
+
+    def cancel(self, number: int, reason: AttemptInterrupted) -> None:
+        """Cancel a call, if it is this one or the next."""
+        with self._lock:
+            self._cancel = number, reason
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:
+            ctx, cancel = self._ctx, self._cancel
+            if ctx is None or cancel is None or cancel[0] != self._number:
+                return
+        ctx.cancel(cancel[1])
 
 
-def _call(call: _Call, ctx: JobContext) -> _Answer:
+def _listen(cancels: Connection, now: _Now) -> None:
+    while True:
+        try:
+            number, reason = cancels.recv()
+        except (EOFError, OSError):
+            os._exit(1)
+        now.cancel(number, reason)
+
+
+def _call(call: _Call, ctx: JobContext | None) -> _Answer | None:
+    """Call a worker; return what came of it, if that is anything."""
     error: BaseException | None = None
     trace = ""
     try:
-        if call.takes_context:
-            call.function(call.args, ctx)
-        else:
+        if ctx is None:
             call.function(call.args)
+        else:
+            call.function(call.args, ctx)
     except BaseException as raised:
         error, trace = raised, "".join(traceback.format_exception(raised, limit=-50))
-    return _Answer(error=error, trace=trace, staged=dict(ctx.staged), steps=ctx.steps)
+    if ctx is not None:
+        return _Answer(error=error, trace=trace, staged=dict(ctx.staged), steps=ctx.steps)
+    return None if error is None else _Answer(error=error, trace=trace)
 
 
-def _send(connection: Connection, answer: _Answer) -> None:
+def _encoded(answer: _Answer | None) -> bytes:
+    if answer is None:
+        return b""
     error = answer.error
     try:
-        pickle.loads(pickle.dumps(answer))  # noqa: S301  what was just pickled here
+        encoded = pickle.dumps(answer)
+        if error is not None:
+            pickle.loads(encoded)  # noqa: S301  what was just pickled here
     except Exception:
         text = f"{type(error).__name__}"
         with suppress(Exception):
             text = f"{text}: {error}"
-        answer = attrs.evolve(answer, error=WorkerFailed(text), steps=Steps({}))
-    with suppress(OSError):
-        connection.send(answer)
+        return pickle.dumps(attrs.evolve(answer, error=WorkerFailed(text), steps=Steps({})))
+    return encoded

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 AHEAD_S = 0.1
 """Longest that a job claimed ahead should wait in this process, by what its forerunners took."""
 
+CROWDED_S = 0.02
+"""Seconds between two claims while slots wait for processes: they would only wait there, too."""
 
 RECOVER_S = 10.0
 """Seconds between two looks for what a claim got whose answer was lost."""
@@ -59,6 +61,7 @@ class Producer(Service):
         client_id: str,
         poll_interval_s: float,
         make_attempt: Callable[[ClaimedJob, float], Attempt],
+        crowded: Callable[[], bool],
         completer: Completer,
         loop: LoopThread,
         hub: Hub,
@@ -76,6 +79,7 @@ class Producer(Service):
         self._client_id = client_id
         self.poll_interval_s = poll_interval_s
         self._make_attempt = make_attempt
+        self._crowded = crowded
         self._completer = completer
         self._hub = hub
         self._clock = clock
@@ -157,6 +161,8 @@ class Producer(Service):
                 continue
             # Without room for a claim there may be some without a word, as when all is written.
             self._rest(math.inf if claimed.asked else self.poll_interval_s)
+            if self._crowded():
+                self.stopping.wait(self._looked_at + CROWDED_S - self._clock.monotonic())
 
     def recover_once(self) -> int:
         """Give back what a claim got whose answer was lost, now and then; return how many jobs."""
