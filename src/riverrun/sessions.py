@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
@@ -53,11 +53,8 @@ _WRITE = {"mapper": Job, "clause": delete(Job)}
 class Transaction:
     """An open transaction that a verb may execute its statements in, and do nothing else to."""
 
-    def __init__(
-        self, where: Session | Connection, schema: str | None, *, own: bool = False
-    ) -> None:
+    def __init__(self, where: Session | Connection | Engine, schema: str | None) -> None:
         self._where = where
-        self._own = own
         self._options: dict[str, Any] = {"autoflush": False, "synchronize_session": False}
         if schema is not None:
             self._options["schema_translate_map"] = {None: schema}
@@ -65,9 +62,10 @@ class Transaction:
     @cached_property
     def connection(self) -> Connection:
         """The connection beneath; asking for it flushes nothing."""
-        if isinstance(self._where, Connection):
-            return self._where
-        return self._where.connection(bind_arguments=_WRITE)
+        if isinstance(self._where, Session):
+            return self._where.connection(bind_arguments=_WRITE)
+        assert isinstance(self._where, Connection)  # noqa: S101  an Engine's is an OwnTransaction
+        return self._where
 
     def execute(self, statement: Executable, params: Mapping[str, Any]) -> Result[Any]:
         """Execute `statement` without flushing what the host has not flushed.
@@ -92,9 +90,6 @@ class Transaction:
     ) -> Sequence[Sequence[Any]]:
         """Execute a statement that runs often, and return its rows, as the driver has them.
 
-        In a transaction of our own that nobody follows it is the driver who executes it: SQLAlchemy
-        takes several times as long as the driver over a small one.
-
         Args:
             statement: Of types that the driver knows, in binds and columns.
             params: Its binds.
@@ -104,35 +99,8 @@ class Transaction:
             SchemaMissing: If a table, type or function of the schema is not there.
             sqlalchemy.exc.DBAPIError: If the database refuses it, as from `execute`.
         """
-        connection = self.connection
-        driver = connection.connection.driver_connection
-        if not self._own or _heard(connection) or not isinstance(driver, psycopg.Connection):
-            return self.execute(statement, params).all()
-        options = {**connection.get_execution_options(), **self._options}
-        schema = options.get("schema_translate_map", {}).get(None)
-        query, constants = _compiled(statement, connection.dialect, schema)
-        try:
-            cursor = driver.cursor(binary=True)
-            if times:
-                cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
-            return cursor.execute(query, {**constants, **params}).fetchall()
-        except psycopg.Error as error:
-            if driver.closed:
-                # So that SQLAlchemy meets it now, and leaves alone all that is as old in the pool;
-                # else its rollback would, and its error take the place of this one.
-                with suppress(DBAPIError):
-                    connection.exec_driver_sql("SELECT 1")
-            if missing := self.missing(error):
-                raise missing from error
-            raise DBAPIError.instance(
-                query,
-                dict(params),
-                error,
-                psycopg.Error,
-                hide_parameters=connection.engine.hide_parameters,
-                connection_invalidated=driver.closed,
-                dialect=connection.dialect,
-            ) from error
+        del times  # SQLAlchemy reads them as ever
+        return self.execute(statement, params).all()
 
     def begin(self) -> None:
         """Begin what SQLAlchemy begins with a first statement, for those it does not see.
@@ -160,15 +128,95 @@ class Transaction:
         return SchemaMissing(str(orig).splitlines()[0], self.connection.engine.url.database or "?")
 
 
-def _heard(connection: Connection) -> bool:
+class OwnTransaction(Transaction):
+    """A transaction of our own: begun on its engine once something asks for its connection.
+
+    What runs often goes to the driver, unless somebody hears of the engine's statements: over a
+    small one SQLAlchemy takes several times as long as the driver. An engine in autocommit needs no
+    transaction for that, only a connection of its pool, and that takes SQLAlchemy as long again.
+    """
+
+    def __init__(self, engine: Engine, schema: str | None, stack: ExitStack) -> None:
+        super().__init__(engine, schema)
+        self._engine = engine
+        self._stack = stack
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The connection beneath; asking for it begins the transaction."""
+        return self._stack.enter_context(self._engine.begin())
+
+    def rows(
+        self, statement: Any, params: Mapping[str, Any], *, times: bool = False
+    ) -> Sequence[Sequence[Any]]:
+        """As a Transaction's."""
+        engine = self._engine
+        if engine.dialect.driver != "psycopg" or _heard(engine):
+            return super().rows(statement, params, times=times)
+        options = {**engine.get_execution_options(), **self._options}
+        schema = options.get("schema_translate_map", {}).get(None)
+        query, constants = _compiled(statement, engine.dialect, schema)
+        try:
+            with self._driver(autocommit=options.get("isolation_level") == "AUTOCOMMIT") as driver:
+                cursor = driver.cursor(binary=True)
+                if times:
+                    cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
+                return cursor.execute(query, {**constants, **params}).fetchall()
+        except psycopg.Error as error:
+            if driver.closed:
+                self._lost()
+            if missing := self.missing(error):
+                raise missing from error
+            raise DBAPIError.instance(
+                query,
+                dict(params),
+                error,
+                psycopg.Error,
+                hide_parameters=engine.hide_parameters,
+                connection_invalidated=driver.closed,
+                dialect=engine.dialect,
+            ) from error
+
+    def _lost(self) -> None:
+        # SQLAlchemy has not met it, and would leave alone all that is as old in the pool.
+        if "connection" in vars(self):
+            # Now, or its rollback would, and its error take the place of the driver's.
+            with suppress(DBAPIError):
+                self.connection.exec_driver_sql("SELECT 1")
+        else:
+            self._engine.dispose()
+
+    @contextmanager
+    def _driver(self, *, autocommit: bool) -> Iterator[psycopg.Connection[Any]]:
+        if not autocommit or "connection" in vars(self):
+            driver: Any = self.connection.connection.driver_connection
+            yield driver
+            return
+        pooled = self._engine.raw_connection()
+        try:
+            driver = pooled.driver_connection
+            driver.autocommit = True
+            try:
+                yield driver
+            finally:
+                try:
+                    driver.autocommit = False
+                except psycopg.Error:
+                    # Closed, or left amid a statement: no connection for anybody else.
+                    pooled.invalidate()
+        finally:
+            pooled.close()
+
+
+def _heard(engine: Engine) -> bool:
     """Return whether somebody hears of each statement, as tracing and the engine's log do."""
-    dispatch: Any = connection.dispatch
+    dispatch: Any = engine.dispatch
     return bool(
         dispatch.before_cursor_execute
         or dispatch.after_cursor_execute
         or dispatch.before_execute
         or dispatch.after_execute
-        or connection.engine.echo
+        or engine.echo
     )
 
 
@@ -261,8 +309,8 @@ def joined(where: Where, schema: str | None = None) -> Iterator[Transaction]:
     """
     if isinstance(where, Engine):
         try:
-            with Awaited(where), where.begin() as connection:
-                yield Transaction(connection, schema, own=True)
+            with Awaited(where), ExitStack() as stack:
+                yield OwnTransaction(where, schema, stack)
         except DBAPIError as error:
             # A standby keeps its connections for as long as it lives, and a pool would, too.
             if getattr(error.orig, "sqlstate", None) == _READ_ONLY:

@@ -1,6 +1,7 @@
 """A transaction of our own goes past SQLAlchemy to the driver: nobody may be able to tell."""
 
 import contextlib
+import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC
 from operator import attrgetter
@@ -30,10 +31,12 @@ def own(engine: Engine) -> Iterator[Engine]:
     own.dispose()
 
 
-@pytest.fixture(params=[True, False], ids=["followed", "not followed"])
+@pytest.fixture(params=["followed", "not followed", "in autocommit"])
 def either(own: Engine, request: pytest.FixtureRequest) -> Engine:
-    """An engine that tells of its statements, and one that does not."""
-    if request.param:
+    """An engine that tells of its statements, one that does not, and one as a client's own."""
+    if request.param == "in autocommit":
+        return own.execution_options(isolation_level="AUTOCOMMIT")
+    if request.param == "followed":
         follow(own)
     return own
 
@@ -74,13 +77,13 @@ def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
     """What an engine that tells of its statements gets, one that does not gets too."""
     heard = follow(own)
     results = []
-    for where in (own, engine):
+    for where in (own, engine, engine.execution_options(isolation_level="AUTOCOMMIT")):
         for number in range(3):
             insert_job(engine, schema, metadata_={"n": "é"}, tags=["a"], priority=1 + number)
         results.append(walk(where, schema))
         with engine.begin() as connection:
             connection.execute(text(f"TRUNCATE {schema}.river_job"))
-    assert results[0] == results[1]
+    assert results[0] == results[1] == results[2]
     assert results[1][2] == [JobState.completed, JobState.retryable, JobState.available]
     assert [name for name in ("LATERAL", "claimable", "pg_notify") if name in str(heard)] == [
         "LATERAL",
@@ -128,6 +131,41 @@ def test_reads_the_times_that_are_kept(
     times = attrgetter("created_at", "scheduled_at", "attempted_at")
     assert times(job) == times(kept)
     assert {each.tzinfo for each in times(job)} == {UTC}
+
+
+def test_leaves_the_pool_s_connections_as_they_were(either: Engine, schema: str) -> None:
+    """Whoever has a connection next begins a transaction on it, also after an error."""
+    queues_waiting(either, ["default"], schema=schema)
+    with contextlib.suppress(DBAPIError):
+        notify_inserted(either, ["q" * 9_000])
+    pooled = either.raw_connection()
+    assert (either.pool.checkedout(), pooled.driver_connection.autocommit) == (1, False)
+    pooled.close()
+
+
+def test_leaves_no_connection_amid_a_statement(own: Engine, schema: str) -> None:
+    """What is thrown into a thread while it waits for the database costs that connection."""
+
+    class Thrown(BaseException):
+        pass
+
+    def throw(*_: object) -> None:
+        raise Thrown
+
+    before = signal.signal(signal.SIGALRM, throw)
+    locked = own.connect()
+    try:
+        locked.execute(text(f"LOCK TABLE {schema}.river_job"))
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(Thrown):
+            queues_waiting(
+                own.execution_options(isolation_level="AUTOCOMMIT"), ["default"], schema=schema
+            )
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        locked.close()
+    assert own.pool.checkedout() == 0
+    assert queues_waiting(own, ["default"], schema=schema) == frozenset()
 
 
 def test_wraps_errors(either: Engine) -> None:

@@ -92,6 +92,7 @@ class Notifier(Service):
                 channels = self._channels(driver)
                 for channel in channels:
                     driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+            encoding = driver.info.encoding
             logger.debug("listening to %s", ", ".join(channels))
             self._pause.reset()
             self._on_listening()
@@ -105,8 +106,11 @@ class Notifier(Service):
                             driver.execute("SELECT 1")
                         # psycopg 3.2 drops what is notified while it executes: look in its place.
                         self._on_listening()
-                    for notification in driver.notifies(timeout=0):
-                        self._hear(channels, notification)
+                    # Not driver.notifies(): it takes longer than the server does to notify.
+                    driver.pgconn.consume_input()
+                    while (heard := driver.pgconn.notifies()) is not None:
+                        channel = heard.relname.decode(encoding, "replace")
+                        self._hear(channels, channel, heard.extra.decode(encoding, "replace"))
 
     def _channels(self, driver: psycopg.Connection[Any]) -> dict[str, Topic]:
         place = self._schema
@@ -115,12 +119,12 @@ class Notifier(Service):
             place = row[0] if row else "public"
         return {f"{place}.{topic}": topic for topic in Topic}
 
-    def _hear(self, channels: Mapping[str, Topic], notification: psycopg.Notify) -> None:
-        topic, payload = channels.get(notification.channel), parse(notification.payload)
+    def _hear(self, channels: Mapping[str, Topic], channel: str, said: str) -> None:
+        topic, payload = channels.get(channel), parse(said)
         if topic is None or payload is None:
-            logger.warning("ignored a notification on %s that is no JSON", notification.channel)
+            logger.warning("ignored a notification on %s that is no JSON", channel)
             return
         try:
             self._on_notification(topic, payload)
         except Exception:
-            logger.exception("ignored a notification on %s", notification.channel)
+            logger.exception("ignored a notification on %s", channel)
