@@ -328,7 +328,10 @@ class Client:
         return job
 
     def subscribe(self, *kinds: type[Event]) -> Subscription:
-        """Return a subscription to events of `kinds`, such as JobCompleted; to all if none."""
+        """Return a subscription to events of `kinds`, such as JobCompleted; to all if none.
+
+        Of attempts, those that end from now on.
+        """
         return self._hub.subscribe(*kinds)
 
     def listen(self, call: Callable[[Event], object], *kinds: type[Event]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from process_workers import Crunch, crunch
 from riverrun import (
+    InsertOpts,
     JobArgs,
     JobCancelled,
     JobCompleted,
@@ -318,6 +319,34 @@ def test_a_job_is_cancelled_where_it_waits_for_a_process(bench: Any) -> None:
     rest = {event.job.id: type(event) for event in ended(events, 3)}
     expected = dict.fromkeys((job.id for job in waiting[1:]), JobCompleted)
     assert rest == {looks.id: JobCancelled, **expected}
+
+
+def test_those_that_wait_outlive_the_process_they_wait_for(bench: Any) -> None:
+    """Where the only process dies, the next in line has another; none that waits is forgotten."""
+    client, events = process_client(bench, processes=1)
+    dies = client.insert(bench.engine, Crunch("die"), InsertOpts(max_attempts=1)).job
+    ids = [result.job.id for result in client.insert_many(bench.engine, [Crunch()] * 5)]
+    ways = {event.job.id: type(event) for event in ended(events, 6)}
+    assert ways == {dies.id: JobFailed, **dict.fromkeys(ids, JobCompleted)}
+
+
+def test_a_process_that_cannot_be_made_fails_one_attempt(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that wait behind it try for themselves."""
+    made = processes._Child
+    tries = iter([made, refused, refused])
+    monkeypatch.setattr(processes, "_Child", lambda: next(tries, made)())
+    client, events = process_client(bench, processes=1)
+    jobs = [Crunch("die"), *[Crunch()] * 5]
+    client.insert_many(bench.engine, [(job, InsertOpts(max_attempts=1)) for job in jobs])
+    ways = sorted(type(event).__name__ for event in ended(events, 6))
+    assert ways == ["JobCompleted"] * 3 + ["JobFailed"] * 3
+
+
+def refused() -> None:
+    """Fail as the system does that can have no more processes."""
+    raise BlockingIOError("no more processes")
 
 
 def test_what_no_other_process_can_import_is_refused() -> None:

@@ -109,30 +109,35 @@ class ProcessPool:
 
     def _take(self, turn: "_Turn") -> "_Child":
         """Wait for a process, and have it called."""
-        with self._lock:
-            child = self._free()
-            if child is None:
-                self._waiting.append(turn)
-        if child is not None:
-            child.call(turn)
-            return child
-        turn.ctx.on_cancel(lambda: self._give_up(turn))
-        turn.came.wait()
-        turn.ctx.on_cancel(None)
-        if turn.child is None:
-            assert turn.ctx.reason is not None  # noqa: S101  what has cancelled it
-            raise turn.ctx.reason
-        return turn.child
+        while not turn.given_up:
+            try:
+                with self._lock:
+                    child = self._idle.pop() if self._idle else self._add()
+                    if child is None:
+                        self._waiting.append(turn)
+            except BaseException:
+                self._pass_on()  # it may have been this one's turn
+                raise
+            if child is not None:
+                child.call(turn)
+                return child
+            turn.ctx.on_cancel(lambda: self._give_up(turn))
+            turn.came.wait()
+            turn.ctx.on_cancel(None)
+            if turn.child is not None:
+                return turn.child
+            turn.came.clear()
+        assert turn.ctx.reason is not None  # noqa: S101  what has cancelled it
+        raise turn.ctx.reason
 
     def _give_up(self, turn: "_Turn") -> None:
         with self._lock:
             if turn in self._waiting:
                 self._waiting.remove(turn)
+                turn.given_up = True
                 turn.came.set()
 
-    def _free(self) -> "_Child | None":
-        if self._idle:
-            return self._idle.pop()
+    def _add(self) -> "_Child | None":
         if len(self._children) == self._size:
             return None
         child = _Child()
@@ -145,13 +150,18 @@ class ProcessPool:
                 self._idle.append(child)
             else:
                 self._children.discard(child)
-            if not self._waiting:
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Have the next turn take an idle process, or make one if there may be one more."""
+        with self._lock:
+            if not self._waiting or not (self._idle or len(self._children) < self._size):
                 return
             turn = self._waiting.popleft()
-            turn.child = self._free()
-        assert turn.child is not None  # noqa: S101  one was just put, or may be made
-        # Called from here: the thread that waits would first have to wake.
-        turn.child.call(turn)
+            child = turn.child = self._idle.pop() if self._idle else None
+        if child is not None:
+            # Called from here: the thread that waits would first have to wake.
+            child.call(turn)
         turn.came.set()
 
 
@@ -165,7 +175,8 @@ class _Turn:
         self.number = next(_numbers)
         self.ctx = ctx
         self.child: _Child | None = None
-        self.came = threading.Event()  # set once it has a process, or shall not have one
+        self.given_up = False
+        self.came = threading.Event()  # set once it has a process, or may make one, or gave up
         job = ctx.job if worker.takes_context else None
         call = _Call(number=self.number, function=worker.function, args=args, job=job)
         self.encoded = bytes(ForkingPickler.dumps(call))
