@@ -215,7 +215,7 @@ def _claimed(engine: Engine, jobs: int) -> list[JobRow]:
 
 def _complete(engine: Engine, jobs: list[JobRow]) -> None:
     for start in range(0, len(jobs), BATCH):
-        outcomes = [completed(job) for job in jobs[start : start + BATCH]]
+        outcomes = [completed(job.id, job.attempt) for job in jobs[start : start + BATCH]]
         with joined(engine, SCHEMA) as transaction:
             assert len(record(transaction, outcomes, merge_anyway=False)) == len(outcomes)
 

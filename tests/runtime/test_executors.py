@@ -337,7 +337,7 @@ def test_a_process_that_cannot_be_made_fails_one_attempt(
     made = processes._Child
     tries = iter([made, refused, refused])
     monkeypatch.setattr(processes, "_Child", lambda: next(tries, made)())
-    client, events = process_client(bench, processes=1)
+    client, events = process_client(bench, processes=1, slots=6)
     jobs = [Crunch("die"), *[Crunch()] * 5]
     client.insert_many(bench.engine, [(job, InsertOpts(max_attempts=1)) for job in jobs])
     ways = sorted(type(event).__name__ for event in ended(events, 6))
