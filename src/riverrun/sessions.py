@@ -67,6 +67,11 @@ class Transaction:
         assert isinstance(self._where, Connection)  # noqa: S101  an Engine's is an OwnTransaction
         return self._where
 
+    @property
+    def engine(self) -> Engine:
+        """The engine that the transaction is on."""
+        return self.connection.engine
+
     def execute(self, statement: Executable, params: Mapping[str, Any]) -> Result[Any]:
         """Execute `statement` without flushing what the host has not flushed.
 
@@ -125,7 +130,7 @@ class Transaction:
         code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
         if code not in _MISSING:
             return None
-        return SchemaMissing(str(orig).splitlines()[0], self.connection.engine.url.database or "?")
+        return SchemaMissing(str(orig).splitlines()[0], self.engine.url.database or "?")
 
 
 class OwnTransaction(Transaction):
@@ -146,6 +151,11 @@ class OwnTransaction(Transaction):
         """The connection beneath; asking for it begins the transaction."""
         return self._stack.enter_context(self._engine.begin())
 
+    @property
+    def engine(self) -> Engine:
+        """The engine; asking for it begins nothing."""
+        return self._engine
+
     def rows(
         self, statement: Any, params: Mapping[str, Any], *, times: bool = False
     ) -> Sequence[Sequence[Any]]:
@@ -156,6 +166,7 @@ class OwnTransaction(Transaction):
         options = {**engine.get_execution_options(), **self._options}
         schema = options.get("schema_translate_map", {}).get(None)
         query, constants = _compiled(statement, engine.dialect, schema)
+        driver = None
         try:
             with self._driver(autocommit=options.get("isolation_level") == "AUTOCOMMIT") as driver:
                 cursor = driver.cursor(binary=True)
@@ -163,7 +174,8 @@ class OwnTransaction(Transaction):
                     cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
                 return cursor.execute(query, {**constants, **params}).fetchall()
         except psycopg.Error as error:
-            if driver.closed:
+            lost = driver is not None and driver.closed
+            if lost:
                 self._lost()
             if missing := self.missing(error):
                 raise missing from error
@@ -173,7 +185,7 @@ class OwnTransaction(Transaction):
                 error,
                 psycopg.Error,
                 hide_parameters=engine.hide_parameters,
-                connection_invalidated=driver.closed,
+                connection_invalidated=lost,
                 dialect=engine.dialect,
             ) from error
 
@@ -372,8 +384,7 @@ def psycopg_url(said: str) -> URL:
 
 def database_of(transaction: Transaction) -> tuple[Engine, str]:
     """Return the engine a transaction is on, and its address without a password."""
-    engine = transaction.connection.engine
-    return engine, address(engine)
+    return transaction.engine, address(transaction.engine)
 
 
 def address(engine: Engine) -> str:

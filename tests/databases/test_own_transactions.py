@@ -8,6 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 import attrs
+import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -174,6 +175,18 @@ def test_wraps_errors(either: Engine) -> None:
         notify_inserted(either, ["q" * 9_000])
     assert getattr(raised.value.orig, "sqlstate", None) == "22023"
     assert not raised.value.connection_invalidated
+
+
+@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
+def test_wraps_the_error_of_a_connection_that_cannot_be_made(
+    engine: Engine, isolation: Any
+) -> None:
+    """A database that is not there is SQLAlchemy's error, as of every other statement."""
+    there = create_engine(engine.url.set(database="nowhere"))
+    nowhere = there.execution_options(isolation_level=isolation)
+    with pytest.raises(OperationalError, match="nowhere") as raised:
+        queues_waiting(nowhere, ["default"])
+    assert isinstance(raised.value.orig, psycopg.OperationalError)
 
 
 def test_meets_a_lost_connection_once(engine: Engine, either: Engine, schema: str) -> None:
