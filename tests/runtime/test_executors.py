@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import threading
 import time
@@ -307,6 +308,7 @@ def test_a_job_is_cancelled_where_it_waits_for_a_process(bench: Any) -> None:
     """A cancel reaches what has a slot and no process yet; others that wait are not held up."""
     client, events = process_client(bench, processes=1)
     looks = client.insert(bench.engine, Crunch("look")).job
+    until(multiprocessing.active_children, "the first one has the process")
     waiting = [client.insert(bench.engine, Crunch()).job for _ in range(3)]
     until(
         lambda: all(client.get(bench.engine, job.id).state == "running" for job in waiting),

@@ -228,7 +228,9 @@ def _kill(worker: Process, engine: Engine, stop: Stop) -> datetime | None:
     Its jobs are short: to look once a turn could miss them all. None if there were none for long.
     """
     at_work = select(func.count()).where(
-        Job.state == JobState.running, func.array_position(Job.attempted_by, worker.name) > 0
+        Job.state == JobState.running,
+        # The last to have it: others may run what this one has failed at.
+        Job.attempted_by[func.cardinality(Job.attempted_by)] == worker.name,
     )
     autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
     with autocommit.connect() as connection:

@@ -102,11 +102,6 @@ class ProcessPool:
         for child in children:
             child.stop()
 
-    def pids(self) -> list[int]:
-        """Return the ids of the processes."""
-        with self._lock:
-            return [pid for child in self._children if (pid := child.process.pid) is not None]
-
     def _take(self, turn: "_Turn") -> "_Child":
         """Wait for a process, and have it called."""
         while not turn.given_up:
