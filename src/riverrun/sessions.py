@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any, TypeAlias
 from weakref import WeakSet
 
@@ -55,13 +55,21 @@ class Transaction:
 
     def __init__(self, where: Session | Connection | Engine, schema: str | None) -> None:
         self._where = where
+        self._begun: Connection | None = None
         self._options: dict[str, Any] = {"autoflush": False, "synchronize_session": False}
         if schema is not None:
             self._options["schema_translate_map"] = {None: schema}
 
-    @cached_property
+    @property
     def connection(self) -> Connection:
         """The connection beneath; asking for it flushes nothing."""
+        # No cached_property: until Python 3.12 one lock is held while any of them is computed, and
+        # to wait here for a connection may take as long as other threads keep theirs.
+        if self._begun is None:
+            self._begun = self._connect()
+        return self._begun
+
+    def _connect(self) -> Connection:
         if isinstance(self._where, Session):
             return self._where.connection(bind_arguments=_WRITE)
         assert isinstance(self._where, Connection)  # noqa: S101  an Engine's is an OwnTransaction
@@ -146,9 +154,7 @@ class OwnTransaction(Transaction):
         self._engine = engine
         self._stack = stack
 
-    @cached_property
-    def connection(self) -> Connection:
-        """The connection beneath; asking for it begins the transaction."""
+    def _connect(self) -> Connection:
         return self._stack.enter_context(self._engine.begin())
 
     @property
@@ -191,7 +197,7 @@ class OwnTransaction(Transaction):
 
     def _lost(self) -> None:
         # SQLAlchemy has not met it, and would leave alone all that is as old in the pool.
-        if "connection" in vars(self):
+        if self._begun is not None:
             # Now, or its rollback would, and its error take the place of the driver's.
             with suppress(DBAPIError):
                 self.connection.exec_driver_sql("SELECT 1")
@@ -200,7 +206,7 @@ class OwnTransaction(Transaction):
 
     @contextmanager
     def _driver(self, *, autocommit: bool) -> Iterator[psycopg.Connection[Any]]:
-        if not autocommit or "connection" in vars(self):
+        if not autocommit or self._begun is not None:
             driver: Any = self.connection.connection.driver_connection
             yield driver
             return

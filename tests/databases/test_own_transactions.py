@@ -2,7 +2,9 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC
 from operator import attrgetter
 from typing import Any
@@ -12,6 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.orm import Session
 
 from factories import insert_job
 from riverrun.errors import SchemaMissing
@@ -22,6 +25,8 @@ from riverrun.verbs import claim, get
 from riverrun.verbs.claim import queues_waiting
 from riverrun.verbs.complete import give_back, record
 from riverrun.verbs.notify import notify_inserted
+
+DEADLINE_S = 20.0
 
 
 @pytest.fixture
@@ -187,6 +192,36 @@ def test_wraps_the_error_of_a_connection_that_cannot_be_made(
     with pytest.raises(OperationalError, match="nowhere") as raised:
         queues_waiting(nowhere, ["default"])
     assert isinstance(raised.value.orig, psycopg.OperationalError)
+
+
+@pytest.mark.parametrize("kind", [Engine, Session])
+def test_a_wait_for_a_connection_holds_up_nobody(
+    engine: Engine, own: Engine, schema: str, kind: type
+) -> None:
+    """While one transaction waits for its connection, others of other threads have theirs."""
+    asked, goes_on = threading.Event(), threading.Event()
+
+    @event.listens_for(own, "do_connect")
+    def connect(*_: object) -> None:
+        asked.set()
+        goes_on.wait()
+
+    def look(on: Engine) -> int:
+        where = on if kind is Engine else Session(on)
+        with contextlib.ExitStack() as stack:
+            if isinstance(where, Session):
+                stack.enter_context(where)
+            return len(claim(where, client_id="me", schema=schema))
+
+    with ThreadPoolExecutor(2) as threads:
+        try:
+            waiting = threads.submit(look, own)
+            assert asked.wait(DEADLINE_S)
+            assert threads.submit(look, engine).result(DEADLINE_S) == 0
+            assert not waiting.done()
+        finally:
+            goes_on.set()
+        assert waiting.result(DEADLINE_S) == 0
 
 
 def test_meets_a_lost_connection_once(engine: Engine, either: Engine, schema: str) -> None:
