@@ -33,9 +33,9 @@ from riverrun.workers import Executor, Worker, Workers
 logger = logging.getLogger(__name__)
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Ended:
-    """An attempt that ended, on its way to the database.
+    """An attempt that ended, on its way to the database; as an Outcome, never changed.
 
     Attributes:
         job: The job as claimed, for its event; None where nobody heard of events as it ended.

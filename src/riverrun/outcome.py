@@ -42,9 +42,11 @@ _COUNT = re.compile(r"-?[0-9]{1,19}")
 _COUNT_MAX = 2**63 - 1
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Outcome:
     """What shall be written for one attempt, if its job still runs at that attempt.
+
+    One is made for every job and nobody changes it: to freeze it takes longer than to make it.
 
     Attributes:
         job_id: The job.
