@@ -6,6 +6,7 @@ An attempt keeps its slot's thread, which waits for a process that calls the wor
 import multiprocessing
 import os
 import pickle
+import select
 import signal
 import threading
 import time
@@ -182,6 +183,9 @@ class _Child:
 
     def __init__(self) -> None:
         self._calls, calls = _multiprocessing.Pipe()
+        # Kept: what Connection.poll() makes for each wait takes as long as the rest of a call.
+        self._answers = select.poll()
+        self._answers.register(self._calls, select.POLLIN)
         self._cancels, cancels = _multiprocessing.Pipe()
         self.process: BaseProcess = _multiprocessing.Process(
             target=_main, args=(calls, cancels), name="riverrun.worker", daemon=True
@@ -199,7 +203,8 @@ class _Child:
 
     def answer(self, turn: _Turn) -> bytes:
         told_at: float | None = None
-        while not self._calls.poll(LOOK_S):
+        # Once stopped, its file's number may be another's.
+        while self.alive and not self._answers.poll(LOOK_S * 1_000):
             if (reason := turn.ctx.reason) is None:
                 continue
             if told_at is None:
