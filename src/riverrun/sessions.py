@@ -18,6 +18,7 @@ from sqlalchemy import (
     Engine,
     Executable,
     Result,
+    create_engine,
     delete,
     event,
     false,
@@ -386,6 +387,17 @@ def psycopg_url(said: str) -> URL:
     if url.drivername.partition("+")[0] not in {"postgres", "postgresql"}:
         raise UnsupportedDatabase(url.drivername, expected)
     return url.set(drivername="postgresql+psycopg")
+
+
+def engine_at(said: str) -> Engine:
+    """Return an engine on the PostgreSQL at the URL `said`, in any of its forms.
+
+    Of its connections the one used last is used next: its server process has what it needs at hand.
+
+    Raises:
+        UnsupportedDatabase: As `psycopg_url` does.
+    """
+    return create_engine(psycopg_url(said), pool_use_lifo=True)
 
 
 def database_of(transaction: Transaction) -> tuple[Engine, str]:

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from factories import insert_job
 from riverrun.errors import SchemaMissing
 from riverrun.outcome import AttemptError, Outcome
-from riverrun.sessions import joined
+from riverrun.sessions import engine_at, joined
 from riverrun.states import JobState
 from riverrun.verbs import claim, get
 from riverrun.verbs.claim import queues_waiting
@@ -222,6 +222,19 @@ def test_a_wait_for_a_connection_holds_up_nobody(
         finally:
             goes_on.set()
         assert waiting.result(DEADLINE_S) == 0
+
+
+def test_an_engine_of_ours_uses_a_connection_that_was_just_used(engine: Engine) -> None:
+    """What its server process knows is not forgotten while others have their turn."""
+    ours = engine_at(engine.url.render_as_string(hide_password=False))
+    with contextlib.ExitStack() as stack:
+        used = [stack.enter_context(ours.connect()) for _ in range(3)]
+        pids = [each.scalar(text("SELECT pg_backend_pid()")) for each in used]
+        for each in (used[2], used[0], used[1]):
+            each.close()
+    with ours.connect() as connection:
+        assert connection.scalar(text("SELECT pg_backend_pid()")) == pids[1]
+    ours.dispose()
 
 
 def test_meets_a_lost_connection_once(engine: Engine, either: Engine, schema: str) -> None:

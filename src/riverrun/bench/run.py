@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import attrs
-from sqlalchemy import Engine, create_engine, delete, func, select, text
+from sqlalchemy import Engine, delete, func, select, text
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun import Client, InsertOpts
@@ -23,6 +23,7 @@ from riverrun.bench.settings import Settings
 from riverrun.bench.work import Bench, NoOp, PickUp
 from riverrun.migrations import migrate
 from riverrun.models import Job, Queue
+from riverrun.sessions import engine_at
 from riverrun.states import JobState
 
 LINE_S = 2.0
@@ -152,7 +153,7 @@ def place(url: str, schema: str | None) -> Iterator[tuple[str | None, str]]:
         schema: A schema with River's tables; one that is made for the while if None.
     """
     name = f"riverrun_bench_{os.getpid()}"
-    engine = create_engine(url)
+    engine = engine_at(url)
     try:
         if schema is None:
             with engine.begin() as connection:

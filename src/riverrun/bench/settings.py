@@ -6,7 +6,9 @@ import os
 from collections.abc import Mapping
 
 import attrs
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
+
+from riverrun.sessions import engine_at
 
 VARIABLE = "RIVERRUN_BENCH"
 # By the environment, and not by arguments: those are everybody's to read, and a URL has a password.
@@ -44,7 +46,7 @@ class Settings:
 
     def engine(self) -> Engine:
         """Return an engine on the database."""
-        return create_engine(self.url)
+        return engine_at(self.url)
 
     def apply(self) -> None:
         """Set what is this process's to set."""

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 
 import attrs
 import click
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from riverrun.client import Client
 from riverrun.errors import JobNotFound, QueueNotFound, RiverrunError, SchemaMissing
-from riverrun.sessions import psycopg_url
+from riverrun.sessions import engine_at
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -239,7 +239,7 @@ def database_engine(database_url: str) -> Iterator[Engine]:
         CommandError: If there is none to be had, or what was done with it failed.
     """
     with reported():
-        engine = create_engine(psycopg_url(database_url))
+        engine = engine_at(database_url)
         try:
             yield engine
         finally:

@@ -35,7 +35,7 @@ from typing import Any
 import click
 from flask import Flask, current_app
 from flask.cli import ScriptInfo
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 
 from riverrun.cli.app import HOST_CLIENT, Shell
 from riverrun.cli.main import HOST_COMMANDS
@@ -45,7 +45,7 @@ from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
 from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
-from riverrun.sessions import Where, psycopg_url
+from riverrun.sessions import Where, engine_at
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
 
@@ -170,7 +170,7 @@ class _State:
         if self._extension._engine is not None:
             return self._extension._engine
         if self._url is not None:
-            return create_engine(psycopg_url(self._url))
+            return engine_at(self._url)
         host = self._app.extensions.get("sqlalchemy")
         if host is None:
             advice = f"install Flask-SQLAlchemy, pass engine=, or set {PREFIX}DATABASE_URL"

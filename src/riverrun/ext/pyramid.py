@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
-from sqlalchemy import Engine, create_engine, engine_from_config
+from sqlalchemy import Engine, engine_from_config
 
 from riverrun.cli.app import HOST_CLIENT, CommandError, ExitCode, Shell
 from riverrun.cli.main import HOST_COMMANDS
@@ -32,7 +32,7 @@ from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
 from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
-from riverrun.sessions import psycopg_url
+from riverrun.sessions import engine_at
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
 
@@ -145,7 +145,7 @@ class _State:
 
     def _engine(self) -> Engine:
         if self.url is not None:
-            return create_engine(psycopg_url(self.url))
+            return engine_at(self.url)
         factory = self._registry.get("dbsession_factory")
         bind = getattr(factory, "kw", {}).get("bind")
         if isinstance(bind, Engine):
