@@ -168,7 +168,7 @@ class Attempt:
         began = self._terms.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._terms.workers.get(self.claimed.kind)
+            worker = self._worker or self._terms.workers.get(self.claimed.kind)
             if plugins := self._plugins_of(worker):
                 around_work(plugins, self.ctx, lambda: self._work(worker))
             else:
@@ -186,7 +186,7 @@ class Attempt:
         began = self._terms.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._terms.workers.get(self.claimed.kind)
+            worker = self._worker or self._terms.workers.get(self.claimed.kind)
             if plugins := self._plugins_of(worker):
                 await around_work_async(plugins, self.ctx, lambda: self._work_async(worker))
             else:

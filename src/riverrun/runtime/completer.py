@@ -43,7 +43,7 @@ GATHER_MAX_S = 0.02
 FEW = 50
 """Outcomes in a statement that are few."""
 
-BACKLOG_MAX = 1_200
+BACKLOG_MAX = 1_000
 """Ended attempts not yet written at which nothing more is claimed, until half are written."""
 
 _REFUSED = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, RecursionError)

@@ -13,6 +13,8 @@ from riverrun.queries import operators as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import state_of, states_in
 
+_decode = json.JSONDecoder().decode  # json.loads() asks first what else it might be given
+
 
 def get(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
     """Return the job with the id `job_id`.
@@ -97,7 +99,7 @@ def json_value(text: str) -> Any:
     """Return what JSON text says; the text itself if it is nested more deeply than Python goes."""
     try:
         try:
-            return json.loads(text)
+            return _decode(text)
         except ValueError:
             return json.loads(text, parse_int=_number)
     except RecursionError:
