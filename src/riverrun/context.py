@@ -67,10 +67,10 @@ class JobContext:
         """Seconds that the attempt may take; None for no limit."""
         return self._timeout_s
 
-    def begin(self) -> None:
-        """Start the attempt's time; called when its worker begins."""
+    def begin(self, *, in_s: float = 0.0) -> None:
+        """Start the attempt's time, `in_s` seconds from now; called when its worker begins."""
         if self._timeout_s is not None:
-            self._deadline = self._clock.monotonic() + self._timeout_s
+            self._deadline = self._clock.monotonic() + in_s + self._timeout_s
 
     def cancel(self, reason: AttemptInterrupted) -> None:
         """Tell the worker to end; the first reason stays."""

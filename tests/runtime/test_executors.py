@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import importlib
 import multiprocessing
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -302,6 +304,32 @@ def test_the_wait_for_a_process_is_not_the_job_s_time(bench: Any) -> None:
     client, events = process_client(bench, processes=1, job_timeout=1.0)
     client.insert_many(bench.engine, [Crunch("nap") for _ in range(5)])
     assert {type(event) for event in ended(events, 5)} == {JobCompleted}
+
+
+def test_the_start_of_a_process_is_not_the_job_s_time(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is the import of the application, by the first job that a process works."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_application.py").write_text(
+        "import multiprocessing, time\n"
+        "from process_workers import Crunch\n"
+        "if multiprocessing.parent_process():\n"
+        "    time.sleep(1.5)\n"
+        "def crunch(args: Crunch, ctx: object) -> None:\n"
+        "    ctx.raise_if_cancelled()\n"
+    )
+    application = importlib.import_module("slow_application")
+    how = {"executor": "process", "timeout": 1.0}
+    client, events = client_of(bench, application.crunch, how=how, processes=1)
+    client.insert(bench.engine, Crunch())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    client.stop()
+    # Not for ever, though.
+    monkeypatch.setattr(processes, "START_S", 0.1)
+    client.start()
+    client.insert(bench.engine, Crunch())
+    assert type(events.get(DEADLINE_S)) is JobFailed
 
 
 def test_a_job_is_cancelled_where_it_waits_for_a_process(bench: Any) -> None:

@@ -35,6 +35,10 @@ LOOK_S = 0.05
 KILL_AFTER_S = 5.0
 """Seconds that a process has to end an attempt that shall end, before it is killed."""
 
+START_S = 60.0
+"""Seconds that a process has to start, and to import what its first call takes, before they count
+as that attempt's time."""
+
 # No fork: a child would inherit the locks that other threads hold at that moment.
 _multiprocessing = multiprocessing.get_context("spawn")
 
@@ -194,14 +198,22 @@ class _Child:
         calls.close()
         cancels.close()
         self.alive = True
+        self._begun = False  # it has read its first call, and imported what that takes
 
     def call(self, turn: _Turn) -> None:
         # The attempt's time is its worker's, not that of the wait for a process.
-        turn.ctx.begin()
+        turn.ctx.begin(in_s=0.0 if self._begun else START_S)
         with suppress(OSError):  # then no answer will come, either
             self._calls.send_bytes(turn.encoded)
 
     def answer(self, turn: _Turn) -> bytes:
+        if not self._begun:
+            self._receive(turn)
+            self._begun = True
+            turn.ctx.begin()
+        return self._receive(turn)
+
+    def _receive(self, turn: _Turn) -> bytes:
         told_at: float | None = None
         # Once stopped, its file's number may be another's.
         while self.alive and not self._answers.poll(LOOK_S * 1_000):
@@ -247,19 +259,25 @@ def _main(calls: Connection, cancels: Connection) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     now = _Now()
     threading.Thread(target=_listen, args=(cancels, now), daemon=True).start()
-    while True:
+    for number in count():
+        call, answer = None, None
         try:
             call = calls.recv()
         except (EOFError, OSError):
             # Without a parent there is nobody to work for.
             os._exit(1)
         except Exception as error:
-            answer: _Answer | None = _Answer(error=error, trace=traceback.format_exc())
-        else:
+            answer = _Answer(error=error, trace=traceback.format_exc())
+        if number == 0:
+            _send(calls, b"")  # the first has begun
+        if call is not None:
             answer = _call(call, now.begin(call))
-        encoded = _encoded(answer)
-        with suppress(OSError):
-            calls.send_bytes(encoded)
+        _send(calls, _encoded(answer))
+
+
+def _send(calls: Connection, encoded: bytes) -> None:
+    with suppress(OSError):  # the parent is gone: the next read says so
+        calls.send_bytes(encoded)
 
 
 class _Now:
