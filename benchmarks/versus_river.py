@@ -4,15 +4,16 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from benchmarks import tools
 from benchmarks.drain import ours, raw, tuned, wait, waiting
-from benchmarks.harness import Comparison, Target, drained, in_turns, profiled, schema
+from benchmarks.harness import SCHEMA, Comparison, Target, drained, in_turns, profiled, schema
 from benchmarks.pickup import notifications
 from riverrun import Client
 from riverrun.bench.run import Elsewhere, crew_of, pick_ups
@@ -118,6 +119,7 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
     rounds, count = (1, 5) if small else (5, 30)
     idle_s = 0.2 if small else 2.0
     default = QueueConfig()
+    of_claims: list[float] = []
 
     def ours() -> list[float]:
         with schema(engine) as name:
@@ -134,6 +136,7 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
                 never = threading.Event()
                 taken = pick_ups(client, engine, settings, never, count=count, pause_s=PAUSE_S)
                 client.flush_announcements()
+            of_claims.extend(since_claimed(engine))
         assert len(taken) == count, f"{len(taken)} of {count} were picked up"
         return taken
 
@@ -162,6 +165,7 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
     for _ in range(rounds):
         for side, measure in sides.items():
             samples[side] += measure()
+    samples["of riverrun's, from the claim's beginning"] = of_claims
     return Comparison(
         question="pick-up at idle, beside River (Go)",
         unit="ms",
@@ -178,8 +182,24 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
                 f"{PAUSE_S * 1e3:.0f} ms. River's jobs are inserted by a second client in the same "
                 "process, riverrun's by another process."
             ),
+            (
+                "What comes before riverrun's claim begins: the thread that announces wakes after "
+                "the commit, its NOTIFY, and the worker's threads that hear it."
+            ),
         ],
     )
+
+
+def since_claimed(engine: Engine) -> list[float]:
+    """Return the milliseconds from the beginning of each pick-up's claim to the first line."""
+    statement = (
+        "SELECT CAST(metadata->>'output' AS bigint), extract(epoch FROM attempted_at) "
+        f"FROM {SCHEMA}.river_job ORDER BY id"
+    )
+    ahead_s = time.time() - time.monotonic()  # of the workers' clock; the server's is this one
+    with engine.connect() as connection:
+        rows = connection.execute(text(statement)).all()
+    return [(at / 1e9 + ahead_s - float(claimed)) * 1e3 for at, claimed in rows]
 
 
 def told(
