@@ -478,7 +478,7 @@ def test_a_stuck_job_may_be_given_another_slot(bench: Any) -> None:
         return JobStuckHandlerResult(add_worker_slot=True)
 
     client, events = client_of(
-        bench, work, slots=1, job_timeout=0.1, job_stuck_threshold=0, job_stuck_handler=handler
+        bench, work, slots=1, job_timeout=0.5, job_stuck_threshold=0, job_stuck_handler=handler
     )
     first = client.insert(bench.engine, Task(1)).job
     client.insert_many(bench.engine, [Task(2) for _ in range(5)])
