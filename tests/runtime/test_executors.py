@@ -437,6 +437,35 @@ def test_one_queue_mixes_all_three(bench: Any) -> None:
     assert most <= 12
 
 
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("kind", [Task, Fetch])
+def test_a_slot_that_is_free_takes_the_next_job(bench: Any, kind: type, slots: int) -> None:
+    """At once, before anybody polls, and also while all other slots are kept."""
+    kept = slots - 1
+    free = threading.Event()
+    worked: list[int] = []
+
+    def work(args: Task) -> None:
+        if args.number < kept:
+            free.wait(60)
+        time.sleep(0.02)  # longer than a claim, so that nothing is claimed ahead
+        worked.append(args.number)
+
+    async def fetch(args: Fetch) -> None:
+        while args.number < kept and not free.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
+        worked.append(args.number)
+
+    client, _ = client_of(bench, work, fetch, slots=slots, poll_interval=3600.0)
+    # By chance a claim comes now and then, so that a few jobs would not tell.
+    client.insert_many(bench.engine, [kind(number) for number in range(kept + 20)])
+    try:
+        until(lambda: len(worked) == 20, "the slots that are free work", 30)
+    finally:
+        free.set()
+
+
 # Those that do not end
 
 

@@ -21,10 +21,12 @@ class CoroutineExecutor:
         *,
         in_loop: Callable[[Callable[[], None]], None],
         done: Callable[[Attempt, Ended], None],
+        freed: Callable[[], None],
     ):
         self.slots = slots
         self._in_loop = in_loop
         self._done = done
+        self._freed = freed
         self._lock = threading.Lock()  # guards all below
         self._ended = threading.Condition(self._lock)
         self._line: deque[Attempt] = deque()
@@ -102,5 +104,6 @@ class CoroutineExecutor:
             ready = self._taken()
             if not self._running:
                 self._ended.notify_all()
+        self._freed()
         if ready:
             self._start(ready)

@@ -19,9 +19,19 @@ class Slots:
         name: str,
         in_loop: InLoop,
         done: Callable[[Attempt, Ended], None],
+        freed: Callable[[], None],
     ) -> None:
-        self._threads = ThreadExecutor(slots, name=name, done=done)
-        self._coroutines = CoroutineExecutor(slots, in_loop=in_loop, done=done)
+        """Make them.
+
+        Args:
+            slots: How many attempts run at once, of each sort.
+            name: The threads' name.
+            in_loop: Calls a function in the event loop.
+            done: Is told of each attempt that ended, while its slot is not free yet.
+            freed: Is called once it is.
+        """
+        self._threads = ThreadExecutor(slots, name=name, done=done, freed=freed)
+        self._coroutines = CoroutineExecutor(slots, in_loop=in_loop, done=done, freed=freed)
         self._met = {False: False, True: False}
 
     @property

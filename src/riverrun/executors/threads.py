@@ -24,10 +24,18 @@ class ThreadExecutor:
     takes one after the other, and where they wait the next thread is there as soon as they do.
     """
 
-    def __init__(self, slots: int, *, name: str, done: Callable[[Attempt, Ended], None]) -> None:
+    def __init__(
+        self,
+        slots: int,
+        *,
+        name: str,
+        done: Callable[[Attempt, Ended], None],
+        freed: Callable[[], None],
+    ) -> None:
         self.slots = slots
         self._name = name
         self._done = done
+        self._freed = freed
         self._line: deque[Attempt] = deque()
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._waking = False  # a token is on its way to a thread
@@ -144,6 +152,7 @@ class ThreadExecutor:
                 del self._running[id(attempt)]
                 tally.ended += 1
                 replaced = attempt.replaced
+            self._freed()
         with self._lock:
             # Another thread has its slot.
             self.slots -= 1

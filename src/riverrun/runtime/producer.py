@@ -72,7 +72,11 @@ class Producer(Service):
         self.queue = queue
         self.config = config
         self.executor = Slots(
-            config.max_workers, name=f"riverrun.slot[{queue}]", in_loop=loop.call, done=self._done
+            config.max_workers,
+            name=f"riverrun.slot[{queue}]",
+            in_loop=loop.call,
+            done=self._done,
+            freed=self._freed,
         )
         self._engine = engine
         self._schema = schema
@@ -320,6 +324,9 @@ class Producer(Service):
         if attempt.replaced:
             with self._lock:
                 self._replaced -= 1
+
+    def _freed(self) -> None:
+        # Apart from `_done`, in which the attempt still counts as unfinished.
         if self._hungry and not self._woken.is_set() and self._wants_more():
             self._woken.set()
 
