@@ -141,6 +141,7 @@ class Crew:
     def __init__(self, settings: Settings, queues: Mapping[str, QueueConfig]) -> None:
         self._settings = settings
         self._hurried = threading.Event()
+        self._pausing = threading.Lock()  # held to pause or resume, and guards the next
         self._told: dict[str, float] = {}  # when a queue was last paused or resumed by word
         self._lock = threading.Lock()  # guards _producers, which is replaced, and _stopping
         self._stopping = False
@@ -366,8 +367,9 @@ class Crew:
 
     def pause(self, name: str, *, paused: bool) -> None:
         """Claim nothing more from the queue `name`, or again; "*" for every queue."""
-        self._told[name] = self._settings.clock.monotonic()
-        self._set_paused(name, paused=paused)
+        with self._pausing:
+            self._told[name] = self._settings.clock.monotonic()
+            self._set_paused(name, paused=paused)
 
     def running_jobs(self) -> list[JobRow]:
         """Return the jobs that run here now."""
@@ -509,10 +511,11 @@ class Crew:
 
     def _read(self, rows: Sequence[QueueRow], began: float) -> None:
         for row in rows:
-            # What was told since the read began may be news to what was read.
-            told = max(self._told.get(row.name, began - 1), self._told.get(ALL, began - 1))
-            if told < began:
-                self._set_paused(row.name, paused=row.paused_at is not None)
+            with self._pausing:
+                # What was told since the read began may be news to what was read.
+                told = max(self._told.get(row.name, began - 1), self._told.get(ALL, began - 1))
+                if told < began:
+                    self._set_paused(row.name, paused=row.paused_at is not None)
 
     def _cancel_all(self, reason: AttemptInterrupted) -> None:
         for producer in list(self._producers.values()):

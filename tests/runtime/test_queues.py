@@ -34,6 +34,31 @@ def test_pause_by_one_client_reaches_another(bench: Any, poll_only: bool) -> Non
     assert ended[-1].job.id == job.id  # type: ignore[attr-defined]
 
 
+def test_word_of_a_pause_wins_over_a_read_that_began_before(bench: Any) -> None:
+    """Also where it comes between the look whether there was word, and what follows from it."""
+    client = bench.client(poll_interval=0.05)
+    client.start()
+    crew = client._crew
+    said: list[threading.Thread] = []
+
+    class Told(dict[str, float]):
+        def get(self, *args: Any) -> Any:
+            found = super().get(*args)
+            if not said:
+                pause = threading.Thread(
+                    target=crew.pause, args=("default",), kwargs={"paused": True}
+                )
+                said.append(pause)
+                pause.start()
+                pause.join(0.5)
+            return found
+
+    crew._told = Told()
+    crew._keeper.run_once()
+    said[0].join(DEADLINE_S)
+    assert crew._producers["default"].paused
+
+
 def test_a_paused_queue_stays_paused_over_a_restart(bench: Any) -> None:
     """A client that starts while its queue is paused does not claim from it."""
     client, events = bench.run()
