@@ -20,7 +20,7 @@ class Clock:
         return datetime.now(UTC)
 
     monotonic = staticmethod(time.monotonic)
-    """Return seconds on a clock that never goes back."""
+    """Seconds on a clock that never goes back."""
 
     def database_now(self) -> datetime | None:
         """Return what statements take for the database's time; None for its own."""
