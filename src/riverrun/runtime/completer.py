@@ -78,6 +78,7 @@ class Completer(Service):
         self._room = threading.Event()  # set while the backlog is small enough to claim more
         self._room.set()
         self.gave_up = threading.Event()
+        self._refused: set[int] = set()
 
     def put(self, ended: Ended) -> None:
         """Take an ended attempt; from any thread."""
@@ -94,6 +95,22 @@ class Completer(Service):
     def wait_for_room(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for room; return whether there is some."""
         return self._room.wait(timeout)
+
+    @property
+    def held(self) -> int:
+        """How many outcomes were refused or found their rows locked, and wait to be written."""
+        return len(self._held)
+
+    @property
+    def held_s(self) -> float:
+        """Seconds for which the oldest of them has been held; 0.0 if none is."""
+        since = min((ended.ended_monotonic for ended in list(self._held)), default=None)
+        return 0.0 if since is None else self._clock.monotonic() - since
+
+    @property
+    def refused(self) -> frozenset[int]:
+        """Ids of jobs whose outcome was given up: their rows say running, and nobody runs them."""
+        return frozenset(self._refused)
 
     def interrupt(self) -> None:
         """Wake the thread for its last flush."""
@@ -196,6 +213,7 @@ class Completer(Service):
                 raise
             # What is odd is the row itself. To try for ever would hold up all other jobs.
             logger.exception("gave up on the outcome of job %s; its row says running", bare.job_id)
+            self._refused.add(bare.job_id)
             return {}
 
     def _event(self, ended: Ended, job: JobRow, states: dict[int, JobState]) -> JobEvent:
