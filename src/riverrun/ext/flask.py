@@ -30,7 +30,8 @@
 
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 import click
 from flask import Flask, current_app
@@ -48,6 +49,8 @@ from riverrun.plugins import Plugin
 from riverrun.sessions import Where, engine_at
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
+
+R = TypeVar("R")
 
 PREFIX = "RIVERRUN_"
 
@@ -175,9 +178,21 @@ class _State:
         if host is None:
             advice = f"install Flask-SQLAlchemy, pass engine=, or set {PREFIX}DATABASE_URL"
             raise ClientNotReady(f"the application has no database; {advice}")
-        with self._app.app_context():
-            engine: Engine = host.engine
-            return engine
+        engine: Engine = self._in_context(lambda: host.engine)
+        return engine
+
+    def _in_context(self, call: Callable[[], R]) -> R:
+        """Call `call` with the application as the current one, and end nobody's session by it."""
+        if current_app and current_app._get_current_object() is self._app:  # type: ignore[attr-defined]
+            return call()
+
+        def pushed() -> R:
+            self._app.app_context().push()
+            return call()
+
+        # Never popped: teardown functions would end the session of a caller whose scope is another
+        # one than the app context. In a context of its own the push is gone with that.
+        return copy_context().run(pushed)
 
 
 class _AppContext(Plugin):
