@@ -76,6 +76,20 @@ class InvalidWorker(RiverrunError, TypeError):
         return f"{worker} cannot be a worker: {problem}"
 
 
+class WorkerDidNotRun(RiverrunError, TypeError):
+    """A worker returned a coroutine or a generator: something that nothing has run."""
+
+    def __init__(self, worker: str, returned: str) -> None:
+        super().__init__(worker, returned)
+
+    def __str__(self) -> str:
+        worker, returned = self.args
+        return (
+            f"{worker} returned a {returned}, so its work was not done; a worker returns when its "
+            "work is done, or is an async def"
+        )
+
+
 class NotATransaction(RiverrunError, TypeError):
     """What was handed over first is not a Session, a Connection or an Engine."""
 

@@ -1,8 +1,6 @@
 """Which function works which kind, and how."""
 
-import inspect
-import typing
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
@@ -15,6 +13,7 @@ from riverrun.job import RawArgs, kind_of
 from riverrun.options import check_duration, check_kind
 from riverrun.plugins import Plugin, check_plugins
 from riverrun.policies.backoff import Backoff
+from riverrun.signature import By, Signature, call, call_async, name_of, read_signature
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -40,7 +39,7 @@ class Worker:
         kind: The kind of job it works.
         args_type: What it takes.
         function: Called with the args, and with the context if it takes one.
-        takes_context: Whether it does.
+        context: How it takes the context: by position, by the name that stands here, or not.
         timeout_s: Seconds an attempt may take; None for the client's, 0 for no limit.
         backoff: When a failed job returns; None for the client's.
         plugins: The worker's own, innermost.
@@ -51,24 +50,33 @@ class Worker:
     kind: str
     args_type: type[Any]
     function: Callable[..., object]
-    takes_context: bool
+    context: By | str = By.nothing
     timeout_s: float | None = None
     backoff: Backoff | None = None
     plugins: tuple[Plugin, ...] = ()
     executor: Executor = Executor.thread
     interrupt: bool = False
 
+    @property
+    def takes_context(self) -> bool:
+        """Whether the function takes the context."""
+        return self.context is not By.nothing
+
     def work(self, args: object, ctx: JobContext) -> None:
-        """Call the function."""
-        if self.takes_context:
-            self.function(args, ctx)
-        else:
-            self.function(args)
+        """Call the function.
+
+        Raises:
+            WorkerDidNotRun: If it returned what something else would have to run first.
+        """
+        call(self.function, args, ctx, self.context)
 
     async def work_async(self, args: object, ctx: JobContext) -> None:
-        """Call the coroutine function, and await its end."""
-        made = self.function(args, ctx) if self.takes_context else self.function(args)
-        await typing.cast("Awaitable[object]", made)
+        """Call the coroutine function, and await its end.
+
+        Raises:
+            WorkerDidNotRun: If there was nothing to await, or something to run was left over.
+        """
+        await call_async(self.function, args, ctx, self.context)
 
 
 class Workers:
@@ -108,7 +116,8 @@ class Workers:
     ) -> Any:
         """Register a function as a worker; a decorator, with options or without.
 
-        The function takes args, whose annotation says which kind it works, and may take a context.
+        The function takes args first, whose annotation says which kind it works. It may take a
+        context: by its annotation `JobContext`, wherever it stands, or as its second parameter.
 
         Args:
             function: The worker.
@@ -117,34 +126,44 @@ class Workers:
                 limit.
             backoff: When a failed job may be claimed again; the client's unless said.
             plugins: What wraps this worker, within the client's plugins.
-            executor: Where it is called; a thread, or the event loop for an `async def`.
+            executor: Where it is called. Default: the event loop for an `async def`, also one
+                within a plain decorator; else a thread. A decorator that itself runs an
+                `async def` or a generator to its end needs `executor="thread"`.
             interrupt: Whether, when it shall end and has not looked, an exception that is no
                 `Exception` is thrown into its thread, between two steps of its Python code.
 
         Raises:
             DuplicateKind: If the kind, or an alias of it, has a worker already.
-            InvalidWorker: If the function's signature tells no kind.
+            InvalidWorker: If the function's signature tells no kind, or a call would run nothing
+                of it, such as a generator's.
         """
         timeout_s = None if timeout is None else check_duration("timeout", timeout, 0.0)
         if backoff is not None and not callable(backoff):
             raise InvalidOption("backoff", backoff, "a policy such as Exponential(base=2)")
 
-        how = {
-            "timeout_s": timeout_s,
-            "backoff": backoff,
-            "plugins": check_plugins(plugins),
-            "interrupt": interrupt,
-        }
+        own_plugins = check_plugins(plugins)
 
         def add(given: F) -> F:
-            name = _name(given)
+            name = name_of(given)
             if not callable(given):
                 raise InvalidWorker(name, "it is not callable")
-            worker = _worker(name, given, kind, _executor(name, given, executor), how)
+            runs_it = executor not in {None, Executor.coroutine}
+            signature = read_signature(given, assume_plain=runs_it)
+            worker = Worker(
+                kind=_kind(name, signature.args_type, kind),
+                args_type=signature.args_type,
+                function=given,
+                context=signature.context,
+                timeout_s=timeout_s,
+                backoff=backoff,
+                plugins=own_plugins,
+                executor=_executor(name, signature, executor),
+                interrupt=interrupt,
+            )
             kinds = (worker.kind, *getattr(worker.args_type, "kind_aliases", ()))
             for each in kinds:
                 if known := self._by_kind.get(each):
-                    raise DuplicateKind(each, _name(known.function), _name(given))
+                    raise DuplicateKind(each, name_of(known.function), name)
             self._by_kind.update(dict.fromkeys(kinds, worker))
             return given
 
@@ -181,71 +200,32 @@ class Workers:
         return frozenset(self._by_kind)
 
 
-def _executor(name: str, function: Callable[..., object], said: Executor | str | None) -> Executor:
+def _executor(name: str, signature: Signature, chosen: Executor | str | None) -> Executor:
     try:
-        executor = None if said is None else Executor(said)
+        executor = None if chosen is None else Executor(chosen)
     except ValueError:
-        raise InvalidOption("executor", said, f"one of {', '.join(Executor)}") from None
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004  an object whose call is a coroutine's
-    )
-    if is_async:
+        raise InvalidOption("executor", chosen, f"one of {', '.join(Executor)}") from None
+    if signature.is_async:
         if executor not in {None, Executor.coroutine}:
             raise InvalidWorker(name, f"an async def is a coroutine, and no {executor}")
         return Executor.coroutine
     if executor is Executor.coroutine:
         raise InvalidWorker(name, "a coroutine is an async def")
-    if executor is Executor.process and ("<" in name or not hasattr(function, "__qualname__")):
+    if executor is Executor.process and not signature.has_name:
         problem = "another process imports it by its name: define it at the top of a module"
         raise InvalidWorker(name, problem)
     return executor or Executor.thread
 
 
-def _worker(
-    name: str,
-    function: Callable[..., object],
-    kind: str | None,
-    executor: Executor,
-    how: dict[str, Any],
-) -> Worker:
-    parameters = [
-        parameter
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}
-    ]
-    if len(parameters) not in {1, 2}:
-        raise InvalidWorker(name, "it must take args, or args and a context, by position")
-    try:
-        hints = typing.get_type_hints(
-            function if inspect.isroutine(function) else type(function).__call__
-        )
-    except NameError as error:
-        raise InvalidWorker(name, f"its annotations name what is not there: {error}") from error
-    args_type = hints.get(parameters[0].name)
-    if not isinstance(args_type, type):
-        problem = f"annotate {parameters[0].name!r} with the class of its args"
-        raise InvalidWorker(name, problem)
+def _kind(name: str, args_type: type[Any], kind: str | None) -> str:
     if args_type is RawArgs:
         if kind is None:
             raise InvalidWorker(name, "it takes RawArgs, so pass kind= to register")
-        own = check_kind(kind)
-    else:
-        try:
-            own = kind_of(args_type)
-        except InvalidOption as error:
-            raise InvalidWorker(name, str(error)) from error
-        if kind not in {None, own}:
-            raise InvalidWorker(name, f"kind={kind!r} is not the kind of its args, {own!r}")
-    return Worker(
-        kind=own,
-        args_type=args_type,
-        function=function,
-        takes_context=len(parameters) == 2,
-        executor=executor,
-        **how,
-    )
-
-
-def _name(function: object) -> str:
-    return getattr(function, "__qualname__", repr(function))
+        return check_kind(kind)
+    try:
+        own = kind_of(args_type)
+    except InvalidOption as error:
+        raise InvalidWorker(name, str(error)) from error
+    if kind not in {None, own}:
+        raise InvalidWorker(name, f"kind={kind!r} is not the kind of its args, {own!r}")
+    return own

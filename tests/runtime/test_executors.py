@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import pytest
 
-from process_workers import Crunch, crunch
+from process_workers import Crunch, crunch, crunch_by_name
 from riverrun import (
     InsertOpts,
     JobArgs,
@@ -250,6 +250,7 @@ def test_a_process_works_elsewhere(bench: Any) -> None:
         ("die", JobFailed, "WorkerProcessDied: the worker's process was killed by signal 9"),
         ("exit", JobFailed, "WorkerProcessDied: the worker's process exited 7"),
         ("system exit", JobFailed, "SystemExit: 3"),
+        ("generator", JobFailed, "WorkerDidNotRun: crunch returned a generator"),
     ],
 )
 def test_a_process_s_end_is_its_attempt_s_only(
@@ -267,6 +268,29 @@ def test_a_process_s_end_is_its_attempt_s_only(
     client.insert(bench.engine, Crunch())
     while type(event := events.get(DEADLINE_S)) is not JobCompleted:
         assert event.job.id == job.id
+
+
+def test_a_process_gives_the_context_by_name(bench: Any) -> None:
+    """A context that is taken by keyword is given in another process too."""
+    client, events = client_of(bench, crunch_by_name, how={"executor": "process"}, processes=1)
+    job = client.insert(bench.engine, Crunch("named")).job
+    events.get(DEADLINE_S)
+    assert client.get(bench.engine, job.id).metadata["output"] == "named"
+
+
+def test_a_worker_that_did_not_run_has_failed(bench: Any) -> None:
+    """In a thread and on the event loop, an attempt whose result nobody ran is a failed one."""
+
+    def forgot(args: Fetch) -> object:
+        return fetch(Fetch())
+
+    async def fetch(args: Fetch) -> None:
+        raise AssertionError
+
+    client, events = client_of(bench, forgot)
+    job = client.insert(bench.engine, Fetch()).job
+    assert type(events.get(DEADLINE_S)) is JobFailed
+    assert client.get(bench.engine, job.id).errors[0]["error"].startswith("WorkerDidNotRun: ")
 
 
 def test_a_process_tells_where_it_raised(bench: Any) -> None:

@@ -26,6 +26,7 @@ from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import AttemptInterrupted, WorkerFailed, WorkerProcessDied
 from riverrun.job import JobRow
+from riverrun.signature import By, call
 from riverrun.steps import Steps
 from riverrun.workers import Worker
 
@@ -50,7 +51,8 @@ class _Call:
     number: int
     function: Callable[..., object]
     args: object
-    job: JobRow | None  # where the worker takes a context
+    context: By | str  # how the worker takes its context
+    job: JobRow | None  # where it takes one
 
 
 @attrs.frozen(kw_only=True)
@@ -178,8 +180,14 @@ class _Turn:
         self.given_up = False
         self.came = threading.Event()  # set once it has a process, or may make one, or gave up
         job = ctx.job if worker.takes_context else None
-        call = _Call(number=self.number, function=worker.function, args=args, job=job)
-        self.encoded = bytes(ForkingPickler.dumps(call))
+        asked = _Call(
+            number=self.number,
+            function=worker.function,
+            args=args,
+            context=worker.context,
+            job=job,
+        )
+        self.encoded = bytes(ForkingPickler.dumps(asked))
 
 
 class _Child:
@@ -260,9 +268,9 @@ def _main(calls: Connection, cancels: Connection) -> None:
     now = _Now()
     threading.Thread(target=_listen, args=(cancels, now), daemon=True).start()
     for number in count():
-        call, answer = None, None
+        asked, answer = None, None
         try:
-            call = calls.recv()
+            asked = calls.recv()
         except (EOFError, OSError):
             # Without a parent there is nobody to work for.
             os._exit(1)
@@ -270,8 +278,8 @@ def _main(calls: Connection, cancels: Connection) -> None:
             answer = _Answer(error=error, trace=traceback.format_exc())
         if number == 0:
             _send(calls, b"")  # the first has begun
-        if call is not None:
-            answer = _call(call, now.begin(call))
+        if asked is not None:
+            answer = _call(asked, now.begin(asked))
         _send(calls, _encoded(answer))
 
 
@@ -326,15 +334,12 @@ def _listen(cancels: Connection, now: _Now) -> None:
         now.cancel(number, reason)
 
 
-def _call(call: _Call, ctx: JobContext | None) -> _Answer | None:
+def _call(asked: _Call, ctx: JobContext | None) -> _Answer | None:
     """Call a worker; return what came of it, if that is anything."""
     error: BaseException | None = None
     trace = ""
     try:
-        if ctx is None:
-            call.function(call.args)
-        else:
-            call.function(call.args, ctx)
+        call(asked.function, asked.args, ctx, asked.context)
     except BaseException as raised:
         error, trace = raised, "".join(traceback.format_exception(raised, limit=-50))
     if ctx is not None:
