@@ -20,6 +20,7 @@ from riverrun.errors import (
     JobCancelledRemotely,
     JobSnooze,
     JobTimedOut,
+    NoConnection,
 )
 from riverrun.interruption import Interruptible, Interruption
 from riverrun.job import JobRow, decode
@@ -297,7 +298,7 @@ class Attempt:
 
     def _handled(self, error: BaseException, *, stopping: bool) -> bool:
         """Ask the error handler about a failure; return whether it cancels the job."""
-        wished = isinstance(error, JobSnooze | JobCancel | JobCancelledRemotely)
+        wished = isinstance(error, JobSnooze | JobCancel | JobCancelledRemotely | NoConnection)
         stopped = stopping and isinstance(error, ClientStopping)
         if self._terms.error_handler is None or wished or stopped:
             return False
@@ -322,6 +323,8 @@ class Attempt:
             logger.debug("completed job %s (%s)", job.id, job.kind, extra=extra)
         elif isinstance(error, JobSnooze | JobCancel | ClientStopping | JobCancelledRemotely):
             logger.info("ended job %s (%s): %s", job.id, job.kind, error, extra=extra)
+        elif isinstance(error, NoConnection):
+            logger.warning("gave back job %s (%s): %s", job.id, job.kind, error, extra=extra)
         elif isinstance(error, AttemptLost):
             logger.warning("lost job %s (%s): %s", job.id, job.kind, error, extra=extra)
         elif self.ctx.completed:

@@ -34,6 +34,7 @@ from riverrun.plugins import Plugin, check_plugins
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues
+from riverrun.runtime.connections import Connections
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.runtime.watchdog import JobStuckHandler
 from riverrun.sessions import Where, address, identity, notice_dead_peers, renew_after_fork
@@ -391,11 +392,16 @@ class Client:
             if not self.queues:
                 problem = 'no queue to work; pass queues={"default": QueueConfig()} to the Client'
                 raise ClientNotReady(problem)
-            self._check_schema()
-            self._stopped.clear()
-            self._sign_on()
-            crew = Crew(self._settings(), self.queues.configs)
-            crew.start()
+            own = Connections(self.engine, self._listen_engine)
+            try:
+                self._check_schema(own)
+                self._stopped.clear()
+                self._sign_on(own)
+                crew = Crew(self._settings(), self.queues.configs, own)
+                crew.start()
+            except BaseException:
+                own.close()
+                raise
             self._crew = crew
             logger.info(
                 "started client %s, working %s",
@@ -518,10 +524,10 @@ class Client:
         if crew is not None:
             crew.wake_periodic()
 
-    def _sign_on(self) -> None:
+    def _sign_on(self, own: Connections) -> None:
         wished = self.id
         self.id = sign_on(
-            self._autocommit,
+            own.signs.execution_options(isolation_level="AUTOCOMMIT"),
             wished,
             hostname=socket.gethostname(),
             pid=os.getpid(),
@@ -532,16 +538,16 @@ class Client:
             message = "a client %s lives, or has left jobs to be rescued; this one is %s"
             logger.warning(message, wished, self.id, extra={"client_id": self.id})
 
-    def _check_schema(self) -> None:
+    def _check_schema(self, own: Connections) -> None:
         # One claim of nothing touches every column and function that working needs.
-        with self.engine.begin() as connection:
+        with own.signs.begin() as connection:
             claim(connection, "default", limit=1, client_id=self.id, schema=self.schema)
             connection.rollback()
         if self._listen_engine is not self.engine:
             # On another database it would listen for ever, and hear nothing.
-            with self._listen_engine.connect() as connection:
-                with self._autocommit.connect() as own:
-                    same = identity(connection) == identity(own)
+            with own.sessions.connect() as connection:
+                with own.signs.connect() as other:
+                    same = identity(connection) == identity(other)
                 if not same:
                     there, here = address(self._listen_engine), address(self.engine)
                     raise InvalidOption("listen_engine", there, f"the database behind {here}")

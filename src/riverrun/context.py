@@ -16,6 +16,7 @@ from riverrun.outcome import check_metadata, check_output
 from riverrun.steps import Steps, may_resume
 from riverrun.verbs.claim import ClaimedJob
 from riverrun.verbs.complete import complete, merge_metadata
+from riverrun.worker_engine import WorkerEngine, waiting_as
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -261,10 +262,17 @@ class JobContext:
         Raises:
             AttemptLost: If the job no longer runs at this attempt.
             ClientNotReady: If a transaction of this attempt is open or committed already.
+            NoConnection: If the engine's pool had no connection free in the attempt's time; the
+                attempt does not count then.
         """
         if self._engine is None:
             raise ClientNotReady("ctx.transaction() needs a client with an engine")
-        with self._once(), Session(self._engine, **session_options) as session, session.begin():
+        with (
+            self._once(),
+            waiting_as(self),
+            Session(self._engine, **session_options) as session,
+            session.begin(),
+        ):
             yield session
             self._complete(session)
 
@@ -278,9 +286,11 @@ class JobContext:
             engine: An AsyncEngine on the client's database, made for the client's event loop.
             **session_options: Passed to the AsyncSession.
         """
-        from sqlalchemy.ext.asyncio import AsyncSession
+        from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-        with self._once():
+        if isinstance(self._engine, WorkerEngine):
+            engine = AsyncEngine(WorkerEngine(engine.sync_engine, self._engine.slots))
+        with self._once(), waiting_as(self):
             async with AsyncSession(engine, **session_options) as session, session.begin():
                 yield session
                 await session.run_sync(self._complete)

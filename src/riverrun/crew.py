@@ -40,6 +40,7 @@ from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Backoff
 from riverrun.policies.schedule import Schedule
 from riverrun.runtime.completer import Completer
+from riverrun.runtime.connections import Connections
 from riverrun.runtime.deadline import Deadline
 from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.loop import LoopThread
@@ -52,7 +53,8 @@ from riverrun.runtime.watchdog import JobStuckHandler, Watchdog
 from riverrun.topics import Topic
 from riverrun.verbs.claim import ClaimedJob
 from riverrun.verbs.queues import ALL, QueueRow
-from riverrun.workers import Workers
+from riverrun.worker_engine import WorkerEngine, capacity, too_few
+from riverrun.workers import Executor, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +140,9 @@ class Settings:
 class Crew:
     """Works queues: producers claim, slots execute, the completer writes, one elector stands."""
 
-    def __init__(self, settings: Settings, queues: Mapping[str, QueueConfig]) -> None:
+    def __init__(
+        self, settings: Settings, queues: Mapping[str, QueueConfig], own: Connections
+    ) -> None:
         self._settings = settings
         self._hurried = threading.Event()
         self._pausing = threading.Lock()  # held to pause or resume, and guards the next
@@ -147,11 +151,14 @@ class Crew:
         self._stopping = False
         self._producers: dict[str, Producer] = {}
         schema, clock, rng = settings.schema, settings.clock, settings.rng
+        self._worker_engine = WorkerEngine(settings.engine, slots=0)
+        self._connections = own
         # One statement a transaction needs no BEGIN and no COMMIT around it.
-        self._autocommit = within(settings.engine, ANSWER_S, isolation_level="AUTOCOMMIT")
-        self._upkeep = within(settings.engine, UPKEEP_S)
+        signs = within(own.signs, ANSWER_S, isolation_level="AUTOCOMMIT")
+        self._claims = within(own.claims, ANSWER_S, isolation_level="AUTOCOMMIT")
+        self._upkeep = within(own.maintenance, UPKEEP_S)
         self._completer = Completer(
-            self._autocommit,
+            signs,
             on_due=self._expect,
             schema=schema,
             hub=settings.hub,
@@ -159,7 +166,7 @@ class Crew:
             rng=rng,
         )
         self._heartbeat = Heartbeat(
-            within(settings.engine, SIGN_S, isolation_level="AUTOCOMMIT"),
+            within(own.signs, SIGN_S, isolation_level="AUTOCOMMIT"),
             client_id=settings.client_id,
             queues=lambda: list(self._producers),
             running=self.running_jobs,
@@ -183,7 +190,7 @@ class Crew:
         )
         maintainer = Maintainer(self._maintenance())
         self._elector = Elector(
-            within(settings.engine, SIGN_S),
+            within(own.signs, SIGN_S),
             client_id=settings.client_id,
             schema=schema,
             on_elected=maintainer.start,
@@ -204,14 +211,14 @@ class Crew:
         )
         self._deadline = Deadline(clock=clock)
         self._notifier = Notifier(
-            within(settings.listen_engine, ANSWER_S),
+            within(own.sessions, ANSWER_S),
             schema=schema,
             on_notification=self._hear,
             on_listening=self._listening,
             rng=rng,
         )
         self._keeper = QueueKeeper(
-            self._autocommit,
+            signs,
             names=lambda: list(self._producers),
             on_read=self._read,
             running=self.running_jobs,
@@ -224,7 +231,7 @@ class Crew:
         for name, config in queues.items():
             self._producers[name] = self._producer(name, config)
         self._poller = Poller(
-            self._autocommit,
+            self._claims,
             producers=lambda: self._producers.values(),
             schema=schema,
             clock=clock,
@@ -238,6 +245,7 @@ class Crew:
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
         """
         settings = self._settings
+        self._check_slots()
         # Known to live before it claims: no job is ever its client's only word.
         self._heartbeat.run_once()
         self._keeper.say(list(self._producers))
@@ -289,6 +297,7 @@ class Crew:
             self._heartbeat.leave()
         self._notifier.stop()
         self._deadline.stop()
+        self._connections.close()
         return left
 
     def add(self, name: str, config: QueueConfig) -> None:
@@ -309,6 +318,7 @@ class Crew:
             if self._stopping:
                 raise ClientNotReady("the client is being stopped; add queues before or after")
             self._producers = {**self._producers, name: producer}
+            self._check_slots()
             producer.start()
 
     def remove(self, name: str, soft_s: float | None) -> list[JobRow]:
@@ -324,6 +334,7 @@ class Crew:
         # Only now: until then its jobs can be cancelled, and its heartbeat speaks for them.
         with self._lock:
             self._producers = {key: each for key, each in self._producers.items() if key != name}
+            self._worker_engine.slots = self._slots()
         return left
 
     @property
@@ -379,6 +390,22 @@ class Crew:
         producers = list(self._producers.values())
         return [attempt for producer in producers for attempt in producer.executor.running()]
 
+    def _slots(self) -> int:
+        return sum(producer.config.max_workers for producer in self._producers.values())
+
+    def _check_slots(self) -> None:
+        """Say so if the workers' pool has fewer connections than slots, and what would fit."""
+        engine = self._worker_engine
+        engine.slots = slots = self._slots()
+        have, workers = capacity(engine.pool), self._settings.workers
+        # Coroutines take connections of another engine, and processes of their own.
+        threads = any(
+            worker is not None and worker.executor is Executor.thread
+            for worker in map(workers.find, workers.kinds)
+        )
+        if threads and have is not None and have < slots:
+            logger.warning("workers may wait for connections: %s", too_few(engine.pool, slots))
+
     def _replace(self, attempt: Attempt) -> None:
         producer = self._producers.get(attempt.claimed.queue)
         if producer is not None and producer.replace(attempt):
@@ -394,7 +421,7 @@ class Crew:
         return Producer(
             name,
             config,
-            engine=self._autocommit,
+            engine=self._claims,
             schema=settings.schema,
             client_id=settings.client_id,
             poll_interval_s=(
@@ -431,7 +458,7 @@ class Crew:
         if settings.reindexer_schedule is not None:
             services.append(
                 Reindexer(
-                    settings.listen_engine,
+                    self._connections.sessions,
                     names=settings.reindexer_index_names,
                     schedule=settings.reindexer_schedule,
                     timeout_s=settings.reindexer_timeout_s,
@@ -462,7 +489,7 @@ class Crew:
             clock=settings.clock,
             claimed_monotonic=claimed_monotonic,
             timeout_s=settings.timeout_s(job.kind),
-            engine=settings.engine,
+            engine=self._worker_engine,
             schema=settings.schema,
             client=settings.client,
         )

@@ -293,6 +293,20 @@ class ClientGivenUp(ClientStopping):
         return "the client could not reach the database in time, and its jobs may be rescued"
 
 
+class NoConnection(RiverrunError, TimeoutError):
+    """`ctx.transaction()` got no connection to the database in the attempt's time.
+
+    The attempt does not count: the job is tried again soon.
+    """
+
+    def __init__(self, waited_s: float, problem: str) -> None:
+        super().__init__(waited_s, problem)
+
+    def __str__(self) -> str:
+        waited_s, problem = self.args
+        return f"no connection for ctx.transaction() in {waited_s:.1f} s: {problem}"
+
+
 class WorkerProcessDied(RiverrunError, RuntimeError):
     """The process that worked a job ended before its worker did."""
 

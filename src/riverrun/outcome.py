@@ -17,6 +17,7 @@ from riverrun.errors import (
     JobError,
     JobRescued,
     JobSnooze,
+    NoConnection,
     UndecodableArgs,
     UnknownKind,
 )
@@ -108,6 +109,10 @@ def decide(
                 scheduled_at=_later(now, ended.delay_s),
                 give_back=True,
             )
+        case NoConnection():
+            # Soon, but not at once: what keeps the connections is likely to go on.
+            at = _later(now, SCHEDULER_INTERVAL_S)
+            return outcome(JobState.available, scheduled_at=at, give_back=True)
         case ClientStopping() if stopping:
             return outcome(JobState.available, scheduled_at=now, give_back=True)
         case JobCancel() | JobCancelledRemotely():

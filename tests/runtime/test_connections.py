@@ -1,0 +1,236 @@
+"""Whose connections a client uses: its own for itself, the host's for its workers."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine, NullPool, create_engine, event, text
+
+from riverrun import Client, JobCompleted, JobContext, QueueConfig, Workers
+from riverrun.events import JobEvent, JobInterrupted
+from runtime.conftest import DEADLINE_S, Task
+
+Came = Callable[[threading.Event, str], None]
+
+
+@pytest.fixture
+def small(database_url: str) -> Iterator[Engine]:
+    """An engine whose pool has one connection, for which nobody waits long."""
+    engine = create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    yield engine
+    engine.dispose()
+
+
+def opened(engine: Engine, name: str) -> int:
+    """Return how many connections of the application `name` there are."""
+    statement = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
+    with engine.connect() as connection:
+        return int(connection.execute(statement, {"name": name}).scalar_one())
+
+
+def none_left(engine: Engine, name: str) -> None:
+    """Wait until the server has noticed that all connections of `name` are closed."""
+    deadline = time.monotonic() + DEADLINE_S
+    while left := opened(engine, name):
+        assert time.monotonic() < deadline, f"{left} connections are left open"
+        threading.Event().wait(0.02)
+
+
+def test_a_client_lives_while_its_workers_hold_the_pool(
+    bench: Any, small: Engine, came: Came
+) -> None:
+    """Heartbeats, claims, completions and cancels wait for nobody who holds the host's pool."""
+    begun = threading.Event()
+
+    def body(args: Task, ctx: JobContext) -> None:
+        if args.number == 1:
+            begun.set()
+            ctx.wait(DEADLINE_S)
+            ctx.raise_if_cancelled()
+
+    client, events = bench.run(body, engine=small, slots=2)
+    with small.connect():
+        job = bench.client().insert(bench.engine, Task(number=1)).job
+        came(begun, "the job begins")
+        assert client._crew is not None
+        client._crew._heartbeat.run_once()
+        bench.client().cancel(bench.engine, job.id)
+        assert events.get(DEADLINE_S).job.state == "cancelled"
+        assert client.healthy
+
+
+def test_attempts_wait_for_the_pool(bench: Any, small: Engine) -> None:
+    """Slots that outnumber the connections call each job's worker once; no attempt is lost."""
+    calls = []
+
+    def body(args: Task, ctx: JobContext) -> None:
+        calls.append(args.number)
+        with ctx.transaction() as session:
+            session.execute(text("SELECT pg_sleep(0.2)"))
+
+    client = bench.client(body, engine=small, slots=5)
+    client.insert_many(bench.engine, [Task(number=number) for number in range(5)])
+    events = client.subscribe(JobEvent)
+    client.start()
+    ended = [events.get(DEADLINE_S) for _ in range(5)]
+    assert {(type(each), each.job.attempt) for each in ended} == {(JobCompleted, 1)}
+    assert sorted(calls) == list(range(5))
+
+
+def test_an_attempt_without_a_connection_does_not_count(
+    bench: Any, small: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that had none in its time goes back unspent; what is logged names pool and slots."""
+
+    def body(args: Task, ctx: JobContext) -> None:
+        with ctx.transaction() as session:
+            session.execute(text("SELECT 1"))
+
+    client = bench.client(body, engine=small, slots=3, job_timeout=0.5)
+    events = client.subscribe(JobEvent)
+    with small.connect():
+        job = client.insert(bench.engine, Task()).job
+        client.start()
+        interrupted = events.get(DEADLINE_S)
+        assert type(interrupted) is JobInterrupted
+        row = client.get(bench.engine, job.id)
+        assert (row.state, row.attempt, row.errors) == ("available", 0, ())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    for part in ("3 slots", "the 1 connections", "pool_size=1", "max_overflow=0", "pool_size=3"):
+        assert part in caplog.text, f"not in the log: {part}"
+
+
+def test_a_refused_connection_does_not_count(bench: Any, database_url: str) -> None:
+    """While the server refuses a worker's connection its attempt waits, and is then completed."""
+    refusals = 3
+
+    def connect() -> Any:
+        nonlocal refusals
+        if threading.current_thread().name.startswith("riverrun.slot") and refusals:
+            refusals -= 1
+            raise psycopg.OperationalError("FATAL: sorry, too many clients already")
+        return psycopg.connect(database_url.replace("+psycopg", ""))
+
+    def body(args: Task, ctx: JobContext) -> None:
+        with ctx.transaction() as session:
+            session.execute(text("SELECT 1"))
+
+    engine = create_engine("postgresql+psycopg://", creator=connect)
+    client, events = bench.run(body, engine=engine)
+    bench.client().insert(bench.engine, Task())
+    ended = events.get(DEADLINE_S)
+    assert (type(ended), ended.job.attempt, refusals) == (JobCompleted, 1, 0)
+    client.stop()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("slots", [2, 15, 16])
+def test_a_start_says_that_slots_do_not_fit_the_pool(
+    bench: Any, database_url: str, slots: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A warning names the size to set, where there are more slots than connections."""
+    engine = create_engine(database_url)
+    caplog.set_level(logging.WARNING)
+    client, _ = bench.run(engine=engine, slots=slots)
+    assert ("create_engine(..., pool_size=16)" in caplog.text) is (slots == 16)
+    client.stop()
+    engine.dispose()
+
+
+def test_no_pool_and_no_threads_are_no_reason_to_warn(
+    bench: Any, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither an engine that opens each connection anew nor coroutines are short of any."""
+    caplog.set_level(logging.WARNING)
+    unbound = create_engine(database_url, poolclass=NullPool)
+    client, _ = bench.run(engine=unbound, slots=100)
+    client.stop()
+    workers = Workers()
+
+    @workers.register
+    async def work(args: Task) -> None: ...
+
+    client, _ = bench.run(workers=workers, slots=100)
+    client.stop()
+    assert "slots share" not in caplog.text
+
+
+def test_own_connections_are_made_as_the_host_s(bench: Any, database_url: str) -> None:
+    """Its `connect_args` and listeners count for them; its statement listeners see all."""
+    name = "riverrun_own"
+    engine = create_engine(
+        database_url, pool_size=1, max_overflow=0, connect_args={"application_name": name}
+    )
+    connects, statements = [], []
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, record: Any) -> None:
+        connects.append(connection)
+
+    client = bench.client(engine=engine)
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def executing(*args: Any) -> None:
+        statements.append(args[2])
+
+    events = client.subscribe(JobEvent)
+    client.start()
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    assert opened(bench.engine, name) == len(connects) > 1
+    for part in ("riverrun_client", "river_leader", "FOR UPDATE SKIP LOCKED", "river_queue"):
+        assert any(part in each for each in statements), f"no statement with {part}"
+    client.stop()
+    assert engine.pool.checkedout() == 0
+    engine.dispose()
+    none_left(bench.engine, name)
+
+
+def test_an_engine_without_a_pool_has_none_made_for_it(bench: Any, database_url: str) -> None:
+    """Behind a pooler nothing is kept open but the connection that listens."""
+    name = "riverrun_null"
+    engine = create_engine(
+        database_url, poolclass=NullPool, connect_args={"application_name": name}
+    )
+    client, events = bench.run(engine=engine, poll_only=True)
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    own = client._crew._connections
+    for each in (own.signs, own.claims, own.maintenance, own.sessions):
+        assert isinstance(each.pool, NullPool)
+    client.stop()
+    none_left(bench.engine, name)
+
+
+def test_what_only_inserts_opens_nothing_of_its_own(bench: Any, database_url: str) -> None:
+    """A client that does not work uses the host's connection alone."""
+    name = "riverrun_inserts"
+    engine = create_engine(database_url, connect_args={"application_name": name})
+    client = Client(engine, schema=bench.schema, notify="off")
+    client.insert(engine, Task())
+    assert opened(bench.engine, name) == 1
+    engine.dispose()
+
+
+def test_workers_get_fresh_connections_after_a_cut(bench: Any, database_url: str) -> None:
+    """Once the client has lost a connection of its own, none that is as old is given to workers."""
+    name = "riverrun_cut"
+    engine = create_engine(database_url, connect_args={"application_name": name})
+    client, events = bench.run(
+        lambda args, ctx: None, engine=engine, queues={"default": QueueConfig(max_workers=2)}
+    )
+    with engine.connect() as connection:
+        before = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
+    with bench.engine.begin() as connection:
+        cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :n"
+        connection.execute(text(cut), {"n": name})
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != before
+    client.stop()
+    engine.dispose()
