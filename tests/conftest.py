@@ -39,7 +39,7 @@ def server_url() -> Iterator[str]:
     if given:
         yield _with_psycopg(given)
         return
-    cluster = Cluster()
+    cluster = Cluster(settings={"max_prepared_transactions": 20})  # two-phase sessions
     try:
         cluster.start()
     except PostgresNotFound as problem:

@@ -425,7 +425,7 @@ class Client:
             crew.hurry()
 
     def stop(self, *, timeout: Duration | None = None, cancel: bool = False) -> None:
-        """Finish what runs, then stop; nothing if the client does not run.
+        """Finish what runs, then stop; a client that only inserts announces what it has inserted.
 
         No more is claimed; what was claimed and has not begun is given back; running jobs may end,
         for `soft_stop_timeout`; then they are cancelled, and those that end by it go back
@@ -449,11 +449,12 @@ class Client:
         with self._lock:
             crew = self._crew
             if crew is None:
+                self._inserter.stop(1.0)
                 self._stopped.set()
                 return
             left = crew.stop(0.0 if cancel else soft_s)
             self._crew = None
-            self._inserter.flush(1.0)
+            self._inserter.stop(1.0)
             logger.info("stopped client %s", self.id, extra={"client_id": self.id})
             self._stopped.set()
             if left:

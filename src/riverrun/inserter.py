@@ -117,6 +117,14 @@ class Inserter:
         """Wait until what was committed is announced, up to `timeout` seconds; return whether."""
         return self._announcer.flush(timeout)
 
+    def stop(self, timeout: float) -> bool:
+        """Announce what was committed, and end the thread that does; return whether it has ended.
+
+        Args:
+            timeout: Most seconds to wait.
+        """
+        return self._announcer.stop(timeout)
+
     def _insert(self, where: Where, ready: Sequence[JobDraft]) -> list[InsertResult]:
         now = self._clock.database_now()
         with joined(where, self._schema) as transaction:

@@ -1,5 +1,6 @@
 """Step 2, the telling side: what is told, when, and that it never keeps a process alive."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -11,12 +12,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from riverrun import Client, RawArgs
+from riverrun import Client, InsertOpts, RawArgs
 from riverrun.clock import Clock
 from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
 
@@ -89,6 +90,77 @@ def test_tells_of_savepoints_with_the_whole(client: Client, engine: Engine, hear
     assert told(client, heard) == [TOLD]
 
 
+def test_tells_nothing_of_a_savepoint_rolled_back(
+    client: Client, engine: Engine, heard: Heard
+) -> None:
+    """What a savepoint took back is not announced, what was inserted around it is."""
+    with Session(engine) as session:
+        outer = session.begin_nested()
+        client.insert(session, JOB, InsertOpts(queue="outer"))
+        with session.begin_nested():
+            client.insert(session, JOB, InsertOpts(queue="inner"))
+        outer.rollback()
+        session.commit()
+        assert told(client, heard) == []
+        client.insert(session, JOB)
+        with session.begin_nested() as savepoint:
+            client.insert(session, JOB)
+            client.insert(session, JOB, InsertOpts(queue="inner"))
+            savepoint.rollback()
+        session.commit()
+        assert told(client, heard) == [TOLD]
+
+
+@pytest.mark.parametrize("way", ["engine", "connection", "driver"])
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_tells_at_once_in_autocommit(
+    client: Client, engine: Engine, heard: Heard, driver: str, way: str
+) -> None:
+    """A job that is committed by its INSERT is announced by then, without a commit()."""
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if way == "engine" else {}
+    if way == "driver":
+        if driver == "asyncpg":
+            pytest.skip("asyncpg has no such argument")
+        options = {"connect_args": {"autocommit": True}}
+    url = engine.url.set(drivername=f"postgresql+{driver}")
+
+    async def insert() -> None:
+        engine = create_async_engine(url, **options)
+        async with engine.connect() as connection:
+            if way == "connection":
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.run_sync(client.insert, JOB)
+            assert told(client, heard) == [TOLD]
+            async with AsyncSession(connection) as session:
+                await session.run_sync(client.insert, JOB)
+                assert told(client, heard) == [TOLD]
+        await engine.dispose()
+
+    asyncio.run(insert())
+    if driver == "psycopg":
+        own = create_engine(url, **options)
+        with own.connect() as connection:
+            if way == "connection":
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+            client.insert(connection, JOB)
+            assert told(client, heard) == [TOLD]
+        own.dispose()
+
+
+def test_tells_of_the_second_phase(client: Client, engine: Engine, heard: Heard) -> None:
+    """In two phases the second is the commit; what is rolled back after the first is not told."""
+    with Session(engine, twophase=True) as session:
+        client.insert(session, JOB)
+        session.prepare()
+        assert told(client, heard) == []
+        session.commit()
+        assert told(client, heard) == [TOLD]
+        client.insert(session, JOB)
+        session.prepare()
+        session.rollback()
+        assert told(client, heard) == []
+
+
 def test_tells_in_a_long_lived_connection(client: Client, engine: Engine, heard: Heard) -> None:
     """Each commit of a connection is told, though the connection lives on."""
     with engine.connect() as connection:
@@ -153,13 +225,15 @@ def test_other_ways_to_tell(
         assert heard() == expected
 
 
-def test_tells_of_an_async_session(client: Client, database_url: str, heard: Heard) -> None:
-    """An AsyncSession's commit is told like any other."""
-    asyncio = pytest.importorskip("asyncio")
-    pytest.importorskip("greenlet")
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_tells_of_an_async_session(
+    client: Client, engine: Engine, heard: Heard, driver: str
+) -> None:
+    """An AsyncSession's commit is told like any other, and with either driver at once."""
+    url = engine.url.set(drivername=f"postgresql+{driver}")
 
     async def insert() -> None:
-        engine = create_async_engine(database_url)
+        engine = create_async_engine(url)
         async with AsyncSession(engine) as session:
             await session.run_sync(client.insert, JOB)
             await session.commit()
@@ -173,7 +247,7 @@ SCRIPT = """
 import os, sys
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
-from riverrun import Client, RawArgs
+from riverrun import Client, InsertOpts, RawArgs
 from riverrun.clock import Clock
 from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
 
