@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from riverrun.clock import Clock
@@ -27,7 +27,10 @@ class JobContext:
 
     Attributes:
         client: The client that works it, to insert more jobs with; None outside of one.
+        in_test: Whether `riverrun.testing` works it, in a test's own thread.
     """
+
+    in_test = False
 
     def __init__(
         self,
@@ -62,6 +65,11 @@ class JobContext:
         if isinstance(self._job, ClaimedJob):
             self._job = self._job.row()
         return self._job
+
+    @property
+    def test_connection(self) -> Connection | None:
+        """A test's connection, for plugins that give workers a session; None in production."""
+        return None
 
     @property
     def timeout_s(self) -> float | None:

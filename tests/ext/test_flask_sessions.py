@@ -9,11 +9,13 @@ from flask import Flask, appcontext_popped, current_app
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy_lite import SQLAlchemy as Lite
 from sqlalchemy import Engine, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from ext.apps.flask_shop import Base, Greet, User
-from riverrun import Workers, verbs
+from riverrun import JobCompleted, QueueConfig, Workers, verbs
 from riverrun.ext.flask import Riverrun, client_of
+from said import DEADLINE_S
 
 SCOPES: dict[str, Callable[[], object] | None] = {
     "app context": None,
@@ -154,3 +156,34 @@ def test_a_session_that_a_test_has_replaced(tables: Engine, schema_url: str) -> 
         transaction.rollback()
     assert users_and_jobs(tables) == ([], [])
     end(db, app)
+
+
+def test_async_sessions_are_closed_in_their_loop(tables: Engine, schema_url: str) -> None:
+    """`async def` workers have Flask-SQLAlchemy-Lite's AsyncSession, closed when each returns."""
+    app = Flask("shop")
+    app.config["SQLALCHEMY_ENGINES"] = {"default": schema_url}
+    app.config["SQLALCHEMY_ASYNC_ENGINES"] = {"default": schema_url}
+    db = Lite(app)
+    queue = Riverrun(app, queues={"default": QueueConfig(max_workers=1)})
+    used: list[AsyncSession] = []
+
+    @queue.worker
+    async def greet(args: Greet) -> None:
+        used.append(db.async_session)
+        (await db.async_session.get_one(User, args.user_id)).greeted_by = 1
+        await db.async_session.commit()
+        await db.async_session.get_one(User, args.user_id)  # a transaction that is left open
+        if args.user_id == 2:
+            await db.async_engine.dispose()
+
+    client = client_of(app)
+    with app.app_context():
+        assert [sign_up(db, queue), sign_up(db, queue)] == [1, 2]
+    with client.subscribe(JobCompleted) as events, client:
+        for _ in range(2):
+            events.get(timeout=DEADLINE_S)
+    assert len(set(map(id, used))) == 2
+    assert not any(each.sync_session.in_transaction() for each in used)
+    with tables.connect() as connection:
+        assert connection.scalars(select(User.greeted_by)).all() == [1, 1]
+    client.engine.dispose()

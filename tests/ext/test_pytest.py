@@ -43,6 +43,85 @@ def test_fails(riverrun_jobs):
 """
 
 
+FLASK = """
+import pytest
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import create_engine, text
+from riverrun import InsertOpts
+from riverrun.ext.flask import Riverrun
+from shop import Greet, workers
+
+db = SQLAlchemy()
+riverrun = Riverrun(workers=workers, schema={schema!r})
+
+def create_app():
+    app = Flask(__name__)
+    app.config["SQLALCHEMY_DATABASE_URI"] = {url!r}
+    db.init_app(app)
+    riverrun.init_app(app)
+
+    @app.post("/")
+    def view():
+        riverrun.insert(Greet("Ada"))
+        db.session.commit()
+        return ""
+
+    return app
+
+@pytest.fixture
+def riverrun_app():
+    return create_app()
+
+def test_a_view(riverrun_app, riverrun_jobs):
+    riverrun_app.test_client().post("/")
+    riverrun_jobs.require_inserted(Greet("Ada"))
+    assert [each.state for each in riverrun_jobs.drain()] == ["completed"]
+
+def test_nothing_is_left(riverrun_jobs):
+    riverrun_jobs.require_not_inserted(Greet)
+"""
+PYRAMID = """
+import pytest
+import zope.sqlalchemy
+from pyramid.config import Configurator
+from pyramid.request import Request
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from shop import Greet, workers
+
+def view(request):
+    request.insert_job(Greet("Ada"))
+    return {{}}
+
+def get_session(request):
+    session = request.registry["dbsession_factory"]()
+    zope.sqlalchemy.register(session, transaction_manager=request.tm)
+    return session
+
+@pytest.fixture
+def riverrun_app():
+    settings = {{
+        "riverrun.schema": {schema!r}, "tm.manager_hook": "pyramid_tm.explicit_manager"
+    }}
+    with Configurator(settings=settings) as config:
+        config.include("pyramid_tm")
+        config.include("riverrun.ext.pyramid")
+        config.set_riverrun_workers(workers)
+        config.registry["dbsession_factory"] = sessionmaker(bind=create_engine({url!r}))
+        config.add_request_method(get_session, "dbsession", reify=True)
+        config.add_route("view", "/")
+        config.add_view(view, route_name="view", renderer="json")
+        return config.make_wsgi_app()
+
+def test_a_view(riverrun_app, riverrun_jobs):
+    assert Request.blank("/").get_response(riverrun_app).status_int == 200
+    riverrun_jobs.require_inserted(Greet("Ada"))
+    assert [each.state for each in riverrun_jobs.drain()] == ["completed"]
+
+def test_nothing_is_left(riverrun_jobs):
+    riverrun_jobs.require_not_inserted(Greet)
+"""
 ASYNC = """
 import attrs
 import pytest
@@ -120,6 +199,26 @@ def test_the_fixtures_of_async_tests(
     (tmp_path / "pytest.ini").write_text("[pytest]\nriverrun_client = shop:client\n")
     said = run(tmp_path)
     assert "2 passed" in said, said
+
+
+@pytest.mark.parametrize("tests", [FLASK, PYRAMID], ids=["flask", "pyramid"])
+def test_the_fixtures_of_an_application(
+    tmp_path: Path, database_url: str, schema: str, tests: str
+) -> None:
+    """The application that a fixture returns has its client and its sessions in the tests."""
+    (tmp_path / "shop.py").write_text(APP.format(url=database_url, schema=schema))
+    (tmp_path / "test_shop.py").write_text(tests.format(url=database_url, schema=schema))
+    said = run(tmp_path, "-Wignore::UserWarning", "-Wignore::DeprecationWarning")
+    assert "2 passed" in said, said
+
+
+def test_says_what_is_no_application(tmp_path: Path) -> None:
+    """An application without riverrun is refused in a line."""
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n@pytest.fixture\ndef riverrun_app(): return object()\n"
+        "def test_jobs(riverrun_jobs): pass\n"
+    )
+    assert "expected an application in Flask or Pyramid" in run(tmp_path)
 
 
 def test_says_that_no_async_session_is_defined(

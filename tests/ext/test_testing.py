@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
-from sqlalchemy import Engine, func, make_url, select
+from sqlalchemy import Engine, create_engine, func, make_url, select
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -316,3 +316,40 @@ def test_works_in_an_async_session(client: Client, database_url: str, driver: st
 
     asyncio.run(test())
     assert sorted(written) == ["7 pages", "8 pages", "first", "second"]
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_says_that_an_attempt_was_undone(engine: Engine, schema: str, *, committed: bool) -> None:
+    """A worker that ends the test's own transaction is told of, and not worked again and again."""
+    workers = Workers()
+
+    @workers.register
+    def note(args: Note) -> None:
+        session.rollback()
+
+    client = Client(engine, workers=workers, schema=schema)
+    with Session(engine) as session:
+        client.insert(session, Note())
+        if committed:
+            session.commit()
+        with pytest.raises(AssertionError, match=r"is undone: its worker.*riverrun_app"):
+            drain(session, client)
+
+
+@pytest.mark.parametrize("how", ["isolation_level", "connect_args"])
+def test_undoes_what_an_engine_in_autocommit_writes(engine: Engine, schema: str, how: str) -> None:
+    """`rolled_back` is a transaction on an engine in autocommit too, and leaves it so."""
+    options = {
+        "isolation_level": {"isolation_level": "AUTOCOMMIT"},
+        "connect_args": {"connect_args": {"autocommit": True}},
+    }
+    own = create_engine(engine.url, pool_size=1, max_overflow=0, **options[how])
+    client = Client(own, workers=workers, schema=schema)
+    with rolled_back(own) as session:
+        client.insert(session, Note())
+        session.commit()
+        assert [each.state for each in drain(session, client)] == ["completed"]
+    require_not_inserted(engine, Note, schema=schema)
+    with own.connect() as connection:
+        assert connection.connection.driver_connection.autocommit
+    own.dispose()

@@ -28,15 +28,19 @@
 `RIVERRUN_QUEUES = {"default": 10}`; the default queue is worked unless said.
 """
 
+import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 
 import click
-from flask import Flask, current_app
+from flask import Flask, appcontext_tearing_down, current_app
 from flask.cli import ScriptInfo
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from riverrun.cli.app import HOST_CLIENT, Shell
 from riverrun.cli.main import HOST_COMMANDS
@@ -47,6 +51,13 @@ from riverrun.ext.settings import client_options
 from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
 from riverrun.sessions import Where, engine_at
+from riverrun.testing.host_sessions import (
+    Binds,
+    UndoneConnections,
+    binds_of,
+    factory_within,
+    registry_within,
+)
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
 
@@ -135,10 +146,29 @@ def client_of(app: Flask) -> Client:
     Raises:
         ClientNotReady: If it was not initialized, or has no database.
     """
+    return _state_of(app).client
+
+
+@contextmanager
+def rolled_back(app: Flask) -> Iterator[Session]:
+    """Have all that the application `app` writes be undone at the end; yield a Session in it.
+
+    Its sessions, those of views and workers, are savepoints in one transaction: they see what each
+    other committed, and another connection sees nothing of it. Sessions that are made of an engine,
+    not by the application's extension or scoped_session, are left alone.
+
+    Raises:
+        ClientNotReady: As for `client_of`.
+    """
+    with _state_of(app).rolled_back() as session:
+        yield session
+
+
+def _state_of(app: Flask) -> "_State":
     state: _State | None = app.extensions.get("riverrun")
     if state is None:
         raise ClientNotReady("call init_app(app) of riverrun.ext.flask.Riverrun first")
-    return state.client
+    return state
 
 
 class _State:
@@ -147,8 +177,8 @@ class _State:
     def __init__(
         self, extension: Riverrun, app: Flask, url: str | None, options: Mapping[str, Any]
     ) -> None:
+        self.app = app
         self._extension = extension
-        self._app = app
         self._url = url
         self._options = options
         self._lock = threading.Lock()  # guards _client, of which there shall be one
@@ -161,11 +191,53 @@ class _State:
                 self._client = self._made()
             return self._client
 
+    @contextmanager
+    def rolled_back(self) -> Iterator[Session]:
+        """See the function `rolled_back`."""
+        with ExitStack() as stack:
+            connections = UndoneConnections(self.client.engine, stack)
+            stack.enter_context(self.sessions_within(connections))
+            yield stack.enter_context(self._test_session(connections.first))
+
+    @contextmanager
+    def sessions_within(self, binds: Binds | None) -> Iterator[None]:
+        """Have the application's sessions be savepoints on what `binds` says; None for others."""
+        host = self._host_session()
+        with ExitStack() as stack:
+            if isinstance(host, scoped_session):
+                stack.enter_context(registry_within(host, binds))
+            elif isinstance(host, sessionmaker) and binds is not None:
+                stack.enter_context(factory_within(host, binds))
+            yield
+
+    def _host_session(self) -> Any:
+        """Return what makes the application's sessions: a scoped_session or a sessionmaker."""
+        if self._extension._session is not None:
+            return self._in_context(self._extension._session)
+        host = self.app.extensions.get("sqlalchemy")
+        # Flask-SQLAlchemy-Lite has one for each application, and a Session for each app context;
+        # Flask-SQLAlchemy's attribute of that name is SQLAlchemy's class.
+        factory = self._in_context(lambda: getattr(host, "sessionmaker", None))
+        return factory if isinstance(factory, sessionmaker) else getattr(host, "session", None)
+
+    def _test_session(self, connection: Connection) -> Session:
+        host = self._host_session()
+        factory = host.session_factory if isinstance(host, scoped_session) else host
+        if not isinstance(factory, sessionmaker):
+            return Session(connection, join_transaction_mode="create_savepoint")
+        session: Session = factory()
+        # Flask-SQLAlchemy's asks the current application for its engines; a test may have none.
+        get_bind = session.get_bind
+        session.get_bind = lambda *args, **options: self._in_context(  # type: ignore[method-assign]
+            lambda: get_bind(*args, **options)
+        )
+        return session
+
     def _made(self) -> Client:
         return Client(
             self._engine(),
             workers=self._extension.workers,
-            plugins=(_AppContext(self._app), *self._extension._plugins),
+            plugins=(_AppContext(self), *self._extension._plugins),
             **{"queues": {QUEUE_DEFAULT: QueueConfig()}, **self._options},
         )
 
@@ -174,7 +246,7 @@ class _State:
             return self._extension._engine
         if self._url is not None:
             return engine_at(self._url)
-        host = self._app.extensions.get("sqlalchemy")
+        host = self.app.extensions.get("sqlalchemy")
         if host is None:
             advice = f"install Flask-SQLAlchemy, pass engine=, or set {PREFIX}DATABASE_URL"
             raise ClientNotReady(f"the application has no database; {advice}")
@@ -183,11 +255,11 @@ class _State:
 
     def _in_context(self, call: Callable[[], R]) -> R:
         """Call `call` with the application as the current one, and end nobody's session by it."""
-        if current_app and current_app._get_current_object() is self._app:  # type: ignore[attr-defined]
+        if current_app and current_app._get_current_object() is self.app:  # type: ignore[attr-defined]
             return call()
 
         def pushed() -> R:
-            self._app.app_context().push()
+            self.app.app_context().push()
             return call()
 
         # Never popped: teardown functions would end the session of a caller whose scope is another
@@ -198,18 +270,52 @@ class _State:
 class _AppContext(Plugin):
     """Calls workers within an app context; its teardown removes the job's session."""
 
-    def __init__(self, app: Flask) -> None:
-        self._app = app
+    def __init__(self, state: "_State") -> None:
+        self._state = state
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
-        del ctx
-        with self._app.app_context():
+        with self._sessions(ctx), self._state.app.app_context():
             call_next()
 
     async def work_async(self, ctx: JobContext, call_next: Callable[[], Awaitable[object]]) -> None:
-        del ctx
-        with self._app.app_context():
-            await call_next()
+        app = self._state.app
+        with self._sessions(ctx):
+            if any(iscoroutinefunction(each) for each in app.teardown_appcontext_funcs):
+                own = _torn_down_here(app, call_next)
+                await asyncio.get_running_loop().create_task(own, context=copy_context())
+                return
+            with app.app_context():
+                await call_next()
+
+    @contextmanager
+    def _sessions(self, ctx: JobContext) -> Iterator[None]:
+        if not ctx.in_test:
+            yield
+            return
+        test = ctx.test_connection
+        with self._state.sessions_within(None if test is None else binds_of(test)):
+            yield
+
+
+async def _torn_down_here(app: Flask, call_next: Callable[[], Awaitable[object]]) -> None:
+    """Call within an app context whose `async def` teardown functions are awaited here.
+
+    Flask runs them in an event loop of their own, and refuses to do so in one that runs; what they
+    close, such as an AsyncSession, belongs to this one. In a task of its own: nothing pops it.
+    """
+    app.app_context().push()
+    error: BaseException | None = None
+    try:
+        await call_next()
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        for each in reversed(app.teardown_appcontext_funcs):
+            torn: Any = each(error)
+            if isawaitable(torn):
+                await torn
+        appcontext_tearing_down.send(app, _async_wrapper=app.ensure_sync, exc=error)
 
 
 def _group() -> click.Group:

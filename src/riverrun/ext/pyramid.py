@@ -18,11 +18,13 @@ returns.
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import click
-from sqlalchemy import Engine, engine_from_config
+from sqlalchemy import Connection, Engine, engine_from_config
+from sqlalchemy.orm import Session, sessionmaker
 
 from riverrun.cli.app import HOST_CLIENT, CommandError, ExitCode, Shell
 from riverrun.cli.main import HOST_COMMANDS
@@ -33,6 +35,11 @@ from riverrun.ext.settings import client_options
 from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
 from riverrun.sessions import engine_at
+from riverrun.testing.host_sessions import (
+    UndoneConnections,
+    binds_of,
+    factory_within,
+)
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
 
@@ -105,10 +112,31 @@ def client_of(registry: Any) -> Client:
     Raises:
         ClientNotReady: If riverrun was not included, or there is no database.
     """
+    return _state_of(registry).client
+
+
+@contextmanager
+def rolled_back(app: Any) -> Iterator[Session]:
+    """Have all that the application `app` writes be undone at the end; yield a Session in it.
+
+    What `registry["dbsession_factory"]` makes, for requests and for workers, are savepoints in one
+    transaction: they see what each other committed, and another connection sees nothing of it.
+
+    Args:
+        app: What `make_wsgi_app()` returns, or its registry.
+
+    Raises:
+        ClientNotReady: As for `client_of`, or if the registry has no `dbsession_factory`.
+    """
+    with _state_of(getattr(app, "registry", app)).rolled_back() as session:
+        yield session
+
+
+def _state_of(registry: Any) -> "_State":
     state: _State | None = registry.get(KEY)
     if state is None:
         raise ClientNotReady('call config.include("riverrun.ext.pyramid") first')
-    return state.client
+    return state
 
 
 def _client(request: Any) -> Client:
@@ -133,6 +161,18 @@ class _State:
         others = [each for each in client._plugins if not isinstance(each, _RequestContext)]
         client._plugins = (_RequestContext(self._registry), *others)
         self._client = client
+
+    @contextmanager
+    def rolled_back(self) -> Iterator[Session]:
+        """See the function `rolled_back`."""
+        factory = self._registry.get("dbsession_factory")
+        if not isinstance(factory, sessionmaker):
+            advice = "put the sessionmaker that request.dbsession uses there"
+            raise ClientNotReady(f'registry["dbsession_factory"] is no sessionmaker; {advice}')
+        with ExitStack() as stack:
+            connections = UndoneConnections(self.client.engine, stack)
+            stack.enter_context(factory_within(factory, connections))
+            yield stack.enter_context(factory())
 
     @property
     def client(self) -> Client:
@@ -166,16 +206,35 @@ class _RequestContext(Plugin):
         self._registry = registry
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
-        del ctx
         from pyramid.scripting import prepare
 
-        with prepare(registry=self._registry) as env:
-            manager = getattr(env["request"], "tm", None)
-            if manager is None:
-                call_next()
-                return
-            with manager:
-                call_next()
+        with ExitStack() as stack:
+            request = stack.enter_context(prepare(registry=self._registry))["request"]
+            if ctx.in_test:
+                self._join(request, ctx.test_connection, stack)
+            manager = getattr(request, "tm", None)
+            if manager is not None:
+                stack.enter_context(manager)
+            call_next()
+
+    def _join(self, request: Any, test: Connection | None, stack: ExitStack) -> None:
+        """Have the request's session be a savepoint in a test's transaction."""
+        with suppress(ImportError):
+            from transaction import TransactionManager
+
+            # pyramid_tm's own default is the thread's manager, and to begin there would abort the
+            # test's transaction.
+            request.environ["tm.manager"] = TransactionManager(explicit=True)
+        factory = self._registry.get("dbsession_factory")
+        if test is not None and isinstance(factory, sessionmaker):
+            stack.enter_context(factory_within(factory, binds_of(test)))
+        elif test is not None and hasattr(type(request), "dbsession"):
+            session = stack.enter_context(Session(test, join_transaction_mode="create_savepoint"))
+            if hasattr(request, "tm"):
+                import zope.sqlalchemy
+
+                zope.sqlalchemy.register(session, transaction_manager=request.tm)
+            request.dbsession = session
 
 
 @click.group(cls=Shell)

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from riverrun.client import Client
@@ -26,14 +26,26 @@ def rolled_back(engine: Engine, **session_options: Any) -> Iterator[Session]:
         engine: The database.
         **session_options: Passed to the Session.
     """
+    options = {"join_transaction_mode": "create_savepoint", **session_options}
+    with undone(engine) as connection, Session(connection, **options) as session:
+        yield session
+
+
+@contextmanager
+def undone(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection in a transaction that is rolled back at the end, in autocommit too."""
     with engine.connect() as connection:
+        driver: Any = connection.connection.dbapi_connection
+        autocommit = getattr(driver, "autocommit", False)
+        if autocommit:
+            driver.autocommit = False
         transaction = connection.begin()
-        options = {"join_transaction_mode": "create_savepoint", **session_options}
         try:
-            with Session(connection, **options) as session:
-                yield session
+            yield connection
         finally:
             transaction.rollback()
+            if autocommit and not connection.invalidated:
+                driver.autocommit = True
 
 
 @asynccontextmanager

@@ -7,13 +7,13 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from riverrun.attempt import Attempt, Ended
 from riverrun.client import Client
 from riverrun.context import JobContext
-from riverrun.errors import ClientNotReady, InvalidOption, JobCancel, JobSnooze
+from riverrun.errors import ClientNotReady, InvalidOption, JobCancel, JobNotFound, JobSnooze
 from riverrun.job import JobRow
 from riverrun.options import InsertOpts, check_aware, check_int
 from riverrun.sessions import Where, joined
@@ -146,6 +146,7 @@ class Workbench:
 
     def _end(self, attempt: Attempt, ended: Ended, *, reraise: bool) -> Worked:
         schema = self._client.schema
+        self._check_claim(attempt, ended.error)
         if ended.outcome is not None:
             with joined(self._where, schema) as transaction:
                 record(transaction, [ended.outcome], merge_anyway=True, now=self._now())
@@ -157,14 +158,37 @@ class Workbench:
             raise ended.error
         return Worked(job=get(self._where, attempt.claimed.id, schema=schema), error=ended.error)
 
+    def _check_claim(self, attempt: Attempt, error: BaseException | None) -> None:
+        """Fail if what was claimed is unclaimed again: the job would be worked for ever."""
+        claimed = attempt.claimed
+        try:
+            attempts = get(self._where, claimed.id, schema=self._client.schema).attempt
+        except JobNotFound:
+            attempts = -1
+        if attempts < claimed.attempt:
+            problem = f"the attempt at job {claimed.id} ({claimed.kind}) is undone"
+            cause = "its worker, or what ran around it, ended the transaction of the test's session"
+            advice = "Let the worker have a session of its own; see riverrun_app in docs/testing.md"
+            raise AssertionError(f"{problem}: {cause}. {advice}") from error
+
 
 class SavepointContext(JobContext):
     """A context whose transactions are savepoints in the test's own."""
+
+    in_test = True
 
     def __init__(self, job: JobRow | ClaimedJob, *, where: Where, **options: Any) -> None:
         super().__init__(job, **options)
         self._where = where
         self.joined_async: AsyncSession | AsyncConnection | None = None
+
+    @property
+    def test_connection(self) -> Connection | None:
+        """The test's connection; None where the test has an Engine, or a worker is awaited."""
+        if isinstance(self._where, Engine) or self.joined_async is not None:
+            return None
+        with joined(self._where) as test:
+            return test.connection
 
     @contextmanager
     def transaction(self, **session_options: Any) -> Iterator[Session]:

@@ -1,0 +1,138 @@
+"""An application's own sessions, put into a test's transaction for a while.
+
+What makes them, a `sessionmaker` or a `scoped_session`, stays in its place.
+Meanwhile each Session that it makes is a savepoint in the test's transaction: it sees what the test
+wrote, and its commits are undone with the rest.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.util import ScopedRegistry, ThreadLocalRegistry
+
+from riverrun.sessions import address
+from riverrun.testing.sessions import undone
+
+Binds: TypeAlias = Callable[[Any], Any]
+"""Returns what to use in place of an Engine or Connection."""
+
+
+class UndoneConnections:
+    """A connection for each database of an application, in a transaction that is rolled back.
+
+    Args:
+        engine: The database of the test's own session.
+        stack: Ends the transactions.
+    """
+
+    def __init__(self, engine: Engine, stack: ExitStack) -> None:
+        self._stack = stack
+        self._connections: list[Connection] = []
+        self.first = self._open(engine)
+
+    def __call__(self, bind: Engine | Connection) -> Connection:
+        """Return the connection to use in place of `bind`; one is opened where there is none."""
+        if isinstance(bind, Connection):
+            return bind
+        for connection in self._connections:
+            if _same_database(bind, connection.engine):
+                return connection
+        return self._open(bind)
+
+    def _open(self, engine: Engine) -> Connection:
+        connection = self._stack.enter_context(undone(engine))
+        self._connections.append(connection)
+        return connection
+
+
+def binds_of(connection: Connection) -> Binds:
+    """Return what has `connection` used in place of each engine on its database."""
+
+    def binds(bind: Engine | Connection) -> Engine | Connection:
+        if isinstance(bind, Engine) and _same_database(bind, connection.engine):
+            return connection
+        return bind
+
+    return binds
+
+
+@contextmanager
+def factory_within(factory: sessionmaker[Any], binds: Binds) -> Iterator[None]:
+    """Have each Session that `factory` makes be a savepoint on what `binds` returns."""
+    own = factory.class_
+    factory.class_ = savepoints(own, binds)
+    try:
+        yield
+    finally:
+        factory.class_ = own
+
+
+@contextmanager
+def registry_within(registry: scoped_session[Any], binds: Binds | None) -> Iterator[None]:
+    """Give `registry` no session to begin with, and put back what it had; close those made between.
+
+    So nothing that removes its session, such as the end of an app context, ends the test's.
+
+    Args:
+        registry: The application's.
+        binds: As for `factory_within`; None for sessions of their own, as in production.
+    """
+    before, made = registry.registry, list[Session]()
+    factory: Any = registry.session_factory
+
+    def make() -> Session:
+        if isinstance(factory, sessionmaker):
+            session: Session = factory()
+        else:
+            # It may return the test's own session, which is not this scope's to close.
+            bind = factory().get_bind()
+            session = Session(bind) if binds is None else savepoints(Session, binds)(bind)
+        made.append(session)
+        return session
+
+    with ExitStack() as stack:
+        if binds is not None and isinstance(factory, sessionmaker):
+            stack.enter_context(factory_within(factory, binds))
+        registry.registry = (
+            ThreadLocalRegistry(make)
+            if isinstance(before, ThreadLocalRegistry)
+            else ScopedRegistry(make, before.scopefunc)
+        )
+        try:
+            yield
+        finally:
+            registry.registry = before
+            for session in made:
+                session.close()
+
+
+def savepoints(own: type[Session], binds: Binds) -> type[Session]:
+    """Return a subclass of a Session's class, which makes savepoints on what `binds` says."""
+
+    class Within(own):  # type: ignore[misc, valid-type]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            joined = {"join_transaction_mode": "create_savepoint", "twophase": False}
+            super().__init__(*args, **{**options, **joined})
+
+        def get_bind(self, *args: Any, **options: Any) -> Any:
+            return binds(super().get_bind(*args, **options))
+
+        def connection(self, bind_arguments: Any = None, **options: Any) -> Connection:
+            if bind_arguments and bind_arguments.get("bind") is not None:
+                bind_arguments = {**bind_arguments, "bind": binds(bind_arguments["bind"])}
+            connection: Connection = super().connection(bind_arguments, **options)
+            return connection
+
+    Within.__name__ = own.__name__
+    return Within
+
+
+def _same_database(one: Engine, other: Engine) -> bool:
+    if one.pool is other.pool:
+        return True
+    if one.dialect.name != other.dialect.name or one.url.database is None:
+        return False
+    return address(one) == address(other)
