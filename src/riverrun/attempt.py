@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
+from riverrun.attempt_log import log_completed, log_error
 from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import (
@@ -203,7 +204,7 @@ class Attempt:
         ended = self._terms.clock.monotonic()
         if isinstance(error, Interruption) and self.ctx.reason is not None:
             error = self.ctx.reason
-        self._log(error)
+        self._log(error, ended - began)
         outcome = self._decide(error)
         due = None
         if outcome is not None and outcome.state is JobState.available and outcome.scheduled_at:
@@ -309,41 +310,16 @@ class Attempt:
             logger.exception("ignored an error handler that failed at job %s", self.job.id)
         return isinstance(result, ErrorHandlerResult) and result.set_cancelled
 
+    def _log(self, error: BaseException | None, run_s: float) -> None:
+        if error is None:
+            log_completed(self.claimed, run_s)
+            return
+        log_error(self.job, error, after_completion=self.ctx.completed)
+
     def _is_lost(self, error: BaseException | None) -> bool:
         # A worker may work on other jobs too; the loss of one of those is a failure of this one.
         own = (self.claimed.id, self.claimed.attempt)
         return isinstance(error, AttemptLost) and error.args == own
-
-    def _log(self, error: BaseException | None) -> None:
-        if error is None and not logger.isEnabledFor(logging.DEBUG):
-            return
-        job = self.job
-        extra = {"job_id": job.id, "kind": job.kind, "queue": job.queue, "attempt": job.attempt}
-        if error is None:
-            logger.debug("completed job %s (%s)", job.id, job.kind, extra=extra)
-        elif isinstance(error, JobSnooze | JobCancel | ClientStopping | JobCancelledRemotely):
-            logger.info("ended job %s (%s): %s", job.id, job.kind, error, extra=extra)
-        elif isinstance(error, NoConnection):
-            logger.warning("gave back job %s (%s): %s", job.id, job.kind, error, extra=extra)
-        elif isinstance(error, AttemptLost):
-            logger.warning("lost job %s (%s): %s", job.id, job.kind, error, extra=extra)
-        elif self.ctx.completed:
-            logger.error(
-                "raised after completing job %s (%s)", job.id, job.kind, exc_info=error, extra=extra
-            )
-        else:
-            # Type only: an exception's text may hold args, which belong in the row, not in a log.
-            last = job.attempt >= job.max_attempts
-            logger.log(
-                logging.ERROR if last else logging.WARNING,
-                "failed attempt %s of %s at job %s (%s): %s",
-                job.attempt,
-                job.max_attempts,
-                job.id,
-                job.kind,
-                type(error).__name__,
-                extra=extra,
-            )
 
 
 def event_state(outcome: Outcome | None, states: dict[int, JobState], job: JobRow) -> JobState:

@@ -201,3 +201,43 @@ class JobList:
 
     jobs: Sequence[JobRow]
     cursor: str | None
+
+
+@attrs.frozen(kw_only=True)
+class JobBrief:
+    """What a table shows of a job; long args are not read.
+
+    Attributes:
+        id, kind, queue, state, priority, attempt, max_attempts: As a JobRow's.
+        scheduled_at, attempted_at, finalized_at: As a JobRow's.
+        args: The beginning of the args as JSON text; None where they are long.
+        args_bytes: Bytes in which the args are stored.
+        last_error: The beginning of the last error's text, if it was asked for and there is one.
+    """
+
+    id: int
+    kind: str
+    queue: str
+    state: JobState
+    priority: int
+    attempt: int
+    max_attempts: int
+    scheduled_at: datetime
+    attempted_at: datetime | None
+    finalized_at: datetime | None
+    args: str | None
+    args_bytes: int
+    last_error: str | None
+
+
+@attrs.frozen(kw_only=True)
+class JobBriefList:
+    """Jobs that were asked for, in brief.
+
+    Attributes:
+        jobs: The jobs, in their order.
+        cursor: What to pass as `after` for those that follow; None if there was none.
+    """
+
+    jobs: Sequence[JobBrief]
+    cursor: str | None

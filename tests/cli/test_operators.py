@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Engine, make_url, text
 
+import riverrun
 from factories import insert_job
 from riverrun import verbs
 from riverrun.cli.main import main
@@ -115,15 +116,151 @@ def test_lists_jobs(run: Run, engine: Engine, schema: str) -> None:
     """Filters, orders and cursors are the client's; JSON lines end with the next cursor."""
     ids = [insert_job(engine, schema, kind="greet", queue="mail") for _ in range(3)]
     other = insert_job(engine, schema, kind="other", state="discarded", tags=["bad"])
-    assert [job["id"] for job in lines(run("jobs", "list", "--json"))] == [*ids, other]
+    assert [job["id"] for job in lines(run("jobs", "list", "--json"))] == [other, *ids[::-1]]
+    assert [job["id"] for job in lines(run("jobs", "list", "-s", "available", "--json"))] == ids
     page = lines(run("jobs", "list", "--queue", "mail", "--limit", "2", "--json"))
     rest = lines(run("jobs", "list", "-q", "mail", "--after", page[2]["cursor"], "--json"))
-    assert [job["id"] for job in (*page[:2], *rest)] == ids
+    assert [job["id"] for job in (*page[:2], *rest)] == ids[::-1]
     table = run("jobs", "list", "-s", "discarded", "--tag", "bad", "--descending").stdout
     assert str(other) in table
     assert "other" in table
     assert "no such jobs" in run("jobs", "list", "--kind", "nothing").stdout
     assert "cursor" in run("jobs", "list", "--after", "x", code=2).stderr
+
+
+def test_final_jobs_are_listed_by_their_end(run: Run, engine: Engine, schema: str) -> None:
+    """Of final states the job that was finalized last comes first, with its last error if asked."""
+    early, late = (
+        insert_job(
+            engine,
+            schema,
+            state=state,
+            finalized_at=datetime(2026, 1, day, tzinfo=UTC),
+            errors=[
+                {"at": "2026-01-01T00:00:00Z", "attempt": 1, "error": "first", "trace": ""},
+                {"at": "2026-01-01T00:00:00Z", "attempt": 2, "error": "last\nline 2", "trace": ""},
+            ],
+        )
+        for state, day in (("discarded", 1), ("cancelled", 2))
+    )
+    states = ("--state", "discarded", "--state", "cancelled")
+    assert [job["id"] for job in lines(run("jobs", "list", *states, "--json"))] == [late, early]
+    page = lines(run("jobs", "list", *states, "--limit", "1", "--json"))
+    after = page[1]["cursor"]
+    rest = lines(run("jobs", "list", *states, "--after", after, "--json"))
+    assert [job["id"] for job in rest] == [early]
+    table = run("jobs", "list", *states, "--errors").stdout
+    assert "last" in table
+    assert "line 2" not in table
+    assert "last" not in run("jobs", "list", *states).stdout.partition("\n")[2]
+
+
+def test_long_args_are_not_read_for_a_list(run: Run, engine: Engine, schema: str) -> None:
+    """A table says how long args are that it does not show; JSON has all of them."""
+    noise = os.urandom(5_000).hex()
+    insert_job(engine, schema, args={"noise": noise})
+    assert noise[:20] not in run("jobs", "list").stdout
+    assert "bytes)" in run("jobs", "list").stdout
+    assert noise in run("jobs", "list", "--json").stdout
+
+
+HOSTILE = "report[/x]\x1b]0;owned\x07\nforged"
+
+
+def test_values_of_a_row_cannot_paint_the_terminal(
+    run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Brackets are no markup, and control characters are escaped, with rich and without."""
+    job_id = insert_job(
+        engine,
+        schema,
+        kind=HOSTILE,
+        queue=HOSTILE,
+        tags=["evil[link=http://x]click[/link]"],
+        args={"a": HOSTILE},
+        errors=[{"at": "x", "attempt": HOSTILE, "error": HOSTILE, "trace": HOSTILE}],
+    )
+    commands = (
+        ("jobs", "list", "--errors"),
+        ("jobs", "get", str(job_id)),
+        ("queues", "list"),
+        ("top", "--once"),
+    )
+    monkeypatch.setenv("COLUMNS", "1000")
+    for terminal in (False, True):
+        monkeypatch.setattr(
+            "click.testing._NamedTextIOWrapper.isatty", lambda _, found=terminal: found
+        )
+        for command in commands:
+            shown = run(*command).stdout
+            assert "\x1b]" not in shown
+            assert "\x07" not in shown
+            assert "\nforged" not in shown
+            assert "report[/x]" in shown
+
+
+def test_shows_attempts_one_by_one(run: Run, engine: Engine, schema: str) -> None:
+    """A job's failed attempts are shown in their order, with real line breaks and no Python."""
+    trace = (
+        "Traceback (most recent call last):\n"
+        f'  File "{riverrun.__file__}", line 1, in execute\n    worker()\n'
+        '  File "/srv/shop/jobs.py", line 20, in send\n    crm.post()\n'
+        '  File "/x/site-packages/requests/api.py", line 1, in post\n    return request()\n'
+        '  File "/x/site-packages/requests/api.py", line 2, in request\n    raise error\n'
+        "ConnectionError: no route\n"
+    )
+    errors = [
+        {"at": "2026-01-01T00:00:00Z", "attempt": 1, "error": "OSError: first", "trace": ""},
+        {
+            "at": "2026-01-01T00:00:01Z",
+            "attempt": 2,
+            "error": "ConnectionError: no route",
+            "trace": trace,
+        },
+    ]
+    job_id = insert_job(
+        engine,
+        schema,
+        state="retryable",
+        attempt=2,
+        errors=errors,
+        unique_key=b"\x01" * 32,
+        metadata_={"output": {"pages": 3}, "river:log": [{"attempt": 1, "log": "one\ntwo\n"}]},
+    )
+    shown = run("jobs", "get", str(job_id)).stdout
+    assert shown.index("OSError: first") < shown.index("ConnectionError: no route")
+    assert "\n    crm.post()\n" in shown.replace("\n      ", "\n    ")
+    assert "... 1 frame in requests" in shown
+    assert "in execute" not in shown
+    assert "in execute" in run("jobs", "get", str(job_id), "--full").stdout
+    assert f"{'01' * 32} while" in shown
+    assert "\n  one\n  two\n" in shown
+    assert '"pages": 3' in shown
+    assert "frozenset" not in shown
+    assert "b'" not in shown
+
+
+def test_says_how_many_jobs_it_asks_about(run: Run, engine: Engine, schema: str) -> None:
+    """Before an action by filters the jobs are counted."""
+    for _ in range(3):
+        insert_job(engine, schema, state="discarded", finalized_at=datetime(2026, 1, 1, tzinfo=UTC))
+    asked = run("jobs", "delete", "--state", "discarded", code=1, stdin="n\n")
+    assert "Delete 3 jobs?" in asked.stderr
+    assert len(lines(run("jobs", "list", "--json"))) == 3
+
+
+def test_top_shows_the_whole_at_once(run: Run, engine: Engine, schema: str) -> None:
+    """One look has queues, rates, clients, the leader and the failures."""
+    now = datetime.now(UTC)
+    insert_job(engine, schema, state="completed", finalized_at=now, attempted_at=now)
+    insert_job(engine, schema, queue="mail", state="discarded", finalized_at=now)
+    beat(engine, "worker-1", hostname="here", pid=1, queues=["mail"], schema=schema)
+    (view,) = lines(run("top", "--once", "--json"))
+    assert {each["name"] for each in view["queues"]} == {"mail"}
+    assert [each["id"] for each in view["clients"]] == ["worker-1"]
+    assert view["per_second"]["completed"] > 0
+    assert [each["state"] for each in view["failures"]] == ["discarded"]
+    assert "worker-1" in run("top", "--once").stdout
 
 
 def test_shows_a_job(run: Run, engine: Engine, schema: str) -> None:
@@ -252,7 +389,13 @@ def test_pauses_and_resumes_queues(run: Run, engine: Engine, schema: str) -> Non
                 " VALUES ('mail', now()), ('idle', now())"
             )
         )
+    worked = datetime(2026, 1, 2, tzinfo=UTC)
+    done = {"state": "completed", "finalized_at": worked, "attempted_at": worked}
+    insert_job(engine, schema, queue="mail", **done)
+    beat(engine, "worker-1", hostname="here", pid=1, queues=["mail"], schema=schema)
     (idle, mail) = lines(run("queues", "list", "--json"))
+    assert (idle["clients"], idle["last_worked_at"]) == ([], None)
+    assert (mail["clients"], mail["last_worked_at"]) == (["worker-1"], worked.isoformat())
     assert (idle["name"], idle["available"], mail["available"], mail["retryable"]) == (
         *("idle", 0),
         *(1, 1),

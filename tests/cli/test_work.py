@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,22 +107,26 @@ def test_cuts_off_a_deaf_worker(
 
 
 @pytest.mark.parametrize(
-    ("app", "source"),
+    ("app", "source", "expected"),
     [
-        ("nowhere:client", APP),
-        ("shop:nobody", APP),
-        ("shop:other", APP),
-        ("shop", APP),
-        ("shop:client", "import not_there"),
-        ("shop:client", "def ("),
-        ("shop:client", "raise RuntimeError('at import')"),
+        ("nowhere:client", APP, "no module 'nowhere' in"),
+        ("shop:nobody", APP, "shop has no 'nobody'; it has the client 'client'"),
+        ("shop:other", APP, "is of type int"),
+        ("shop", APP, "is not module:client"),
+        ("shop:client", "import not_there", "No module named 'not_there'"),
+        ("shop:client", "def (", "SyntaxError"),
+        ("shop:client", "raise RuntimeError('at import')", "RuntimeError: at import"),
     ],
 )
-def test_says_that_there_is_no_client(start: Start, app: str, source: str) -> None:
-    """What is no client, or cannot be imported, is said in a line, with exit code 2."""
-    code, said = end(start("postgresql+psycopg://u:hidden@localhost/db", "s", app, source))
-    assert code == 2, said
-    assert "hidden" not in said
+def test_says_that_there_is_no_client(start: Start, app: str, source: str, expected: str) -> None:
+    """What is no client is an error of one line; what fails to import shows where; exit code 2."""
+    process = start("postgresql+psycopg://u:hidden@localhost/db", "s", app, source)
+    error = process.communicate(timeout=DEADLINE_S)[1]
+    assert process.returncode == 2, error
+    assert expected in error
+    assert "hidden" not in error
+    assert ("line 1" in error) == (source != APP)
+    assert "importlib" not in error
 
 
 def test_says_that_the_database_is_not_there(start: Start) -> None:
@@ -163,6 +168,55 @@ def test_hurries_on_sigquit(start: Start, engine: Engine, database_url: str, sch
     process.send_signal(signal.SIGQUIT)
     assert end(process)[0] == 0
     assert only_state(engine, schema) is JobState.available
+
+
+FAILING = (
+    APP
+    + """
+import json
+@workers.register
+def fails(args: Fails) -> None:
+    json.loads(args.card)
+""".replace(
+        "@workers", "@attrs.frozen\nclass Fails(JobArgs, kind='fails'):\n    card: str\n\n@workers"
+    )
+)
+SECRET = "4111-SECRET\nCRITICAL root: forged"
+
+
+@pytest.mark.parametrize(
+    ("options", "texts"),
+    [((), False), (("--tracebacks",), True), (("--tracebacks", "--log-format", "json"), True)],
+    ids=["production", "tracebacks", "json"],
+)
+def test_logs_how_attempts_came_out(
+    start: Start,
+    engine: Engine,
+    database_url: str,
+    schema: str,
+    options: Sequence[str],
+    texts: bool,
+) -> None:
+    """Success is a line with its time; a failure is its class and place, or with its traceback."""
+    failing = insert_job(engine, schema, kind="fails", args={"card": SECRET}, max_attempts=1)
+    process = start(database_url, schema, source=FAILING, options=options)
+    until(lambda: only_state(engine, schema) is JobState.discarded, "the failure")
+    done = insert_job(engine, schema, kind="task")
+    read_began(process)
+    process.send_signal(signal.SIGTERM)
+    log = process.communicate(timeout=DEADLINE_S)[1]
+    assert process.returncode == 0
+    assert re.search(rf"completed job {done} \(task\) in \d+ ms", log)
+    (line,) = (line for line in log.splitlines() if f"at job {failing} (fails): JSON" in line)
+    if texts:
+        assert "Extra data" in line
+        assert "in fails" in log
+        assert "json.loads(args.card)" in log
+    else:
+        assert line.endswith("JSONDecodeError at shop.py:41 in fails")
+        assert "Extra data" not in log
+    assert not any(line.startswith("CRITICAL") for line in log.splitlines())
+    assert "4111" not in log
 
 
 def test_logs_json(start: Start, engine: Engine, database_url: str, schema: str) -> None:

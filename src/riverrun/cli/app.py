@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -18,7 +19,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from riverrun.client import Client
 from riverrun.errors import JobNotFound, QueueNotFound, RiverrunError, SchemaMissing
+from riverrun.log_text import printable_lines
 from riverrun.sessions import engine_at
+from riverrun.traces import folded
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,20 +62,36 @@ def load_client(app: str) -> Client:
         sys.path.insert(0, os.getcwd())
     try:
         found: object = importlib.import_module(module_name)
-        for name in attribute.split("."):
-            found = getattr(found, name)
-    except (ImportError, AttributeError) as error:
-        problem = f"cannot import {app!r}: {error}. Is its folder the current one?"
-        raise CommandError(problem, ExitCode.usage) from error
     except Exception as error:
-        # Its text may hold whatever the application was given, a password too; its place does not.
-        problem = f"cannot import {app!r}: {module_name} raises {type(error).__name__}"
-        advice = f"python -c 'import {module_name}' shows where"
-        raise CommandError(f"{problem}; {advice}", ExitCode.usage) from error
+        if isinstance(error, ModuleNotFoundError) and _part_of(module_name, error.name):
+            place = f"in {os.getcwd()} or elsewhere on sys.path"
+            problem = f"cannot import {app!r}: no module {error.name!r} {place}"
+            raise CommandError(problem, ExitCode.usage) from error
+        # The traceback is of the application's own code, and what its author looks for.
+        text = "".join(traceback.format_exception(error, limit=-50))
+        click.echo(printable_lines(folded(text)), err=True)
+        problem = f"cannot import {app!r}: {type(error).__name__} in {module_name}"
+        raise CommandError(problem, ExitCode.usage) from error
+    for name in attribute.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError as error:
+            problem = f"{module_name} has no {attribute!r}{_clients_in(found)}"
+            raise CommandError(problem, ExitCode.usage) from error
     if not isinstance(found, Client):
         problem = f"{app!r} is of type {type(found).__name__}; expected a riverrun.Client"
         raise CommandError(problem, ExitCode.usage)
     return found
+
+
+def _part_of(module_name: str, missing: str | None) -> bool:
+    """Return whether `missing` is the module asked for or a package of it, not what it imports."""
+    return missing is not None and f"{module_name}.".startswith(f"{missing}.")
+
+
+def _clients_in(module: object) -> str:
+    names = [name for name, value in vars(module).items() if isinstance(value, Client)]
+    return f"; it has the client {', '.join(map(repr, names))}" if names else ""
 
 
 def option(*names: str, **said: Any) -> Callable[[F], F]:
@@ -134,6 +153,14 @@ class Shell(click.Group):
             said = {"error": error.format_message(), "exit_code": error.exit_code}
             click.echo(json.dumps(said), err=True)
             ctx.exit(error.exit_code)
+
+
+watch_option = option(
+    "--watch",
+    type=click.FloatRange(0.2, 3_600),
+    metavar="SECONDS",
+    help="Show it again every so many seconds, until Ctrl-C.",
+)
 
 
 def target_options(command: F) -> F:

@@ -17,16 +17,23 @@ from riverrun.cli.app import (
     reported,
     target,
     target_options,
+    watch_option,
 )
-from riverrun.cli.output import progress, show, show_json, show_one
+from riverrun.cli.job_view import show_job
+from riverrun.cli.output import progress, show, show_json, show_one, watched
 from riverrun.client import Client
 from riverrun.errors import RiverrunError
 from riverrun.job import JobRow
 from riverrun.job_list import JobListParams, JobOrder
-from riverrun.states import JobState
+from riverrun.states import FINAL_STATES, JobState
+from riverrun.verbs.read import count_listed, list_briefs
 
 COLUMNS = ("id", "kind", "queue", "state", "attempt", "max_attempts", "scheduled_at", "args")
 BATCH = 1_000
+COUNT_MAX = 10_000
+"""Most jobs that are counted before a question."""
+
+WAITING = {JobState.available, JobState.pending, JobState.retryable, JobState.scheduled}
 
 _Verb = Callable[[Engine, int], JobRow]
 
@@ -54,11 +61,17 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 @option(
     "--order-by",
     type=click.Choice([order.value for order in JobOrder]),
-    default=JobOrder.id.value,
-    show_default=True,
+    help="Default: finalized_at if all states are final, else id.",
 )
-@option("--descending/--ascending", default=False, help="Whether the last comes first.")
+@option(
+    "--descending/--ascending",
+    default=None,
+    help="Whether the last comes first. Default: yes, unless only jobs that wait or run are asked "
+    "for.",
+)
 @option("--after", metavar="CURSOR", help="Go on where a list ended: its cursor.")
+@option("--errors", is_flag=True, help="Show the first line of each job's last error.")
+@watch_option
 @target_options
 def list_(
     states: tuple[str, ...],
@@ -66,42 +79,75 @@ def list_(
     queues: tuple[str, ...],
     tags: tuple[str, ...],
     limit: int,
-    order_by: str,
-    descending: bool,
+    order_by: str | None,
+    descending: bool | None,
     after: str | None,
+    errors: bool,
+    watch: float | None,
     app: str | None,
     database_url: str | None,
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """List jobs; with --json a line each, and the cursor of the next ones last."""
+    """List jobs, the newest first; with --json a line each, and then the cursor of the next."""
+    chosen = {JobState(state) for state in states}
+    final = bool(chosen) and chosen <= FINAL_STATES
+    active = bool(chosen) and chosen <= WAITING | {JobState.running}
+    order = order_by or (JobOrder.finalized_at if final else JobOrder.id)
     with target(app, database_url, schema) as on:
         params = attrs.evolve(
             _params(states, kinds, queues, tags),
             limit=limit,
-            order_by=JobOrder(order_by),
-            descending=descending,
+            order_by=JobOrder(order),
+            descending=not active if descending is None else descending,
             after=after,
         )
-        found = on.client.list_jobs(on.engine, params)
-    show(found.jobs, COLUMNS, as_json=as_json, nothing="no such jobs")
-    if len(found.jobs) == limit:
         if as_json:
-            show_json({"cursor": found.cursor})
-        else:
-            click.echo(f"more: --after {found.cursor}")
+            found = on.client.list_jobs(on.engine, params)
+            show(found.jobs, COLUMNS, as_json=True)
+            if len(found.jobs) == limit:
+                show_json({"cursor": found.cursor})
+            return
+        for _ in watched(watch):
+            _show_briefs(on, params, errors=errors)
+
+
+def _show_briefs(on: Target, params: JobListParams, *, errors: bool) -> None:
+    found = list_briefs(on.engine, params, errors=errors, schema=on.schema)
+    columns = [*COLUMNS, *(["last_error"] if errors else [])]
+    if params.order_by is JobOrder.finalized_at:
+        columns[columns.index("scheduled_at")] = "finalized_at"
+    rows = []
+    for job in found.jobs:
+        row = attrs.asdict(job)
+        if job.args is None:
+            row["args"] = f"({job.args_bytes:,} bytes)"
+        row["last_error"] = (job.last_error or "").partition("\n")[0]
+        rows.append(row)
+    show(rows, columns, as_json=False, nothing="no such jobs")
+    if len(rows) == params.limit:
+        click.echo(f"more: --after {found.cursor}")
 
 
 @jobs.command()
 @click.argument("job_id", type=JOB_ID, metavar="ID")
+@option("--full", is_flag=True, help="Show the library frames of tracebacks too.")
 @target_options
 def get(
-    job_id: int, app: str | None, database_url: str | None, schema: str | None, as_json: bool
+    job_id: int,
+    full: bool,
+    app: str | None,
+    database_url: str | None,
+    schema: str | None,
+    as_json: bool,
 ) -> None:
-    """Show all of a job."""
+    """Show all of a job: its facts, args, output, log, and each failed attempt."""
     with target(app, database_url, schema) as on:
         job = on.client.get(on.engine, job_id)
-    show_one(attrs.asdict(job, recurse=False), as_json=as_json)
+    if as_json:
+        show_json(attrs.asdict(job, recurse=False))
+    else:
+        show_job(job, full=full)
 
 
 def _bulk(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -162,7 +208,9 @@ def _do(
             _each(on, ids, verb, as_json=as_json)
             return
         if not yes:
-            question = f"{name.capitalize()} every job that these filters name?"
+            count = count_listed(on.engine, params, most=COUNT_MAX + 1, schema=on.schema)
+            number = f"more than {COUNT_MAX:,}" if count > COUNT_MAX else f"{count:,}"
+            question = f"{name.capitalize()} {number} job{'' if count == 1 else 's'}?"
             click.confirm(question, abort=True, err=True)
         count = 0
         with progress(f"jobs {done}") as tell:
@@ -181,7 +229,7 @@ def _deleted(on: Target, params: JobListParams) -> Iterator[int]:
 def _found(on: Target, params: JobListParams, verb: _Verb) -> Iterator[int]:
     """Do the verb to the jobs that `params` name, by their ids; yield 1 for each that it could."""
     page = attrs.evolve(params, limit=BATCH)
-    while jobs := (found := on.client.list_jobs(on.engine, page)).jobs:
+    while jobs := (found := list_briefs(on.engine, page, schema=on.schema)).jobs:
         for job in jobs:
             # It may be gone by now, or another job may hold its unique key.
             with contextlib.suppress(RiverrunError):

@@ -5,6 +5,8 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
+from riverrun import attempt_log
+
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What every record has; the rest was given as `extra`, by riverrun or by the application."""
 
@@ -33,15 +35,18 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(said, default=str)
 
 
-def configure(level: str, *, as_json: bool, force: bool) -> None:
-    """Log to stderr, unless the application has said where to log.
+def configure(level: str, *, as_json: bool, force: bool, tracebacks: bool) -> None:
+    """Log to stderr, unless the application has configured logging itself.
 
     Args:
-        level: From which level on.
+        level: The lowest level that is logged.
         as_json: Whether each record is a line of JSON.
-        force: Whether this is to count, whatever the application has said.
+        force: Whether this replaces what the application has configured.
+        tracebacks: Whether failed attempts are logged with their texts and tracebacks.
     """
     handler = logging.StreamHandler()
     text = logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if as_json else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=force)
+    if tracebacks:
+        attempt_log.tracebacks.setLevel(logging.DEBUG)

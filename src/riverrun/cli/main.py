@@ -13,13 +13,14 @@ from riverrun.cli.jobs import jobs
 from riverrun.cli.migrate import migrate
 from riverrun.cli.periodic import periodic
 from riverrun.cli.queues import queues
+from riverrun.cli.top import top
 from riverrun.cli.work import work
 
-HOST_COMMANDS = (health, insert, jobs, migrate, periodic, queues, work)
+HOST_COMMANDS = (health, insert, jobs, migrate, periodic, queues, top, work)
 """The commands that a host's own command group has too."""
 
 
-@click.group(cls=Shell)
+@click.group(cls=Shell, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="riverrun")
 def main() -> None:
     """Background jobs for SQLAlchemy applications, on River's tables."""

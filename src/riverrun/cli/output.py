@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,6 +14,10 @@ import attrs
 import click
 
 from riverrun.clock import Clock
+from riverrun.log_text import printable
+
+_LONGEST = 100_000
+"""Most characters of one value that are printed; `--json` prints all of it."""
 
 
 def show(
@@ -34,7 +39,7 @@ def show(
     if not values:
         click.echo(nothing)
         return
-    _table(columns, [[_text(value[column]) for column in columns] for value in values])
+    _table(columns, [[text_of(value[column]) for column in columns] for value in values])
 
 
 def show_one(value: Mapping[str, Any], *, as_json: bool) -> None:
@@ -44,7 +49,7 @@ def show_one(value: Mapping[str, Any], *, as_json: bool) -> None:
         return
     width = max(len(name) for name in value)
     for name, each in value.items():
-        click.echo(f"{name:<{width}}  {_text(each)}")
+        click.echo(f"{name:<{width}}  {text_of(each)}")
 
 
 @contextmanager
@@ -63,6 +68,24 @@ def progress(what: str) -> Iterator[Callable[[int], None]]:
     finally:
         if told:
             click.echo(err=True)
+
+
+def watched(every_s: float | None, *, clear: bool = True) -> Iterator[None]:
+    """Yield once, or again and again until Ctrl-C.
+
+    Args:
+        every_s: Seconds between two; None for once.
+        clear: Whether the screen is cleared before each but the first.
+    """
+    yield
+    while every_s is not None:
+        try:
+            time.sleep(every_s)
+        except KeyboardInterrupt:
+            return
+        if clear:
+            click.clear()
+        yield
 
 
 def show_json(value: object) -> None:
@@ -91,12 +114,14 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         try:
             from rich.console import Console
             from rich.table import Table
+            from rich.text import Text
         except ImportError:
             pass
         else:
             table = Table(*columns)
             for row in rows:
-                table.add_row(*row)
+                # As Text: brackets in a job's kind are no markup.
+                table.add_row(*map(Text, row))
             Console().print(table)
             return
     widths = [max(len(line[index]) for line in (columns, *rows)) for index in range(len(columns))]
@@ -106,17 +131,24 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         click.echo(text.rstrip()[:most])
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """Return a value of a row as people read it, on one line that cannot paint a terminal."""
     match value:
         case None:
             return "-"
         case datetime():
             return ago(value)
+        case bytes():
+            return value.hex()
+        case set() | frozenset():
+            return " ".join(sorted(map(str, value)))
         case Mapping() | list() | tuple():
-            return json.dumps(value, default=_encoded)
+            return printable(
+                json.dumps(value, default=_encoded, ensure_ascii=False), limit=_LONGEST
+            )
         case float():
             return f"{value:.1f}"
-    return str(value)
+    return printable(value, limit=_LONGEST)
 
 
 def _encoded(value: object) -> object:

@@ -6,13 +6,15 @@ from typing import Any
 import attrs
 import click
 
-from riverrun.cli.app import target, target_options
-from riverrun.cli.output import show
+from riverrun.cli.app import Target, target, target_options, watch_option
+from riverrun.cli.output import show, watched
+from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.states import JobState
 from riverrun.verbs.queues import QueueRow
-from riverrun.verbs.status import count_jobs
+from riverrun.verbs.status import count_jobs, last_worked, list_clients
 
 STATES = (JobState.available, JobState.running, JobState.retryable, JobState.scheduled)
+COLUMNS = ("name", "paused_at", "clients", "last_worked_at", *STATES)
 
 
 @click.group()
@@ -21,27 +23,52 @@ def queues() -> None:
 
 
 @queues.command(name="list")
+@watch_option
 @target_options
-def list_(app: str | None, database_url: str | None, schema: str | None, as_json: bool) -> None:
-    """List queues: whether each is paused, and how many jobs of it wait."""
+def list_(
+    watch: float | None,
+    app: str | None,
+    database_url: str | None,
+    schema: str | None,
+    as_json: bool,
+) -> None:
+    """List queues: which clients work each, when it was last worked, and how many jobs wait.
+
+    Clients are riverrun's own that live; River's in Go do not name their queues.
+    """
     with target(app, database_url, schema) as on:
-        known = {row.name: row for row in on.client.queues.list(on.engine, limit=10_000)}
-        counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
-        for each in count_jobs(on.engine, schema=on.schema):
-            counts[each.queue][each.state] = each.count
-    rows: list[dict[str, Any]] = []
-    for name in sorted({*known, *counts}):
-        row = known.get(name)
-        rows.append(
-            {
-                "name": name,
-                "paused_at": row and row.paused_at,
-                "worked_at": row and row.updated_at,
-                **counts[name],
-            }
-        )
-    columns = ("name", "paused_at", "worked_at", *STATES)
-    show(rows, columns, as_json=as_json, nothing="no queue was ever worked, and no job waits")
+        for _ in watched(watch):
+            rows = queue_rows(on)
+            if not as_json:
+                for row in rows:
+                    row["clients"] = ", ".join(row["clients"])
+            nothing = "no queue was ever worked, and no job waits"
+            show(rows, COLUMNS, as_json=as_json, nothing=nothing)
+
+
+def queue_rows(on: Target) -> list[dict[str, Any]]:
+    """Return how each queue stands: each that a client works or worked, or that has jobs."""
+    known = {row.name: row for row in on.client.queues.list(on.engine, limit=10_000)}
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
+    for each in count_jobs(on.engine, schema=on.schema):
+        counts[each.queue][each.state] = each.count
+    clients: dict[str, list[str]] = defaultdict(list)
+    for client in list_clients(on.engine, schema=on.schema):
+        if client.silent_s <= DEAD_S:
+            for name in client.queues:
+                clients[name].append(client.id)
+    names = sorted({*known, *counts, *clients})
+    worked = last_worked(on.engine, names, schema=on.schema)
+    return [
+        {
+            "name": name,
+            "paused_at": known[name].paused_at if name in known else None,
+            "clients": clients[name],
+            "last_worked_at": worked[name],
+            **counts[name],
+        }
+        for name in names
+    ]
 
 
 @queues.command()

@@ -88,6 +88,12 @@ GIVE_UP_S = 1.0
     show_default=True,
     help="Lines for people, or JSON for machines.",
 )
+@option(
+    "--tracebacks/--no-tracebacks",
+    default=None,
+    help="Log the text and traceback of each failed attempt. Default: on a terminal and with "
+    "--reload; elsewhere a log has no text of an exception, which may hold args.",
+)
 @option("--reload", is_flag=True, help="Start anew when a Python file changes; for development.")
 def work(
     client_named: str | None,
@@ -99,6 +105,7 @@ def work(
     health_host: str,
     log_level: str,
     log_format: str,
+    tracebacks: bool | None,
     reload: bool,
 ) -> None:
     """Work the jobs of MODULE:CLIENT, or of --app, until SIGTERM or SIGINT.
@@ -114,6 +121,7 @@ def work(
         log_level,
         as_json=log_format == "json",
         force=said != {click.core.ParameterSource.DEFAULT},
+        tracebacks=(reload or sys.stderr.isatty()) if tracebacks is None else tracebacks,
     )
     tie = supervised()
     if tie is None and (processes > 1 or reload):

@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
+import attrs
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -18,9 +19,13 @@ from sqlalchemy import (
     delete,
     func,
     literal,
+    null,
     or_,
     select,
+    true,
     tuple_,
+    type_coerce,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -39,6 +44,12 @@ from riverrun.queries.postgresql import (
     state_literal,
 )
 from riverrun.states import FINAL_STATES, JobState
+
+BRIEF_CHARS = 200
+"""Most characters of args and of an error in a brief list."""
+
+BRIEF_ARGS_BYTES = 2_000
+"""Args stored in more bytes than this are not read for a brief list."""
 
 _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 
@@ -86,6 +97,71 @@ def list_clients() -> Select[Any]:
         ).label("silent_s"),
     )
     return select(*columns).order_by(ClientRecord.id).limit(bindparam("limit", type_=Integer))
+
+
+@lru_cache
+def last_worked() -> Select[Any]:
+    """Read when a job of each queue in bind `names` was last attempted, of those scheduled last.
+
+    A look at the end of each state and priority: no index is in the order of attempts, and jobs of
+    one priority are claimed in the order of their times.
+
+    Index: river_job_prioritized_fetching_index.
+    """
+    names = (
+        func.unnest(bindparam("names", type_=ARRAY(Text)))
+        .table_valued("name")
+        .render_derived(name="queues")
+    )
+    priorities = func.generate_series(1, 4).table_valued("number").render_derived(name="priorities")
+    attempted = [JobState.running, JobState.retryable, *sorted(FINAL_STATES)]
+    looks = [
+        select(readable(Job.attempted_at).label("at"))
+        .where(
+            Job.state == state_literal(state),
+            Job.queue == names.c.name,
+            Job.priority == priorities.c.number,
+        )
+        .order_by(Job.scheduled_at.desc(), Job.id.desc())
+        .limit(1)
+        .lateral(state.value)
+        for state in attempted
+    ]
+    source: Any = names.join(priorities, true())
+    for look in looks:
+        source = source.outerjoin(look, true())
+    latest = func.max(func.greatest(*(look.c.at for look in looks)))
+    return select(names.c.name, latest.label("at")).select_from(source).group_by(names.c.name)
+
+
+@lru_cache
+def finish_rates() -> Select[Any]:
+    """Count the jobs that were finalized last, of each final state at most 1,000, in `window_s`.
+
+    Returns for each state their number and in how many seconds they were finalized.
+
+    Index: river_job_state_and_finalized_at_index.
+    """
+    window_s = cast(bindparam("window_s"), Float)
+    since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, window_s)
+    parts = []
+    for state in sorted(FINAL_STATES):
+        last = (
+            select(Job.finalized_at)
+            .where(Job.state == state_literal(state), Job.finalized_at > since)
+            .order_by(Job.finalized_at.desc())
+            .limit(1_000)
+            .subquery()
+        )
+        passed = func.extract("epoch", func.clock_timestamp() - func.min(last.c.finalized_at))
+        parts.append(
+            select(
+                cast(literal(state.value), Text).label("state"),
+                func.count().label("count"),
+                cast(case((func.count() < 1_000, window_s), else_=passed), Float).label("seconds"),
+            ).select_from(last)
+        )
+    return union_all(*parts)  # type: ignore[return-value]
 
 
 @lru_cache
@@ -193,16 +269,85 @@ def update_job() -> Update:
 def list_jobs(params: JobListParams) -> Select[Any]:
     """Read the jobs that `params` ask for, in their order, with the time that orders them.
 
-    Index: river_job_pkey in the order of ids; river_job_prioritized_fetching_index by state and
-    queue; river_job_state_and_finalized_at_index, river_job_kind, river_job_metadata_index.
+    Index: river_job_pkey in the order of ids; river_job_state_and_finalized_at_index in the order
+    of ends; river_job_prioritized_fetching_index by state and queue; river_job_kind,
+    river_job_metadata_index.
     """
+    return _listed(params, *job_columns())
+
+
+def list_briefs(params: JobListParams, *, errors: bool) -> Select[Any]:
+    """Read what a table shows of the jobs that `params` ask for. Indexes: as `list_jobs`.
+
+    Args that are long stay where they are: a page of 50 jobs with 1 MB each would take a second.
+    """
+    stored = func.pg_column_size(Job.args)
+    short = case((stored <= BRIEF_ARGS_BYTES, func.left(cast(Job.args, Text), BRIEF_CHARS)))
+    last = type_coerce(Job.errors, ARRAY(JSONB))[func.array_upper(Job.errors, 1)]
+    error = func.left(last.op("->>")("error"), BRIEF_CHARS) if errors else null()
+    return _listed(
+        params,
+        *(readable(getattr(Job, name)).label(name) for name in _BRIEF),
+        short.label("args"),
+        stored.label("args_bytes"),
+        type_coerce(error, Text).label("last_error"),
+    )
+
+
+def count_listed(params: JobListParams, most: int) -> Select[Any]:
+    """Count the jobs that `params` ask for, up to `most`. Indexes: as `list_jobs`."""
+    found = select(Job.id).where(*_filters(params)).limit(most).subquery()
+    return select(func.count()).select_from(found)
+
+
+_BRIEF = (
+    "id",
+    "kind",
+    "queue",
+    "state",
+    "priority",
+    "attempt",
+    "max_attempts",
+    "scheduled_at",
+    "attempted_at",
+    "finalized_at",
+)
+
+
+def _listed(params: JobListParams, *columns: Any) -> Select[Any]:
     time = _time(params)
-    statement = select(*job_columns(), readable(time).label("order_time")).where(*_filters(params))
     key = [Job.id] if params.order_by is JobOrder.id else [time, Job.id]
-    statement = statement.order_by(*(each.desc() if params.descending else each for each in key))
+    order = [each.desc() if params.descending else each for each in key]
+    statement = select(*columns, readable(time).label("order_time")).order_by(*order)
+    states = params.states or ()
+    if time is Job.finalized_at and len(states) > 1 and set(states) <= FINAL_STATES:
+        # The index has each state's jobs in the order of their ends, and not those of several.
+        pages = [
+            select(Job.id)
+            .where(*_page(attrs.evolve(params, states=[state]), time))
+            .order_by(*order)
+            .limit(params.limit)
+            .subquery()
+            for state in states
+        ]
+        found = union_all(*(select(page.c.id) for page in pages)).subquery()
+    elif params.order_by is JobOrder.id and states and not set(states) & FINAL_STATES:
+        # By an expression, or the planner walks the primary key past all that is final.
+        place = Job.id + 0
+        page = select(Job.id).where(*_page(params, time)).limit(params.limit)
+        found = page.order_by(place.desc() if params.descending else place).subquery()
+    else:
+        return statement.where(*_page(params, time)).limit(params.limit)
+    return statement.where(Job.id.in_(select(found.c.id))).limit(params.limit)
+
+
+def _page(params: JobListParams, time: Any) -> list[ColumnElement[bool]]:
+    filters = _filters(params)
+    if time is Job.finalized_at and set(params.states or ()) <= FINAL_STATES:
+        filters.append(Job.finalized_at.is_not(None))  # as the index says
     if (after := params.cursor()) is not None:
-        statement = statement.where(_beyond(after, time, params))
-    return statement.limit(params.limit)
+        filters.append(_beyond(after, time, params))
+    return filters
 
 
 def delete_jobs(params: JobListParams) -> ReturningDelete[Any]:
@@ -211,7 +356,7 @@ def delete_jobs(params: JobListParams) -> ReturningDelete[Any]:
     Locks what it deletes and skips what others have locked. River: JobDeleteMany.
     """
     chosen = (
-        list_jobs(params)
+        _listed(params, Job.id)
         .with_only_columns(Job.id)
         .where(Job.state != state_literal(JobState.running))
         .with_for_update(skip_locked=True)
@@ -228,6 +373,9 @@ def _filters(params: JobListParams) -> list[ColumnElement[bool]]:
         filters.append(Job.kind.in_(params.kinds))
     if params.queues is not None:
         filters.append(Job.queue.in_(params.queues))
+        if params.states is None:
+            # All of them, for an index that begins with the state.
+            filters.append(Job.state.in_([state_literal(state) for state in JobState]))
     if params.priorities is not None:
         filters.append(Job.priority.in_(params.priorities))
     if params.states is not None:

@@ -4,11 +4,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 from sqlalchemy import Row
 
 from riverrun.errors import JobNotFound
 from riverrun.job import JobRow
-from riverrun.job_list import JobList, JobListParams, JobOrder, cursor_text
+from riverrun.job_list import (
+    JobBrief,
+    JobBriefList,
+    JobList,
+    JobListParams,
+    JobOrder,
+    cursor_text,
+)
 from riverrun.queries import operators as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import state_of, states_in
@@ -44,12 +52,52 @@ def list_jobs(
     asked = params or JobListParams()
     with joined(where, schema) as transaction:
         rows = transaction.execute(queries.list_jobs(asked), {}).all()
-    cursor = None
-    if rows:
-        last = rows[-1]
-        time = None if asked.order_by is JobOrder.id else last.order_time
-        cursor = cursor_text(last.id, last.kind, last.queue, asked.order_by, time)
-    return JobList(jobs=[job_row(row) for row in rows], cursor=cursor)
+    return JobList(jobs=[job_row(row) for row in rows], cursor=_cursor(rows, asked))
+
+
+def list_briefs(
+    where: Where, params: JobListParams, *, errors: bool = False, schema: str | None = None
+) -> JobBriefList:
+    """Return as much of the jobs that `params` ask for as a table shows.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        params: Which jobs, and in which order.
+        errors: Whether the last error of each is read.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.list_briefs(params, errors=errors), {}).all()
+    names = [field.name for field in attrs.fields(JobBrief)]
+    briefs = [
+        JobBrief(**{**{name: getattr(row, name) for name in names}, "state": state_of(row.state)})
+        for row in rows
+    ]
+    return JobBriefList(jobs=briefs, cursor=_cursor(rows, params))
+
+
+def count_listed(
+    where: Where, params: JobListParams, *, most: int = 10_000, schema: str | None = None
+) -> int:
+    """Return how many jobs `params` ask for, its limit and cursor left aside; `most` at the most.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        params: Which jobs.
+        most: Where the count ends; beyond it a count takes long and says little.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    with joined(where, schema) as transaction:
+        count: int = transaction.execute(queries.count_listed(params, most), {}).scalar_one()
+        return count
+
+
+def _cursor(rows: Sequence[Row[Any]], params: JobListParams) -> str | None:
+    if not rows:
+        return None
+    last = rows[-1]
+    time = None if params.order_by is JobOrder.id else last.order_time
+    return cursor_text(last.id, last.kind, last.queue, params.order_by, time)
 
 
 def get_in(transaction: Transaction, job_id: int) -> JobRow:

@@ -1,6 +1,6 @@
 """Status: what waits, who works, who leads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import attrs
@@ -89,3 +89,33 @@ def get_leader(where: Where, *, schema: str | None = None) -> str | None:
     with joined(where, schema) as transaction:
         leader: str | None = transaction.execute(queries.get_leader(), {}).scalar_one_or_none()
         return leader
+
+
+def last_worked(
+    where: Where, names: Iterable[str], *, schema: str | None = None
+) -> dict[str, datetime | None]:
+    """Return when a job of each queue was last attempted; None where none is known.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        names: The queues.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.last_worked(), {"names": sorted(set(names))})
+        return {row.name: row.at for row in rows}
+
+
+def finish_rates(
+    where: Where, *, window_s: float = 60.0, schema: str | None = None
+) -> dict[JobState, float]:
+    """Return how many jobs a second reach each final state, by the last 1,000 of each.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        window_s: Seconds that are looked back at most.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(queries.finish_rates(), {"window_s": window_s})
+        return {JobState(row.state): row.count / max(row.seconds, 0.001) for row in rows}
