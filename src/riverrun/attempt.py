@@ -59,6 +59,19 @@ class Ended:
     due_monotonic: float | None = None
 
 
+def not_begun(job: JobRow, at_monotonic: float) -> Ended:
+    """Return the end of an attempt that never began: its job is given back."""
+    outcome = Outcome(job_id=job.id, attempt=job.attempt, state=JobState.available, give_back=True)
+    return Ended(
+        job=None,
+        queue=job.queue,
+        outcome=outcome,
+        error=None,
+        run_s=0.0,
+        ended_monotonic=at_monotonic,
+    )
+
+
 @attrs.frozen(kw_only=True)
 class ErrorHandlerResult:
     """What an error handler decides.

@@ -29,6 +29,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session
 
 from riverrun.answers import Awaited
+from riverrun.characters import encodings_of
 from riverrun.errors import (
     NotATransaction,
     SchemaMissing,
@@ -80,6 +81,11 @@ class Transaction:
     def engine(self) -> Engine:
         """The engine that the transaction is on."""
         return self.connection.engine
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """The encodings that text must pass on its way to the tables."""
+        return encodings_of(self.connection)
 
     def execute(self, statement: Executable, params: Mapping[str, Any]) -> Result[Any]:
         """Execute `statement` without flushing what the host has not flushed.
@@ -162,6 +168,14 @@ class OwnTransaction(Transaction):
     def engine(self) -> Engine:
         """The engine; asking for it begins nothing."""
         return self._engine
+
+    @property
+    def encodings(self) -> tuple[str, ...]:
+        """As a Transaction's; begins nothing."""
+        if self._begun is not None:
+            return encodings_of(self._begun)
+        with self._engine.connect() as connection:
+            return encodings_of(connection)
 
     def rows(
         self, statement: Any, params: Mapping[str, Any], *, times: bool = False

@@ -33,9 +33,22 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     ),
     "claim": (queries.claim_jobs, {"queue_name", "limit", "client_id", "now"}),
     "waiting": (queries.queues_waiting, {"names"}),
-    "complete": (queries.complete_jobs, {"ids", "attempts", "now"}),
-    "record": (queries.record_outcomes, {"outcomes", "now"}),
-    "give back": (queries.give_back_jobs, {"ids", "attempts", "now"}),
+    "complete": (
+        lambda: queries.complete_jobs(skip_locked=False),
+        {"ids", "attempts", "now"},
+    ),
+    "complete what is free": (
+        lambda: queries.complete_jobs(skip_locked=True),
+        {"ids", "attempts", "now"},
+    ),
+    "record": (lambda: queries.record_outcomes(skip_locked=False), {"outcomes", "now"}),
+    "record what is free": (lambda: queries.record_outcomes(skip_locked=True), {"outcomes", "now"}),
+    "unwritten": (queries.unwritten_jobs, {"ids", "attempts"}),
+    "give back": (lambda: queries.give_back_jobs(skip_locked=False), {"ids", "attempts", "now"}),
+    "give back what is free": (
+        lambda: queries.give_back_jobs(skip_locked=True),
+        {"ids", "attempts", "now"},
+    ),
     "give back unknown": (
         queries.give_back_unknown,
         {"queue_name", "client_id", "known", "now"},
@@ -81,7 +94,12 @@ def test_is_in_the_schema(name: str) -> None:
     assert "s.river_job" in str(compiled(name))
 
 
-@pytest.mark.parametrize("name", ["claim", "schedule"])
+FREE = ("complete what is free", "record what is free", "unwritten", "give back what is free")
+
+
+@pytest.mark.parametrize("name", ["claim", "schedule", *FREE])
 def test_waits_for_nobody(name: str) -> None:
-    """What two clients may want at once skips what is locked."""
-    assert "FOR UPDATE SKIP LOCKED" in str(compiled(name))
+    """What two clients may want at once, and what a host may have locked, is skipped."""
+    statement = str(compiled(name))
+    assert "SKIP LOCKED" in statement
+    assert statement.count("FOR ") == statement.count("SKIP LOCKED")

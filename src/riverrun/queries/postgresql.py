@@ -353,41 +353,81 @@ def _claim(claimable: CTE) -> Update:
     )
 
 
-@lru_cache
-def complete_jobs() -> Update:
-    """Complete the jobs in binds `ids` and `attempts`, two arrays, where they still run.
-
-    Locks their rows in the order of the arrays. Index: river_job_pkey. River:
-    JobSetStateIfRunningMany, for the case that a worker returned and said nothing more.
-    """
-    done = (
+def _pairs(name: str) -> Any:
+    """Return binds `ids` and `attempts`, the texts of two arrays, as rows."""
+    return (
         func.unnest(
             # As text, which needs no adapting item by item.
             cast(bindparam("ids", type_=Text), ARRAY(BigInteger)),
             cast(bindparam("attempts", type_=Text), ARRAY(Integer)),
         )
         .table_valued(column("id", BigInteger), column("attempt", Integer))
-        .render_derived(name="done")
+        .render_derived(name=name)
     )
+
+
+@lru_cache
+def complete_jobs(*, skip_locked: bool) -> Update:
+    """Complete the jobs in binds `ids` and `attempts`, two arrays, where they still run.
+
+    Locks their rows in the order of the arrays, or only those that nobody else has locked. Index:
+    river_job_pkey. River: JobSetStateIfRunningMany, for the case that a worker returned and said
+    nothing more.
+    """
     return (
         update(Job)
-        .where(
-            Job.id == done.c.id,
-            Job.attempt == done.c.attempt,
-            Job.state == state_literal(JobState.running),
-        )
+        .where(*_still_run(skip_locked=skip_locked))
         .values(state=state_literal(JobState.completed), finalized_at=_NOW)
         .returning(Job.id)
     )
 
 
+def _still_run(*, skip_locked: bool) -> list[ColumnElement[bool]]:
+    done = _pairs("done")
+    fence = [
+        Job.id == done.c.id,
+        Job.attempt == done.c.attempt,
+        Job.state == state_literal(JobState.running),
+    ]
+    if not skip_locked:
+        return fence
+    # No key changes: a row that refers to the job, in an open transaction, does not matter.
+    held = (
+        select(Job.id)
+        .where(*fence)
+        .with_for_update(of=Job, key_share=True, skip_locked=True)
+        .cte("held")
+    )
+    # Not a join, for the reason that a claim has none.
+    return [Job.id == func.any(func.array(select(held.c.id).scalar_subquery()))]
+
+
 @lru_cache
-def record_outcomes() -> Update:
+def unwritten_jobs() -> Select[Any]:
+    """Read which of binds `ids` are there, whether at `attempts` they run, and are not locked.
+
+    Locks what is free for a moment, and skips the rest. Index: river_job_pkey.
+    """
+    asked, again = _pairs("asked"), _pairs("again")
+    free = (
+        select(Job.id)
+        .join(again, Job.id == again.c.id)
+        .with_for_update(of=Job, key_share=True, skip_locked=True)
+        .cte("free")
+    )
+    runs = and_(Job.state == state_literal(JobState.running), Job.attempt == asked.c.attempt)
+    columns: tuple[Any, ...] = (Job.id, runs.label("runs"), Job.id.in_(select(free.c.id)))
+    return select(*columns).join(asked, Job.id == asked.c.id)
+
+
+@lru_cache
+def record_outcomes(*, skip_locked: bool) -> Update:
     """Write the outcomes in bind `outcomes` where the jobs still run at the same attempt.
 
     A job that somebody asked to cancel meanwhile, and that would run again, is cancelled instead.
     Staged metadata is merged also where the job no longer runs, if `merge_anyway`. Locks the rows
-    by id. Index: river_job_pkey. River: JobSetStateIfRunningMany.
+    by id, or only those that nobody else has locked. Index: river_job_pkey. River:
+    JobSetStateIfRunningMany.
     """
     rows = _records(
         "outcomes",
@@ -404,7 +444,7 @@ def record_outcomes() -> Update:
         select(Job.id)
         .join(rows, Job.id == rows.c.id)
         .order_by(Job.id)
-        .with_for_update(of=Job)
+        .with_for_update(of=Job, key_share=True, skip_locked=skip_locked)
         .cte("held")
     )
     fenced = and_(Job.state == state_literal(JobState.running), Job.attempt == rows.c.attempt)
@@ -455,13 +495,14 @@ def record_outcomes() -> Update:
 
 
 @lru_cache
-def give_back_jobs() -> Update:
+def give_back_jobs(*, skip_locked: bool) -> Update:
     """Make the jobs in binds `ids` and `attempts` available again, as if never claimed.
 
-    One that somebody asked to cancel meanwhile is cancelled instead. Index: river_job_pkey.
+    One with a request to cancel it is cancelled instead. Locks as `complete_jobs`. Index:
+    river_job_pkey.
     """
     returning = readable(Job.state).label("state")
-    return complete_jobs().values(_given_back()).returning(returning)
+    return complete_jobs(skip_locked=skip_locked).values(_given_back()).returning(returning)
 
 
 def _given_back() -> dict[str, Any]:

@@ -1,4 +1,8 @@
-"""Step 5 of 5: complete. Before: attempt. After: nothing. Ended attempts, written together."""
+"""Step 5 of 5: complete. Before: attempt. After: nothing. Ended attempts, written together.
+
+What cannot be written with the rest, as its row is locked or the database refuses it, goes to the
+isolator, which writes it by itself.
+"""
 
 import logging
 import queue
@@ -8,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 import attrs
 from sqlalchemy import Engine
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError
 
+from riverrun.answers import within
 from riverrun.attempt import Ended, event_state
 from riverrun.clock import Clock
 from riverrun.errors import AttemptLost, JobSnooze
@@ -23,16 +27,14 @@ from riverrun.events import (
     JobSnoozed,
 )
 from riverrun.job import JobRow
-from riverrun.outcome import Outcome
+from riverrun.refusals import Fault, describe, fault_of
+from riverrun.runtime.isolator import Isolator
 from riverrun.runtime.service import Pause, Service, unexpected
-from riverrun.sessions import joined
+from riverrun.runtime.writer import Writer
 from riverrun.states import JobState
-from riverrun.verbs.complete import record
+from riverrun.verbs.record import BATCH_MAX
 
 logger = logging.getLogger(__name__)
-
-BATCH_MAX = 1_000
-"""Most outcomes in one statement; beyond it a statement takes longer and saves nothing."""
 
 GATHER_S = 0.005
 """How long an ended attempt waits for others before it is written."""
@@ -46,9 +48,11 @@ FEW = 50
 BACKLOG_MAX = 1_000
 """Ended attempts not yet written at which nothing more is claimed, until half are written."""
 
-_REFUSED = (DataError, IntegrityError, ProgrammingError, TypeError, ValueError, RecursionError)
+HELD_MAX = 10_000
+"""Outcomes held apart, locked or refused, at which nothing more is claimed either."""
 
-_INSUFFICIENT_PRIVILEGE = "42501"
+ANSWER_S = 3.0
+"""Seconds that a statement may take here; then it is the isolator's, and others are written."""
 
 
 class Completer(Service):
@@ -65,20 +69,23 @@ class Completer(Service):
         rng: random.Random,
     ) -> None:
         super().__init__("completer")
-        self._engine = engine
         self._on_due = on_due
-        self._schema = schema
         self._hub = hub
         self._clock = clock
         self._pause = Pause(rng.random)
         self._line: queue.SimpleQueue[Ended | threading.Event | None] = queue.SimpleQueue()
         self._marks: list[threading.Event] = []  # set once all that was put before is written
-        self._held: list[Ended] = []
+        self._held: list[Ended] = []  # changed by this thread alone
+        self._failing = False
         self._gather_s = GATHER_S
         self._room = threading.Event()  # set while the backlog is small enough to claim more
         self._room.set()
         self.gave_up = threading.Event()
-        self._refused: set[int] = set()
+        self._most = BATCH_MAX  # outcomes written at once; fewer while the database is slow
+        self._writer = Writer(within(engine, ANSWER_S), schema=schema, settled=self._settled)
+        self._isolator = Isolator(
+            Writer(engine, schema=schema, settled=self._settled), clock=clock, rng=rng
+        )
 
     def put(self, ended: Ended) -> None:
         """Take an ended attempt; from any thread."""
@@ -94,23 +101,32 @@ class Completer(Service):
 
     def wait_for_room(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for room; return whether there is some."""
+        if not self._room.is_set():
+            self._make_room()
         return self._room.wait(timeout)
 
     @property
     def held(self) -> int:
-        """How many outcomes were refused or found their rows locked, and wait to be written."""
-        return len(self._held)
+        """How many outcomes wait because they were refused, or their rows are locked."""
+        return len(self._isolator.held) + (len(self._held) if self._failing else 0)
 
     @property
     def held_s(self) -> float:
-        """Seconds for which the oldest of them has been held; 0.0 if none is."""
-        since = min((ended.ended_monotonic for ended in list(self._held)), default=None)
-        return 0.0 if since is None else self._clock.monotonic() - since
+        """Seconds since the oldest attempt ended that is held; 0.0 if none is."""
+        held = [*self._isolator.held, *list(self._held)]
+        since = min((ended.ended_monotonic for ended in held), default=None)
+        return 0.0 if since is None else max(0.0, self._clock.monotonic() - since)
 
     @property
     def refused(self) -> frozenset[int]:
         """Ids of jobs whose outcome was given up: their rows say running, and nobody runs them."""
-        return frozenset(self._refused)
+        return self._isolator.given_up
+
+    @property
+    def held_ids(self) -> frozenset[int]:
+        """Ids of jobs that have ended, though their rows say running: held ones, and `refused`."""
+        held = [*self._isolator.held, *list(self._held)]
+        return self.refused | {ended.outcome.job_id for ended in held if ended.outcome}
 
     def interrupt(self) -> None:
         """Wake the thread for its last flush."""
@@ -123,39 +139,62 @@ class Completer(Service):
             try:
                 self.flush_once()
                 self._pause.reset()
+                self._failing = False
             except Exception as error:
+                self._failing = True
                 pause_s = self._pause.next_s()
                 logger.warning(
                     "holding %s outcomes, trying again in %.1f s: %s",
                     len(self._held),
                     pause_s,
-                    type(error).__name__,
+                    describe(error),
                     exc_info=unexpected(error),
                 )
                 if self.gave_up.wait(pause_s):
                     break
-        if self._held or not self._line.empty():
-            self._take(BACKLOG_MAX * 10, wait=False)
-            ids = sorted(ended.outcome.job_id for ended in self._held if ended.outcome)
-            logger.error("gave up on %s outcomes; their jobs will be rescued: %s", len(ids), ids)
+        self._finish()
 
     def flush_once(self) -> int:
-        """Write what is held, in statements of at most 1,000; return how many outcomes."""
-        written = 0
+        """Write what is held, or hand it to the isolator; return how many were written.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: If there is no connection to the database.
+        """
+        count = 0
         while self._held:
-            batch = self._held[:BATCH_MAX]
+            batch = self._held[: self._most]
             began = self._clock.monotonic()
-            self._write(batch)
-            took_s = self._clock.monotonic() - began
-            few = len(batch) < FEW
-            self._gather_s = min(max(GATHER_S, 4 * took_s), GATHER_MAX_S) if few else GATHER_S
-            del self._held[: len(batch)]
-            written += len(batch)
+            count += self._write(batch)
+            self._adapt_gather(len(batch), self._clock.monotonic() - began)
         while self._marks:
             self._marks.pop().set()
-        if not self._room.is_set() and self._line.qsize() <= BACKLOG_MAX // 2:
+        if not self._room.is_set():
+            self._make_room()
+        return count
+
+    def _finish(self) -> None:
+        """Wait until the isolator has written what can be, or all that is left is given up."""
+        self._isolator.stopping.set()
+        self._isolator.interrupt()
+        while not (self._isolator.idle.wait(0.1) or self.gave_up.is_set()):
+            pass
+        self._isolator.abandon()
+        self._isolator.stop()
+        self._take(BACKLOG_MAX * 10, wait=False)
+        if left := [*self._held, *self._isolator.held]:
+            ids = sorted(ended.outcome.job_id for ended in left if ended.outcome)
+            logger.error("gave up on %s outcomes; their jobs will be rescued: %s", len(ids), ids)
+        if refused := sorted(self.refused):
+            logger.error("left jobs running whose outcome the database refused: %s", refused)
+
+    def _make_room(self) -> None:
+        backlog = self._line.qsize() + self._isolator.unsorted
+        if backlog <= BACKLOG_MAX // 2 and len(self._isolator.held) < HELD_MAX:
             self._room.set()
-        return written
+
+    def _adapt_gather(self, count: int, took_s: float) -> None:
+        few = count < FEW
+        self._gather_s = min(max(GATHER_S, 4 * took_s), GATHER_MAX_S) if few else GATHER_S
 
     def _gather(self) -> None:
         if not self._held:
@@ -176,22 +215,43 @@ class Completer(Service):
                 return
             self._held.append(ended)
 
-    def _write(self, batch: Sequence[Ended]) -> None:
-        outcomes = [ended.outcome for ended in batch if ended.outcome is not None]
-        states: dict[int, JobState] = {}
-        try:
-            if outcomes:
-                with joined(self._engine, self._schema) as transaction:
-                    states = record(transaction, outcomes, merge_anyway=True)
-        except _REFUSED as error:
-            if _is_not_its_fault(error):
-                raise
-            if len(outcomes) > 1:
-                # One row must not hold up the others: find it by halves.
-                for half in (batch[: len(batch) // 2], batch[len(batch) // 2 :]):
-                    self._write(half)
-                return
-            states = self._write_bare(outcomes[0])
+    def _write(self, batch: Sequence[Ended]) -> int:
+        """Write `batch` and hold it no longer, but for what no connection could be had for."""
+        members = [ended for ended in batch if ended.outcome is not None]
+        written = self._writer.write(members)
+        if len(members) < len(batch):
+            self._settled([ended for ended in batch if ended.outcome is None], {})
+        self._most = min(2 * self._most, BATCH_MAX)
+        if written.count:
+            self._isolator.wrote_at = self._clock.monotonic()
+        if written.locked:
+            logger.debug("holding %s outcomes whose rows are locked", len(written.locked))
+            self._isolator.take(locked=written.locked)
+        kept: list[Ended] = []
+        broken: Exception | None = None
+        for refused, error in written.refused:
+            fault = fault_of(error)
+            if fault is Fault.connection:
+                kept += refused
+                broken = error
+                continue
+            if fault is Fault.moment:
+                self._most = max(FEW, len(refused) // 4)
+            logger.warning(
+                "holding %s outcomes, to be written apart from others: %s",
+                len(refused),
+                describe(error),
+            )
+            self._isolator.take(refused=refused)
+        self._held[: len(batch)] = kept
+        if self._isolator.unsorted >= BACKLOG_MAX or len(self._isolator.held) >= HELD_MAX:
+            self._room.clear()
+        if broken is not None:
+            raise broken
+        return written.count
+
+    def _settled(self, batch: Sequence[Ended], states: dict[int, JobState]) -> None:
+        """Say what became of attempts that are written; called by the isolator's thread too."""
         for ended in batch:
             if ended.due_monotonic is not None:
                 self._on_due(ended.queue, ended.due_monotonic)
@@ -200,21 +260,6 @@ class Completer(Service):
                 lost = ended.outcome is None and isinstance(ended.error, AttemptLost)
                 if ended.job is not None and not lost:
                     self._hub.publish(self._event(ended, ended.job, states))
-
-    def _write_bare(self, outcome: Outcome) -> dict[int, JobState]:
-        logger.error("dropping what the database refuses of job %s", outcome.job_id)
-        error = outcome.error and attrs.evolve(outcome.error, error="(refused)", trace="")
-        bare = attrs.evolve(outcome, metadata=None, error=error)
-        try:
-            with joined(self._engine, self._schema) as transaction:
-                return record(transaction, [bare], merge_anyway=False)
-        except _REFUSED as error:
-            if _is_not_its_fault(error):
-                raise
-            # What is odd is the row itself. To try for ever would hold up all other jobs.
-            logger.exception("gave up on the outcome of job %s; its row says running", bare.job_id)
-            self._refused.add(bare.job_id)
-            return {}
 
     def _event(self, ended: Ended, job: JobRow, states: dict[int, JobState]) -> JobEvent:
         state = event_state(ended.outcome, states, job)
@@ -226,11 +271,6 @@ class Completer(Service):
             run_s=ended.run_s,
             complete_s=self._clock.monotonic() - ended.ended_monotonic,
         )
-
-
-def _is_not_its_fault(error: Exception) -> bool:
-    """Return whether `error` would meet any outcome: this client may not write, for now."""
-    return getattr(getattr(error, "orig", None), "sqlstate", None) == _INSUFFICIENT_PRIVILEGE
 
 
 def _event_type(state: JobState, ended: Ended) -> type[JobEvent]:

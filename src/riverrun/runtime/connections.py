@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, NullPool, Pool, QueuePool, event
 from sqlalchemy.engine.base import OptionEngine
 
-SIGNS = 4
-"""Connections for heartbeat, election, completions and words to check: one for each, never more."""
+SIGNS = 5
+"""Connections for heartbeat, election, completions, outcomes written apart from the others, and
+words to check: one for each, never more."""
 
 CLAIMS = 4
 """Connections for all producers and the poller; a claim has one for milliseconds."""

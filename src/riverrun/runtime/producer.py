@@ -6,20 +6,23 @@ import math
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.attempt import Attempt, Ended
+from riverrun.attempt import Attempt, Ended, not_begun
 from riverrun.clock import Clock
 from riverrun.errors import AttemptInterrupted
 from riverrun.events import Hub, JobsClaimed
 from riverrun.executors.slots import Slots
+from riverrun.job import JobRow
 from riverrun.options import QueueConfig
+from riverrun.refusals import describe
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.states import JobState
 from riverrun.verbs.claim import ClaimedJob, claim_jobs
 from riverrun.verbs.complete import give_back, give_back_unknown
 
@@ -174,9 +177,11 @@ class Producer(Service):
         if self._clock.monotonic() < self._recover_at:
             return 0
         known = list(self._claimed)
-        # What is not among them has been put by now, and is known to have ended once written.
+        # What is not among them has been put by now, and is known to have ended once it is written
+        # or held.
         if not self._completer.wait_until_written(timeout=1.0):
             return 0
+        known += self._completer.held_ids
         lost = give_back_unknown(
             self._engine, self.queue, client_id=self._client_id, known=known, schema=self._schema
         )
@@ -231,12 +236,23 @@ class Producer(Service):
         for attempt in attempts:
             self._forget(attempt)
         if jobs:
-            give_back(self._engine, jobs, schema=self._schema)
+            self._give_back(jobs)
             logger.info("gave back %s jobs of %s that had not begun", len(jobs), self.queue)
         if self._recover_at < math.inf:
             self._recover_at = 0.0
             self.recover_once()
         return len(jobs)
+
+    def _give_back(self, jobs: Sequence[JobRow]) -> None:
+        given: Mapping[int, JobState] = {}
+        try:
+            given = give_back(self._engine, jobs, skip_locked=True, schema=self._schema)
+        except Exception as error:
+            logger.warning("holding %s jobs that had not begun: %s", len(jobs), describe(error))
+        # A row that is locked, or refused, is the completer's, as an outcome's is.
+        for job in jobs:
+            if job.id not in given:
+                self._completer.put(not_begun(job, self._clock.monotonic()))
 
     def _claim(self) -> Claimed:
         if self.paused:

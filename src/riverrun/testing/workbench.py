@@ -19,8 +19,8 @@ from riverrun.options import InsertOpts, check_aware, check_int
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
 from riverrun.verbs.claim import ClaimedJob, claim, claim_job
-from riverrun.verbs.complete import record
 from riverrun.verbs.read import get
+from riverrun.verbs.record import record
 from riverrun.verbs.schedule import schedule
 
 if TYPE_CHECKING:

@@ -6,18 +6,18 @@ that was claimed.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from operator import attrgetter
 from typing import Any
 
 from riverrun.clock import Duration
 from riverrun.errors import AttemptLost, JobSnooze
 from riverrun.job import JobRow
 from riverrun.options import json_text
-from riverrun.outcome import Outcome, attempt_error, check_metadata, decide, error_json
+from riverrun.outcome import Outcome, attempt_error, check_metadata, decide
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import JobState, state_of
+from riverrun.verbs.record import array_text, record
 
 
 def complete(
@@ -155,62 +155,30 @@ def merge_metadata(
             raise AttemptLost(job.id, job.attempt)
 
 
-def record(
-    transaction: Transaction,
-    outcomes: Sequence[Outcome],
-    *,
-    merge_anyway: bool,
-    now: datetime | None = None,
-) -> dict[int, JobState]:
-    """Write outcomes, in as few statements as they allow.
-
-    Args:
-        transaction: Where to.
-        outcomes: What to write; of no job more than one.
-        merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
-        now: For tests: the time to take for the database's, aware.
-
-    Returns:
-        The state each job has after it, by id; jobs that were not touched are missing.
-    """
-    states: dict[int, JobState] = {}
-    plain: list[Outcome] = []
-    others: list[Outcome] = []
-    # Sorted, so that two that write meet the rows in one order.
-    for outcome in sorted(outcomes, key=attrgetter("job_id")):
-        bare = outcome.state is JobState.completed and outcome.metadata is None
-        (plain if bare else others).append(outcome)
-    if plain:
-        params: dict[str, Any] = {
-            "ids": _array(outcome.job_id for outcome in plain),
-            "attempts": _array(outcome.attempt for outcome in plain),
-            "now": now,
-        }
-        done = transaction.rows(queries.complete_jobs(), params)
-        states.update((job_id, JobState.completed) for (job_id,) in done)
-    if others:
-        texts = json_text([_record(outcome, merge_anyway=merge_anyway) for outcome in others])
-        params = {"outcomes": texts, "now": now}
-        states.update(_states(transaction.rows(queries.record_outcomes(), params)))
-    return states
-
-
 def give_back(
-    where: Where, jobs: Sequence[JobRow], *, schema: str | None = None
+    where: Where, jobs: Sequence[JobRow], *, skip_locked: bool = False, schema: str | None = None
 ) -> dict[int, JobState]:
     """Make claimed jobs that were never begun available again, their attempts given back.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        jobs: The jobs as they were claimed.
+        skip_locked: Whether to leave out those whose rows are locked, and not to wait.
+        schema: The schema of River's tables; the search path's by default.
 
     Returns:
         The state each job has after it, by id.
     """
     ordered = sorted(jobs, key=lambda job: job.id)
     params = {
-        "ids": _array(job.id for job in ordered),
-        "attempts": _array(job.attempt for job in ordered),
+        "ids": array_text(job.id for job in ordered),
+        "attempts": array_text(job.attempt for job in ordered),
         "now": None,
     }
     with joined(where, schema) as transaction:
-        return dict(_states(transaction.rows(queries.give_back_jobs(), params)))
+        return dict(
+            _states(transaction.rows(queries.give_back_jobs(skip_locked=skip_locked), params))
+        )
 
 
 def give_back_unknown(
@@ -274,22 +242,5 @@ def _now(transaction: Transaction) -> datetime:
     return value
 
 
-def _array(numbers: Iterable[int]) -> str:
-    return "{" + ",".join(map(str, numbers)) + "}"
-
-
 def _states(rows: Sequence[Sequence[Any]]) -> list[tuple[int, JobState]]:
     return [(job_id, state_of(state)) for job_id, state in rows]
-
-
-def _record(outcome: Outcome, *, merge_anyway: bool) -> dict[str, Any]:
-    return {
-        "id": outcome.job_id,
-        "attempt": outcome.attempt,
-        "state": outcome.state.value,
-        "scheduled_at": outcome.scheduled_at and outcome.scheduled_at.isoformat(),
-        "error": outcome.error and error_json(outcome.error),
-        "metadata": outcome.metadata,
-        "give_back": int(outcome.give_back),
-        "merge_anyway": int(merge_anyway),
-    }

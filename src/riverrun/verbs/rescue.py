@@ -13,8 +13,8 @@ from riverrun.policies.backoff import Backoff
 from riverrun.queries import upkeep
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
-from riverrun.verbs.complete import record
 from riverrun.verbs.read import job_row
+from riverrun.verbs.record import record
 
 _COUNT_MAX = 2**63 - 1
 

@@ -1,0 +1,352 @@
+"""Isolator: writes by itself, or in halves, what could not be written with the rest.
+
+In a thread of its own, which begins when there is first something for it: whatever it has to wait
+for, the completer goes on writing.
+"""
+
+import heapq
+import logging
+import math
+import random
+import threading
+from collections.abc import Sequence
+from itertools import count
+
+import attrs
+
+from riverrun.answers import awaited
+from riverrun.attempt import Ended
+from riverrun.clock import Clock
+from riverrun.outcome import Outcome
+from riverrun.refusals import Fault, describe, fault_of
+from riverrun.runtime.reduction import barest, reductions
+from riverrun.runtime.service import Pause, Service
+from riverrun.runtime.writer import Writer, Written, job_id
+
+logger = logging.getLogger(__name__)
+
+LOCKED_S = 1.0
+"""Longest pause between two looks whether rows that were locked are free."""
+
+REFUSED_S = 8.0
+"""Longest pause between two tries at an outcome that was refused alone."""
+
+TRIES = {Fault.value: 1, Fault.row: 4, Fault.moment: 8}
+"""Tries at a whole outcome before parts of it are given up, if the database takes others."""
+
+SAY_S = 10.0
+"""Seconds between two log lines about rows that are locked."""
+
+GIVEN_UP_S = 300.0
+"""Seconds between two tries at the barest form of an outcome that was given up."""
+
+FRUITLESS = 24
+"""Refusals in a row, with nothing written, by which it is the moment's fault and not the rows'."""
+
+FRUITLESS_S = 10.0
+"""Seconds of refusals, with nothing written, by which it is."""
+
+_HURRY_S = 0.1
+"""Seconds between two tries while the client stops."""
+
+
+@attrs.define(kw_only=True, eq=False)
+class _Alone:
+    """An outcome that was refused alone."""
+
+    ended: Ended
+    pause: Pause
+    tried_at: float
+    tries: int = 0
+    given_up: bool = False
+
+
+class Isolator(Service):
+    """Holds outcomes that found their rows locked or were refused, until they are written.
+
+    Attributes:
+        idle: Set while nothing is held but what was given up.
+        wrote_at: When anything was last written, here or by the completer, by the process's clock.
+    """
+
+    def __init__(self, writer: Writer, *, clock: Clock, rng: random.Random) -> None:
+        super().__init__("isolator")
+        self._writer = writer
+        self._clock = clock
+        self._rng = rng
+        self._lock = threading.Lock()  # guards what is held, which other threads add to and count
+        self._parts: list[Sequence[Ended]] = []  # a stack: refused, not known for which member
+        self._part: Sequence[Ended] = ()  # the one that is being written
+        self._locked: dict[int, Ended] = {}
+        self._alone: dict[int, _Alone] = {}
+        self._due: list[tuple[float, int, _Alone]] = []  # a heap; this thread's own
+        self._order = count()
+        self._parts_at = self._locked_at = self._say_at = -math.inf
+        self._parts_pause = Pause(rng.random)
+        self._locked_pause = Pause(rng.random, longest_s=LOCKED_S)
+        self._woken = threading.Event()
+        self._abandoned = False
+        self.idle = threading.Event()
+        self.idle.set()
+        self.wrote_at = -math.inf
+
+    def take(self, *, locked: Sequence[Ended] = (), refused: Sequence[Ended] = ()) -> None:
+        """Hold what is `locked`, and a batch that was `refused` for one member or more."""
+        with self._lock:
+            if locked and not self._locked:
+                self._locked_pause.reset()
+                self._locked_at = self._clock.monotonic() + self._locked_pause.next_s()
+            if refused and not self._parts:
+                self._parts_pause.reset()
+                self._parts_at = -math.inf
+            self._locked.update((job_id(ended), ended) for ended in locked)
+            if refused:
+                self._parts.append(refused)
+            self.idle.clear()
+        self._woken.set()
+        self.start()
+
+    @property
+    def unsorted(self) -> int:
+        """How many outcomes can be written as soon as it is known which cannot."""
+        with self._lock:
+            return sum(map(len, self._parts)) + len(self._part)
+
+    @property
+    def held(self) -> list[Ended]:
+        """All that is held, except what was given up."""
+        with self._lock:
+            return [
+                *(ended for part in self._parts for ended in part),
+                *self._part,
+                *self._locked.values(),
+                *(each.ended for each in self._alone.values() if not each.given_up),
+            ]
+
+    @property
+    def given_up(self) -> frozenset[int]:
+        """Ids of jobs whose outcome the database refuses in every form."""
+        with self._lock:
+            return frozenset(each for each, alone in self._alone.items() if alone.given_up)
+
+    def interrupt(self) -> None:
+        """Wake the thread, for its last tries."""
+        self._woken.set()
+
+    def abandon(self) -> None:
+        """End without what is still held; a statement that is being executed is cancelled."""
+        self._abandoned = True
+        self._woken.set()
+        for each in list(awaited):
+            if self._thread is not None and each.thread == self._thread.ident:
+                each.until = -math.inf
+
+    def run(self) -> None:
+        """Write what is due until stopped, and then until nothing is held that can be written."""
+        while not self._abandoned and not (self.stopping.is_set() and self.idle.is_set()):
+            self._woken.wait(min(self._wait_s(), threading.TIMEOUT_MAX))
+            self._woken.clear()
+            try:
+                self.run_once()
+            except Exception:
+                logger.exception("the isolator failed at one turn")
+                with self._lock:
+                    self._parts += [self._part] if self._part else []
+                    self._part = ()
+                self.stopping.wait(1.0)
+
+    def run_once(self) -> None:
+        """Write what is due: refused batches by halves, locked rows together, the rest alone."""
+        hurried, now = self.stopping.is_set(), self._clock.monotonic()
+        if self._parts and (hurried or now >= self._parts_at):
+            self._sort()
+        if self._locked and (hurried or now >= self._locked_at):
+            self._look_at_locked()
+        for each in self._take_due():
+            if self._abandoned:
+                break
+            self._try(each)
+            if self._locked and self._clock.monotonic() >= self._locked_at:
+                self._look_at_locked()
+        with self._lock:
+            if not (self._parts or self._locked or self._waiting_alone()):
+                self.idle.set()
+
+    def _waiting_alone(self) -> bool:
+        return any(not each.given_up for each in self._alone.values())
+
+    def _wait_s(self) -> float:
+        if self.stopping.is_set():
+            return 0.0 if self.idle.is_set() else _HURRY_S
+        ends = [at for at, _, _ in self._due[:1]]
+        with self._lock:
+            ends += [self._parts_at] if self._parts else []
+            ends += [self._locked_at] if self._locked else []
+        return max(0.0, min(ends, default=math.inf) - self._clock.monotonic())
+
+    def _take_due(self) -> list[_Alone]:
+        now = self._clock.monotonic()
+        due = []
+        if self.stopping.is_set():
+            due = [entry for entry in self._due if not entry[-1].given_up]
+            self._due = []  # what was given up is not tried again
+        else:
+            while self._due and self._due[0][0] <= now:
+                due.append(heapq.heappop(self._due))
+        return [each for _, _, each in due]
+
+    def _sort(self) -> None:
+        """Write batches that were refused, halving each that is again, until all is sorted."""
+        fruitless, fruitful_at = 0, self._clock.monotonic()
+        while self._parts and not self._abandoned:
+            with self._lock:
+                self._part = self._parts.pop()
+            written = self._write(self._part)
+            if written.count:
+                fruitless, fruitful_at = 0, self._clock.monotonic()
+                self._parts_pause.reset()
+            with self._lock:
+                self._part = ()
+                self._locked.update((job_id(ended), ended) for ended in written.locked)
+                for members, error in written.refused:
+                    if fault_of(error) is Fault.connection:
+                        self._parts.append(members)
+                    elif len(members) > 1:
+                        half = len(members) // 2
+                        self._parts += [members[half:], members[:half]]
+            for members, error in written.refused:
+                fault = fault_of(error)
+                if len(members) == 1 and fault is not Fault.connection:
+                    self._judge(self._add(members[0]), error)
+                fruitless += fault in (Fault.moment, Fault.disk)
+                late = self._clock.monotonic() - fruitful_at >= FRUITLESS_S
+                if fault is Fault.connection or fruitless >= FRUITLESS or (fruitless and late):
+                    self._rest(error)
+                    return
+
+    def _rest(self, error: Exception) -> None:
+        pause_s = self._parts_pause.next_s()
+        self._parts_at = self._clock.monotonic() + pause_s
+        if held := self.unsorted:
+            logger.warning(
+                "holding %s outcomes, trying again in %.1f s: %s", held, pause_s, describe(error)
+            )
+
+    def _look_at_locked(self) -> None:
+        with self._lock:
+            looked = list(self._locked.values())
+        written = self._write(looked)
+        still = {job_id(ended) for ended in written.locked}
+        with self._lock:
+            for ended in looked:
+                if job_id(ended) not in still and self._locked.get(job_id(ended)) is ended:
+                    del self._locked[job_id(ended)]
+            self._parts += [members for members, _ in written.refused]
+            now = self._clock.monotonic()
+            self._locked_at = now + self._locked_pause.next_s()
+        if still and now >= self._say_at:
+            self._say_at = now + SAY_S
+            logger.warning("holding %s outcomes whose rows are locked", len(still))
+        if written.refused:
+            self._woken.set()
+
+    def _add(self, ended: Ended) -> _Alone:
+        pause = Pause(self._rng.random, longest_s=REFUSED_S)
+        each = _Alone(ended=ended, pause=pause, tried_at=self._clock.monotonic())
+        with self._lock:
+            self._alone[job_id(ended)] = each
+        return each
+
+    def _try(self, each: _Alone) -> None:
+        """Try once more to write an outcome that was refused alone."""
+        before, each.tried_at = each.tried_at, self._clock.monotonic()
+        outcome = each.ended.outcome
+        assert outcome is not None  # noqa: S101  else it would not be held
+        written = self._attempt(each, barest(outcome) if each.given_up else outcome)
+        if not written.count:
+            self._judge(each, _error(written), since=before)
+
+    def _judge(self, each: _Alone, error: Exception | None, since: float = math.inf) -> None:
+        """Have a refused outcome wait, or give up parts of it if it will not be taken whole.
+
+        Args:
+            each: The outcome.
+            error: Why it was refused; None if its row is locked.
+            since: When it was tried before.
+        """
+        if each.given_up:
+            self._wait(each, GIVEN_UP_S)
+            return
+        fault = None if error is None else fault_of(error)
+        counts = fault in TRIES
+        if fault is Fault.moment and self.wrote_at <= since:
+            # Nothing was written meanwhile: it is the outcome's own only if others would be taken.
+            counts = self._writer.takes_writes()
+        each.tries += counts
+        enough = fault in TRIES and (each.tries >= TRIES[fault] or self.stopping.is_set())
+        if error is not None and counts and enough:
+            self._reduce(each, error)
+            return
+        pause_s = each.pause.next_s() * 2
+        if error is not None:
+            logger.warning(
+                "holding the outcome of job %s, trying again in %.1f s: %s",
+                job_id(each.ended),
+                pause_s,
+                describe(error),
+                extra={"job_id": job_id(each.ended)},
+            )
+        self._wait(each, pause_s)
+
+    def _reduce(self, each: _Alone, error: Exception) -> None:
+        """Write the outcome without what it can do without, less each time, until it is taken."""
+        assert each.ended.outcome is not None  # noqa: S101  else it would not be held
+        number, why = job_id(each.ended), describe(error)
+        for lost, outcome in reductions(each.ended.outcome, why):
+            written = self._attempt(each, outcome)
+            if written.count:
+                logger.error(
+                    "recorded the outcome of job %s without %s: the database refused it: %s",
+                    number,
+                    lost,
+                    why,
+                    extra={"job_id": number},
+                )
+                return
+            last = _error(written)
+            if last is None or fault_of(last) is Fault.connection or self._abandoned:
+                # Locked by now, or there is nobody to refuse it: once more from the beginning.
+                self._wait(each, each.pause.next_s())
+                return
+        logger.error(
+            "gave up on the outcome of job %s; its row says running: %s",
+            number,
+            why,
+            extra={"job_id": number},
+        )
+        with self._lock:
+            each.given_up = True
+        self._wait(each, GIVEN_UP_S)
+
+    def _attempt(self, each: _Alone, outcome: Outcome) -> Written:
+        written = self._write([attrs.evolve(each.ended, outcome=outcome)])
+        if written.count:
+            with self._lock:
+                if self._alone.get(outcome.job_id) is each:
+                    del self._alone[outcome.job_id]
+        return written
+
+    def _write(self, members: Sequence[Ended]) -> Written:
+        written = self._writer.write(members)
+        if written.count:
+            self.wrote_at = self._clock.monotonic()
+        return written
+
+    def _wait(self, each: _Alone, pause_s: float) -> None:
+        at = self._clock.monotonic() + pause_s
+        heapq.heappush(self._due, (at, next(self._order), each))
+
+
+def _error(written: Written) -> Exception | None:
+    """Return why one outcome was refused; None if its row is locked."""
+    return written.refused[0][1] if written.refused else None

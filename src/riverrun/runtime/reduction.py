@@ -1,0 +1,77 @@
+"""Reduction: what an outcome can do without, so that a database which refuses it takes the rest."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import attrs
+
+from riverrun.characters import ASCII, storable
+from riverrun.job import AttemptError
+from riverrun.options import json_problem, json_text
+from riverrun.outcome import Outcome
+
+SMALL_BYTES = 1_000
+"""Bytes of JSON up to which one value of an attempt's metadata is not what the database refuses."""
+
+
+def reductions(outcome: Outcome, reason: str) -> Iterator[tuple[str, Outcome]]:
+    """Yield what is given up, and `outcome` without it: less each time, its state always.
+
+    Args:
+        outcome: What the database refuses.
+        reason: What stands in place of an error's text that is given up.
+    """
+    metadata, error = outcome.metadata, outcome.error
+    said = error and attrs.evolve(error, trace="")
+    steps: list[tuple[str, Mapping[str, Any] | None, AttemptError | None]] = [
+        (
+            "the characters and values that it cannot hold",
+            _plain(metadata),
+            error and _ascii(error),
+        ),
+        ("the larger part of its metadata", _small(metadata), error and _ascii(error)),
+        ("its metadata", None, error and _ascii(error)),
+        ("its metadata and its error's trace", None, said and _ascii(said)),
+        (
+            "its metadata and its error's text",
+            None,
+            said and attrs.evolve(said, error=f"(not recorded: {reason})"),
+        ),
+        ("its metadata and its error", None, None),
+    ]
+    last = (metadata, error)
+    for lost, kept, entry in steps:
+        if (kept, entry) != last:
+            last = (kept, entry)
+            yield lost, attrs.evolve(outcome, metadata=kept or None, error=entry)
+
+
+def barest(outcome: Outcome) -> Outcome:
+    """Return `outcome` without all that it can do without."""
+    return attrs.evolve(outcome, metadata=None, error=None)
+
+
+def _ascii(error: AttemptError) -> AttemptError:
+    texts = {
+        name: getattr(error, name).replace("\x00", "\\x00").encode("ascii", "backslashreplace")
+        for name in ("error", "trace")
+    }
+    return attrs.evolve(error, **{name: text.decode() for name, text in texts.items()})
+
+
+def _plain(metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if metadata is None:
+        return None
+    kept = {}
+    for key, value in metadata.items():
+        try:
+            kept.update(json.loads(storable(json_text({key: value}), ASCII)))
+        except (TypeError, ValueError, RecursionError):
+            continue
+    return {key: value for key, value in kept.items() if not json_problem({key: value})}
+
+
+def _small(metadata: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    plain = _plain(metadata) or {}
+    return {key: value for key, value in plain.items() if len(json_text(value)) <= SMALL_BYTES}

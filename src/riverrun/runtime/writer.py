@@ -1,0 +1,96 @@
+"""Writer: writes ended attempts in batches, and tells which it could not write and why."""
+
+from collections.abc import Callable, Sequence
+
+import attrs
+from sqlalchemy import Engine
+
+from riverrun.attempt import Ended
+from riverrun.outcome import Outcome
+from riverrun.refusals import Fault, fault_of
+from riverrun.sessions import joined
+from riverrun.states import JobState
+from riverrun.verbs.record import Batch, Recorded, batches, record_free, takes_writes
+
+Settled = Callable[[Sequence[Ended], dict[int, JobState]], object]
+"""Called with what was written, and with the states that the jobs have since."""
+
+
+class UpdateIgnored(Exception):
+    """A row was free, and its update changed nothing: a trigger or a policy has it so."""
+
+
+@attrs.frozen(kw_only=True)
+class Written:
+    """What became of ended attempts.
+
+    Attributes:
+        count: How many were written.
+        locked: Those whose rows are locked.
+        refused: Batches that were refused, and why.
+    """
+
+    count: int
+    locked: Sequence[Ended]
+    refused: Sequence[tuple[Sequence[Ended], Exception]]
+
+
+class Writer:
+    """Writes ended attempts; what waits for a lock or was refused is the caller's to hold."""
+
+    def __init__(self, engine: Engine, *, schema: str | None, settled: Settled) -> None:
+        self._engine = engine
+        self._schema = schema
+        self._settled = settled
+
+    def write(self, members: Sequence[Ended]) -> Written:
+        """Write `members`, all with an outcome, each batch in a transaction of its own."""
+        by_id = {job_id(ended): ended for ended in members}
+        count = 0
+        locked: list[Ended] = []
+        refused: list[tuple[Sequence[Ended], Exception]] = []
+
+        def unfit(outcome: Outcome, error: Exception) -> None:
+            refused.append(([by_id[outcome.job_id]], error))
+
+        outcomes = [outcome for ended in members if (outcome := ended.outcome)]
+        broken: Exception | None = None
+        for batch in batches(outcomes, merge_anyway=True, unfit=unfit):
+            part = [by_id[outcome.job_id] for outcome in batch.outcomes]
+            if broken is not None:
+                refused.append((part, broken))
+                continue
+            try:
+                recorded = self._record(batch)
+            except Exception as error:
+                refused.append((part, error))
+                broken = error if fault_of(error) is Fault.connection else None
+                continue
+            held = recorded.locked | recorded.ignored
+            done = [ended for ended in part if job_id(ended) not in held] if held else part
+            locked += [ended for ended in part if job_id(ended) in recorded.locked]
+            refused += [
+                ([ended], UpdateIgnored()) for ended in part if job_id(ended) in recorded.ignored
+            ]
+            count += len(done)
+            self._settled(done, recorded.states)
+        return Written(count=count, locked=locked, refused=refused)
+
+    def takes_writes(self) -> bool:
+        """Return whether the database takes a statement like those that write outcomes."""
+        try:
+            with joined(self._engine, self._schema) as transaction:
+                takes_writes(transaction)
+        except Exception:
+            return False
+        return True
+
+    def _record(self, batch: Batch) -> Recorded:
+        with joined(self._engine, self._schema) as transaction:
+            return record_free(transaction, batch)
+
+
+def job_id(ended: Ended) -> int:
+    """Return the job of an ended attempt that has an outcome."""
+    assert ended.outcome is not None  # noqa: S101  others are never held
+    return ended.outcome.job_id

@@ -1,0 +1,190 @@
+"""Record: write how attempts ended, in batches of which no member holds up another."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from operator import attrgetter
+from typing import Any
+
+import attrs
+
+from riverrun.characters import storable
+from riverrun.options import json_text
+from riverrun.outcome import Outcome, error_json
+from riverrun.queries import postgresql as queries
+from riverrun.sessions import Transaction
+from riverrun.states import JobState, state_of
+
+BATCH_MAX = 1_000
+"""Most outcomes in one statement; beyond it a statement takes longer and saves nothing."""
+
+BATCH_BYTES = 16 * 1024 * 1024
+"""Most bytes in one statement, of more than one outcome."""
+
+
+@attrs.frozen(kw_only=True)
+class Recorded:
+    """What became of a batch.
+
+    Attributes:
+        states: The state each job has after it, by id; jobs that were not touched are missing.
+        locked: Ids of jobs whose rows somebody had locked: nothing was written there.
+        ignored: Ids of jobs whose rows were free and kept as they are, as by a trigger.
+    """
+
+    states: dict[int, JobState]
+    locked: frozenset[int] = frozenset()
+    ignored: frozenset[int] = frozenset()
+
+
+def record(
+    transaction: Transaction,
+    outcomes: Sequence[Outcome],
+    *,
+    merge_anyway: bool,
+    now: datetime | None = None,
+) -> dict[int, JobState]:
+    """Write outcomes, in as few statements as they allow; wait for rows that are locked.
+
+    Args:
+        transaction: Where to.
+        outcomes: What to write; of no job more than one.
+        merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
+        now: For tests: the time to take for the database's, aware.
+
+    Returns:
+        The state each job has after it, by id; jobs that were not touched are missing.
+    """
+    states: dict[int, JobState] = {}
+    for batch in batches(outcomes, merge_anyway=merge_anyway):
+        states.update(_write(transaction, batch, now, skip_locked=False))
+    return states
+
+
+def record_free(
+    transaction: Transaction, batch: "Batch", *, now: datetime | None = None
+) -> Recorded:
+    """Write one of `batches` as `record` does, but skip rows that are locked."""
+    states = _write(transaction, batch, now, skip_locked=True)
+    missing = [outcome for outcome in batch.outcomes if outcome.job_id not in states]
+    if not missing:
+        return Recorded(states=states)
+    found = {
+        job_id: (runs, free)
+        for job_id, runs, free in transaction.rows(queries.unwritten_jobs(), _pairs(missing))
+    }
+    # Staged metadata is merged wherever there is a row; all else where the attempt still runs.
+    kept = {
+        outcome.job_id: found[outcome.job_id][1]
+        for outcome in missing
+        if outcome.job_id in found
+        and (found[outcome.job_id][0] or (batch.merges and outcome.metadata is not None))
+    }
+    return Recorded(
+        states=states,
+        locked=frozenset(job_id for job_id, free in kept.items() if not free),
+        ignored=frozenset(job_id for job_id, free in kept.items() if free),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Batch:
+    """Outcomes that one statement writes.
+
+    Attributes:
+        outcomes: In the order of their jobs' ids.
+        texts: Each as JSON text; None for completions that write nothing else.
+        merges: Whether staged metadata is kept also for jobs that no longer run.
+    """
+
+    outcomes: Sequence[Outcome]
+    texts: Sequence[str] | None
+    merges: bool
+
+
+def batches(
+    outcomes: Iterable[Outcome],
+    *,
+    merge_anyway: bool,
+    unfit: Callable[[Outcome, Exception], object] | None = None,
+) -> Iterator[Batch]:
+    """Yield `outcomes` in batches: completions that write nothing else first, then the others.
+
+    Args:
+        outcomes: What to write; of no job more than one.
+        merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
+        unfit: Called with each outcome that JSON cannot hold, and why; if None, that is raised.
+    """
+    plain: list[Outcome] = []
+    others: list[Outcome] = []
+    # Sorted, so that two that write meet the rows in one order.
+    for outcome in sorted(outcomes, key=attrgetter("job_id")):
+        bare = outcome.state is JobState.completed and outcome.metadata is None
+        (plain if bare else others).append(outcome)
+    for start in range(0, len(plain), BATCH_MAX):
+        yield Batch(outcomes=plain[start : start + BATCH_MAX], texts=None, merges=merge_anyway)
+    taken: list[Outcome] = []
+    texts: list[str] = []
+    size = 0
+    for outcome in others:
+        try:
+            text = json_text(_record(outcome, merge_anyway=merge_anyway))
+        except Exception as error:
+            if unfit is None:
+                raise
+            unfit(outcome, error)
+            continue
+        length = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        if taken and (size + length > BATCH_BYTES or len(taken) == BATCH_MAX):
+            yield Batch(outcomes=taken, texts=texts, merges=merge_anyway)
+            taken, texts, size = [], [], 0
+        taken.append(outcome)
+        texts.append(text)
+        size += length
+    if taken:
+        yield Batch(outcomes=taken, texts=texts, merges=merge_anyway)
+
+
+def takes_writes(transaction: Transaction) -> None:
+    """Complete no job at all: what refuses that, refuses every outcome."""
+    params = {**_pairs([]), "now": None}
+    transaction.rows(queries.complete_jobs(skip_locked=True), params)
+
+
+def _write(
+    transaction: Transaction, batch: Batch, now: datetime | None, *, skip_locked: bool
+) -> dict[int, JobState]:
+    if batch.texts is None:
+        params = {**_pairs(batch.outcomes), "now": now}
+        done = transaction.rows(queries.complete_jobs(skip_locked=skip_locked), params)
+        return {job_id: JobState.completed for (job_id,) in done}
+    text = "[" + ",".join(batch.texts) + "]"
+    if not text.isascii() or "\\u0000" in text:
+        text = storable(text, transaction.encodings)
+    params = {"outcomes": text, "now": now}
+    rows = transaction.rows(queries.record_outcomes(skip_locked=skip_locked), params)
+    return {job_id: state_of(state) for job_id, state in rows}
+
+
+def _pairs(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    return {
+        "ids": array_text(outcome.job_id for outcome in outcomes),
+        "attempts": array_text(outcome.attempt for outcome in outcomes),
+    }
+
+
+def array_text(numbers: Iterable[int]) -> str:
+    """Return `numbers` as PostgreSQL writes an array."""
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _record(outcome: Outcome, *, merge_anyway: bool) -> dict[str, Any]:
+    return {
+        "id": outcome.job_id,
+        "attempt": outcome.attempt,
+        "state": outcome.state.value,
+        "scheduled_at": outcome.scheduled_at and outcome.scheduled_at.isoformat(),
+        "error": outcome.error and error_json(outcome.error),
+        "metadata": outcome.metadata,
+        "give_back": int(outcome.give_back),
+        "merge_anyway": int(merge_anyway),
+    }
