@@ -102,7 +102,7 @@ class Reader:
         url: The database's.
     """
 
-    languages = ("dockerfile", "ini", "python", "sh", "text", "toml", "yaml")
+    languages = ("dockerfile", "ini", "python", "sh", "sql", "text", "toml", "yaml")
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
