@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
-from sqlalchemy import Engine
+from sqlalchemy import URL, Engine
 
 from riverrun.attempt import ErrorHandler
 from riverrun.clock import Clock, Duration
@@ -37,7 +37,14 @@ from riverrun.queues import Queues
 from riverrun.runtime.connections import Connections
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.runtime.watchdog import JobStuckHandler
-from riverrun.sessions import Where, address, identity, notice_dead_peers, renew_after_fork
+from riverrun.sessions import (
+    Where,
+    address,
+    engine_at,
+    identity,
+    notice_dead_peers,
+    renew_after_fork,
+)
 from riverrun.states import JobState
 from riverrun.verbs import (
     cancel,
@@ -226,6 +233,25 @@ class Client:
             clock=self._clock,
         )
         _clients.add(self)
+
+    @classmethod
+    def from_url(cls, url: str | URL, **options: Any) -> Self:
+        """Return a client with an engine of its own, on psycopg 3, at `url`.
+
+        For applications whose own engine has another driver: their sessions insert jobs all the
+        same.
+
+        Args:
+            url: Where the PostgreSQL is, in any spelling: `postgresql://`, `postgres://`, with the
+                name of any driver, with several hosts as libpq has them, or as
+                `host=... dbname=...`.
+            **options: The options of `Client`.
+
+        Raises:
+            UnsupportedDatabase: If `url` is no such. The error does not repeat it.
+            InvalidOption: If an option is out of range.
+        """
+        return cls(engine_at(url), **options)
 
     def insert(self, where: Where, args: object, opts: InsertOpts | None = None) -> InsertResult:
         """Insert one job in the caller's transaction: it runs if that commits, else never was.
@@ -584,14 +610,20 @@ def _check_engine(engine: object) -> None:
     if not isinstance(engine, Engine):
         advice = "The client takes create_engine(...)'s Engine"
         if hasattr(engine, "sync_engine"):
-            advice = "From an AsyncEngine, pass a sync Engine of the same database to the client"
+            advice = (
+                "Beside an AsyncEngine, give the client an engine of its own: Client.from_url(url)"
+            )
         raise NotATransaction(type(engine).__name__, advice)
     if engine.dialect.is_async:
-        advice = "Beside an AsyncEngine, give the client a sync Engine of the same database"
+        advice = "Beside an AsyncEngine, give the client an engine of its own: Client.from_url(url)"
         raise NotATransaction("sync_engine of an AsyncEngine", advice)
     if engine.dialect.name != "postgresql" or engine.driver != "psycopg":
         given = f"{engine.dialect.name}+{engine.driver}"
-        raise UnsupportedDatabase(given, "postgresql+psycopg, such as postgresql+psycopg://host/db")
+        expected = "postgresql+psycopg, such as postgresql+psycopg://host/db"
+        if engine.dialect.name == "postgresql":
+            advice = "Client.from_url(url) makes an engine of its own"
+            expected += f". {advice}; your sessions may stay on {engine.driver}, and insert jobs"
+        raise UnsupportedDatabase(given, expected)
 
 
 def _check_listen_engine(engine: Engine | None, *, poll_only: bool) -> Engine | None:

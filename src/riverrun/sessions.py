@@ -1,5 +1,6 @@
 """Whose transaction it is: a Session's, a Connection's, or, given an Engine, one of our own."""
 
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,21 +23,18 @@ from sqlalchemy import (
     delete,
     event,
     false,
-    make_url,
     text,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session
 
 from riverrun.answers import Awaited
 from riverrun.characters import encodings_of
-from riverrun.errors import (
-    NotATransaction,
-    SchemaMissing,
-    TransactionClosed,
-    UnsupportedDatabase,
-)
+from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
+from riverrun.urls import psycopg_url
+
+logger = logging.getLogger(__name__)
 
 Where: TypeAlias = Session | scoped_session[Any] | Connection | Engine
 """What every verb takes first. A Session or Connection is joined, an Engine is not shared."""
@@ -383,28 +381,8 @@ def _is_closed(session: Session) -> bool:
     return bool(session._close_state.name == "CLOSED")
 
 
-def psycopg_url(said: str) -> URL:
-    """Return `said`, the URL of a PostgreSQL in any of its forms, as SQLAlchemy's for psycopg 3.
-
-    Platforms hand out `postgres://` and `postgresql://`, applications' names a driver of theirs.
-
-    Raises:
-        UnsupportedDatabase: If it is no URL of a PostgreSQL. It does not repeat the URL, which may
-            hold a password.
-    """
-    expected = "the URL of a PostgreSQL, such as postgresql://user@host/database"
-    try:
-        url = make_url(said)
-    except (ArgumentError, ValueError):
-        # ValueError: a port that is no number, as with a password that holds a '/' or '@'.
-        raise UnsupportedDatabase("a database URL that cannot be read", expected) from None
-    if url.drivername.partition("+")[0] not in {"postgres", "postgresql"}:
-        raise UnsupportedDatabase(url.drivername, expected)
-    return url.set(drivername="postgresql+psycopg")
-
-
-def engine_at(said: str) -> Engine:
-    """Return an engine on the PostgreSQL at the URL `said`, in any of its forms.
+def engine_at(said: str | URL) -> Engine:
+    """Return an engine on the PostgreSQL at the URL `said`, in any spelling.
 
     Of its connections the one used last is used next: its server process has what it needs at hand.
 
@@ -412,6 +390,21 @@ def engine_at(said: str) -> Engine:
         UnsupportedDatabase: As `psycopg_url` does.
     """
     return create_engine(psycopg_url(said), pool_use_lifo=True)
+
+
+def engine_beside(engine: Engine) -> Engine:
+    """Return `engine` if a client can work with it, else one of psycopg 3 at the same URL.
+
+    Raises:
+        UnsupportedDatabase: If it is on another database than PostgreSQL.
+    """
+    dialect = engine.dialect
+    if (dialect.name, dialect.driver, dialect.is_async) == ("postgresql", "psycopg", False):
+        return engine
+    own = engine_at(engine.url)
+    message = "made an engine of psycopg 3 for the client, at the URL of the application's (%s)"
+    logger.info(message, engine.driver)
+    return own
 
 
 def database_of(transaction: Transaction) -> tuple[Engine, str]:

@@ -25,7 +25,7 @@ from riverrun.demo.signup import Base
 from riverrun.embedded import Cluster
 from riverrun.migrations import migrate
 from riverrun.models import Job
-from riverrun.sessions import psycopg_url
+from riverrun.urls import psycopg_url
 
 START_TIMEOUT_S = 30.0
 WORK_TIMEOUT_S = 120.0

@@ -50,7 +50,7 @@ from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
 from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
-from riverrun.sessions import Where, engine_at
+from riverrun.sessions import Where, engine_at, engine_beside
 from riverrun.testing.host_sessions import (
     Binds,
     UndoneConnections,
@@ -74,8 +74,9 @@ class Riverrun:
         workers: Who works what; `@jobs.worker` adds to it.
         session: Returns the session that `insert` joins, or a scoped_session; that of
             Flask-SQLAlchemy or Flask-SQLAlchemy-Lite unless said.
-        engine: The client's; Flask-SQLAlchemy's default one unless said, or made of
-            `RIVERRUN_DATABASE_URL`.
+        engine: The client's. Default: made of `RIVERRUN_DATABASE_URL`, or Flask-SQLAlchemy's of
+            the name `RIVERRUN_BIND`, or its default one. In place of one with another driver than
+            psycopg 3 the client makes its own, at the same URL.
         plugins: What takes part in inserts and attempts, within the app context.
         **options: Further options of the Client; settings win over them.
     """
@@ -106,9 +107,9 @@ class Riverrun:
             InvalidOption: If a setting is none, or its value cannot be read.
         """
         said = app.config.get_namespace(PREFIX)
-        url = said.pop("database_url", None)
+        url, bind = said.pop("database_url", None), said.pop("bind", None)
         options = {**self._options, **client_options(said, PREFIX)}
-        app.extensions["riverrun"] = _State(self, app, url, options)
+        app.extensions["riverrun"] = _State(self, app, url, bind, options)
         app.cli.add_command(_group())
 
     @property
@@ -132,12 +133,7 @@ class Riverrun:
     def _where(self) -> Where:
         if self._session is not None:
             return self._session()
-        host = current_app.extensions.get("sqlalchemy")
-        if host is None:
-            advice = "pass session= to Riverrun, or call client.insert(session, ...)"
-            raise ClientNotReady(f"the application has no Flask-SQLAlchemy; {advice}")
-        where: Where = host.session
-        return where
+        return _state_of(current_app).where
 
 
 def client_of(app: Flask) -> Client:
@@ -175,9 +171,15 @@ class _State:
     """An application's client, made when it is first asked for: then its engine is there."""
 
     def __init__(
-        self, extension: Riverrun, app: Flask, url: str | None, options: Mapping[str, Any]
+        self,
+        extension: Riverrun,
+        app: Flask,
+        url: str | None,
+        bind: str | None,
+        options: Mapping[str, Any],
     ) -> None:
         self.app = app
+        self._bind = bind
         self._extension = extension
         self._url = url
         self._options = options
@@ -190,6 +192,25 @@ class _State:
             if self._client is None:
                 self._client = self._made()
             return self._client
+
+    @property
+    def where(self) -> Where:
+        """The application's session, or its connection to the database that `RIVERRUN_BIND` names.
+
+        Raises:
+            ClientNotReady: If the application has neither of the extensions that have a session.
+        """
+        host = self.app.extensions.get("sqlalchemy")
+        if host is None:
+            advice = "pass session= to Riverrun, or call client.insert(session, ...)"
+            raise ClientNotReady(f"the application has no Flask-SQLAlchemy; {advice}")
+        where: Where = host.session
+        if self._bind is not None:
+            # The session would look for the table of the jobs in the default database.
+            where = host.session.connection(
+                bind_arguments={"bind": self._engines(host)[self._bind]}
+            )
+        return where
 
     @contextmanager
     def rolled_back(self) -> Iterator[Session]:
@@ -243,15 +264,31 @@ class _State:
 
     def _engine(self) -> Engine:
         if self._extension._engine is not None:
-            return self._extension._engine
+            return engine_beside(self._extension._engine)
         if self._url is not None:
             return engine_at(self._url)
         host = self.app.extensions.get("sqlalchemy")
         if host is None:
             advice = f"install Flask-SQLAlchemy, pass engine=, or set {PREFIX}DATABASE_URL"
             raise ClientNotReady(f"the application has no database; {advice}")
-        engine: Engine = self._in_context(lambda: host.engine)
-        return engine
+        engines = self._engines(host)
+        # Flask-SQLAlchemy's name for the default one, and Flask-SQLAlchemy-Lite's.
+        for name in (None, "default") if self._bind is None else (self._bind,):
+            if name in engines:
+                return engine_beside(engines[name])
+        problem = f"no database {self._bind!r}" if self._bind else "no default database"
+        advice = f"set {PREFIX}BIND to one of {sorted(filter(None, engines))}"
+        raise ClientNotReady(
+            f"the application has {problem}; {advice}, or set {PREFIX}DATABASE_URL"
+        )
+
+    def _engines(self, host: Any) -> Mapping[str | None, Engine]:
+        """Return the application's engines by name; those beneath its AsyncEngines, too."""
+        awaited = self._in_context(lambda: getattr(host, "async_engines", {}))
+        return {
+            **{name: engine.sync_engine for name, engine in awaited.items()},
+            **self._in_context(lambda: host.engines),
+        }
 
     def _in_context(self, call: Callable[[], R]) -> R:
         """Call `call` with the application as the current one, and end nobody's session by it."""

@@ -34,12 +34,13 @@ from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
 from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
 from riverrun.plugins import Plugin
-from riverrun.sessions import engine_at
+from riverrun.sessions import engine_at, engine_beside
 from riverrun.testing.host_sessions import (
     UndoneConnections,
     binds_of,
     factory_within,
 )
+from riverrun.urls import psycopg_url
 from riverrun.verbs.insert import InsertResult
 from riverrun.workers import Workers
 
@@ -189,9 +190,13 @@ class _State:
         factory = self._registry.get("dbsession_factory")
         bind = getattr(factory, "kw", {}).get("bind")
         if isinstance(bind, Engine):
-            return bind
+            return engine_beside(bind)
         if "sqlalchemy.url" in self._registry.settings:
-            return engine_from_config(self._registry.settings, "sqlalchemy.")
+            said = self._registry.settings["sqlalchemy.url"]
+            if str(said).partition(":")[0] not in {"postgres", "postgresql", "postgresql+psycopg"}:
+                return engine_at(said)  # the settings beside it may be of another driver
+            settings = {**self._registry.settings, "sqlalchemy.url": psycopg_url(said)}
+            return engine_from_config(settings, "sqlalchemy.")
         advice = "set sqlalchemy.url or riverrun.database_url, or call config.set_riverrun_client"
         raise ClientNotReady(f"the application has no database that riverrun knows; {advice}")
 
