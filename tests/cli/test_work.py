@@ -131,9 +131,40 @@ def test_says_that_there_is_no_client(start: Start, app: str, source: str, expec
 
 def test_says_that_the_database_is_not_there(start: Start) -> None:
     """A database that cannot be reached is exit code 3, and its password is not shown."""
-    code, said = end(start("postgresql+psycopg://u:hidden@127.0.0.1:1/db", "s"))
+    url = "postgresql+psycopg://u:hidden@127.0.0.1:1/db"
+    code, said = end(start(url, "s", options=["--no-wait"]))
     assert code == 3, said
     assert "hidden" not in said
+    code, said = end(start(url, "s", options=["--wait", "1.5"]))
+    assert code == 3, said
+    assert said.count("waiting 1.5 s at most: cannot reach the database") == 1
+
+
+def test_waits_for_a_database_that_comes_later(
+    start: Start, engine: Engine, database_url: str, empty_database: Engine
+) -> None:
+    """A start waits while the database refuses connections, and a signal ends the wait with 0."""
+    migrate(empty_database)
+    name = empty_database.url.database
+    url = empty_database.url.render_as_string(hide_password=False)
+
+    def allow(yes: bool) -> None:
+        empty_database.dispose()
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {yes}"))
+
+    allow(False)
+    process, stopped = start(url, None), start(url, None)
+    for each in (process, stopped):
+        assert each.stderr is not None
+        assert "waiting 60 s at most" in each.stderr.readline()
+    stopped.send_signal(signal.SIGTERM)
+    assert end(stopped)[0] == 0
+    allow(True)
+    assert process.stderr is not None
+    assert "connected after" in next(line for line in process.stderr if "client" not in line)
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0
 
 
 def test_says_that_the_tables_are_missing(start: Start, database_url: str) -> None:
@@ -157,6 +188,7 @@ def test_works_the_queues_it_is_told(
     code, said = end(process)
     assert code == 0
     assert "working crm, mail" in said
+    assert "--queue names 'crm', which is no queue of the client's own" in said
     assert end(start(database_url, schema, options=["--queue", "mail:x"]))[0] == 2
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -31,6 +32,9 @@ from riverrun.errors import StopTimeout
 from riverrun.options import QueueConfig
 
 logger = logging.getLogger(__name__)
+
+TRY_AGAIN_S = 1.0
+"""Seconds between two tries to start while the database cannot be reached."""
 
 GIVE_UP_S = 1.0
 """Seconds that a start has to end after a signal."""
@@ -62,6 +66,15 @@ GIVE_UP_S = 1.0
     show_default=True,
     help="Seconds that running jobs have to end after the first signal.",
 )
+@option(
+    "--wait",
+    "wait_s",
+    type=Seconds(),
+    default=60.0,
+    show_default=True,
+    help="Seconds that a start waits for a database that cannot be reached.",
+)
+@option("--no-wait", is_flag=True, help="Do not wait for the database: as --wait 0.")
 @option(
     "--health-port",
     type=click.IntRange(0, 65_535),
@@ -101,6 +114,8 @@ def work(
     queues: tuple[str, ...],
     processes: int,
     stop_timeout: float,
+    wait_s: float,
+    no_wait: bool,
     health_port: int | None,
     health_host: str,
     log_level: str,
@@ -127,14 +142,16 @@ def work(
     if tie is None and (processes > 1 or reload):
         log()
         sys.exit(Supervisor(processes, stop_timeout=stop_timeout, reload=reload).run())
-    client = _client(client_named or app, queues)
-    log()  # after the application, which may have said where to log
+    client, unknown = _client(client_named or app, queues)
+    log()  # after the application, which may have configured logging
+    for name in unknown:
+        logger.warning("--queue names %r, which is no queue of the client's own", name)
     probes = None
     if health_port is not None:
         port = health_port + (tie.number if tie and health_port else 0)
         probes = Probes(client, health_host, port)
     signals = Signals()
-    _start(client, signals)
+    _start(client, signals, wait_s=0.0 if no_wait else wait_s)
     if probes is not None:
         probes.start()
     systemd.notify("READY=1")
@@ -150,7 +167,8 @@ def work(
     _end(code)
 
 
-def _client(app: str | None, queues: tuple[str, ...]) -> Client:
+def _client(app: str | None, queues: tuple[str, ...]) -> tuple[Client, list[str]]:
+    """Return the client, working `queues` if they are given, and those that it did not have."""
     with reported():
         client = host_client()
         if client is None:
@@ -159,13 +177,14 @@ def _client(app: str | None, queues: tuple[str, ...]) -> Client:
                 raise CommandError(problem, ExitCode.usage)
             client = load_client(app)
         if not queues:
-            return client
+            return client, []
         configs = dict(map(_queue, queues))
-        for name in list(client.queues):
+        own = list(client.queues)
+        for name in own:
             client.queues.remove(name)
         for name, config in configs.items():
             client.queues.add(name, config)
-    return client
+    return client, [name for name in configs if own and name not in own]
 
 
 def _queue(said: str) -> tuple[str, QueueConfig]:
@@ -178,15 +197,39 @@ def _queue(said: str) -> tuple[str, QueueConfig]:
     return name, QueueConfig(max_workers=int(slots))
 
 
-def _start(client: Client, signals: Signals) -> None:
-    """Start `client`; a signal ends the wait for a database that does not answer."""
-    starting = _Call(client.start)
-    while starting.goes_on(0.1):
-        if signals.wait(0) and starting.goes_on(GIVE_UP_S):
-            logger.info("stopped while starting: the database does not answer")
-            _end(ExitCode.ok, at_once=True)
-    with reported():
-        starting.result()
+def _start(client: Client, signals: Signals, *, wait_s: float) -> None:
+    """Start `client`, and wait for a database that is not there yet; a signal ends the wait.
+
+    Args:
+        client: The client.
+        signals: Where signals are read.
+        wait_s: Seconds to wait for a database that cannot be reached.
+    """
+    began = time.monotonic()
+    waiting = False
+    while True:
+        starting = _Call(client.start)
+        while starting.goes_on(0.1):
+            if signals.wait(0) and starting.goes_on(GIVE_UP_S):
+                logger.info("stopped while starting: the database does not answer")
+                _end(ExitCode.ok, at_once=True)
+        try:
+            with reported():
+                starting.result()
+        except CommandError as error:
+            passed_s = time.monotonic() - began
+            if error.exit_code != ExitCode.unreachable or passed_s >= wait_s:
+                raise
+            if not waiting:
+                waiting = True
+                logger.warning("waiting %g s at most: %s", wait_s, error.message)
+            if signals.wait(TRY_AGAIN_S):
+                logger.info("stopped while waiting for the database")
+                _end(ExitCode.ok)
+        else:
+            if waiting:
+                logger.info("connected after %.0f s", time.monotonic() - began)
+            return
 
 
 def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
