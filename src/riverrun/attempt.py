@@ -5,6 +5,7 @@ One try at one job, in its slot's thread.
 
 import asyncio
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -59,7 +60,7 @@ class Ended:
     due_monotonic: float | None = None
 
 
-def not_begun(job: JobRow, at_monotonic: float) -> Ended:
+def not_begun(job: JobRow | ClaimedJob, at_monotonic: float) -> Ended:
     """Return the end of an attempt that never began: its job is given back."""
     outcome = Outcome(job_id=job.id, attempt=job.attempt, state=JobState.available, give_back=True)
     return Ended(
@@ -118,17 +119,21 @@ class Attempt:
     Args:
         terms: What it has in common with others.
         claimed: The job.
-        claimed_monotonic: When it was claimed.
+        claimed_monotonic: When it was claimed, by the process's monotonic clock.
+
+    Attributes:
+        begin_by: When the row may be another client's, by that clock: not to begin later.
     """
 
     __slots__ = (
         "_backoff",
-        "_claimed_monotonic",
         "_early",
         "_interruptible",
         "_terms",
         "_worker",
+        "begin_by",
         "claimed",
+        "claimed_monotonic",
         "ctx",
         "over",
         "replaced",
@@ -141,7 +146,8 @@ class Attempt:
     ) -> None:
         self._terms = terms
         self.claimed = claimed
-        self._claimed_monotonic = claimed_monotonic
+        self.claimed_monotonic = claimed_monotonic
+        self.begin_by = math.inf
         self.replaced = False  # another slot was opened in place of this one's
         self.over = False  # its slot is free again
         self._worker = terms.workers.find(claimed.kind)
@@ -151,7 +157,7 @@ class Attempt:
 
     def prepare(self) -> "Attempt":
         """Make the context, in the slot, where there is time for it, before anybody may ask."""
-        self.ctx = ctx = self._terms.context(self.claimed, self._claimed_monotonic)
+        self.ctx = ctx = self._terms.context(self.claimed, self.claimed_monotonic)
         if self._early is not None:
             ctx.cancel(self._early)
         return self
@@ -209,6 +215,10 @@ class Attempt:
         except BaseException as raised:
             error = raised
         return self._ended(began, error)
+
+    def broken(self, error: BaseException) -> Ended | None:
+        """Return how an attempt ended of which only `error` is known; None if it has not begun."""
+        return self._ended(self._terms.clock.monotonic(), error) if hasattr(self, "ctx") else None
 
     def _plugins_of(self, worker: Worker) -> tuple[Plugin, ...]:
         return (*self._terms.plugins, *of_kind(worker.args_type), *worker.plugins)

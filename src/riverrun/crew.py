@@ -49,9 +49,11 @@ from riverrun.runtime.poller import Poller
 from riverrun.runtime.producer import Producer
 from riverrun.runtime.queue_keeper import QueueKeeper
 from riverrun.runtime.service import Service
+from riverrun.runtime.stocktaker import Stocktaker
 from riverrun.runtime.watchdog import JobStuckHandler, Watchdog
 from riverrun.topics import Topic
 from riverrun.verbs.claim import ClaimedJob
+from riverrun.verbs.give_back import Claim
 from riverrun.verbs.queues import ALL, QueueRow
 from riverrun.worker_engine import WorkerEngine, capacity, too_few
 from riverrun.workers import Executor, Workers
@@ -150,6 +152,7 @@ class Crew:
         self._lock = threading.Lock()  # guards _producers, which is replaced, and _stopping
         self._stopping = False
         self._producers: dict[str, Producer] = {}
+        self._left: list[Producer] = []  # of removed queues, with attempts that did not end
         schema, clock, rng = settings.schema, settings.clock, settings.rng
         self._worker_engine = WorkerEngine(settings.engine, slots=0)
         self._connections = own
@@ -169,7 +172,7 @@ class Crew:
             within(own.signs, SIGN_S, isolation_level="AUTOCOMMIT"),
             client_id=settings.client_id,
             queues=lambda: list(self._producers),
-            running=self.running_jobs,
+            claimed=self._claimed,
             on_given_up=lambda: self._cancel_all(ClientGivenUp()),
             rescue_after_s=settings.rescue_after_s,
             schema=schema,
@@ -221,9 +224,18 @@ class Crew:
             signs,
             names=lambda: list(self._producers),
             on_read=self._read,
-            running=self.running_jobs,
+            claimed=self._claimed,
             on_cancelled=self.cancel,
             poll_only=settings.poll_only,
+            schema=schema,
+            clock=clock,
+            rng=rng,
+        )
+        self._stocktaker = Stocktaker(
+            self._claims,
+            client_id=settings.client_id,
+            producers=lambda: [*self._producers.values(), *self._left],
+            completer=self._completer,
             schema=schema,
             clock=clock,
             rng=rng,
@@ -258,6 +270,7 @@ class Crew:
         for producer in self._producers.values():
             producer.start()
         self._watchdog.start()
+        self._stocktaker.start()
         self._heartbeat.start()
         self._stand_in.start()
         if not settings.leader_election_disabled:
@@ -283,6 +296,7 @@ class Crew:
             producer.stop()
         left = self._stop_attempts(producers, soft_s)
         self._watchdog.stop()
+        self._stocktaker.stop()
         self._poller.stop()
         self._loop.stop(0.0 if left else None)
         self._processes.stop()
@@ -292,6 +306,7 @@ class Crew:
         if not self._completer.stop(_FLUSH_S):
             self._completer.gave_up.set()
             self._completer.stop()
+        self._stocktaker.finish()
         self._heartbeat.stop()
         if not left:
             self._heartbeat.leave()
@@ -333,6 +348,7 @@ class Crew:
         left = self._stop_attempts([producer], soft_s)
         # Only now: until then its jobs can be cancelled, and its heartbeat speaks for them.
         with self._lock:
+            self._left.append(producer)
             self._producers = {key: each for key, each in self._producers.items() if key != name}
             self._worker_engine.slots = self._slots()
         return left
@@ -386,6 +402,13 @@ class Crew:
         """Return the jobs that run here now."""
         return [attempt.job for attempt in self._attempts()]
 
+    def _claimed(self) -> list[Claim]:
+        """Return the jobs that were claimed here and have not ended."""
+        with self._lock:
+            self._left = [producer for producer in self._left if producer.claimed()]
+            producers = [*self._producers.values(), *self._left]
+        return [job for producer in producers for job in producer.claimed()]
+
     def _attempts(self) -> list[Attempt]:
         producers = list(self._producers.values())
         return [attempt for producer in producers for attempt in producer.executor.running()]
@@ -430,7 +453,9 @@ class Crew:
                 else check_duration("poll_interval", interval, 0.01)
             ),
             make_attempt=self._attempt,
+            rescue_after_s=settings.rescue_after_s,
             crowded=lambda: self._processes.waiting > 0,
+            on_failed=self._stocktaker.wake,
             completer=self._completer,
             loop=self._loop,
             hub=settings.hub,

@@ -19,7 +19,8 @@ from riverrun.outcome import MAX_ERROR_CHARS, MAX_TRACE_CHARS, Outcome
 from riverrun.sessions import joined
 from riverrun.states import JobState
 from riverrun.verbs import cancel, claim, complete, discard, fail, get, snooze
-from riverrun.verbs.complete import give_back, give_back_unknown, record
+from riverrun.verbs.complete import record
+from riverrun.verbs.give_back import give_back
 
 START = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 NOW = START + timedelta(seconds=30)
@@ -293,7 +294,8 @@ def test_cancel_mark_wins_over_another_try(
     """A running job marked for cancelling is cancelled where it would have run again."""
     assert cancel(engine, job.id, schema=schema, now=NOW).state is JobState.running
     if ending == "give back":
-        assert give_back(engine, [job], schema=schema) == {job.id: JobState.cancelled}
+        given = give_back(engine, [job], client_id="me", schema=schema)
+        assert given == {job.id: JobState.cancelled}
     else:
         assert ENDINGS[ending](engine, job, schema=schema, now=NOW) == state
     after_it = get(engine, job.id, schema=schema)
@@ -303,7 +305,7 @@ def test_cancel_mark_wins_over_another_try(
     assert len(after_it.errors) == (3 if ending in ("fail", "discard") else 2)
 
 
-@pytest.mark.parametrize("ending", ["fail", "snooze", "give back"])
+@pytest.mark.parametrize("ending", ["fail", "snooze"])
 def test_cancel_mark_while_it_is_being_ended(
     engine: Engine, schema: str, job: JobRow, ending: str
 ) -> None:
@@ -311,10 +313,7 @@ def test_cancel_mark_while_it_is_being_ended(
     results: list[object] = []
 
     def run(where: Any) -> None:
-        if ending == "give back":
-            results.append(give_back(where, [job], schema=schema)[job.id])
-        else:
-            results.append(ENDINGS[ending](where, job, schema=schema))
+        results.append(ENDINGS[ending](where, job, schema=schema))
         where.commit()
 
     with engine.connect() as operator, engine.connect() as worker:
@@ -327,41 +326,6 @@ def test_cancel_mark_while_it_is_being_ended(
         thread.join(DEADLINE_S)
         assert not thread.is_alive(), "the ending did not end"
     assert results == [JobState.cancelled]
-
-
-def test_give_back(engine: Engine, schema: str, job: JobRow) -> None:
-    """Jobs given back are available with their attempt returned; others are left alone."""
-    insert_job(engine, schema)
-    [other] = claim(engine, client_id="me", schema=schema)
-    complete(engine, other, schema=schema)
-    before = get(engine, other.id, schema=schema)
-    assert give_back(engine, [other, job], schema=schema) == {job.id: JobState.available}
-    assert changes(engine, schema, job) == {"state": "available", "attempt": 2}
-    assert get(engine, other.id, schema=schema) == before
-    [again] = claim(engine, client_id="me", schema=schema)
-    assert (again.id, again.attempt) == (job.id, 3)
-
-
-def test_give_back_unknown(engine: Engine, schema: str, job: JobRow) -> None:
-    """What a client runs without knowing it is given back; what it knows, or another runs, stays.
-
-    A job that somebody wants to cancel is cancelled instead.
-    """
-    client_id = job.attempted_by[-1]
-    lost, unwanted, other_queue = (insert_job(engine, schema, queue=q) for q in ("a", "a", "b"))
-    known, anothers = (insert_job(engine, schema, queue="a") for _ in range(2))
-    for queue, limit, who in (("a", 3, client_id), ("b", 1, client_id), ("a", 1, "another")):
-        claim(engine, queue, limit=limit, client_id=who, schema=schema)
-    cancel(engine, unwanted, schema=schema)
-    given = give_back_unknown(
-        engine, "a", client_id=client_id, known=[known, job.id], schema=schema
-    )
-    assert sorted(given) == [lost, unwanted]
-    states = {id_: get(engine, id_, schema=schema) for id_ in (lost, unwanted)}
-    assert (states[lost].state, states[lost].attempt) == (JobState.available, 0)
-    assert states[unwanted].state is JobState.cancelled
-    for still in (job.id, known, anothers, other_queue):
-        assert get(engine, still, schema=schema).state is JobState.running
 
 
 @pytest.mark.parametrize("commits", [True, False])

@@ -26,7 +26,8 @@ from riverrun.states import JobState
 from riverrun.testing import drain, require_inserted, rolled_back
 from riverrun.verbs.claim import claim_job
 from riverrun.verbs.clean import clean
-from riverrun.verbs.complete import give_back, record
+from riverrun.verbs.complete import record
+from riverrun.verbs.give_back import give_back
 from riverrun.verbs.queues import read_queues
 from riverrun.verbs.rescue import rescue
 from riverrun.verbs.schedule import schedule
@@ -89,7 +90,9 @@ def test_attempts_at_odd_rows(engine: Engine, schema: str, odd: dict[str, int]) 
     """Odd rows are claimed with the others, given back, snoozed, failed and completed."""
     jobs = verbs.claim(engine, limit=99, client_id="me", schema=schema)
     assert sorted(job.id for job in jobs) == sorted(odd.values())
-    assert set(give_back(engine, jobs, schema=schema).values()) == {JobState.available}
+    assert set(give_back(engine, jobs, client_id="me", schema=schema).values()) == {
+        JobState.available
+    }
     for name, job_id in odd.items():
         job = claim_job(engine, job_id, client_id="me", schema=schema)
         assert verbs.snooze(engine, job, 0, schema=schema) is JobState.available, name

@@ -23,7 +23,8 @@ from riverrun.sessions import engine_at, joined
 from riverrun.states import JobState
 from riverrun.verbs import claim, get
 from riverrun.verbs.claim import queues_waiting
-from riverrun.verbs.complete import give_back, record
+from riverrun.verbs.complete import record
+from riverrun.verbs.give_back import give_back
 from riverrun.verbs.notify import notify_inserted
 
 DEADLINE_S = 20.0
@@ -69,7 +70,7 @@ def walk(where: Engine, schema: str) -> list[Any]:
             ],
             merge_anyway=True,
         )
-    back = give_back(where, [third], schema=schema)
+    back = give_back(where, [third], client_id="me", schema=schema)
     notify_inserted(where, ["default"], schema=schema)
     changing = {"id", "created_at", "scheduled_at", "attempted_at"}
     return [

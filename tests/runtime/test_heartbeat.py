@@ -41,7 +41,7 @@ class Pulse:
             engine,
             client_id="client",
             queues=lambda: ["default"],
-            running=lambda: self.running,
+            claimed=lambda: self.running,
             on_given_up=self._give_up,
             rescue_after_s=3600.0,
             schema=schema,

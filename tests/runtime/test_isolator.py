@@ -190,7 +190,7 @@ def test_a_row_that_is_locked(engine: Engine, schema: str) -> None:
             until(lambda: part.held_s > 0.2, "they age")
             assert part.held_ids == {plain, rich}
             assert part.wait_for_room(0)
-            assert part.wait_until_written(DEADLINE_S)
+            assert part.unwritten(DEADLINE_S) == {plain, rich}
         until(lambda: done(engine, schema, [plain, rich]), "both are written")
         until(lambda: not part.held, "none is held")
         assert (part.held_s, part.refused) == (0.0, frozenset())

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects.postgresql import psycopg
 
-from riverrun.queries import operators
+from riverrun.queries import give_back, operators
 from riverrun.queries import postgresql as queries
 
 EVERY_COLUMN = (
@@ -44,15 +44,12 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "record": (lambda: queries.record_outcomes(skip_locked=False), {"outcomes", "now"}),
     "record what is free": (lambda: queries.record_outcomes(skip_locked=True), {"outcomes", "now"}),
     "unwritten": (queries.unwritten_jobs, {"ids", "attempts"}),
-    "give back": (lambda: queries.give_back_jobs(skip_locked=False), {"ids", "attempts", "now"}),
-    "give back what is free": (
-        lambda: queries.give_back_jobs(skip_locked=True),
-        {"ids", "attempts", "now"},
+    "give back": (give_back.give_back_jobs, {"ids", "attempts", "client_id"}),
+    "give back unchanged": (
+        give_back.give_back_unchanged,
+        {"ids", "versions", "client_id"},
     ),
-    "give back unknown": (
-        queries.give_back_unknown,
-        {"queue_name", "client_id", "known", "now"},
-    ),
+    "running": (give_back.running_jobs, {"client_id"}),
     "get": (operators.get_job, {"job_id"}),
     "cancel": (operators.cancel_job, {"job_id", "now"}),
     "retry": (operators.retry_job, {"job_id", "now"}),
@@ -94,7 +91,13 @@ def test_is_in_the_schema(name: str) -> None:
     assert "s.river_job" in str(compiled(name))
 
 
-FREE = ("complete what is free", "record what is free", "unwritten", "give back what is free")
+FREE = (
+    "complete what is free",
+    "record what is free",
+    "unwritten",
+    "give back",
+    "give back unchanged",
+)
 
 
 @pytest.mark.parametrize("name", ["claim", "schedule", *FREE])

@@ -1,12 +1,18 @@
 """Slots as coroutines: thousands of attempts on one event loop, in one thread."""
 
 import asyncio
+import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 
-from riverrun.attempt import Attempt, Ended
+from riverrun.attempt import Attempt
+from riverrun.executors.owner import Owner
+
+logger = logging.getLogger(__name__)
 
 InLoop = Callable[[Callable[[], None]], None]
 """Calls a function in the event loop, soon; from any thread."""
@@ -15,22 +21,16 @@ InLoop = Callable[[Callable[[], None]], None]
 class CoroutineExecutor:
     """Runs attempts as tasks, `slots` at once; what is handed over beyond that waits in line."""
 
-    def __init__(
-        self,
-        slots: int,
-        *,
-        in_loop: Callable[[Callable[[], None]], None],
-        done: Callable[[Attempt, Ended], None],
-        freed: Callable[[], None],
-    ):
+    def __init__(self, slots: int, *, in_loop: InLoop, owner: Owner) -> None:
         self.slots = slots
         self._in_loop = in_loop
-        self._done = done
-        self._freed = freed
-        self._lock = threading.Lock()  # guards all below
+        self._owner = owner
+        self._lock = threading.Lock()  # guards all below but the tasks
         self._ended = threading.Condition(self._lock)
         self._line: deque[Attempt] = deque()
-        self._running: dict[int, Attempt] = {}
+        # On their way into the loop, which may be busy, or gone.
+        self._starting: dict[int, Attempt] = {}
+        self._running: dict[int, tuple[Attempt, asyncio.AbstractEventLoop]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop's thread alone touches it
 
     def submit(self, attempts: Collection[Attempt]) -> None:
@@ -38,29 +38,52 @@ class CoroutineExecutor:
         with self._lock:
             self._line.extend(attempts)
             ready = self._taken()
-        if ready:
+        if not ready:
+            return
+        try:
             self._in_loop(lambda: self._start(ready))
+        except (RuntimeError, MemoryError) as error:
+            # Nobody else knows of them: they wait here until they are taken back.
+            logger.warning("no event loop for %s attempts: %s", len(ready), error)
 
     def running(self) -> list[Attempt]:
         """Return the attempts that run now."""
         with self._lock:
-            return list(self._running.values())
+            return [attempt for attempt, _ in self._running.values()]
+
+    def places(self) -> list[Attempt]:
+        """Return the attempts that wait, and those that run in an open loop."""
+        with self._lock:
+            running = [each for each, loop in self._running.values() if not loop.is_closed()]
+            return [*self._line, *self._starting.values(), *running]
 
     def unfinished(self) -> int:
         """Return how many attempts were handed over and have not ended."""
         with self._lock:
-            return len(self._line) + len(self._running)
+            return self.about_unfinished()
 
     def about_unfinished(self) -> int:
         """Return about the same, but at no cost."""
-        return len(self._line) + len(self._running)
+        return len(self._line) + len(self._starting) + len(self._running)
+
+    def waiting_since(self) -> float:
+        """Return when the first that waits was claimed, by time.monotonic(); infinite if none."""
+        with self._lock:
+            first = next(iter(self._starting.values()), None) or next(iter(self._line), None)
+        return math.inf if first is None else first.claimed_monotonic
 
     def take_back(self) -> list[Attempt]:
         """Return the attempts that have not begun; they will not."""
         with self._lock:
-            attempts = list(self._line)
+            attempts = [*self._starting.values(), *self._line]
+            self._starting.clear()
             self._line.clear()
+            self._ended.notify_all()
             return attempts
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Free the slot of an attempt whose loop is gone."""
+        self._free(attempt)
 
     def wait_idle(self, deadline: float) -> bool:
         """Wait until all that was handed over has ended; return whether it had by `deadline`.
@@ -70,9 +93,7 @@ class CoroutineExecutor:
         """
         with self._lock:
             left = deadline - time.monotonic()
-            return self._ended.wait_for(
-                lambda: not self._running and not self._line, max(0.0, left)
-            )
+            return self._ended.wait_for(lambda: not self.about_unfinished(), max(0.0, left))
 
     def stop(self, deadline: float) -> bool:
         """Return whether all had ended at `deadline`, by time.monotonic()."""
@@ -80,9 +101,9 @@ class CoroutineExecutor:
 
     def _taken(self) -> list[Attempt]:
         ready = []
-        while self._line and len(self._running) < self.slots:
+        while self._line and len(self._starting) + len(self._running) < self.slots:
             attempt = self._line.popleft()
-            self._running[id(attempt)] = attempt.prepare()
+            self._starting[id(attempt)] = attempt
             ready.append(attempt)
         return ready
 
@@ -90,20 +111,47 @@ class CoroutineExecutor:
         loop = asyncio.get_running_loop()
         for attempt in attempts:
             # A task each: what one attempt sets in its context is not the next one's.
-            task = loop.create_task(self._run(attempt))
+            task = loop.create_task(self._run(attempt, loop))
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(partial(self._over, attempt))
 
-    async def _run(self, attempt: Attempt) -> None:
-        ended = await attempt.execute_async()
-        self._done(attempt, ended)
+    async def _run(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> None:
+        attempt.prepare()
         with self._lock:
-            del self._running[id(attempt)]
+            if self._starting.pop(id(attempt), None) is None:
+                return  # taken back meanwhile
+            self._running[id(attempt)] = attempt, loop
+        try:
+            if self._owner.begins(attempt):
+                ended = await attempt.execute_async()
+                self._owner.done(attempt, ended)
+        except BaseException as error:
+            self._owner.broken(attempt, error)
+        self._next(attempt)
+
+    def _over(self, attempt: Attempt, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        with self._lock:
+            left = id(attempt) in self._starting or id(attempt) in self._running
+        if left:
+            # It was cancelled before its first step, or could not take its last.
+            error = None if task.cancelled() else task.exception()
+            self._owner.broken(attempt, error or asyncio.CancelledError())
+            self._next(attempt)
+
+    def _next(self, attempt: Attempt) -> None:
+        ready = self._free(attempt)
+        self._owner.freed()
+        if ready:
+            self._start(ready)
+
+    def _free(self, attempt: Attempt) -> list[Attempt]:
+        with self._lock:
+            self._starting.pop(id(attempt), None)
+            self._running.pop(id(attempt), None)
             if attempt.replaced:
                 self.slots -= 1
             ready = self._taken()
             if not self._running:
                 self._ended.notify_all()
-        self._freed()
-        if ready:
-            self._start(ready)
+            return ready

@@ -2,36 +2,28 @@
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
-from riverrun.attempt import Attempt, Ended
+from riverrun.attempt import Attempt
 from riverrun.executors.coroutines import CoroutineExecutor, InLoop
+from riverrun.executors.owner import Owner
 from riverrun.executors.threads import ThreadExecutor
 
 
 class Slots:
     """Threads and coroutines side by side."""
 
-    def __init__(
-        self,
-        slots: int,
-        *,
-        name: str,
-        in_loop: InLoop,
-        done: Callable[[Attempt, Ended], None],
-        freed: Callable[[], None],
-    ) -> None:
+    def __init__(self, slots: int, *, name: str, in_loop: InLoop, owner: Owner) -> None:
         """Make them.
 
         Args:
             slots: How many attempts run at once, of each sort.
             name: The threads' name.
             in_loop: Calls a function in the event loop.
-            done: Is told of each attempt that ended, while its slot is not free yet.
-            freed: Is called once it is.
+            owner: Who hands the attempts over.
         """
-        self._threads = ThreadExecutor(slots, name=name, done=done, freed=freed)
-        self._coroutines = CoroutineExecutor(slots, in_loop=in_loop, done=done, freed=freed)
+        self._threads = ThreadExecutor(slots, name=name, owner=owner)
+        self._coroutines = CoroutineExecutor(slots, in_loop=in_loop, owner=owner)
         self._met = {False: False, True: False}
 
     @property
@@ -59,6 +51,22 @@ class Slots:
     def running(self) -> list[Attempt]:
         """Return the attempts that run now."""
         return [*self._threads.running(), *self._coroutines.running()]
+
+    def places(self) -> list[Attempt]:
+        """Return the attempts that wait, and those that run in a living thread or loop."""
+        return [*self._threads.places(), *self._coroutines.places()]
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Free the slot of an attempt whose thread or loop is gone."""
+        self._coroutines.abandon(attempt)
+
+    def missing(self) -> int:
+        """Return how many slots cannot be had for now, since the process gets no more threads."""
+        return self._threads.missing()
+
+    def waiting_since(self) -> float:
+        """Return when the first that waits was claimed, by time.monotonic(); infinite if none."""
+        return min(self._threads.waiting_since(), self._coroutines.waiting_since())
 
     def owns(self, thread: threading.Thread) -> bool:
         """Return whether `thread` is one of the slots'."""

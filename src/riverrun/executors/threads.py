@@ -1,18 +1,23 @@
 """Slots as threads: one attempt a thread, threads made when they are first needed."""
 
 import logging
+import math
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from itertools import count
 
-from riverrun.attempt import Attempt, Ended
+from riverrun.attempt import Attempt
+from riverrun.executors.owner import Owner
 
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.01
+
+RETRY_S = 1.0
+"""Seconds until another thread is tried for, after the process could make none."""
 
 
 class ThreadExecutor:
@@ -24,21 +29,13 @@ class ThreadExecutor:
     takes one after the other, and where they wait the next thread is there as soon as they do.
     """
 
-    def __init__(
-        self,
-        slots: int,
-        *,
-        name: str,
-        done: Callable[[Attempt, Ended], None],
-        freed: Callable[[], None],
-    ) -> None:
+    def __init__(self, slots: int, *, name: str, owner: Owner) -> None:
         self.slots = slots
         self._name = name
-        self._done = done
-        self._freed = freed
+        self._owner = owner
         self._line: deque[Attempt] = deque()
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._waking = False  # a token is on its way to a thread
+        self._waking = False  # a token is on its way to a thread, or a new thread begins
         self._lock = threading.Lock()  # guards _threads, _idle and _handed_over
         self._threads: list[threading.Thread] = []
         self._idle = 0
@@ -46,8 +43,9 @@ class ThreadExecutor:
         self._tallies: list[_Tally] = []
         self._numbers = count()
         self._stopping = False
-        # By attempt, not by job: a rescued job may be claimed again beside its old attempt.
-        self._running: dict[int, Attempt] = {}
+        self._retry_at: float | None = None  # set while the process could make no more threads
+        # By thread, not by job: a rescued job may be claimed again beside its old attempt.
+        self._running: dict[threading.Thread, Attempt] = {}
 
     def submit(self, attempts: Collection[Attempt]) -> None:
         """Hand `attempts` over; each begins when a slot is free."""
@@ -59,6 +57,11 @@ class ThreadExecutor:
     def running(self) -> list[Attempt]:
         """Return the attempts that run now."""
         return list(self._running.values())
+
+    def places(self) -> list[Attempt]:
+        """Return the attempts that wait in line, and those that a living thread runs."""
+        running = [each for thread, each in list(self._running.items()) if thread.is_alive()]
+        return [*list(self._line), *running]
 
     def owns(self, thread: threading.Thread) -> bool:
         """Return whether `thread` is one of the executor's."""
@@ -74,6 +77,20 @@ class ThreadExecutor:
     def about_unfinished(self) -> int:
         """Return about the same, but at no cost."""
         return len(self._line) + len(self._running)
+
+    def missing(self) -> int:
+        """Return how many slots have no thread and get none for now; one of them is retried."""
+        if self._retry_at is None:
+            return 0
+        retried = int(time.monotonic() >= self._retry_at)
+        return max(0, self.slots - len(self._threads) - retried)
+
+    def waiting_since(self) -> float:
+        """Return when the first in line was claimed, by time.monotonic(); infinite if none."""
+        try:
+            return self._line[0].claimed_monotonic
+        except IndexError:
+            return math.inf
 
     def take_back(self) -> list[Attempt]:
         """Return the attempts that have not begun; they will not."""
@@ -123,16 +140,42 @@ class ThreadExecutor:
                 self._waking = True
                 self._tokens.put(None)
             elif len(self._threads) < self.slots:
-                self._waking = True
-                tally = _Tally()
-                self._tallies.append(tally)
-                name = f"{self._name}-{next(self._numbers)}"
-                thread = threading.Thread(target=self._run, args=(tally,), name=name)
-                self._threads.append(thread)
-                thread.start()
+                self._make_one()
+
+    def _make_one(self) -> None:
+        if self._retry_at is not None and time.monotonic() < self._retry_at:
+            return
+        thread = None
+        try:
+            tally = _Tally()
+            name = f"{self._name}-{next(self._numbers)}"
+            thread = threading.Thread(target=self._run, args=(tally,), name=name)
+            self._tallies.append(tally)
+            self._threads.append(thread)
+            self._waking = True
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            # A limit of the process or its container. The threads that live go on, and what they
+            # do not get to waits in line until it is given back.
+            self._waking = False
+            if thread in self._threads:
+                self._threads.remove(thread)
+            if self._retry_at is None:
+                logger.error(  # noqa: TRY400  the trace says no more
+                    "no thread for a slot: %s; going on with %s of %s slots",
+                    error,
+                    len(self._threads),
+                    self.slots,
+                )
+            self._retry_at = time.monotonic() + RETRY_S
+        else:
+            if self._retry_at is not None:
+                logger.warning("made a thread for a slot again")
+            self._retry_at = None
 
     def _run(self, tally: "_Tally") -> None:
         self._waking = False
+        me = threading.current_thread()
         replaced = False
         while not replaced:
             try:
@@ -142,34 +185,51 @@ class ThreadExecutor:
                     return
                 self._sleep()
                 continue
-            self._running[id(attempt)] = attempt.prepare()
-            if self._line and not self._waking:
-                self._call_one()
             try:
-                # Done before it is no longer running: a stop flushes once nothing runs.
-                self._done(attempt, attempt.execute())
+                if self._line and not self._waking:
+                    self._call_one()
+                if self._owner.begins(attempt):
+                    self._running[me] = attempt.prepare()
+                    # Done before it is no longer running: a stop flushes once nothing runs.
+                    self._owner.done(attempt, attempt.execute())
+            except BaseException as error:
+                self._owner.broken(attempt, error)
             finally:
-                del self._running[id(attempt)]
+                self._running.pop(me, None)
                 tally.ended += 1
                 replaced = attempt.replaced
-            self._freed()
+            self._owner.freed()
         with self._lock:
             # Another thread has its slot.
             self.slots -= 1
-            self._threads.remove(threading.current_thread())
+            self._threads.remove(me)
 
     def _sleep(self) -> None:
         with self._lock:
             self._idle += 1
-        # Handed over between the look at the line and now: whoever did so saw nobody idle.
-        if self._line:
+        called = False
+        try:
+            # Handed over between the look at the line and now: then nobody was seen idle.
+            if not self._line:
+                self._tokens.get()
+                called = True
+        finally:
             with self._lock:
                 self._idle -= 1
-            return
-        self._tokens.get()
-        with self._lock:
-            self._idle -= 1
-            self._waking = False
+                if not called and self._waking and not self._idle:
+                    # A token came nevertheless. If it stayed, no other thread would be called
+                    # until one sleeps again.
+                    called = _took(self._tokens)
+                if called:
+                    self._waking = False
+
+
+def _took(tokens: "queue.SimpleQueue[None]") -> bool:
+    try:
+        tokens.get_nowait()
+    except queue.Empty:
+        return False
+    return True
 
 
 class _Tally:

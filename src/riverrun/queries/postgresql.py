@@ -495,48 +495,6 @@ def record_outcomes(*, skip_locked: bool) -> Update:
 
 
 @lru_cache
-def give_back_jobs(*, skip_locked: bool) -> Update:
-    """Make the jobs in binds `ids` and `attempts` available again, as if never claimed.
-
-    One with a request to cancel it is cancelled instead. Locks as `complete_jobs`. Index:
-    river_job_pkey.
-    """
-    returning = readable(Job.state).label("state")
-    return complete_jobs(skip_locked=skip_locked).values(_given_back()).returning(returning)
-
-
-def _given_back() -> dict[str, Any]:
-    unwanted = Job.metadata_.has_key("cancel_attempted_at")
-    return {
-        "state": case(
-            (unwanted, state_literal(JobState.cancelled)), else_=state_literal(JobState.available)
-        ),
-        "attempt": case((unwanted, Job.attempt), else_=func.greatest(Job.attempt - 1, 0)),
-        "finalized_at": case((unwanted, _NOW), else_=None),
-    }
-
-
-@lru_cache
-def give_back_unknown() -> Update:
-    """Do as `give_back_jobs` with what `client_id` runs in `queue_name`, except ids in `known`.
-
-    Index: river_job_prioritized_fetching_index, whose part for running jobs is small.
-    """
-    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
-    return (
-        update(Job)
-        .where(
-            Job.state == state_literal(JobState.running),
-            Job.queue == bindparam("queue_name", type_=Text),
-            owner == bindparam("client_id", type_=Text),
-            Job.id != func.all(bindparam("known", type_=ARRAY(BigInteger))),
-        )
-        .values(_given_back())
-        .returning(Job.id)
-    )
-
-
-@lru_cache
 def merge_metadata() -> Update:
     """Merge bind `merged` into the metadata of a job that runs at `attempt_number`.
 

@@ -39,9 +39,6 @@ logger = logging.getLogger(__name__)
 GATHER_S = 0.005
 """How long an ended attempt waits for others before it is written."""
 
-GATHER_MAX_S = 0.02
-"""The longest that it does while few end at a time: to write them takes a fifth of the time."""
-
 FEW = 50
 """Outcomes in a statement that are few."""
 
@@ -74,10 +71,8 @@ class Completer(Service):
         self._clock = clock
         self._pause = Pause(rng.random)
         self._line: queue.SimpleQueue[Ended | threading.Event | None] = queue.SimpleQueue()
-        self._marks: list[threading.Event] = []  # set once all that was put before is written
         self._held: list[Ended] = []  # changed by this thread alone
         self._failing = False
-        self._gather_s = GATHER_S
         self._room = threading.Event()  # set while the backlog is small enough to claim more
         self._room.set()
         self.gave_up = threading.Event()
@@ -93,11 +88,21 @@ class Completer(Service):
         if self._line.qsize() >= BACKLOG_MAX:
             self._room.clear()
 
-    def wait_until_written(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until all that was put is written; return whether it is."""
+    def unwritten(self, timeout: float) -> frozenset[int] | None:
+        """Return `held_ids`, with all that was put before the call among them.
+
+        Args:
+            timeout: Seconds to wait for the thread, which may be writing.
+
+        Returns:
+            The ids; None if the thread did not come to it in time.
+        """
         mark = threading.Event()
         self._line.put(mark)
-        return mark.wait(timeout)
+        # Once it takes the mark, it holds all that was put before.
+        if not mark.wait(timeout) and self.alive:
+            return None
+        return self.held_ids
 
     def wait_for_room(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds for room; return whether there is some."""
@@ -125,8 +130,9 @@ class Completer(Service):
     @property
     def held_ids(self) -> frozenset[int]:
         """Ids of jobs that have ended, though their rows say running: held ones, and `refused`."""
-        held = [*self._isolator.held, *list(self._held)]
-        return self.refused | {ended.outcome.job_id for ended in held if ended.outcome}
+        # In the order in which an outcome passes through them.
+        held = [*list(self._held), *self._isolator.held]
+        return frozenset(ended.outcome.job_id for ended in held if ended.outcome) | self.refused
 
     def interrupt(self) -> None:
         """Wake the thread for its last flush."""
@@ -163,11 +169,7 @@ class Completer(Service):
         count = 0
         while self._held:
             batch = self._held[: self._most]
-            began = self._clock.monotonic()
             count += self._write(batch)
-            self._adapt_gather(len(batch), self._clock.monotonic() - began)
-        while self._marks:
-            self._marks.pop().set()
         if not self._room.is_set():
             self._make_room()
         return count
@@ -192,15 +194,11 @@ class Completer(Service):
         if backlog <= BACKLOG_MAX // 2 and len(self._isolator.held) < HELD_MAX:
             self._room.set()
 
-    def _adapt_gather(self, count: int, took_s: float) -> None:
-        few = count < FEW
-        self._gather_s = min(max(GATHER_S, 4 * took_s), GATHER_MAX_S) if few else GATHER_S
-
     def _gather(self) -> None:
         if not self._held:
             self._take(1, wait=True)
         if len(self._held) < BATCH_MAX and not self.stopping.is_set():
-            self.stopping.wait(self._gather_s)
+            self.stopping.wait(GATHER_S)
         self._take(BATCH_MAX, wait=False)
 
     def _take(self, limit: int, *, wait: bool) -> None:
@@ -211,7 +209,7 @@ class Completer(Service):
                 return
             if not isinstance(ended, Ended):
                 if ended is not None:
-                    self._marks.append(ended)
+                    ended.set()
                 return
             self._held.append(ended)
 

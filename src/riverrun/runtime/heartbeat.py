@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.job import JobRow
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.verbs.beat import beat, leave, touch
+from riverrun.verbs.give_back import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ GIVEN_UP_S = 15.0
 """Seconds without one after which a client takes itself for given up, before the others do."""
 
 TOUCHES = 6
-"""How often a running job's attempt time is renewed before a rescuer that goes by it would act."""
+"""How often a claimed job's attempt time is renewed before a rescuer that goes by it would act."""
 
 
 class Heartbeat(Service):
@@ -41,7 +41,7 @@ class Heartbeat(Service):
         *,
         client_id: str,
         queues: Callable[[], Sequence[str]],
-        running: Callable[[], Sequence[JobRow]],
+        claimed: Callable[[], Sequence[Claim]],
         on_given_up: Callable[[], None],
         schema: str | None,
         clock: Clock,
@@ -52,7 +52,7 @@ class Heartbeat(Service):
         self._engine = engine
         self._client_id = client_id
         self._queues = queues
-        self._running = running
+        self._claimed = claimed
         self._on_given_up = on_given_up
         self._schema = schema
         self._clock = clock
@@ -101,7 +101,7 @@ class Heartbeat(Service):
             self._on_given_up()
 
     def run_once(self) -> None:
-        """Beat once, and renew the attempt time of jobs that have long been running."""
+        """Beat once, and renew the attempt time of jobs that were claimed long ago."""
         began = self._clock.monotonic()
         if began - self._last >= GIVEN_UP_S:
             self._on_given_up()
@@ -127,7 +127,7 @@ class Heartbeat(Service):
         return self._interval_s * (0.9 + 0.1 * self._rng.random())
 
     def _touch(self, now: float) -> None:
-        jobs = {(job.id, job.attempt): job for job in self._running()}
+        jobs = {(job.id, job.attempt): job for job in self._claimed()}
         self._touched = {key: self._touched.get(key, now) for key in jobs}
         long = [key for key, since in self._touched.items() if now - since >= self._touch_s]
         if long:

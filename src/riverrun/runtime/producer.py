@@ -16,7 +16,6 @@ from riverrun.clock import Clock
 from riverrun.errors import AttemptInterrupted
 from riverrun.events import Hub, JobsClaimed
 from riverrun.executors.slots import Slots
-from riverrun.job import JobRow
 from riverrun.options import QueueConfig
 from riverrun.refusals import describe
 from riverrun.runtime.completer import Completer
@@ -24,18 +23,24 @@ from riverrun.runtime.loop import LoopThread
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.states import JobState
 from riverrun.verbs.claim import ClaimedJob, claim_jobs
-from riverrun.verbs.complete import give_back, give_back_unknown
+from riverrun.verbs.give_back import Claim, give_back
 
 logger = logging.getLogger(__name__)
 
 AHEAD_S = 0.1
 """Longest that a job claimed ahead should wait in this process, by what its forerunners took."""
 
+LATE_S = 0.2
+"""Longest that a claimed job waits to begin; then it goes back, for other clients to claim."""
+
+FRESH_S = 10.0
+"""Longest from a claim until its jobs begin: half of the time after which others rescue them."""
+
+WARY_S, WARY_MAX_S = 1.0, 5.0
+"""Seconds without a claim ahead after jobs went back; doubled while that happens again."""
+
 CROWDED_S = 0.02
 """Seconds between two claims while slots wait for processes: they would only wait there, too."""
-
-RECOVER_S = 10.0
-"""Seconds between two looks for what a claim got whose answer was lost."""
 
 
 @attrs.frozen(kw_only=True)
@@ -63,9 +68,11 @@ class Producer(Service):
         schema: str | None,
         client_id: str,
         poll_interval_s: float,
+        rescue_after_s: float,
         make_attempt: Callable[[ClaimedJob, float], Attempt],
         crowded: Callable[[], bool],
         completer: Completer,
+        on_failed: Callable[[], None],
         loop: LoopThread,
         hub: Hub,
         clock: Clock,
@@ -78,16 +85,17 @@ class Producer(Service):
             config.max_workers,
             name=f"riverrun.slot[{queue}]",
             in_loop=loop.call,
-            done=self._done,
-            freed=self._freed,
+            owner=self,
         )
         self._engine = engine
         self._schema = schema
         self._client_id = client_id
         self.poll_interval_s = poll_interval_s
+        self._fresh_s = min(FRESH_S, rescue_after_s / 2)
         self._make_attempt = make_attempt
         self._crowded = crowded
         self._completer = completer
+        self._on_failed = on_failed
         self._hub = hub
         self._clock = clock
         self._rng = rng
@@ -99,12 +107,17 @@ class Producer(Service):
         self._hungry = True  # the last claim got all it asked for: there may be more
         self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
         self._ended: deque[float] = deque(maxlen=1_000)  # seconds that attempts took, of late
-        self._ahead = 0  # the producer's thread alone writes it
-        self._recover_at = math.inf  # once a claim has failed: the database may have made it
+        self._ahead = 0  # the producer's thread alone writes it, and the next three
+        self._wary_s = WARY_S
+        self._wary_until = -math.inf  # nothing is claimed ahead until then
+        self._stalled_until = -math.inf  # nothing is claimed until then, or until an attempt ends
+        self._returned: deque[Attempt] = deque()  # what goes back and is not yet
         self.paused = False
         self._claiming = threading.Lock()  # held while a claim is under way, and to set paused
         # By job, what was claimed and has not ended; a job rescued and claimed again is its newer.
         self._claimed: dict[int, Attempt] = {}
+        self._strays: set[int] = set()  # what was in no slot at the last look
+        self._claims = 0  # claims begun
         self._asking = False  # a claim is under way
         self._heard: dict[int, AttemptInterrupted] = {}  # jobs cancelled meanwhile
 
@@ -124,11 +137,16 @@ class Producer(Service):
         self._woken.set()
 
     def pause(self, paused: bool) -> bool:
-        """Claim nothing more, or again; return whether that is a change. Running jobs go on."""
+        """Claim nothing more, or again; return whether that is a change.
+
+        Running jobs go on; what was claimed and has not begun goes back.
+        """
         # A claim under way began before: once this returns, there is none.
         with self._claiming:
             changed, self.paused = self.paused != paused, paused
-        if changed and not paused:
+        if changed and paused:
+            self._woken.set()  # for what waits to go back
+        elif changed:
             self.wake()
         return changed
 
@@ -148,11 +166,12 @@ class Producer(Service):
         """Claim until stopped."""
         while not self.stopping.is_set():
             try:
-                self.recover_once()
+                self.return_once()
                 claimed = self.claim_once()
                 self._pause.reset()
             except Exception as error:
-                self._recover_at = min(self._recover_at, self._clock.monotonic())
+                # The database may have made a claim whose answer did not come.
+                self._on_failed()
                 pause_s = self._pause.next_s()
                 logger.warning(
                     "claiming again from %s in %.1f s: %s",
@@ -171,31 +190,21 @@ class Producer(Service):
             if self._crowded():
                 self.stopping.wait(self._looked_at + CROWDED_S - self._clock.monotonic())
 
-    def recover_once(self) -> int:
-        """Give back what a claim got whose answer was lost, now and then; return how many jobs."""
-        # Again and again: what was asked on a connection that is gone may be done at any time.
-        if self._clock.monotonic() < self._recover_at:
-            return 0
-        known = list(self._claimed)
-        # What is not among them has been put by now, and is known to have ended once it is written
-        # or held.
-        if not self._completer.wait_until_written(timeout=1.0):
-            return 0
-        known += self._completer.held_ids
-        lost = give_back_unknown(
-            self._engine, self.queue, client_id=self._client_id, known=known, schema=self._schema
-        )
-        self._recover_at = self._clock.monotonic() + RECOVER_S
-        if lost:
-            logger.warning("gave back %s jobs of %s, claimed unawares", len(lost), self.queue)
-            self.wake()
-        return len(lost)
+    def return_once(self) -> int:
+        """Give back what was claimed and waits for too long to begin; return how many jobs."""
+        if self._is_late():
+            late = self.executor.take_back()
+            self._returned.extend(late)
+            if late and not self.paused:
+                self._slow_down(len(late))
+        return self._give_back(list(self._returned)) if self._returned else 0
 
     def claim_once(self) -> Claimed:
         """Claim what there is room for, and hand it to the slots."""
         if not self._completer.wait_for_room(timeout=0.1):
             return Claimed(asked=0, jobs=0)
         with self._claiming:
+            self._claims += 1
             self._asking = True
             try:
                 return self._claim()
@@ -231,28 +240,79 @@ class Producer(Service):
 
     def give_back(self) -> int:
         """Give back what was claimed and has not begun; return how many jobs."""
-        attempts = [attempt.prepare() for attempt in self.executor.take_back()]
-        jobs = [attempt.job for attempt in attempts]
-        for attempt in attempts:
-            self._forget(attempt)
+        self._returned.extend(self.executor.take_back())
+        jobs = self._give_back(list(self._returned))
         if jobs:
-            self._give_back(jobs)
-            logger.info("gave back %s jobs of %s that had not begun", len(jobs), self.queue)
-        if self._recover_at < math.inf:
-            self._recover_at = 0.0
-            self.recover_once()
-        return len(jobs)
+            logger.info("gave back %s jobs of %s that had not begun", jobs, self.queue)
+        return jobs
 
-    def _give_back(self, jobs: Sequence[JobRow]) -> None:
-        given: Mapping[int, JobState] = {}
+    def claimed(self) -> list[Claim]:
+        """Return the jobs that were claimed and have not ended, whether they have begun or not."""
+        return [attempt.claimed for attempt in list(self._claimed.values())]
+
+    @property
+    def asking(self) -> int | None:
+        """The number of the claim that is under way, if one is."""
+        number = self._claims
+        return number if self._asking else None
+
+    def drop_strays(self) -> int:
+        """Forget attempts that no slot, line or hand has; return how many.
+
+        Whatever made an attempt end without a trace, its job must not run for ever. An attempt on
+        its way from one place to the next is in none for a moment, so it takes two looks.
+        """
+        claimed = list(self._claimed.values())
+        here = {id(attempt) for attempt in (*self.executor.places(), *list(self._returned))}
+        strays = [attempt for attempt in claimed if id(attempt) not in here]
+        lost = [attempt for attempt in strays if id(attempt) in self._strays]
+        self._strays = {id(attempt) for attempt in strays} - {id(attempt) for attempt in lost}
+        for attempt in lost:
+            logger.error("lost the attempt at job %s: nothing executes it", attempt.claimed.id)
+            self._forget(attempt)
+            self.executor.abandon(attempt)
+        return len(lost)
+
+    # What the slots ask and tell, as their Owner.
+
+    def begins(self, attempt: Attempt) -> bool:
+        """Return whether `attempt` may begin: whether its row can be nobody else's yet."""
+        if self._clock.monotonic() <= attempt.begin_by:
+            return True
+        self._returned.append(attempt)
+        self._woken.set()
+        return False
+
+    def done(self, attempt: Attempt, ended: Ended) -> None:
+        """Take what came of `attempt`."""
+        # In this order: what is not among the claimed has been put.
+        self._completer.put(ended)
+        self._forget(attempt)
+        self._ended.append(ended.run_s)
+        self._stalled_until = -math.inf
+        attempt.over = True
+        if attempt.replaced:
+            with self._lock:
+                self._replaced -= 1
+
+    def broken(self, attempt: Attempt, error: BaseException) -> None:
+        """Take `attempt`, of which `error` is all that came: it failed, or it never began."""
         try:
-            given = give_back(self._engine, jobs, skip_locked=True, schema=self._schema)
-        except Exception as error:
-            logger.warning("holding %s jobs that had not begun: %s", len(jobs), describe(error))
-        # A row that is locked, or refused, is the completer's, as an outcome's is.
-        for job in jobs:
-            if job.id not in given:
-                self._completer.put(not_begun(job, self._clock.monotonic()))
+            logger.error("broke off job %s", attempt.claimed.id, exc_info=error)
+            ended = attempt.broken(error)
+            if ended is not None:
+                self.done(attempt, ended)
+            else:
+                self._returned.append(attempt)
+        except BaseException:
+            self._returned.append(attempt)
+        self._woken.set()
+
+    def freed(self) -> None:
+        """Claim again, if a free slot is reason enough."""
+        # Apart from `done`, in which the attempt still counts as unfinished.
+        if self._hungry and not self._woken.is_set() and self._wants_more():
+            self._woken.set()
 
     def _claim(self) -> Claimed:
         if self.paused:
@@ -276,6 +336,8 @@ class Producer(Service):
                 claimed = JobsClaimed(queue=self.queue, count=len(jobs), claim_s=now - began)
                 self._hub.publish(claimed)
             attempts = {job.id: self._make_attempt(job, now) for job in jobs}
+            for attempt in attempts.values():
+                attempt.begin_by = began + self._fresh_s
             self._claimed.update(attempts)
             # What is heard from here on finds them there; what was before is told now.
             for job_id, reason in list(self._heard.items()):
@@ -287,10 +349,10 @@ class Producer(Service):
 
     def _rest(self, pause_s: float) -> None:
         """Wait for `pause_s` seconds, which may be infinite, or until there is reason to claim."""
-        end = min(self._clock.monotonic() + pause_s, self._recover_at)
-        while not self.stopping.is_set() and not self._wants_more():
+        end = self._clock.monotonic() + pause_s
+        while not self.stopping.is_set() and not self._wants_more() and not self._goes_back():
             now = self._clock.monotonic()
-            left_s = min([end, *self._due[:1]]) - now
+            left_s = min([end, self._act_at(now), *self._due[:1]]) - now
             if left_s <= 0:
                 break
             self._woken.wait(min(left_s, threading.TIMEOUT_MAX))
@@ -300,12 +362,64 @@ class Producer(Service):
             while self._due and self._due[0] <= self._clock.monotonic():
                 heapq.heappop(self._due)
 
+    def _act_at(self, now: float) -> float:
+        """Return when something is to be done that nobody tells of."""
+        late_at = self.executor.waiting_since() + LATE_S
+        # Of what has passed, all is done that could be.
+        stalled_until = self._stalled_until if self._stalled_until > now else math.inf
+        missing = now + WARY_S if self.executor.missing() else math.inf
+        return min(late_at, stalled_until, missing)
+
+    def _goes_back(self) -> bool:
+        return bool(self._returned) or self._is_late()
+
+    def _is_late(self) -> bool:
+        since = self.executor.waiting_since()
+        return since < math.inf and (self.paused or self._clock.monotonic() - since >= LATE_S)
+
+    def _slow_down(self, jobs: int) -> None:
+        """Claim nothing ahead for a while: jobs take longer than those before them."""
+        now = self._clock.monotonic()
+        again = now < self._wary_until + self._wary_s
+        self._wary_s = min(2 * self._wary_s, WARY_MAX_S) if again else WARY_S
+        self._wary_until = now + self._wary_s
+        self._ahead = 0
+        if self._room(self.executor.unfinished()) > 0:
+            # There are slots, and yet nothing begins: what is claimed now would wait there, too.
+            self._stalled_until = now + self._wary_s
+        logger.debug("giving back %s jobs of %s that have waited", jobs, self.queue)
+
+    def _give_back(self, attempts: Sequence[Attempt]) -> int:
+        # One that was rescued meanwhile may have been claimed again, and be its newer attempt's.
+        jobs = [each.claimed for each in attempts if self._claimed.get(each.claimed.id) is each]
+        given: Mapping[int, JobState] = {}
+        try:
+            if jobs:
+                where = self._engine
+                given = give_back(where, jobs, client_id=self._client_id, schema=self._schema)
+        except Exception as error:
+            logger.warning("holding %s jobs that had not begun: %s", len(jobs), describe(error))
+        # A row that is locked, or refused, is the completer's, as an outcome's is.
+        for job in jobs:
+            if job.id not in given:
+                self._completer.put(not_begun(job, self._clock.monotonic()))
+        # In this order: what is not among the claimed has been put.
+        for attempt in attempts:
+            self._returned.remove(attempt)
+            self._forget(attempt)
+        if given:
+            self._hungry = True
+        return len(given)
+
     def _wants_more(self) -> bool:
         room = self._room(self.executor.about_unfinished())
         return self._hungry and not self.paused and room >= self._worthwhile()
 
     def _room(self, unfinished: int) -> int:
-        return self.config.max_workers + self._replaced + self._ahead - unfinished
+        if self._clock.monotonic() < self._stalled_until:
+            return 0
+        slots = self.config.max_workers + self._replaced - self.executor.missing()
+        return slots + self._ahead - unfinished
 
     def _worthwhile(self) -> int:
         # Ahead of free slots, half a buffer at a time; into free slots, each as it comes.
@@ -318,7 +432,8 @@ class Producer(Service):
         if not took_s:
             return
         mean_s = sum(took_s) / len(took_s)
-        if mean_s >= claim_s or self.executor.mixed:
+        wary = self._clock.monotonic() < self._wary_until
+        if wary or mean_s >= claim_s or self.executor.mixed:
             self._ahead = 0
             return
         if got == asked:
@@ -330,21 +445,6 @@ class Producer(Service):
         job_id = attempt.claimed.id
         if self._claimed.get(job_id) is attempt:
             del self._claimed[job_id]
-
-    def _done(self, attempt: Attempt, ended: Ended) -> None:
-        # In this order: what is not among the claimed has been put.
-        self._completer.put(ended)
-        self._forget(attempt)
-        self._ended.append(ended.run_s)
-        attempt.over = True
-        if attempt.replaced:
-            with self._lock:
-                self._replaced -= 1
-
-    def _freed(self) -> None:
-        # Apart from `_done`, in which the attempt still counts as unfinished.
-        if self._hungry and not self._woken.is_set() and self._wants_more():
-            self._woken.set()
 
 
 def _short(error: Exception) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.job import JobRow
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.verbs.cancel import read_cancelled
+from riverrun.verbs.give_back import Claim
 from riverrun.verbs.queues import QueueRow, read_queues, upsert_queues
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class QueueKeeper(Service):
         *,
         names: Callable[[], Sequence[str]],
         on_read: Callable[[Sequence[QueueRow], float], None],
-        running: Callable[[], Sequence[JobRow]],
+        claimed: Callable[[], Sequence[Claim]],
         on_cancelled: Callable[[int], None],
         poll_only: bool,
         schema: str | None,
@@ -42,7 +42,7 @@ class QueueKeeper(Service):
         self._engine = engine
         self._names = names
         self._on_read = on_read
-        self._running = running
+        self._claimed = claimed
         self._on_cancelled = on_cancelled
         self._wait_s = POLL_S if poll_only else SAY_S
         self._schema = schema
@@ -83,7 +83,7 @@ class QueueKeeper(Service):
 
     def run_once(self) -> list[QueueRow]:
         """Read how the queues stand and who is to be cancelled; now and then say what is worked."""
-        if jobs := self._running():
+        if jobs := self._claimed():
             ids = [job.id for job in jobs]
             for job_id in read_cancelled(self._engine, ids, schema=self._schema):
                 self._on_cancelled(job_id)

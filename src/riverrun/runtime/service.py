@@ -57,6 +57,11 @@ class Service:
         """Whether the caller is the service's own thread."""
         return self._thread is threading.current_thread()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread was started and has not ended."""
+        return self._thread is not None and self._thread.is_alive()
+
     def interrupt(self) -> None:
         """End whatever the thread waits for; for those that wait for more than `stopping`."""
 

@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from riverrun.job import JobRow
 from riverrun.queries import upkeep
 from riverrun.sessions import Where, joined
+from riverrun.verbs.give_back import Claim
 
 
 def sign_on(
@@ -70,9 +70,9 @@ def beat(
 
 
 def touch(
-    where: Where, jobs: Sequence[JobRow], *, schema: str | None = None, now: datetime | None = None
+    where: Where, jobs: Sequence[Claim], *, schema: str | None = None, now: datetime | None = None
 ) -> None:
-    """Renew the attempt time of one's own running jobs, out of reach of River's rescuer."""
+    """Renew the attempt time of one's own claimed jobs, out of reach of River's rescuer."""
     ordered = sorted(jobs, key=lambda job: job.id)
     params = {
         "ids": [job.id for job in ordered],

@@ -4,7 +4,7 @@ Each verb here ends one's own claim. It touches the job only while it is `runnin
 that was claimed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import JobState, state_of
-from riverrun.verbs.record import array_text, record
+from riverrun.verbs.record import record
 
 
 def complete(
@@ -153,65 +153,6 @@ def merge_metadata(
     with joined(where, schema) as transaction:
         if transaction.execute(queries.merge_metadata(), params).first() is None:
             raise AttemptLost(job.id, job.attempt)
-
-
-def give_back(
-    where: Where, jobs: Sequence[JobRow], *, skip_locked: bool = False, schema: str | None = None
-) -> dict[int, JobState]:
-    """Make claimed jobs that were never begun available again, their attempts given back.
-
-    Args:
-        where: Whose transaction, as for `insert`.
-        jobs: The jobs as they were claimed.
-        skip_locked: Whether to leave out those whose rows are locked, and not to wait.
-        schema: The schema of River's tables; the search path's by default.
-
-    Returns:
-        The state each job has after it, by id.
-    """
-    ordered = sorted(jobs, key=lambda job: job.id)
-    params = {
-        "ids": array_text(job.id for job in ordered),
-        "attempts": array_text(job.attempt for job in ordered),
-        "now": None,
-    }
-    with joined(where, schema) as transaction:
-        return dict(
-            _states(transaction.rows(queries.give_back_jobs(skip_locked=skip_locked), params))
-        )
-
-
-def give_back_unknown(
-    where: Where,
-    queue: str,
-    *,
-    client_id: str,
-    known: Iterable[int],
-    schema: str | None = None,
-) -> list[int]:
-    """Give back what a client has claimed from `queue` without learning of it.
-
-    A claim whose answer was lost may have been made all the same, and nobody would rescue its jobs
-    while their client lives.
-
-    Args:
-        where: Whose transaction, as for `insert`.
-        queue: The queue.
-        client_id: The client; only it knows what it knows of.
-        known: Ids of the jobs that it knows to be its own.
-        schema: The schema of River's tables; the search path's unless said.
-
-    Returns:
-        Their ids.
-    """
-    params = {
-        "queue_name": queue,
-        "client_id": client_id,
-        "known": list(known),
-        "now": None,
-    }
-    with joined(where, schema) as transaction:
-        return list(transaction.execute(queries.give_back_unknown(), params).scalars())
 
 
 def _end(

@@ -1,0 +1,149 @@
+"""Stocktaker: finds running jobs of this client that it does not know of, and gives them back."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Collection, Sequence
+
+from sqlalchemy import Engine
+
+from riverrun.clock import Clock
+from riverrun.runtime.completer import Completer
+from riverrun.runtime.producer import Producer
+from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.verbs.give_back import RunningRow, give_back_unchanged, read_running
+
+logger = logging.getLogger(__name__)
+
+INTERVAL_S = 25.0
+"""Seconds between two looks. What leaves no trace takes two, and is to be found in a minute."""
+
+SOON_S = 1.0
+"""Seconds until a look that something gave reason for, such as a claim that failed."""
+
+ANSWER_S = 5.0
+"""Longest wait for the answer of a claim that was under way at a look, or for the completer."""
+
+LOOK_S = 0.01
+
+
+class Stocktaker(Service):
+    """Compares the rows that run for this client with what it executes.
+
+    A row of a living client is rescued by nobody. It may run and not be known: the answer to its
+    claim was lost, a hand changed it, or what executed it has died. One whose outcome waits to be
+    written is known.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        client_id: str,
+        producers: Callable[[], Collection[Producer]],
+        completer: Completer,
+        schema: str | None,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        super().__init__("stocktaker")
+        self._engine = engine
+        self._client_id = client_id
+        self._producers = producers
+        self._completer = completer
+        self._schema = schema
+        self._clock = clock
+        self._rng = rng
+        self._pause = Pause(rng.random)
+        self._woken = threading.Event()
+        self._reason = False  # there was reason for a look, and none was made since
+
+    def wake(self) -> None:
+        """Look soon: a claim may have been made whose answer did not come."""
+        self._reason = True
+        self._woken.set()
+
+    def interrupt(self) -> None:
+        """End the wait."""
+        self._woken.set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        wait_s = self._wait_s()
+        while not self.stopping.is_set():
+            if self._woken.wait(wait_s):
+                self.stopping.wait(SOON_S)
+                self._woken.clear()
+            if self.stopping.is_set():
+                return
+            try:
+                self.run_once()
+                self._pause.reset()
+                wait_s = self._wait_s()
+            except Exception as error:
+                wait_s = self._pause.next_s()
+                logger.warning(
+                    "taking stock again in %.1f s: %s",
+                    wait_s,
+                    type(error).__name__,
+                    exc_info=unexpected(error),
+                )
+
+    def run_once(self) -> int:
+        """Give back what runs and is not known; return how many jobs."""
+        producers = list(self._producers())
+        for producer in producers:
+            producer.drop_strays()
+        self._reason = False
+        rows = read_running(self._engine, client_id=self._client_id, schema=self._schema)
+        # After the rows: a claim that is under way now may have made some of them.
+        asking = {each.queue: each.asking for each in producers}
+        unknown = self._unknown(rows, producers)
+        for producer in producers:
+            if any(row.queue == producer.queue for row in unknown):
+                unknown = self._answered(unknown, producer, asking[producer.queue])
+        # Again: the answers that came have made some known.
+        unknown = self._unknown(unknown, producers)
+        if not unknown:
+            return 0
+        given = give_back_unchanged(
+            self._engine,
+            unknown,
+            client_id=self._client_id,
+            schema=self._schema,
+        )
+        if given:
+            logger.warning("gave back %s jobs that ran here unknown: %s", len(given), sorted(given))
+        return len(given)
+
+    def finish(self) -> None:
+        """Look a last time if there was reason to, once nothing is executed any more."""
+        if self._reason:
+            try:
+                self.run_once()
+            except Exception as error:
+                logger.warning("took no stock at the stop: %s", type(error).__name__)
+
+    def _unknown(
+        self, rows: Sequence[RunningRow], producers: Sequence[Producer]
+    ) -> list[RunningRow]:
+        # In this order: an attempt that ends is put before it is forgotten.
+        known = {job.id for producer in producers for job in producer.claimed()}
+        rows = [row for row in rows if row.id not in known]
+        if not rows:
+            return []
+        held = self._completer.unwritten(ANSWER_S)
+        return [] if held is None else [row for row in rows if row.id not in held]
+
+    def _answered(
+        self, rows: list[RunningRow], producer: Producer, number: int | None
+    ) -> list[RunningRow]:
+        """Wait for the answer of the claim `number`; without it leave out its queue's rows."""
+        end = self._clock.monotonic() + ANSWER_S
+        while number is not None and producer.asking == number:
+            if self._clock.monotonic() >= end or self.stopping.wait(LOOK_S):
+                return [row for row in rows if row.queue != producer.queue]
+        return rows
+
+    def _wait_s(self) -> float:
+        return INTERVAL_S * (0.9 + 0.1 * self._rng.random())

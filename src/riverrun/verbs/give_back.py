@@ -1,0 +1,122 @@
+"""Give back: running jobs that nobody executes are available again, their attempts returned."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import attrs
+
+from riverrun.queries import give_back as queries
+from riverrun.sessions import Transaction, Where, joined
+from riverrun.states import JobState, state_of
+from riverrun.topics import Topic, insert_payload
+from riverrun.verbs.notify import notify_in
+
+
+class Claim(Protocol):
+    """A claimed job, such as a JobRow."""
+
+    @property
+    def id(self) -> int:
+        """The job's id."""
+
+    @property
+    def attempt(self) -> int:
+        """The attempt at which it was claimed."""
+
+    @property
+    def queue(self) -> str:
+        """Its queue."""
+
+
+@attrs.frozen(kw_only=True)
+class RunningRow:
+    """A job that runs for a client, as its row says.
+
+    Attributes:
+        id: The job's id.
+        queue: Its queue.
+        version: Changes with every change of the row.
+    """
+
+    id: int
+    queue: str
+    version: str
+
+
+def give_back(
+    where: Where, claims: Sequence[Claim], *, client_id: str, schema: str | None = None
+) -> dict[int, JobState]:
+    """Make claimed jobs that were never begun available again, and tell those who work their queue.
+
+    Rows that another transaction has locked are skipped.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        claims: The jobs as they were claimed.
+        client_id: The client that claimed them.
+        schema: The schema of River's tables. Default: the search path's.
+
+    Returns:
+        The state of each job that was given back, by id.
+    """
+    with joined(where, schema) as transaction:
+        rows = transaction.rows(queries.give_back_jobs(), _params(claims, client_id))
+        states = {job_id: state_of(state) for job_id, state in rows}
+        _tell(transaction, {claim.queue for claim in claims if claim.id in states}, schema)
+    return states
+
+
+def read_running(where: Where, *, client_id: str, schema: str | None = None) -> list[RunningRow]:
+    """Return every job whose row says that it runs for the client `client_id`."""
+    with joined(where, schema) as transaction:
+        rows = transaction.rows(queries.running_jobs(), {"client_id": client_id})
+        return [RunningRow(id=row[0], queue=row[1], version=row[2]) for row in rows]
+
+
+def give_back_unchanged(
+    where: Where,
+    rows: Sequence[RunningRow],
+    *,
+    client_id: str,
+    schema: str | None = None,
+) -> dict[int, JobState]:
+    """Give back what `read_running` returned, where no row has changed since.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        rows: The rows as they were read.
+        client_id: The client that claimed them.
+        schema: The schema of River's tables. Default: the search path's.
+
+    Returns:
+        The state of each job that was given back, by id.
+    """
+    ordered = sorted(rows, key=lambda row: row.id)
+    params = {
+        "ids": _array(row.id for row in ordered),
+        "versions": _array(row.version for row in ordered),
+        "client_id": client_id,
+    }
+    with joined(where, schema) as transaction:
+        found = transaction.rows(queries.give_back_unchanged(), params)
+        states = {job_id: state_of(state) for job_id, state in found}
+        _tell(transaction, {row.queue for row in rows if row.id in states}, schema)
+    return states
+
+
+def _params(claims: Sequence[Claim], client_id: str) -> dict[str, str]:
+    ordered = sorted(claims, key=lambda claim: claim.id)
+    return {
+        "ids": _array(claim.id for claim in ordered),
+        "attempts": _array(claim.attempt for claim in ordered),
+        "client_id": client_id,
+    }
+
+
+def _tell(transaction: Transaction, names: Iterable[str], schema: str | None) -> None:
+    if payloads := [insert_payload(name) for name in sorted(names)]:
+        notify_in(transaction, Topic.insert, payloads, schema=schema)
+
+
+def _array(items: Iterable[int | str]) -> str:
+    return "{" + ",".join(map(str, items)) + "}"
