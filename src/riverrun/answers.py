@@ -13,6 +13,13 @@ from sqlalchemy import Engine
 
 _LIMIT = "riverrun_answer_s"
 
+SINGLE = "riverrun_single"
+"""The execution option of an engine on which each transaction of riverrun's is one statement.
+
+It needs no BEGIN and no COMMIT. SQLAlchemy's own option, `isolation_level="AUTOCOMMIT"`, would
+leave a connection of the host's with another isolation level than it had.
+"""
+
 
 def within(engine: Engine, limit_s: float, **options: Any) -> Engine:
     """Return `engine` for statements whose transaction is given up if it is not over in time.

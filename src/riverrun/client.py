@@ -14,9 +14,11 @@ from weakref import WeakSet
 
 from sqlalchemy import URL, Engine
 
+from riverrun.answers import SINGLE
 from riverrun.attempt import ErrorHandler
 from riverrun.clock import Clock, Duration
 from riverrun.crew import Crew, Settings
+from riverrun.driver import lent
 from riverrun.errors import (
     ClientNotReady,
     InvalidOption,
@@ -219,7 +221,7 @@ class Client:
             leader_election_disabled=leader_election_disabled,
         )
         # One statement a transaction needs no BEGIN and no COMMIT around it.
-        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._autocommit = engine.execution_options(**{SINGLE: True})
         self._inserter = Inserter(
             engine,
             autocommit=self._autocommit,
@@ -554,7 +556,7 @@ class Client:
     def _sign_on(self, own: Connections) -> None:
         wished = self.id
         self.id = sign_on(
-            own.signs.execution_options(isolation_level="AUTOCOMMIT"),
+            own.signs.execution_options(**{SINGLE: True}),
             wished,
             hostname=socket.gethostname(),
             pid=os.getpid(),
@@ -567,7 +569,7 @@ class Client:
 
     def _check_schema(self, own: Connections) -> None:
         # One claim of nothing touches every column and function that working needs.
-        with own.signs.begin() as connection:
+        with own.signs.connect() as connection, lent(connection):
             claim(connection, "default", limit=1, client_id=self.id, schema=self.schema)
             connection.rollback()
         if self._listen_engine is not self.engine:

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from riverrun.clock import Clock
+from riverrun.driver import in_transactions, in_transactions_async
 from riverrun.errors import AttemptInterrupted, ClientNotReady, InvalidStep, JobTimedOut
 from riverrun.job import JobRow
 from riverrun.outcome import check_metadata, check_output
@@ -275,12 +276,13 @@ class JobContext:
         """
         if self._engine is None:
             raise ClientNotReady("ctx.transaction() needs a client with an engine")
-        with (
-            self._once(),
-            waiting_as(self),
-            Session(self._engine, **session_options) as session,
-            session.begin(),
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(self._once())
+            stack.enter_context(waiting_as(self))
+            connection = stack.enter_context(self._engine.connect())
+            stack.enter_context(in_transactions(connection))
+            session = stack.enter_context(Session(connection, **_options(session_options)))
+            stack.enter_context(session.begin())
             yield session
             self._complete(session)
 
@@ -299,7 +301,12 @@ class JobContext:
         if isinstance(self._engine, WorkerEngine):
             engine = AsyncEngine(WorkerEngine(engine.sync_engine, self._engine.slots))
         with self._once(), waiting_as(self):
-            async with AsyncSession(engine, **session_options) as session, session.begin():
+            async with AsyncExitStack() as stack:
+                connection = await stack.enter_async_context(engine.connect())
+                await stack.enter_async_context(in_transactions_async(connection))
+                options = _options(session_options)
+                session = await stack.enter_async_context(AsyncSession(connection, **options))
+                await stack.enter_async_context(session.begin())
                 yield session
                 await session.run_sync(self._complete)
 
@@ -317,3 +324,8 @@ class JobContext:
     def _complete(self, session: Session) -> None:
         self.raise_if_cancelled()
         complete(session, self.job, metadata=self._staged or None, schema=self._schema)
+
+
+def _options(said: Mapping[str, Any]) -> dict[str, Any]:
+    # What the session does to its transaction, it does to the connection's.
+    return {"join_transaction_mode": "control_fully", **said}

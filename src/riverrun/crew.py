@@ -11,7 +11,7 @@ import attrs
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from riverrun.answers import within
+from riverrun.answers import SINGLE, within
 from riverrun.attempt import Attempt, ErrorHandler, InProcess, Terms
 from riverrun.clock import Clock
 from riverrun.context import JobContext
@@ -157,8 +157,8 @@ class Crew:
         self._worker_engine = WorkerEngine(settings.engine, slots=0)
         self._connections = own
         # One statement a transaction needs no BEGIN and no COMMIT around it.
-        signs = within(own.signs, ANSWER_S, isolation_level="AUTOCOMMIT")
-        self._claims = within(own.claims, ANSWER_S, isolation_level="AUTOCOMMIT")
+        signs = within(own.signs, ANSWER_S, **{SINGLE: True})
+        self._claims = within(own.claims, ANSWER_S, **{SINGLE: True})
         self._upkeep = within(own.maintenance, UPKEEP_S)
         self._completer = Completer(
             signs,
@@ -169,7 +169,7 @@ class Crew:
             rng=rng,
         )
         self._heartbeat = Heartbeat(
-            within(own.signs, SIGN_S, isolation_level="AUTOCOMMIT"),
+            within(own.signs, SIGN_S, **{SINGLE: True}),
             client_id=settings.client_id,
             queues=lambda: list(self._producers),
             claimed=self._claimed,

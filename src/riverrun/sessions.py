@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from weakref import WeakSet
 
 import psycopg
-from psycopg.types.numeric import Int8BinaryLoader
 from sqlalchemy import (
     URL,
     ClauseElement,
@@ -28,8 +27,18 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session, scoped_session
 
-from riverrun.answers import Awaited
+from riverrun.answers import SINGLE, Awaited
 from riverrun.characters import encodings_of
+from riverrun.driver import (
+    Loan,
+    OwnCursor,
+    TimesAsNumbers,
+    is_idle,
+    lent,
+    plain_results,
+    speaks_utf8,
+    suits,
+)
 from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
 from riverrun.urls import psycopg_url
@@ -91,13 +100,15 @@ class Transaction:
         Raises:
             SchemaMissing: If a table, type or function of the schema is not there.
         """
+        connection = self.connection
         try:
-            if isinstance(self._where, Session) and self._followed:
-                return self._where.execute(
-                    statement, params, execution_options=self._options, bind_arguments=_WRITE
-                )
-            # For a Session too: its own execute() takes as long again, and has nobody to tell.
-            return self.connection.execute(statement, params, execution_options=self._options)
+            with plain_results(connection.connection.driver_connection):
+                if isinstance(self._where, Session) and self._followed:
+                    return self._where.execute(
+                        statement, params, execution_options=self._options, bind_arguments=_WRITE
+                    )
+                # For a Session too: its own execute() takes as long again, and has nobody to tell.
+                return connection.execute(statement, params, execution_options=self._options)
         except ProgrammingError as error:
             if missing := self.missing(error.orig):
                 raise missing from error
@@ -149,18 +160,21 @@ class Transaction:
 class OwnTransaction(Transaction):
     """A transaction of our own: begun on its engine once something asks for its connection.
 
-    What runs often goes to the driver, unless somebody hears of the engine's statements: over a
-    small one SQLAlchemy takes several times as long as the driver. An engine in autocommit needs no
-    transaction for that, only a connection of its pool, and that takes SQLAlchemy as long again.
+    It runs at READ COMMITTED, on any engine, and the connection goes back as it was found.
+
+    What runs often goes to the driver, unless the engine's statements have listeners: over a small
+    one SQLAlchemy takes several times as long as the driver. Where each
+    transaction is one statement there is no BEGIN, and for that a connection of the pool is enough.
     """
 
     def __init__(self, engine: Engine, schema: str | None, stack: ExitStack) -> None:
         super().__init__(engine, schema)
         self._engine = engine
         self._stack = stack
+        self._last: psycopg.Connection[Any] | None = None  # what `rows` used last
 
     def _connect(self) -> Connection:
-        return self._stack.enter_context(self._engine.begin())
+        return self._stack.enter_context(_own_connection(self._engine))
 
     @property
     def engine(self) -> Engine:
@@ -185,15 +199,12 @@ class OwnTransaction(Transaction):
         options = {**engine.get_execution_options(), **self._options}
         schema = options.get("schema_translate_map", {}).get(None)
         query, constants = _compiled(statement, engine.dialect, schema)
-        driver = None
         try:
-            with self._driver(autocommit=options.get("isolation_level") == "AUTOCOMMIT") as driver:
-                cursor = driver.cursor(binary=True)
-                if times:
-                    cursor.adapters.register_loader("timestamptz", Int8BinaryLoader)
+            with self._driver(single=_is_single(engine)) as driver:
+                cursor = TimesAsNumbers(driver) if times else OwnCursor(driver)
                 return cursor.execute(query, {**constants, **params}).fetchall()
         except psycopg.Error as error:
-            lost = driver is not None and driver.closed
+            lost = self._last is not None and self._last.closed
             if lost:
                 self._lost()
             if missing := self.missing(error):
@@ -218,25 +229,72 @@ class OwnTransaction(Transaction):
             self._engine.dispose()
 
     @contextmanager
-    def _driver(self, *, autocommit: bool) -> Iterator[psycopg.Connection[Any]]:
-        if not autocommit or self._begun is not None:
-            driver: Any = self.connection.connection.driver_connection
-            yield driver
-            return
-        pooled = self._engine.raw_connection()
+    def _driver(self, *, single: bool) -> Iterator[psycopg.Connection[Any]]:
+        if single and self._begun is None:
+            with in_autocommit(self._engine) as driver:
+                self._last = driver
+                if driver.autocommit and suits(driver):
+                    yield driver
+                    return
+        # Not known before: what it takes to connect, SQLAlchemy reports itself.
+        self._last = None
+        connection = self.connection
+        self._last = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+        yield self._last
+
+
+@contextmanager
+def in_autocommit(engine: Engine, *, alone: bool = False) -> Iterator[psycopg.Connection[Any]]:
+    """Yield a connection of the engine's pool in autocommit, and restore its settings.
+
+    Args:
+        engine: The engine.
+        alone: Whether to roll back what a listener of the host's has begun on the connection.
+            Otherwise such a connection comes as it is, and not in autocommit.
+    """
+    pooled = engine.raw_connection()
+    try:
+        driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
+        if alone:
+            driver.rollback()
+        loan = Loan(driver, autocommit=True) if is_idle(driver) else None
         try:
-            driver = pooled.driver_connection
-            driver.autocommit = True
-            try:
-                yield driver
-            finally:
-                try:
-                    driver.autocommit = False
-                except psycopg.Error:
-                    # Closed, or left amid a statement: no connection for anybody else.
-                    pooled.invalidate()
+            yield driver
         finally:
-            pooled.close()
+            if loan is not None and not loan.give_back():
+                # Closed, or left amid a statement: no connection for anybody else.
+                pooled.invalidate()
+    finally:
+        pooled.close()
+
+
+def fetch(
+    driver: psycopg.Connection[Any], engine: Engine, statement: Any, params: Mapping[str, Any]
+) -> Sequence[Sequence[Any]]:
+    """Execute a statement that needs no schema on a connection of `engine`, and return its rows."""
+    query, constants = _compiled(statement, engine.dialect, None)
+    return OwnCursor(driver).execute(query, {**constants, **params}).fetchall()
+
+
+@contextmanager
+def _own_connection(engine: Engine) -> Iterator[Connection]:
+    """Yield a connection in a transaction of our own, which ends with the block."""
+    with ExitStack() as stack:
+        connection = stack.enter_context(engine.connect())
+        stack.enter_context(lent(connection, single=_is_single(engine)))
+        # A listener of the host's may have begun it already, as one that sets the search path.
+        stack.enter_context(connection.get_transaction() or connection.begin())
+        driver = connection.connection.driver_connection
+        if not isinstance(driver, psycopg.Connection):
+            connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")
+        elif not speaks_utf8(driver):
+            OwnCursor(driver).execute("SET LOCAL client_encoding TO 'UTF8'")
+        yield connection
+
+
+def _is_single(engine: Engine) -> bool:
+    """Return whether each transaction of our own on `engine` is one statement."""
+    return bool(engine.get_execution_options().get(SINGLE))
 
 
 def _heard(engine: Engine) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from factories import insert_job
+from riverrun.answers import SINGLE
 from riverrun.errors import SchemaMissing
 from riverrun.outcome import AttemptError, Outcome
 from riverrun.sessions import engine_at, joined
@@ -38,11 +39,11 @@ def own(engine: Engine) -> Iterator[Engine]:
     own.dispose()
 
 
-@pytest.fixture(params=["followed", "not followed", "in autocommit"])
+@pytest.fixture(params=["followed", "not followed", "single"])
 def either(own: Engine, request: pytest.FixtureRequest) -> Engine:
     """An engine that tells of its statements, one that does not, and one as a client's own."""
-    if request.param == "in autocommit":
-        return own.execution_options(isolation_level="AUTOCOMMIT")
+    if request.param == "single":
+        return own.execution_options(**{SINGLE: True})
     if request.param == "followed":
         follow(own)
     return own
@@ -84,7 +85,7 @@ def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
     """What an engine that tells of its statements gets, one that does not gets too."""
     heard = follow(own)
     results = []
-    for where in (own, engine, engine.execution_options(isolation_level="AUTOCOMMIT")):
+    for where in (own, engine, engine.execution_options(**{SINGLE: True})):
         for number in range(3):
             insert_job(engine, schema, metadata_={"n": "é"}, tags=["a"], priority=1 + number)
         results.append(walk(where, schema))
@@ -165,9 +166,7 @@ def test_leaves_no_connection_amid_a_statement(own: Engine, schema: str) -> None
         locked.execute(text(f"LOCK TABLE {schema}.river_job"))
         signal.setitimer(signal.ITIMER_REAL, 0.3)
         with pytest.raises(Thrown):
-            queues_waiting(
-                own.execution_options(isolation_level="AUTOCOMMIT"), ["default"], schema=schema
-            )
+            queues_waiting(own.execution_options(**{SINGLE: True}), ["default"], schema=schema)
     finally:
         signal.signal(signal.SIGALRM, before)
         locked.close()
@@ -183,13 +182,11 @@ def test_wraps_errors(either: Engine) -> None:
     assert not raised.value.connection_invalidated
 
 
-@pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "READ COMMITTED"])
-def test_wraps_the_error_of_a_connection_that_cannot_be_made(
-    engine: Engine, isolation: Any
-) -> None:
+@pytest.mark.parametrize("single", [True, False])
+def test_wraps_the_error_of_a_connection_that_cannot_be_made(engine: Engine, single: bool) -> None:
     """A database that is not there is SQLAlchemy's error, as of every other statement."""
     there = create_engine(engine.url.set(database="nowhere"))
-    nowhere = there.execution_options(isolation_level=isolation)
+    nowhere = there.execution_options(**{SINGLE: single})
     with pytest.raises(OperationalError, match="nowhere") as raised:
         queues_waiting(nowhere, ["default"])
     assert isinstance(raised.value.orig, psycopg.OperationalError)

@@ -9,6 +9,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection, Engine, text
 
+from riverrun.driver import lent
 from riverrun.errors import RiverrunError
 from riverrun.migrations.ddl import OWN_TRANSACTION, prefix
 from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
@@ -61,7 +62,9 @@ def migrate(
     """
     check_schema(schema)
     if isinstance(where, Engine):
-        with where.connect() as connection:
+        with where.connect() as connection, lent(connection):
+            # What a listener of the host's has begun, such as one that sets the search path.
+            connection.commit()
             return migrate(connection, line=line, to=to, schema=schema)
     if line is None:
         if to is not None:

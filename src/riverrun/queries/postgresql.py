@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     CTE,
     BigInteger,
+    Boolean,
     ColumnElement,
     DateTime,
     Float,
@@ -31,13 +32,18 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    table,
     true,
     type_coerce,
+    union,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, ENUM, JSONB, array, insert
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
 
 from riverrun.columns import JobStateType, Timestamp
@@ -49,6 +55,9 @@ ATTEMPTED_BY_MAX = 100
 
 ATTEMPT_MAX = 32_767
 """As many attempts as a smallint counts."""
+
+CHANNEL_MAX = 63
+"""Bytes of a channel's name that PostgreSQL takes."""
 
 _LISTS = frozenset({"attempted_by", "errors", "tags"})
 JOB_COLUMNS = tuple(Job.__mapper__.column_attrs.keys())
@@ -97,10 +106,29 @@ def readable(column: Any) -> Any:
     return column
 
 
+class _InMask(FunctionElement[bool]):
+    """River's function, in a schema of any name: SQLAlchemy's own functions do not quote all."""
+
+    name = "river_job_state_in_bitmask"
+    type = Boolean()
+    inherit_cache = True
+
+    def __init__(self, mask: Any, state: Any, *, schema: str | None) -> None:
+        # As an argument, so that a compiled statement is found again by it, too.
+        super().__init__(mask, state, literal_column(schema or ""))
+
+
+@compiles(_InMask)
+def _compile_in_mask(element: _InMask, compiler: SQLCompiler, **options: Any) -> str:
+    mask, state, schema = element.clauses
+    place = schema.name and f"{compiler.preparer.quote_schema(schema.name)}."
+    arguments = ", ".join(compiler.process(each, **options) for each in (mask, state))
+    return f"{place}{element.name}({arguments})"
+
+
 def in_mask(mask: Any, state: Any, schema: str | None) -> ColumnElement[bool]:
     """Return whether `state` is among those of a unique mask."""
-    functions: Any = func if schema is None else getattr(func, schema)
-    return functions.river_job_state_in_bitmask(mask, state)  # type: ignore[no-any-return]
+    return _InMask(mask, state, schema=schema)
 
 
 def _records(name: str, *columns: Any) -> Any:
@@ -583,16 +611,68 @@ def schedule_jobs(*, schema: str | None) -> Update:
 
 
 @lru_cache
-def notify() -> Select[Any]:
-    """Send `payloads`, an array of text, to `<schema>.<topic>`.
+def schema_of_tables() -> Select[Any]:
+    """Read the schema of River's tables: bind `schema`, or where the search path finds them."""
+    return select(_place())
 
-    The schema is bind `schema`, or the search path's first. Sent when the transaction commits.
+
+@lru_cache
+def channels() -> Select[Any]:
+    """Read the channels of bind `topics`, an array of text, beside each one's topic.
+
+    On a search path whose first schema is not that of the tables there are two of each: River's
+    clients name theirs by the first.
+    """
+    topics = (
+        func.unnest(bindparam("topics", type_=ARRAY(Text)))
+        .table_valued(column("topic", Text))
+        .render_derived(name="topics")
+    )
+    places = _places()
+    channel = _channel(places.c.place, topics.c.topic)
+    return select(channel, topics.c.topic).select_from(topics).join(places, true())
+
+
+@lru_cache
+def notify() -> Select[Any]:
+    """Send `payloads`, an array of text, on the channels of `topic`; see `channels`.
+
+    Sent when the transaction commits.
     """
     payloads = (
         func.unnest(bindparam("payloads", type_=ARRAY(Text)))
         .table_valued(column("payload", Text))
         .render_derived(name="payloads")
     )
-    place = func.coalesce(cast(bindparam("schema"), Text), func.current_schema())
-    channel = func.concat(place, ".", bindparam("topic", type_=Text))
-    return select(func.pg_notify(channel, payloads.c.payload)).select_from(payloads)
+    places = _places()
+    channel = _channel(places.c.place, bindparam("topic", type_=Text))
+    sent = func.pg_notify(channel, payloads.c.payload)
+    return select(sent).select_from(payloads).join(places, true())
+
+
+def _place() -> ColumnElement[str]:
+    tables = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
+    schemas = table("pg_namespace", column("oid"), column("nspname"), schema="pg_catalog")
+    found = (
+        select(cast(schemas.c.nspname, Text))
+        .join_from(tables, schemas, schemas.c.oid == tables.c.relnamespace)
+        .where(tables.c.oid == func.to_regclass(Job.__tablename__))
+        .scalar_subquery()
+    )
+    return func.coalesce(cast(bindparam("schema"), Text), found, func.current_schema())
+
+
+def _places() -> Any:
+    first = func.coalesce(cast(bindparam("schema"), Text), func.current_schema())
+    each = union(
+        select(_place().label("place")), select(cast(first, Text).label("place"))
+    ).subquery("each")
+    return select(each.c.place).where(each.c.place.is_not(None)).subquery("places")
+
+
+def _channel(place: ColumnElement[Any], topic: ColumnElement[Any]) -> ColumnElement[str]:
+    named = func.concat(place, ".", topic)
+    # Longer names are none for PostgreSQL. River has no clients there: it refuses such a schema.
+    digest = func.encode(func.sha256(func.convert_to(place, "UTF8")), "hex")
+    short = func.concat(func.left(digest, 32), ".", topic)
+    return case((func.octet_length(named) > CHANNEL_MAX, short), else_=named)

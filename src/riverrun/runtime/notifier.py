@@ -13,7 +13,10 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from riverrun.answers import Awaited
+from riverrun.driver import OwnCursor
+from riverrun.queries import postgresql as queries
 from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.sessions import fetch
 from riverrun.topics import Topic, parse
 
 logger = logging.getLogger(__name__)
@@ -91,7 +94,8 @@ class Notifier(Service):
             with Awaited(self._engine):
                 channels = self._channels(driver)
                 for channel in channels:
-                    driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
+                    listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
+                    OwnCursor(driver).execute(listen)
             encoding = driver.info.encoding
             logger.debug("listening to %s", ", ".join(channels))
             self._pause.reset()
@@ -103,7 +107,7 @@ class Notifier(Service):
                 while not self.stopping.is_set():
                     if not selector.select(PING_S):
                         with Awaited(self._engine):
-                            driver.execute("SELECT 1")
+                            OwnCursor(driver).execute("SELECT 1")
                         # psycopg 3.2 drops what is notified while it executes: look in its place.
                         self._on_listening()
                     # Not driver.notifies(): it takes longer than the server does to notify.
@@ -113,11 +117,9 @@ class Notifier(Service):
                         self._hear(channels, channel, heard.extra.decode(encoding, "replace"))
 
     def _channels(self, driver: psycopg.Connection[Any]) -> dict[str, Topic]:
-        place = self._schema
-        if place is None:
-            row = driver.execute("SELECT current_schema()").fetchone()
-            place = row[0] if row else "public"
-        return {f"{place}.{topic}": topic for topic in Topic}
+        params = {"schema": self._schema, "topics": [topic.value for topic in Topic]}
+        rows = fetch(driver, self._engine, queries.channels(), params)
+        return {channel: Topic(topic) for channel, topic in rows}
 
     def _hear(self, channels: Mapping[str, Topic], channel: str, said: str) -> None:
         topic, payload = channels.get(channel), parse(said)

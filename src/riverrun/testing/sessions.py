@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from riverrun.client import Client
+from riverrun.driver import in_transactions, in_transactions_async
 from riverrun.plugins import Plugin
 from riverrun.verbs.insert import JobDraft
 
@@ -34,18 +35,13 @@ def rolled_back(engine: Engine, **session_options: Any) -> Iterator[Session]:
 @contextmanager
 def undone(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction that is rolled back at the end, in autocommit too."""
-    with engine.connect() as connection:
-        driver: Any = connection.connection.dbapi_connection
-        autocommit = getattr(driver, "autocommit", False)
-        if autocommit:
-            driver.autocommit = False
-        transaction = connection.begin()
+    with engine.connect() as connection, in_transactions(connection):
+        # A listener of the host's may have begun it already, as one that sets the search path.
+        transaction = connection.get_transaction() or connection.begin()
         try:
             yield connection
         finally:
             transaction.rollback()
-            if autocommit and not connection.invalidated:
-                driver.autocommit = True
 
 
 @asynccontextmanager
@@ -55,8 +51,8 @@ async def rolled_back_async(
     """As `rolled_back`, of an AsyncEngine: yield an AsyncSession."""
     from sqlalchemy.ext.asyncio import AsyncSession
 
-    async with engine.connect() as connection:
-        transaction = await connection.begin()
+    async with engine.connect() as connection, in_transactions_async(connection):
+        transaction = connection.get_transaction() or await connection.begin()
         options = {"join_transaction_mode": "create_savepoint", **session_options}
         try:
             async with AsyncSession(connection, **options) as session:

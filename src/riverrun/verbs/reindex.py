@@ -1,12 +1,15 @@
 """Reindex: build a bloated index anew, beside the old one."""
 
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
+
+from riverrun.driver import OwnCursor
+from riverrun.queries import postgresql as queries
+from riverrun.sessions import in_autocommit, joined
 
 INDEXES = (
     "river_job_args_index",
@@ -21,6 +24,9 @@ INDEXES = (
 
 # What REINDEX CONCURRENTLY leaves when it fails is not valid; nothing else here is.
 _LEFT = r"_cc(?:new|old)\d*$"
+
+_DROP_S = 15.0
+"""Seconds that it may take to remove what a failed try has left."""
 
 
 def reindex(
@@ -48,56 +54,64 @@ def reindex(
     Raises:
         sqlalchemy.exc.DBAPIError, psycopg.Error: If it failed; what it left is removed.
     """
-    place = [schema] if schema else []
-    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        driver: Any = connection.connection.driver_connection
-        if not _is_there(driver, schema, name) or _is_rebuilt(driver, schema, name):
+    with joined(engine) as transaction:
+        where = {"schema": schema}
+        place = transaction.execute(queries.schema_of_tables(), where).scalar_one()
+    with in_autocommit(engine, alone=True) as driver:
+        cursor = OwnCursor(driver)
+        if not _is_there(cursor, place, name) or _is_rebuilt(cursor, place, name):
             return False
         on_begin(driver.cancel)
-        driver.execute(sql.SQL("SET statement_timeout = {}").format(int(timeout_s * 1000)))
-        try:
-            _drop_left(driver, schema, name)
-            if _left(driver, schema, name, valid=True):
-                return False
-            command = sql.SQL("REINDEX INDEX CONCURRENTLY {}")
-            driver.execute(command.format(sql.Identifier(*place, name)))
-        except BaseException:
-            driver.execute("SET statement_timeout = '15s'")
-            with suppress(psycopg.Error):
-                _drop_left(driver, schema, name)
-            raise
-        finally:
-            driver.execute("RESET statement_timeout")
+        with _timeout(cursor, timeout_s):
+            try:
+                _drop_left(cursor, place, name)
+                if _left(cursor, place, name, valid=True):
+                    return False
+                command = sql.SQL("REINDEX INDEX CONCURRENTLY {}")
+                cursor.execute(command.format(sql.Identifier(place, name)))
+            except BaseException:
+                with suppress(psycopg.Error), _timeout(cursor, _DROP_S):
+                    _drop_left(cursor, place, name)
+                raise
     return True
 
 
-def _is_there(driver: Any, schema: str | None, name: str) -> bool:
-    statement = (
-        "SELECT 1 FROM pg_indexes WHERE schemaname = coalesce(%s, current_schema())"
-        " AND indexname = %s"
-    )
-    return driver.execute(statement, (schema, name)).fetchone() is not None
+@contextmanager
+def _timeout(cursor: OwnCursor, timeout_s: float) -> Iterator[None]:
+    """Let each statement take that long, then as long as the session's own setting lets it."""
+    [before] = cursor.execute("SHOW statement_timeout").fetchone() or ("0",)
+    change = "SELECT set_config('statement_timeout', %s, false)"
+    cursor.execute(change, (str(int(timeout_s * 1000)),))
+    try:
+        yield
+    finally:
+        cursor.execute(change, (before,))
 
 
-def _is_rebuilt(driver: Any, schema: str | None, name: str) -> bool:
+def _is_there(cursor: OwnCursor, schema: str, name: str) -> bool:
+    statement = "SELECT 1 FROM pg_indexes WHERE schemaname = %s AND indexname = %s"
+    return cursor.execute(statement, (schema, name)).fetchone() is not None
+
+
+def _is_rebuilt(cursor: OwnCursor, schema: str, name: str) -> bool:
     statement = (
         "SELECT 1 FROM pg_stat_progress_create_index p JOIN pg_index i ON i.indrelid = p.relid"
         " JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = coalesce(%s, current_schema()) AND c.relname = %s"
+        " WHERE n.nspname = %s AND c.relname = %s"
     )
-    return driver.execute(statement, (schema, name)).fetchone() is not None
+    return cursor.execute(statement, (schema, name)).fetchone() is not None
 
 
-def _drop_left(driver: Any, schema: str | None, name: str) -> None:
-    for left in _left(driver, schema, name, valid=False):
+def _drop_left(cursor: OwnCursor, schema: str, name: str) -> None:
+    for left in _left(cursor, schema, name, valid=False):
         drop = sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}")
-        driver.execute(drop.format(sql.Identifier(*([schema] if schema else []), left)))
+        cursor.execute(drop.format(sql.Identifier(schema, left)))
 
 
-def _left(driver: Any, schema: str | None, name: str, *, valid: bool) -> list[str]:
+def _left(cursor: OwnCursor, schema: str, name: str, *, valid: bool) -> list[str]:
     statement = (
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
         " JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE n.nspname = coalesce(%s, current_schema()) AND c.relname ~ %s AND i.indisvalid = %s"
+        " WHERE n.nspname = %s AND c.relname ~ %s AND i.indisvalid = %s"
     )
-    return [row[0] for row in driver.execute(statement, (schema, f"^{name}{_LEFT}", valid))]
+    return [row[0] for row in cursor.execute(statement, (schema, f"^{name}{_LEFT}", valid))]
