@@ -87,7 +87,9 @@ class Inserter:
         """Insert one job; see `Client.insert`."""
         self._check_kinds([args])
         now = self._clock.database_now()
-        return self._insert(where, [draft(args, opts, max_attempts=self._max_attempts, now=now)])[0]
+        types = self._workers.generic_types if self._workers else {}
+        ready = draft(args, opts, max_attempts=self._max_attempts, now=now, types=types)
+        return self._insert(where, [ready])[0]
 
     def insert_many(self, where: Where, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs, all or none; see `Client.insert_many`."""
@@ -142,7 +144,8 @@ class Inserter:
         items = list(jobs)
         self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
         now = self._clock.database_now()
-        return drafts(items, max_attempts=self._max_attempts, now=now)
+        types = self._workers.generic_types if self._workers else {}
+        return drafts(items, max_attempts=self._max_attempts, now=now, types=types)
 
     def _within(
         self, ready: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]
@@ -160,12 +163,17 @@ class Inserter:
         return begun, result
 
     def _check_kinds(self, args: Iterable[object]) -> None:
-        known = self._workers.kinds if self._workers else ()
-        if not known or self._skip_unknown_job_check:
+        workers = self._workers
+        if workers is None or not workers.kinds:
             return
         for each in args:
-            if (kind := kind_of(each)) not in known:
-                raise UnknownKind(kind, known)
+            kind = kind_of(each)
+            worker = workers.find(kind)
+            if worker is not None:
+                if worker.args_type is not type(each):
+                    worker.check_args(each)
+            elif not self._skip_unknown_job_check:
+                raise UnknownKind(kind, workers.kinds)
 
     def _check_database(self, transaction: Transaction) -> None:
         engine = transaction.connection.engine

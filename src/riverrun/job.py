@@ -1,19 +1,19 @@
 """What a kind of job takes, and a job's row, frozen."""
 
-import contextlib
-import dataclasses
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import inspect
+import sys
+import typing
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from operator import attrgetter, methodcaller
 from typing import Any, ClassVar, TypeVar, cast
 
 import attrs
-from cattrs import transform_error
-from cattrs.preconf.json import make_converter
 
 from riverrun.errors import InvalidArgs, InvalidOption, UndecodableArgs
+from riverrun.json_types import from_json, problem_of, shown_type
 from riverrun.options import InsertOpts, check_kind, check_kinds, json_problem, json_text
+from riverrun.round_trip import NotKept, encode_kept
 from riverrun.states import JobState
 
 T = TypeVar("T")
@@ -31,6 +31,7 @@ class JobArgs:
 
     Args:
         kind: Names the worker; the same for Go and Python. Without it a subclass has none.
+            No field may be named `kind`, `kind_aliases` or `insert_opts`.
         kind_aliases: Further kinds that the worker works, such as the one it had before it was
             renamed. Jobs are inserted as `kind`.
         insert_opts: Options for every job of the kind, where an insert says nothing else.
@@ -50,6 +51,7 @@ class JobArgs:
         **rest: Any,
     ) -> None:
         super().__init_subclass__(**rest)
+        _check_fields(cls)
         if kind is not None:
             cls.kind = check_kind(kind)
             cls.kind_aliases = check_kinds(kind_aliases)
@@ -57,6 +59,30 @@ class JobArgs:
             raise InvalidOption("kind_aliases", kind_aliases, "a kind too, to which they belong")
         if insert_opts is not None:
             cls.insert_opts = insert_opts
+
+
+def _check_fields(cls: type) -> None:
+    """Refuse fields that a job's own attributes would be the defaults of, or be hidden by.
+
+    Raises:
+        InvalidOption: If there is one.
+    """
+    annotations = _annotations(cls)
+    for name in ("kind", "kind_aliases", "insert_opts"):
+        annotation = annotations.get(name)
+        shared = "ClassVar" in str(annotation)
+        made_by_attrs = type(vars(cls).get(name)).__module__ in {"attr._make", "dataclasses"}
+        if (annotation is not None and not shared) or made_by_attrs:
+            expected = f"another name: {name!r} is the job's own; Go's tag, or an alias, may be it"
+            raise InvalidOption(f"field of {cls.__qualname__}", name, expected)
+
+
+def _annotations(cls: type) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(cls)
 
 
 @attrs.frozen(kw_only=True)
@@ -135,39 +161,68 @@ class JobRow:
     unique_states: frozenset[JobState] | None = None
 
 
-_converter = make_converter()
-
-
 def kind_of(args: object) -> str:
-    """Return the kind of `args`, an object or a class.
+    """Return the kind of `args`: an object, a class, or a generic class with its parameters.
 
     Raises:
         InvalidOption: If it has none, or one that River would not accept.
     """
-    kind = getattr(args, "kind", None)
-    if kind is None:
-        name = args.__name__ if isinstance(args, type) else type(args).__name__
-        expected = f'a class with a kind, such as `class {name}(JobArgs, kind="...")`'
-        raise InvalidOption("args", args, expected)
-    return _checked_kind(kind)
+    if isinstance(args, RawArgs):
+        return args.kind
+    cls = args if isinstance(args, type) else type(args)
+    kind = _kind_of_class(cast("Hashable", cls))
+    if kind is not None:
+        return kind
+    if isinstance(origin := typing.get_origin(args), type):
+        return kind_of(origin)
+    raise InvalidOption("args", args, _advice(args, cls))
 
 
 @lru_cache(maxsize=1024)
-def _checked_kind(kind: object) -> str:
-    return check_kind(kind)
+def _kind_of_class(cls: type) -> str | None:
+    # Of the class, not of the object: an object may have a field of that name.
+    kind = getattr(cls, "kind", None)
+    if issubclass(cls, JobArgs) and "kind" not in vars(cls):
+        # A subclass has a kind of its own, or none. Pydantic makes one for a model's parameters.
+        origin = getattr(cls, "__pydantic_generic_metadata__", {}).get("origin")
+        kind = None if origin is None else _kind_of_class(origin)
+    return None if kind is None else check_kind(kind)
 
 
-def encode(args: object) -> Mapping[str, Any]:
-    """Return `args` as the JSON object to store.
+def _advice(args: object, cls: type) -> str:
+    """Return what was expected in the place of `args`, by what it is."""
+    if any(each.__module__.partition(".")[0] == "sqlalchemy" for each in cls.__mro__):
+        return "args second, after the transaction: insert(session, args)"
+    if hasattr(cls, "__mapper__"):
+        return f"args that name it: pass the id of the {cls.__name__} in a field of a JobArgs class"
+    if isinstance(args, Mapping | str):
+        return "an object of a JobArgs class, or RawArgs(kind=..., encoded={...}) for plain JSON"
+    name = cls.__name__
+    if issubclass(cls, JobArgs):
+        return f'a class with a kind of its own: class {name}(..., kind="...")'
+    return f'a class with a kind, such as `class {name}(JobArgs, kind="...")`'
+
+
+def encode(args: object, args_type: Any = None) -> Mapping[str, Any]:
+    """Return `args` as the JSON object to store, from which `decode` makes them again.
+
+    Args:
+        args: An object of a class with a kind.
+        args_type: What its worker is annotated with. Default: the class of `args`.
 
     Raises:
-        InvalidArgs: If it is no JSON object, or holds what jsonb cannot.
+        InvalidArgs: If the worker would get anything else, or it is no JSON object.
         InvalidOption: If `args` has no kind.
     """
     kind = kind_of(args)
     try:
-        encoded = _unstructured(args)
-        problem = json_problem(encoded)
+        if isinstance(args, RawArgs):
+            encoded = args.encoded
+            problem = json_problem(encoded)
+        else:
+            encoded, problem = encode_kept(args, args_type or type(args)), None
+    except NotKept as error:
+        raise InvalidArgs(kind, str(error)) from None
     except RecursionError:
         raise InvalidArgs(kind, "it is nested too deeply, or holds itself") from None
     except Exception as error:
@@ -177,22 +232,6 @@ def encode(args: object) -> Mapping[str, Any]:
     if type(encoded) is not dict and not isinstance(encoded, Mapping):
         raise InvalidArgs(kind, f"they encode to {type(encoded).__name__}, not to a JSON object")
     return encoded
-
-
-def _unstructured(args: object) -> Any:
-    return _unstructurer(cast("Hashable", type(args)))(args)
-
-
-@lru_cache(maxsize=1024)
-def _unstructurer(args_type: type) -> Callable[[Any], Any]:
-    if issubclass(args_type, RawArgs):
-        return attrgetter("encoded")
-    if _is_pydantic(args_type):
-        return methodcaller("model_dump", mode="json")
-    if attrs.has(args_type) or dataclasses.is_dataclass(args_type):
-        return _converter.unstructure
-    name = args_type.__name__
-    raise TypeError(f"{name} is none of @attrs.frozen, @dataclass or a pydantic model")
 
 
 def encode_text(kind: str, encoded: Mapping[str, Any]) -> str:
@@ -219,24 +258,10 @@ def decode(kind: str, encoded: Mapping[str, Any], args_type: type[T]) -> T:
         UndecodableArgs: If they do not fit it.
     """
     if not isinstance(encoded, Mapping):
-        raise UndecodableArgs(kind, args_type.__name__, "they are no JSON object")
+        raise UndecodableArgs(kind, shown_type(args_type), "they are no JSON object")
     if args_type is RawArgs:
         return cast("T", RawArgs(kind=kind, encoded=encoded))
     try:
-        if _is_pydantic(args_type):
-            return cast("T", cast("Any", args_type).model_validate(encoded))
-        return _converter.structure(encoded, args_type)
+        return cast("T", from_json(encoded, args_type))
     except Exception as error:
-        problem = str(error)
-        with contextlib.suppress(Exception):
-            problem = "; ".join(transform_error(error, path="$")) if _is_cattrs(error) else problem
-        raise UndecodableArgs(kind, args_type.__name__, problem) from error
-
-
-def _is_pydantic(args_type: type) -> bool:
-    # By its mark, so that pydantic is never imported for those who do not use it.
-    return hasattr(args_type, "__pydantic_validator__")
-
-
-def _is_cattrs(error: Exception) -> bool:
-    return type(error).__module__.startswith("cattrs") or isinstance(error, KeyError)
+        raise UndecodableArgs(kind, shown_type(args_type), problem_of(error)) from error

@@ -1,6 +1,7 @@
 """Which function works which kind, and how."""
 
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
@@ -8,8 +9,15 @@ import attrs
 
 from riverrun.clock import Duration
 from riverrun.context import JobContext
-from riverrun.errors import DuplicateKind, InvalidOption, InvalidWorker, UnknownKind
-from riverrun.job import RawArgs, kind_of
+from riverrun.errors import (
+    DuplicateKind,
+    InvalidArgs,
+    InvalidOption,
+    InvalidWorker,
+    UndecodableArgs,
+    UnknownKind,
+)
+from riverrun.job import RawArgs, decode, encode, kind_of
 from riverrun.options import check_duration, check_kind
 from riverrun.plugins import Plugin, check_plugins
 from riverrun.policies.backoff import Backoff
@@ -62,6 +70,29 @@ class Worker:
         """Whether the function takes the context."""
         return self.context is not By.nothing
 
+    def check_args(self, args: object) -> None:
+        """Refuse to insert args for this worker that are of another class than it takes.
+
+        The same class made anew, as by a reload of its module, is taken for the same.
+
+        Raises:
+            InvalidArgs: If they are.
+        """
+        own, taken = type(args), typing.get_origin(self.args_type) or self.args_type
+        kind = kind_of(args)
+        if RawArgs in (own, taken) or own is taken or _name(own) == _name(taken):
+            return
+        if _without_parameters(own) is _without_parameters(taken):
+            return
+        if kind != self.kind:  # of an alias: the class that the kind had before it was renamed
+            try:
+                decode(kind, encode(args), self.args_type)
+            except UndecodableArgs as error:
+                raise InvalidArgs(kind, str(error)) from None
+            return
+        problem = f"they are a {_name(own)}, and its worker takes a {_name(taken)}"
+        raise InvalidArgs(kind, f"{problem}; one kind is one class")
+
     def work(self, args: object, ctx: JobContext) -> None:
         """Call the function.
 
@@ -84,6 +115,7 @@ class Workers:
 
     def __init__(self) -> None:
         self._by_kind: dict[str, Worker] = {}
+        self._generic_types: dict[str, Any] = {}
 
     @overload
     def register(self, function: F, /) -> F: ...
@@ -165,6 +197,8 @@ class Workers:
                 if known := self._by_kind.get(each):
                     raise DuplicateKind(each, name_of(known.function), name)
             self._by_kind.update(dict.fromkeys(kinds, worker))
+            if typing.get_origin(worker.args_type) is not None:
+                self._generic_types[worker.kind] = worker.args_type
             return given
 
         return add if function is None else add(function)
@@ -195,9 +229,22 @@ class Workers:
         return None if worker is None else worker.backoff
 
     @property
+    def generic_types(self) -> Mapping[str, Any]:
+        """By kind, the args of workers that take a generic class with its parameters."""
+        return self._generic_types
+
+    @property
     def kinds(self) -> frozenset[str]:
         """The kinds that have a worker."""
         return frozenset(self._by_kind)
+
+
+def _without_parameters(cls: type) -> object:
+    return getattr(cls, "__pydantic_generic_metadata__", {}).get("origin") or cls
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _executor(name: str, signature: Signature, chosen: Executor | str | None) -> Executor:

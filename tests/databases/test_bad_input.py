@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import attrs
 import pytest
@@ -20,11 +21,21 @@ from riverrun.errors import (
     TransactionClosed,
     WrongDatabase,
 )
-from riverrun.job import JobArgs, RawArgs
+from riverrun.job import JobArgs, RawArgs, decode
 from riverrun.models import Job
 from riverrun.options import InsertOpts
 from riverrun.verbs import cancel, claim, get, insert, insert_many, insert_many_fast, retry
 from riverrun.verbs.schedule import schedule
+from riverrun.workers import Workers
+
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Box(JobArgs, Generic[T], kind="box"):
+    """Args of any type, which their worker names."""
+
+    item: T
 
 
 @attrs.frozen
@@ -238,4 +249,36 @@ def test_client_refuses_another_database(
             verb(where, Greet())
         assert f"{elsewhere.url.database}@" in str(caught.value)
         assert f"{engine.url.database}@" in str(caught.value)
+    assert count(engine, schema) == 0
+
+
+def test_generic_args_go_by_their_workers_annotation(engine: Engine, schema: str) -> None:
+    """Args of a generic class are stored as its worker's annotation has them, and checked so."""
+
+    def unpack(args: Box[UUID]) -> None:
+        """Work."""
+
+    workers = Workers()
+    workers.register(unpack)
+    client = Client(engine, schema=schema, workers=workers)
+    key = UUID(int=7)
+    job = client.insert(engine, Box(key)).job
+    assert job.args == {"item": str(key)}
+    assert decode("box", client.get(engine, job.id).args, Box[UUID]) == Box(key)
+    with pytest.raises(InvalidArgs, match="UUID"):
+        client.insert_many(engine, [Box(key), Box(str(key))])
+
+
+def test_a_key_that_was_not_flushed(engine: Engine, schema: str) -> None:
+    """An id that is None is refused at insert, with the question that finds the mistake."""
+
+    @attrs.frozen
+    class Credit(JobArgs, kind="credit"):
+        user_id: int
+
+    for verb in (insert, lambda where, args, **how: insert_many(where, [args], **how)):
+        with pytest.raises(
+            InvalidArgs, match=r"\$\.user_id is None; expected int; did you flush\?"
+        ):
+            verb(engine, Credit(None), schema=schema)  # type: ignore[arg-type, operator]
     assert count(engine, schema) == 0

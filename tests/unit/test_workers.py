@@ -4,9 +4,16 @@ from typing import Any
 
 import attrs
 import pytest
+from sqlalchemy import create_engine
 
-from riverrun import JobArgs, JobContext, RawArgs, Workers
-from riverrun.errors import DuplicateKind, InvalidOption, InvalidWorker, UnknownKind
+from riverrun import Client, JobArgs, JobContext, RawArgs, Workers
+from riverrun.errors import (
+    DuplicateKind,
+    InvalidArgs,
+    InvalidOption,
+    InvalidWorker,
+    UnknownKind,
+)
 
 
 @attrs.frozen
@@ -115,3 +122,56 @@ def test_refuses_two_for_one_kind() -> None:
         workers.register(ship_with)
     with pytest.raises(UnknownKind, match="known: 'ship'"):
         workers.get("shop")
+
+
+def ship_class(**body: Any) -> Any:
+    """Return another class of the kind that `ship` works."""
+    body = {"__annotations__": {"order": int}, "__module__": __name__, **body}
+    return attrs.frozen(type(body.pop("name", "Ship"), (JobArgs,), body, kind="ship"))
+
+
+def test_a_kind_is_one_class() -> None:
+    """A client whose worker takes one class refuses another class of its kind, also in a batch."""
+    workers = Workers()
+    workers.register(ship)
+    client = Client(create_engine("postgresql+psycopg:///nowhere"), workers=workers)
+    other = ship_class(name="Shipment")(order=1)
+    for insert in (
+        lambda: client.insert(client.engine, other),
+        lambda: client.insert_many(client.engine, [Ship(1), other]),
+        lambda: client.insert_many_fast(client.engine, [(other, None)]),
+    ):
+        with pytest.raises(InvalidArgs, match=r"Shipment, and its worker takes a .*Ship; one kind"):
+            insert()
+
+
+def test_a_class_made_anew_is_the_same() -> None:
+    """After a reload of its module a class of args is taken for the one before; JSON is free."""
+    workers = Workers()
+    workers.register(ship)
+    worker = workers.get("ship")
+    worker.check_args(ship_class()(order=1))
+    worker.check_args(Ship(1))
+    worker.check_args(RawArgs(kind="ship", encoded={"order": "x"}))
+
+
+def test_a_class_of_an_old_kind_must_fit() -> None:
+    """The class that a kind had before it was renamed is taken if it fits the new one."""
+
+    @attrs.frozen
+    class New(JobArgs, kind="new_name", kind_aliases=["old_name"]):
+        order: int
+
+    def work(args: New) -> None:
+        """Work."""
+
+    def old(annotation: Any, value: Any) -> Any:
+        body = {"__annotations__": {"order": annotation}, "__module__": __name__}
+        return attrs.frozen(type("Old", (JobArgs,), body, kind="old_name"))(value)
+
+    workers = Workers()
+    workers.register(work)
+    worker = workers.get("old_name")
+    worker.check_args(old(int, 1))
+    with pytest.raises(InvalidArgs, match="do not fit New"):
+        worker.check_args(old(str, "x"))

@@ -32,6 +32,7 @@ from riverrun.states import JobState, mask_of
 from riverrun.verbs.read import job_row
 
 _NOTHING_SAID = InsertOpts()
+_NO_TYPES: Mapping[str, Any] = {}
 _BATCH_JOBS = 5_000
 _BATCH_CHARS = 8_000_000
 
@@ -196,6 +197,7 @@ def draft(
     *,
     max_attempts: int = MAX_ATTEMPTS_DEFAULT,
     now: datetime | None = None,
+    types: Mapping[str, Any] = _NO_TYPES,
 ) -> JobDraft:
     """Return the job that `args` and `opts` make, checked; nothing is inserted.
 
@@ -204,8 +206,10 @@ def draft(
         opts: What was said for this insert.
         max_attempts: For a job for which nobody said it.
         now: The process's time, aware, for periods of uniqueness.
+        types: By kind, what its worker takes, where that is more than the class of its args: a
+            generic class with its parameters.
     """
-    return _draft(args, _decide(opts, _own(args)), max_attempts, now)
+    return _draft(args, _decide(opts, _own(args)), max_attempts, now, types)
 
 
 @attrs.frozen
@@ -247,9 +251,15 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None) -> _Decided:
     )
 
 
-def _draft(args: object, decided: _Decided, max_attempts: int, now: datetime | None) -> JobDraft:
+def _draft(
+    args: object,
+    decided: _Decided,
+    max_attempts: int,
+    now: datetime | None,
+    types: Mapping[str, Any],
+) -> JobDraft:
     kind = kind_of(args)
-    encoded = encode(args)
+    encoded = encode(args, types.get(kind))
     ready = JobDraft(
         kind=kind,
         args=args,
@@ -264,7 +274,11 @@ def _draft(args: object, decided: _Decided, max_attempts: int, now: datetime | N
 
 
 def drafts(
-    jobs: Iterable[object], *, max_attempts: int = MAX_ATTEMPTS_DEFAULT, now: datetime | None = None
+    jobs: Iterable[object],
+    *,
+    max_attempts: int = MAX_ATTEMPTS_DEFAULT,
+    now: datetime | None = None,
+    types: Mapping[str, Any] = _NO_TYPES,
 ) -> list[JobDraft]:
     """Return the drafts of `jobs`: args, or pairs of args and InsertOpts.
 
@@ -282,7 +296,7 @@ def drafts(
             found = known.get((id(opts), id(own)))
             if found is None:
                 found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own))
-            ready.append(_draft(args, found[1], max_attempts, now))
+            ready.append(_draft(args, found[1], max_attempts, now, types))
         except (InvalidArgs, InvalidOption) as error:
             error.add_note(f"job {index} of the batch; none was inserted")
             raise
