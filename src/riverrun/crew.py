@@ -467,7 +467,7 @@ class Crew:
         settings, engine = self._settings, self._upkeep
         schema, rng = settings.schema, settings.rng
         services: list[Service] = [
-            JobScheduler(engine, schema=schema, rng=rng),
+            JobScheduler(engine, schema=schema, clock=settings.clock, rng=rng),
             self._rescuer(stuck_s=settings.rescue_after_s),
             JobCleaner(
                 engine,
@@ -475,6 +475,7 @@ class Crew:
                 completed_s=settings.retention_s["completed"],
                 discarded_s=settings.retention_s["discarded"],
                 schema=schema,
+                clock=settings.clock,
                 rng=rng,
             ),
             QueueCleaner(engine, schema=schema, rng=rng),

@@ -55,7 +55,7 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "retry": (operators.retry_job, {"job_id", "now"}),
     "delete": (operators.delete_job, {"job_id"}),
     "update": (operators.update_job, {"job_id", "merged"}),
-    "schedule": (lambda: queries.schedule_jobs(schema="s"), {"ahead_s", "limit", "now"}),
+    "schedule": (lambda: queries.schedule_jobs(schema="s"), {"ahead_s", "limit", "skipped", "now"}),
     "notify": (queries.notify, {"topic", "payloads", "schema"}),
 }
 

@@ -1,17 +1,22 @@
 """Clean what is old: final jobs past their retention."""
 
 import logging
+import math
 import random
 
 from sqlalchemy import Engine
 
+from riverrun.clock import Clock
 from riverrun.maintenance.upkeep import Upkeep
-from riverrun.verbs.clean import clean
+from riverrun.verbs.clean import clean_after
 
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 30.0
 BATCH = 10_000
+
+AGAIN_S = 600.0
+"""Seconds after which jobs that could not be deleted are tried again; doubled up to a day."""
 
 
 class JobCleaner(Upkeep):
@@ -25,29 +30,48 @@ class JobCleaner(Upkeep):
         completed_s: float | None,
         discarded_s: float | None,
         schema: str | None,
+        clock: Clock,
         rng: random.Random,
     ) -> None:
         super().__init__("job_cleaner", interval_s=INTERVAL_S, rng=rng)
         self._engine = engine
-        self._cancelled_s = cancelled_s
-        self._completed_s = completed_s
-        self._discarded_s = discarded_s
+        self._retention_s = {
+            "cancelled": cancelled_s,
+            "completed": completed_s,
+            "discarded": discarded_s,
+        }
         self._schema = schema
+        self._clock = clock
+        self._after_id = 0  # up to this one all are deleted, or were refused
+        self._again_s = AGAIN_S
+        self._again_at = math.inf
+        self._more = False
 
     def turn(self) -> bool:
         """Clean one batch; return whether there may be more."""
-        return self.run_once() == BATCH
+        self.run_once()
+        return self._more
 
     def run_once(self) -> int:
         """Delete at most 10,000 jobs; return how many."""
-        deleted = clean(
+        now = self._clock.monotonic()
+        if now >= self._again_at:
+            self._after_id, self._again_at = 0, math.inf
+        done = clean_after(
             self._engine,
-            cancelled_s=self._cancelled_s,
-            completed_s=self._completed_s,
-            discarded_s=self._discarded_s,
+            self._after_id,
+            retention_s=self._retention_s,
             limit=BATCH,
             schema=self._schema,
         )
-        if deleted:
-            logger.info("cleaned %s jobs", deleted)
-        return deleted
+        if done.refused and self._again_at == math.inf:
+            self._again_at = now + self._again_s
+            self._again_s = min(2 * self._again_s, 86_400.0)
+        elif not done.more and not self._after_id:
+            self._again_s = AGAIN_S
+        # Those that could not be deleted must not fill every batch.
+        self._after_id = done.last_id if self._again_at < math.inf else 0
+        self._more = done.more
+        if done.deleted:
+            logger.info("cleaned %s jobs", done.deleted)
+        return done.deleted

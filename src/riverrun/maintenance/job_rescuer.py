@@ -38,6 +38,7 @@ class JobRescuer(Upkeep):
         self._backoff = backoff
         self._timeouts_s = timeouts_s
         self._schema = schema
+        self._after_id = 0
 
     def turn(self) -> bool:
         """Rescue one batch; return whether there may be more."""
@@ -52,8 +53,11 @@ class JobRescuer(Upkeep):
             backoff=self._backoff,
             timeouts_s=self._timeouts_s(),
             limit=BATCH,
+            after_id=self._after_id,
             schema=self._schema,
         )
+        # Those that could not be rescued must not fill every batch.
+        self._after_id = rescued.last_id if rescued.more else 0
         for job_id, state in rescued.states.items():
             logger.warning("rescued job %s, now %s", job_id, state, extra={"job_id": job_id})
         return rescued

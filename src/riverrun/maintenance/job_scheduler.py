@@ -5,6 +5,7 @@ import random
 
 from sqlalchemy import Engine
 
+from riverrun.clock import Clock
 from riverrun.maintenance.upkeep import Upkeep
 from riverrun.outcome import SCHEDULER_INTERVAL_S
 from riverrun.verbs.schedule import Scheduled, schedule
@@ -13,23 +14,36 @@ logger = logging.getLogger(__name__)
 
 BATCH = 10_000
 
+AGAIN_S = 60.0
+"""Seconds after which a job that could not be scheduled is tried again."""
+
+REFUSED_MAX = 1_000
+"""Most of them that are left alone after one batch."""
+
 
 class JobScheduler(Upkeep):
     """Makes retryable and scheduled jobs available as they come due."""
 
-    def __init__(self, engine: Engine, *, schema: str | None, rng: random.Random) -> None:
+    def __init__(
+        self, engine: Engine, *, schema: str | None, clock: Clock, rng: random.Random
+    ) -> None:
         super().__init__("job_scheduler", interval_s=SCHEDULER_INTERVAL_S, rng=rng)
         self._engine = engine
         self._schema = schema
+        self._clock = clock
+        self._refused: dict[int, float] = {}  # until when a job is left alone
 
     def turn(self) -> bool:
         """Schedule one batch; return whether there may be more."""
-        done = self.run_once()
-        return done.available + done.discarded == BATCH
+        return self.run_once().more
 
     def run_once(self) -> Scheduled:
         """Schedule at most 10,000 jobs."""
-        done = schedule(self._engine, limit=BATCH, schema=self._schema)
+        now = self._clock.monotonic()
+        self._refused = {job_id: at for job_id, at in self._refused.items() if at > now}
+        done = schedule(self._engine, limit=BATCH, skip=self._refused, schema=self._schema)
+        for job_id in done.refused[:REFUSED_MAX]:
+            self._refused[job_id] = now + AGAIN_S
         if done.available or done.discarded:
             logger.debug("scheduled %s jobs, discarded %s", done.available, done.discarded)
         return done

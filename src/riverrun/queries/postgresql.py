@@ -548,22 +548,39 @@ def clock() -> Select[Any]:
 
 
 @lru_cache
-def schedule_jobs(*, schema: str | None) -> Update:
-    """Make up to `limit` retryable and scheduled jobs due before now + `ahead_s` available.
+def due_jobs() -> Select[Any]:
+    """Choose up to `limit` retryable and scheduled jobs due before now + `ahead_s`.
 
-    One whose unique key another job holds is discarded. Locks what it moves and skips what others
-    have locked. Index: river_job_prioritized_fetching_index. River: JobSchedule.
+    None with an id in bind `skipped`. Locks them and skips what others have locked. Index:
+    river_job_prioritized_fetching_index.
     """
     waiting = Job.state.in_([state_literal(JobState.retryable), state_literal(JobState.scheduled)])
     horizon = _NOW + func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam("ahead_s"), Float))
-    due = (
-        select(Job.id, Job.unique_key, Job.unique_states, Job.state, Job.priority, Job.scheduled_at)
-        .where(waiting, Job.scheduled_at <= horizon)
+    names = ("id", "unique_key", "unique_states", "state", "priority", "scheduled_at")
+    columns: list[Any] = [getattr(Job, name) for name in names]
+    return (
+        select(*columns)
+        .where(
+            waiting,
+            Job.scheduled_at <= horizon,
+            Job.id != func.all(bindparam("skipped", type_=ARRAY(BigInteger))),
+        )
         .order_by(Job.priority, Job.scheduled_at, Job.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)
-        .cte("due")
     )
+
+
+@lru_cache
+def schedule_jobs(*, schema: str | None, these: bool = False) -> Update:
+    """Make the `due_jobs` available, or those with bind `ids` that still are among them.
+
+    One whose unique key another job holds is discarded. River: JobSchedule.
+    """
+    chosen = due_jobs()
+    if these:
+        chosen = chosen.where(Job.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))))
+    due = chosen.cte("due")
     holder = aliased(Job)
     taken = exists().where(
         holder.unique_key == due.c.unique_key,

@@ -25,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningDelete
 
 from riverrun.columns import Timestamp
 from riverrun.models import ClientRecord, Job, Leader, Queue
@@ -32,6 +33,10 @@ from riverrun.queries.postgresql import job_columns, state_literal
 from riverrun.states import JobState
 
 _NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
+
+
+LOST_BYTES = 2 * 1024 * 1024
+"""Most bytes of lost jobs read at once, as they are stored: compressed, often to a tenth."""
 
 
 def _seconds(name: str) -> Any:
@@ -115,7 +120,7 @@ def touch_jobs() -> Update:
     """Renew the attempt time of the running jobs in binds `ids` and `attempts`.
 
     River's rescuer goes by that time alone, and would take a healthy job that runs for an hour.
-    Index: river_job_pkey.
+    Skips what others have locked. Index: river_job_pkey.
     """
     mine = (
         func.unnest(
@@ -124,15 +129,18 @@ def touch_jobs() -> Update:
         .table_valued(column("id", BigInteger), column("attempt", Integer))
         .render_derived(name="mine")
     )
-    return (
-        update(Job)
+    held = (
+        select(Job.id)
         .where(
             Job.id == mine.c.id,
             Job.attempt == mine.c.attempt,
             Job.state == state_literal(JobState.running),
         )
-        .values(attempted_at=_NOW)
+        .with_for_update(of=Job, key_share=True, skip_locked=True)
+        .cte("held")
     )
+    touched = Job.id == func.any(func.array(select(held.c.id).scalar_subquery()))
+    return update(Job).where(touched).values(attempted_at=_NOW)
 
 
 @lru_cache
@@ -188,7 +196,8 @@ def lost_jobs() -> Select[Any]:
     Gone is a client whose heartbeat is older than `dead_s`. One that never had a heartbeat, such as
     River's, is taken for gone when the attempt is older than `stuck_s`, never if that is null, and
     than what the kind's worker may take, as binds `kinds` and `timeouts_s` say, null for ever; one
-    whose heart beats keeps its jobs however long they run. Skips what others have locked. Index:
+    whose heart beats keeps its jobs however long they run. Returns no more than `LOST_BYTES`, and
+    with each how many it `found`. Skips what others have locked. Index:
     river_job_prioritized_fetching_index, whose part for running jobs is small.
     """
     owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
@@ -208,11 +217,14 @@ def lost_jobs() -> Select[Any]:
         since < _NOW - _seconds("stuck_s"),
         or_(known.c.kind.is_(None), late),
     )
-    return (
-        select(
-            *job_columns(),
-            _NOW.label("moment"),
-        )
+    size = func.coalesce(
+        func.pg_column_size(Job.args)
+        + func.pg_column_size(Job.metadata_)
+        + func.coalesce(func.pg_column_size(Job.errors), 0),
+        0,
+    )
+    lost = (
+        select(Job.id, size.label("size"))
         .outerjoin(ClientRecord, ClientRecord.id == owner)
         .outerjoin(known, known.c.kind == Job.kind)
         .where(
@@ -222,19 +234,50 @@ def lost_jobs() -> Select[Any]:
         )
         .order_by(Job.id)
         .limit(bindparam("limit", type_=Integer))
-        .with_for_update(skip_locked=True, of=Job)
+        .with_for_update(skip_locked=True, key_share=True, of=Job)
+        .cte("lost")
+    )
+    before = func.sum(lost.c.size).over(order_by=lost.c.id) - lost.c.size
+    sized = select(lost.c.id, before.label("before"), func.count().over().label("found")).cte(
+        "sized"
+    )
+    return (
+        select(*job_columns(), _NOW.label("moment"), sized.c.found)
+        .join(sized, sized.c.id == Job.id)
+        .where(sized.c.before < LOST_BYTES)
+        .order_by(Job.id)
     )
 
 
 @lru_cache
-def forget_clients() -> Delete:
-    """Remove clients dead for `dead_s` that no running job names.
+def dead_clients() -> Select[Any]:
+    """Choose up to `limit` clients dead for `dead_s` that no running job names.
 
-    Index: river_job_prioritized_fetching_index, for the running jobs.
+    Locks them, and skips what others have locked. Index: river_job_prioritized_fetching_index, for
+    the running jobs.
     """
-    return delete(ClientRecord).where(
-        ClientRecord.heartbeat_at < _NOW - _seconds("dead_s"), ~_names_a_running_job()
+    return (
+        select(ClientRecord.id)
+        .where(ClientRecord.heartbeat_at < _NOW - _seconds("dead_s"), ~_names_a_running_job())
+        .order_by(ClientRecord.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True, of=ClientRecord)
     )
+
+
+@lru_cache
+def forget_clients() -> ReturningDelete[Any]:
+    """Remove the `dead_clients`."""
+    dead = dead_clients().scalar_subquery()
+    return delete(ClientRecord).where(ClientRecord.id.in_(dead)).returning(ClientRecord.id)
+
+
+@lru_cache
+def forget_these_clients() -> ReturningDelete[Any]:
+    """Remove the clients with bind `names` that are still among the `dead_clients`."""
+    named = ClientRecord.id == func.any(bindparam("names", type_=ARRAY(Text)))
+    dead = dead_clients().where(named).scalar_subquery()
+    return delete(ClientRecord).where(ClientRecord.id.in_(dead)).returning(ClientRecord.id)
 
 
 def _names_a_running_job() -> Any:
@@ -243,11 +286,11 @@ def _names_a_running_job() -> Any:
 
 
 @lru_cache
-def clean_jobs() -> Delete:
-    """Delete up to `limit` final jobs past their retention; a null retention keeps them.
+def old_jobs() -> Select[Any]:
+    """Choose up to `limit` final jobs past their retention after bind `after_id`, by id.
 
-    Skips what others have locked. Index: river_job_state_and_finalized_at_index. River:
-    JobDeleteBefore.
+    A null retention keeps them. Locks them, and skips what others have locked. Index:
+    river_job_state_and_finalized_at_index.
     """
 
     def past(state: JobState) -> Any:
@@ -256,24 +299,54 @@ def clean_jobs() -> Delete:
             Job.finalized_at < _NOW - _seconds(f"{state.value}_s"),
         )
 
-    old = (
+    return (
         select(Job.id)
-        .where(or_(past(JobState.cancelled), past(JobState.completed), past(JobState.discarded)))
+        .where(
+            or_(past(JobState.cancelled), past(JobState.completed), past(JobState.discarded)),
+            Job.id > bindparam("after_id", type_=BigInteger),
+        )
         .order_by(Job.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)
     )
-    return delete(Job).where(Job.id.in_(old.scalar_subquery()))
 
 
 @lru_cache
-def clean_queues() -> Delete:
-    """Delete up to `limit` queues not worked for `idle_s`. River: QueueDeleteExpired."""
-    old = (
+def clean_jobs() -> ReturningDelete[Any]:
+    """Delete the `old_jobs`. River: JobDeleteBefore."""
+    return delete(Job).where(Job.id.in_(old_jobs().scalar_subquery())).returning(Job.id)
+
+
+@lru_cache
+def clean_these_jobs() -> ReturningDelete[Any]:
+    """Delete the jobs with bind `ids` that are still among the `old_jobs`."""
+    these = old_jobs().where(Job.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))))
+    return delete(Job).where(Job.id.in_(these.scalar_subquery())).returning(Job.id)
+
+
+@lru_cache
+def old_queues() -> Select[Any]:
+    """Choose up to `limit` queues not worked for `idle_s`.
+
+    Locks them, and skips what others have locked.
+    """
+    return (
         select(Queue.name)
         .where(Queue.updated_at < _NOW - _seconds("idle_s"))
         .order_by(Queue.name)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)
     )
-    return delete(Queue).where(Queue.name.in_(old.scalar_subquery()))
+
+
+@lru_cache
+def clean_queues() -> ReturningDelete[Any]:
+    """Delete the `old_queues`. River: QueueDeleteExpired."""
+    return delete(Queue).where(Queue.name.in_(old_queues().scalar_subquery())).returning(Queue.name)
+
+
+@lru_cache
+def clean_these_queues() -> ReturningDelete[Any]:
+    """Delete the queues with bind `names` that are still among the `old_queues`."""
+    these = old_queues().where(Queue.name == func.any(bindparam("names", type_=ARRAY(Text))))
+    return delete(Queue).where(Queue.name.in_(these.scalar_subquery())).returning(Queue.name)

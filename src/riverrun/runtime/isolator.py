@@ -19,9 +19,9 @@ from riverrun.attempt import Ended
 from riverrun.clock import Clock
 from riverrun.outcome import Outcome
 from riverrun.refusals import Fault, describe, fault_of
-from riverrun.runtime.reduction import barest, reductions
 from riverrun.runtime.service import Pause, Service
 from riverrun.runtime.writer import Writer, Written, job_id
+from riverrun.verbs.reduction import barest, reductions
 
 logger = logging.getLogger(__name__)
 

@@ -4,9 +4,15 @@ import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from sqlalchemy import Engine
+
 from riverrun.queries import upkeep
 from riverrun.sessions import Where, joined
 from riverrun.verbs.give_back import Claim
+from riverrun.verbs.halves import by_halves, log_refused
+
+TOUCH_MAX = 1_000
+"""Most jobs whose attempt time one statement renews."""
 
 
 def sign_on(
@@ -72,15 +78,28 @@ def beat(
 def touch(
     where: Where, jobs: Sequence[Claim], *, schema: str | None = None, now: datetime | None = None
 ) -> None:
-    """Renew the attempt time of one's own claimed jobs, out of reach of River's rescuer."""
+    """Renew the attempt time of one's own claimed jobs, out of reach of River's rescuer.
+
+    Rows that are locked are skipped. Of an Engine's, those that are refused are logged and left.
+    """
+
+    def act(part: Sequence[Claim]) -> None:
+        params = {
+            "ids": [job.id for job in part],
+            "attempts": [job.attempt for job in part],
+            "now": now,
+        }
+        with joined(where, schema) as transaction:
+            transaction.execute(upkeep.touch_jobs(), params)
+
     ordered = sorted(jobs, key=lambda job: job.id)
-    params = {
-        "ids": [job.id for job in ordered],
-        "attempts": [job.attempt for job in ordered],
-        "now": now,
-    }
-    with joined(where, schema) as transaction:
-        transaction.execute(upkeep.touch_jobs(), params)
+    for start in range(0, len(ordered), TOUCH_MAX):
+        part = ordered[start : start + TOUCH_MAX]
+        if isinstance(where, Engine):
+            done = by_halves(part, act)
+            log_refused("attempt time not renewed", [(job.id, why) for job, why in done.refused])
+        else:
+            act(part)
 
 
 def leave(where: Where, client_id: str, *, schema: str | None = None) -> None:

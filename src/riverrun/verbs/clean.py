@@ -1,12 +1,35 @@
-"""Clean: delete what is final and old."""
+"""Clean: delete what is final and old, and what nobody works any more."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import CursorResult
+import attrs
+from sqlalchemy import Engine, Executable
 
 from riverrun.queries import upkeep
+from riverrun.refusals import Fault, fault_of
 from riverrun.sessions import Where, joined
+from riverrun.verbs.halves import Halves, by_halves, log_refused
+
+T = TypeVar("T", int, str)
+
+
+@attrs.frozen(kw_only=True)
+class Cleaned:
+    """What one turn of cleaning did.
+
+    Attributes:
+        deleted: How many jobs it deleted.
+        refused: How many the database refused to delete, as those that another table refers to.
+        last_id: Where the next turn goes on, if there may be more.
+        more: Whether there may be more.
+    """
+
+    deleted: int
+    refused: int = 0
+    last_id: int = 0
+    more: bool = False
 
 
 def clean(
@@ -21,24 +44,68 @@ def clean(
 ) -> int:
     """Delete final jobs older than their state's retention; return how many.
 
+    Of an Engine's rows those that cannot be deleted, as a foreign key of another table refers to
+    them or a trigger refuses it, are logged and left, the others deleted.
+
     Args:
         where: Whose transaction, as for `insert`.
         cancelled_s: Seconds to keep cancelled jobs; None for ever.
         completed_s: Seconds to keep completed jobs; None for ever.
         discarded_s: Seconds to keep discarded jobs; None for ever.
         limit: Most jobs to delete.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables; the search path's by default.
+        now: For tests: the time to take for the database's, aware.
+    """
+    retention_s = {"cancelled": cancelled_s, "completed": completed_s, "discarded": discarded_s}
+    return clean_after(
+        where, 0, retention_s=retention_s, limit=limit, schema=schema, now=now
+    ).deleted
+
+
+def clean_after(
+    where: Where,
+    after_id: int,
+    *,
+    retention_s: Mapping[str, float | None],
+    limit: int,
+    schema: str | None,
+    now: datetime | None = None,
+) -> Cleaned:
+    """As `clean`, among jobs with an id beyond `after_id`.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        after_id: The last id of the turn before; 0 to begin.
+        retention_s: Seconds to keep jobs, by their final state; None for ever.
+        limit: Most jobs to delete.
+        schema: The schema of River's tables; the search path's by default.
         now: For tests: the time to take for the database's, aware.
     """
     params = {
-        "cancelled_s": cancelled_s,
-        "completed_s": completed_s,
-        "discarded_s": discarded_s,
+        **{f"{state}_s": kept_s for state, kept_s in retention_s.items()},
+        "after_id": after_id,
         "limit": limit,
         "now": now,
     }
-    with joined(where, schema) as transaction:
-        return _count(transaction.execute(upkeep.clean_jobs(), params))
+    try:
+        deleted = _ids(where, upkeep.clean_jobs(), params, schema)
+    except Exception as error:
+        if not _can_be_halved(where, error):
+            raise
+    else:
+        last = max(deleted, default=after_id)
+        return Cleaned(deleted=len(deleted), last_id=last, more=len(deleted) == limit)
+    found: list[int] = _ids(where, upkeep.old_jobs(), params, schema)
+    done = _delete(
+        where, upkeep.clean_these_jobs(), {**params, "after_id": 0}, "ids", found, schema
+    )
+    log_refused("jobs not deleted", done.refused)
+    return Cleaned(
+        deleted=sum(done.results),
+        refused=len(done.refused),
+        last_id=max(found, default=after_id),
+        more=len(found) == limit,
+    )
 
 
 def clean_queues(
@@ -51,10 +118,64 @@ def clean_queues(
 ) -> int:
     """Delete queues that no client has worked for `idle_s` seconds; return how many."""
     params = {"idle_s": idle_s, "limit": limit, "now": now}
+    statements = (upkeep.clean_queues(), upkeep.old_queues(), upkeep.clean_these_queues())
+    return _clean_named(where, statements, params, "queues not deleted", schema)
+
+
+def forget_clients(
+    where: Where,
+    *,
+    dead_s: float,
+    limit: int = 1_000,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> int:
+    """Delete the records of clients that are dead and have left nothing running."""
+    params = {"dead_s": dead_s, "limit": limit, "now": now}
+    statements = (upkeep.forget_clients(), upkeep.dead_clients(), upkeep.forget_these_clients())
+    return _clean_named(where, statements, params, "dead clients not deleted", schema)
+
+
+def _clean_named(
+    where: Where,
+    statements: Sequence[Executable],
+    params: Mapping[str, Any],
+    refused: str,
+    schema: str | None,
+) -> int:
+    delete, choose, delete_these = statements
+    try:
+        return len(_ids(where, delete, params, schema))
+    except Exception as error:
+        if not _can_be_halved(where, error):
+            raise
+    found: list[str] = _ids(where, choose, params, schema)
+    done = _delete(where, delete_these, params, "names", found, schema)
+    log_refused(refused, done.refused)
+    return sum(done.results)
+
+
+def _can_be_halved(where: Where, error: Exception) -> bool:
+    # A transaction of the host's is over with the first error.
+    return isinstance(where, Engine) and fault_of(error) is not Fault.connection
+
+
+def _delete(
+    where: Where,
+    statement: Executable,
+    params: Mapping[str, Any],
+    name: str,
+    found: Sequence[T],
+    schema: str | None,
+) -> Halves[T, int]:
+    def act(part: Sequence[T]) -> int:
+        return len(_ids(where, statement, {**params, name: list(part)}, schema))
+
+    return by_halves(found, act)
+
+
+def _ids(
+    where: Where, statement: Executable, params: Mapping[str, Any], schema: str | None
+) -> list[Any]:
     with joined(where, schema) as transaction:
-        return _count(transaction.execute(upkeep.clean_queues(), params))
-
-
-def _count(result: Any) -> int:
-    assert isinstance(result, CursorResult)  # noqa: S101  a DELETE's result is one
-    return result.rowcount
+        return list(transaction.execute(statement, params).scalars())

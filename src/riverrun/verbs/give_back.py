@@ -4,11 +4,13 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import attrs
+from sqlalchemy import Engine
 
 from riverrun.queries import give_back as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import JobState, state_of
 from riverrun.topics import Topic, insert_payload
+from riverrun.verbs.halves import by_halves, log_refused
 from riverrun.verbs.notify import notify_in
 
 
@@ -82,6 +84,8 @@ def give_back_unchanged(
 ) -> dict[int, JobState]:
     """Give back what `read_running` returned, where no row has changed since.
 
+    Of an Engine's rows, those that the database refuses to change are logged and left.
+
     Args:
         where: Whose transaction, as for `insert`.
         rows: The rows as they were read.
@@ -92,16 +96,24 @@ def give_back_unchanged(
         The state of each job that was given back, by id.
     """
     ordered = sorted(rows, key=lambda row: row.id)
-    params = {
-        "ids": _array(row.id for row in ordered),
-        "versions": _array(row.version for row in ordered),
-        "client_id": client_id,
-    }
-    with joined(where, schema) as transaction:
-        found = transaction.rows(queries.give_back_unchanged(), params)
-        states = {job_id: state_of(state) for job_id, state in found}
-        _tell(transaction, {row.queue for row in rows if row.id in states}, schema)
-    return states
+
+    def act(part: Sequence[RunningRow]) -> dict[int, JobState]:
+        params = {
+            "ids": _array(row.id for row in part),
+            "versions": _array(row.version for row in part),
+            "client_id": client_id,
+        }
+        with joined(where, schema) as transaction:
+            found = transaction.rows(queries.give_back_unchanged(), params)
+            states = {job_id: state_of(state) for job_id, state in found}
+            _tell(transaction, {row.queue for row in part if row.id in states}, schema)
+        return states
+
+    if not isinstance(where, Engine):
+        return act(ordered)
+    done = by_halves(ordered, act)
+    log_refused("jobs not given back", [(row.id, why) for row, why in done.refused])
+    return {job_id: state for part in done.results for job_id, state in part.items()}
 
 
 def _params(claims: Sequence[Claim], client_id: str) -> dict[str, str]:

@@ -1,20 +1,25 @@
 """Rescue: take back a job whose client is gone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import attrs
+from sqlalchemy import Engine
 
 from riverrun.errors import JobRescued
 from riverrun.job import JobRow
 from riverrun.outcome import Outcome, decide
 from riverrun.policies.backoff import Backoff
 from riverrun.queries import upkeep
+from riverrun.refusals import describe
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
+from riverrun.verbs.clean import forget_clients
+from riverrun.verbs.halves import by_halves, log_refused
 from riverrun.verbs.read import job_row
-from riverrun.verbs.record import record
+from riverrun.verbs.record import batches, record, record_free
+from riverrun.verbs.reduction import reductions
 
 _COUNT_MAX = 2**63 - 1
 
@@ -26,10 +31,12 @@ class Rescued:
     Attributes:
         states: The state each rescued job now has, by id.
         more: Whether there may be more.
+        last_id: Where the next turn goes on, if there may be more.
     """
 
     states: dict[int, JobState]
     more: bool
+    last_id: int = 0
 
 
 def rescue(
@@ -40,6 +47,7 @@ def rescue(
     backoff: Callable[[str], Backoff],
     timeouts_s: Mapping[str, float | None] | None = None,
     limit: int = 1_000,
+    after_id: int = 0,
     schema: str | None = None,
     now: datetime | None = None,
 ) -> Rescued:
@@ -56,6 +64,7 @@ def rescue(
         timeouts_s: By kind, the seconds that an attempt may take, None for as long as it likes:
             until then a client without any heartbeat keeps it.
         limit: Most jobs to rescue.
+        after_id: Rescue only jobs with an id beyond this one.
         schema: The schema of River's tables; the search path's unless said.
         now: For tests: the time to take for the database's, aware.
     """
@@ -66,17 +75,43 @@ def rescue(
         "dead_s": dead_s,
         "stuck_s": stuck_s,
         "limit": limit,
-        "after_id": 0,
+        "after_id": after_id,
         "now": now,
     }
+    states: dict[int, JobState] = {}
     with joined(where, schema) as transaction:
         rows = transaction.execute(upkeep.lost_jobs(), params).all()
         outcomes = [_outcome(job_row(row), row.moment, backoff(row.kind)) for row in rows]
-        states = record(transaction, outcomes, merge_anyway=False, now=now) if outcomes else {}
-        if len(rows) < limit:
-            forget = {"dead_s": dead_s, "now": now}
-            transaction.execute(upkeep.forget_clients(), forget)
-    return Rescued(states=states, more=len(rows) == limit)
+        # Of an Engine the rows are free again then; but what is written, is written only where
+        # the job still runs at the same attempt.
+        if outcomes and not isinstance(where, Engine):
+            states = record(transaction, outcomes, merge_anyway=False, now=now)
+    if isinstance(where, Engine):
+        states = _record_apart(where, outcomes, schema, now)
+    more = bool(rows) and (rows[0].found == limit or rows[0].found > len(rows))
+    if not more:
+        forget_clients(where, dead_s=dead_s, schema=schema, now=now)
+    return Rescued(states=states, more=more, last_id=max((row.id for row in rows), default=0))
+
+
+def _record_apart(
+    engine: Engine, outcomes: Sequence[Outcome], schema: str | None, now: datetime | None
+) -> dict[int, JobState]:
+    states: dict[int, JobState] = {}
+
+    def act(part: Sequence[Outcome]) -> None:
+        for batch in batches(part, merge_anyway=False):
+            with joined(engine, schema) as transaction:
+                states.update(record_free(transaction, batch, now=now).states)
+
+    done = by_halves(outcomes, act)
+    refused = []
+    for outcome, error in done.refused:
+        forms = [form for _, form in reductions(outcome, describe(error))]
+        if not any(by_halves([form], act).results for form in forms):
+            refused.append((outcome.job_id, error))
+    log_refused("jobs not rescued", refused)
+    return states
 
 
 def _outcome(job: JobRow, now: datetime, backoff: Backoff) -> Outcome:

@@ -1,14 +1,19 @@
 """Schedule: make available what is due. After: notify."""
 
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import attrs
+from sqlalchemy import Engine, Executable
 
 from riverrun.outcome import SCHEDULER_INTERVAL_S
 from riverrun.queries import postgresql as queries
+from riverrun.refusals import Fault, fault_of
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
 from riverrun.topics import Topic, insert_payload
+from riverrun.verbs.halves import by_halves, log_refused
 from riverrun.verbs.notify import notify_in
 
 
@@ -19,30 +24,70 @@ class Scheduled:
     Attributes:
         available: Jobs made available.
         discarded: Jobs discarded, since another held their unique key.
+        refused: Ids of jobs that the database refused to change.
+        more: Whether there may be more.
     """
 
     available: int
     discarded: int
+    refused: tuple[int, ...] = ()
+    more: bool = False
 
 
 def schedule(
     where: Where,
     *,
     limit: int = 10_000,
+    skip: Collection[int] = (),
     schema: str | None = None,
     now: datetime | None = None,
 ) -> Scheduled:
     """Make retryable and scheduled jobs available that are due within 5 s, and tell their queues.
 
+    Of an Engine's rows those that are refused, as by a trigger, are logged and left.
+
     Args:
         where: Whose transaction, as for `insert`.
         limit: Most jobs to move.
-        schema: The schema of River's tables; the search path's unless said.
+        skip: Ids of jobs to leave as they are.
+        schema: The schema of River's tables; the search path's by default.
         now: For tests: the time to take for the database's, aware.
     """
-    params = {"ahead_s": SCHEDULER_INTERVAL_S, "limit": limit, "now": now}
+    params: dict[str, Any] = {
+        "ahead_s": SCHEDULER_INTERVAL_S,
+        "limit": limit,
+        "skipped": list(skip),
+        "now": now,
+    }
+    try:
+        done = _schedule(where, queries.schedule_jobs(schema=schema), params, schema)
+        return attrs.evolve(done, more=done.available + done.discarded == limit)
+    except Exception as error:
+        # A transaction of the host's is over with the first error.
+        if not isinstance(where, Engine) or fault_of(error) is Fault.connection:
+            raise
     with joined(where, schema) as transaction:
-        rows = transaction.execute(queries.schedule_jobs(schema=schema), params).all()
+        found = list(transaction.execute(queries.due_jobs(), params).scalars())
+
+    def act(part: Sequence[int]) -> Scheduled:
+        these = queries.schedule_jobs(schema=schema, these=True)
+        return _schedule(where, these, {**params, "ids": list(part)}, schema)
+
+    parts = by_halves(found, act)
+    log_refused("jobs not scheduled", parts.refused)
+    return Scheduled(
+        available=sum(each.available for each in parts.results),
+        discarded=sum(each.discarded for each in parts.results),
+        refused=tuple(job_id for job_id, _ in parts.refused),
+        more=len(found) == limit,
+    )
+
+
+def _schedule(
+    where: Where, statement: Executable, params: Mapping[str, Any], schema: str | None
+) -> Scheduled:
+    with joined(where, schema) as transaction:
+        rows = transaction.execute(statement, params).all()
         moved = [row for row in rows if row.state == JobState.available]
         if names := {row.queue for row in moved if row.due}:
             payloads = [insert_payload(name) for name in sorted(names)]
