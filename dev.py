@@ -4,6 +4,7 @@
 usage: python3 dev.py demo [arguments of `riverrun demo`]
        python3 dev.py test [arguments of pytest]
        python3 dev.py check      format, lint, types, layers
+       python3 dev.py postgres   a throw-away PostgreSQL, until Ctrl-C; prints its DATABASE_URL
        python3 dev.py sync       install into .venv again
 """
 
@@ -30,12 +31,26 @@ STAMP = os.path.join(VENV, "riverrun-installed")
 
 WHOLE = ("--numprocesses=4", "--dist=loadfile")
 
+POSTGRES = """
+import signal
+from riverrun.embedded import Cluster
+
+ends = {signal.SIGINT, signal.SIGTERM}
+signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+with Cluster() as cluster:
+    print(f'export DATABASE_URL="{cluster.url()}"', flush=True)
+    signal.sigwait(ends)
+"""
+
 CHECKS = (
     ("ruff", "format", "--check"),
     ("ruff", "check"),
     ("mypy",),
     ("lint-imports",),
 )
+
+PROGRESS_S = 10
+"""Seconds between two lines of an installation that show that it goes on."""
 
 QUIET = {
     "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -49,7 +64,7 @@ QUIET = {
 
 def main(arguments: list[str]) -> int:
     """Do what the first argument says; return an exit code."""
-    commands = {"demo": demo, "test": test, "check": check, "sync": sync}
+    commands = {"demo": demo, "test": test, "check": check, "postgres": postgres, "sync": sync}
     command = commands.get(arguments[0]) if arguments else None
     if command is None:
         print(__doc__.strip(), file=sys.stderr)
@@ -86,6 +101,13 @@ def check(arguments: list[str]) -> int:
     if failed:
         raise Failed("failed: " + ", ".join(failed))
     return 0
+
+
+def postgres(arguments: list[str]) -> int:
+    """Become a PostgreSQL server that lasts until Ctrl-C, for the quick start."""
+    take_none(arguments)
+    install()
+    return become(PYTHON, "-c", POSTGRES)
 
 
 def sync(arguments: list[str]) -> int:
@@ -168,13 +190,21 @@ def site_packages() -> str:
 
 
 def run(name: str, command: list[str]) -> None:
-    """Run a command; show what it said only if it fails."""
-    done = subprocess.run(
+    """Run a command and show that time passes; show its output only if it fails."""
+    running = subprocess.Popen(
         command, env={**os.environ, **QUIET}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    if done.returncode != 0:
-        said = done.stdout.decode(errors="replace").strip()
-        raise Failed(f"{said}\n{name} failed ({done.returncode}): {' '.join(command)}")
+    passed = 0
+    while True:
+        try:
+            output, _ = running.communicate(timeout=PROGRESS_S)
+            break
+        except subprocess.TimeoutExpired:
+            passed += PROGRESS_S
+            print(f"... {name}, {passed} s", file=sys.stderr, flush=True)
+    if running.returncode != 0:
+        text = output.decode(errors="replace").strip()
+        raise Failed(f"{text}\n{name} failed ({running.returncode}): {' '.join(command)}")
 
 
 def succeeds(command: list[str]) -> bool:

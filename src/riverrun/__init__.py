@@ -9,6 +9,7 @@ A job's life is five steps, each a module that says where it stands in the walk:
 5. complete (`runtime/completer.py`, `verbs/complete.py`): the outcome, where the job still runs.
 """
 
+import riverrun.libpq  # noqa: F401  # isort: split
 from riverrun.attempt import ErrorHandlerResult
 from riverrun.client import Client
 from riverrun.context import JobContext

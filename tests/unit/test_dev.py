@@ -72,7 +72,7 @@ def test_usage(arguments: list[str], code: int) -> None:
         [sys.executable, str(DEV), *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == code
-    for command in ("demo", "test", "check", "sync"):
+    for command in ("demo", "test", "check", "postgres", "sync"):
         assert f"dev.py {command}" in done.stderr
 
 

@@ -11,7 +11,14 @@ from types import FrameType
 import attrs
 import click
 
-from riverrun.cli.app import CommandError, ExitCode, database_engine, database_option, option
+from riverrun.cli.app import (
+    CommandError,
+    ExitCode,
+    database_engine,
+    database_option,
+    option,
+    reported,
+)
 
 
 @click.command
@@ -57,17 +64,14 @@ def bench(
     of 600 and a garbage collector that looks less often. Exit codes: 0, 1 a job was worked twice or
     not at all.
     """
-    from sqlalchemy.exc import OperationalError
-
     from riverrun.bench import run
     from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
-    from riverrun.errors import SchemaMissing
     from riverrun.options import QueueConfig
 
     with database_engine(database_url) as engine:
         url = engine.url.render_as_string(hide_password=False)
     default = QueueConfig()
-    with stop_on_signal() as stop:
+    with stop_on_signal() as stop, reported():
         try:
             with run.place(url, schema) as (name, queue):
                 settings = Settings(
@@ -89,11 +93,6 @@ def bench(
                 )
         except run.WorkedWrongly as error:
             raise CommandError(str(error), ExitCode.cut_off) from error
-        except SchemaMissing as error:
-            raise CommandError(str(error), ExitCode.schema_behind) from error
-        except OperationalError as error:
-            reason = str(error.orig).splitlines()[0]
-            raise CommandError(f"the database: {reason}", ExitCode.unreachable) from error
     if as_json:
         click.echo(json.dumps(attrs.asdict(result)))
     else:
