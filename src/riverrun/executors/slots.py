@@ -58,7 +58,7 @@ class Slots:
 
     def abandon(self, attempt: Attempt) -> None:
         """Free the slot of an attempt whose thread or loop is gone."""
-        self._coroutines.abandon(attempt)
+        (self._coroutines if attempt.is_async else self._threads).abandon(attempt)
 
     def missing(self) -> int:
         """Return how many slots cannot be had for now, since the process gets no more threads."""

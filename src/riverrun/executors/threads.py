@@ -104,6 +104,15 @@ class ThreadExecutor:
             self._handed_over -= len(attempts)
         return attempts
 
+    def abandon(self, attempt: Attempt) -> None:
+        """Free the slot of an attempt whose thread has died."""
+        dead = [thread for thread, each in list(self._running.items()) if each is attempt]
+        with self._lock:
+            self._handed_over -= 1
+            self._threads = [thread for thread in self._threads if thread not in dead]
+        for thread in dead:
+            self._running.pop(thread, None)
+
     def wait_idle(self, deadline: float) -> bool:
         """Wait until all that was handed over has ended; return whether it had by `deadline`.
 

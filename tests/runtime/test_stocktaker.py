@@ -1,0 +1,209 @@
+"""A running job that its living client does not execute is found, whatever became of it."""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from riverrun import JobCompleted, JobContext
+from riverrun.attempt import Attempt
+from riverrun.events import JobsClaimed
+from riverrun.executors import threads
+from riverrun.models import Job
+from riverrun.runtime import stocktaker
+
+from .conftest import DEADLINE_S, Task
+
+
+@contextlib.contextmanager
+def rows(bench: Any) -> Iterator[Any]:
+    """Yield a connection that finds the test's tables, and commit."""
+    with bench.engine.begin() as connection:
+        yield connection.execution_options(schema_translate_map={None: bench.schema})
+
+
+def states(bench: Any) -> Counter[str]:
+    """Return how many jobs are in each state."""
+    with rows(bench) as connection:
+        return Counter(map(str, connection.execute(select(Job.state)).scalars()))
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    """Wait until `true` returns something true; say `what` did not come."""
+    pause, end = threading.Event(), time.monotonic() + DEADLINE_S
+    while not true():
+        assert time.monotonic() < end, f"{what}: not within {DEADLINE_S:g} s"
+        pause.wait(0.01)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look every tenth of a second."""
+    monkeypatch.setattr(stocktaker, "INTERVAL_S", 0.1)
+
+
+@pytest.mark.usefixtures("often")
+def test_a_row_changed_by_hand_is_found(bench: Any) -> None:
+    """A row that names this client, in a queue that it does not even work, is made available."""
+    client, events = bench.run()
+    for queue in ("default", "elsewhere"):
+        with rows(bench) as connection:
+            connection.execute(
+                Job.__table__.insert().values(
+                    kind="task",
+                    args={"number": 1},
+                    queue=queue,
+                    state="running",
+                    attempt=1,
+                    max_attempts=25,
+                    attempted_by=[client.id],
+                )
+            )
+    assert isinstance(events.get(DEADLINE_S), JobCompleted)
+    until(lambda: states(bench) == {"completed": 1, "available": 1}, "the row of another queue")
+
+
+@pytest.mark.usefixtures("often")
+def test_an_attempt_changed_by_hand_is_found(bench: Any) -> None:
+    """A job whose attempt was changed as it ran runs again once it has ended, not beside that."""
+    begun, go_on = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    def body(args: Task, ctx: JobContext) -> None:
+        calls.append(ctx.job.attempt)
+        begun.set()
+        assert go_on.wait(DEADLINE_S)
+
+    client, _ = bench.run(body)
+    client.insert(bench.engine, Task())
+    assert begun.wait(DEADLINE_S)
+    with rows(bench) as connection:
+        connection.execute(update(Job).values(attempt=7))
+    looked = client._crew._stocktaker
+    assert looked.run_once() == 0
+    assert calls == [1]
+    go_on.set()
+    until(lambda: states(bench) == {"completed": 1}, "the job's completion")
+    assert calls == [1, 7]
+
+
+def test_a_claim_under_way_is_safe(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job whose claim has been made and not yet answered is not given back."""
+    monkeypatch.setattr(stocktaker, "ANSWER_S", 0.3)
+    claimed, go_on = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    def hold(_: object) -> None:
+        claimed.set()
+        assert go_on.wait(DEADLINE_S)
+
+    client = bench.client(lambda args, ctx: calls.append(ctx.job.attempt))
+    client.listen(hold, JobsClaimed)
+    client.insert(bench.engine, Task())
+    client.start()
+    assert claimed.wait(DEADLINE_S)
+    assert client._crew._stocktaker.run_once() == 0
+    assert states(bench) == {"running": 1}
+    go_on.set()
+    until(lambda: states(bench) == {"completed": 1}, "the job's completion")
+    assert client._crew._stocktaker.run_once() == 0
+    assert calls == [1]
+
+
+@pytest.mark.usefixtures("often")
+def test_a_slot_that_vanished_is_found(bench: Any) -> None:
+    """A job whose attempt is nowhere any more runs again."""
+    begun, go_on = threading.Event(), threading.Event()
+    calls: list[int] = []
+
+    def body(args: Task, _: JobContext) -> None:
+        calls.append(args.number)
+        begun.set()
+        if len(calls) == 1:
+            assert go_on.wait(DEADLINE_S)
+
+    client, _ = bench.run(body)
+    client.insert(bench.engine, Task())
+    assert begun.wait(DEADLINE_S)
+    # As if its thread had died without a trace.
+    slots = client._crew._producers["default"].executor._threads
+    [attempt] = slots._running.values()
+    slots._running.clear()
+    until(lambda: states(bench) == {"completed": 1}, "the job's completion")
+    assert attempt.claimed.attempt == 1
+    assert len(calls) == 2
+    go_on.set()
+
+
+@pytest.mark.parametrize("living", [0, 2])
+def test_no_thread_for_a_slot(bench: Any, monkeypatch: pytest.MonkeyPatch, living: int) -> None:
+    """Where the process may start no more threads, no job is lost, and it goes on once it may."""
+    monkeypatch.setattr(threads, "RETRY_S", 0.2)
+    allowed, refused = [living], threading.Event()
+    at_once, most = 0, 0
+    lock = threading.Lock()
+    start = threading.Thread.start
+
+    def limited(self: threading.Thread) -> None:
+        if self.name.startswith("riverrun.slot"):
+            if allowed[0] <= 0:
+                refused.set()
+                raise RuntimeError("can't start new thread")
+            allowed[0] -= 1
+        start(self)
+
+    def body(args: Task, _: JobContext) -> None:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.05)
+        with lock:
+            at_once -= 1
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    client, _ = bench.run(body, slots=8)
+    client.insert_many(bench.engine, [Task(n) for n in range(16)])
+    assert refused.wait(DEADLINE_S)
+    if living:
+        until(lambda: states(bench) == {"completed": 16}, "the jobs' completion")
+        assert most == living
+        client.insert_many(bench.engine, [Task(n) for n in range(16)])
+    else:
+        until(lambda: states(bench) == {"available": 16}, "the jobs' way back")
+    allowed[0] = 1_000
+    until(lambda: set(states(bench)) == {"completed"}, "the jobs' completion")
+    client.insert_many(bench.engine, [Task(n) for n in range(64)])
+    until(lambda: set(states(bench)) == {"completed"}, "the jobs' completion")
+    assert most == 8
+    with rows(bench) as connection:
+        assert set(connection.execute(select(Job.attempt)).scalars()) == {1}
+
+
+def test_what_breaks_a_slot_ends_its_attempt(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt that could not even say how it ended has failed; its slot goes on."""
+    decide = Attempt._decide
+    broken = Counter[int]()
+
+    def fail_once(self: Attempt, error: BaseException | None) -> Any:
+        broken[self.claimed.id] += 1
+        if broken[self.claimed.id] == 1:
+            raise MemoryError
+        return decide(self, error)
+
+    monkeypatch.setattr(Attempt, "_decide", fail_once)
+    client, events = bench.run(slots=2)
+    client.insert_many(bench.engine, [Task(n) for n in range(6)])
+    for _ in range(6):
+        events.get(DEADLINE_S)
+    with rows(bench) as connection:
+        errors = connection.execute(select(Job.errors)).scalars().all()
+    assert [len(each) for each in errors] == [1] * 6
+    monkeypatch.undo()
+    client.insert(bench.engine, Task())
+    assert isinstance(events.get(DEADLINE_S), JobCompleted)
