@@ -27,7 +27,8 @@ from riverrun.errors import (
 from riverrun.interruption import Interruptible, Interruption
 from riverrun.job import JobRow, decode
 from riverrun.outcome import Outcome, completed, decide
-from riverrun.plugins import Plugin, around_work, around_work_async, of_kind
+from riverrun.plugins import InProcess as Around
+from riverrun.plugins import Plugin, around_work, around_work_async, in_processes, of_kind
 from riverrun.policies.backoff import Backoff
 from riverrun.states import JobState
 from riverrun.verbs.claim import ClaimedJob
@@ -85,7 +86,7 @@ class ErrorHandlerResult:
 
 
 ErrorHandler = Callable[[JobRow, BaseException], ErrorHandlerResult | None]
-InProcess = Callable[[Worker, object, JobContext], None]
+InProcess = Callable[[Worker, object, JobContext, Sequence[Around]], None]
 
 
 @attrs.frozen(kw_only=True)
@@ -246,7 +247,7 @@ class Attempt:
     def _work(self, worker: Worker) -> None:
         args = self._begin(worker)
         if (in_process := self._in_process(worker)) is not None:
-            in_process(worker, args, self.ctx)
+            in_process(worker, args, self.ctx, in_processes(self._plugins_of(worker)))
         elif worker.interrupt:
             self._interruptible = Interruptible()
             with self._interruptible.block():

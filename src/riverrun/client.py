@@ -32,7 +32,7 @@ from riverrun.job import JobRow
 from riverrun.job_list import JobList, JobListParams
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_schema
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
-from riverrun.plugins import Plugin, check_plugins
+from riverrun.plugins import Plugin, check_plugins, in_processes
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues
@@ -62,7 +62,7 @@ from riverrun.verbs.beat import sign_on
 from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.reindex import INDEXES
-from riverrun.workers import Workers
+from riverrun.workers import Executor, Workers
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
@@ -407,7 +407,8 @@ class Client:
         """Start working the client's queues; nothing if it does already.
 
         Raises:
-            ClientNotReady: If the client has no workers or no queues.
+            ClientNotReady: If the client has no workers or no queues, or a plugin, such as a
+                framework's, cannot be had in a process that a worker asks for.
             InvalidOption: If `listen_engine` leads to another database.
             SchemaMissing: If the tables are not there.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
@@ -420,6 +421,8 @@ class Client:
             if not self.queues:
                 problem = 'no queue to work; pass queues={"default": QueueConfig()} to the Client'
                 raise ClientNotReady(problem)
+            if any(each.executor is Executor.process for each in self.workers):
+                in_processes(self._plugins)
             own = Connections(self.engine, self._listen_engine)
             try:
                 self._check_schema(own)

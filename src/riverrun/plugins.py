@@ -1,13 +1,14 @@
 """Plugins: what an application adds around inserts and attempts."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from riverrun.context import JobContext
 from riverrun.errors import InvalidOption
 from riverrun.verbs.insert import JobDraft
 
 R = TypeVar("R")
+InProcess: TypeAlias = Callable[[Callable[[], object]], object]
 
 
 class Plugin:
@@ -59,6 +60,18 @@ class Plugin:
         del ctx
         await call_next()
 
+    def in_process(self) -> InProcess | None:
+        """Return what wraps a worker in its process, beside what `work` wraps in the client's.
+
+        It is asked for when a client starts that has workers with `executor="process"`, and at each
+        of their attempts; it is pickled. In the process it is called with a function that goes on.
+        Default: None, nothing.
+
+        Raises:
+            ClientNotReady: If the worker could not run there; the client does not start then.
+        """
+        return None
+
     def work_begin(self, ctx: JobContext) -> None:
         """Be told that `ctx`'s worker is about to begin; what this raises ends the attempt."""
 
@@ -83,6 +96,11 @@ def of_kind(args_type: type) -> tuple[Plugin, ...]:
     """Return the plugins of a class of args."""
     own: tuple[Plugin, ...] = getattr(args_type, "job_plugins", ())
     return own
+
+
+def in_processes(plugins: Sequence[Plugin]) -> list[InProcess]:
+    """Return what the plugins wrap a worker with in its process, the outermost first."""
+    return [around for plugin in plugins if (around := plugin.in_process()) is not None]
 
 
 def begin_inserts(plugins: Sequence[Plugin], drafts: Sequence[JobDraft]) -> list[JobDraft]:

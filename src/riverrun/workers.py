@@ -1,7 +1,7 @@
 """Which function works which kind, and how."""
 
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
@@ -217,6 +217,10 @@ class Workers:
     def find(self, kind: str) -> Worker | None:
         """Return the worker of `kind`, None if there is none."""
         return self._by_kind.get(kind)
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Iterate over the workers; one of several kinds comes several times."""
+        return iter(list(self._by_kind.values()))
 
     def timeout_s(self, kind: str) -> float | None:
         """Return the seconds that `kind`'s worker gives an attempt; None if it does not say."""

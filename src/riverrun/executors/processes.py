@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import Connection
@@ -26,6 +26,7 @@ from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import AttemptInterrupted, WorkerFailed, WorkerProcessDied
 from riverrun.job import JobRow
+from riverrun.plugins import InProcess
 from riverrun.signature import By, call
 from riverrun.steps import Steps
 from riverrun.workers import Worker
@@ -51,6 +52,7 @@ class _Call:
     number: int
     function: Callable[..., object]
     args: object
+    around: Sequence[InProcess]  # what plugins wrap it with, the outermost first
     context: By | str  # how the worker takes its context
     job: JobRow | None  # where it takes one
 
@@ -75,14 +77,16 @@ class ProcessPool:
         self._children: set[_Child] = set()
         self._waiting: deque[_Turn] = deque()
 
-    def work(self, worker: Worker, args: object, ctx: JobContext) -> None:
-        """Call a worker in one of the processes; raise what it raises there.
+    def work(
+        self, worker: Worker, args: object, ctx: JobContext, around: Sequence[InProcess] = ()
+    ) -> None:
+        """Call a worker in one of the processes, within `around`; raise what it raises there.
 
         Raises:
             WorkerProcessDied: If the process died meanwhile; only this attempt was in it.
             AttemptInterrupted: If the attempt shall end before a process is free.
         """
-        turn = _Turn(worker, args, ctx)
+        turn = _Turn(worker, args, ctx, around)
         child = self._take(turn)
         try:
             encoded = child.answer(turn)
@@ -173,7 +177,9 @@ _numbers = count(1)
 class _Turn:
     """An attempt that waits for a process, or has one."""
 
-    def __init__(self, worker: Worker, args: object, ctx: JobContext) -> None:
+    def __init__(
+        self, worker: Worker, args: object, ctx: JobContext, around: Sequence[InProcess]
+    ) -> None:
         self.number = next(_numbers)
         self.ctx = ctx
         self.child: _Child | None = None
@@ -184,6 +190,7 @@ class _Turn:
             number=self.number,
             function=worker.function,
             args=args,
+            around=around,
             context=worker.context,
             job=job,
         )
@@ -339,12 +346,19 @@ def _call(asked: _Call, ctx: JobContext | None) -> _Answer | None:
     error: BaseException | None = None
     trace = ""
     try:
-        call(asked.function, asked.args, ctx, asked.context)
+        _within(asked.around, lambda: call(asked.function, asked.args, ctx, asked.context))
     except BaseException as raised:
         error, trace = raised, "".join(traceback.format_exception(raised, limit=-50))
     if ctx is not None:
         return _Answer(error=error, trace=trace, staged=dict(ctx.staged), steps=ctx.steps)
     return None if error is None else _Answer(error=error, trace=trace)
+
+
+def _within(around: Sequence[InProcess], inner: Callable[[], object]) -> None:
+    if not around:
+        inner()
+        return
+    around[0](lambda: _within(around[1:], inner))
 
 
 def _encoded(answer: _Answer | None) -> bytes:

@@ -29,13 +29,17 @@
 """
 
 import asyncio
+import os
+import pickle
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
+from functools import cache
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar
 
+import attrs
 import click
 from flask import Flask, appcontext_tearing_down, current_app
 from flask.cli import ScriptInfo
@@ -49,7 +53,7 @@ from riverrun.context import JobContext
 from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
 from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
-from riverrun.plugins import Plugin
+from riverrun.plugins import InProcess, Plugin
 from riverrun.sessions import Where, engine_at, engine_beside
 from riverrun.testing.host_sessions import (
     Binds,
@@ -108,8 +112,10 @@ class Riverrun:
         """
         said = app.config.get_namespace(PREFIX)
         url, bind = said.pop("database_url", None), said.pop("bind", None)
+        path = said.pop("flask_app", None)
         options = {**self._options, **client_options(said, PREFIX)}
-        app.extensions["riverrun"] = _State(self, app, url, bind, options)
+        state = app.extensions["riverrun"] = _State(self, app, url, bind, options)
+        state.made_by = _MadeBy(path or os.environ.get("FLASK_APP") or app.import_name)
         app.cli.add_command(_group())
 
     @property
@@ -179,6 +185,7 @@ class _State:
         options: Mapping[str, Any],
     ) -> None:
         self.app = app
+        self.made_by: _MadeBy
         self._bind = bind
         self._extension = extension
         self._url = url
@@ -324,6 +331,16 @@ class _AppContext(Plugin):
             with app.app_context():
                 await call_next()
 
+    def in_process(self) -> InProcess:
+        made_by = self._state.made_by
+        try:
+            pickle.dumps(made_by)
+        except Exception:
+            problem = "a worker's process cannot import what makes the application"
+            advice = f"set {PREFIX}FLASK_APP as for `flask --app`, such as 'shop:create_app()'"
+            raise ClientNotReady(f"{problem}; {advice}") from None
+        return _InAppContext(made_by)
+
     @contextmanager
     def _sessions(self, ctx: JobContext) -> Iterator[None]:
         if not ctx.in_test:
@@ -332,6 +349,45 @@ class _AppContext(Plugin):
         test = ctx.test_connection
         with self._state.sessions_within(None if test is None else binds_of(test)):
             yield
+
+
+@attrs.frozen
+class _MadeBy:
+    """How a process makes the application anew: as the command `flask` does.
+
+    Attributes:
+        path: What `flask --app` takes; None where it finds a `wsgi.py` or `app.py` by itself.
+        create_app: The function that a command of the application's own is made with.
+    """
+
+    path: str | None
+    create_app: Callable[[], Flask] | None = None
+
+
+class _InAppContext:
+    """Calls a worker in its process within an app context of the application made there."""
+
+    def __init__(self, made_by: _MadeBy) -> None:
+        self._made_by = made_by
+
+    def __call__(self, call_next: Callable[[], object]) -> object:
+        with _app_of(self._made_by).app_context():
+            return call_next()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # In the process, before the attempt's time begins: an application may take long to make.
+        self.__dict__.update(state)
+        _app_of(self._made_by)
+
+
+@cache
+def _app_of(made_by: _MadeBy) -> Flask:
+    try:
+        return ScriptInfo(made_by.path, made_by.create_app).load_app()
+    except click.ClickException as error:
+        problem = f"a worker's process cannot make the application: {error.format_message()}"
+        advice = f"set {PREFIX}FLASK_APP as for `flask --app`, such as 'shop:create_app()'"
+        raise ClientNotReady(f"{problem}; {advice}") from None
 
 
 async def _torn_down_here(app: Flask, call_next: Callable[[], Awaitable[object]]) -> None:
@@ -360,7 +416,10 @@ def _group() -> click.Group:
     @click.pass_context
     def group(context: click.Context) -> None:
         """Background jobs: work them, migrate their tables, look at them."""
-        app = context.ensure_object(ScriptInfo).load_app()
+        info = context.ensure_object(ScriptInfo)
+        app = info.load_app()
+        if not app.config.get(f"{PREFIX}FLASK_APP"):
+            _state_of(app).made_by = _MadeBy(info.app_import_path, info.create_app)
         context.meta[HOST_CLIENT] = lambda: client_of(app)
 
     for command in HOST_COMMANDS:

@@ -19,7 +19,9 @@ returns.
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import cache, partial
+from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -33,7 +35,7 @@ from riverrun.context import JobContext
 from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
 from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
-from riverrun.plugins import Plugin
+from riverrun.plugins import InProcess, Plugin
 from riverrun.sessions import engine_at, engine_beside
 from riverrun.testing.host_sessions import (
     UndoneConnections,
@@ -61,6 +63,7 @@ def includeme(config: Any) -> None:
     }
     state = _State(config.registry)
     state.url = settings.pop("database_url", None)
+    state.ini = settings.pop("ini", None)
     if "workers" in settings:
         state.workers = config.maybe_dotted(settings.pop("workers"))
     if "client" in settings:
@@ -151,6 +154,7 @@ class _State:
     def __init__(self, registry: Any) -> None:
         self.workers: Workers | None = None
         self.url: str | None = None
+        self.ini: str | None = None
         self.options: dict[str, Any] = {}
         self._registry = registry
         self._lock = threading.Lock()  # guards _client, of which there shall be one
@@ -211,18 +215,19 @@ class _RequestContext(Plugin):
         self._registry = registry
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
-        from pyramid.scripting import prepare
-
         with ExitStack() as stack:
-            request = stack.enter_context(prepare(registry=self._registry))["request"]
-            if ctx.in_test:
-                self._join(request, ctx.test_connection, stack)
-            manager = getattr(request, "tm", None)
-            if manager is not None:
-                stack.enter_context(manager)
-            call_next()
+            join = partial(self._join, test=ctx.test_connection, stack=stack)
+            _within_request(self._registry, call_next, join if ctx.in_test else None)
 
-    def _join(self, request: Any, test: Connection | None, stack: ExitStack) -> None:
+    def in_process(self) -> InProcess:
+        ini = self._registry[KEY].ini
+        if ini is None:
+            problem = "a worker's process cannot make the application"
+            advice = f"start it with priverrun, or say in its INI file {PREFIX}ini = %(__file__)s"
+            raise ClientNotReady(f"{problem}; {advice}")
+        return _InRequest(ini)
+
+    def _join(self, request: Any, *, test: Connection | None, stack: ExitStack) -> None:
         """Have the request's session be a savepoint in a test's transaction."""
         with suppress(ImportError):
             from transaction import TransactionManager
@@ -242,23 +247,59 @@ class _RequestContext(Plugin):
             request.dbsession = session
 
 
+def _within_request(
+    registry: Any, call: Callable[[], object], prepared: Callable[[Any], object] | None = None
+) -> None:
+    from pyramid.scripting import prepare
+
+    with prepare(registry=registry) as env:
+        request = env["request"]
+        if prepared is not None:
+            prepared(request)
+        manager = getattr(request, "tm", None)
+        with nullcontext() if manager is None else manager:
+            call()
+
+
+class _InRequest:
+    """Calls a worker in its process within a request of the application made there."""
+
+    def __init__(self, ini: str) -> None:
+        self._ini = ini
+
+    def __call__(self, call_next: Callable[[], object]) -> None:
+        _within_request(_registry_of(self._ini), call_next)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # In the process, before the attempt's time begins: an application may take long to make.
+        self.__dict__.update(state)
+        _registry_of(self._ini)
+
+
+def _registry_at(ini: str) -> Any:
+    from pyramid.config import global_registries
+    from pyramid.paster import get_app, setup_logging
+
+    setup_logging(ini)
+    # What a pipeline's filters wrap is no Pyramid application itself, but was made last.
+    return getattr(get_app(ini), "registry", None) or global_registries.last
+
+
+_registry_of = cache(_registry_at)
+
+
 @click.group(cls=Shell)
 @click.argument("config_uri", metavar="INI")
 @click.pass_context
 def main(context: click.Context, config_uri: str) -> None:
     """Work and look at the jobs of the Pyramid application of an INI file."""
-    try:
-        from pyramid.config import global_registries
-        from pyramid.paster import get_app, setup_logging
-    except ImportError as error:
-        problem = "priverrun needs Pyramid: pip install pyramid"
-        raise CommandError(problem, ExitCode.usage) from error
+    if find_spec("pyramid") is None:
+        raise CommandError("priverrun needs Pyramid: pip install pyramid", ExitCode.usage)
     if not os.path.exists(config_uri.partition("#")[0]):
         raise CommandError(f"there is no file {config_uri}", ExitCode.usage)
-    setup_logging(config_uri)
-    app = get_app(config_uri)
-    # What a pipeline's filters wrap is no Pyramid application itself, but was made last.
-    registry = getattr(app, "registry", None) or global_registries.last
+    registry = _registry_at(config_uri)
+    if KEY in registry and registry[KEY].ini is None:
+        registry[KEY].ini = os.path.abspath(config_uri)
     context.meta[HOST_CLIENT] = lambda: client_of(registry)
 
 

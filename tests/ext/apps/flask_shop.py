@@ -39,6 +39,18 @@ class Start(JobArgs, kind="start"):
     pass
 
 
+@attrs.frozen
+class Audit(JobArgs, kind="audit"):
+    user_id: int
+
+
+@workers.register(executor="process")
+def audit(args: Audit) -> None:
+    session = current_app.config["SESSION"]()
+    session.get_one(User, args.user_id).greeted_by = os.getpid()
+    session.commit()
+
+
 @workers.register
 def start(args: Start) -> None:
     pass

@@ -48,6 +48,21 @@ def greet(args: Greet, ctx: JobContext) -> None:
         raise OSError("once more")
 
 
+@attrs.frozen
+class Audit(JobArgs, kind="audit"):
+    name: str
+    how: str = "return"
+
+
+@workers.register(executor="process")
+def audit(args: Audit) -> None:
+    session = get_current_request().dbsession
+    session.add(User(name=args.name, greeted_by=os.getpid()))
+    session.flush()
+    if args.how == "raise":
+        raise ValueError("after the flush")
+
+
 class Refused(Exception):
     pass
 
