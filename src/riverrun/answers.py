@@ -32,6 +32,12 @@ def within(engine: Engine, limit_s: float, **options: Any) -> Engine:
     return engine.execution_options(**{_LIMIT: limit_s}, **options)
 
 
+def limit_of(engine: Engine) -> float:
+    """Return the seconds that a transaction of `engine` may take; infinite unless `within` some."""
+    limit_s: float = engine.get_execution_options().get(_LIMIT, math.inf)
+    return limit_s
+
+
 class Awaited:
     """The time in which a thread awaits answers on a connection of `engine`.
 
@@ -48,7 +54,7 @@ class Awaited:
 
     def __init__(self, engine: Engine) -> None:
         self.thread = threading.get_ident()
-        self.limit_s: float = engine.get_execution_options().get(_LIMIT, math.inf)
+        self.limit_s = limit_of(engine)
         self.until: float | None = None
         self.asked: psycopg.Connection[Any] | None = None
 

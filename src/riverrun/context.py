@@ -11,9 +11,16 @@ from sqlalchemy.orm import Session
 
 from riverrun.clock import Clock
 from riverrun.driver import in_transactions, in_transactions_async
-from riverrun.errors import AttemptInterrupted, ClientNotReady, InvalidStep, JobTimedOut
+from riverrun.errors import (
+    AttemptInterrupted,
+    ClientNotReady,
+    InvalidOption,
+    InvalidStep,
+    JobTimedOut,
+)
 from riverrun.job import JobRow
-from riverrun.outcome import check_metadata, check_output
+from riverrun.options import MAX_METADATA_BYTES, json_size, json_text, metadata_text
+from riverrun.outcome import MAX_ROW_BYTES, OUTPUT_KEY, check_output
 from riverrun.steps import Steps, may_resume
 from riverrun.verbs.claim import ClaimedJob
 from riverrun.verbs.complete import complete, merge_metadata
@@ -56,6 +63,7 @@ class JobContext:
         self._on_cancel: Callable[[], object] | None = None
         self._reason: AttemptInterrupted | None = None
         self._staged: dict[str, Any] = {}
+        self._sizes: dict[str, tuple[int, bool]] = {}  # of what is staged, and whether it shares
         self._in_transaction = False
         self.completed = False
         self._steps: Steps | None = None
@@ -183,12 +191,13 @@ class JobContext:
 
         Args:
             key: The name.
-            value: Any JSON, in place of what the key had.
+            value: Any JSON, in place of what the key had. All that an attempt sets may have 32 MiB,
+                beside its output.
 
         Raises:
-            InvalidOption: If JSON cannot hold it.
+            InvalidOption: If JSON cannot hold it, or it is too large.
         """
-        self._staged.update(check_metadata({key: value}))
+        self._stage(key, value, json_size(metadata_text({key: value})), MAX_METADATA_BYTES)
 
     def record_output(self, output: object) -> None:
         """Keep `output`, JSON of at most 32 MB, with the job, where River's UI shows it.
@@ -196,7 +205,38 @@ class JobContext:
         Raises:
             InvalidOption: If JSON cannot hold it, or it is too large.
         """
-        self.set_metadata("output", check_output(output))
+        self._stage(OUTPUT_KEY, check_output(output), json_size(json_text(output)), None)
+
+    def keep_log(self, key: str, entries: list[object]) -> None:
+        """Keep what `JobLog` has bounded itself.
+
+        Raises:
+            InvalidOption: If the row has no room for it.
+        """
+        self._stage(key, entries, json_size(json_text(entries)), None)
+
+    def _stage(self, key: str, value: object, size: int, most: int | None) -> None:
+        """Stage `value` of `size` bytes; with `most`, one of those that share so many."""
+        shared = size + sum(
+            each for name, (each, is_shared) in self._sizes.items() if is_shared and name != key
+        )
+        if most is not None and shared > most:
+            limit = f"at most {most:,} bytes of JSON in one attempt; keep a reference to it"
+            raise InvalidOption("metadata", f"{shared:,} bytes", limit)
+        staged = size + sum(each for name, (each, _) in self._sizes.items() if name != key)
+        if staged + self._row_bytes() > MAX_ROW_BYTES:
+            kept = {name: each for name, each in self._job.metadata.items() if name != key}
+            kept = {name: each for name, each in kept.items() if name not in self._staged}
+            if (total := staged + json_size(json_text(kept))) > MAX_ROW_BYTES:
+                limit = f"at most {MAX_ROW_BYTES:,} bytes of JSON, with what the job has already"
+                raise InvalidOption("metadata", f"{total:,} bytes", limit)
+        self._sizes[key] = (size, most is not None)
+        self._staged[key] = value
+
+    def _row_bytes(self) -> int:
+        if isinstance(self._job, ClaimedJob):
+            return self._job.metadata_bytes
+        return json_size(json_text(self._job.metadata))
 
     def step(self, name: str, function: Callable[[], object]) -> bool:
         """Run a step, unless an earlier attempt at the job has completed it.

@@ -377,5 +377,8 @@ class JobSnooze(RiverrunError):
 
 
 def _shown(value: object, limit: int = 120) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} that nests too deeply to be shown"
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from riverrun.context import JobContext
+from riverrun.errors import InvalidOption
 from riverrun.options import check_int, json_text
 from riverrun.plugins import Plugin
+
+logger = logging.getLogger(__name__)
 
 KEY = "river:log"
 MAX_ATTEMPT_CHARS = 2 * 1024 * 1024
@@ -66,7 +69,11 @@ class JobLog(Plugin):
         finally:
             _lines.reset(token)
             if text := lines.text():
-                ctx.set_metadata(KEY, self._kept(ctx, text))
+                try:
+                    ctx.keep_log(KEY, self._kept(ctx, text))
+                except InvalidOption as error:
+                    # What the worker did counts, not what was logged of it.
+                    logger.warning("kept no log with job %s: %s", ctx.job.id, error)
 
     def _attach(self) -> None:
         with self._lock:

@@ -315,9 +315,45 @@ class QueueConfig:
     claim_ahead: int = attrs.field(default=200, converter=_claim_ahead)
 
 
+NESTING_MAX = 500
+"""Levels of lists and objects that JSON may have whatever calls it; Python stops at some 1,000."""
+
+MAX_METADATA_BYTES = 32 * 1024 * 1024
+"""Largest metadata of a job, as JSON, that one insert, update or attempt may set; beside it an
+attempt may record an output as large, and its log."""
+
+
+def metadata_text(metadata: object, most: int = MAX_METADATA_BYTES) -> str:
+    """Return `metadata` as JSON text if a job can keep it.
+
+    Args:
+        metadata: A mapping.
+        most: The most bytes that it may have.
+
+    Raises:
+        InvalidOption: If it is no mapping, JSON cannot hold it, or it is larger.
+    """
+    problem = json_problem(metadata) if isinstance(metadata, Mapping) else "it is no mapping"
+    if problem:
+        raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
+    text = json_text(metadata)
+    if (size := json_size(text)) > most:
+        limit = f"at most {most:,} bytes of JSON; keep a reference to it"
+        raise InvalidOption("metadata", f"{size:,} bytes", limit)
+    return text
+
+
+def json_size(text: str) -> int:
+    """Return how many bytes JSON text has in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+
+
 def json_problem(value: object, path: str = "$") -> str | None:
     """Return what in `value` PostgreSQL's jsonb cannot hold, and where; None if nothing."""
-    return None if _is_plain(value) else _json_problem(value, path)
+    try:
+        return None if _is_plain(value) else _json_problem(value, path)
+    except RecursionError:
+        return f"{path} holds itself or nests too deeply; keep it below {NESTING_MAX} levels"
 
 
 def _is_plain(value: object) -> bool:

@@ -22,7 +22,13 @@ from riverrun.errors import (
     UnknownKind,
 )
 from riverrun.job import AttemptError, JobRow
-from riverrun.options import json_problem, json_text
+from riverrun.options import (
+    MAX_METADATA_BYTES,
+    json_problem,
+    json_size,
+    json_text,
+    metadata_text,
+)
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.states import JobState
 
@@ -32,9 +38,15 @@ SCHEDULER_INTERVAL_S = 5.0
 MAX_ERROR_CHARS = 16_384
 MAX_TRACE_CHARS = 65_536
 
+OUTPUT_KEY = "output"
+"""Where an output is kept in a job's metadata. Source: River 0.51."""
+
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 """Largest output kept with a job. Source: River 0.51, recorded_output.go."""
 
+MAX_ROW_BYTES = 192 * 1024 * 1024
+"""Largest metadata of a row, as JSON: what is there and what an attempt adds. jsonb ends at 256 MB,
+and holds short texts and numbers in more bytes than JSON."""
 
 _TOLD = (JobCancel, JobCancelledRemotely, JobError, JobRescued, UndecodableArgs, UnknownKind)
 """Errors that are no surprise: their text says all."""
@@ -236,15 +248,15 @@ def _snoozes(metadata: Mapping[str, Any]) -> int:
     return count if -_COUNT_MAX <= count < _COUNT_MAX else 0
 
 
-def check_metadata(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+def check_metadata(
+    metadata: Mapping[str, Any], most: int = MAX_METADATA_BYTES
+) -> Mapping[str, Any]:
     """Return `metadata` if a job's metadata can hold it.
 
     Raises:
-        InvalidOption: If it cannot.
+        InvalidOption: If it cannot, or it is larger than `most` bytes of JSON.
     """
-    problem = "it is no mapping" if not isinstance(metadata, Mapping) else json_problem(metadata)
-    if problem:
-        raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
+    metadata_text(metadata, most)
     return metadata
 
 
@@ -256,7 +268,7 @@ def check_output(output: object) -> object:
     """
     if problem := json_problem(output):
         raise InvalidOption("output", output, f"what JSON can hold; {problem}")
-    if (size := len(json_text(output).encode())) > MAX_OUTPUT_BYTES:
+    if (size := json_size(json_text(output))) > MAX_OUTPUT_BYTES:
         limit = f"at most {MAX_OUTPUT_BYTES:,} bytes of JSON; keep a reference to it"
         raise InvalidOption("output", f"{size:,} bytes", limit)
     return output

@@ -24,6 +24,10 @@ class Fault(Enum):
     value = "value"
 
 
+class NoAnswer(Exception):
+    """The answer took longer than it may, and its connection was given up."""
+
+
 _DISK_FULL = "53100"
 
 # Data exceptions, cardinality violations, and limits of the program such as jsonb's 256 MB.
@@ -36,6 +40,8 @@ _MOMENT = ("08", "0B", "25", "28", "3D", "3F", "40", "42", "53", "55", "57", "58
 
 def fault_of(error: BaseException) -> Fault:
     """Return whose fault it is that a statement failed with `error`."""
+    if isinstance(error, NoAnswer):
+        return Fault.moment
     state = sqlstate(error)
     if _is_of_connection(error, state):
         return Fault.connection

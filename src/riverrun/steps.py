@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from riverrun.errors import InvalidStep
-from riverrun.options import json_problem
+from riverrun.options import json_problem, json_size, json_text
 
 STEP_KEY = "river:resumable_step"
 CURSOR_KEY = "river:resumable_cursor"
+
+MAX_CURSOR_BYTES = 4 * 1024 * 1024
+"""Largest cursor of a step, as JSON."""
 
 
 def may_resume(metadata: object) -> bool:
@@ -179,4 +182,7 @@ class Steps:
 def _json(cursor: object) -> object:
     if problem := json_problem(cursor):
         raise InvalidStep(None, f"its cursor cannot be kept as JSON: {problem}")
+    if (size := json_size(json_text(cursor))) > MAX_CURSOR_BYTES:
+        limit = f"{size:,} bytes of JSON, the limit is {MAX_CURSOR_BYTES:,}"
+        raise InvalidStep(None, f"its cursor is too large: {limit}; keep a reference to it")
     return cursor

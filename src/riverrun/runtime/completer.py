@@ -30,7 +30,7 @@ from riverrun.job import JobRow
 from riverrun.refusals import Fault, describe, fault_of
 from riverrun.runtime.isolator import Isolator
 from riverrun.runtime.service import Pause, Service, unexpected
-from riverrun.runtime.writer import Writer
+from riverrun.runtime.writer import TooLarge, Writer
 from riverrun.states import JobState
 from riverrun.verbs.record import BATCH_MAX
 
@@ -47,6 +47,9 @@ BACKLOG_MAX = 1_000
 
 HELD_MAX = 10_000
 """Outcomes held apart, locked or refused, at which nothing more is claimed either."""
+
+LARGE_BYTES = 4 * 1024 * 1024
+"""Bytes of JSON beyond which an outcome is written apart from others: it takes its time."""
 
 ANSWER_S = 3.0
 """Seconds that a statement may take here; then it is the isolator's, and others are written."""
@@ -77,10 +80,15 @@ class Completer(Service):
         self._room.set()
         self.gave_up = threading.Event()
         self._most = BATCH_MAX  # outcomes written at once; fewer while the database is slow
-        self._writer = Writer(within(engine, ANSWER_S), schema=schema, settled=self._settled)
-        self._isolator = Isolator(
-            Writer(engine, schema=schema, settled=self._settled), clock=clock, rng=rng
+        self._writer = Writer(
+            within(engine, ANSWER_S),
+            schema=schema,
+            settled=self._settled,
+            clock=clock,
+            largest=LARGE_BYTES,
         )
+        apart = Writer(engine, schema=schema, settled=self._settled, clock=clock)
+        self._isolator = Isolator(apart, clock=clock, rng=rng)
 
     def put(self, ended: Ended) -> None:
         """Take an ended attempt; from any thread."""
@@ -235,7 +243,8 @@ class Completer(Service):
                 continue
             if fault is Fault.moment:
                 self._most = max(FEW, len(refused) // 4)
-            logger.warning(
+            logger.log(
+                logging.DEBUG if isinstance(error, TooLarge) else logging.WARNING,
                 "holding %s outcomes, to be written apart from others: %s",
                 len(refused),
                 describe(error),

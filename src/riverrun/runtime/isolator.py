@@ -205,6 +205,7 @@ class Isolator(Service):
             if written.count:
                 fruitless, fruitful_at = 0, self._clock.monotonic()
                 self._parts_pause.reset()
+            alone: list[tuple[_Alone, Exception]] = []
             with self._lock:
                 self._part = ()
                 self._locked.update((job_id(ended), ended) for ended in written.locked)
@@ -214,10 +215,12 @@ class Isolator(Service):
                     elif len(members) > 1:
                         half = len(members) // 2
                         self._parts += [members[half:], members[:half]]
-            for members, error in written.refused:
+                    else:
+                        alone.append((self._add(members[0]), error))
+            for each, error in alone:
+                self._judge(each, error)
+            for _, error in written.refused:
                 fault = fault_of(error)
-                if len(members) == 1 and fault is not Fault.connection:
-                    self._judge(self._add(members[0]), error)
                 fruitless += fault in (Fault.moment, Fault.disk)
                 late = self._clock.monotonic() - fruitful_at >= FRUITLESS_S
                 if fault is Fault.connection or fruitless >= FRUITLESS or (fruitless and late):
@@ -253,8 +256,7 @@ class Isolator(Service):
     def _add(self, ended: Ended) -> _Alone:
         pause = Pause(self._rng.random, longest_s=REFUSED_S)
         each = _Alone(ended=ended, pause=pause, tried_at=self._clock.monotonic())
-        with self._lock:
-            self._alone[job_id(ended)] = each
+        self._alone[job_id(ended)] = each
         return each
 
     def _try(self, each: _Alone) -> None:

@@ -1,19 +1,26 @@
 """Writer: writes ended attempts in batches, and tells which it could not write and why."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import attrs
 from sqlalchemy import Engine
 
+from riverrun.answers import limit_of
 from riverrun.attempt import Ended
+from riverrun.clock import Clock
 from riverrun.outcome import Outcome
-from riverrun.refusals import Fault, fault_of
+from riverrun.refusals import Fault, NoAnswer, fault_of
 from riverrun.sessions import joined
 from riverrun.states import JobState
-from riverrun.verbs.record import Batch, Recorded, batches, record_free, takes_writes
+from riverrun.verbs.record import BATCH_BYTES, Batch, Recorded, batches, record_free, takes_writes
 
 Settled = Callable[[Sequence[Ended], dict[int, JobState]], object]
 """Called with what was written, and with the states that the jobs have since."""
+
+
+class TooLarge(Exception):
+    """An outcome takes long to be written because of its size."""
 
 
 class UpdateIgnored(Exception):
@@ -36,12 +43,30 @@ class Written:
 
 
 class Writer:
-    """Writes ended attempts; what waits for a lock or was refused is the caller's to hold."""
+    """Writes ended attempts; what waits for a lock or was refused is the caller's to hold.
 
-    def __init__(self, engine: Engine, *, schema: str | None, settled: Settled) -> None:
+    Args:
+        engine: Where to; each transaction is given up after the time that the engine is `within`.
+        schema: The schema of River's tables.
+        settled: Called with what was written.
+        clock: Tells how long an answer took.
+        largest: Bytes of JSON beyond which an outcome is not written, but refused as `TooLarge`.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        schema: str | None,
+        settled: Settled,
+        clock: Clock,
+        largest: int | None = None,
+    ) -> None:
         self._engine = engine
         self._schema = schema
         self._settled = settled
+        self._clock = clock
+        self._largest = largest
 
     def write(self, members: Sequence[Ended]) -> Written:
         """Write `members`, all with an outcome, each batch in a transaction of its own."""
@@ -55,16 +80,21 @@ class Writer:
 
         outcomes = [outcome for ended in members if (outcome := ended.outcome)]
         broken: Exception | None = None
-        for batch in batches(outcomes, merge_anyway=True, unfit=unfit):
+        most = self._largest or BATCH_BYTES
+        for batch in batches(outcomes, merge_anyway=True, most_bytes=most, unfit=unfit):
             part = [by_id[outcome.job_id] for outcome in batch.outcomes]
-            if broken is not None:
-                refused.append((part, broken))
+            if broken is not None or batch.size > (self._largest or math.inf):
+                refused.append((part, broken or TooLarge()))
                 continue
+            began = self._clock.monotonic()
             try:
                 recorded = self._record(batch)
             except Exception as error:
-                refused.append((part, error))
-                broken = error if fault_of(error) is Fault.connection else None
+                late = self._clock.monotonic() - began >= limit_of(self._engine)
+                lost = fault_of(error) is Fault.connection
+                # A connection that was given up for one batch is no reason to try no other.
+                refused.append((part, NoAnswer() if lost and late else error))
+                broken = error if lost and not late else None
                 continue
             held = recorded.locked | recorded.ignored
             done = [ended for ended in part if job_id(ended) not in held] if held else part

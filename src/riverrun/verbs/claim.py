@@ -51,6 +51,11 @@ class ClaimedJob:
         """As a JobRow's; decoded each time."""
         return json_object(self._row[_METADATA])
 
+    @property
+    def metadata_bytes(self) -> int:
+        """How many bytes of JSON its metadata has, nearly."""
+        return len(self._row[_METADATA] or "")
+
     def row(self) -> JobRow:
         """Return all of it."""
         # By position, as the statement returns them.

@@ -12,7 +12,7 @@ from riverrun.clock import Duration
 from riverrun.errors import AttemptLost, JobSnooze
 from riverrun.job import JobRow
 from riverrun.options import json_text
-from riverrun.outcome import Outcome, attempt_error, check_metadata, decide
+from riverrun.outcome import MAX_ROW_BYTES, Outcome, attempt_error, check_metadata, decide
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Transaction, Where, joined
@@ -43,7 +43,7 @@ def complete(
     Raises:
         AttemptLost: If the job no longer runs at that attempt; roll the transaction back.
     """
-    staged = check_metadata(metadata) if metadata else None
+    staged = check_metadata(metadata, MAX_ROW_BYTES) if metadata else None
     return _end(where, job, None, RiverBackoff(), staged, schema, now)
 
 

@@ -25,6 +25,7 @@ from riverrun.options import (
     check_aware,
     json_problem,
     json_text,
+    metadata_text,
 )
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Transaction, Where, joined
@@ -89,12 +90,11 @@ class JobDraft:
         """Return this job with `metadata` merged into its own.
 
         Raises:
-            InvalidOption: If JSON cannot hold it.
+            InvalidOption: If JSON cannot hold it, or it is larger than 32 MiB.
         """
-        if problem := json_problem(metadata):
-            raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
+        metadata_text(metadata)
         merged = {**json.loads(self.metadata_text), **metadata}
-        return attrs.evolve(self, metadata_text=json_text(merged))
+        return attrs.evolve(self, metadata_text=metadata_text(merged))
 
     def with_args(self, encoded: Mapping[str, Any]) -> "JobDraft":
         """Return this job with `encoded` stored as its args; its unique key stays.
@@ -235,8 +235,6 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None) -> _Decided:
         state = JobState.pending
     else:
         state = JobState.available if said.scheduled_at is None else JobState.scheduled
-    if said.metadata and (problem := json_problem(said.metadata)):
-        raise InvalidOption("metadata", said.metadata, f"a JSON object; {problem}")
     return _Decided(
         said.max_attempts,
         said.unique,
@@ -245,7 +243,7 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None) -> _Decided:
             "priority": said.priority or PRIORITY_DEFAULT,
             "scheduled_at": said.scheduled_at,
             "tags": tuple(said.tags or ()),
-            "metadata_text": json_text(said.metadata) if said.metadata else "{}",
+            "metadata_text": metadata_text(said.metadata) if said.metadata else "{}",
             "state": state,
         },
     )

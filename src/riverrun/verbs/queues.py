@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 from sqlalchemy import Row
 
-from riverrun.errors import InvalidOption, QueueNotFound
-from riverrun.options import check_int, json_problem, json_text
+from riverrun.errors import QueueNotFound
+from riverrun.options import check_int, metadata_text
 from riverrun.queries import queues as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.topics import Topic, metadata_payload, pause_payload, resume_payload
@@ -124,10 +124,7 @@ def update_queue(
         InvalidOption: If JSON cannot hold the metadata.
         QueueNotFound: If there is no such queue.
     """
-    problem = json_problem(metadata) if isinstance(metadata, Mapping) else "it is no mapping"
-    if problem:
-        raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
-    text = json_text(metadata)
+    text = metadata_text(metadata)
     params = {"queue_name": _name(name), "queue_metadata": text, "now": now}
     with joined(where, schema) as transaction:
         rows = transaction.execute(queries.update_queue(), params).all()

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from riverrun.characters import storable
-from riverrun.options import json_text
+from riverrun.options import json_size, json_text
 from riverrun.outcome import Outcome, error_json
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Transaction
@@ -94,17 +94,20 @@ class Batch:
         outcomes: In the order of their jobs' ids.
         texts: Each as JSON text; None for completions that write nothing else.
         merges: Whether staged metadata is kept also for jobs that no longer run.
+        size: Bytes of the texts.
     """
 
     outcomes: Sequence[Outcome]
     texts: Sequence[str] | None
     merges: bool
+    size: int = 0
 
 
 def batches(
     outcomes: Iterable[Outcome],
     *,
     merge_anyway: bool,
+    most_bytes: int = BATCH_BYTES,
     unfit: Callable[[Outcome, Exception], object] | None = None,
 ) -> Iterator[Batch]:
     """Yield `outcomes` in batches: completions that write nothing else first, then the others.
@@ -112,6 +115,7 @@ def batches(
     Args:
         outcomes: What to write; of no job more than one.
         merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
+        most_bytes: Most bytes in a batch of more than one outcome.
         unfit: Called with each outcome that JSON cannot hold, and why; if None, that is raised.
     """
     plain: list[Outcome] = []
@@ -133,15 +137,15 @@ def batches(
                 raise
             unfit(outcome, error)
             continue
-        length = len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
-        if taken and (size + length > BATCH_BYTES or len(taken) == BATCH_MAX):
-            yield Batch(outcomes=taken, texts=texts, merges=merge_anyway)
+        length = json_size(text)
+        if taken and (size + length > most_bytes or len(taken) == BATCH_MAX):
+            yield Batch(outcomes=taken, texts=texts, merges=merge_anyway, size=size)
             taken, texts, size = [], [], 0
         taken.append(outcome)
         texts.append(text)
         size += length
     if taken:
-        yield Batch(outcomes=taken, texts=texts, merges=merge_anyway)
+        yield Batch(outcomes=taken, texts=texts, merges=merge_anyway, size=size)
 
 
 def takes_writes(transaction: Transaction) -> None:

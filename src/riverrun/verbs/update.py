@@ -27,7 +27,7 @@ def update(
     Args:
         where: Whose transaction, as for `insert`.
         job_id: The job.
-        metadata: What to merge; keys that it does not name stay.
+        metadata: What to merge, at most 32 MiB; keys that it does not name stay.
         output: What JSON can hold, at most 32 MB; left as it is unless said.
         schema: The schema of River's tables; the search path's unless said.
 
@@ -35,7 +35,7 @@ def update(
         The job as it then is.
 
     Raises:
-        InvalidOption: If JSON cannot hold it, or the output is too large.
+        InvalidOption: If JSON cannot hold it, or metadata or output are too large.
         JobNotFound: If there is no such job.
     """
     merged = dict(check_metadata(metadata or {}))
