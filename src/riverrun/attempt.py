@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 import attrs
 
@@ -114,6 +115,18 @@ class Terms:
     pid: int = attrs.field(factory=os.getpid)
 
 
+_executed: ContextVar["Attempt | None"] = ContextVar("riverrun_executed", default=None)
+
+
+def executed_here() -> "Attempt | None":
+    """Return the attempt that the caller's code is part of; None once it is over.
+
+    Also in what copies the context of its worker, as `asyncio.to_thread` does.
+    """
+    attempt = _executed.get()
+    return None if attempt is None or attempt.over else attempt
+
+
 class Attempt:
     """One try at one job.
 
@@ -170,6 +183,10 @@ class Attempt:
         if hasattr(self, "ctx"):
             self.ctx.cancel(reason)
 
+    def is_of(self, terms: Terms, queue: str | None) -> bool:
+        """Return whether it is one of those with `terms`, and of `queue` if that is not None."""
+        return self._terms is terms and queue in {None, self.claimed.queue}
+
     @property
     def job(self) -> JobRow:
         """The job as claimed; only once prepared."""
@@ -185,8 +202,14 @@ class Attempt:
         if self._interruptible is not None:
             self._interruptible.interrupt()
 
+    def lose(self, reason: AttemptInterrupted) -> None:
+        """Take `reason` for why it ends, and ask nothing of its event loop any more."""
+        self.ctx.on_cancel(None)
+        self.ctx.cancel(reason)
+
     def execute(self) -> Ended:
         """Run the job's worker and return how it ended; whatever it raises is part of that."""
+        _executed.set(self)
         began = self._terms.clock.monotonic()
         error: BaseException | None = None
         try:
@@ -205,6 +228,7 @@ class Attempt:
 
     async def execute_async(self) -> Ended:
         """As `execute`, for an `async def` worker; to be run in a task of its own."""
+        _executed.set(self)
         began = self._terms.clock.monotonic()
         error: BaseException | None = None
         try:
@@ -226,7 +250,8 @@ class Attempt:
 
     def _ended(self, began: float, error: BaseException | None) -> Ended:
         ended = self._terms.clock.monotonic()
-        if isinstance(error, Interruption) and self.ctx.reason is not None:
+        # GeneratorExit: its coroutine was closed, as its event loop is lost.
+        if isinstance(error, Interruption | GeneratorExit) and self.ctx.reason is not None:
             error = self.ctx.reason
         self._log(error, ended - began)
         outcome = self._decide(error)

@@ -5,7 +5,6 @@ import logging
 import os
 import random
 import socket
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
@@ -30,27 +29,18 @@ from riverrun.events import Event, Hub, Subscription
 from riverrun.inserter import Inserter, Notify
 from riverrun.job import JobRow
 from riverrun.job_list import JobList, JobListParams
+from riverrun.launcher import Launcher
 from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_schema
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.plugins import Plugin, check_plugins, in_processes
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Cron, Schedule
-from riverrun.queues import Queues
-from riverrun.runtime.connections import Connections
-from riverrun.runtime.heartbeat import DEAD_S
+from riverrun.queues import Queues, check_queues
 from riverrun.runtime.watchdog import JobStuckHandler
-from riverrun.sessions import (
-    Where,
-    address,
-    engine_at,
-    identity,
-    notice_dead_peers,
-    renew_after_fork,
-)
+from riverrun.sessions import Where, engine_at, notice_dead_peers, renew_after_fork
 from riverrun.states import JobState
 from riverrun.verbs import (
     cancel,
-    claim,
     delete,
     delete_many,
     get,
@@ -58,7 +48,6 @@ from riverrun.verbs import (
     retry,
     update,
 )
-from riverrun.verbs.beat import sign_on
 from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.reindex import INDEXES
@@ -206,12 +195,9 @@ class Client:
         self._clock = clock or Clock()
         self._rng = rng or random.Random()
         self._hub = Hub()
-        self._lock = threading.RLock()  # guards _crew while it starts and stops
-        self._crew: Crew | None = None
-        self._stopped = threading.Event()
+        self._launcher = Launcher(check_queues(queues or {}))
         self.queues = Queues(
-            queues or {},
-            crew=lambda: self._crew,
+            self._launcher,
             soft_stop_timeout_s=self._soft_stop_timeout_s,
             schema=schema,
         )
@@ -399,9 +385,28 @@ class Client:
 
     @property
     def healthy(self) -> bool:
-        """Whether the client works jobs, and the database took its last heartbeat, each 5 s."""
+        """Whether the client works jobs, and nothing is among its `problems`."""
+        return not self.problems
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What keeps the client from being healthy, a sentence each.
+
+        That it does not work; that the database does not take its heartbeats, each 5 s; that a
+        thread of its own has died within the last 10 s; that outcomes are held for more than 15 s,
+        refused for good, or too many for more to be claimed.
+        """
         crew = self._crew
-        return crew is not None and crew.heard
+        return ("the client does not work",) if crew is None else tuple(crew.problems())
+
+    @property
+    def beyond_repair(self) -> bool:
+        """Whether a thread of the client's could not be kept alive for 60 s.
+
+        Then the process should end, so that its supervisor starts another; `riverrun work` does.
+        """
+        crew = self._crew
+        return crew is not None and crew.beyond_repair
 
     def start(self) -> None:
         """Start working the client's queues; nothing if it does already.
@@ -413,27 +418,13 @@ class Client:
             SchemaMissing: If the tables are not there.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
         """
-        with self._lock:
-            if self.running:
-                return
-            if not self.workers or not self.workers.kinds:
-                raise ClientNotReady("no worker is registered; pass workers= to the Client")
-            if not self.queues:
-                problem = 'no queue to work; pass queues={"default": QueueConfig()} to the Client'
-                raise ClientNotReady(problem)
-            if any(each.executor is Executor.process for each in self.workers):
-                in_processes(self._plugins)
-            own = Connections(self.engine, self._listen_engine)
-            try:
-                self._check_schema(own)
-                self._stopped.clear()
-                self._sign_on(own)
-                crew = Crew(self._settings(), self.queues.configs, own)
-                crew.start()
-            except BaseException:
-                own.close()
-                raise
-            self._crew = crew
+        if self.running:
+            return
+        if not self.workers or not self.workers.kinds:
+            raise ClientNotReady("no worker is registered; pass workers= to the Client")
+        if any(each.executor is Executor.process for each in self.workers):
+            in_processes(self._plugins)
+        if self._launcher.start(self._settings()):
             logger.info(
                 "started client %s, working %s",
                 self.id,
@@ -447,7 +438,7 @@ class Client:
         Args:
             timeout: Seconds to wait; for ever if None.
         """
-        return self._stopped.wait(timeout)
+        return self._launcher.stopped.wait(timeout)
 
     def hurry(self) -> None:
         """Let a stop under way wait no longer: running jobs are cancelled now."""
@@ -473,23 +464,13 @@ class Client:
         soft_s = self._soft_stop_timeout_s
         if timeout is not None:
             soft_s = check_duration("timeout", timeout, 0.0)
-        crew = self._crew
-        if crew is not None and crew.works_here:
-            advice = "call it in a thread of its own: threading.Thread(target=client.stop).start()"
-            raise ClientNotReady(f"stop() in a worker would wait for that worker; {advice}")
-        with self._lock:
-            crew = self._crew
-            if crew is None:
-                self._inserter.stop(1.0)
-                self._stopped.set()
-                return
-            left = crew.stop(0.0 if cancel else soft_s)
-            self._crew = None
-            self._inserter.stop(1.0)
-            logger.info("stopped client %s", self.id, extra={"client_id": self.id})
-            self._stopped.set()
-            if left:
-                raise StopTimeout([(job.id, job.kind) for job in left])
+        left = self._launcher.stop(0.0 if cancel else soft_s)
+        self._inserter.stop(1.0)
+        if left is None:
+            return
+        logger.info("stopped client %s", self.id, extra={"client_id": self.id})
+        if left:
+            raise StopTimeout([(job.id, job.kind) for job in left])
 
     def __enter__(self) -> Self:
         self.start()
@@ -556,39 +537,15 @@ class Client:
         if crew is not None:
             crew.wake_periodic()
 
-    def _sign_on(self, own: Connections) -> None:
-        wished = self.id
-        self.id = sign_on(
-            own.signs.execution_options(**{SINGLE: True}),
-            wished,
-            hostname=socket.gethostname(),
-            pid=os.getpid(),
-            dead_s=DEAD_S,
-            schema=self.schema,
-        )
-        if self.id != wished:
-            message = "a client %s lives, or has left jobs to be rescued; this one is %s"
-            logger.warning(message, wished, self.id, extra={"client_id": self.id})
-
-    def _check_schema(self, own: Connections) -> None:
-        # One claim of nothing touches every column and function that working needs.
-        with own.signs.connect() as connection, lent(connection):
-            claim(connection, "default", limit=1, client_id=self.id, schema=self.schema)
-            connection.rollback()
-        if self._listen_engine is not self.engine:
-            # On another database it would listen for ever, and hear nothing.
-            with own.sessions.connect() as connection:
-                with own.signs.connect() as other:
-                    same = identity(connection) == identity(other)
-                if not same:
-                    there, here = address(self._listen_engine), address(self.engine)
-                    raise InvalidOption("listen_engine", there, f"the database behind {here}")
+    @property
+    def _crew(self) -> Crew | None:
+        return self._launcher.crew
 
     def _forked(self) -> None:
         """Be a client of the forked child's own: the parent's threads and name stay its."""
-        self._lock = threading.RLock()
-        self._stopped = threading.Event()
-        self._crew = None
+        self._launcher.forked()
+        self.periodic_jobs.forked()
+        self._hub.forked()
         if self._own_id:
             self.id = _default_id()
 

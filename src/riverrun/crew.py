@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.answers import SINGLE, within
-from riverrun.attempt import Attempt, ErrorHandler, InProcess, Terms
+from riverrun.attempt import Attempt, ErrorHandler, InProcess, Terms, executed_here
 from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import (
@@ -20,7 +20,6 @@ from riverrun.errors import (
     ClientGivenUp,
     ClientNotReady,
     ClientStopping,
-    InvalidOption,
     JobCancelledRemotely,
 )
 from riverrun.events import Hub, QueuePaused, QueueResumed
@@ -67,6 +66,12 @@ ANSWER_S = 30.0
 
 SIGN_S = 4.0
 """The same for a heartbeat and a turn of the election: the next is in time, before 15 and 14 s."""
+
+HELD_S = 15.0
+"""Seconds for which an outcome may be held before the client counts as unhealthy."""
+
+BEYOND_REPAIR_S = 60.0
+"""Seconds for which a service may fail before the client counts as beyond repair."""
 
 UPKEEP_S = 60.0
 """The same for a batch of maintenance. Twice what River 0.51 allows it."""
@@ -191,7 +196,8 @@ class Crew:
             schema=schema,
             rng=rng,
         )
-        maintainer = Maintainer(self._maintenance())
+        self._maintenance_services = self._maintenance()
+        maintainer = Maintainer(self._maintenance_services)
         self._elector = Elector(
             within(own.signs, SIGN_S),
             client_id=settings.client_id,
@@ -201,17 +207,19 @@ class Crew:
             clock=clock,
             rng=rng,
         )
-        self._loop = LoopThread()
+        self._loop = LoopThread(on_lost=self._lose_loop)
         self._processes = ProcessPool(settings.processes)
         self._terms = settings.terms(self._context, self._processes.work)
         self._watchdog = Watchdog(
             look=self._heartbeat.look,
+            services=self.services,
             running=self._attempts,
             replace=self._replace,
             handler=settings.job_stuck_handler,
             threshold_s=settings.job_stuck_threshold_s,
             clock=clock,
         )
+        self._heartbeat.watch_over(self._watchdog)
         self._deadline = Deadline(clock=clock)
         self._notifier = Notifier(
             within(own.sessions, ANSWER_S),
@@ -254,8 +262,16 @@ class Crew:
         """Start every thread; the first heartbeat is written before anything is claimed.
 
         Raises:
+            RuntimeError: If the process may have no more threads.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
         """
+        try:
+            self._start()
+        except BaseException:
+            self.stop(0.0)
+            raise
+
+    def _start(self) -> None:
         settings = self._settings
         self._check_slots()
         # Known to live before it claims: no job is ever its client's only word.
@@ -319,11 +335,10 @@ class Crew:
         """Work the queue `name` too.
 
         Raises:
-            InvalidOption: If it is worked already.
             ClientNotReady: If the client is being stopped.
+            RuntimeError: If the process may have no more threads.
+            sqlalchemy.exc.DBAPIError: If the database cannot be asked how the queue stands.
         """
-        if name in self._producers:
-            raise InvalidOption("queue", name, "a queue that this client does not work yet")
         producer = self._producer(name, config)
         # Before it claims: the queue may be paused.
         for row in self._keeper.say([*self._producers, name]):
@@ -332,9 +347,9 @@ class Crew:
         with self._lock:
             if self._stopping:
                 raise ClientNotReady("the client is being stopped; add queues before or after")
+            producer.start()
             self._producers = {**self._producers, name: producer}
             self._check_slots()
-            producer.start()
 
     def remove(self, name: str, soft_s: float | None) -> list[JobRow]:
         """Work the queue `name` no more; return the jobs that run on although cancelled.
@@ -343,7 +358,9 @@ class Crew:
             name: The queue.
             soft_s: Seconds that its running jobs may take before they are cancelled.
         """
-        producer = self._producers[name]
+        producer = self._producers.get(name)
+        if producer is None:
+            return []
         producer.stop()
         left = self._stop_attempts([producer], soft_s)
         # Only now: until then its jobs can be cancelled, and its heartbeat speaks for them.
@@ -358,18 +375,68 @@ class Crew:
         """Whether the client leads."""
         return self._elector.leads
 
-    @property
-    def heard(self) -> bool:
-        """Whether the database took the last heartbeat, and when it was due."""
-        return self._heartbeat.heard
+    def problems(self) -> list[str]:
+        """Return what keeps the client from being healthy, a sentence each."""
+        found = []
+        if not self._heartbeat.heard:
+            found.append("the database does not take heartbeats")
+        found += [
+            f"{service.name} has been failing for {failing_s:.0f} s"
+            for service in self.services()
+            if (failing_s := service.failing_s)
+        ]
+        completer = self._completer
+        if (held_s := completer.held_s) > HELD_S:
+            found.append(f"{completer.held} outcomes are held, one for {held_s:.0f} s")
+        if refused := len(completer.refused):
+            found.append(f"{refused} jobs say running, as the database refuses their outcome")
+        if not completer.wait_for_room(timeout=0):
+            found.append("claiming is stopped: too many outcomes wait to be written")
+        return found
 
     @property
-    def works_here(self) -> bool:
-        """Whether the caller's thread works jobs of this crew, which would wait for itself."""
+    def beyond_repair(self) -> bool:
+        """Whether a service could not be brought to run for so long that a new process is due."""
+        return any(service.failing_s > BEYOND_REPAIR_S for service in self.services())
+
+    @property
+    def queues(self) -> frozenset[str]:
+        """The queues that are worked."""
+        return frozenset(self._producers)
+
+    def works_here(self, queue: str | None = None) -> bool:
+        """Return whether the caller is one of those who would be waited for.
+
+        Args:
+            queue: If `queue` alone were to be worked no more; None for all of them.
+        """
         me = threading.current_thread()
-        return self._loop.current or any(
-            producer.executor.owns(me) for producer in list(self._producers.values())
+        attempt = executed_here()
+        if attempt is not None and attempt.is_of(self._terms, queue):
+            return True
+        return any(service.current for service in self.services()) or any(
+            producer.executor.owns(me)
+            for producer in list(self._producers.values())
+            if queue in {None, producer.queue}
         )
+
+    def services(self) -> list[Service]:
+        """Return all whose threads there should be, if they were started."""
+        return [
+            self._heartbeat,
+            self._watchdog,
+            self._completer,
+            *list(self._producers.values()),
+            self._poller,
+            self._keeper,
+            self._elector,
+            self._stand_in,
+            self._stocktaker,
+            self._notifier,
+            self._deadline,
+            self._loop,
+            *self._maintenance_services,
+        ]
 
     def hurry(self) -> None:
         """Let a stop under way wait no longer: running jobs are cancelled now."""
@@ -569,6 +636,10 @@ class Crew:
                 told = max(self._told.get(row.name, began - 1), self._told.get(ALL, began - 1))
                 if told < began:
                     self._set_paused(row.name, paused=row.paused_at is not None)
+
+    def _lose_loop(self) -> None:
+        for producer in list(self._producers.values()):
+            producer.executor.lose_loop()
 
     def _cancel_all(self, reason: AttemptInterrupted) -> None:
         for producer in list(self._producers.values()):

@@ -293,6 +293,13 @@ class ClientGivenUp(ClientStopping):
         return "the client could not reach the database in time, and its jobs may be rescued"
 
 
+class EventLoopLost(AttemptInterrupted):
+    """The event loop that the attempt ran in cannot run on; another took its place."""
+
+    def __str__(self) -> str:
+        return "the event loop of this attempt was lost"
+
+
 class NoConnection(RiverrunError, TimeoutError):
     """`ctx.transaction()` got no connection to the database in the attempt's time.
 

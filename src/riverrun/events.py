@@ -174,6 +174,10 @@ class Hub:
         self._lock = threading.Lock()  # guards _subscriptions, which is replaced, never changed
         self._subscriptions: tuple[Subscription | Listener, ...] = ()
 
+    def forked(self) -> None:
+        """Be a forked child's: its lock may have been held by a thread of the parent's."""
+        self._lock = threading.Lock()
+
     def subscribe(self, *kinds: type[Event]) -> Subscription:
         """Return a subscription to events of `kinds`; to all if none is named."""
         subscription = Subscription(self, kinds or (Event,))

@@ -115,6 +115,10 @@ class PeriodicJobs:
         self.add_many(jobs)
         self._on_change = on_change
 
+    def forked(self) -> None:
+        """Be a forked child's: its lock may have been held by a thread of the parent's."""
+        self._lock = threading.Lock()
+
     def add(self, job: PeriodicJob) -> int:
         """Add `job`; return a handle to remove it by.
 

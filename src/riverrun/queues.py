@@ -1,14 +1,13 @@
 """Queues: those that a client works, and what operators do with them."""
 
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Engine
 
 from riverrun.clock import Duration
-from riverrun.crew import Crew
 from riverrun.errors import InvalidOption, StopTimeout
+from riverrun.launcher import Launcher
 from riverrun.options import QueueConfig, check_duration, check_queue
 from riverrun.sessions import Where
 from riverrun.verbs import queues as verbs
@@ -20,38 +19,29 @@ class Queues:
 
     def __init__(
         self,
-        configs: Mapping[str, QueueConfig],
+        launcher: Launcher,
         *,
-        crew: Callable[[], Crew | None],
         soft_stop_timeout_s: float | None,
         schema: str | None,
     ) -> None:
-        self._configs = {check_queue(name): _check(config) for name, config in configs.items()}
-        self._crew = crew
+        self._launcher = launcher
         self._soft_stop_timeout_s = soft_stop_timeout_s
         self._schema = schema
-        self._lock = threading.Lock()  # guards _configs together with the crew's queues
 
     @property
     def configs(self) -> Mapping[str, QueueConfig]:
         """How each queue is worked, by name."""
-        return dict(self._configs)
+        return dict(self._launcher.queues)
 
     def add(self, name: str, config: QueueConfig | None = None) -> None:
         """Work the queue `name` too, from now on if the client runs.
 
         Raises:
+            ClientNotReady: If the client is being stopped.
             InvalidOption: If the client works it already, or a value is out of range.
         """
         check_queue(name)
-        chosen = _check(QueueConfig() if config is None else config)
-        with self._lock:
-            if name in self._configs:
-                raise InvalidOption("queue", name, "a queue that this client does not work yet")
-            crew = self._crew()
-            if crew is not None:
-                crew.add(name, chosen)
-            self._configs[name] = chosen
+        self._launcher.add(name, check_config(QueueConfig() if config is None else config))
 
     def remove(self, name: str, *, timeout: Duration | None = None) -> None:
         """Work the queue `name` no more, after its running jobs have ended.
@@ -59,22 +49,18 @@ class Queues:
         Args:
             name: The queue.
             timeout: Seconds or a timedelta that they may take before they are cancelled; the
-                client's `soft_stop_timeout` unless said.
+                client's `soft_stop_timeout` by default.
 
         Raises:
+            ClientNotReady: If one of the queue's own workers calls it, or it is being removed
+                already.
             InvalidOption: If the client does not work it.
             StopTimeout: If jobs run on although cancelled; it names them.
         """
         soft_s = self._soft_stop_timeout_s
         if timeout is not None:
             soft_s = check_duration("timeout", timeout, 0.0)
-        with self._lock:
-            if name not in self._configs:
-                raise InvalidOption("queue", name, f"one of {', '.join(sorted(self._configs))}")
-            crew = self._crew()
-            left = [] if crew is None else crew.remove(name, soft_s)
-            del self._configs[name]
-        if left:
+        if left := self._launcher.remove(name, soft_s):
             raise StopTimeout([(job.id, job.kind) for job in left])
 
     def get(self, where: Where, name: str) -> QueueRow:
@@ -98,13 +84,13 @@ class Queues:
         return verbs.update_queue(where, name, metadata=metadata, schema=self._schema)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._configs
+        return name in self._launcher.queues
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._configs))
+        return iter(sorted(self._launcher.queues))
 
     def __len__(self) -> int:
-        return len(self._configs)
+        return len(self._launcher.queues)
 
     def list(self, where: Where, *, limit: int = 100) -> list[QueueRow]:
         """Return the queues that any client works; see `riverrun.verbs.list_queues`."""
@@ -112,12 +98,26 @@ class Queues:
 
     def _tell(self, where: Where, name: str, *, paused: bool) -> None:
         # In this process at once, where it is committed; it may hear no notifications.
-        crew = self._crew()
+        crew = self._launcher.crew
         if crew is not None and isinstance(where, Engine):
             crew.pause(name, paused=paused)
 
 
-def _check(config: object) -> QueueConfig:
+def check_queues(configs: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:
+    """Return `configs`, checked.
+
+    Raises:
+        InvalidOption: If a name or a config is none.
+    """
+    return {check_queue(name): check_config(config) for name, config in configs.items()}
+
+
+def check_config(config: object) -> QueueConfig:
+    """Return `config` if it is a QueueConfig.
+
+    Raises:
+        InvalidOption: If it is none.
+    """
     if not isinstance(config, QueueConfig):
         raise InvalidOption("queues", config, 'QueueConfigs by name: {"default": QueueConfig()}')
     return config

@@ -418,3 +418,50 @@ def test_an_applications_own_logs(
     assert expected in line
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 0
+
+
+BROKEN = """
+import threading
+from riverrun import crew
+
+crew.BEYOND_REPAIR_S = 1.0
+start = threading.Thread.start
+
+def refuse(thread):
+    if thread.name == "riverrun.poller" and broken:
+        raise RuntimeError("can't start new thread")
+    start(thread)
+
+broken = []
+threading.Thread.start = refuse
+"""
+
+BREAKS = """
+@workers.register(kind="break")
+def break_it(args: dict) -> None:
+    print("began", flush=True)
+    broken.append(True)
+    gone = threading.Thread(target=bool)
+    start(gone)
+    gone.join()
+    client._crew._poller._thread = gone
+"""
+
+
+def test_ends_when_it_is_beyond_repair(
+    start: Start, engine: Engine, database_url: str, schema: str
+) -> None:
+    """Where a thread of the client's cannot be started again, the process ends for another."""
+    insert_job(engine, schema, kind="break")
+    source = (
+        BROKEN
+        + APP
+        + BREAKS.replace("args: dict", "args: RawArgs").replace(
+            "\n@workers", "\nfrom riverrun import RawArgs\n\n@workers", 1
+        )
+    )
+    process = start(database_url, schema, source=source)
+    code, said = end(process)
+    assert code == 5, said
+    assert "riverrun.poller has been failing" in said
+    assert only_state(engine, schema) is JobState.completed

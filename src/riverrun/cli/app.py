@@ -37,6 +37,7 @@ class ExitCode(IntEnum):
     usage = 2
     unreachable = 3
     schema_behind = 4
+    broken = 5
     interrupted = 130
 
 

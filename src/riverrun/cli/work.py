@@ -39,6 +39,9 @@ TRY_AGAIN_S = 1.0
 GIVE_UP_S = 1.0
 """Seconds that a start has to end after a signal."""
 
+LOOK_S = 1.0
+"""Seconds between two looks whether the client still has all that it needs."""
+
 
 @click.command
 @click.argument("client_named", metavar="[MODULE:CLIENT]", required=False)
@@ -126,8 +129,8 @@ def work(
     """Work the jobs of MODULE:CLIENT, or of --app, until SIGTERM or SIGINT.
 
     The first signal lets running jobs end, the second, or SIGQUIT, cancels them. Exit codes: 0
-    stopped, 1 jobs were cut off, 2 no such client, 3 database not reachable, 4 tables missing, 130
-    second Ctrl-C.
+    stopped, 1 jobs were cut off, 2 no such client, 3 database not reachable, 4 tables missing, 5
+    a thread of the client's own could not be kept alive, 130 second Ctrl-C.
     """
     context = click.get_current_context()
     said = {context.get_parameter_source(name) for name in ("log_level", "log_format")}
@@ -157,10 +160,15 @@ def work(
     systemd.notify("READY=1")
     if tie is not None:
         tie.say_ready()
-    while not signals.wait(systemd.watchdog_s()):
+    while not signals.wait(min(systemd.watchdog_s() or LOOK_S, LOOK_S)):
         systemd.alive()
+        if client.beyond_repair:
+            break
     systemd.notify("STOPPING=1")
     logger.info("stopping in %g s at most; a second signal cancels what runs", stop_timeout)
+    if client.beyond_repair:
+        logger.error("this process is beyond repair: %s", "; ".join(client.problems))
+        _stop_broken(client, signals, stop_timeout)
     code = _stop(client, signals, stop_timeout)
     if probes is not None:
         probes.stop()
@@ -247,6 +255,15 @@ def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
     if signals.count > 1 and signals.last is signal.SIGINT:
         return ExitCode.interrupted
     return ExitCode.ok
+
+
+def _stop_broken(client: Client, signals: Signals, timeout: float) -> NoReturn:
+    """Stop as far as can be, and end: another process is to take over."""
+    try:
+        _stop(client, signals, timeout)
+    except Exception:
+        logger.exception("not stopped as it should be; its jobs will be rescued")
+    _end(ExitCode.broken, at_once=True)
 
 
 def _end(code: ExitCode, *, at_once: bool = False) -> NoReturn:

@@ -7,9 +7,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 
 from riverrun.attempt import Attempt
+from riverrun.errors import EventLoopLost
 from riverrun.executors.owner import Owner
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,34 @@ class CoroutineExecutor:
         """Return whether all had ended at `deadline`, by time.monotonic()."""
         return self.wait_idle(deadline)
 
+    def lose(self) -> None:
+        """End the attempts that run: their loop is lost. Called in the loop's thread.
+
+        Those that have not begun do so in the loop that takes its place.
+        """
+        with self._lock:
+            lost = [attempt for attempt, _ in self._running.values()]
+            tasks, self._tasks = self._tasks, set()
+        for attempt in lost:
+            attempt.lose(EventLoopLost())
+        for task in tasks:
+            # The worker's `finally` blocks run, as far as they do not wait for the loop, and the
+            # attempt ends in its own way.
+            with suppress(BaseException):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # as gather() does
+                coroutine = task.get_coro()
+                if coroutine is not None:
+                    coroutine.close()
+        for attempt in lost:
+            if id(attempt) in self._running:
+                self._owner.broken(attempt, EventLoopLost())
+                self._free(attempt)
+        self._owner.freed()
+        with self._lock:
+            ready = list(self._starting.values())
+        if ready:
+            self._in_loop(lambda: self._start(ready))
+
     def _taken(self) -> list[Attempt]:
         ready = []
         while self._line and len(self._starting) + len(self._running) < self.slots:
@@ -116,6 +146,8 @@ class CoroutineExecutor:
             task.add_done_callback(partial(self._over, attempt))
 
     async def _run(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> None:
+        if id(attempt) not in self._starting:
+            return  # taken back, or begun, as it was to begin in a loop that was lost
         attempt.prepare()
         with self._lock:
             if self._starting.pop(id(attempt), None) is None:

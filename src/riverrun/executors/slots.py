@@ -68,6 +68,10 @@ class Slots:
         """Return when the first that waits was claimed, by time.monotonic(); infinite if none."""
         return min(self._threads.waiting_since(), self._coroutines.waiting_since())
 
+    def lose_loop(self) -> None:
+        """End the attempts that run in the event loop: it is lost. Called in the loop's thread."""
+        self._coroutines.lose()
+
     def owns(self, thread: threading.Thread) -> bool:
         """Return whether `thread` is one of the slots'."""
         return self._threads.owns(thread)

@@ -63,10 +63,6 @@ class OwnEngine(OptionEngine):
         self._own_pool.dispose()
         self._own_pool = self._own_pool.recreate()
 
-    def forget(self) -> None:
-        """Leave every connection to the parent of this process, and open others when needed."""
-        self._own_pool = self._own_pool.recreate()
-
     def _on_invalidate(self, _connection: object, _record: object, error: object) -> None:
         if error is not None:
             # This one was cut. Workers shall not find out by an attempt each that theirs are.
@@ -95,11 +91,6 @@ class Connections:
         """Close all that is idle."""
         for engine in self._engines:
             engine.close()
-
-    def forget(self) -> None:
-        """Be those of a forked child: the parent's connections stay the parent's."""
-        for engine in self._engines:
-            engine.forget()
 
     @property
     def _engines(self) -> tuple[OwnEngine, ...]:

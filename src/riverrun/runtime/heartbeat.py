@@ -64,6 +64,11 @@ class Heartbeat(Service):
         self._failed = False
         self._given_up = False
         self._touched: dict[tuple[int, int], float] = {}
+        self._watched: Service | None = None
+
+    def watch_over(self, service: Service) -> None:
+        """Start `service` again if it dies: the one that does so for all others."""
+        self._watched = service
 
     @property
     def heard(self) -> bool:
@@ -74,6 +79,8 @@ class Heartbeat(Service):
         """Beat until stopped."""
         wait_s = self._wait_s()
         while not self.stopping.wait(wait_s):
+            if self._watched is not None:
+                self._watched.revive()
             try:
                 self.run_once()
                 self._given_up = self._failed = False

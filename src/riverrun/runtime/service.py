@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 import psycopg
@@ -11,31 +12,59 @@ from riverrun.errors import RiverrunError
 
 logger = logging.getLogger(__name__)
 
+CALM_S = 10.0
+"""Seconds that a service must run for, once it was started again, to count as sound."""
+
+LAST_TURNS = 3
+"""How often a service is started again that fails while it stops: its last turn may matter."""
+
 
 class Service:
     """Something that goes on in a thread of its own until it is stopped.
 
-    `start()` and `stop()` may be called twice, and `stop()` before `start()`.
+    Whatever ends it before that, it is started again: by its own thread as long as that lives, by
+    the watchdog's `revive()` after that. `start()` and `stop()` may be called twice, and `stop()`
+    before `start()`.
     """
 
     def __init__(self, name: str, *, daemon: bool = False) -> None:
         self.name = f"riverrun.{name}"
         self.stopping = threading.Event()
         self._daemon = daemon
+        self._threading = threading.Lock()  # guards _thread while it is replaced
         self._thread: threading.Thread | None = None
+        self._failing_since: float | None = None
+        self._failed_at = 0.0
 
     def start(self) -> None:
-        """Start the thread, unless it was started."""
-        if self._thread is None:
-            self.stopping.clear()
-            self._thread = threading.Thread(
-                target=self._guarded, name=self.name, daemon=self._daemon
-            )
+        """Start the thread, unless it was started.
+
+        Raises:
+            RuntimeError: If the process may have no more threads.
+        """
+        with self._threading:
+            if self._thread is None:
+                self.stopping.clear()
+                self._failing_since = None
+                self._begin()
+
+    def revive(self) -> bool:
+        """Start the thread again if it has died before it was stopped; return whether it lives."""
+        with self._threading:
+            thread = self._thread
+            if thread is None or thread.is_alive() or self.stopping.is_set():
+                return True
+            if self._failing_since is None:
+                logger.error("%s has died; starting it again", self.name)
+            self._fail()
             try:
-                self._thread.start()
+                self._begin()
             except RuntimeError:
-                self._thread = None
-                raise
+                # Its thread stays the dead one, so that the next look tries again.
+                self._thread = thread
+                return False
+        logger.warning("started %s again", self.name)
+        return True
 
     def stop(self, timeout: float | None = None) -> bool:
         """Ask the thread to end, and wait; return whether it has ended.
@@ -43,11 +72,13 @@ class Service:
         Args:
             timeout: Seconds to wait; until it has ended if None.
         """
-        self.stopping.set()
+        with self._threading:
+            self.stopping.set()
+            thread = self._thread
         self.interrupt()
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join(timeout)
-            if self._thread.is_alive():
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+            if thread.is_alive():
                 return False
         self._thread = None
         return True
@@ -62,6 +93,17 @@ class Service:
         """Whether the thread was started and has not ended."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def failing_s(self) -> float:
+        """For how many seconds the service has been dead or dying again and again; 0 if sound."""
+        now, since = time.monotonic(), self._failing_since
+        thread = self._thread
+        if thread is not None and not thread.is_alive() and not self.stopping.is_set():
+            return max(0.001, now - (self._failed_at if since is None else since))
+        if since is None or now - self._failed_at >= CALM_S:
+            return 0.0
+        return max(0.001, now - since)
+
     def interrupt(self) -> None:
         """End whatever the thread waits for; for those that wait for more than `stopping`."""
 
@@ -69,11 +111,50 @@ class Service:
         """Do the service's work until `stopping` is set."""
         raise NotImplementedError
 
-    def _guarded(self) -> None:
+    def _begin(self) -> None:
+        self._failed_at = time.monotonic()
+        thread = threading.Thread(target=self._guarded, name=self.name, daemon=self._daemon)
+        self._thread = thread
         try:
-            self.run()
-        except Exception:
-            logger.exception("ended %s by an error of its own", self.name)
+            thread.start()
+        except RuntimeError:
+            self._thread = None
+            raise
+
+    def _guarded(self) -> None:
+        pause_s, last_turns = 0.1, 0
+        while True:
+            began = time.monotonic()
+            error: BaseException | None = None
+            try:
+                self.run()
+            except BaseException as raised:  # SystemExit too, as of a listener that calls exit()
+                error = raised
+            if self.stopping.is_set():
+                last_turns += 1
+                if error is None or last_turns > LAST_TURNS:
+                    return
+            self._fail()
+            if time.monotonic() - began >= CALM_S:
+                pause_s = 0.1
+            logger.error(
+                "%s ended by %s; starting it again in %.1f s",
+                self.name,
+                "itself" if error is None else type(error).__name__,
+                pause_s,
+                exc_info=error,
+            )
+            if not self.stopping.is_set():
+                self.stopping.wait(pause_s)
+            if error is None and self.stopping.is_set():
+                return
+            pause_s = min(2 * pause_s, CALM_S / 2)
+
+    def _fail(self) -> None:
+        now = time.monotonic()
+        if self._failing_since is None or now - self._failed_at >= CALM_S:
+            self._failing_since = now
+        self._failed_at = now
 
 
 def unexpected(error: Exception) -> Exception | None:

@@ -1,4 +1,7 @@
-"""Watchdog: looks after attempts that shall end and do not, and after who should make them end."""
+"""Watchdog: looks after attempts that shall end and do not, and after the client's own threads.
+
+Calls upwards: `services`, for the threads that there are at the moment.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -30,12 +33,16 @@ JobStuckHandler = Callable[[JobRow], JobStuckHandlerResult | None]
 
 
 class Watchdog(Service):
-    """Throws into threads that may be thrown into, and reports attempts that are stuck."""
+    """Starts threads that died again, and reports attempts that are stuck.
+
+    Into workers' threads that may be thrown into it throws.
+    """
 
     def __init__(
         self,
         *,
         look: Callable[[], None],
+        services: Callable[[], Sequence[Service]],
         running: Callable[[], Sequence[Attempt]],
         replace: Callable[[Attempt], None],
         handler: JobStuckHandler | None,
@@ -44,6 +51,7 @@ class Watchdog(Service):
     ) -> None:
         super().__init__("watchdog")
         self._look = look
+        self._services = services
         self._running = running
         self._replace = replace
         self._handler = handler
@@ -57,6 +65,8 @@ class Watchdog(Service):
         while not self.stopping.wait(INTERVAL_S):
             try:
                 self._look()
+                for service in self._services():
+                    service.revive()
                 self.run_once()
             except Exception:
                 logger.exception("the watchdog failed at one look")

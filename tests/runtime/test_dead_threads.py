@@ -1,0 +1,262 @@
+"""Threads of the machinery that die, and an event loop that is ended under its attempts."""
+
+import asyncio
+import ctypes
+import logging
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from riverrun import Constant, InsertOpts, JobCompleted, JobFailed, QueueConfig, Workers
+from riverrun.events import JobEvent
+from riverrun.runtime.service import Service
+from runtime.conftest import DEADLINE_S, Task
+
+
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds, and say what did not come."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S:g} s"
+        threading.Event().wait(0.02)
+
+
+def throw_into(service: Service) -> None:
+    """Have SystemExit raised in the service's thread, wherever that is."""
+    thread = service._thread
+    assert thread is not None
+    assert thread.ident is not None
+    thrown = ctypes.pythonapi.PyThreadState_SetAsyncExc(
+        ctypes.c_ulong(thread.ident), ctypes.py_object(SystemExit)
+    )
+    assert thrown == 1
+
+
+SERVICES = (
+    "heartbeat watchdog completer poller keeper elector stand_in stocktaker notifier deadline "
+    "producer maintenance"
+)
+
+
+@pytest.mark.parametrize("name", SERVICES.split())
+def test_a_service_that_ended_is_started_again(
+    bench: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever it is: an ERROR names it, and the client works on."""
+    caplog.set_level(logging.ERROR)
+    client, events = bench.run(poll_interval=0.1)
+    crew = client._crew
+    wait_for("the client leads", lambda: client.leads)
+    service: Service
+    if name == "producer":
+        service = crew._producers["default"]
+    elif name == "maintenance":
+        service = crew._maintenance_services[0]
+    else:
+        service = getattr(crew, f"_{name}")
+    wait_for("its thread is there", lambda: service._thread is not None)
+    throw_into(service)
+    service.interrupt()
+    wait_for("it ends", lambda: f"{service.name} ended by SystemExit" in caplog.text)
+    wait_for("it lives", lambda: service._thread is not None and service._thread.is_alive())
+    assert service.failing_s > 0
+    for number in range(3):
+        client.insert(bench.engine, Task(number=number))
+        assert type(events.get(DEADLINE_S)) is JobCompleted
+
+
+def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it cannot be, the client is not healthy; then it is, and works on."""
+    client, events = bench.run(poll_interval=0.1)
+    crew = client._crew
+    poller, start, allowed = crew._poller, threading.Thread.start, threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == poller.name and not allowed.is_set():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    # A thread that is over although nobody has stopped its service.
+    gone = threading.Thread(target=bool)
+    start(gone)
+    gone.join()
+    old, poller._thread = poller._thread, gone
+    wait_for("it is unhealthy", lambda: not client.healthy)
+    assert any("poller" in problem for problem in client.problems)
+    allowed.set()
+    wait_for("it is replaced", lambda: poller._thread not in {gone, old})
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    client.stop()
+    old.join(DEADLINE_S)
+
+
+def leave_at_once(loop: asyncio.AbstractEventLoop) -> None:
+    """End the loop's run."""
+    loop.stop()
+
+
+async def exit_in_a_subtask() -> None:
+    """As a library that exits."""
+
+    async def child() -> None:
+        sys.exit(3)
+
+    await asyncio.gather(child())
+
+
+async def interrupt_in_a_subtask() -> None:
+    """As a library that was interrupted."""
+
+    async def child() -> None:
+        raise KeyboardInterrupt
+
+    await asyncio.gather(child())
+
+
+async def exit_in_a_callback() -> None:
+    """As code that the loop calls, and that exits."""
+    asyncio.get_running_loop().call_soon(sys.exit, 3)
+    await asyncio.sleep(0.01)
+    raise RuntimeError("after the loop went on")
+
+
+async def stop_the_loop() -> None:
+    """As a script of old does."""
+    asyncio.get_running_loop().stop()
+    await asyncio.sleep(0.01)
+    raise RuntimeError("after the loop went on")
+
+
+async def close_the_loop() -> None:
+    """Which asyncio refuses while it runs."""
+    asyncio.get_running_loop().close()
+
+
+KILLERS = (
+    exit_in_a_subtask,
+    interrupt_in_a_subtask,
+    exit_in_a_callback,
+    stop_the_loop,
+    close_the_loop,
+)
+
+
+@pytest.mark.parametrize("kill", KILLERS, ids=lambda each: each.__name__)
+def test_the_event_loop_runs_on(bench: Any, kill: Callable[[], Awaitable[None]]) -> None:
+    """What ends it is a failure of the attempt that did so; the others never notice."""
+    workers, begun = Workers(), threading.Semaphore(0)
+    killed = asyncio.Event()
+
+    @workers.register
+    async def work(args: Task) -> None:
+        if args.number:
+            begun.release()
+            await killed.wait()
+            return
+        try:
+            await kill()
+        finally:
+            killed.set()
+
+    client = bench.client(workers=workers, queues={"default": QueueConfig(max_workers=10)})
+    events = client.subscribe(JobEvent)
+    client.start()
+    client.insert_many(bench.engine, [Task(number=number) for number in range(1, 6)])
+    for _ in range(5):
+        assert begun.acquire(timeout=DEADLINE_S), "an attempt did not begin"
+    killer = client.insert(bench.engine, Task(), InsertOpts(max_attempts=1)).job
+    ended = {each.job.id: each for each in (events.get(DEADLINE_S) for _ in range(6))}
+    assert type(ended.pop(killer.id)) is JobFailed
+    assert {(type(each), each.job.attempt) for each in ended.values()} == {(JobCompleted, 1)}
+    client.insert(bench.engine, Task(number=7))
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+
+
+def test_a_loop_that_is_lost_is_replaced(bench: Any) -> None:
+    """What ran in it has failed and is tried again, in a loop that takes its place."""
+    workers, lost = Workers(), threading.Event()
+    cleaned = []
+
+    @workers.register
+    async def work(args: Task) -> None:
+        if lost.is_set():
+            return
+        try:
+            if args.number == 3:
+                lost.set()
+                asyncio.get_running_loop()._selector.close()  # type: ignore[attr-defined]
+            await asyncio.sleep(DEADLINE_S)
+        finally:
+            cleaned.append(args.number)
+
+    client = bench.client(
+        workers=workers,
+        queues={"default": QueueConfig(max_workers=4, claim_ahead=0)},
+        backoff=Constant(delay=0.1),
+    )
+    client.insert_many(bench.engine, [Task(number=number) for number in range(6)])
+    events = client.subscribe(JobEvent)
+    client.start()
+    ended = [events.get(DEADLINE_S) for _ in range(10)]
+    failed = [each for each in ended if type(each) is JobFailed]
+    assert {type(each) for each in ended} == {JobFailed, JobCompleted}
+    assert sorted(cleaned) == [0, 1, 2, 3]
+    assert len(failed) == 4
+    assert {type(each.error).__name__ for each in failed} == {"EventLoopLost"}
+
+
+def test_attempts_that_a_stranger_cancelled_have_failed(bench: Any) -> None:
+    """Also those whose task had not run yet, so that no code of theirs could say how they ended."""
+    workers, done = Workers(), threading.Event()
+
+    @workers.register
+    async def work(args: Task) -> None:
+        if args.number == 0 and not done.is_set():
+            done.set()
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+
+    client = bench.client(
+        workers=workers,
+        queues={"default": QueueConfig(max_workers=10)},
+        backoff=Constant(delay=0.1),
+    )
+    client.insert_many(bench.engine, [Task(number=number) for number in range(6)])
+    events = client.subscribe(JobCompleted)
+    client.start()
+    for _ in range(6):
+        events.get(DEADLINE_S)
+
+
+def test_the_loop_begins_when_there_may_be_threads_again(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was claimed for it waits until its thread can be started, and is lost by nobody."""
+    start, refused, allowed = threading.Thread.start, threading.Event(), threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "riverrun.loop" and not allowed.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    workers = Workers()
+
+    @workers.register
+    async def work(args: Task) -> None: ...
+
+    client, events = bench.run(workers=workers)
+    client.insert(bench.engine, Task())
+    assert refused.wait(DEADLINE_S), "nobody tried to start the loop"
+    wait_for("it is unhealthy", lambda: not client.healthy)
+    allowed.set()
+    assert type(events.get(DEADLINE_S)) is JobCompleted

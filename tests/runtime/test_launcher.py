@@ -1,0 +1,286 @@
+"""A client's working part while it starts, stops, forks, and while its queues change."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from riverrun import InsertOpts, JobCompleted, JobContext, QueueConfig, Workers
+from riverrun.errors import ClientNotReady, InvalidOption
+from riverrun.events import JobEvent
+from runtime.conftest import DEADLINE_S, Task
+
+Came = Callable[[threading.Event, str], None]
+
+
+@contextmanager
+def held_start(bench: Any, client: Any) -> Iterator[None]:
+    """Keep `client`'s start waiting while the block runs, then let it end."""
+    starting = threading.Thread(target=client.start)
+    waits = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
+        " WHERE relname = 'river_queue' AND NOT granted"
+    )
+    with bench.engine.begin() as connection:
+        lock = f"LOCK TABLE {bench.schema}.river_queue IN ACCESS EXCLUSIVE MODE"
+        connection.execute(text(lock))
+        starting.start()
+        for _ in range(int(DEADLINE_S / 0.05)):
+            if connection.execute(waits).scalar_one():
+                break
+            threading.Event().wait(0.05)
+        else:
+            pytest.fail("the start does not wait for the lock")
+        yield
+    starting.join(DEADLINE_S)
+    assert not starting.is_alive(), "the start did not end"
+
+
+def test_a_queue_added_during_the_start_is_worked(bench: Any) -> None:
+    """It counts as the client's at once, its jobs are worked, and it can be removed again."""
+    client = bench.client()
+    events = client.subscribe(JobEvent)
+    client.insert(bench.engine, Task(), InsertOpts(queue="late"))
+    with held_start(bench, client):
+        client.queues.add("late", QueueConfig(max_workers=1))
+        assert list(client.queues) == ["default", "late"]
+    assert events.get(DEADLINE_S).job.queue == "late"
+    client.queues.remove("late")
+    assert list(client.queues) == ["default"]
+
+
+def test_a_queue_removed_during_the_start_is_not_worked(bench: Any) -> None:
+    """What is inserted into it waits for a client that works it."""
+    queues = {"default": QueueConfig(), "gone": QueueConfig()}
+    client = bench.client(queues=queues)
+    events = client.subscribe(JobEvent)
+    with held_start(bench, client):
+        client.queues.remove("gone")
+    assert client._crew.queues == {"default"}
+    left = client.insert(bench.engine, Task(), InsertOpts(queue="gone")).job
+    client.insert(bench.engine, Task())
+    assert events.get(DEADLINE_S).job.queue == "default"
+    assert client.get(bench.engine, left.id).state == "available"
+
+
+def test_a_stop_during_the_start_stops_what_it_started(bench: Any) -> None:
+    """It waits for the start and then ends it: nothing is left running."""
+    client = bench.client()
+    stopping = threading.Thread(target=client.stop)
+    with held_start(bench, client):
+        stopping.start()
+    stopping.join(DEADLINE_S)
+    assert not stopping.is_alive()
+    assert not client.running
+
+
+@pytest.mark.parametrize("name", ["riverrun.poller", "riverrun.slot", "riverrun.deadline"])
+def test_a_start_without_threads_leaves_nothing(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where the process may have no more threads, the start fails whole, and later succeeds."""
+    start = threading.Thread.start
+    allowed = threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == name and not allowed.is_set():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    client = bench.client()
+    if name != "riverrun.slot":
+        with pytest.raises(RuntimeError):
+            client.start()
+        assert not client.running
+        assert not [
+            each.name
+            for each in threading.enumerate()
+            if each.name.startswith("riverrun.") and not each.daemon
+        ]
+    allowed.set()
+    events = client.subscribe(JobEvent)
+    client.start()
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+
+
+def test_an_add_does_not_wait_for_a_remove(bench: Any, came: Came) -> None:
+    """A queue whose jobs take long is removed while others come and go."""
+    begun, release = threading.Event(), threading.Event()
+
+    def body(args: Task, ctx: JobContext) -> None:
+        begun.set()
+        assert release.wait(DEADLINE_S)
+
+    queues = {"default": QueueConfig(), "slow": QueueConfig()}
+    client, _ = bench.run(body, queues=queues, soft_stop_timeout=None)
+    client.insert(bench.engine, Task(), InsertOpts(queue="slow"))
+    came(begun, "the job begins")
+    removing = threading.Thread(target=client.queues.remove, args=("slow",))
+    removing.start()
+    try:
+        client.queues.add("other")
+        client.queues.remove("other")
+        assert "slow" in client.queues
+        for refused in (client.queues.remove, client.queues.add):
+            with pytest.raises((ClientNotReady, InvalidOption)):
+                refused("slow")
+        assert removing.is_alive()
+    finally:
+        release.set()
+        removing.join(DEADLINE_S)
+    assert list(client.queues) == ["default"]
+
+
+FORKS = """
+import os, sys, threading
+from sqlalchemy import create_engine
+from riverrun import Client, InsertOpts, QueueConfig, RawArgs, Workers
+
+workers, begun, release = Workers(), threading.Event(), threading.Event()
+
+@workers.register(kind="task")
+def work(args: RawArgs) -> None:
+    begun.set()
+    release.wait(60)
+
+engine = create_engine(sys.argv[1])
+queues = {"default": QueueConfig(), "slow": QueueConfig()}
+client = Client(engine, workers=workers, queues=queues, schema=sys.argv[2])
+client.start()
+client.insert(engine, RawArgs(kind="task", encoded={}), InsertOpts(queue="slow"))
+assert begun.wait(30)
+removing = threading.Thread(target=client.queues.remove, args=("slow",))
+removing.start()
+while "slow" not in client._launcher._removing: pass
+pid = os.fork()
+if pid == 0:
+    client.queues.add("other")
+    client.start()
+    assert sorted(client.queues) == ["default", "other"], list(client.queues)
+    client.stop()
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+release.set()
+removing.join()
+client.stop()
+print("both worked")
+"""
+
+
+def test_a_child_forked_during_a_remove_can_add(database_url: str, schema: str) -> None:
+    """None of the parent's locks keeps it waiting, and it starts and stops by itself."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS, database_url, schema],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "both worked\n", done.stderr
+
+
+def refusals(bench: Any, call: Callable[[JobContext], object], **options: Any) -> list[str]:
+    """Return what a worker of queue `default` got that made `call`."""
+    problems = []
+
+    def body(args: Task, ctx: JobContext) -> None:
+        try:
+            call(ctx)
+        except ClientNotReady as error:
+            problems.append(str(error))
+
+    queues = {"default": QueueConfig(), "other": QueueConfig()}
+    client, events = bench.run(body, queues=queues, **options)
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    return problems
+
+
+@pytest.mark.parametrize(
+    ("call", "refused"),
+    [
+        (lambda ctx: ctx.client.queues.remove("default"), True),
+        (lambda ctx: ctx.client.queues.remove("default", timeout=0), True),
+        (lambda ctx: ctx.client.stop(), True),
+        (lambda ctx: ctx.client.__exit__(None, None, None), True),
+        (lambda ctx: asyncio.run(ctx.client.__aexit__(None, None, None)), True),
+        (lambda ctx: asyncio.run(asyncio.to_thread(ctx.client.stop)), True),
+        (lambda ctx: ctx.client.queues.remove("other"), False),
+        (lambda ctx: ctx.client.queues.add("new"), False),
+    ],
+)
+def test_a_worker_never_waits_for_itself(
+    bench: Any, call: Callable[[JobContext], object], refused: bool
+) -> None:
+    """Every door that would wait for the worker that calls it refuses; others let it through."""
+    assert bool(refusals(bench, call)) is refused
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_a_coroutine_never_waits_for_itself(bench: Any, direct: bool) -> None:
+    """Neither called in the event loop nor in a thread that the loop is asked for."""
+    workers = Workers()
+
+    @workers.register
+    async def work(args: Task, ctx: JobContext) -> None:
+        for call in (ctx.client.stop, lambda: ctx.client.queues.remove("default")):
+            with pytest.raises(ClientNotReady):
+                call() if direct else await asyncio.to_thread(call)
+        if not direct:
+            with pytest.raises(ClientNotReady):
+                await ctx.client.__aexit__(None, None, None)
+            await asyncio.to_thread(ctx.client.queues.remove, "other")
+
+    queues = {"default": QueueConfig(), "other": QueueConfig()}
+    client, events = bench.run(workers=workers, queues=queues)
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+
+
+def test_what_outlives_its_attempt_may_stop_the_client(bench: Any, came: Came) -> None:
+    """A thread that a worker began with its own context is no part of it once that has ended."""
+    import contextvars
+
+    ended, stopped = threading.Event(), threading.Event()
+
+    def body(args: Task, ctx: JobContext) -> None:
+        context = contextvars.copy_context()
+
+        def stop() -> None:
+            came(ended, "the attempt ends")
+            context.run(ctx.client.stop)
+            stopped.set()
+
+        threading.Thread(target=stop).start()
+
+    client, events = bench.run(body)
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    ended.set()
+    came(stopped, "the client stops")
+
+
+def test_a_listener_may_not_wait_for_its_own_thread(bench: Any, came: Came) -> None:
+    """One that stops the client it is called by is refused, and the client works on."""
+    refused = threading.Event()
+    client = bench.client()
+
+    def hear(event: JobEvent) -> None:
+        try:
+            client.stop()
+        except ClientNotReady:
+            refused.set()
+
+    client.listen(hear, JobCompleted)
+    client.start()
+    client.insert(bench.engine, Task())
+    came(refused, "the listener is refused")
+    assert client.running
