@@ -17,7 +17,6 @@ from riverrun.answers import SINGLE
 from riverrun.attempt import ErrorHandler
 from riverrun.clock import Clock, Duration
 from riverrun.crew import Crew, Settings
-from riverrun.driver import lent
 from riverrun.errors import (
     ClientNotReady,
     InvalidOption,

@@ -462,7 +462,8 @@ class Crew:
     def pause(self, name: str, *, paused: bool) -> None:
         """Claim nothing more from the queue `name`, or again; "*" for every queue."""
         with self._pausing:
-            self._told[name] = self._settings.clock.monotonic()
+            if name in {ALL, *self._producers}:
+                self._told[name] = self._settings.clock.monotonic()
             self._set_paused(name, paused=paused)
 
     def running_jobs(self) -> list[JobRow]:
@@ -607,15 +608,19 @@ class Crew:
         return [attempt.job for producer in producers for attempt in producer.executor.running()]
 
     def _hear(self, topic: Topic, payload: Mapping[str, Any]) -> None:
+        # Any role that may connect may send these. They say where to look, and nothing else.
         name, action, job_id = payload.get("queue"), payload.get("action"), payload.get("job_id")
+        producer = self._producers.get(name) if isinstance(name, str) else None
         if topic is Topic.leadership:
             self._elector.hear(payload)
-        elif topic is Topic.insert and isinstance(name, str):
-            self.wake(name)
+        elif topic is Topic.insert:
+            if producer is not None:
+                producer.hint()
         elif action == "cancel" and isinstance(job_id, int):
-            self.cancel(job_id)
-        elif action in ("pause", "resume") and isinstance(name, str):
-            self.pause(name, paused=action == "pause")
+            if any(each.may_have(job_id) for each in list(self._producers.values())):
+                self._keeper.check(job_id)
+        elif action in ("pause", "resume") and (producer is not None or name == ALL):
+            self._keeper.wake()
 
     def _listening(self) -> None:
         # What was said while nobody listened is lost: look in its place.

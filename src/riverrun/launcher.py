@@ -16,12 +16,13 @@ import attrs
 
 from riverrun.answers import SINGLE
 from riverrun.crew import Crew, Settings
+from riverrun.driver import lent
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.job import JobRow
 from riverrun.options import QueueConfig
 from riverrun.runtime.connections import Connections
 from riverrun.runtime.heartbeat import DEAD_S
-from riverrun.sessions import address, identity, lent
+from riverrun.sessions import address, identity
 from riverrun.verbs.beat import sign_on
 from riverrun.verbs.claim import claim
 

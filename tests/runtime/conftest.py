@@ -4,23 +4,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import attrs
 import pytest
 from sqlalchemy import Engine
 
-from riverrun import Client, JobArgs, JobContext, QueueConfig, Workers
+from riverrun import Client, JobContext, QueueConfig, Workers
 from riverrun.errors import StopTimeout
 from riverrun.events import JobEvent, Subscription
+from runtime.task import Task
 
 DEADLINE_S = 30.0
-
-
-@attrs.frozen
-class Task(JobArgs, kind="task"):
-    """Args of the one kind that most tests work."""
-
-    number: int = 0
-
 
 Body = Callable[[Task, JobContext], object]
 

@@ -185,6 +185,9 @@ def test_a_loop_that_is_lost_is_replaced(bench: Any) -> None:
     workers, lost = Workers(), threading.Event()
     cleaned = []
 
+    def fail(*_: object) -> None:
+        raise OSError("a file descriptor that somebody closed")
+
     @workers.register
     async def work(args: Task) -> None:
         if lost.is_set():
@@ -192,7 +195,7 @@ def test_a_loop_that_is_lost_is_replaced(bench: Any) -> None:
         try:
             if args.number == 3:
                 lost.set()
-                asyncio.get_running_loop()._selector.close()  # type: ignore[attr-defined]
+                asyncio.get_running_loop()._selector.select = fail  # type: ignore[attr-defined]
             await asyncio.sleep(DEADLINE_S)
         finally:
             cleaned.append(args.number)

@@ -1,6 +1,7 @@
 """Elector: who leads, for which term. One leader among all clients, River's included."""
 
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -20,6 +21,15 @@ INTERVAL_S = 5.0
 TTL_S = INTERVAL_S + 10.0
 HEARD_S = 0.05
 """Most seconds between hearing of a resignation and standing: not all followers at once."""
+
+RESIGN_S = 10.0
+"""Seconds after a request to resign in which no other is obeyed, by whoever leads then.
+
+A request is but a notification, which any role may send: it may move the lead, not keep it moving.
+"""
+
+WORD_S = 1.0
+"""Least seconds between two resignations heard of that have this client stand before its time."""
 
 TRUST_S = TTL_S - 1.0
 """Seconds after the start of the last successful attempt for which a leader may trust its term."""
@@ -62,7 +72,10 @@ class Elector(Service):
         self._term: Term | None = None
         self._trusted_until = 0.0
         self._heard = threading.Event()  # something was said that ends the wait
-        self._asked_to_resign = False
+        self._lock = threading.Lock()  # guards the next two
+        self._obeyed_at = -math.inf  # when the last request was obeyed, by whoever led
+        self._resign_at = math.inf
+        self._stood_at = -math.inf  # when word of a resignation last ended the wait
 
     @property
     def leads(self) -> bool:
@@ -72,11 +85,21 @@ class Elector(Service):
     def hear(self, payload: Mapping[str, Any]) -> None:
         """Take a notification: another has resigned, or the leader is asked to."""
         action, leader_id = payload.get("action"), payload.get("leader_id")
+        now = self._clock.monotonic()
         if action == "resigned" and leader_id != self._client_id and self._term is None:
-            self._heard.set()
-        elif action == "request_resign" and self._term is not None:
-            self._asked_to_resign = True
-            self._heard.set()
+            if now - self._stood_at >= WORD_S:
+                self._stood_at = now
+                self._heard.set()
+        elif action == "request_resign":
+            with self._lock:
+                # All clients hear the same requests, and count on the leader to obey the first.
+                if now - self._obeyed_at >= RESIGN_S:
+                    self._obeyed_at = now
+                if self._term is not None:
+                    due = now if self._obeyed_at == now else self._obeyed_at + RESIGN_S
+                    self._resign_at = min(self._resign_at, due)
+            if self._term is not None:
+                self._heard.set()
 
     def interrupt(self) -> None:
         """End the wait."""
@@ -86,16 +109,25 @@ class Elector(Service):
         """Stand for election until stopped; resign at the end."""
         wait_s = 0.0
         while not self.stopping.is_set():
-            if self._heard.wait(wait_s) and not self._asked_to_resign:
+            now = self._clock.monotonic()
+            end = now + wait_s
+            wait_s = max(0.0, min(end, self._resign_at) - now)
+            if self._heard.wait(wait_s) and self._term is None:
                 self.stopping.wait(HEARD_S * self._rng.random())
             self._heard.clear()
             if self.stopping.is_set():
                 break
-            if self._asked_to_resign:
-                self._asked_to_resign = False
+            now = self._clock.monotonic()
+            if self._term is not None and now >= self._resign_at:
                 self._resign()
+                with self._lock:
+                    self._obeyed_at, self._resign_at = now, math.inf
                 # The others' turn: this one stands again when nobody else has.
                 wait_s = INTERVAL_S + self._rng.random()
+                continue
+            if self._term is not None and now < end:
+                # Word of a request whose time has not come is no reason to ask for another term.
+                wait_s = end - now
                 continue
             wait_s = INTERVAL_S + (0.0 if self._term else self._rng.random())
             try:
@@ -134,6 +166,7 @@ class Elector(Service):
     def _lose(self) -> None:
         # Another may lead by now, so there is nothing to resign from.
         self._term = None
+        self._resign_at = math.inf
         logger.warning("lost the lead: %s", self._client_id)
         self._on_lost()
 

@@ -5,6 +5,7 @@ import logging
 import random
 import selectors
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 PING_S = 5.0
 """Silence after which the connection is asked whether it still is one. Source: River 0.51."""
+
+COMPLAIN_S = 10.0
+"""Least seconds between two lines on notifications that are odd: any role may send many."""
 
 Listener = Callable[[Topic, Mapping[str, Any]], None]
 
@@ -50,6 +54,8 @@ class Notifier(Service):
         self._on_listening = on_listening
         self._pause = Pause(rng.random)
         self._waker: socket.socket | None = None
+        self._complained_at = -COMPLAIN_S
+        self._unsaid = 0
 
     def interrupt(self) -> None:
         """End the wait for notifications."""
@@ -106,10 +112,10 @@ class Notifier(Service):
                 selector.register(wakes, selectors.EVENT_READ)
                 while not self.stopping.is_set():
                     if not selector.select(PING_S):
+                        # psycopg 3.2 drops what is notified while it executes. As all else that is
+                        # lost, it is found by those who look by the clock.
                         with Awaited(self._engine):
                             OwnCursor(driver).execute("SELECT 1")
-                        # psycopg 3.2 drops what is notified while it executes: look in its place.
-                        self._on_listening()
                     # Not driver.notifies(): it takes longer than the server does to notify.
                     driver.pgconn.consume_input()
                     while (heard := driver.pgconn.notifies()) is not None:
@@ -124,9 +130,18 @@ class Notifier(Service):
     def _hear(self, channels: Mapping[str, Topic], channel: str, said: str) -> None:
         topic, payload = channels.get(channel), parse(said)
         if topic is None or payload is None:
-            logger.warning("ignored a notification on %s that is no JSON", channel)
+            self._complain("ignored a notification on %s that is no JSON", channel)
             return
         try:
             self._on_notification(topic, payload)
-        except Exception:
-            logger.exception("ignored a notification on %s", channel)
+        except Exception as error:
+            self._complain("ignored a notification on %s", channel, error)
+
+    def _complain(self, message: str, channel: str, error: Exception | None = None) -> None:
+        """Log what is odd about a notification, of many in a short time the first alone."""
+        now = time.monotonic()
+        if now - self._complained_at < COMPLAIN_S:
+            self._unsaid += 1
+            return
+        unsaid, self._complained_at, self._unsaid = self._unsaid, now, 0
+        logger.warning(f"{message}; %s more before it", channel, unsaid, exc_info=error)  # noqa: G004

@@ -39,6 +39,9 @@ FRESH_S = 10.0
 WARY_S, WARY_MAX_S = 1.0, 5.0
 """Seconds without a claim ahead after jobs went back; doubled while that happens again."""
 
+HINTS = 20.0
+"""Looks a second that notifications may ask for and that find nothing."""
+
 CROWDED_S = 0.02
 """Seconds between two claims while slots wait for processes: they would only wait there, too."""
 
@@ -101,7 +104,10 @@ class Producer(Service):
         self._rng = rng
         self._pause = Pause(rng.random)
         self._woken = threading.Event()
-        self._lock = threading.Lock()  # guards _replaced and _due
+        self._lock = threading.Lock()  # guards _replaced, _due and the next three
+        self._hints: float = HINTS  # looks that words may still ask for and that find nothing
+        self._hinted_at = clock.monotonic()
+        self._hint_at = 0.0  # when the next look is that words were denied
         self._replaced = 0  # slots opened in place of stuck ones
         self._looked_at = clock.monotonic()  # it begins with a claim
         self._hungry = True  # the last claim got all it asked for: there may be more
@@ -119,6 +125,7 @@ class Producer(Service):
         self._strays: set[int] = set()  # what was in no slot at the last look
         self._claims = 0  # claims begun
         self._asking = False  # a claim is under way
+        self._hinted = False  # a notification asked for the next claim
         self._heard: dict[int, AttemptInterrupted] = {}  # jobs cancelled meanwhile
 
     @property
@@ -135,6 +142,29 @@ class Producer(Service):
         """Look for jobs now."""
         self._hungry = True
         self._woken.set()
+
+    def hint(self) -> None:
+        """Look for jobs now, as a notification says that there are some: true or not.
+
+        Once many such looks have found nothing, further ones wait for each other.
+        """
+        now = self._clock.monotonic()
+        with self._lock:
+            self._hints = min(HINTS, self._hints + (now - self._hinted_at) * HINTS)
+            self._hinted_at = now
+            trusted = self._hints >= 1
+            later = not trusted and now >= self._hint_at
+            if later:
+                self._hint_at = now + 1 / HINTS
+        if trusted:
+            self._hinted = True
+            self.wake()
+        elif later:
+            self.expect(self._hint_at)
+
+    def may_have(self, job_id: int) -> bool:
+        """Return whether the job `job_id` is here, or may be among what is being claimed."""
+        return job_id in self._claimed or self._asking
 
     def pause(self, paused: bool) -> bool:
         """Claim nothing more, or again; return whether that is a change.
@@ -330,6 +360,11 @@ class Producer(Service):
         self._looked_at = began
         if len(jobs) == room:
             self._hungry = True
+        if self._hinted:
+            self._hinted = False
+            if not jobs:
+                with self._lock:
+                    self._hints -= 1
         self._adapt(room, len(jobs), now - began)
         if jobs:
             if self._hub.has_subscribers:

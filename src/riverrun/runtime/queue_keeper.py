@@ -1,4 +1,8 @@
-"""Queue keeper: says which queues are worked here, and reads which of them are paused."""
+"""Queue keeper: says which queues are worked here, and reads what operators want of them.
+
+A notification is a hint, the row is the truth: that a queue is paused or a job to be cancelled is
+read here, soon after word of it and by the clock, before anything follows from it.
+"""
 
 import logging
 import random
@@ -19,7 +23,16 @@ SAY_S = 600.0
 """Seconds between two times that queues are said to be worked. Source: River 0.51, producer.go."""
 
 POLL_S = 2.0
-"""Seconds between two looks at the queues by a client that hears nothing. Source: the same."""
+"""Seconds between two looks at the rows by a client that hears nothing. Source: the same."""
+
+LOOK_S = 5.0
+"""Seconds between two looks by a client that listens: word may be lost, however much comes."""
+
+GAP_S = 0.05
+"""Least seconds between two looks: so many words cost no more than twenty looks a second."""
+
+SUSPECTS_MAX = 1_000
+"""Most jobs that one look asks for by word; beyond it all that run here are asked for."""
 
 
 class QueueKeeper(Service):
@@ -44,15 +57,29 @@ class QueueKeeper(Service):
         self._on_read = on_read
         self._claimed = claimed
         self._on_cancelled = on_cancelled
-        self._wait_s = POLL_S if poll_only else SAY_S
+        self._wait_s = POLL_S if poll_only else LOOK_S
         self._schema = schema
         self._clock = clock
         self._pause = Pause(rng.random)
         self._woken = threading.Event()
         self._say_at = 0.0
+        self._lock = threading.Lock()  # guards the next two
+        self._suspects: set[int] = set()
+        self._look_at = 0.0  # when all is to be read, also without a word
 
     def wake(self) -> None:
-        """Read the queues now: something may have been said that nobody heard."""
+        """Read all now: a queue is said to have changed, or word may have been lost."""
+        with self._lock:
+            self._look_at = 0.0
+        self._woken.set()
+
+    def check(self, job_id: int) -> None:
+        """Read soon whether the job `job_id`, which may run here, is to be cancelled."""
+        with self._lock:
+            if len(self._suspects) >= SUSPECTS_MAX:
+                self._look_at = 0.0
+            else:
+                self._suspects.add(job_id)
         self._woken.set()
 
     def interrupt(self) -> None:
@@ -68,11 +95,12 @@ class QueueKeeper(Service):
             if self.stopping.is_set():
                 return
             try:
-                self.run_once()
+                self._look()
                 self._pause.reset()
-                wait_s = self._wait_s
+                wait_s = max(0.0, self._look_at - self._clock.monotonic())
             except Exception as error:
                 wait_s = self._pause.next_s()
+                self.wake()
                 logger.warning(
                     "no word on the queues, again in %.1f s: %s",
                     wait_s,
@@ -80,19 +108,34 @@ class QueueKeeper(Service):
                     exc_info=unexpected(error),
                 )
                 self.stopping.wait(wait_s)
+            self.stopping.wait(GAP_S)
 
     def run_once(self) -> list[QueueRow]:
         """Read how the queues stand and who is to be cancelled; now and then say what is worked."""
-        if jobs := self._claimed():
-            ids = [job.id for job in jobs]
-            for job_id in read_cancelled(self._engine, ids, schema=self._schema):
-                self._on_cancelled(job_id)
         now = self._clock.monotonic()
+        with self._lock:
+            self._look_at = now + self._wait_s
+            self._suspects.clear()
+        self._cancel([job.id for job in self._claimed()])
         if now >= self._say_at:
             return self.say(self._names())
         rows = read_queues(self._engine, self._names(), schema=self._schema)
         self._on_read(rows, now)
         return rows
+
+    def _look(self) -> None:
+        with self._lock:
+            suspects, self._suspects = self._suspects, set()
+            everything = self._clock.monotonic() >= self._look_at
+        if everything:
+            self.run_once()
+        else:
+            self._cancel(sorted(suspects))
+
+    def _cancel(self, job_ids: Sequence[int]) -> None:
+        if job_ids:
+            for job_id in read_cancelled(self._engine, job_ids, schema=self._schema):
+                self._on_cancelled(job_id)
 
     def say(self, names: Sequence[str]) -> list[QueueRow]:
         """Say that the queues `names` are worked, and read how they stand."""

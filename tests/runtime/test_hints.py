@@ -1,0 +1,226 @@
+"""What a notification can cause: a look at the tables, whoever sent it, and nothing else."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import event, text
+
+from riverrun import JobCancelled, JobCompleted, JobContext, QueueConfig, QueuePaused, QueueResumed
+from riverrun.events import JobEvent
+from riverrun.maintenance import elector
+from riverrun.runtime import queue_keeper
+from runtime.conftest import DEADLINE_S, Task
+
+Came = Callable[[threading.Event, str], None]
+
+
+def say(bench: Any, topic: str, *payloads: object) -> None:
+    """Send notifications, as any role that may connect can."""
+    with bench.engine.begin() as connection:
+        for payload in payloads:
+            said = payload if isinstance(payload, str) else json.dumps(payload)
+            channel = f"{bench.schema}.river_{topic}"
+            connection.execute(text("SELECT pg_notify(:c, :p)"), {"c": channel, "p": said})
+
+
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds, and say what did not come."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S:g} s"
+        threading.Event().wait(0.02)
+
+
+class Slow:
+    """A worker that runs until it is released, and tells whether it was cancelled."""
+
+    def __init__(self) -> None:
+        self.begun, self.release = threading.Event(), threading.Event()
+
+    def __call__(self, args: Task, ctx: JobContext) -> None:
+        self.begun.set()
+        while not self.release.is_set():
+            ctx.wait(0.02)
+            ctx.raise_if_cancelled()
+
+
+def test_a_word_alone_cancels_nothing(bench: Any, came: Came) -> None:
+    """A job that nobody cancelled runs to its end; one whose row says so is cancelled by word."""
+    slow = Slow()
+    client, events = bench.run(slow)
+    job = client.insert(bench.engine, Task()).job
+    came(slow.begun, "the job begins")
+    looks = threading.Semaphore(0)
+
+    @event.listens_for(bench.engine, "before_cursor_execute")
+    def executing(*args: Any) -> None:
+        if "cancel_attempted_at" in f"{args[2]} {args[3]}":
+            looks.release()
+
+    try:
+        word = {"action": "cancel", "job_id": job.id, "queue": "default"}
+        say(bench, "control", word, {**word, "job_id": -1}, {**word, "job_id": True})
+        assert looks.acquire(timeout=DEADLINE_S), "nobody looked"
+        say(bench, "control", word)
+        assert looks.acquire(timeout=DEADLINE_S), "nobody looked again"
+    finally:
+        event.remove(bench.engine, "before_cursor_execute", executing)
+    slow.release.set()
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+
+    slow.begun.clear()
+    slow.release.clear()
+    job = client.insert(bench.engine, Task()).job
+    came(slow.begun, "the second begins")
+    bench.client().cancel(bench.engine, job.id)
+    assert type(events.get(DEADLINE_S)) is JobCancelled
+
+
+def test_a_word_alone_pauses_nothing(bench: Any) -> None:
+    """Neither a queue nor all of them; and a true pause is not undone by a word."""
+    client, events = bench.run()
+    heard = client.subscribe(QueuePaused, QueueResumed)
+    for name in ("default", "*"):
+        say(bench, "control", {"action": "pause", "queue": name})
+    client.insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    with pytest.raises(TimeoutError):
+        heard.get(0.3)
+    bench.client().queues.pause(bench.engine, "default")
+    assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
+    for name in ("default", "*"):
+        say(bench, "control", {"action": "resume", "queue": name})
+    with pytest.raises(TimeoutError):
+        heard.get(0.5)
+    assert client._crew._producers["default"].paused
+
+
+def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
+    bench: Any, came: Came, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pause and a cancel of which nothing was sent take effect by the clock, not by silence."""
+    monkeypatch.setattr(queue_keeper, "LOOK_S", 0.5)
+    slow, busy = Slow(), threading.Event()
+    client, events = bench.run(slow)
+    heard = client.subscribe(QueuePaused)
+    job = client.insert(bench.engine, Task()).job
+    came(slow.begun, "the job begins")
+
+    def chatter() -> None:
+        while not busy.wait(0.05):
+            say(bench, "insert", {"queue": "elsewhere"})
+
+    talking = threading.Thread(target=chatter)
+    talking.start()
+    try:
+        with bench.engine.begin() as connection:
+            change = f"UPDATE {bench.schema}.river_queue SET paused_at = now()"
+            connection.execute(text(change))
+            mark = """metadata || '{"cancel_attempted_at": "2026-01-01T00:00:00Z"}'"""
+            change = f"UPDATE {bench.schema}.river_job SET metadata = {mark} WHERE id = {job.id}"
+            connection.execute(text(change))
+        assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
+        assert type(events.get(DEADLINE_S)) is JobCancelled
+    finally:
+        busy.set()
+        talking.join()
+
+
+def test_a_lead_is_moved_by_words_now_and_then_only(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many requests to resign the first is obeyed at once, then one in ten seconds."""
+    hour = 3_600.0
+    monkeypatch.setattr(elector, "RESIGN_S", hour)
+    monkeypatch.setattr(elector, "INTERVAL_S", 0.2)
+    clients = [bench.client(id=name) for name in ("ada", "bob")]
+    for client in clients:
+        client.start()
+    wait_for("one leads", lambda: any(client.leads for client in clients))
+    first = next(client for client in clients if client.leads)
+    terms = []
+    for _ in range(50):
+        say(bench, "leadership", {"leader_id": "", "action": "request_resign"})
+        leader = next((client.id for client in clients if client.leads), None)
+        if leader is not None and terms[-1:] != [leader]:
+            terms.append(leader)
+        threading.Event().wait(0.02)
+    wait_for("one leads", lambda: any(client.leads for client in clients))
+    assert first.id in terms
+    assert len(terms) <= 2, terms
+
+
+def test_words_that_find_nothing_cost_few_looks(bench: Any) -> None:
+    """A flood of them is answered by some tens of looks a second, and a job by the next of them."""
+    client, events = bench.run(poll_interval=60)
+    client.insert(bench.engine, Task())
+    events.get(DEADLINE_S)
+    looks = 0
+
+    @event.listens_for(bench.engine, "before_cursor_execute")
+    def executing(*args: Any) -> None:
+        nonlocal looks
+        looks += "SKIP LOCKED" in args[2]
+
+    try:
+        began = time.monotonic()
+        while time.monotonic() - began < 2:
+            say(bench, "insert", *[{"queue": "default"}] * 20)
+            threading.Event().wait(0.002)
+        took_s = time.monotonic() - began
+    finally:
+        event.remove(bench.engine, "before_cursor_execute", executing)
+    assert 0 < looks <= 20 + 45 * took_s
+    other = bench.client()
+    other.insert(bench.engine, Task())
+    assert type(events.get(10)) is JobCompleted
+
+
+def test_invented_names_are_not_kept(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Names of queues that are not worked here leave nothing behind, nor does each a line."""
+    caplog.set_level(logging.INFO)
+    client, events = bench.run(queues={"default": QueueConfig()})
+    words = [{"action": "pause", "queue": f"queue_{number}"} for number in range(3_000)]
+    say(bench, "control", *words)
+    say(bench, "control", *[{"action": "cancel", "job_id": n, "queue": "x"} for n in range(3_000)])
+    say(bench, "insert", *["no json"] * 1_000, *[{"queue": f"q{n}"} for n in range(1_000)])
+    bench.client().insert(bench.engine, Task())
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    crew = client._crew
+    for number in range(100):
+        crew.pause(f"queue_{number}", paused=True)
+    assert set(crew._told) <= {"default", "*"}
+    assert not crew._keeper._suspects
+    lines = [each for each in caplog.records if "ignored" in each.message]
+    assert 0 < len(lines) < 5
+
+
+def test_a_resignation_that_is_none_moves_nothing(bench: Any) -> None:
+    """Followers that hear of one stand for election, and find that somebody leads."""
+    clients = [bench.client(id=name) for name in ("ada", "bob")]
+    for client in clients:
+        client.start()
+    wait_for("one leads", lambda: any(client.leads for client in clients))
+    leader = next(client for client in clients if client.leads)
+    word = {"leader_id": leader.id, "action": "resigned"}
+    say(bench, "leadership", *[word] * 200)
+    bench.client().insert(bench.engine, Task())
+    threading.Event().wait(0.3)
+    assert [client for client in clients if client.leads] == [leader]
+
+
+def test_events_of_jobs_come_while_words_come(bench: Any) -> None:
+    """Every action there is, with values of every type, harms nothing."""
+    client, events = bench.run()
+    values: list[object] = [None, True, -1, 10**30, 1.5, "", "*" * 300, [], {}, ["default"]]
+    for topic in ("insert", "control", "leadership"):
+        for action in ("cancel", "pause", "resume", "resigned", "metadata_changed", None):
+            words = [{"action": action, "queue": v, "job_id": v, "leader_id": v} for v in values]
+            say(bench, topic, *words)
+    client.insert(bench.engine, Task())
+    assert isinstance(events.get(DEADLINE_S), JobEvent)
