@@ -16,6 +16,7 @@ from ext.conftest import Site
 from ext.marks import needs_plugins
 from riverrun import QueueConfig, Workers, verbs
 from riverrun.errors import ClientNotReady, InvalidOption
+from riverrun.ext.alembic import _database, _wanted
 from riverrun.ext.flask import Riverrun
 from riverrun.migrations import migrate
 from riverrun.testing import drain, require_inserted, require_not_inserted
@@ -109,6 +110,67 @@ def test_flask_migrate_picks_the_schema_up(
     site.run(*db, "check", environment=environment)
     with empty_database.connect() as connection:
         assert connection.scalar(text("SELECT to_regclass('river_job')")) == "river_job"
+
+
+@needs_plugins
+def test_flask_migrate_installs_in_one_database_of_several(
+    empty_database: Engine, tmp_path: Path, site: Site
+) -> None:
+    """With `--multidb` the database that is named gets the tables, and no other."""
+    with empty_database.begin() as connection:
+        connection.execute(text("CREATE SCHEMA other"))
+    (tmp_path / "host.py").write_text(
+        "import os\n"
+        "from flask import Flask\n"
+        "from flask_migrate import Migrate\n"
+        "from flask_sqlalchemy import SQLAlchemy\n"
+        "from flask_shop import Base\n"
+        "app = Flask(__name__)\n"
+        "url = os.environ['DATABASE_URL']\n"
+        "app.config['SQLALCHEMY_DATABASE_URI'] = url + '&options=-csearch_path%3Dother'\n"
+        "app.config['SQLALCHEMY_BINDS'] = {'jobs': url}\n"
+        "db = SQLAlchemy(app, model_class=Base)\n"
+        "Migrate(app, db, directory=os.environ['CHAIN'], riverrun={'jobs': True})\n"
+    )
+    url = empty_database.url.update_query_dict({"application_name": "host"})
+    chain = tmp_path / "chain"
+    environment = {
+        "DATABASE_URL": url.render_as_string(hide_password=False),
+        "CHAIN": str(chain),
+        "PYTHONPATH": f"{tmp_path}:{Path(__file__).parent / 'apps'}",
+    }
+    db = ("flask", "--app", "host", "db")
+    site.run(*db, "init", "--multidb", environment=environment)
+    site.run(*db, "migrate", environment=environment)
+    site.run(*db, "upgrade", environment=environment)
+    with empty_database.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT table_schema, table_name FROM information_schema.tables"
+                " WHERE table_name IN ('river_job', 'shop_user') ORDER BY table_name"
+            )
+        ).all()
+    assert [tuple(row) for row in found] == [("public", "river_job"), ("other", "shop_user")]
+
+
+@pytest.mark.parametrize(
+    ("said", "token", "schemas"),
+    [
+        (True, "upgrades", [None]),
+        (True, "_upgrades", [None]),
+        (True, "jobs_upgrades", []),
+        ("own", "jobs_upgrades", []),
+        ({"jobs": True}, "jobs_upgrades", [None]),
+        ({"jobs": ["own"]}, "jobs_upgrades", ["own"]),
+        ({"jobs": True}, "_upgrades", []),
+        ({None: True}, "_upgrades", [None]),
+        ({"": "own"}, "upgrades", ["own"]),
+        (None, "jobs_upgrades", []),
+    ],
+)
+def test_which_database_gets_the_tables(said: object, token: str, schemas: list[object]) -> None:
+    """In an environment of several databases one gets the tables: the default, or that named."""
+    assert list(_wanted(said, _database({"upgrade_token": token}))) == schemas
 
 
 @pytest.fixture

@@ -7,13 +7,15 @@ Found by its entry point, it needs no configuration:
   tables at older versions than this release knows, and `alembic check` fails for it;
 - it proposes the first install to a host that asks: `context.configure(..., riverrun=True)`, or,
   for schemas other than the search path's, `riverrun="jobs"` or `riverrun=["jobs_1", "jobs_2"]`.
+  In an environment of several databases (`multidb`) that is the default one, and
+  `riverrun={"engine2": True}` names another.
 
 It is switched off with `autogenerate_plugins=["alembic.autogenerate.*",
 "~alembic.autogenerate.riverrun"]`. Hosts on older releases pass
 `include_name=riverrun.migrations.include_name` to `context.configure`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 from warnings import warn
@@ -50,7 +52,7 @@ def compare(context: Any, upgrade_ops: Any, schemas: set[str | None]) -> None:
     if context.dialect.name != "postgresql":
         return
     _hide(context)
-    wanted = _wanted(context.opts.get("riverrun"))
+    wanted = _wanted(context.opts.get("riverrun"), _database(context.opts))
     latest = (LATEST[Line.main], LATEST[Line.riverrun])
     ahead = []
     for schema in sorted(schemas | set(wanted), key=lambda name: name or ""):
@@ -79,7 +81,19 @@ def _hide(context: Any) -> None:
     objects.append(lambda _, name, type_, *__: include_name(name, type_, {}))
 
 
-def _wanted(said: object) -> Sequence[str | None]:
+def _database(opts: Mapping[str, Any]) -> str:
+    """Return the name of the database in an environment of several; "" for the default one."""
+    # Source: Alembic 1.20 and Flask-Migrate 4.1, their templates "multidb".
+    token: str = opts.get("upgrade_token") or "upgrades"
+    return token.removesuffix("upgrades").removesuffix("_")
+
+
+def _wanted(said: object, database: str) -> Sequence[str | None]:
+    """Return the schemas in which the host wants the first install."""
+    if isinstance(said, Mapping):
+        said = said.get(database, None if database else said.get(None))
+    elif database:
+        return []
     match said:
         case None | False:
             return []
@@ -89,5 +103,5 @@ def _wanted(said: object) -> Sequence[str | None]:
             return [said]
         case list() | tuple() | set():
             return list(said)
-    expected = "True, a schema's name, or a list of such"
+    expected = "True, a schema's name, a list of such, or a dict of these by database"
     raise TypeError(f"context.configure(riverrun={said!r}): expected {expected}")
