@@ -36,7 +36,7 @@ from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues, check_queues
 from riverrun.runtime.watchdog import JobStuckHandler
-from riverrun.sessions import Where, engine_at, notice_dead_peers, renew_after_fork
+from riverrun.sessions import Where, address, engine_at, notice_dead_peers, renew_after_fork
 from riverrun.states import JobState
 from riverrun.verbs import (
     cancel,
@@ -425,9 +425,14 @@ class Client:
             in_processes(self._plugins)
         if self._launcher.start(self._settings()):
             logger.info(
-                "started client %s, working %s",
+                "started client %s, connected to %s, working %s; workers for %s",
                 self.id,
-                ", ".join(self.queues),
+                address(self.engine),
+                ", ".join(
+                    f"{name} ({_count(config.max_workers, 'slot')})"
+                    for name, config in sorted(self.queues.configs.items())
+                ),
+                _count(len(self.workers.kinds), "kind"),
                 extra={"client_id": self.id},
             )
 
@@ -565,6 +570,10 @@ def _check_notify(notify: Notify | str) -> Notify:
         return Notify(notify)
     except ValueError:
         raise InvalidOption("notify", notify, f"one of {', '.join(Notify)}") from None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _check_engine(engine: object) -> None:
