@@ -113,7 +113,8 @@ class Producer(Service):
         self._hungry = True  # the last claim got all it asked for: there may be more
         self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
         self._ended: deque[float] = deque(maxlen=1_000)  # seconds that attempts took, of late
-        self._ahead = 0  # the producer's thread alone writes it, and the next three
+        self._ahead = 0  # the producer's thread alone writes it, and the next four
+        self._adapted_at = clock.monotonic()
         self._wary_s = WARY_S
         self._wary_until = -math.inf  # nothing is claimed ahead until then
         self._stalled_until = -math.inf  # nothing is claimed until then, or until an attempt ends
@@ -451,7 +452,8 @@ class Producer(Service):
         return self._hungry and not self.paused and room >= self._worthwhile()
 
     def _room(self, unfinished: int) -> int:
-        if self._clock.monotonic() < self._stalled_until:
+        # Asked whenever an attempt ends: what is rare costs a comparison.
+        if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:
             return 0
         slots = self.config.max_workers + self._replaced - self.executor.missing()
         return slots + self._ahead - unfinished
@@ -466,14 +468,16 @@ class Producer(Service):
         self._ended.clear()
         if not took_s:
             return
+        now = self._clock.monotonic()
+        rate, self._adapted_at = len(took_s) / max(now - self._adapted_at, 1e-6), now
         mean_s = sum(took_s) / len(took_s)
-        wary = self._clock.monotonic() < self._wary_until
-        if wary or mean_s >= claim_s or self.executor.mixed:
+        if now < self._wary_until or mean_s >= claim_s or self.executor.mixed:
             self._ahead = 0
             return
         if got == asked:
             slots = self.config.max_workers
-            bound = int(slots * AHEAD_S / mean_s) if mean_s > 0 else self.config.claim_ahead
+            # By how long they take, and by how many end: a process may be short of processors.
+            bound = int(AHEAD_S * min(rate, slots / max(mean_s, 1e-6)))
             self._ahead = min(max(2 * self._ahead, slots), bound, self.config.claim_ahead)
 
     def _forget(self, attempt: Attempt) -> None:
