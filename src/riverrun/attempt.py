@@ -12,7 +12,8 @@ from contextvars import ContextVar
 
 import attrs
 
-from riverrun.attempt_log import log_completed, log_error
+from riverrun.again import is_conflict
+from riverrun.attempt_log import log_completed, log_conflict, log_error
 from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import (
@@ -27,7 +28,7 @@ from riverrun.errors import (
 )
 from riverrun.interruption import Interruptible, Interruption
 from riverrun.job import JobRow, decode
-from riverrun.outcome import Outcome, completed, decide
+from riverrun.outcome import Outcome, completed, decide, may_begin_again
 from riverrun.plugins import InProcess as Around
 from riverrun.plugins import Plugin, around_work, around_work_async, in_processes, of_kind
 from riverrun.policies.backoff import Backoff
@@ -329,7 +330,8 @@ class Attempt:
             # A worker ends in its own way when its context is cancelled; the cause is the cancel.
             error = reason
         now, stopping = self.ctx.now(), isinstance(reason, ClientStopping)
-        cancelled = self._handled(error, stopping=stopping)
+        conflict = self._is_conflict(error)
+        cancelled = not conflict and self._handled(error, stopping=stopping)
         self.ctx.stage_progress()
         staged = self.ctx.staged
         try:
@@ -341,6 +343,7 @@ class Attempt:
                 metadata=staged,
                 stopping=stopping,
                 set_cancelled=cancelled,
+                conflict=conflict,
             )
         except BaseException as broken:
             # Whatever is odd about a row or an exception, its job must not stay running.
@@ -359,9 +362,16 @@ class Attempt:
             logger.exception("ignored an error handler that failed at job %s", self.job.id)
         return isinstance(result, ErrorHandlerResult) and result.set_cancelled
 
+    def _is_conflict(self, error: BaseException) -> bool:
+        """Return whether the attempt is to begin again because its transaction met another."""
+        return self.ctx.met_conflict and is_conflict(error) and may_begin_again(self.job)
+
     def _log(self, error: BaseException | None, run_s: float) -> None:
         if error is None:
             log_completed(self.claimed, run_s)
+            return
+        if self._is_conflict(error):
+            log_conflict(self.job)
             return
         log_error(self.job, error, after_completion=self.ctx.completed)
 

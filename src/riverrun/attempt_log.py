@@ -80,6 +80,12 @@ def log_error(job: JobRow, error: BaseException, *, after_completion: bool) -> N
     logger.log(level, message, job.attempt, job.max_attempts, job.id, kind, details, extra=extra)
 
 
+def log_conflict(job: JobRow) -> None:
+    """Log that an attempt begins again because its transaction conflicted with another."""
+    message = "gave back job %s (%s): its transaction conflicted with another"
+    logger.info(message, job.id, printable(job.kind), extra=_extra(job))
+
+
 def _details(error: BaseException, *, with_texts: bool) -> str:
     place = place_of(error)
     line = f"{type(error).__name__} at {place}" if place else type(error).__name__

@@ -1,11 +1,13 @@
 """Characters: what stands in JSON text for those that a database cannot hold."""
 
 import codecs
+import json
 import re
-from weakref import WeakKeyDictionary
+from functools import lru_cache
+from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Pool
+from sqlalchemy import Connection
 
 UTF8 = ("utf-8",)
 ASCII = ("ascii",)
@@ -13,7 +15,7 @@ ASCII = ("ascii",)
 # An escaped NUL, not a backslash followed by the text u0000.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
-_known: "WeakKeyDictionary[Pool, tuple[str, ...]]" = WeakKeyDictionary()
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def storable(text: str, encodings: tuple[str, ...]) -> str:
@@ -32,26 +34,47 @@ def storable(text: str, encodings: tuple[str, ...]) -> str:
     return text
 
 
-def encodings_of(connection: Connection) -> tuple[str, ...]:
-    """Return the encodings in which text reaches the tables behind `connection`."""
-    pool = connection.engine.pool
-    if (known := _known.get(pool)) is None:
-        driver = connection.connection.driver_connection
-        # asyncpg talks to the server in UTF-8, and that is the server's own almost everywhere.
-        known = _encodings(driver.info) if isinstance(driver, psycopg.Connection) else UTF8
-        _known[pool] = known
-    return known
+def escaped(text: str) -> str:
+    """Return JSON `text` in ASCII: what it says is the same, and every encoding can carry it."""
+    return (
+        text
+        if text.isascii()
+        else _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    )
 
 
-def _encodings(info: psycopg.ConnectionInfo) -> tuple[str, ...]:
-    server = info.parameter_status("server_encoding") or "UTF8"
+def encodings_of(connection: Connection, *, own: bool = False) -> tuple[str, ...]:
+    """Return the encodings in which text reaches the tables behind `connection`, the server's last.
+
+    Args:
+        connection: A connection of any driver for PostgreSQL.
+        own: Whether its transaction is riverrun's own, which talks to the server in UTF-8.
+    """
+    driver: Any = connection.connection.driver_connection
+    if isinstance(driver, psycopg.Connection | psycopg.AsyncConnection):
+        client, server = driver.info.encoding, driver.info.parameter_status("server_encoding")
+    elif hasattr(driver, "get_parameter_status"):  # psycopg2
+        client, server = driver.encoding, driver.get_parameter_status("server_encoding")
+    elif hasattr(driver, "get_settings"):  # asyncpg, which talks to the server in UTF-8
+        client, server = UTF8[0], driver.get_settings().server_encoding
+    else:
+        return UTF8
+    return _encodings(UTF8[0] if own else client, server or "UTF8")
+
+
+@lru_cache
+def _encodings(client: str, server: str) -> tuple[str, ...]:
+    ours = _codec(client)
     # SQL_ASCII takes any bytes.
-    name = info.encoding if server == "SQL_ASCII" else server.replace("WIN", "cp")
+    theirs = ours if server == "SQL_ASCII" else _codec(server)
+    return (ours, theirs) if theirs != ours else (theirs,)
+
+
+def _codec(name: str) -> str:
     try:
-        found = codecs.lookup(name).name
+        return codecs.lookup(name.replace("WIN", "cp")).name
     except LookupError:  # one that Python does not know, such as EUC_TW
-        found = "ascii"
-    return (info.encoding, found) if found != info.encoding else (found,)
+        return "ascii"
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
+from riverrun.again import is_conflict
 from riverrun.clock import Clock
 from riverrun.driver import in_transactions, in_transactions_async
 from riverrun.errors import (
@@ -66,6 +67,7 @@ class JobContext:
         self._sizes: dict[str, tuple[int, bool]] = {}  # of what is staged, and whether it shares
         self._in_transaction = False
         self.completed = False
+        self.met_conflict = False  # the transaction was rolled back for another one's sake
         self._steps: Steps | None = None
 
     @property
@@ -305,6 +307,10 @@ class JobContext:
         After the block the job is completed; what the worker then raises is only logged. If the
         block raises, or the job was rescued or deleted meanwhile, nothing of it is committed.
 
+        An attempt whose transaction the database rolls back for another transaction's sake
+        (SQLSTATE 40001 or 40P01) does not count: the job is soon claimed again. After 20 of these
+        it fails as by any other error.
+
         Args:
             **session_options: Passed to the Session.
 
@@ -358,6 +364,9 @@ class JobContext:
         try:
             yield
             self.completed = True
+        except BaseException as error:
+            self.met_conflict = is_conflict(error)
+            raise
         finally:
             self._in_transaction = False
 

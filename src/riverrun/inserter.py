@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from sqlalchemy import Engine
 
+from riverrun.again import again
 from riverrun.clock import Clock
 from riverrun.errors import UnknownKind, WrongDatabase
 from riverrun.job import kind_of
@@ -98,14 +99,20 @@ class Inserter:
     def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
         """Insert jobs by COPY; see `Client.insert_many_fast`."""
         ready = self._drafts(jobs)
-        with joined(where, self._schema) as transaction:
-            self._check_database(transaction)
-            now = self._clock.database_now()
-            begun, count = self._within(
-                ready, lambda begun: copy_drafts(transaction, begun, schema=self._schema, now=now)
-            )
-            names = _queues_of(begun)
-            self._leave_word(where, transaction, names)
+
+        def copy_all() -> tuple[int, set[str]]:
+            with joined(where, self._schema) as transaction:
+                self._check_database(transaction)
+                now = self._clock.database_now()
+                begun, count = self._within(
+                    ready,
+                    lambda begun: copy_drafts(transaction, begun, schema=self._schema, now=now),
+                )
+                names = _queues_of(begun)
+                self._leave_word(where, transaction, names)
+            return count, names
+
+        count, names = again(where, copy_all)
         self._announce_own(where, names)
         return count
 
@@ -129,14 +136,19 @@ class Inserter:
 
     def _insert(self, where: Where, ready: Sequence[JobDraft]) -> list[InsertResult]:
         now = self._clock.database_now()
-        with joined(where, self._schema) as transaction:
-            self._check_database(transaction)
-            begun, results = self._within(
-                ready,
-                lambda begun: insert_drafts(transaction, begun, schema=self._schema, now=now),
-            )
-            names = _queues_with_work(begun, results)
-            self._leave_word(where, transaction, names)
+
+        def insert_all() -> tuple[list[InsertResult], set[str]]:
+            with joined(where, self._schema) as transaction:
+                self._check_database(transaction)
+                begun, results = self._within(
+                    ready,
+                    lambda begun: insert_drafts(transaction, begun, schema=self._schema, now=now),
+                )
+                names = _queues_with_work(begun, results)
+                self._leave_word(where, transaction, names)
+            return results, names
+
+        results, names = again(where, insert_all)
         self._announce_own(where, names)
         return results
 

@@ -16,13 +16,12 @@ import attrs
 
 from riverrun.answers import SINGLE
 from riverrun.crew import Crew, Settings
-from riverrun.driver import lent
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.job import JobRow
 from riverrun.options import QueueConfig
 from riverrun.runtime.connections import Connections
 from riverrun.runtime.heartbeat import DEAD_S
-from riverrun.sessions import address, identity
+from riverrun.sessions import address, identity, own_connection
 from riverrun.verbs.beat import sign_on
 from riverrun.verbs.claim import claim
 
@@ -253,7 +252,7 @@ def _started(settings: Settings, queues: Mapping[str, QueueConfig]) -> Crew:
 
 def _check_schema(settings: Settings, own: Connections) -> None:
     # One claim of nothing touches every column and function that working needs.
-    with own.signs.connect() as connection, lent(connection):
+    with own_connection(own.signs) as connection:
         claim(connection, "default", limit=1, client_id=settings.client_id, schema=settings.schema)
         connection.rollback()
     if settings.listen_engine is not settings.engine:

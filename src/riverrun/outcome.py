@@ -35,6 +35,15 @@ from riverrun.states import JobState
 SCHEDULER_INTERVAL_S = 5.0
 """A job due within this many seconds skips the scheduler: it is available at once, from then on."""
 
+CONFLICTS_KEY = "riverrun:conflicts"
+"""The key of a job's metadata that counts the conflicts of its transactions."""
+
+CONFLICTS_MAX = 20
+"""Conflicts of one job that are not counted as failures."""
+
+CONFLICT_S = 0.05
+"""Seconds after the first conflict until the job may be claimed again; doubled after each."""
+
 MAX_ERROR_CHARS = 16_384
 MAX_TRACE_CHARS = 65_536
 
@@ -89,6 +98,7 @@ def decide(
     metadata: Mapping[str, Any] | None = None,
     stopping: bool = False,
     set_cancelled: bool = False,
+    conflict: bool = False,
 ) -> Outcome:
     """Return what the end of an attempt means.
 
@@ -100,6 +110,7 @@ def decide(
         metadata: What the attempt staged for the job's metadata.
         stopping: Whether the client had cancelled the attempt because it stops.
         set_cancelled: Whether an error handler wants a failed job cancelled.
+        conflict: Whether its `ctx.transaction()` was rolled back for another transaction's sake.
 
     Source: River 0.51, internal/jobexecutor.
     """
@@ -129,6 +140,12 @@ def decide(
             return outcome(JobState.available, scheduled_at=now, give_back=True)
         case JobCancel() | JobCancelledRemotely():
             return outcome(JobState.cancelled, error=_entry(job, ended, now))
+        case _ if conflict and may_begin_again(job):
+            # The attempt did nothing wrong, and none of what it wrote is there.
+            count = _conflicts(job)
+            staged[CONFLICTS_KEY] = count + 1
+            at = _later(now, min(CONFLICT_S * 2**count, SCHEDULER_INTERVAL_S))
+            return outcome(JobState.available, scheduled_at=at, give_back=True)
         case _ if set_cancelled:
             return outcome(JobState.cancelled, error=_entry(job, ended, now))
         case _ if job.attempt >= job.max_attempts:
@@ -141,6 +158,17 @@ def decide(
                 scheduled_at=at,
                 error=_entry(job, ended, now),
             )
+
+
+def may_begin_again(job: JobRow) -> bool:
+    """Return whether one more conflict of `job`'s transaction is not counted as a failure."""
+    return _conflicts(job) < CONFLICTS_MAX
+
+
+def _conflicts(job: JobRow) -> int:
+    count = job.metadata.get(CONFLICTS_KEY)
+    # Counted over all attempts, so that a job that meets nothing else comes to an end.
+    return count if isinstance(count, int) and count > 0 else 0
 
 
 def completed(job_id: int, attempt: int, metadata: Mapping[str, Any] | None = None) -> Outcome:

@@ -174,7 +174,7 @@ class OwnTransaction(Transaction):
         self._last: psycopg.Connection[Any] | None = None  # what `rows` used last
 
     def _connect(self) -> Connection:
-        return self._stack.enter_context(_own_connection(self._engine))
+        return self._stack.enter_context(own_connection(self._engine))
 
     @property
     def engine(self) -> Engine:
@@ -185,9 +185,9 @@ class OwnTransaction(Transaction):
     def encodings(self) -> tuple[str, ...]:
         """As a Transaction's; begins nothing."""
         if self._begun is not None:
-            return encodings_of(self._begun)
+            return encodings_of(self._begun, own=True)
         with self._engine.connect() as connection:
-            return encodings_of(connection)
+            return encodings_of(connection, own=True)
 
     def rows(
         self, statement: Any, params: Mapping[str, Any], *, times: bool = False
@@ -277,7 +277,7 @@ def fetch(
 
 
 @contextmanager
-def _own_connection(engine: Engine) -> Iterator[Connection]:
+def own_connection(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction of our own, which ends with the block."""
     with ExitStack() as stack:
         connection = stack.enter_context(engine.connect())

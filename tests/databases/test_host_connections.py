@@ -173,6 +173,7 @@ ENGINES: Mapping[str, Callable[[URL], Engine]] = {
         "SET standard_conforming_strings = off",
         "SET default_transaction_deferrable = on",
     ),
+    "client_encoding": lambda url: made(url, connect_args={"client_encoding": "LATIN1"}),
     "no reset": lambda url: made(url, pool_reset_on_return=None),
     "no reset, in autocommit": lambda url: made(
         url, pool_reset_on_return=None, isolation_level="AUTOCOMMIT"

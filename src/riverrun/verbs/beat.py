@@ -6,6 +6,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
+from riverrun.again import tried_again
 from riverrun.queries import upkeep
 from riverrun.sessions import Where, joined
 from riverrun.verbs.give_back import Claim
@@ -15,6 +16,7 @@ TOUCH_MAX = 1_000
 """Most jobs whose attempt time one statement renews."""
 
 
+@tried_again
 def sign_on(
     where: Where,
     client_id: str,
@@ -53,6 +55,7 @@ def sign_on(
             name = f"{client_id[:93]}_{secrets.token_hex(3)}"
 
 
+@tried_again
 def beat(
     where: Where,
     client_id: str,
@@ -75,6 +78,7 @@ def beat(
         return bool(transaction.execute(upkeep.beat(), params).scalar_one())
 
 
+@tried_again
 def touch(
     where: Where, jobs: Sequence[Claim], *, schema: str | None = None, now: datetime | None = None
 ) -> None:
@@ -102,6 +106,7 @@ def touch(
             act(part)
 
 
+@tried_again
 def leave(where: Where, client_id: str, *, schema: str | None = None) -> None:
     """Say that `client_id` is gone of its own will, unless it has left something running."""
     with joined(where, schema) as transaction:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from riverrun.again import tried_again
 from riverrun.job import JobRow
 from riverrun.queries import operators as queries
 from riverrun.sessions import Where, joined
@@ -11,6 +12,7 @@ from riverrun.verbs.notify import notify_in
 from riverrun.verbs.read import get_in, job_row
 
 
+@tried_again
 def cancel(
     where: Where, job_id: int, *, schema: str | None = None, now: datetime | None = None
 ) -> JobRow:
@@ -43,6 +45,7 @@ def cancel(
         return job
 
 
+@tried_again
 def read_cancelled(where: Where, job_ids: Sequence[int], *, schema: str | None = None) -> list[int]:
     """Return which of `job_ids` run and were asked to cancel."""
     with joined(where, schema) as transaction:

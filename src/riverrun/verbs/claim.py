@@ -5,6 +5,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
+from riverrun.again import tried_again
 from riverrun.errors import JobNotWaiting
 from riverrun.job import JobRow
 from riverrun.options import check_int, check_queue
@@ -121,6 +122,7 @@ def claim(
     return [job.row() for job in jobs]
 
 
+@tried_again
 def claim_job(
     where: Where,
     job_id: int,
@@ -151,6 +153,7 @@ def claim_job(
     return ClaimedJob(row, job.queue).row()
 
 
+@tried_again
 def queues_waiting(
     where: Where, names: Iterable[str], *, schema: str | None = None
 ) -> frozenset[str]:
@@ -160,6 +163,7 @@ def queues_waiting(
         return frozenset(name for (name,) in rows)
 
 
+@tried_again
 def claim_jobs(
     where: Where,
     queue: str,

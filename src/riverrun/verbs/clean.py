@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import attrs
 from sqlalchemy import Engine, Executable
 
+from riverrun.again import tried_again
 from riverrun.queries import upkeep
 from riverrun.refusals import Fault, fault_of
 from riverrun.sessions import Where, joined
@@ -32,6 +33,7 @@ class Cleaned:
     more: bool = False
 
 
+@tried_again
 def clean(
     where: Where,
     *,
@@ -108,6 +110,7 @@ def clean_after(
     )
 
 
+@tried_again
 def clean_queues(
     where: Where,
     *,

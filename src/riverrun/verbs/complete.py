@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from riverrun.again import tried_again
 from riverrun.clock import Duration
 from riverrun.errors import AttemptLost, JobSnooze
 from riverrun.job import JobRow
@@ -20,6 +21,7 @@ from riverrun.states import JobState, state_of
 from riverrun.verbs.record import record
 
 
+@tried_again
 def complete(
     where: Where,
     job: JobRow,
@@ -47,6 +49,7 @@ def complete(
     return _end(where, job, None, RiverBackoff(), staged, schema, now)
 
 
+@tried_again
 def fail(
     where: Where,
     job: JobRow,
@@ -75,6 +78,7 @@ def fail(
     return _end(where, job, error, backoff or RiverBackoff(), None, schema, now)
 
 
+@tried_again
 def snooze(
     where: Where,
     job: JobRow,
@@ -102,6 +106,7 @@ def snooze(
     return _end(where, job, JobSnooze(delay), RiverBackoff(), None, schema, now)
 
 
+@tried_again
 def discard(
     where: Where,
     job: JobRow,
@@ -132,6 +137,7 @@ def discard(
         return _write_own(transaction, outcome, now)
 
 
+@tried_again
 def merge_metadata(
     where: Where,
     job: JobRow,

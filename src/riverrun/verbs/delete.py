@@ -1,5 +1,6 @@
 """Delete: a job's row, by an operator's wish; never one that runs."""
 
+from riverrun.again import tried_again
 from riverrun.errors import InvalidOption, JobRunning
 from riverrun.job import JobRow
 from riverrun.job_list import JobListParams
@@ -8,6 +9,7 @@ from riverrun.sessions import Where, joined
 from riverrun.verbs.read import get_in, job_row
 
 
+@tried_again
 def delete(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
     """Delete a job, and return it as it was.
 
@@ -27,6 +29,7 @@ def delete(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
         return job_row(row)
 
 
+@tried_again
 def delete_many(
     where: Where, params: JobListParams, *, unsafe_all: bool = False, schema: str | None = None
 ) -> list[JobRow]:

@@ -4,6 +4,7 @@ from datetime import datetime
 
 import attrs
 
+from riverrun.again import tried_again
 from riverrun.queries import upkeep
 from riverrun.sessions import Where, joined
 from riverrun.topics import Topic, request_resign_payload, resigned_payload
@@ -23,6 +24,7 @@ class Term:
     since: datetime
 
 
+@tried_again
 def elect(
     where: Where,
     client_id: str,
@@ -39,6 +41,7 @@ def elect(
     return None if since is None else Term(client_id, since)
 
 
+@tried_again
 def reelect(
     where: Where,
     term: Term,
@@ -53,6 +56,7 @@ def reelect(
         return transaction.execute(upkeep.reelect_leader(), params).first() is not None
 
 
+@tried_again
 def resign(where: Where, term: Term, *, schema: str | None = None) -> bool:
     """End `term` and tell the others; return False if it was over."""
     params = {"client_id": term.leader_id, "since": term.since}
@@ -64,6 +68,7 @@ def resign(where: Where, term: Term, *, schema: str | None = None) -> bool:
         return True
 
 
+@tried_again
 def request_resign(where: Where, *, schema: str | None = None) -> None:
     """Ask whoever leads to resign, when the transaction commits; River's clients obey too."""
     with joined(where, schema) as transaction:

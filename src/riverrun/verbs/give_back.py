@@ -6,6 +6,7 @@ from typing import Protocol
 import attrs
 from sqlalchemy import Engine
 
+from riverrun.again import tried_again
 from riverrun.queries import give_back as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import JobState, state_of
@@ -45,6 +46,7 @@ class RunningRow:
     version: str
 
 
+@tried_again
 def give_back(
     where: Where, claims: Sequence[Claim], *, client_id: str, schema: str | None = None
 ) -> dict[int, JobState]:
@@ -68,6 +70,7 @@ def give_back(
     return states
 
 
+@tried_again
 def read_running(where: Where, *, client_id: str, schema: str | None = None) -> list[RunningRow]:
     """Return every job whose row says that it runs for the client `client_id`."""
     with joined(where, schema) as transaction:
@@ -75,6 +78,7 @@ def read_running(where: Where, *, client_id: str, schema: str | None = None) -> 
         return [RunningRow(id=row[0], queue=row[1], version=row[2]) for row in rows]
 
 
+@tried_again
 def give_back_unchanged(
     where: Where,
     rows: Sequence[RunningRow],

@@ -11,6 +11,9 @@ import psycopg
 from psycopg import sql
 from sqlalchemy.exc import DBAPIError
 
+from riverrun.again import again, tried_again
+from riverrun.characters import UTF8, encodings_of, escaped
+from riverrun.driver import OwnCursor
 from riverrun.errors import InvalidArgs, InvalidOption
 from riverrun.job import JobRow, encode, encode_text, kind_of
 from riverrun.models import Job
@@ -107,6 +110,7 @@ class JobDraft:
         return attrs.evolve(self, encoded=encoded, args_text=encode_text(self.kind, encoded))
 
 
+@tried_again
 def insert(
     where: Where,
     args: object,
@@ -158,8 +162,12 @@ def insert_many(
         InvalidArgs: As for `insert`.
     """
     ready = drafts(jobs, now=now)
-    with joined(where, schema) as transaction:
-        return insert_drafts(transaction, ready, schema=schema, now=now)
+
+    def insert_all() -> list[InsertResult]:
+        with joined(where, schema) as transaction:
+            return insert_drafts(transaction, ready, schema=schema, now=now)
+
+    return again(where, insert_all)
 
 
 def insert_many_fast(
@@ -187,8 +195,12 @@ def insert_many_fast(
         InvalidArgs: As for `insert`.
     """
     ready = drafts(jobs, now=now)
-    with joined(where, schema) as transaction:
-        return copy_drafts(transaction, ready, schema=schema, now=now)
+
+    def copy_all() -> int:
+        with joined(where, schema) as transaction:
+            return copy_drafts(transaction, ready, schema=schema, now=now)
+
+    return again(where, copy_all)
 
 
 def draft(
@@ -313,6 +325,7 @@ def insert_drafts(
     """Insert what was drafted and return a result for each, in their order."""
     moment = _aware(now)
     results: list[InsertResult] = []
+    ready = _in_encoding(ready, encodings_of(transaction.connection))
     for batch in _batches(ready):
         if any(job.mark for job in batch):
             results += _insert_unique(transaction, batch, schema, moment)
@@ -323,6 +336,43 @@ def insert_drafts(
                 for job, (job_id, created_at) in zip(batch, rows, strict=True)
             ]
     return results
+
+
+def _in_encoding(ready: Sequence[JobDraft], encodings: tuple[str, ...]) -> Sequence[JobDraft]:
+    """Return jobs that can be sent where text is not UTF-8 all the way, their JSON in ASCII.
+
+    Checked here: the database's own refusal would end the host's transaction.
+
+    Raises:
+        InvalidArgs, InvalidOption: If the database's encoding, or for tags the connection's, has no
+            such character.
+    """
+    if encodings == UTF8:
+        return ready
+    for job in ready:
+        if problem := _lacking(job.args_text, encodings[-1]):
+            raise InvalidArgs(job.kind, f"the database, in {encodings[-1]}, has no {problem}")
+        # JSON can be sent in ASCII, and the database makes characters of it.
+        texts = {"metadata": (job.metadata_text, encodings[-1:]), "kind": (job.kind, encodings)}
+        for name, (text, needed) in {**texts, "tags": (" ".join(job.tags), encodings)}.items():
+            for encoding in needed:
+                if problem := _lacking(text, encoding):
+                    expected = f"characters that {encoding} has, the encoding used; not {problem}"
+                    raise InvalidOption(name, text, expected)
+    return [
+        attrs.evolve(
+            job, args_text=escaped(job.args_text), metadata_text=escaped(job.metadata_text)
+        )
+        for job in ready
+    ]
+
+
+def _lacking(text: str, encoding: str) -> str | None:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError as error:
+        return repr(text[error.start])
+    return None
 
 
 def _insert(
@@ -412,7 +462,10 @@ def _resolved(
     if not changes:
         return results
     ordered = [changes[job_id] for job_id in sorted(changes)]
-    params = {"changes": json_text(ordered), "now": now}
+    text = json_text(ordered)
+    if encodings_of(transaction.connection) != UTF8:
+        text = escaped(text)
+    params = {"changes": text, "now": now}
     rows = transaction.execute(queries.change_waiting(), params)
     changed = {row.id: job_row(row) for row in rows}
     return [
@@ -431,6 +484,7 @@ def copy_drafts(
     now: datetime | None = None,
 ) -> int:
     """Insert what was drafted, by COPY where that is possible, and return how many."""
+    ready = _in_encoding(ready, encodings_of(transaction.connection))
     driver = transaction.connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection) or any(job.mark for job in ready):
         if any(job.mark for job in ready):
@@ -469,7 +523,7 @@ def _copy(
         else map(str, values)
         for name, values in columns.items()
     ]
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+    with OwnCursor(driver) as cursor, cursor.copy(statement) as copy:
         copy.write("\n".join(map("\t".join, zip(*texts, strict=True))) + "\n")
 
 

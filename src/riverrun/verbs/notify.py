@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
+from riverrun.again import tried_again
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.topics import Topic, insert_payload
 
 
+@tried_again
 def notify_inserted(where: Where, names: Iterable[str], *, schema: str | None = None) -> None:
     """Tell whoever works the queues `names` to look, when the transaction commits."""
     with joined(where, schema) as transaction:

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import attrs
 
+from riverrun.again import tried_again
 from riverrun.options import check_int
 from riverrun.queries import periodic as queries
 from riverrun.queries import postgresql
@@ -26,6 +27,7 @@ class PeriodicRow:
     last_run_at: datetime | None
 
 
+@tried_again
 def list_periodic(
     where: Where, *, limit: int = 100, schema: str | None = None
 ) -> list[PeriodicRow]:

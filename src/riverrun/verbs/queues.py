@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Row
 
+from riverrun.again import tried_again
 from riverrun.errors import QueueNotFound
 from riverrun.options import check_int, metadata_text
 from riverrun.queries import queues as queries
@@ -37,6 +38,7 @@ class QueueRow:
     updated_at: datetime
 
 
+@tried_again
 def get_queue(where: Where, name: str, *, schema: str | None = None) -> QueueRow:
     """Return the queue `name`.
 
@@ -54,6 +56,7 @@ def get_queue(where: Where, name: str, *, schema: str | None = None) -> QueueRow
     return _found(name, row)
 
 
+@tried_again
 def list_queues(where: Where, *, limit: int = 100, schema: str | None = None) -> list[QueueRow]:
     """Return the queues that clients work or worked of late, by name.
 
@@ -68,6 +71,7 @@ def list_queues(where: Where, *, limit: int = 100, schema: str | None = None) ->
         return [queue_row(row) for row in rows]
 
 
+@tried_again
 def pause_queue(
     where: Where, name: str, *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
@@ -93,6 +97,7 @@ def pause_queue(
         return _told(transaction, name, rows, pause_payload(name), schema)
 
 
+@tried_again
 def resume_queue(
     where: Where, name: str, *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
@@ -103,6 +108,7 @@ def resume_queue(
         return _told(transaction, name, rows, resume_payload(name), schema)
 
 
+@tried_again
 def update_queue(
     where: Where,
     name: str,
@@ -132,6 +138,7 @@ def update_queue(
         return _told(transaction, name, rows, payload, schema)[0]
 
 
+@tried_again
 def upsert_queues(
     where: Where, names: Sequence[str], *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
@@ -144,6 +151,7 @@ def upsert_queues(
         return [queue_row(row) for row in transaction.execute(queries.upsert_queues(), params)]
 
 
+@tried_again
 def read_queues(where: Where, names: Sequence[str], *, schema: str | None = None) -> list[QueueRow]:
     """Return those of the queues `names` that there are."""
     with joined(where, schema) as transaction:

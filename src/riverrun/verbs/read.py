@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Row
 
+from riverrun.again import tried_again
 from riverrun.errors import JobNotFound
 from riverrun.job import JobRow
 from riverrun.job_list import (
@@ -24,6 +25,7 @@ from riverrun.states import state_of, states_in
 _decode = json.JSONDecoder().decode  # json.loads() asks first what else it might be given
 
 
+@tried_again
 def get(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
     """Return the job with the id `job_id`.
 
@@ -39,6 +41,7 @@ def get(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
         return get_in(transaction, job_id)
 
 
+@tried_again
 def list_jobs(
     where: Where, params: JobListParams | None = None, *, schema: str | None = None
 ) -> JobList:
@@ -55,6 +58,7 @@ def list_jobs(
     return JobList(jobs=[job_row(row) for row in rows], cursor=_cursor(rows, asked))
 
 
+@tried_again
 def list_briefs(
     where: Where, params: JobListParams, *, errors: bool = False, schema: str | None = None
 ) -> JobBriefList:
@@ -76,6 +80,7 @@ def list_briefs(
     return JobBriefList(jobs=briefs, cursor=_cursor(rows, params))
 
 
+@tried_again
 def count_listed(
     where: Where, params: JobListParams, *, most: int = 10_000, schema: str | None = None
 ) -> int:

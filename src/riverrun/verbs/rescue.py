@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Engine
 
+from riverrun.again import tried_again
 from riverrun.errors import JobRescued
 from riverrun.job import JobRow
 from riverrun.outcome import Outcome, decide
@@ -39,6 +40,7 @@ class Rescued:
     last_id: int = 0
 
 
+@tried_again
 def rescue(
     where: Where,
     *,

@@ -4,6 +4,7 @@ from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 
+from riverrun.again import tried_again
 from riverrun.errors import UniqueKeyTaken
 from riverrun.job import JobRow
 from riverrun.queries import operators as queries
@@ -11,6 +12,7 @@ from riverrun.sessions import Where, joined
 from riverrun.verbs.read import get_in, job_row
 
 
+@tried_again
 def retry(
     where: Where, job_id: int, *, schema: str | None = None, now: datetime | None = None
 ) -> JobRow:

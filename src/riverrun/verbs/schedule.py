@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Engine, Executable
 
+from riverrun.again import tried_again
 from riverrun.outcome import SCHEDULER_INTERVAL_S
 from riverrun.queries import postgresql as queries
 from riverrun.refusals import Fault, fault_of
@@ -34,6 +35,7 @@ class Scheduled:
     more: bool = False
 
 
+@tried_again
 def schedule(
     where: Where,
     *,

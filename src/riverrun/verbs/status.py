@@ -5,6 +5,7 @@ from datetime import datetime
 
 import attrs
 
+from riverrun.again import tried_again
 from riverrun.options import check_int
 from riverrun.queries import operators as queries
 from riverrun.sessions import Where, joined
@@ -53,6 +54,7 @@ class ClientRow:
     silent_s: float
 
 
+@tried_again
 def count_jobs(where: Where, *, schema: str | None = None) -> list[JobCount]:
     """Return how many jobs there are by queue and state, those that are final left out.
 
@@ -65,6 +67,7 @@ def count_jobs(where: Where, *, schema: str | None = None) -> list[JobCount]:
         return [JobCount(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
 
 
+@tried_again
 def list_clients(where: Where, *, limit: int = 1_000, schema: str | None = None) -> list[ClientRow]:
     """Return riverrun's clients by id; Go's are not among them.
 
@@ -79,6 +82,7 @@ def list_clients(where: Where, *, limit: int = 1_000, schema: str | None = None)
         return [ClientRow(**{**row._mapping, "queues": tuple(row.queues)}) for row in rows]
 
 
+@tried_again
 def get_leader(where: Where, *, schema: str | None = None) -> str | None:
     """Return the id of the client that leads, of either language; None if none does.
 
@@ -91,6 +95,7 @@ def get_leader(where: Where, *, schema: str | None = None) -> str | None:
         return leader
 
 
+@tried_again
 def last_worked(
     where: Where, names: Iterable[str], *, schema: str | None = None
 ) -> dict[str, datetime | None]:
@@ -106,6 +111,7 @@ def last_worked(
         return {row.name: row.at for row in rows}
 
 
+@tried_again
 def finish_rates(
     where: Where, *, window_s: float = 60.0, schema: str | None = None
 ) -> dict[JobState, float]:

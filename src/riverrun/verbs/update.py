@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from riverrun.again import tried_again
 from riverrun.errors import JobNotFound
 from riverrun.job import JobRow
 from riverrun.options import json_text
@@ -14,6 +15,7 @@ from riverrun.verbs.read import job_row
 _NOTHING = object()
 
 
+@tried_again
 def update(
     where: Where,
     job_id: int,
