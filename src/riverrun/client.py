@@ -8,12 +8,13 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 from weakref import WeakSet
 
 from sqlalchemy import URL, Engine
 
 from riverrun.answers import SINGLE
+from riverrun.async_sessions import AsyncWhere, run_in
 from riverrun.attempt import ErrorHandler
 from riverrun.clock import Clock, Duration
 from riverrun.crew import Crew, Settings
@@ -36,7 +37,14 @@ from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Cron, Schedule
 from riverrun.queues import Queues, check_queues
 from riverrun.runtime.watchdog import JobStuckHandler
-from riverrun.sessions import Where, address, engine_at, notice_dead_peers, renew_after_fork
+from riverrun.sessions import (
+    Where,
+    address,
+    check_pool,
+    engine_at,
+    notice_dead_peers,
+    renew_after_fork,
+)
 from riverrun.states import JobState
 from riverrun.verbs import (
     cancel,
@@ -51,9 +59,6 @@ from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.reindex import INDEXES
 from riverrun.workers import Executor, Workers
-
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 logger = logging.getLogger(__name__)
 
@@ -260,19 +265,34 @@ class Client:
         return self._inserter.insert(where, args, opts)
 
     async def insert_async(
-        self,
-        where: "AsyncSession | AsyncConnection",
-        args: object,
-        opts: InsertOpts | None = None,
+        self, where: AsyncWhere, args: object, opts: InsertOpts | None = None
     ) -> InsertResult:
-        """Insert one job in an AsyncSession's or AsyncConnection's transaction, as `insert`."""
-        return await where.run_sync(self.insert, args, opts)
+        """Insert one job from async code, as `insert`.
+
+        Args:
+            where: Whose transaction: an AsyncSession, async_scoped_session or AsyncConnection is
+                joined; an AsyncEngine begins and commits one of its own. Any driver will do.
+            args: An object of a class with a kind.
+            opts: How, as for `insert`.
+
+        Raises:
+            RiverrunError: As for `insert`.
+        """
+        return await run_in(where, self.insert, args, opts)
 
     async def insert_many_async(
-        self, where: "AsyncSession | AsyncConnection", jobs: Iterable[object]
+        self, where: AsyncWhere, jobs: Iterable[object]
     ) -> list[InsertResult]:
-        """Insert jobs in an AsyncSession's or AsyncConnection's transaction, as `insert_many`."""
-        return await where.run_sync(self.insert_many, jobs)
+        """Insert jobs from async code, all or none, as `insert_many`.
+
+        Args:
+            where: Whose transaction, as for `insert_async`.
+            jobs: Args, or pairs of args and InsertOpts.
+
+        Raises:
+            RiverrunError: As for `insert_many`.
+        """
+        return await run_in(where, self.insert_many, jobs)
 
     def insert_many(self, where: Where, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs in the caller's transaction; all, or, if one is refused, none.
@@ -594,6 +614,7 @@ def _check_engine(engine: object) -> None:
             advice = "Client.from_url(url) makes an engine of its own"
             expected += f". {advice}; your sessions may stay on {engine.driver}, and insert jobs"
         raise UnsupportedDatabase(given, expected)
+    check_pool(engine)
 
 
 def _check_listen_engine(engine: Engine | None, *, poll_only: bool) -> Engine | None:

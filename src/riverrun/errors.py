@@ -91,16 +91,19 @@ class WorkerDidNotRun(RiverrunError, TypeError):
 
 
 class NotATransaction(RiverrunError, TypeError):
-    """What was handed over first is not a Session, a Connection or an Engine."""
+    """What was passed first is not a Session, a Connection or an Engine."""
 
-    def __init__(self, given: str, advice: str) -> None:
-        super().__init__(given, advice)
+    def __init__(
+        self,
+        given: str,
+        advice: str,
+        expected: str = "a Session, scoped_session, Connection or Engine",
+    ) -> None:
+        super().__init__(given, advice, expected)
 
     def __str__(self) -> str:
-        given, advice = self.args
-        return (
-            f"expected a Session, scoped_session, Connection or Engine first, got {given}. {advice}"
-        )
+        given, advice, expected = self.args
+        return f"expected {expected} first, got {given}. {advice}"
 
 
 class TransactionClosed(RiverrunError, RuntimeError):

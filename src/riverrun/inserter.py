@@ -7,8 +7,11 @@ it to the announcer.
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from typing import TypeVar
+from weakref import WeakSet
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, Pool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from riverrun.again import again
 from riverrun.clock import Clock
@@ -79,7 +82,8 @@ class Inserter:
         self._notify = notify
         self._skip_unknown_job_check = skip_unknown_job_check
         self._clock = clock
-        self._same_database: set[str] = set()
+        self._identity = ("", "")  # of the client's database, once asked for
+        self._same_database: WeakSet[Pool] = WeakSet()  # of engines that lead there too
         self._announcer = Announcer(
             autocommit, schema=schema, on_committed=on_committed, clock=clock
         )
@@ -188,19 +192,30 @@ class Inserter:
                 raise UnknownKind(kind, workers.kinds)
 
     def _check_database(self, transaction: Transaction) -> None:
-        engine = transaction.connection.engine
-        if engine is self._engine or engine.url == self._engine.url:
+        """Refuse a transaction on another database than the client's.
+
+        URLs do not tell: a creator, a listener or a service name may lead anywhere, and two
+        addresses to one database, as through a pooler. So both sides are asked, once per engine.
+        """
+        engine = transaction.engine
+        if engine.pool is self._engine.pool or engine.pool in self._same_database:
             return
-        given, own = address(engine), address(self._engine)
-        if given == own or given in self._same_database:
-            return
-        # Two addresses may lead to one database, as through a pooler: ask both, once.
-        with self._autocommit.connect() as connection:
-            same = identity(transaction.connection) == identity(connection)
-        if same:
-            self._same_database.add(given)
-            return
-        raise WrongDatabase(given, own)
+        if engine.dialect.name != "postgresql":
+            raise WrongDatabase(address(engine), address(self._engine))
+        given = identity(transaction.connection)
+        if given != self._identity:
+            # For the first time, or the server may have been started again since.
+            try:
+                with self._autocommit.connect() as connection:
+                    self._identity = identity(connection)
+            except (DBAPIError, PoolTimeout):
+                if address(engine) != address(self._engine):
+                    raise
+                return  # The host's insert must not fail by a pool that it does not use.
+        if given != self._identity:
+            there, here = address(engine, given[0]), address(self._engine, self._identity[0])
+            raise WrongDatabase(f"{there} of another server" if there == here else there, here)
+        self._same_database.add(engine.pool)
 
     def _leave_word(self, where: Where, transaction: Transaction, names: set[str]) -> None:
         if not names:

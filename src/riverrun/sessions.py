@@ -17,6 +17,8 @@ from sqlalchemy import (
     Dialect,
     Engine,
     Executable,
+    NullPool,
+    QueuePool,
     Result,
     create_engine,
     delete,
@@ -24,7 +26,8 @@ from sqlalchemy import (
     false,
     text,
 )
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, MissingGreenlet, ProgrammingError
+from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session, scoped_session
 
 from riverrun.answers import SINGLE, Awaited
@@ -39,7 +42,7 @@ from riverrun.driver import (
     speaks_utf8,
     suits,
 )
-from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
+from riverrun.errors import InvalidOption, NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
 from riverrun.urls import psycopg_url
 
@@ -55,8 +58,11 @@ _MISSING = frozenset({"42P01", "42704", "42883", "42703", "3F000"})
 _READ_ONLY = "25006"
 """A read-only transaction: of our own none is, so it is the server that is."""
 
-# Work on Job, and a write: a session that routes by mapper or by statement is to know.
-_WRITE = {"mapper": Job, "clause": delete(Job)}
+_FROM_ASYNC = "From async code: await client.insert_async(...), or await session.run_sync(...)"
+
+# Work on Job, and a write: a session that routes by mapper or by statement is to know. The mapper,
+# not the class: SQLAlchemy itself passes one to get_bind(), so that is what a host's own takes.
+_WRITE: dict[str, Any] = {"mapper": Job.__mapper__, "clause": delete(Job)}
 
 
 class Transaction:
@@ -75,12 +81,16 @@ class Transaction:
         # No cached_property: until Python 3.12 one lock is held while any of them is computed, and
         # to wait here for a connection may take as long as other threads keep theirs.
         if self._begun is None:
-            self._begun = self._connect()
+            try:
+                self._begun = self._connect()
+            except MissingGreenlet as error:
+                # The sync side of something async, outside of its run_sync().
+                raise NotATransaction(type(self._where).__name__, _FROM_ASYNC) from error
         return self._begun
 
     def _connect(self) -> Connection:
         if isinstance(self._where, Session):
-            return self._where.connection(bind_arguments=_WRITE)
+            return self._where.connection(bind_arguments=_bind_arguments(self._where))
         assert isinstance(self._where, Connection)  # noqa: S101  an Engine's is an OwnTransaction
         return self._where
 
@@ -105,7 +115,10 @@ class Transaction:
             with plain_results(connection.connection.driver_connection):
                 if isinstance(self._where, Session) and self._followed:
                     return self._where.execute(
-                        statement, params, execution_options=self._options, bind_arguments=_WRITE
+                        statement,
+                        params,
+                        execution_options=self._options,
+                        bind_arguments=_bind_arguments(self._where),
                     )
                 # For a Session too: its own execute() takes as long again, and has nobody to tell.
                 return connection.execute(statement, params, execution_options=self._options)
@@ -155,6 +168,28 @@ class Transaction:
         if code not in _MISSING:
             return None
         return SchemaMissing(str(orig).splitlines()[0], self.engine.url.database or "?")
+
+
+def _bind_arguments(session: Session) -> dict[str, Any]:
+    """Return by what `session` chooses the database for jobs.
+
+    Raises:
+        NotATransaction: If it is a ShardedSession that chooses none.
+    """
+    if not isinstance(session, ShardedSession):
+        return _WRITE
+    # By itself it would execute on each shard that its execute_chooser names: one job in each.
+    cause: Exception | None = None
+    try:
+        shard_id = session.shard_chooser(Job.__mapper__, None, _WRITE["clause"])
+    except Exception as error:
+        # Choosers look at an instance as a rule, and there is none.
+        shard_id, cause = None, error
+    if shard_id is None:
+        problem = "Its shard_chooser chooses no shard for jobs"
+        advice = 'pass the connection of one: session.connection(bind_arguments={"shard_id": ...})'
+        raise NotATransaction(type(session).__name__, f"{problem}; {advice}") from cause
+    return {**_WRITE, "shard_id": shard_id}
 
 
 class OwnTransaction(Transaction):
@@ -393,10 +428,12 @@ def joined(where: Where, schema: str | None = None) -> Iterator[Transaction]:
     server takes no writes, the engine's pool is left, as its address may lead elsewhere by now.
 
     Raises:
+        InvalidOption: If the Engine's pool does not give each transaction its own connection.
         NotATransaction: If `where` is none of these.
         TransactionClosed: If it is closed.
     """
     if isinstance(where, Engine):
+        check_pool(where)
         try:
             with Awaited(where), ExitStack() as stack:
                 yield OwnTransaction(where, schema, stack)
@@ -429,10 +466,23 @@ def session_or_connection(where: object) -> Session | Connection:
             raise TransactionClosed("Session")
         return where
     name = type(where).__name__
-    if name.startswith("Async") or hasattr(where, "run_sync"):
-        advice = f"From async code: await session.run_sync(client.insert, ...) on the {name}"
-        raise NotATransaction(name, advice)
+    if hasattr(where, "run_sync") or hasattr(where, "sync_engine") or name.startswith("async_"):
+        raise NotATransaction(name, _FROM_ASYNC)
     raise NotATransaction(name, "The transaction comes first, then what to do in it")
+
+
+def check_pool(engine: Engine) -> None:
+    """Refuse an engine on which two transactions may get the same connection.
+
+    Raises:
+        InvalidOption: If its pool is neither a QueuePool nor a NullPool.
+    """
+    if not isinstance(engine.pool, QueuePool | NullPool):
+        expected = (
+            "a QueuePool, SQLAlchemy's default, or a NullPool: in others transactions that are open"
+            " at the same time share a connection, or are refused one"
+        )
+        raise InvalidOption("the engine's pool", type(engine.pool), expected)
 
 
 def _is_closed(session: Session) -> bool:
@@ -465,19 +515,26 @@ def engine_beside(engine: Engine) -> Engine:
     return own
 
 
-def database_of(transaction: Transaction) -> tuple[Engine, str]:
-    """Return the engine a transaction is on, and its address without a password."""
-    return transaction.engine, address(transaction.engine)
+def address(engine: Engine, database: str | None = None) -> str:
+    """Return where `engine` connects to, without user and password.
 
-
-def address(engine: Engine) -> str:
-    """Return where `engine` connects to, without user and password."""
+    Args:
+        engine: The engine.
+        database: The database's name, if it is known better than by the engine's URL.
+    """
+    database = database or engine.url.database or "the default database"
+    name = engine.dialect.name
+    if name != "postgresql":
+        return f"{database} ({name})"
     # As the driver is told: of hosts and ports a URL may have several, and in several places.
-    said = engine.dialect.create_connect_args(engine.url)[1]
-    return f"{engine.url.database}@{said.get('host') or 'local'}:{said.get('port') or 5432}"
+    given = engine.dialect.create_connect_args(engine.url)[1]
+    return f"{database}@{given.get('host') or 'local'}:{given.get('port') or 5432}"
 
 
-def identity(connection: Connection) -> tuple[Any, ...]:
-    """Return what tells a database from every other one."""
-    row = connection.execute(text("SELECT current_database(), pg_postmaster_start_time()")).one()
-    return tuple(row)
+def identity(connection: Connection) -> tuple[str, str]:
+    """Return the database's name, and what tells its server from every other one."""
+    # As text and without a time zone: drivers and sessions differ in how they read a time.
+    server = "CAST(extract(epoch FROM pg_postmaster_start_time()) AS text)"
+    with plain_results(connection.connection.driver_connection):
+        row = connection.execute(text(f"SELECT current_database(), {server}")).one()
+    return str(row[0]), str(row[1])

@@ -38,8 +38,14 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
 PORTS = ("8000", "8080")
 SERVERS = ("flask run", "gunicorn", "pserve", "uvicorn", "waitress-serve")
-WARNINGS = ("error::Warning", "ignore::DeprecationWarning", "ignore:pkg_resources is:UserWarning")
-"""As for tests; but what frameworks import for each other's old releases is not for us to mend."""
+WARNINGS = (
+    "error::Warning",
+    "ignore::DeprecationWarning",
+    "ignore:pkg_resources is:UserWarning",
+    "ignore:<psycopg.Connection object:ResourceWarning",
+)
+"""As for tests; but what frameworks import for each other's old releases is not for us to mend.
+Nor is that Flask-SQLAlchemy does not dispose of the engines of an application that is dropped."""
 OTHERS = ("celery", "procrastinate", "redis", "rq")
 """What files may import that are of the library one comes from: they are compiled, not run."""
 
