@@ -413,10 +413,23 @@ class Client:
 
         That it does not work; that the database does not take its heartbeats, each 5 s; that a
         thread of its own has died within the last 10 s; that outcomes are held for more than 15 s,
-        refused for good, or too many for more to be claimed.
+        refused for good, or too many for more to be claimed; that a queue, also another's, has due
+        jobs and is not paused, and no living client works it.
         """
         crew = self._crew
         return ("the client does not work",) if crew is None else tuple(crew.problems())
+
+    @property
+    def held(self) -> int:
+        """How many outcomes of attempts wait to be written."""
+        crew = self._crew
+        return 0 if crew is None else crew.held
+
+    @property
+    def refused(self) -> int:
+        """Of how many jobs the database refuses the outcome for good; their rows say running."""
+        crew = self._crew
+        return 0 if crew is None else crew.refused
 
     @property
     def beyond_repair(self) -> bool:

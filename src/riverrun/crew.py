@@ -77,6 +77,11 @@ UPKEEP_S = 60.0
 """The same for a batch of maintenance. Twice what River 0.51 allows it."""
 
 
+def unworked(name: str) -> str:
+    """Return what to say of a queue with due jobs that nobody works."""
+    return f"jobs of queue {name!r} are due, it is not paused, and no living client works it"
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """What a client was told, checked; durations in seconds.
@@ -387,12 +392,24 @@ class Crew:
         ]
         completer = self._completer
         if (held_s := completer.held_s) > HELD_S:
-            found.append(f"{completer.held} outcomes are held, one for {held_s:.0f} s")
-        if refused := len(completer.refused):
-            found.append(f"{refused} jobs say running, as the database refuses their outcome")
+            found.append(f"outcomes are held, the oldest for {held_s:.0f} s")
+        if self.refused:
+            found.append(f"{self.refused} jobs say running, as the database refuses their outcome")
         if not completer.wait_for_room(timeout=0):
             found.append("claiming is stopped: too many outcomes wait to be written")
+        # As a repr: whoever may insert may give a queue any name.
+        found += [unworked(name) for name in self._keeper.unworked]
         return found
+
+    @property
+    def held(self) -> int:
+        """How many outcomes wait to be written."""
+        return self._completer.held
+
+    @property
+    def refused(self) -> int:
+        """Of how many jobs the database refuses the outcome for good."""
+        return len(self._completer.refused)
 
     @property
     def beyond_repair(self) -> bool:

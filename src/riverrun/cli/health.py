@@ -6,10 +6,11 @@ import click
 
 from riverrun.cli.app import ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import show_one
+from riverrun.crew import unworked
 from riverrun.migrations import validate
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.states import JobState
-from riverrun.verbs.status import count_jobs, get_leader, list_clients
+from riverrun.verbs.status import count_jobs, get_leader, list_clients, unworked_queues
 
 
 @click.command
@@ -30,8 +31,8 @@ def health(
 ) -> None:
     """Say what waits, who works and who leads.
 
-    Exit codes: 0 healthy, 1 jobs wait too long or clients are missing, 3 database not reachable, 4
-    schema behind.
+    Exit codes: 0 healthy; 1 a queue has due jobs, is not paused and no living client works it, jobs
+    wait too long, or clients are missing; 3 database not reachable; 4 schema behind.
     """
     with target(app, database_url, schema) as on:
         with on.engine.connect() as connection:
@@ -44,10 +45,11 @@ def health(
         counts = count_jobs(on.engine, schema=on.schema)
         known = list_clients(on.engine, schema=on.schema)
         leader = get_leader(on.engine, schema=on.schema)
+        queues = unworked_queues(on.engine, dead_s=DEAD_S, schema=on.schema)
     clients = [client for client in known if client.silent_s <= DEAD_S]
     waiting = [each for each in counts if each.state is JobState.available]
     oldest = max(waiting, key=lambda each: each.age_s, default=None)
-    problems = []
+    problems = [unworked(name) for name in queues]
     if max_age is not None and oldest is not None and oldest.age_s > max_age:
         problem = f"a job of queue {oldest.queue} waits for {oldest.age_s:.0f} s"
         problems.append(f"{problem}, longer than {max_age:g} s")

@@ -4,6 +4,8 @@ import logging
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,6 +13,13 @@ from riverrun.cli.app import CommandError, ExitCode
 from riverrun.client import Client
 
 logger = logging.getLogger(__name__)
+
+
+MOST = 16
+"""Connections at once; beyond it the oldest is closed for a new one."""
+
+LONGEST_S = 10.0
+"""Seconds after which a connection is closed, however busy its caller is."""
 
 
 class Probes:
@@ -29,7 +38,7 @@ class Probes:
         metrics = _metrics(client)
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = 10  # seconds for a caller to say what it wants
+            timeout = LONGEST_S  # for one read; service_actions() sees to the whole
 
             def do_GET(self) -> None:
                 self.wfile.write(self._head())
@@ -43,10 +52,10 @@ class Probes:
                 match self.path.partition("?")[0]:
                     case "/livez":
                         status, body = 200, b"ok\n"
-                    case "/readyz" if client.healthy:
-                        status, body = 200, b"ok\n"
                     case "/readyz":
-                        status, body = 503, b"the database does not take heartbeats\n"
+                        problems = client.problems
+                        status = 503 if problems else 200
+                        body = "".join(f"{each}\n" for each in problems or ("ok",)).encode()
                     case "/metrics":
                         status, kind, body = metrics()
                 self.send_response(status)
@@ -84,7 +93,44 @@ def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> Thre
 
 
 class _Server(ThreadingHTTPServer):
+    """A server that a caller cannot fill: connections are few, and end in time."""
+
     daemon_threads = True
+
+    def __init__(self, *args: Any) -> None:
+        self._open_lock = threading.Lock()  # guards _open
+        self._open: dict[socket.socket, float] = {}  # since when; the oldest first
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread; where there are too many, the oldest caller has to go."""
+        with self._open_lock:
+            if len(self._open) >= MOST:
+                _hang_up(next(iter(self._open)))
+            refused = len(self._open) >= 2 * MOST
+            if not refused:
+                self._open[request] = time.monotonic()
+        if refused:
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the process may have no more threads
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close the connection."""
+        with self._open_lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Hang up on callers whose time is over; called every half second."""
+        now = time.monotonic()
+        with self._open_lock:
+            late = [each for each, since in self._open.items() if now - since > LONGEST_S]
+        for each in late:
+            _hang_up(each)
 
     def handle_error(self, *_: object) -> None:
         """A caller that goes before it was answered is none of our errors."""
@@ -101,3 +147,9 @@ def _metrics(client: Client) -> Any:
         return lambda: (501, "text/plain", b"pip install 'riverrun[prometheus]'\n")
     instrument(client, registry=REGISTRY)
     return lambda: (200, CONTENT_TYPE_LATEST, generate_latest(REGISTRY))
+
+
+def _hang_up(connection: socket.socket) -> None:
+    # Its thread, which reads or writes, finds the end and closes it.
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

@@ -57,7 +57,10 @@ def instrument(
     - `riverrun_complete_duration_seconds` by queue: from the worker's end to the row's;
     - `riverrun_jobs` and `riverrun_oldest_job_age_seconds` by queue and state, final ones left out:
       of the whole database, counted when asked for, at most every `count_interval`;
-    - `riverrun_leader`: 1 in the client that leads, else 0.
+    - `riverrun_leader`: 1 in the client that leads, else 0;
+    - `riverrun_healthy`: 1 if every client that works has no `problems`, else 0;
+    - `riverrun_held_outcomes` and `riverrun_refused_outcomes`: attempts that ended and are not
+      written yet, and those that the database refuses for good.
 
     Several clients in one registry are added up, a database that they share counted once; for
     figures of each, give each a registry of its own.
@@ -118,6 +121,16 @@ class _Metrics(Collector):
         leader = GaugeMetricFamily("riverrun_leader", "Whether this client leads.")
         leader.add_metric([], sum(client.leads for client in self._clients))
         yield leader
+        if working := [client for client in self._clients if client.running]:
+            healthy = GaugeMetricFamily("riverrun_healthy", "Whether each client has no problems.")
+            healthy.add_metric([], all(client.healthy for client in working))
+            yield healthy
+        held = GaugeMetricFamily("riverrun_held_outcomes", "Outcomes not written yet.")
+        held.add_metric([], sum(client.held for client in self._clients))
+        yield held
+        refused = GaugeMetricFamily("riverrun_refused_outcomes", "Outcomes refused for good.")
+        refused.add_metric([], sum(client.refused for client in self._clients))
+        yield refused
         labels = ["queue", "state"]
         jobs = GaugeMetricFamily("riverrun_jobs", "Jobs that are not final.", labels=labels)
         age = GaugeMetricFamily(

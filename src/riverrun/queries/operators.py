@@ -13,10 +13,12 @@ from sqlalchemy import (
     Text,
     Update,
     and_,
+    any_,
     bindparam,
     case,
     cast,
     delete,
+    exists,
     func,
     literal,
     null,
@@ -33,7 +35,7 @@ from sqlalchemy.sql.dml import ReturningDelete
 
 from riverrun.columns import Timestamp
 from riverrun.job_list import JobCursor, JobListParams, JobOrder
-from riverrun.models import ClientRecord, Job, Leader
+from riverrun.models import ClientRecord, Job, Leader, Queue
 from riverrun.options import json_text
 from riverrun.queries.postgresql import (
     ATTEMPT_MAX,
@@ -132,6 +134,49 @@ def last_worked() -> Select[Any]:
         source = source.outerjoin(look, true())
     latest = func.max(func.greatest(*(look.c.at for look in looks)))
     return select(names.c.name, latest.label("at")).select_from(source).group_by(names.c.name)
+
+
+@lru_cache
+def unworked_queues() -> Select[Any]:
+    """Read queues with due jobs that are not paused and that no living client works, by name.
+
+    A client of riverrun's lives if its heartbeat is at most `dead_s` old. River's have none: where
+    one leads or runs a job of the queue, the queue's row, which they renew every 10 min, counts.
+
+    Index: river_job_prioritized_fetching_index, a look for each queue; riverrun_client_pkey.
+    """
+    available = Job.state == state_literal(JobState.available)
+    first: Any = select(func.min(Job.queue).label("name")).where(available)
+    first = first.cte("waiting", recursive=True)
+    following = select(func.min(Job.queue)).where(available, Job.queue > first.c.name)
+    waiting = first.union_all(select(following.scalar_subquery()).where(first.c.name.is_not(None)))
+    name = waiting.c.name
+    now = func.clock_timestamp()
+    due = exists().where(available, Job.queue == name, Job.scheduled_at <= now)
+    paused = exists().where(Queue.name == name, Queue.paused_at.is_not(None))
+    dead_s = cast(bindparam("dead_s"), Float)
+    ours = exists().where(
+        ClientRecord.heartbeat_at >= now - func.make_interval(0, 0, 0, 0, 0, 0, dead_s),
+        name == any_(ClientRecord.queues),
+    )
+    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    led = exists().where(
+        Leader.expires_at >= now, ~exists().where(ClientRecord.id == Leader.leader_id)
+    )
+    running = exists().where(
+        Job.state == state_literal(JobState.running),
+        Job.queue == name,
+        ~exists().where(ClientRecord.id == owner).correlate(Job),
+    )
+    renewed = exists().where(
+        Queue.name == name, Queue.updated_at >= now - func.make_interval(0, 0, 0, 0, 0, 11)
+    )
+    return (
+        select(name)
+        .where(name.is_not(None), due, ~paused, ~ours, ~and_(renewed, or_(led, running)))
+        .order_by(name)
+        .limit(bindparam("limit", type_=Integer))
+    )
 
 
 @lru_cache

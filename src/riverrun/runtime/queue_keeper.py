@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.runtime.service import Pause, Service, unexpected
 from riverrun.verbs.cancel import read_cancelled
 from riverrun.verbs.give_back import Claim
 from riverrun.verbs.queues import QueueRow, read_queues, upsert_queues
+from riverrun.verbs.status import unworked_queues
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,9 @@ POLL_S = 2.0
 LOOK_S = 5.0
 """Seconds between two looks by a client that listens: word may be lost, however much comes."""
 
+UNWORKED_S = 15.0
+"""Seconds between two looks for queues that nobody works."""
+
 GAP_S = 0.05
 """Least seconds between two looks: so many words cost no more than twenty looks a second."""
 
@@ -36,7 +41,11 @@ SUSPECTS_MAX = 1_000
 
 
 class QueueKeeper(Service):
-    """Keeps the rows of a client's queues young, and the client told of what they say."""
+    """Keeps the rows of a client's queues young, and the client told of what they say.
+
+    Attributes:
+        unworked: Queues that had due jobs at the last look, although no living client works them.
+    """
 
     def __init__(
         self,
@@ -63,6 +72,8 @@ class QueueKeeper(Service):
         self._pause = Pause(rng.random)
         self._woken = threading.Event()
         self._say_at = 0.0
+        self._unworked_at = 0.0
+        self.unworked: list[str] = []
         self._lock = threading.Lock()  # guards the next two
         self._suspects: set[int] = set()
         self._look_at = 0.0  # when all is to be read, also without a word
@@ -117,6 +128,11 @@ class QueueKeeper(Service):
             self._look_at = now + self._wait_s
             self._suspects.clear()
         self._cancel([job.id for job in self._claimed()])
+        if now >= self._unworked_at:
+            self._unworked_at = now + UNWORKED_S
+            own = set(self._names())
+            found = unworked_queues(self._engine, dead_s=DEAD_S, schema=self._schema)
+            self.unworked = [name for name in found if name not in own]
         if now >= self._say_at:
             return self.say(self._names())
         rows = read_queues(self._engine, self._names(), schema=self._schema)

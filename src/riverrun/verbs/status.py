@@ -112,6 +112,24 @@ def last_worked(
 
 
 @tried_again
+def unworked_queues(
+    where: Where, *, dead_s: float, limit: int = 100, schema: str | None = None
+) -> list[str]:
+    """Return queues with due jobs that are not paused and that no living client works, by name.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        dead_s: Seconds without a heartbeat after which a client is gone.
+        limit: Most queues.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    check_int("limit", limit, 1, 10_000)
+    with joined(where, schema) as transaction:
+        params = {"dead_s": dead_s, "limit": limit}
+        return list(transaction.execute(queries.unworked_queues(), params).scalars())
+
+
+@tried_again
 def finish_rates(
     where: Where, *, window_s: float = 60.0, schema: str | None = None
 ) -> dict[JobState, float]:

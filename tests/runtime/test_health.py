@@ -1,0 +1,152 @@
+"""What a client, its probes and its metrics say about it when something is wrong."""
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text
+
+from riverrun import InsertOpts, crew
+from riverrun.cli import probes
+from riverrun.instrumentation.prometheus import instrument
+from riverrun.verbs.status import unworked_queues
+from runtime.conftest import DEADLINE_S, Task
+
+
+def wait_for(what: str, condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds, and say what did not come."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S:g} s"
+        threading.Event().wait(0.02)
+
+
+def test_a_queue_that_nobody_works_is_told(bench: Any) -> None:
+    """One with due jobs that is not paused, without any threshold; River's clients count too."""
+    client = bench.client()
+
+    def look() -> list[str]:
+        return unworked_queues(bench.engine, dead_s=20, schema=bench.schema)
+
+    def do(statement: str) -> None:
+        with bench.engine.begin() as connection:
+            connection.execute(text(statement.format(s=bench.schema)))
+
+    assert look() == []
+    client.insert(bench.engine, Task(), InsertOpts(queue="mial"))
+    client.insert(bench.engine, Task(), InsertOpts(queue="zoo"))
+    assert look() == ["mial", "zoo"]
+    do(
+        "INSERT INTO {s}.riverrun_client (id, hostname, pid, queues)"
+        " VALUES ('a', 'host', 1, '{{zoo}}')"
+    )
+    assert look() == ["mial"]
+    do("UPDATE {s}.riverrun_client SET heartbeat_at = now() - interval '21 s'")
+    assert look() == ["mial", "zoo"]
+    do("INSERT INTO {s}.river_queue (name, paused_at, updated_at) VALUES ('mial', now(), now())")
+    assert look() == ["zoo"]
+    do("UPDATE {s}.river_queue SET paused_at = NULL")
+    assert look() == ["mial", "zoo"]
+    do(
+        "INSERT INTO {s}.river_leader (elected_at, expires_at, leader_id)"
+        " VALUES (now(), now() + interval '15 s', 'gopher')"
+    )
+    assert look() == ["zoo"]
+    do("UPDATE {s}.river_queue SET updated_at = now() - interval '12 min'")
+    assert look() == ["mial", "zoo"]
+
+
+def test_a_client_tells_of_queues_that_nobody_works(bench: Any) -> None:
+    """Its own health says so: whoever asks any client learns that jobs wait in vain."""
+    client = bench.client()
+    client.insert(bench.engine, Task(), InsertOpts(queue="mial"))
+    client.start()
+    wait_for("it is told", lambda: any("'mial'" in problem for problem in client.problems))
+    assert not client.healthy
+
+
+def test_outcomes_that_are_held_are_told(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While they cannot be written a client is not healthy, and its metrics say how many wait."""
+    monkeypatch.setattr(crew, "HELD_S", 0.2)
+    release, begun = threading.Event(), threading.Event()
+
+    def body(args: Task, ctx: Any) -> None:
+        begun.set()
+        release.wait(DEADLINE_S)
+
+    client, events = bench.run(body)
+    registry = CollectorRegistry()
+    instrument(client, registry=registry, count_interval=3600)
+    client.insert(bench.engine, Task())
+    assert begun.wait(DEADLINE_S)
+    wait_for("it is healthy", lambda: client.healthy)
+    assert registry.get_sample_value("riverrun_healthy") == 1
+    with bench.engine.begin() as connection:
+        lock = f"LOCK TABLE {bench.schema}.river_job IN ACCESS EXCLUSIVE MODE"
+        connection.execute(text(lock))
+        release.set()
+        wait_for("it is unhealthy", lambda: any("held" in each for each in client.problems))
+    events.get(DEADLINE_S)
+    wait_for("it is healthy again", lambda: client.healthy)
+    assert registry.get_sample_value("riverrun_held_outcomes") == 0
+    assert registry.get_sample_value("riverrun_refused_outcomes") == 0
+
+
+@pytest.fixture
+def port(bench: Any) -> Iterator[int]:
+    """The port of a client's probes."""
+    server = probes.Probes(bench.client(), "127.0.0.1", 0)
+    server.start()
+    yield server._server.server_address[1]
+    server.stop()
+
+
+def get(port: int, path: str) -> tuple[int, str]:
+    """Return the status and the body of an answer."""
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)) as asking:
+        asking.request("GET", path)
+        answer = asking.getresponse()
+        return answer.status, answer.read().decode()
+
+
+def test_readyz_says_why(port: int) -> None:
+    """It names what is wrong, a line each; /livez is about the process alone."""
+    assert get(port, "/readyz") == (503, "the client does not work\n")
+    assert get(port, "/livez") == (200, "ok\n")
+
+
+def test_probes_are_answered_while_strangers_hold_connections(port: int) -> None:
+    """Those who say nothing make room for those who ask, and take no thread each."""
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * probes.MOST)]
+    try:
+        wait_for("an answer", lambda: get(port, "/livez") == (200, "ok\n"))
+        serving = [each for each in threading.enumerate() if "process_request" in each.name]
+        assert len(serving) <= 2 * probes.MOST
+    finally:
+        for each in silent:
+            each.close()
+
+
+def test_a_request_has_an_end(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a caller sends a little, its connection is closed in time."""
+    monkeypatch.setattr(probes, "LONGEST_S", 0.5)
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.settimeout(0.05)
+        slow.sendall(b"GET /livez HTTP/1.1\r\n")
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            try:
+                slow.sendall(b"X-Slow: 1\r\n")
+                if slow.recv(100) == b"":
+                    return
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return
+    pytest.fail("the connection was kept open")
