@@ -6,9 +6,10 @@ import os
 import random
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 from weakref import WeakSet
 
 from sqlalchemy import URL, Engine
@@ -27,10 +28,18 @@ from riverrun.errors import (
 )
 from riverrun.events import Event, Hub, Subscription
 from riverrun.inserter import Inserter, Notify
-from riverrun.job import JobRow
+from riverrun.job import AnyArgs, JobRow
 from riverrun.job_list import JobList, JobListParams
 from riverrun.launcher import Launcher
-from riverrun.options import InsertOpts, QueueConfig, check_duration, check_int, check_schema
+from riverrun.options import (
+    InsertOptions,
+    InsertOpts,
+    QueueConfig,
+    check_duration,
+    check_int,
+    check_schema,
+    with_options,
+)
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.plugins import Plugin, check_plugins, in_processes
 from riverrun.policies.backoff import Backoff, RiverBackoff
@@ -72,7 +81,8 @@ class Client:
     Args:
         engine: A SQLAlchemy Engine on PostgreSQL with psycopg 3.
         workers: Who works what; None for a client that only inserts.
-        queues: The queues to work, by name; None for a client that only inserts.
+        queues: The queues to work: by name a QueueConfig or its number of slots, or the names
+            alone; None for a client that only inserts.
         schema: The schema of River's tables; the search path's unless said.
         id: Names this client in `attempted_by`, at most 100 characters; host and time unless said.
             Where another client of that name lives, or was killed just now and its jobs are not
@@ -126,7 +136,7 @@ class Client:
         engine: Engine,
         *,
         workers: Workers | None = None,
-        queues: Mapping[str, QueueConfig] | None = None,
+        queues: Mapping[str, QueueConfig | int] | Sequence[str] | AbstractSet[str] | None = None,
         schema: str | None = None,
         id: str | None = None,  # noqa: A002  River's name for it
         notify: Notify | str = Notify.after_commit,
@@ -157,11 +167,18 @@ class Client:
         rng: random.Random | None = None,
     ) -> None:
         _check_engine(engine)
+        for name, value in (
+            ("backoff", backoff),
+            ("error_handler", error_handler),
+            ("job_stuck_handler", job_stuck_handler),
+            ("reindexer_schedule", reindexer_schedule),
+        ):
+            _check_function(name, value)
         renew_after_fork(engine)
         notice_dead_peers(engine)
         self.engine = engine
         self.schema = check_schema(schema)
-        self.workers = workers
+        self.workers = _check_workers(workers)
         self._own_id = id is None
         self.id = _default_id() if id is None else _check_id(id)
         self._poll_only = poll_only
@@ -199,7 +216,7 @@ class Client:
         self._clock = clock or Clock()
         self._rng = rng or random.Random()
         self._hub = Hub()
-        self._launcher = Launcher(check_queues(queues or {}))
+        self._launcher = Launcher(check_queues({} if queues is None else queues))
         self.queues = Queues(
             self._launcher,
             soft_stop_timeout_s=self._soft_stop_timeout_s,
@@ -245,7 +262,13 @@ class Client:
         """
         return cls(engine_at(url), **options)
 
-    def insert(self, where: Where, args: object, opts: InsertOpts | None = None) -> InsertResult:
+    def insert(
+        self,
+        where: Where,
+        args: AnyArgs,
+        opts: InsertOpts | None = None,
+        **options: Unpack[InsertOptions],
+    ) -> InsertResult:
         """Insert one job in the caller's transaction: it runs if that commits, else never was.
 
         Args:
@@ -253,19 +276,24 @@ class Client:
                 begins and commits one of its own.
             args: An object of a class with a kind.
             opts: How; what they leave open the args' own options and the client decide.
+            **options: The same as keywords, such as `queue="mail", delay=60`; they win over `opts`.
 
         Raises:
-            InvalidArgs: If jsonb cannot hold the args, or they are too large.
+            InvalidArgs: If their worker would not get the args as they are, or they are too large.
             InvalidOption: If an option is out of range.
             NotATransaction, TransactionClosed: If `where` is no open transaction's.
             SchemaMissing: If the tables are not there.
             UnknownKind: If the client has workers, but none for the kind.
             WrongDatabase: If the transaction is on another database than the client's.
         """
-        return self._inserter.insert(where, args, opts)
+        return self._inserter.insert(where, args, with_options(opts, options))
 
     async def insert_async(
-        self, where: AsyncWhere, args: object, opts: InsertOpts | None = None
+        self,
+        where: AsyncWhere,
+        args: AnyArgs,
+        opts: InsertOpts | None = None,
+        **options: Unpack[InsertOptions],
     ) -> InsertResult:
         """Insert one job from async code, as `insert`.
 
@@ -274,11 +302,12 @@ class Client:
                 joined; an AsyncEngine begins and commits one of its own. Any driver will do.
             args: An object of a class with a kind.
             opts: How, as for `insert`.
+            **options: The same as keywords, as for `insert`.
 
         Raises:
             RiverrunError: As for `insert`.
         """
-        return await run_in(where, self.insert, args, opts)
+        return await run_in(where, self.insert, args, with_options(opts, options))
 
     async def insert_many_async(
         self, where: AsyncWhere, jobs: Iterable[object]
@@ -638,6 +667,18 @@ def _check_listen_engine(engine: Engine | None, *, poll_only: bool) -> Engine | 
         renew_after_fork(engine)
         notice_dead_peers(engine)
     return engine
+
+
+def _check_workers(workers: object) -> Workers | None:
+    if workers is None or isinstance(workers, Workers):
+        return workers
+    expected = "a Workers, with whose @workers.register each function is registered"
+    raise InvalidOption("workers", workers, expected)
+
+
+def _check_function(name: str, value: object) -> None:
+    if value is not None and not callable(value):
+        raise InvalidOption(name, value, "a function or another callable")
 
 
 def _check_names(names: Sequence[str]) -> tuple[str, ...]:

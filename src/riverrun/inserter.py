@@ -22,7 +22,15 @@ from riverrun.plugins import Plugin, around_insert, begin_inserts, of_kind
 from riverrun.runtime.announcer import Announcer
 from riverrun.sessions import Transaction, Where, address, identity, joined
 from riverrun.states import JobState
-from riverrun.verbs.insert import InsertResult, JobDraft, copy_drafts, draft, drafts, insert_drafts
+from riverrun.verbs.insert import (
+    InsertResult,
+    JobDraft,
+    copy_drafts,
+    draft,
+    drafts,
+    insert_drafts,
+    jobs_of,
+)
 from riverrun.verbs.notify import notify_inserted
 from riverrun.workers import Workers
 
@@ -157,7 +165,7 @@ class Inserter:
         return results
 
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
-        items = list(jobs)
+        items = jobs_of(jobs)
         self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
         now = self._clock.database_now()
         types = self._workers.generic_types if self._workers else {}

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import attrs
 
@@ -42,23 +42,33 @@ class JobArgs:
     kind_aliases: ClassVar[Sequence[str]] = ()
     insert_opts: ClassVar[InsertOpts | None] = None
 
-    def __init_subclass__(
-        cls,
-        *,
-        kind: str | None = None,
-        kind_aliases: Iterable[str] = (),
-        insert_opts: InsertOpts | None = None,
-        **rest: Any,
-    ) -> None:
-        super().__init_subclass__(**rest)
-        _check_fields(cls)
-        if kind is not None:
-            cls.kind = check_kind(kind)
-            cls.kind_aliases = check_kinds(kind_aliases)
-        elif kind_aliases:
-            raise InvalidOption("kind_aliases", kind_aliases, "a kind too, to which they belong")
-        if insert_opts is not None:
-            cls.insert_opts = insert_opts
+    if TYPE_CHECKING:
+
+        def __init_subclass__(
+            cls,
+            *,
+            kind: str | None = None,
+            kind_aliases: Iterable[str] = (),
+            insert_opts: InsertOpts | None = None,
+        ) -> None:
+            """Take a class's kind."""
+
+    else:
+
+        def __init_subclass__(
+            cls, *, kind=None, kind_aliases=(), insert_opts=None, **rest: object
+        ) -> None:
+            # What is left is another base's, as of a mixin; object's refuses it.
+            super().__init_subclass__(**rest)
+            _check_fields(cls)
+            if kind is not None:
+                cls.kind = check_kind(kind)
+                cls.kind_aliases = check_kinds(kind_aliases)
+            elif kind_aliases:
+                expected = "a kind too, to which they belong"
+                raise InvalidOption("kind_aliases", kind_aliases, expected)
+            if insert_opts is not None:
+                cls.insert_opts = insert_opts
 
 
 def _check_fields(cls: type) -> None:
@@ -83,6 +93,14 @@ def _annotations(cls: type) -> Mapping[str, Any]:
 
         return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
     return inspect.get_annotations(cls)
+
+
+class AnyArgs(Protocol):
+    """An object of a class with a kind, as type checkers see it: JobArgs, RawArgs or your own."""
+
+    @property
+    def kind(self) -> str:
+        """The kind, an attribute of the class."""
 
 
 @attrs.frozen(kw_only=True)
@@ -181,7 +199,8 @@ def kind_of(args: object) -> str:
 @lru_cache(maxsize=1024)
 def _kind_of_class(cls: type) -> str | None:
     # Of the class, not of the object: an object may have a field of that name.
-    kind = getattr(cls, "kind", None)
+    # A mapped class may have a column of that name.
+    kind = None if hasattr(cls, "__mapper__") else getattr(cls, "kind", None)
     if issubclass(cls, JobArgs) and "kind" not in vars(cls):
         # A subclass has a kind of its own, or none. Pydantic makes one for a model's parameters.
         origin = getattr(cls, "__pydantic_generic_metadata__", {}).get("origin")
@@ -191,10 +210,10 @@ def _kind_of_class(cls: type) -> str | None:
 
 def _advice(args: object, cls: type) -> str:
     """Return what was expected in the place of `args`, by what it is."""
-    if any(each.__module__.partition(".")[0] == "sqlalchemy" for each in cls.__mro__):
-        return "args second, after the transaction: insert(session, args)"
     if hasattr(cls, "__mapper__"):
         return f"args that name it: pass the id of the {cls.__name__} in a field of a JobArgs class"
+    if any(each.__module__.partition(".")[0] == "sqlalchemy" for each in cls.__mro__):
+        return "args second, after the transaction: insert(session, args)"
     if isinstance(args, Mapping | str):
         return "an object of a JobArgs class, or RawArgs(kind=..., encoded={...}) for plain JSON"
     name = cls.__name__
@@ -215,6 +234,9 @@ def encode(args: object, args_type: Any = None) -> Mapping[str, Any]:
         InvalidOption: If `args` has no kind.
     """
     kind = kind_of(args)
+    if isinstance(args, type):
+        name = args.__name__
+        raise InvalidArgs(kind, f"they are the class {name}, not an object of it: {name}(...)")
     try:
         if isinstance(args, RawArgs):
             encoded = args.encoded

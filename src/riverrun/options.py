@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from json import encoder
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 import attrs
 
@@ -103,7 +103,8 @@ def check_aware(name: str, value: object) -> datetime:
         InvalidOption: If it is not.
     """
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise InvalidOption(name, value, "an aware datetime, such as datetime.now(UTC)")
+        ago = "; for a time from now, pass delay=" if name == "scheduled_at" else ""
+        raise InvalidOption(name, value, f"an aware datetime, such as datetime.now(UTC){ago}")
     return value
 
 
@@ -221,6 +222,10 @@ def _scheduled_at_or_none(value: object) -> datetime | None:
     return None if value is None else check_aware("scheduled_at", value)
 
 
+def _delay_or_none(value: object) -> Duration | None:
+    return None if value is None else check_duration("delay", value, 0.0)
+
+
 def _tags_or_none(value: object) -> tuple[str, ...] | None:
     return None if value is None else check_tags(value)
 
@@ -254,6 +259,7 @@ class InsertOpts:
         priority: 1 (first) to 4; 1 unless said.
         max_attempts: Tries before the job is discarded, 1 to 32,767; 25 unless said.
         scheduled_at: Not before this time, aware; the job then starts as `scheduled`.
+        delay: Seconds or a timedelta from the insert, in place of `scheduled_at`.
         tags: Words to find the job by, 3 to 255 characters each.
         unique: What counts as the same job, such as `UniqueOpts(by_args=True)`.
         metadata: A JSON object kept with the job.
@@ -267,6 +273,7 @@ class InsertOpts:
     priority: int | None = attrs.field(default=None, converter=_priority_or_none)
     max_attempts: int | None = attrs.field(default=None, converter=_max_attempts_or_none)
     scheduled_at: datetime | None = attrs.field(default=None, converter=_scheduled_at_or_none)
+    delay: Duration | None = attrs.field(default=None, converter=_delay_or_none)
     tags: Sequence[str] | None = attrs.field(default=None, converter=_tags_or_none)
     unique: Uniqueness | None = attrs.field(default=None)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata_or_none)
@@ -277,18 +284,60 @@ class InsertOpts:
         if value is not None and not callable(value):
             raise InvalidOption("unique", value, "a uniqueness policy, such as UniqueOpts(...)")
 
+    def __attrs_post_init__(self) -> None:
+        if self.delay is not None and self.scheduled_at is not None:
+            raise InvalidOption("delay", self.delay, "none beside scheduled_at, or only a delay")
+
     def over(self, other: "InsertOpts") -> "InsertOpts":
         """Return these options, and `other`'s where these say nothing.
 
         Metadata and pending are this insert's alone, as in River.
         """
+        timed = self.scheduled_at is not None or self.delay is not None
+        fields = ("queue", "priority", "max_attempts", "tags", "unique")
         said: dict[str, Any] = {
             field: value
-            for field in ("queue", "priority", "max_attempts", "scheduled_at", "tags", "unique")
+            for field in (fields if timed else (*fields, "scheduled_at", "delay"))
             if (value := getattr(self, field)) is None
             and (value := getattr(other, field)) is not None
         }
         return attrs.evolve(self, **said) if said else self
+
+
+class InsertOptions(TypedDict, total=False):
+    """The options of `InsertOpts` as keywords of an insert."""
+
+    queue: str | None
+    priority: int | None
+    max_attempts: int | None
+    scheduled_at: datetime | None
+    delay: Duration | None
+    tags: Sequence[str] | None
+    unique: Uniqueness | None
+    metadata: Mapping[str, Any] | None
+    pending: bool
+
+
+def with_options(opts: InsertOpts | None, options: Mapping[str, Any]) -> InsertOpts | None:
+    """Return `opts` with the keywords of an insert, which win; None is an option not given.
+
+    Raises:
+        InvalidOption: If there is no such option, or its value is out of range.
+    """
+    if not options:
+        return opts
+    if opts is not None and not isinstance(opts, InsertOpts):
+        raise InvalidOption("opts", opts, "an InsertOpts")
+    known = [field.name for field in attrs.fields(InsertOpts)]
+    for name in options:
+        if name not in known:
+            raise InvalidOption("option", name, f"one of {', '.join(known)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    if opts is None:
+        return InsertOpts(**given)
+    other = {"delay": "scheduled_at", "scheduled_at": "delay"}
+    instead = {other[name]: None for name in other if name in given}
+    return attrs.evolve(opts, **{**instead, **given})
 
 
 @attrs.frozen(kw_only=True)

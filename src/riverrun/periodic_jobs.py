@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
+from typing import Any, cast
 
 import attrs
 
 from riverrun.errors import InvalidOption
+from riverrun.job import encode
 from riverrun.options import check_aware, check_kind
 from riverrun.policies.schedule import Schedule
 
@@ -35,6 +37,24 @@ def _id(value: object) -> str | None:
 
 
 @attrs.frozen
+class _Same:
+    """Returns the same args for each run."""
+
+    args: object
+
+    def __call__(self) -> object:
+        return self.args
+
+
+def _constructor(value: object) -> Any:
+    args = value[0] if isinstance(value, tuple) and len(value) == 2 else value
+    if isinstance(args, type) or not hasattr(type(args), "kind"):
+        return value
+    encode(args)  # what cannot be inserted is refused here, not at the first run
+    return _Same(value)
+
+
+@attrs.frozen
 class PeriodicJob:
     """A job that recurs.
 
@@ -43,7 +63,8 @@ class PeriodicJob:
 
     Attributes:
         schedule: From a time to the next run: Interval, Cron, or any function; both aware.
-        constructor: Returns args, a pair of args and InsertOpts, or None to leave this run out.
+        constructor: Returns args, a pair of args and InsertOpts, or None to leave this run out; or
+            args, the same for each run.
         id: Names it among all clients, by the rules for kinds.
         run_on_start: Whether it also runs whenever a client becomes leader.
         missed: With an id: whether runs that were due more than 60 s ago, while no leader lived,
@@ -54,15 +75,17 @@ class PeriodicJob:
     """
 
     schedule: Schedule
-    constructor: Callable[[], object]
+    constructor: Callable[[], object] = attrs.field(converter=_constructor)
     id: str | None = attrs.field(default=None, converter=_id, kw_only=True)
     run_on_start: bool = attrs.field(default=False, kw_only=True)
     missed: Missed = attrs.field(default=Missed.skip, converter=Missed, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        for name in ("schedule", "constructor"):
-            if not callable(getattr(self, name)):
-                raise InvalidOption(name, getattr(self, name), "a function")
+        schedule, constructor = cast("object", self.schedule), cast("object", self.constructor)
+        if not callable(schedule):
+            raise InvalidOption("schedule", schedule, "a function, such as Cron(...)")
+        if not callable(constructor):
+            raise InvalidOption("constructor", constructor, "args, or a function that returns them")
         if self.missed is not Missed.skip and self.id is None:
             raise InvalidOption("id", self.id, f"an id: without one, missed={self.missed} is lost")
 
@@ -132,6 +155,8 @@ class PeriodicJobs:
         added: dict[int, PeriodicJob] = {}
         with self._lock:
             taken = {job.id for job in self._jobs.values() if job.id is not None}
+            if not isinstance(jobs, Iterable):
+                raise InvalidOption("periodic_jobs", jobs, "a list of PeriodicJobs")
             for job in jobs:
                 if not isinstance(job, PeriodicJob):
                     raise InvalidOption("periodic_jobs", job, "a PeriodicJob")

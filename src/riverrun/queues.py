@@ -1,6 +1,6 @@
 """Queues: those that a client works, and what operators do with them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Engine
@@ -33,8 +33,12 @@ class Queues:
         """How each queue is worked, by name."""
         return dict(self._launcher.queues)
 
-    def add(self, name: str, config: QueueConfig | None = None) -> None:
+    def add(self, name: str, config: QueueConfig | int | None = None) -> None:
         """Work the queue `name` too, from now on if the client runs.
+
+        Args:
+            name: The queue.
+            config: How, or how many slots. Default: a QueueConfig's defaults.
 
         Raises:
             ClientNotReady: If the client is being stopped.
@@ -103,21 +107,28 @@ class Queues:
             crew.pause(name, paused=paused)
 
 
-def check_queues(configs: Mapping[str, QueueConfig]) -> dict[str, QueueConfig]:
-    """Return `configs`, checked.
+def check_queues(configs: object) -> dict[str, QueueConfig]:
+    """Return how each queue is worked: given by name, by number of slots, or as names alone.
 
     Raises:
         InvalidOption: If a name or a config is none.
     """
-    return {check_queue(name): check_config(config) for name, config in configs.items()}
+    if isinstance(configs, Mapping):
+        return {check_queue(name): check_config(config) for name, config in configs.items()}
+    if isinstance(configs, Iterable) and not isinstance(configs, str | bytes):
+        return {check_queue(name): QueueConfig() for name in configs}
+    raise InvalidOption("queues", configs, 'names: ["default"], or slots by name: {"default": 10}')
 
 
 def check_config(config: object) -> QueueConfig:
-    """Return `config` if it is a QueueConfig.
+    """Return `config`, a QueueConfig or a number of slots, as a QueueConfig.
 
     Raises:
-        InvalidOption: If it is none.
+        InvalidOption: If it is neither.
     """
-    if not isinstance(config, QueueConfig):
-        raise InvalidOption("queues", config, 'QueueConfigs by name: {"default": QueueConfig()}')
-    return config
+    if isinstance(config, QueueConfig):
+        return config
+    if isinstance(config, int):
+        return QueueConfig(max_workers=config)
+    expected = 'slots or QueueConfigs by name: {"default": 10, "mail": QueueConfig()}'
+    raise InvalidOption("queues", config, expected)

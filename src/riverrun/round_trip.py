@@ -131,7 +131,7 @@ def _plan(annotation: Hashable) -> tuple[Callable[[Any], bool] | None, Callable[
         NotKept: If it is no class of args.
     """
     if not is_struct(typing.get_origin(annotation) or annotation):
-        name = getattr(annotation, "__name__", annotation)
+        name = shown_type(annotation)
         raise NotKept(f"{name} is none of @attrs.frozen, @dataclass or a pydantic model")
     try:
         return _exact(annotation), writer(annotation)

@@ -468,7 +468,10 @@ def session_or_connection(where: object) -> Session | Connection:
     name = type(where).__name__
     if hasattr(where, "run_sync") or hasattr(where, "sync_engine") or name.startswith("async_"):
         raise NotATransaction(name, _FROM_ASYNC)
-    raise NotATransaction(name, "The transaction comes first, then what to do in it")
+    advice = "The transaction comes first, then what to do in it"
+    if hasattr(type(where), "kind"):
+        advice = "The transaction comes first, then the args: insert(session, args)"
+    raise NotATransaction(name, advice)
 
 
 def check_pool(engine: Engine) -> None:

@@ -3,7 +3,7 @@
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, TypeVar, overload
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 import attrs
 
@@ -17,13 +17,24 @@ from riverrun.errors import (
     UndecodableArgs,
     UnknownKind,
 )
-from riverrun.job import RawArgs, decode, encode, kind_of
+from riverrun.job import AnyArgs, RawArgs, decode, encode, kind_of
 from riverrun.options import check_duration, check_kind
 from riverrun.plugins import Plugin, check_plugins
 from riverrun.policies.backoff import Backoff
 from riverrun.signature import By, Signature, call, call_async, name_of, read_signature
 
-F = TypeVar("F", bound=Callable[..., object])
+A = TypeVar("A", bound=AnyArgs)
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Registered(Protocol):
+    """The decorator that `register` with options returns, as type checkers see it."""
+
+    def __call__(
+        self, function: Callable[Concatenate[A, P], R], /
+    ) -> Callable[Concatenate[A, P], R]:
+        """Register a function."""
 
 
 class Executor(StrEnum):
@@ -117,8 +128,11 @@ class Workers:
         self._by_kind: dict[str, Worker] = {}
         self._generic_types: dict[str, Any] = {}
 
+    # An args class first, by its annotation, and then whatever else the function takes.
     @overload
-    def register(self, function: F, /) -> F: ...
+    def register(
+        self, function: Callable[Concatenate[A, P], R], /
+    ) -> Callable[Concatenate[A, P], R]: ...
 
     @overload
     def register(
@@ -132,11 +146,11 @@ class Workers:
         plugins: Sequence[Plugin] = (),
         executor: Executor | str | None = None,
         interrupt: bool = False,
-    ) -> Callable[[F], F]: ...
+    ) -> "Registered": ...
 
     def register(
         self,
-        function: F | None = None,
+        function: Callable[..., object] | None = None,
         /,
         *,
         kind: str | None = None,
@@ -175,7 +189,7 @@ class Workers:
 
         own_plugins = check_plugins(plugins)
 
-        def add(given: F) -> F:
+        def add(given: Callable[..., object]) -> Callable[..., object]:
             name = name_of(given)
             if not callable(given):
                 raise InvalidWorker(name, "it is not callable")

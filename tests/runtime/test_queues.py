@@ -113,7 +113,7 @@ def test_refuses_queues_it_cannot_take(bench: Any) -> None:
     with pytest.raises(InvalidOption):
         client.queues.add("No Name")
     with pytest.raises(InvalidOption):
-        client.queues.add("ok", 5)
+        client.queues.add("ok", "5")
     with pytest.raises(InvalidOption):
         client.queues.remove("stranger")
     assert list(client.queues) == ["default"]

@@ -13,7 +13,7 @@ import click
 from riverrun.cli.app import CommandError, ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import progress, show_one
 from riverrun.client import Client
-from riverrun.job import RawArgs, decode, kind_of
+from riverrun.job import AnyArgs, RawArgs, decode, kind_of
 from riverrun.options import InsertOpts
 
 BATCH = 1_000
@@ -86,13 +86,13 @@ def insert(
         show_one({"inserted": count, "kind": kind}, as_json=as_json)
 
 
-def _typed(client: Client, kind: str, encoded: Mapping[str, Any]) -> object:
+def _typed(client: Client, kind: str, encoded: Mapping[str, Any]) -> AnyArgs:
     """Return args as the application's worker of the kind takes them: checked, with its options."""
     raw = RawArgs(kind=kind, encoded=encoded)
     worker = client.workers.find(kind) if client.workers else None
     if worker is None or worker.args_type is RawArgs:
         return raw
-    args_type: type[object] = worker.args_type
+    args_type: type[AnyArgs] = worker.args_type
     args = decode(kind, encoded, args_type)
     return args if kind_of(args) == kind else raw
 

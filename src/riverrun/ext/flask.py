@@ -37,7 +37,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import cache
 from inspect import isawaitable, iscoroutinefunction
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import attrs
 import click
@@ -52,7 +52,8 @@ from riverrun.client import Client
 from riverrun.context import JobContext
 from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
-from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
+from riverrun.job import AnyArgs
+from riverrun.options import QUEUE_DEFAULT, InsertOptions, InsertOpts, QueueConfig
 from riverrun.plugins import InProcess, Plugin
 from riverrun.sessions import Where, engine_at, engine_beside
 from riverrun.testing.host_sessions import (
@@ -128,9 +129,14 @@ class Riverrun:
         """
         return client_of(current_app)
 
-    def insert(self, args: object, opts: InsertOpts | None = None) -> InsertResult:
+    def insert(
+        self,
+        args: AnyArgs,
+        opts: InsertOpts | None = None,
+        **options: Unpack[InsertOptions],
+    ) -> InsertResult:
         """Insert a job in the transaction of the application's session; see `Client.insert`."""
-        return self.client.insert(self._where(), args, opts)
+        return self.client.insert(self._where(), args, opts, **options)
 
     def insert_many(self, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs in the transaction of the application's session; all or none."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Unpack
 
 import click
 from sqlalchemy import Connection, Engine, engine_from_config
@@ -34,7 +34,8 @@ from riverrun.client import Client
 from riverrun.context import JobContext
 from riverrun.errors import ClientNotReady
 from riverrun.ext.settings import client_options
-from riverrun.options import QUEUE_DEFAULT, InsertOpts, QueueConfig
+from riverrun.job import AnyArgs
+from riverrun.options import QUEUE_DEFAULT, InsertOptions, InsertOpts, QueueConfig
 from riverrun.plugins import InProcess, Plugin
 from riverrun.sessions import engine_at, engine_beside
 from riverrun.testing.host_sessions import (
@@ -98,9 +99,14 @@ def set_riverrun_workers(config: Any, workers: Workers | str) -> None:
     config.action("riverrun.workers", register)
 
 
-def insert_job(request: Any, args: object, opts: InsertOpts | None = None) -> InsertResult:
+def insert_job(
+    request: Any,
+    args: AnyArgs,
+    opts: InsertOpts | None = None,
+    **options: Unpack[InsertOptions],
+) -> InsertResult:
     """Insert a job in the transaction of `request.dbsession`; see `Client.insert`."""
-    result: InsertResult = request.riverrun.insert(request.dbsession, args, opts)
+    result: InsertResult = request.riverrun.insert(request.dbsession, args, opts, **options)
     return result
 
 

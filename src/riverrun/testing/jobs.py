@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from riverrun.client import Client
-from riverrun.job import JobRow
+from riverrun.job import AnyArgs, JobRow
 from riverrun.options import InsertOpts
 from riverrun.sessions import Where
 from riverrun.testing.look import require_inserted, require_many_inserted, require_not_inserted
@@ -41,7 +41,7 @@ class Jobs:
         require_not_inserted(self.session, expected, schema=self.client.schema, **conditions)
 
     def work_one(
-        self, job: object, opts: InsertOpts | None = None, *, reraise: bool = True
+        self, job: AnyArgs, opts: InsertOpts | None = None, *, reraise: bool = True
     ) -> Worked:
         """See the function `work_one`."""
         return work_one(self.session, self.client, job, opts, reraise=reraise)
@@ -92,7 +92,7 @@ class AsyncJobs:
         )
 
     async def work_one(
-        self, job: object, opts: InsertOpts | None = None, *, reraise: bool = True
+        self, job: AnyArgs, opts: InsertOpts | None = None, *, reraise: bool = True
     ) -> Worked:
         """See the function `work_one_async`."""
         return await work_one_async(self.session, self.client, job, opts, reraise=reraise)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from riverrun.attempt import Attempt
 from riverrun.client import Client
+from riverrun.job import AnyArgs
 from riverrun.options import InsertOpts
 from riverrun.sessions import Where
 from riverrun.testing.workbench import Workbench, Worked
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def work_one(
     where: Where,
     client: Client,
-    job: object,
+    job: AnyArgs,
     opts: InsertOpts | None = None,
     *,
     reraise: bool = True,
@@ -79,7 +80,7 @@ def drain(
 async def work_one_async(
     where: "AsyncSession | AsyncConnection",
     client: Client,
-    job: object,
+    job: AnyArgs,
     opts: InsertOpts | None = None,
     *,
     reraise: bool = True,

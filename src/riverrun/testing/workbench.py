@@ -14,7 +14,7 @@ from riverrun.attempt import Attempt, Ended
 from riverrun.client import Client
 from riverrun.context import JobContext
 from riverrun.errors import ClientNotReady, InvalidOption, JobCancel, JobNotFound, JobSnooze
-from riverrun.job import JobRow
+from riverrun.job import AnyArgs, JobRow
 from riverrun.options import InsertOpts, check_aware, check_int
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
@@ -59,7 +59,7 @@ class Workbench:
         self._terms = self._settings.terms(self._context)
         self._until = None if until is None else check_aware("until", until)
 
-    def claim_one(self, job: object, opts: InsertOpts | None) -> Attempt:
+    def claim_one(self, job: AnyArgs, opts: InsertOpts | None) -> Attempt:
         """Claim `job`, which is a JobRow, or args to insert first."""
         if not isinstance(job, JobRow):
             job = self._client.insert(self._where, job, opts).job

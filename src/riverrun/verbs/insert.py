@@ -2,20 +2,24 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
 import attrs
 import psycopg
 from psycopg import sql
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session, scoped_session
 
 from riverrun.again import again, tried_again
 from riverrun.characters import UTF8, encodings_of, escaped
+from riverrun.clock import Duration, seconds
 from riverrun.driver import OwnCursor
 from riverrun.errors import InvalidArgs, InvalidOption
-from riverrun.job import JobRow, encode, encode_text, kind_of
+from riverrun.job import AnyArgs, JobRow, encode, encode_text, kind_of
+from riverrun.json_types import is_struct
 from riverrun.models import Job
 from riverrun.options import (
     MAX_ATTEMPTS_DEFAULT,
@@ -113,7 +117,7 @@ class JobDraft:
 @tried_again
 def insert(
     where: Where,
-    args: object,
+    args: AnyArgs,
     opts: InsertOpts | None = None,
     *,
     schema: str | None = None,
@@ -221,7 +225,7 @@ def draft(
         types: By kind, what its worker takes, where that is more than the class of its args: a
             generic class with its parameters.
     """
-    return _draft(args, _decide(opts, _own(args)), max_attempts, now, types)
+    return _draft(args, _decide(opts, _own(args), now), max_attempts, now, types)
 
 
 @attrs.frozen
@@ -237,28 +241,38 @@ def _own(args: object) -> InsertOpts | None:
     return getattr(args, "insert_opts", None)
 
 
-def _decide(opts: InsertOpts | None, own: InsertOpts | None) -> _Decided:
+def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | None) -> _Decided:
     if opts is not None and not isinstance(opts, InsertOpts):
         raise InvalidOption("opts", opts, "an InsertOpts")
     said = opts or _NOTHING_SAID
     if own is not None:
         said = said.over(own)
+    scheduled_at = said.scheduled_at
+    if said.delay:
+        scheduled_at = _later(said.delay, now or datetime.now(UTC))
     if said.pending:
         state = JobState.pending
     else:
-        state = JobState.available if said.scheduled_at is None else JobState.scheduled
+        state = JobState.available if scheduled_at is None else JobState.scheduled
     return _Decided(
         said.max_attempts,
         said.unique,
         {
             "queue": said.queue or QUEUE_DEFAULT,
             "priority": said.priority or PRIORITY_DEFAULT,
-            "scheduled_at": said.scheduled_at,
+            "scheduled_at": scheduled_at,
             "tags": tuple(said.tags or ()),
             "metadata_text": metadata_text(said.metadata) if said.metadata else "{}",
             "state": state,
         },
     )
+
+
+def _later(delay: Duration, now: datetime) -> datetime:
+    try:
+        return now + timedelta(seconds=seconds(delay))
+    except OverflowError:
+        raise InvalidOption("delay", delay, "one that ends before the year 10000") from None
 
 
 def _draft(
@@ -283,6 +297,20 @@ def _draft(
     return attrs.evolve(ready, mark=decided.unique(ready, now or datetime.now(UTC)))
 
 
+def jobs_of(jobs: object) -> list[Any]:
+    """Return the jobs of a batch.
+
+    Raises:
+        InvalidOption: If it is no iterable of args, or of pairs of args and InsertOpts.
+    """
+    expected = "a list of args, or of pairs of args and InsertOpts"
+    if isinstance(jobs, Session | scoped_session | Connection | Engine):
+        raise InvalidOption("jobs", jobs, f"{expected}, after the transaction")
+    if is_struct(type(jobs)) or isinstance(jobs, str | Mapping) or not isinstance(jobs, Iterable):
+        raise InvalidOption("jobs", jobs, expected)
+    return list(jobs)
+
+
 def drafts(
     jobs: Iterable[object],
     *,
@@ -299,13 +327,13 @@ def drafts(
     # Options are mostly said once for many jobs. Kept beside what they came to: an id is an
     # object's while that lives.
     known: dict[tuple[int, int], tuple[object, _Decided]] = {}
-    for index, item in enumerate(jobs):
+    for index, item in enumerate(jobs_of(jobs)):
         args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
         own = _own(args)
         try:
             found = known.get((id(opts), id(own)))
             if found is None:
-                found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own))
+                found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own, now))
             ready.append(_draft(args, found[1], max_attempts, now, types))
         except (InvalidArgs, InvalidOption) as error:
             error.add_note(f"job {index} of the batch; none was inserted")

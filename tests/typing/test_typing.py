@@ -1,0 +1,36 @@
+"""Type checkers accept what the documentation shows, and refuse what would fail at run time."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def output() -> str:
+    """What mypy, strict, says of the files here."""
+    files = [str(HERE / name) for name in ("accepted.py", "refused.py")]
+    root = HERE.parents[1]
+    # Its own cache, or it would replace what it keeps of the sources with other settings.
+    cache = f"--cache-dir={root / '.mypy_cache' / 'typing'}"
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", cache, *files]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    assert not ran.stderr, ran.stderr
+    return ran.stdout
+
+
+def test_what_is_documented_is_accepted(output: str) -> None:
+    """Args of every library, workers of every shape and options in every form have types."""
+    assert "accepted.py" not in output, output
+
+
+def test_what_would_fail_is_refused(output: str) -> None:
+    """A text for args, a worker without a kind, a misspelt option: each is found, nothing else."""
+    text = (HERE / "refused.py").read_text().splitlines()
+    expected = {number for number, line in enumerate(text, 1) if line.endswith("# refused")}
+    found = {int(number) for number in re.findall(r"refused\.py:(\d+): error", output)}
+    assert found == expected, output

@@ -1,0 +1,214 @@
+"""Options in each form they may be given, and what is said of a wrong shape."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from riverrun import (
+    Client,
+    Cron,
+    InsertOpts,
+    JobArgs,
+    JobState,
+    PeriodicJob,
+    QueueConfig,
+    UniqueOpts,
+    Workers,
+)
+from riverrun.errors import InvalidArgs, InvalidOption, NotATransaction
+from riverrun.options import with_options
+from riverrun.verbs.insert import draft, drafts
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
+ENGINE = create_engine("postgresql+psycopg:///nowhere")
+
+
+@attrs.frozen
+class Send(JobArgs, kind="send"):
+    to: str = "alice"
+
+
+@attrs.frozen
+class Slow(JobArgs, kind="slow", insert_opts=InsertOpts(delay=60, queue="slow")):
+    pass
+
+
+class Table(DeclarativeBase):
+    pass
+
+
+class User(Table):
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(default="admin")
+
+
+@pytest.mark.parametrize("delay", [90, 90.0, timedelta(seconds=90)])
+def test_a_delay_counts_from_the_insert(delay: Any) -> None:
+    """A delay in seconds or as a timedelta schedules the job from when it is inserted."""
+    opts = InsertOpts(delay=delay)
+    for moment in (NOW, LATER):  # the same options, used twice
+        job = draft(Send(), opts, now=moment)
+        assert (job.scheduled_at, job.state) == (
+            moment + timedelta(seconds=90),
+            JobState.scheduled,
+        )
+        assert drafts([(Send(), opts)], now=moment)[0].scheduled_at == job.scheduled_at
+    assert draft(Send(), InsertOpts(delay=0), now=NOW).state is JobState.available
+
+
+def test_a_class_may_have_a_delay_that_an_insert_replaces() -> None:
+    """A delay of the args' class is for inserts that say no time of their own."""
+    assert draft(Slow(), now=NOW).scheduled_at == NOW + timedelta(seconds=60)
+    assert draft(Slow(), InsertOpts(queue="fast"), now=NOW).scheduled_at is not None
+    assert draft(Slow(), InsertOpts(delay=5), now=NOW).scheduled_at == NOW + timedelta(seconds=5)
+    assert draft(Slow(), InsertOpts(scheduled_at=LATER), now=NOW).scheduled_at == LATER
+    assert draft(Slow(), InsertOpts(delay=0), now=NOW).scheduled_at is None
+
+
+def test_keywords_win_over_options() -> None:
+    """An insert's keywords are options too, and win over `opts`; None leaves them as they are."""
+    unique = UniqueOpts(by_queue=True)
+    assert with_options(None, {}) is None
+    assert with_options(None, {"queue": "mail", "unique": unique}) == InsertOpts(
+        queue="mail", unique=unique
+    )
+    opts = InsertOpts(queue="mail", priority=2, scheduled_at=LATER, metadata={"a": 1})
+    assert with_options(opts, {"priority": 3, "queue": None}) == attrs.evolve(opts, priority=3)
+    assert with_options(opts, {"delay": 5}) == attrs.evolve(opts, scheduled_at=None, delay=5)
+    assert with_options(InsertOpts(delay=5), {"scheduled_at": LATER}) == InsertOpts(
+        scheduled_at=LATER
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"queu": "mail"}, "option is 'queu'; expected one of queue, priority"),
+        ({"delay": -1}, "delay is -1"),
+        ({"delay": "soon"}, "delay is 'soon'"),
+        ({"delay": True}, "delay is True"),
+        ({"delay": timedelta.max}, "delay"),
+        ({"delay": 5, "scheduled_at": LATER}, "delay is 5.0; expected none beside scheduled_at"),
+        ({"scheduled_at": timedelta(5)}, "for a time from now, pass delay="),
+        ({"unique": True}, "unique is True"),
+        ({"tags": "abc"}, "tags is 'abc'"),
+        ({"priority": 9}, "priority is 9"),
+    ],
+)
+def test_refuses_keywords(options: dict[str, Any], told: str) -> None:
+    """A keyword that is no option, or out of range, is refused by its name."""
+    client = Client(ENGINE)
+    with pytest.raises(InvalidOption, match=told):
+        client.insert(ENGINE, Send(), **options)
+
+
+def test_a_periodic_job_takes_args() -> None:
+    """Args in place of a function are inserted at each run; what cannot be is refused at once."""
+    job = PeriodicJob(Cron("@daily"), Send("bob"))
+    assert job.constructor() == job.constructor() == Send("bob")
+    pair = (Send("bob"), InsertOpts(queue="mail"))
+    assert PeriodicJob(Cron("@daily"), pair).constructor() == pair  # type: ignore[arg-type]
+    assert PeriodicJob(Cron("@daily"), Send).constructor() == Send()
+    with pytest.raises(InvalidArgs, match=r"\$\.to is None"):
+        PeriodicJob(Cron("@daily"), Send(None))  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="constructor is 'send'; expected args, or a function"):
+        PeriodicJob(Cron("@daily"), "send")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="schedule is '@daily'; expected a function, such as C"):
+        PeriodicJob("@daily", Send)  # type: ignore[arg-type]
+
+
+def test_queues_may_be_names_or_numbers() -> None:
+    """Queues are names, slots by name, or QueueConfigs by name, mixed as one likes."""
+    mail = QueueConfig(max_workers=2)
+    client = Client(ENGINE, queues={"default": 10, "mail": mail})
+    assert client.queues.configs == {"default": QueueConfig(max_workers=10), "mail": mail}
+    for names in (["default", "mail"], ("default", "mail"), {"default", "mail"}):
+        found = Client(ENGINE, queues=names).queues.configs
+        assert found == {"default": QueueConfig(), "mail": QueueConfig()}
+    client.queues.add("slow", 1)
+    assert client.queues.configs["slow"] == QueueConfig(max_workers=1)
+
+
+def function(args: Send) -> None:
+    """Work."""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"queues": "default"}, r'queues is \'default\'; expected names: \["default"\], or'),
+        ({"queues": 10}, "queues is 10; expected names"),
+        ({"queues": {"default": "10"}}, "queues is '10'; expected slots or QueueConfigs"),
+        ({"queues": {"default": 0}}, "max_workers is 0"),
+        ({"queues": {"default": True}}, "max_workers is True"),
+        ({"queues": [QueueConfig()]}, "queue is QueueConfig"),
+        ({"queues": {"default": None}}, "queues is None; expected slots"),
+        ({"workers": [function]}, "expected a Workers, with whose @workers.register"),
+        ({"workers": function}, "expected a Workers"),
+        ({"periodic_jobs": PeriodicJob(Cron("@daily"), Send)}, "expected a list of PeriodicJobs"),
+        ({"periodic_jobs": [Send]}, "expected a PeriodicJob"),
+        ({"plugins": object()}, "plugins is"),
+        ({"backoff": 5}, "backoff is 5; expected a function"),
+        ({"error_handler": "log"}, "error_handler is 'log'"),
+        ({"job_stuck_handler": 1}, "job_stuck_handler is 1"),
+        ({"reindexer_schedule": "@daily"}, "reindexer_schedule is '@daily'"),
+    ],
+)
+def test_refuses_wrong_shapes(options: dict[str, Any], told: str) -> None:
+    """An option of a wrong shape is refused when the client is made, by its name."""
+    with pytest.raises(InvalidOption, match=told):
+        Client(ENGINE, **options)
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (Session(), r"expected args second, after the transaction: insert\(session, args\)"),
+        (ENGINE, "expected args second, after the transaction"),
+        (User(id=1), "pass the id of the User in a field of a JobArgs class"),
+        ({"to": "alice"}, r"RawArgs\(kind=..., encoded=\{...\}\) for plain JSON"),
+        ("send", "an object of a JobArgs class"),
+        (None, "a class with a kind"),
+        (5, "a class with a kind"),
+    ],
+)
+@pytest.mark.parametrize("workers", [None, "some"])
+def test_what_is_no_args_is_named(args: Any, told: str, workers: str | None) -> None:
+    """What stands where args belong is told what was expected of it, in every insert."""
+    registry = Workers()
+    registry.register(function)
+    client = Client(ENGINE, workers=registry if workers else None)
+    with pytest.raises(InvalidOption, match=told):
+        client.insert(ENGINE, args)
+    with pytest.raises(InvalidOption, match=told):
+        client.insert_many(ENGINE, [args])
+    with pytest.raises(InvalidOption, match=told):
+        client.insert_many_fast(ENGINE, [(args, None)])
+
+
+def test_a_class_in_place_of_args_is_named() -> None:
+    """A class of args that was not called is refused as such."""
+    with pytest.raises(InvalidArgs, match="the class Send, not an object of it: Send"):
+        Client(ENGINE).insert(ENGINE, Send)
+
+
+def test_exchanged_arguments_are_named() -> None:
+    """Args before the transaction, and jobs that are none, are named as such."""
+    client = Client(ENGINE)
+    with pytest.raises(InvalidOption, match="args second, after the transaction"):
+        client.insert(Send(), Session())  # type: ignore[arg-type]
+    with pytest.raises(NotATransaction, match=r"then the args: insert\(session, args\)"):
+        client.insert(Send(), Send())  # type: ignore[arg-type]
+    for jobs in (Session(), ENGINE):
+        with pytest.raises(InvalidOption, match=r"jobs is .*after the transaction"):
+            client.insert_many([Send()], jobs)  # type: ignore[arg-type]
+    for jobs in (Send(), "send", {"to": "a"}, 5, None):
+        for insert in (client.insert_many, client.insert_many_fast):
+            with pytest.raises(InvalidOption, match="expected a list of args, or of pairs"):
+                insert(ENGINE, jobs)  # type: ignore[arg-type]
