@@ -1,0 +1,88 @@
+"""Databases that cannot hold every character: what they lack is escaped, and the rest is kept."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+
+from factories import insert_job
+from riverrun.characters import ASCII, storable
+from riverrun.job import JobRow
+from riverrun.migrations import Line
+from riverrun.migrations.run import migrate
+from riverrun.verbs import claim, complete, fail, get
+
+SAID = "5 \u20ac, \xe9, \u65e5, \U0001f600, \x00, \ud800"
+KEPT = {
+    "UTF8": "5 \u20ac, \xe9, \u65e5, \U0001f600, \\x00, \\ud800",
+    "LATIN1": "5 \\u20ac, \xe9, \\u65e5, \\U0001f600, \\x00, \\ud800",
+    "WIN1252": "5 \u20ac, \xe9, \\u65e5, \\U0001f600, \\x00, \\ud800",
+    "EUC_JP": "5 \\u20ac, \xe9, \u65e5, \\U0001f600, \\x00, \\ud800",
+    "KOI8R": "5 \\u20ac, \\xe9, \\u65e5, \\U0001f600, \\x00, \\ud800",
+}
+
+
+@pytest.fixture(params=[*((each, None) for each in KEPT), ("LATIN1", "utf8")])
+def database(server_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[Engine, str]]:
+    """A migrated database in some encoding, and what it keeps of `SAID`."""
+    encoding, client = request.param
+    name = f"riverrun_{encoding.lower()}_{client or 'same'}"
+    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        connection.execute(
+            text(
+                f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+                " TEMPLATE template0"
+            )
+        )
+    url = make_url(server_url).set(database=name)
+    engine = create_engine(url, connect_args={"client_encoding": client} if client else {})
+    for line in Line:
+        migrate(engine, line=line)
+    yield engine, KEPT["LATIN1" if client else encoding]
+    engine.dispose()
+    with server.connect() as connection:
+        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    server.dispose()
+
+
+def claimed(engine: Engine) -> JobRow:
+    """Insert a job and claim it."""
+    insert_job(engine, "public")
+    [job] = claim(engine, client_id="me")
+    return job
+
+
+def test_keeps_what_can_be_kept(database: tuple[Engine, str]) -> None:
+    """A character that a database lacks costs that character, of an error, a trace, an output."""
+    engine, kept = database
+    job = claimed(engine)
+    fail(engine, attrs.evolve(job, max_attempts=1), ValueError(SAID))
+    [entry] = get(engine, job.id).errors
+    assert entry["error"] == f"ValueError: {kept}"
+    assert entry["trace"].endswith(f"ValueError: {kept}\n")
+    output = SAID[:-6]  # neither NUL nor half a pair: those are refused where an output is set
+    job = claimed(engine)
+    complete(engine, job, metadata={"output": output, f"{output} key": [output]})
+    short = kept[: -len(", \\x00, \\ud800")]
+    assert get(engine, job.id).metadata == {"output": short, f"{short} key": [short]}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('"\\u0000"', '"\\\\u0000"'),
+        ('"\\\\u0000"', '"\\\\u0000"'),
+        ('"\\\\\\u0000"', '"\\\\\\\\u0000"'),
+        ('"\\u0000\\u0000"', '"\\\\u0000\\\\u0000"'),
+        ('"\u20ac"', '"\\\\u20ac"'),
+        ('"\ud800"', '"\\\\ud800"'),
+        ('"plain"', '"plain"'),
+    ],
+)
+def test_escapes_in_json(value: str, expected: Any) -> None:
+    """What is escaped stays JSON, whatever backslashes stand before it."""
+    assert storable(value, ASCII) == expected
