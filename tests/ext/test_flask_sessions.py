@@ -174,6 +174,7 @@ def test_async_sessions_are_closed_in_their_loop(tables: Engine, schema_url: str
         await db.async_session.commit()
         await db.async_session.get_one(User, args.user_id)  # a transaction that is left open
         if args.user_id == 2:
+            await db.async_session.close()  # or its connection would outlive the engine
             await db.async_engine.dispose()
 
     client = client_of(app)
