@@ -20,6 +20,7 @@ from sqlalchemy import (
     NullPool,
     QueuePool,
     Result,
+    TwoPhaseTransaction,
     create_engine,
     delete,
     event,
@@ -98,6 +99,11 @@ class Transaction:
     def engine(self) -> Engine:
         """The engine that the transaction is on."""
         return self.connection.engine
+
+    @property
+    def in_two_phases(self) -> bool:
+        """Whether its host commits it in two phases."""
+        return isinstance(self.connection.get_transaction(), TwoPhaseTransaction)
 
     @property
     def encodings(self) -> tuple[str, ...]:
@@ -210,6 +216,11 @@ class OwnTransaction(Transaction):
 
     def _connect(self) -> Connection:
         return self._stack.enter_context(own_connection(self._engine))
+
+    @property
+    def in_two_phases(self) -> bool:
+        """Never; asking for it begins nothing."""
+        return False
 
     @property
     def engine(self) -> Engine:

@@ -1,8 +1,13 @@
 """Step 2 of 5: notify. Before: insert, committed or about to be. After: claim."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import attrs
+from sqlalchemy import select, true
 
 from riverrun.again import tried_again
+from riverrun.commit_hooks import after_commit
 from riverrun.queries import postgresql as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.topics import Topic, insert_payload
@@ -20,6 +25,43 @@ def notify_inserted(where: Where, names: Iterable[str], *, schema: str | None = 
 def notify_in(
     transaction: Transaction, topic: Topic, payloads: Sequence[str], *, schema: str | None
 ) -> None:
-    """Send `payloads` on `topic` when `transaction` commits."""
+    """Send `payloads` on `topic` when `transaction` commits.
+
+    PostgreSQL prepares no transaction that has notified. So what a host commits in two phases is
+    followed by a small transaction on the same connection, which notifies.
+    """
     params = {"topic": topic.value, "payloads": list(payloads), "schema": schema}
-    transaction.rows(queries.notify(), params)
+    if not transaction.in_two_phases:
+        transaction.rows(queries.notify(), params)
+        return
+    # A statement, or the driver would have begun nothing that this could follow.
+    transaction.execute(select(true()), {})
+    connection = transaction.connection
+    compiled = queries.notify().compile(dialect=connection.dialect)
+    values: Any = compiled.construct_params(params)
+    if compiled.positiontup is not None:
+        values = [values[name] for name in compiled.positiontup]
+    notice = _Notice(connection.connection.dbapi_connection, str(compiled), values)
+    after_commit(connection, _send, notice)
+
+
+@attrs.frozen(eq=False)
+class _Notice:
+    """A statement that notifies, to execute on a connection of the driver's."""
+
+    dbapi_connection: Any
+    statement: str
+    params: Any
+
+
+def _send(notice: _Notice) -> None:
+    cursor = notice.dbapi_connection.cursor()
+    try:
+        cursor.execute(notice.statement, notice.params)
+        notice.dbapi_connection.commit()
+    except Exception:
+        # The connection goes on being the host's, in no transaction.
+        notice.dbapi_connection.rollback()
+        raise
+    finally:
+        cursor.close()

@@ -1,0 +1,107 @@
+"""Transactions that a host commits in two phases: what is to be notified follows the second."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from riverrun import Client, RawArgs, verbs
+
+JOB = RawArgs(kind="greet", encoded={})
+TOPICS = ("river_insert", "river_control", "river_leadership")
+
+Act = Callable[[Client, Session, int], object]
+
+
+@pytest.fixture
+def notified(host_url: str, schema: str) -> Iterator[Callable[[], list[str]]]:
+    """What was notified since the last look, on any topic."""
+    came: list[str] = []
+    with psycopg.connect(host_url.replace("+psycopg", ""), autocommit=True) as driver:
+        for topic in TOPICS:
+            driver.execute(f'LISTEN "{schema}.{topic}"')  # type: ignore[arg-type]
+        driver.add_notify_handler(lambda note: came.append(note.payload))
+
+        def read() -> list[str]:
+            driver.execute("SELECT pg_notify(%s, 'mark')", [f"{schema}.river_insert"])
+            driver.execute("SELECT 1")
+            payloads, came[:] = [each for each in came if each != "mark"], []
+            return payloads
+
+        yield read
+
+
+ACTS: dict[str, tuple[Act, str]] = {
+    "cancel": (lambda client, session, job_id: client.cancel(session, job_id), '"cancel"'),
+    "pause": (lambda client, session, _: client.queues.pause(session, "*"), '"pause"'),
+    "resume": (lambda client, session, _: client.queues.resume(session, "*"), '"resume"'),
+    "update": (
+        lambda client, session, _: client.queues.update(session, "default", metadata={"a": 1}),
+        '"metadata_changed"',
+    ),
+    "resign": (lambda client, session, _: client.request_resign(session), '"request_resign"'),
+    "insert": (lambda client, session, _: client.insert(session, JOB), '"queue": "default"'),
+    "copy": (lambda client, session, _: client.insert_many_fast(session, [JOB]), '"default"'),
+}
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_notifies_after_the_second_phase(
+    act: str, host: Engine, notified: Callable[[], list[str]]
+) -> None:
+    """A transaction of two phases can be prepared, and is notified of once it has committed."""
+    client = Client(host, notify="in_transaction")
+    job_id = client.insert(host, JOB).job.id
+    verbs.queues.upsert_queues(host, ["default"])
+    do, expected = ACTS[act]
+    notified()
+    with Session(host, twophase=True) as session:
+        do(client, session, job_id)
+        session.prepare()
+        assert notified() == []
+        session.rollback()
+        assert notified() == []
+        do(client, session, job_id)
+        session.commit()
+        (payload,) = notified()
+        assert expected in payload
+        # The connection is as it was: in no transaction, and in use as before.
+        driver: Any = session.connection().connection.driver_connection
+        assert driver.autocommit is False
+        session.rollback()
+    assert host.pool.checkedout() == 0
+
+
+def test_a_notice_that_cannot_be_sent(
+    host: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What goes wrong after the commit is logged, and the host's commit has succeeded."""
+    client = Client(host)
+    verbs.queues.upsert_queues(host, ["default"])
+    with Session(host, twophase=True) as session:
+        client.queues.pause(session, "default")
+        connection = session.connection().connection
+        session.prepare()
+        monkeypatch.setattr(
+            connection.dbapi_connection, "cursor", _broken(connection.dbapi_connection)
+        )
+        session.commit()
+        monkeypatch.undo()
+    assert client.queues.get(host, "default").paused_at is not None
+    assert "failed after a commit" in caplog.text
+
+
+def _broken(dbapi_connection: Any) -> Callable[..., Any]:
+    """Return a connection's cursor() whose second cursor cannot be had."""
+    cursor, made = dbapi_connection.cursor, []
+
+    def make(*args: Any, **options: Any) -> Any:
+        made.append(1)
+        if len(made) > 1:
+            raise psycopg.OperationalError("no cursor")
+        return cursor(*args, **options)
+
+    return make
