@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import attrs
 import pytest
 from sqlalchemy import Engine, create_engine, delete, func, make_url, select, text, update
 from sqlalchemy.orm import Session
@@ -17,7 +16,6 @@ from riverrun import (
     Client,
     Constant,
     InsertOpts,
-    JobArgs,
     JobCancel,
     JobContext,
     JobSnooze,
@@ -47,14 +45,10 @@ from riverrun.events import (
 )
 from riverrun.job import JobRow
 from riverrun.models import Job
+from runtime.task import Task
 
 DEADLINE_S = 15.0
 Came = Callable[[threading.Event, str], None]
-
-
-@attrs.frozen
-class Task(JobArgs, kind="task"):
-    number: int = 0
 
 
 class Gate:
@@ -669,13 +663,13 @@ def test_a_cancel_between_claim_and_begin_is_not_lost(bench: Any, came: Came) ->
     client.listen(hold, JobsClaimed)
     events = client.subscribe(JobEvent)
     client.start()
-    crew = client._crew
-    cancel = crew.cancel
-    crew.cancel = lambda job_id: (cancel(job_id), heard.set())
+    keeper = client._crew._keeper
+    cancel = keeper._on_cancelled
+    keeper._on_cancelled = lambda job_id: (cancel(job_id), heard.set())
     job = client.insert(bench.engine, Task()).job
     came(claimed, "the claim")
     Client(bench.engine, schema=bench.schema).cancel(bench.engine, job.id)
-    came(heard, "the notification of the cancel")
+    came(heard, "the look at the row that the notification asked for")
     go_on.set()
     assert isinstance(events.get(DEADLINE_S), JobCancelled)
     assert not began
