@@ -13,9 +13,10 @@ from contextvars import ContextVar
 import attrs
 
 from riverrun.again import is_conflict
-from riverrun.attempt_log import log_completed, log_conflict, log_error
+from riverrun.attempt_log import log_completed, log_conflict, log_failed
 from riverrun.clock import Clock
 from riverrun.context import JobContext
+from riverrun.error_log import log_error
 from riverrun.errors import (
     AttemptInterrupted,
     AttemptLost,
@@ -358,8 +359,9 @@ class Attempt:
         result = None
         try:
             result = self._terms.error_handler(self.job, error)
-        except BaseException:
-            logger.exception("ignored an error handler that failed at job %s", self.job.id)
+        except BaseException as broken:
+            message = "ignored an error handler that failed at job %s"
+            log_error(logger, broken, message, self.job.id)
         return isinstance(result, ErrorHandlerResult) and result.set_cancelled
 
     def _is_conflict(self, error: BaseException) -> bool:
@@ -373,7 +375,7 @@ class Attempt:
         if self._is_conflict(error):
             log_conflict(self.job)
             return
-        log_error(self.job, error, after_completion=self.ctx.completed)
+        log_failed(self.job, error, after_completion=self.ctx.completed)
 
     def _is_lost(self, error: BaseException | None) -> bool:
         # A worker may work on other jobs too; the loss of one of those is a failure of this one.

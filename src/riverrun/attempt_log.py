@@ -8,6 +8,7 @@ tracebacks; it is off until its level is set, as `riverrun work --tracebacks` do
 import logging
 from datetime import UTC, datetime
 
+from riverrun.error_log import tracebacks
 from riverrun.errors import (
     AttemptLost,
     ClientStopping,
@@ -25,9 +26,6 @@ from riverrun.verbs.claim import ClaimedJob
 
 logger = logging.getLogger("riverrun.attempt")
 
-tracebacks = logging.getLogger("riverrun.tracebacks")
-tracebacks.setLevel(logging.CRITICAL + 1)
-
 
 def log_completed(job: JobRow | ClaimedJob, run_s: float) -> None:
     """Log that a worker returned, at INFO.
@@ -41,7 +39,7 @@ def log_completed(job: JobRow | ClaimedJob, run_s: float) -> None:
         logger.info(message, job.id, printable(job.kind), _took(run_s), extra=_extra(job))
 
 
-def log_error(job: JobRow, error: BaseException, *, after_completion: bool) -> None:
+def log_failed(job: JobRow, error: BaseException, *, after_completion: bool) -> None:
     """Log what a worker raised, at the level that it deserves.
 
     Args:

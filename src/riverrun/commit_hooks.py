@@ -16,6 +16,8 @@ import attrs
 from sqlalchemy import Connection, Dialect, RootTransaction
 from sqlalchemy.pool import PoolProxiedConnection
 
+from riverrun.error_log import log_error
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T", bound=Hashable)
@@ -138,8 +140,9 @@ def _make(calls: list[tuple[Callable[[Any], object], Any]]) -> None:
     for call, item in calls:
         try:
             call(item)
-        except Exception:
-            logger.exception("failed after a commit: %s", getattr(call, "__qualname__", call))
+        except Exception as error:
+            name = getattr(call, "__qualname__", call)
+            log_error(logger, error, "failed after a commit: %s", name)
 
 
 def _in_transaction(proxied: PoolProxiedConnection) -> bool:

@@ -25,6 +25,7 @@ from riverrun.errors import (
 from riverrun.events import Hub, QueuePaused, QueueResumed
 from riverrun.executors.processes import ProcessPool
 from riverrun.job import JobRow
+from riverrun.log_text import reason
 from riverrun.maintenance.elector import Elector
 from riverrun.maintenance.job_cleaner import JobCleaner
 from riverrun.maintenance.job_rescuer import JobRescuer, StandIn
@@ -610,7 +611,7 @@ class Crew:
             try:
                 producer.give_back()
             except SQLAlchemyError as error:
-                logger.warning("not given back, to be rescued: %s", type(error).__name__)
+                logger.warning("not given back, to be rescued: %s", reason(error))
         deadline = float("inf") if soft_s is None else time.monotonic() + soft_s
         while not self._hurried.is_set() and time.monotonic() < deadline:
             # In steps, so that hurry() is noticed.

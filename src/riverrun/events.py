@@ -9,6 +9,7 @@ from typing import Self
 
 import attrs
 
+from riverrun.error_log import log_error
 from riverrun.job import JobRow
 
 logger = logging.getLogger(__name__)
@@ -107,8 +108,9 @@ class Listener:
         if isinstance(event, self._kinds):
             try:
                 self._call(event)
-            except Exception:
-                logger.exception("ignored a listener that failed at %s", type(event).__name__)
+            except Exception as error:
+                name = type(event).__name__
+                log_error(logger, error, "ignored a listener that failed at %s", name)
 
 
 class Subscription:

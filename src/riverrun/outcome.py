@@ -2,7 +2,6 @@
 
 import math
 import re
-import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +30,7 @@ from riverrun.options import (
 )
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.states import JobState
+from riverrun.traces import trace_of
 
 SCHEDULER_INTERVAL_S = 5.0
 """A job due within this many seconds skips the scheduler: it is available at once, from then on."""
@@ -233,10 +233,7 @@ def _text(error: BaseException) -> str:
 def _trace(error: BaseException) -> str:
     if isinstance(error, _TOLD):
         return ""
-    try:
-        return "".join(traceback.format_exception(error, limit=-50))
-    except BaseException:
-        return "".join(traceback.format_tb(error.__traceback__, limit=-50))
+    return trace_of(error)
 
 
 def _clean(text: str) -> str:

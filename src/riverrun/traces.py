@@ -9,6 +9,8 @@ from pathlib import Path
 _FRAME = re.compile(r'  File "(?P<path>[^"]*)", line \d+')
 _PACKAGE = re.compile(r"/(?:site|dist)-packages/(?P<name>[^/]+)")
 _OWN = str(Path(__file__).parent) + "/"
+_CAUSES_MAX = 10
+_FRAMES_MAX = 30
 _STDLIB = sysconfig.get_path("stdlib") + "/"
 
 
@@ -27,6 +29,14 @@ def folded(trace: str) -> str:
     return "\n".join(lines)
 
 
+def trace_of(error: BaseException) -> str:
+    """Return an error's traceback as text; only its frames where its own text cannot be had."""
+    try:
+        return "".join(traceback.format_exception(error, limit=-50))
+    except BaseException:  # of its author's __str__, which may raise whatever it likes
+        return "".join(traceback.format_tb(error.__traceback__, limit=-50))
+
+
 def place_of(error: BaseException) -> str:
     """Return the application's innermost frame in an error's traceback: `jobs.py:20 in send`.
 
@@ -41,6 +51,26 @@ def place_of(error: BaseException) -> str:
         return ""
     code, line = places[-1]
     return f"{Path(code.co_filename).name}:{line} in {code.co_name}"
+
+
+def outline(error: BaseException) -> str:
+    """Return the classes and frames of an error and its causes, a line each, without any text.
+
+    An exception's text may hold what belongs in a row and not in a log; code does not.
+    """
+    lines: list[str] = []
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen and len(seen) < _CAUSES_MAX:
+        seen.add(id(each))
+        lines.append(type(each).__name__ if each is error else f"from {type(each).__name__}")
+        frames = list(traceback.walk_tb(each.__traceback__))[-_FRAMES_MAX:]
+        lines += [
+            f"  {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
+            for frame, line in frames
+        ]
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+    return "\n".join(lines)
 
 
 def _blocks(lines: list[str]) -> Iterator[list[str]]:

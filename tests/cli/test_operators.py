@@ -12,7 +12,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import Engine, make_url, text
+from sqlalchemy import Engine, text
 
 import riverrun
 from factories import insert_job
@@ -364,17 +364,13 @@ def test_does_not_repeat_a_bad_url(url: str, code: int) -> None:
     assert isinstance(said.exception, SystemExit)
 
 
-def test_a_databases_refusal_is_a_line(run: Run, database_url: str, schema: str) -> None:
+def test_a_databases_refusal_is_a_line(run: Run, engine: Engine, schema: str) -> None:
     """What the database refuses is exit code 1 and its reason, without a traceback."""
-    read_only = make_url(database_url).update_query_dict(
-        {"options": "-cdefault_transaction_read_only=on"}
-    )
-    url = read_only.render_as_string(hide_password=False)
-    refused = CliRunner().invoke(
-        main, ["insert", "greet", "--database-url", url, "--schema", schema]
-    )
-    expected = "Error: the database: cannot execute INSERT in a read-only transaction\n"
-    assert (refused.exit_code, refused.stderr) == (1, expected)
+    with engine.begin() as connection:
+        connection.execute(text(f"ALTER TABLE {schema}.river_job ADD CHECK (kind <> 'greet')"))
+    refused = run("insert", "greet", code=1)
+    assert refused.stderr.startswith("Error: the database: new row for relation")
+    assert len(refused.stderr.splitlines()) == 1
     assert "UTF-8" in run("jobs", "list", "--kind", "\udcff", code=2).stderr
 
 

@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from riverrun import attempt_log
+from riverrun.error_log import tracebacks as texts
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What every record has; the rest was given as `extra`, by riverrun or by the application."""
@@ -49,4 +49,4 @@ def configure(level: str, *, as_json: bool, force: bool, tracebacks: bool) -> No
     handler.setFormatter(JsonFormatter() if as_json else text)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=force)
     if tracebacks:
-        attempt_log.tracebacks.setLevel(logging.DEBUG)
+        texts.setLevel(logging.DEBUG)

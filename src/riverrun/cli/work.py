@@ -28,6 +28,7 @@ from riverrun.cli.probes import Probes
 from riverrun.cli.signals import Signals
 from riverrun.cli.supervisor import Supervisor, supervised
 from riverrun.client import Client
+from riverrun.error_log import log_error
 from riverrun.errors import StopTimeout
 from riverrun.options import QueueConfig
 
@@ -261,8 +262,8 @@ def _stop_broken(client: Client, signals: Signals, timeout: float) -> NoReturn:
     """Stop as far as can be, and end: another process is to take over."""
     try:
         _stop(client, signals, timeout)
-    except Exception:
-        logger.exception("not stopped as it should be; its jobs will be rescued")
+    except Exception as error:
+        log_error(logger, error, "not stopped as it should be; its jobs will be rescued")
     _end(ExitCode.broken, at_once=True)
 
 

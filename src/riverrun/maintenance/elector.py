@@ -11,7 +11,9 @@ import attrs
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.log_text import reason
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.elect import Term, elect, reelect, resign
 
 logger = logging.getLogger(__name__)
@@ -134,11 +136,7 @@ class Elector(Service):
                 self.run_once()
                 self._pause.reset()
             except Exception as error:
-                logger.warning(
-                    "no word from the election: %s",
-                    type(error).__name__,
-                    exc_info=unexpected(error),
-                )
+                log_failure(logger, self._engine, error, "no word from the election")
                 left_s = self._trusted_until - self._clock.monotonic()
                 if self._term is not None and left_s <= 0:
                     self._lose()
@@ -179,4 +177,4 @@ class Elector(Service):
             resign(self._engine, term, schema=self._schema)
             logger.info("resigned: %s no longer leads", self._client_id)
         except Exception as error:
-            logger.warning("not resigned; the term ends by itself: %s", type(error).__name__)
+            logger.warning("not resigned; the term ends by itself: %s", reason(error))

@@ -33,8 +33,7 @@ class JobCleaner(Upkeep):
         clock: Clock,
         rng: random.Random,
     ) -> None:
-        super().__init__("job_cleaner", interval_s=INTERVAL_S, rng=rng)
-        self._engine = engine
+        super().__init__("job_cleaner", engine, interval_s=INTERVAL_S, rng=rng)
         self._retention_s = {
             "cancelled": cancelled_s,
             "completed": completed_s,
@@ -58,7 +57,7 @@ class JobCleaner(Upkeep):
         if now >= self._again_at:
             self._after_id, self._again_at = 0, math.inf
         done = clean_after(
-            self._engine,
+            self.engine,
             self._after_id,
             retention_s=self._retention_s,
             limit=BATCH,

@@ -31,8 +31,7 @@ class JobRescuer(Upkeep):
         rng: random.Random,
         dead_s: float = DEAD_S,
     ) -> None:
-        super().__init__("job_rescuer", interval_s=INTERVAL_S, rng=rng)
-        self._engine = engine
+        super().__init__("job_rescuer", engine, interval_s=INTERVAL_S, rng=rng)
         self._stuck_s = stuck_s
         self._dead_s = dead_s
         self._backoff = backoff
@@ -47,7 +46,7 @@ class JobRescuer(Upkeep):
     def run_once(self) -> Rescued:
         """Rescue at most 1,000 jobs."""
         rescued = rescue(
-            self._engine,
+            self.engine,
             dead_s=self._dead_s,
             stuck_s=self._stuck_s,
             backoff=self._backoff,
@@ -73,7 +72,7 @@ class StandIn(Upkeep):
     def __init__(
         self, rescuer: JobRescuer, *, needed: Callable[[], bool], rng: random.Random
     ) -> None:
-        super().__init__("stand_in", interval_s=INTERVAL_S, rng=rng)
+        super().__init__("stand_in", rescuer.engine, interval_s=INTERVAL_S, rng=rng)
         self._rescuer = rescuer
         self._needed = needed
 

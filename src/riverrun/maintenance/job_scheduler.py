@@ -27,8 +27,7 @@ class JobScheduler(Upkeep):
     def __init__(
         self, engine: Engine, *, schema: str | None, clock: Clock, rng: random.Random
     ) -> None:
-        super().__init__("job_scheduler", interval_s=SCHEDULER_INTERVAL_S, rng=rng)
-        self._engine = engine
+        super().__init__("job_scheduler", engine, interval_s=SCHEDULER_INTERVAL_S, rng=rng)
         self._schema = schema
         self._clock = clock
         self._refused: dict[int, float] = {}  # until when a job is left alone
@@ -41,7 +40,7 @@ class JobScheduler(Upkeep):
         """Schedule at most 10,000 jobs."""
         now = self._clock.monotonic()
         self._refused = {job_id: at for job_id, at in self._refused.items() if at > now}
-        done = schedule(self._engine, limit=BATCH, skip=self._refused, schema=self._schema)
+        done = schedule(self.engine, limit=BATCH, skip=self._refused, schema=self._schema)
         for job_id in done.refused[:REFUSED_MAX]:
             self._refused[job_id] = now + AGAIN_S
         if done.available or done.discarded:

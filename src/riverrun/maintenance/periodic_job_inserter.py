@@ -9,10 +9,12 @@ from datetime import datetime, timedelta
 import attrs
 from sqlalchemy import Engine
 
+from riverrun.error_log import log_error
 from riverrun.errors import RiverrunError
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.plugins import Plugin, around_insert, begin_inserts
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Pause, Service
 from riverrun.sessions import Transaction, joined
 from riverrun.states import JobState
 from riverrun.topics import Topic, insert_payload
@@ -81,8 +83,8 @@ class PeriodicJobInserter(Service):
         for plugin in self._plugins:
             try:
                 plugin.periodic_jobs_start()
-            except Exception:
-                logger.exception("ignored a plugin that failed at the start of periodic jobs")
+            except Exception as error:
+                log_error(logger, error, "ignored periodic_jobs_start of a plugin, which failed")
         while not self.stopping.is_set():
             self._woken.clear()
             try:
@@ -90,11 +92,8 @@ class PeriodicJobInserter(Service):
                 self._pause.reset()
             except Exception as error:
                 wait_s = self._pause.next_s()
-                logger.warning(
-                    "inserting periodic jobs again in %.1f s: %s",
-                    wait_s,
-                    type(error).__name__,
-                    exc_info=unexpected(error),
+                log_failure(
+                    logger, self._engine, error, "inserting periodic jobs again in %.1f s", wait_s
                 )
             if not self.stopping.is_set():
                 self._woken.wait(wait_s)
@@ -208,7 +207,7 @@ class PeriodicJobInserter(Service):
             ready = begin_inserts(self._plugins, [ready.with_metadata(marks)])[0]
         except Exception as error:
             # One that fails must not keep the others from running.
-            logger.exception("left out a run of periodic job %s", name, exc_info=error)
+            log_error(logger, error, "left out a run of periodic job %s", name)
             return None
         if ready.scheduled_at is None:
             ready = attrs.evolve(ready, scheduled_at=at)

@@ -19,8 +19,7 @@ class QueueCleaner(Upkeep):
     """Deletes the rows of queues that no client has worked for a day."""
 
     def __init__(self, engine: Engine, *, schema: str | None, rng: random.Random) -> None:
-        super().__init__("queue_cleaner", interval_s=INTERVAL_S, rng=rng)
-        self._engine = engine
+        super().__init__("queue_cleaner", engine, interval_s=INTERVAL_S, rng=rng)
         self._schema = schema
 
     def turn(self) -> bool:
@@ -29,7 +28,7 @@ class QueueCleaner(Upkeep):
 
     def run_once(self) -> int:
         """Delete at most 1,000 queues; return how many."""
-        deleted = clean_queues(self._engine, idle_s=IDLE_S, limit=BATCH, schema=self._schema)
+        deleted = clean_queues(self.engine, idle_s=IDLE_S, limit=BATCH, schema=self._schema)
         if deleted:
             logger.info("cleaned %s queues", deleted)
         return deleted

@@ -10,13 +10,18 @@ import psycopg
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.error_log import log_error
+from riverrun.log_text import reason
 from riverrun.policies.schedule import Schedule
-from riverrun.runtime.service import Service, unexpected
+from riverrun.refusals import sqlstate
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Service
 from riverrun.verbs.reindex import reindex
 
 logger = logging.getLogger(__name__)
 
 _BROKEN_AGAIN = timedelta(days=1)
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 
 class Reindexer(Service):
@@ -41,6 +46,7 @@ class Reindexer(Service):
         self._clock = clock
         self._lock = threading.Lock()  # guards _cancel
         self._cancel: Callable[[], None] | None = None
+        self._refused = False  # the role may not rebuild indexes, which is logged once
 
     def interrupt(self) -> None:
         """Cancel the statement that runs; what it has built is removed."""
@@ -54,8 +60,8 @@ class Reindexer(Service):
             now = self._clock.now()
             try:
                 at = self._schedule(now)
-            except Exception:
-                logger.exception("no next time to reindex")
+            except Exception as error:
+                log_error(logger, error, "no next time to reindex")
                 at = now + _BROKEN_AGAIN
             if not self.stopping.wait(max(0.0, (at - now).total_seconds())):
                 self.run_once()
@@ -77,13 +83,20 @@ class Reindexer(Service):
                     done.append(name)
                     logger.info("reindexed %s", name)
             except Exception as error:
-                reason = type(error).__name__
-                logger.warning("not reindexed: %s: %s", name, reason, exc_info=unexpected(error))
-                # Whoever kept it waiting would keep the others waiting too: another day.
+                self._log_refusal(name, error)
+                # What kept this index waiting would keep the others waiting too: another day.
                 break
             finally:
                 self._began(None)
         return done
+
+    def _log_refusal(self, name: str, error: Exception) -> None:
+        if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
+            log_failure(logger, self._engine, error, "not reindexed: %s", name)
+        elif not self._refused:
+            self._refused = True
+            message = "indexes are not rebuilt, as this role does not own them: %s"
+            logger.warning(message, reason(error))
 
     def _began(self, cancel: Callable[[], None] | None) -> None:
         with self._lock:

@@ -3,7 +3,10 @@
 import logging
 import random
 
-from riverrun.runtime.service import Service, unexpected
+from sqlalchemy import Engine
+
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -11,8 +14,9 @@ logger = logging.getLogger(__name__)
 class Upkeep(Service):
     """Runs `run_once` every `interval_s` seconds, and again soon while there is more to do."""
 
-    def __init__(self, name: str, *, interval_s: float, rng: random.Random) -> None:
+    def __init__(self, name: str, engine: Engine, *, interval_s: float, rng: random.Random) -> None:
         super().__init__(name)
+        self.engine = engine
         self._interval_s = interval_s
         self._rng = rng
 
@@ -27,12 +31,8 @@ class Upkeep(Service):
                     # Between batches workers have the database to themselves for a moment.
                     wait_s = 0.05 + 0.95 * self._rng.random() ** 4
             except Exception as error:
-                logger.warning(
-                    "%s tries again in %.0f s: %s",
-                    self.name,
-                    wait_s,
-                    type(error).__name__,
-                    exc_info=unexpected(error),
+                log_failure(
+                    logger, self.engine, error, "%s tries again in %.0f s", self.name, wait_s
                 )
 
     def turn(self) -> bool:

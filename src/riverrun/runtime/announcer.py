@@ -17,7 +17,8 @@ from sqlalchemy import Connection, Engine
 
 from riverrun.clock import Clock
 from riverrun.commit_hooks import after_commit
-from riverrun.runtime.service import unexpected
+from riverrun.error_log import log_error
+from riverrun.runtime.outage import log_failure
 from riverrun.verbs.notify import notify_inserted
 
 logger = logging.getLogger(__name__)
@@ -141,12 +142,7 @@ class Announcer:
                 notify_inserted(self._engine, sorted(due), schema=self._schema)
             except Exception as error:
                 # Polling finds the jobs; to try again would only come later than that.
-                logger.warning(
-                    "not announced %s: %s",
-                    sorted(due),
-                    type(error).__name__,
-                    exc_info=unexpected(error),
-                )
+                log_failure(logger, self._engine, error, "not announced %s", sorted(due))
         self._announced_at = {**recent, **dict.fromkeys(due, now)}
         return due
 
@@ -214,9 +210,9 @@ def _run(reference: "weakref.ref[Announcer]", work: "SimpleQueue[None]") -> None
             return
         try:
             announcer._announce_all()
-        except Exception:
+        except Exception as error:
             # Something of the host's, such as its clock. Polling finds the jobs.
-            logger.exception("not announced")
+            log_error(logger, error, "not announced")
         if (idle or announcer._stopping.is_set()) and announcer._has_ended():
             return
         # Not held while there is nothing to do.

@@ -29,7 +29,8 @@ from riverrun.events import (
 from riverrun.job import JobRow
 from riverrun.refusals import Fault, describe, fault_of
 from riverrun.runtime.isolator import Isolator
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Pause, Service
 from riverrun.runtime.writer import TooLarge, Writer
 from riverrun.states import JobState
 from riverrun.verbs.record import BATCH_MAX
@@ -71,6 +72,7 @@ class Completer(Service):
         super().__init__("completer")
         self._on_due = on_due
         self._hub = hub
+        self._engine = engine
         self._clock = clock
         self._pause = Pause(rng.random)
         self._line: queue.SimpleQueue[Ended | threading.Event | None] = queue.SimpleQueue()
@@ -157,12 +159,13 @@ class Completer(Service):
             except Exception as error:
                 self._failing = True
                 pause_s = self._pause.next_s()
-                logger.warning(
-                    "holding %s outcomes, trying again in %.1f s: %s",
+                log_failure(
+                    logger,
+                    self._engine,
+                    error,
+                    "holding %s outcomes, trying again in %.1f s",
                     len(self._held),
                     pause_s,
-                    describe(error),
-                    exc_info=unexpected(error),
                 )
                 if self.gave_up.wait(pause_s):
                     break

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, NullPool, Pool, QueuePool, event
 from sqlalchemy.engine.base import OptionEngine
 
+from riverrun.runtime.outage import OUTAGE, Outage
+
 SIGNS = 5
 """Connections for heartbeat, election, completions, outcomes written apart from the others, and
 words to check: one for each, never more."""
@@ -34,13 +36,14 @@ class OwnEngine(OptionEngine):
 
     Args:
         host: The host's engine.
+        outage: Whether its database can be reached.
         size: Most connections kept.
         more: Most connections beyond that, closed after use; 0 keeps none and opens each anew
             where `size` is 0.
     """
 
-    def __init__(self, host: Engine, *, size: int, more: int = 0) -> None:
-        super().__init__(host, {})
+    def __init__(self, host: Engine, outage: Outage, *, size: int, more: int = 0) -> None:
+        super().__init__(host, {OUTAGE: outage})
         self._host = host
         self._own_pool = _pool_like(host.pool, size, more)
         event.listen(self._own_pool, "invalidate", self._on_invalidate)
@@ -82,10 +85,11 @@ class Connections:
     """
 
     def __init__(self, host: Engine, listen: Engine) -> None:
-        self.signs = OwnEngine(host, size=SIGNS)
-        self.claims = OwnEngine(host, size=CLAIMS)
-        self.maintenance = OwnEngine(host, size=MAINTENANCE, more=MAINTENANCE_MORE)
-        self.sessions = OwnEngine(listen, size=0)
+        outage = Outage()
+        self.signs = OwnEngine(host, outage, size=SIGNS)
+        self.claims = OwnEngine(host, outage, size=CLAIMS)
+        self.maintenance = OwnEngine(host, outage, size=MAINTENANCE, more=MAINTENANCE_MORE)
+        self.sessions = OwnEngine(listen, outage, size=0)
 
     def close(self) -> None:
         """Close all that is idle."""

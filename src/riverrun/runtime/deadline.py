@@ -12,6 +12,7 @@ import psycopg
 
 from riverrun.answers import Awaited, awaited
 from riverrun.clock import Clock
+from riverrun.error_log import log_error
 from riverrun.runtime.service import Service
 
 logger = logging.getLogger(__name__)
@@ -38,8 +39,8 @@ class Deadline(Service):
         while not self.stopping.wait(INTERVAL_S):
             try:
                 self.run_once()
-            except Exception:
-                logger.exception("the deadline failed at one look")
+            except Exception as error:
+                log_error(logger, error, "the deadline failed at one look")
 
     def run_once(self) -> None:
         """Look once at all that is awaited."""

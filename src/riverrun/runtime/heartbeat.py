@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.log_text import reason
+from riverrun.runtime.outage import log_failure, log_success
+from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.beat import beat, leave, touch
 from riverrun.verbs.give_back import Claim
 
@@ -84,18 +86,14 @@ class Heartbeat(Service):
             try:
                 self.run_once()
                 self._given_up = self._failed = False
+                log_success(self._engine)
                 self._pause.reset()
                 wait_s = self._wait_s()
             except Exception as error:
                 self._failed = True
                 wait_s = self._pause.next_s()
                 silent_s = self._clock.monotonic() - self._last
-                logger.warning(
-                    "no heartbeat for %.0f s: %s",
-                    silent_s,
-                    type(error).__name__,
-                    exc_info=unexpected(error),
-                )
+                log_failure(logger, self._engine, error, "no heartbeat for %.0f s", silent_s)
 
     def look(self) -> None:
         """Take this client for given up if it was not heard for too long.
@@ -128,7 +126,7 @@ class Heartbeat(Service):
         try:
             leave(self._engine, self._client_id, schema=self._schema)
         except Exception as error:
-            logger.warning("not signed off: %s", type(error).__name__)
+            logger.warning("not signed off: %s", reason(error))
 
     def _wait_s(self) -> float:
         return self._interval_s * (0.9 + 0.1 * self._rng.random())

@@ -17,6 +17,7 @@ import attrs
 from riverrun.answers import awaited
 from riverrun.attempt import Ended
 from riverrun.clock import Clock
+from riverrun.error_log import log_error
 from riverrun.outcome import Outcome
 from riverrun.refusals import Fault, describe, fault_of
 from riverrun.runtime.service import Pause, Service
@@ -148,8 +149,8 @@ class Isolator(Service):
             self._woken.clear()
             try:
                 self.run_once()
-            except Exception:
-                logger.exception("the isolator failed at one turn")
+            except Exception as error:
+                log_error(logger, error, "the isolator failed at one turn")
                 with self._lock:
                     self._parts += [self._part] if self._part else []
                     self._part = ()

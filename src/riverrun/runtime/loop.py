@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from riverrun.error_log import log_error
 from riverrun.runtime.service import Service
 
 logger = logging.getLogger(__name__)
@@ -127,8 +128,8 @@ class LoopThread(Service):
             except (SystemExit, KeyboardInterrupt) as error:
                 # asyncio lets these through a task; what else was ready to run is so still.
                 reason = type(error).__name__
-            except BaseException:
-                logger.exception("the event loop is lost; its attempts fail, another takes over")
+            except BaseException as error:
+                log_error(logger, error, "the event loop is lost; another takes over")
                 return False
             if self.stopping.is_set():
                 return True
@@ -140,6 +141,6 @@ class LoopThread(Service):
     def _close(self, runner: asyncio.Runner) -> None:
         try:
             runner.close()
-        except BaseException:
+        except BaseException as error:
             # What is left in it may end it once more, or it is closed already.
-            logger.exception("the event loop did not close as it should")
+            log_error(logger, error, "the event loop did not close as it should")

@@ -15,8 +15,10 @@ from sqlalchemy import Engine
 
 from riverrun.answers import Awaited
 from riverrun.driver import OwnCursor
+from riverrun.error_log import log_error
 from riverrun.queries import postgresql as queries
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Pause, Service
 from riverrun.sessions import fetch
 from riverrun.topics import Topic, parse
 
@@ -79,12 +81,7 @@ class Notifier(Service):
                 self._listen(wakes)
             except Exception as error:
                 pause_s = self._pause.next_s()
-                logger.warning(
-                    "listening again in %.1f s: %s",
-                    pause_s,
-                    type(error).__name__,
-                    exc_info=unexpected(error),
-                )
+                log_failure(logger, self._engine, error, "listening again in %.1f s", pause_s)
                 self.stopping.wait(pause_s)
 
     def _listen(self, wakes: socket.socket) -> None:
@@ -144,4 +141,8 @@ class Notifier(Service):
             self._unsaid += 1
             return
         unsaid, self._complained_at, self._unsaid = self._unsaid, now, 0
-        logger.warning(f"{message}; %s more before it", channel, unsaid, exc_info=error)  # noqa: G004
+        more = f"{unsaid} more before it"
+        if error is None:
+            logger.warning(f"{message}; %s", channel, more)  # noqa: G004
+        else:
+            log_error(logger, error, f"{message}; %s", channel, more, level=logging.WARNING)

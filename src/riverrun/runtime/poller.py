@@ -9,8 +9,9 @@ from collections.abc import Callable, Collection
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.runtime.outage import log_failure
 from riverrun.runtime.producer import Producer
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.claim import queues_waiting
 
 logger = logging.getLogger(__name__)
@@ -64,12 +65,7 @@ class Poller(Service):
             except Exception as error:
                 wait_s = self._pause.next_s()
                 self._woken.set()
-                logger.warning(
-                    "polling again in %.1f s: %s",
-                    wait_s,
-                    type(error).__name__,
-                    exc_info=unexpected(error),
-                )
+                log_failure(logger, self._engine, error, "polling again in %.1f s", wait_s)
                 self.stopping.wait(wait_s)
                 continue
             self._woken.wait(wait_s)

@@ -20,7 +20,8 @@ from riverrun.options import QueueConfig
 from riverrun.refusals import describe
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.loop import LoopThread
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Pause, Service
 from riverrun.states import JobState
 from riverrun.verbs.claim import ClaimedJob, claim_jobs
 from riverrun.verbs.give_back import Claim, give_back
@@ -204,12 +205,13 @@ class Producer(Service):
                 # The database may have made a claim whose answer did not come.
                 self._on_failed()
                 pause_s = self._pause.next_s()
-                logger.warning(
-                    "claiming again from %s in %.1f s: %s",
+                log_failure(
+                    logger,
+                    self._engine,
+                    error,
+                    "claiming again from %s in %.1f s",
                     self.queue,
                     pause_s,
-                    _short(error),
-                    exc_info=unexpected(error),
                     extra={"queue": self.queue, "client_id": self._client_id},
                 )
                 # What frees slots meanwhile must not make a failing database busier.
@@ -484,8 +486,3 @@ class Producer(Service):
         job_id = attempt.claimed.id
         if self._claimed.get(job_id) is attempt:
             del self._claimed[job_id]
-
-
-def _short(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0]

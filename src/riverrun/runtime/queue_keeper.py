@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.runtime.heartbeat import DEAD_S
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.cancel import read_cancelled
 from riverrun.verbs.give_back import Claim
 from riverrun.verbs.queues import QueueRow, read_queues, upsert_queues
@@ -112,11 +113,8 @@ class QueueKeeper(Service):
             except Exception as error:
                 wait_s = self._pause.next_s()
                 self.wake()
-                logger.warning(
-                    "no word on the queues, again in %.1f s: %s",
-                    wait_s,
-                    type(error).__name__,
-                    exc_info=unexpected(error),
+                log_failure(
+                    logger, self._engine, error, "no word on the queues, again in %.1f s", wait_s
                 )
                 self.stopping.wait(wait_s)
             self.stopping.wait(GAP_S)

@@ -9,6 +9,8 @@ import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.errors import RiverrunError
+from riverrun.log_text import reason
+from riverrun.traces import outline
 
 logger = logging.getLogger(__name__)
 
@@ -140,9 +142,8 @@ class Service:
             logger.error(
                 "%s ended by %s; starting it again in %.1f s",
                 self.name,
-                "itself" if error is None else type(error).__name__,
+                "itself" if error is None else f"{reason(error)}\n{outline(error)}",
                 pause_s,
-                exc_info=error,
             )
             if not self.stopping.is_set():
                 self.stopping.wait(pause_s)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Collection, Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.log_text import reason
 from riverrun.runtime.completer import Completer
+from riverrun.runtime.outage import log_failure
 from riverrun.runtime.producer import Producer
-from riverrun.runtime.service import Pause, Service, unexpected
+from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.give_back import RunningRow, give_back_unchanged, read_running
 
 logger = logging.getLogger(__name__)
@@ -82,12 +84,7 @@ class Stocktaker(Service):
                 wait_s = self._wait_s()
             except Exception as error:
                 wait_s = self._pause.next_s()
-                logger.warning(
-                    "taking stock again in %.1f s: %s",
-                    wait_s,
-                    type(error).__name__,
-                    exc_info=unexpected(error),
-                )
+                log_failure(logger, self._engine, error, "taking stock again in %.1f s", wait_s)
 
     def run_once(self) -> int:
         """Give back what runs and is not known; return how many jobs."""
@@ -122,7 +119,7 @@ class Stocktaker(Service):
             try:
                 self.run_once()
             except Exception as error:
-                logger.warning("took no stock at the stop: %s", type(error).__name__)
+                logger.warning("took no stock at the stop: %s", reason(error))
 
     def _unknown(
         self, rows: Sequence[RunningRow], producers: Sequence[Producer]

@@ -10,6 +10,7 @@ import attrs
 
 from riverrun.attempt import Attempt
 from riverrun.clock import Clock
+from riverrun.error_log import log_error
 from riverrun.job import JobRow
 from riverrun.runtime.service import Service
 
@@ -68,8 +69,8 @@ class Watchdog(Service):
                 for service in self._services():
                     service.revive()
                 self.run_once()
-            except Exception:
-                logger.exception("the watchdog failed at one look")
+            except Exception as error:
+                log_error(logger, error, "the watchdog failed at one look")
 
     def run_once(self) -> list[Attempt]:
         """Look at every attempt once; return those newly found stuck."""
@@ -97,8 +98,10 @@ class Watchdog(Service):
             return
         try:
             result = self._handler(job)
-        except Exception:
-            logger.exception("ignored a handler of stuck jobs that failed at job %s", job.id)
+        except Exception as error:
+            log_error(
+                logger, error, "ignored a handler of stuck jobs that failed at job %s", job.id
+            )
             return
         if isinstance(result, JobStuckHandlerResult) and result.add_worker_slot:
             self._replace(attempt)

@@ -1,0 +1,86 @@
+"""Outage: whether the database can be reached, as one client sees it.
+
+All services of a client fail together while it cannot. The log has one line when that begins, with
+its cause, and one when it is over.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+
+import psycopg
+from sqlalchemy import Engine
+
+from riverrun.log_text import reason
+from riverrun.refusals import Fault, fault_of
+from riverrun.runtime.service import unexpected
+from riverrun.traces import outline
+
+logger = logging.getLogger(__name__)
+
+OUTAGE = "riverrun_outage"
+"""The execution option of an engine that holds its client's Outage."""
+
+
+class Outage:
+    """Whether a client's database can be reached, in the eyes of all its services."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards _since
+        self._since: float | None = None
+
+    def begin(self, error: BaseException) -> None:
+        """Log `error`, unless the outage is known."""
+        with self._lock:
+            known, self._since = self._since, self._since or time.monotonic()
+        if known is None:
+            logger.warning("the database cannot be reached: %s", reason(error))
+
+    def end(self) -> None:
+        """Log that the database can be reached again, if it could not."""
+        if self._since is None:
+            return
+        with self._lock:
+            since, self._since = self._since, None
+        if since is not None:
+            passed_s = time.monotonic() - since
+            logger.info("the database can be reached again, after %.0f s", passed_s)
+
+
+def log_failure(
+    to: logging.Logger,
+    engine: Engine,
+    error: Exception,
+    message: str,
+    *args: object,
+    extra: Mapping[str, object] | None = None,
+) -> None:
+    """Log what a service could not do, and why, as a warning; of an outage only the first time.
+
+    Args:
+        to: The service's logger.
+        engine: What it used.
+        error: What came of it.
+        message: What it could not do, with the places of `args`.
+        *args: The values of `message`.
+        extra: As for `logging`.
+    """
+    outage: Outage | None = engine.get_execution_options().get(OUTAGE)
+    level = logging.WARNING
+    # A psycopg error as such is of the connection that listens, which SQLAlchemy does not see.
+    unreachable = isinstance(error, psycopg.OperationalError)
+    if outage is not None and (unreachable or fault_of(error) is Fault.connection):
+        outage.begin(error)
+        level = logging.DEBUG
+    text = reason(error)
+    if unexpected(error):
+        text = f"{text}\n{outline(error)}"
+    to.log(level, f"{message}: %s", *args, text, extra=extra)
+
+
+def log_success(engine: Engine) -> None:
+    """Note that the database answered on `engine`."""
+    outage: Outage | None = engine.get_execution_options().get(OUTAGE)
+    if outage is not None:
+        outage.end()

@@ -1,0 +1,86 @@
+"""What is logged while the database cannot be reached, and of riverrun's own errors."""
+
+import logging
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from riverrun import Client, Plugin, QueueConfig, RawArgs, Workers
+from riverrun.migrations import migrate
+from said import until
+
+workers = Workers()
+
+
+@workers.register(kind="plain")
+def plain(args: RawArgs) -> None:
+    """Do nothing."""
+
+
+def test_an_outage_is_one_warning_and_one_line_when_it_is_over(
+    engine: Engine, empty_database: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While the database refuses connections, the log has its cause once, whoever meets it."""
+    migrate(empty_database)
+    name = empty_database.url.database
+    empty_database.dispose()
+
+    def allow(yes: bool) -> None:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {yes}"))
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"
+            connection.execute(text(others), {"name": name})
+
+    def logged(part: str) -> list[str]:
+        return [each.getMessage() for each in caplog.records if part in each.getMessage()]
+
+    host = create_engine(empty_database.url)
+    queues = {
+        queue: QueueConfig(max_workers=2, poll_interval=0.1) for queue in ("one", "two", "three")
+    }
+    client = Client(host, workers=workers, queues=queues)
+    caplog.set_level(logging.INFO, logger="riverrun")
+    with client:
+        until(lambda: client.leads, "the client leads")
+        allow(False)
+        until(lambda: not client.healthy, "the outage is noticed")
+        until(lambda: logged("cannot be reached"), "the outage is logged")
+        allow(True)
+        until(lambda: logged("can be reached again"), "the end of the outage is logged")
+    warnings = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    texts = {each.getMessage() for each in warnings if "lost the lead" not in each.getMessage()}
+    assert len(texts) == 1, texts
+    (line,) = texts
+    assert "the database cannot be reached: OperationalError" in line
+    host.dispose()
+
+
+class Card(Exception):
+    """An error of the application's, with args in its text."""
+
+
+class Broken(Plugin):
+    """A plugin that fails where nobody expects it."""
+
+    def periodic_jobs_start(self) -> None:
+        """Fail."""
+        raise Card("4111-SECRET\nCRITICAL root: forged")
+
+
+def test_an_error_of_the_application_is_logged_without_its_text(
+    engine: Engine, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a plugin raises is logged by its class and frames; its text may hold args."""
+    client = Client(
+        engine,
+        workers=workers,
+        queues={"one": QueueConfig()},
+        schema=schema,
+        plugins=[Broken()],
+    )
+    with client:
+        until(lambda: "periodic_jobs_start" in caplog.text, "the error is logged")
+    assert "Card" in caplog.text
+    assert "test_outage.py" in caplog.text
+    assert "4111" not in caplog.text
+    assert "forged" not in caplog.text
