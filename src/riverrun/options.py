@@ -37,10 +37,8 @@ def check_queue(name: object) -> str:
     return name
 
 
-SCHEMA_MAX = 46
-"""PostgreSQL's 63, less the longest topic and the dot in a channel's name. Source: River 0.51."""
-
-_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+SCHEMA_MAX = 63
+"""Bytes of a schema's name that PostgreSQL keeps. River refuses more than 46."""
 
 
 def check_schema(schema: str | None) -> str | None:
@@ -51,11 +49,16 @@ def check_schema(schema: str | None) -> str | None:
     """
     if schema is None:
         return None
-    named = isinstance(schema, str) and len(schema) <= SCHEMA_MAX and _SCHEMA.fullmatch(schema)
-    if not named:
-        expected = f"letters, digits and underscores, no digit first, at most {SCHEMA_MAX}"
-        raise InvalidOption("schema", schema, expected)
+    if not isinstance(schema, str) or not 0 < _bytes(schema) <= SCHEMA_MAX or "\0" in schema:
+        raise InvalidOption("schema", schema, f"a name of 1 to {SCHEMA_MAX} bytes, without a NUL")
     return schema
+
+
+def _bytes(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return 0
 
 
 def check_kind(kind: object) -> str:

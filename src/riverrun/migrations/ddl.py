@@ -13,11 +13,21 @@ OWN_TRANSACTION = "riverrun_own_transaction"
 
 def prefix(schema: str | None) -> str:
     """Return what stands before a name in `schema`."""
-    return "" if schema is None else f'"{check_schema(schema)}".'
+    if schema is None:
+        return ""
+    name = check_schema(schema) or ""
+    return '"' + name.replace('"', '""') + '".'
+
+
+def escaped(statement: str) -> str:
+    """Return `statement` for SQLAlchemy's `text`: a colon in it begins no bind."""
+    return statement.replace(":", "\\:")
 
 
 def run(op: Operations, schema: str | None, *statements: str) -> None:
     """Execute `statements`, in which `{s}` stands before every name of ours."""
+    place = prefix(schema)
     for statement in statements:
-        # A colon before a word would be a bind; none of ours has any.
-        op.execute(statement.strip().replace("{s}", prefix(schema)).replace(":", "\\:"))
+        # At the beginning of a literal, as in to_regclass('...'), a quote is doubled.
+        named = statement.replace("'{s}", "'" + place.replace("'", "''")).replace("{s}", place)
+        op.execute(escaped(named.strip()))

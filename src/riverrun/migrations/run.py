@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, text
 
 from riverrun.driver import lent
 from riverrun.errors import RiverrunError
-from riverrun.migrations.ddl import OWN_TRANSACTION, prefix
+from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix
 from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
 from riverrun.options import check_schema
 
@@ -115,7 +115,8 @@ def versions(connection: Connection, line: Line, schema: str | None = None) -> f
     if has_lines is None or (not has_lines and line is not Line.main):
         return frozenset()
     where = " WHERE line = :line" if has_lines else ""
-    statement = text(f"SELECT version FROM {prefix(schema)}river_migration{where}")
+    table = escaped(f"{prefix(schema)}river_migration")
+    statement = text(f"SELECT version FROM {table}{where}")
     params = {"line": line.value} if has_lines else {}
     return frozenset(connection.execute(statement, params).scalars())
 
@@ -152,7 +153,10 @@ def sql(line: Line | str, frm: int, to: int, schema: str | None = None) -> str:
     check_schema(schema)
     buffer = io.StringIO()
     context = MigrationContext.configure(
-        dialect_name="postgresql", opts={"as_sql": True, "output_buffer": buffer}
+        dialect_name="postgresql",
+        # A per cent sign is itself in a script, not the beginning of a bind.
+        dialect_opts={"paramstyle": "named"},
+        opts={"as_sql": True, "output_buffer": buffer},
     )
     with context.begin_transaction():
         for step in steps(of, check_version(of, frm), check_version(of, to)):
@@ -162,7 +166,7 @@ def sql(line: Line | str, frm: int, to: int, schema: str | None = None) -> str:
 
 def apply(op: Operations, step: Step, schema: str | None) -> None:
     """Take one step and write its row, in whatever transaction `op` is in."""
-    table = f"{prefix(schema)}river_migration"
+    table = escaped(f"{prefix(schema)}river_migration")
     has_lines = step.line is Line.riverrun or step.version > LINES_SINCE
     if step.line is Line.riverrun and step.up and not op.get_context().as_sql:
         connection = op.get_bind()

@@ -9,7 +9,7 @@ from sqlalchemy.schema import CreateSchema
 from riverrun.migrations import LATEST, Line, current, migrate, validate
 from riverrun.migrations.ddl import check_schema, prefix
 
-from .protocol import Empty, method, named
+from .protocol import REJECTED, Empty, Failure, method, named
 from .state import State
 
 
@@ -31,6 +31,9 @@ class Reset(Empty):
 def migrate_tables(state: State, params: Migrate) -> Any:
     state.check_idle()
     schema = check_schema(params.schema or None)
+    if schema is not None and not schema.isidentifier():
+        # riverrun takes any name; the contract has one refused that River could not quote.
+        raise Failure(REJECTED, f"schema {schema!r} is no identifier")
     if schema is not None:
         with state.engine.begin() as connection:
             connection.execute(CreateSchema(schema, if_not_exists=True))

@@ -3,7 +3,7 @@
 from alembic.operations import Operations
 from sqlalchemy import text
 
-from riverrun.migrations.ddl import OWN_TRANSACTION, prefix, run
+from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix, run
 from riverrun.migrations.river.v002 import NOTIFY
 
 # For a type made in the transaction now open, whose table is as good as empty. Until PostgreSQL 17
@@ -111,7 +111,9 @@ def _add_pending(op: Operations, schema: str | None) -> None:
         op.get_bind()
         .execute(
             text(
-                "SELECT 'pending' = ANY (enum_range(NULL::" + prefix(schema) + "river_job_state)"
+                "SELECT 'pending' = ANY (enum_range(NULL::"
+                + escaped(prefix(schema))
+                + "river_job_state)"
                 "::text[]), xmin = pg_current_xact_id()::xid FROM pg_type WHERE oid = "
                 "CAST(:name AS regtype)"
             ),
