@@ -420,14 +420,16 @@ def _still_run(*, skip_locked: bool) -> list[ColumnElement[bool]]:
     if not skip_locked:
         return fence
     # No key changes: a row that refers to the job, in an open transaction, does not matter.
+    place: ColumnElement[Any] = literal_column("ctid")
     held = (
-        select(Job.id)
+        select(place.label("place"))
         .where(*fence)
         .with_for_update(of=Job, key_share=True, skip_locked=True)
         .cte("held")
     )
-    # Not a join, for the reason that a claim has none.
-    return [Job.id == func.any(func.array(select(held.c.id).scalar_subquery()))]
+    # By its place a row that was just locked is found without the index once more. One that was
+    # changed between the look and the lock is at another place, and is written at the next try.
+    return [place == func.any(func.array(select(held.c.place).scalar_subquery()))]
 
 
 @lru_cache
