@@ -647,7 +647,9 @@ class Crew:
 
     def _set_paused(self, name: str, *, paused: bool) -> None:
         for producer in list(self._producers.values()):
-            if name in (ALL, producer.queue) and producer.pause(paused):
+            # Not asked where nothing changes: to pause one waits for a claim under way.
+            change = name in (ALL, producer.queue) and producer.paused != paused
+            if change and producer.pause(paused):
                 logger.info("%s queue %s", "paused" if paused else "resumed", producer.queue)
                 event = (QueuePaused if paused else QueueResumed)(queue=producer.queue)
                 self._settings.hub.publish(event)

@@ -124,7 +124,6 @@ class QueueKeeper(Service):
         now = self._clock.monotonic()
         with self._lock:
             self._look_at = now + self._wait_s
-            self._suspects.clear()
         self._cancel([job.id for job in self._claimed()])
         if now >= self._unworked_at:
             self._unworked_at = now + UNWORKED_S
@@ -141,10 +140,10 @@ class QueueKeeper(Service):
         with self._lock:
             suspects, self._suspects = self._suspects, set()
             everything = self._clock.monotonic() >= self._look_at
+        # Also with all that is known to be claimed: one may be among what is being claimed.
+        self._cancel(sorted(suspects))
         if everything:
             self.run_once()
-        else:
-            self._cancel(sorted(suspects))
 
     def _cancel(self, job_ids: Sequence[int]) -> None:
         if job_ids:
