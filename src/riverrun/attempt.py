@@ -222,10 +222,7 @@ class Attempt:
                 self._work(worker)
         except BaseException as raised:
             error = raised
-        if os.getpid() != self._terms.pid:
-            # A process that the worker forked, and that came back from it, is no slot. It ends
-            # before it takes any lock: who holds that may not have come along.
-            os._exit(0 if error is None else 1)
+        self._end_child(error)
         return self._ended(began, error)
 
     async def execute_async(self) -> Ended:
@@ -241,11 +238,21 @@ class Attempt:
                 await self._work_async(worker)
         except BaseException as raised:
             error = raised
+        self._end_child(error)
         return self._ended(began, error)
 
     def broken(self, error: BaseException) -> Ended | None:
         """Return how an attempt ended of which only `error` is known; None if it has not begun."""
         return self._ended(self._terms.clock.monotonic(), error) if hasattr(self, "ctx") else None
+
+    def _end_child(self, error: BaseException | None) -> None:
+        """End this process if it is one that the worker forked, and that came back from it.
+
+        It is no slot, and ends before it takes any lock: the thread that holds that may not be
+        there.
+        """
+        if os.getpid() != self._terms.pid:
+            os._exit(0 if error is None else 1)
 
     def _plugins_of(self, worker: Worker) -> tuple[Plugin, ...]:
         return (*self._terms.plugins, *of_kind(worker.args_type), *worker.plugins)

@@ -44,6 +44,7 @@ from riverrun.driver import (
     suits,
 )
 from riverrun.errors import InvalidOption, NotATransaction, SchemaMissing, TransactionClosed
+from riverrun.forks import cut_off_connections
 from riverrun.models import Job
 from riverrun.urls import psycopg_url
 
@@ -391,7 +392,9 @@ def renew_after_fork(engine: Engine) -> None:
 
     Source: SQLAlchemy 2.1, "Using Connection Pools with Multiprocessing or os.fork()".
     """
-    _forked.add(engine)
+    if engine not in _forked:
+        _forked.add(engine)
+        cut_off_connections(engine)
 
 
 def _renew() -> None:

@@ -52,3 +52,65 @@ def test_a_forked_child_is_a_client_of_its_own(database_url: str, schema: str) -
         check=False,
     )
     assert done.stdout == "both worked\n", done.stderr
+
+
+CONNECTS = """
+import os, sys, threading
+from sqlalchemy import create_engine
+from riverrun import Client
+
+engine = create_engine(sys.argv[1])
+with engine.connect() as old:
+    pid = old.connection.driver_connection.info.backend_pid
+client = Client(engine)
+def inherited() -> set[str]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.add(os.readlink("/proc/self/fd/" + name))
+        except FileNotFoundError:
+            pass
+    return {each for each in found if each.startswith("socket:")}
+
+kept = []
+for turn in range(20):
+    made = []
+    begin = threading.Barrier(4)
+
+    def connect() -> None:
+        begin.wait()
+        made.append(engine.raw_connection())  # one of them the old one
+
+    threads = [threading.Thread(target=connect) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    begin.wait()
+    threading.Event().wait(turn / 4_000)  # in each turn at another moment
+    child = os.fork()
+    if child == 0:
+        # One closed socket stands in the place of all.
+        os._exit(len(inherited()))
+    kept.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    for thread in threads:
+        thread.join()
+    for connection in made:
+        if connection.driver_connection.info.backend_pid == pid:
+            connection.close()
+        else:
+            connection.invalidate()
+with engine.connect() as old:
+    assert old.connection.driver_connection.info.backend_pid == pid
+print(max(kept))
+"""
+
+
+def test_a_forked_child_holds_no_connection(database_url: str) -> None:
+    """Neither one made before the client, nor one that another thread makes at that moment."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", CONNECTS, database_url],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "1\n", done.stderr

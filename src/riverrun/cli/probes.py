@@ -11,6 +11,7 @@ from typing import Any
 
 from riverrun.cli.app import CommandError, ExitCode
 from riverrun.client import Client
+from riverrun.forks import close_in_child
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +90,9 @@ def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> Thre
     class Server(_Server):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
-    return Server((host, port), handler)
+    server = Server((host, port), handler)
+    close_in_child(server)
+    return server
 
 
 class _Server(ThreadingHTTPServer):
@@ -101,6 +104,12 @@ class _Server(ThreadingHTTPServer):
         self._open_lock = threading.Lock()  # guards _open
         self._open: dict[socket.socket, float] = {}  # since when; the oldest first
         super().__init__(*args)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Take a call; a child that is forked meanwhile must not keep its caller waiting."""
+        connection, caller = super().get_request()
+        close_in_child(connection)
+        return connection, caller
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread; where there are too many, the oldest caller has to go."""

@@ -16,6 +16,7 @@ import attrs
 from riverrun.cli import systemd
 from riverrun.cli.app import CommandError, ExitCode
 from riverrun.cli.signals import Signals
+from riverrun.forks import close_in_child
 from riverrun.runtime.parent import end_with_parent
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ class Tie:
     number: int
     fd: int
 
+    def fileno(self) -> int:
+        """Return `fd`."""
+        return self.fd
+
     def say_ready(self) -> None:
         """Tell the supervisor that jobs are worked."""
         with contextlib.suppress(OSError):  # it is gone, which ends us anyway
@@ -55,6 +60,7 @@ def supervised() -> Tie | None:
     number, _, fd = said.partition(":")
     tie = Tie(int(number), int(fd))
     os.set_inheritable(tie.fd, False)
+    close_in_child(tie)
     end_with_parent(tie.fd)
     return tie
 

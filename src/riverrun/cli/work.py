@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 1.0
 """Seconds between two tries to start while the database cannot be reached."""
+
+CHILDREN_S = 2.0
+"""Seconds that processes left behind by workers have to end before they are killed."""
 
 GIVE_UP_S = 1.0
 """Seconds that a start has to end after a signal."""
@@ -173,6 +177,7 @@ def work(
     code = _stop(client, signals, stop_timeout)
     if probes is not None:
         probes.stop()
+    _end_children()
     _end(code)
 
 
@@ -265,6 +270,21 @@ def _stop_broken(client: Client, signals: Signals, timeout: float) -> NoReturn:
     except Exception as error:
         log_error(logger, error, "not stopped as it should be; its jobs will be rescued")
     _end(ExitCode.broken, at_once=True)
+
+
+def _end_children() -> None:
+    """End the processes that workers left behind, for which multiprocessing waits at the exit."""
+    children = multiprocessing.active_children()
+    if children:
+        names = ", ".join(f"{child.name} (pid {child.pid})" for child in children)
+        logger.warning("ending what workers left behind: %s", names)
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + CHILDREN_S
+    for child in children:
+        child.join(max(0.0, deadline - time.monotonic()))
+        if child.is_alive():
+            child.kill()
 
 
 def _end(code: ExitCode, *, at_once: bool = False) -> NoReturn:

@@ -25,6 +25,7 @@ import attrs
 from riverrun.clock import Clock
 from riverrun.context import JobContext
 from riverrun.errors import AttemptInterrupted, WorkerFailed, WorkerProcessDied
+from riverrun.forks import close_in_child, ignore
 from riverrun.job import JobRow
 from riverrun.plugins import InProcess
 from riverrun.signature import By, call
@@ -206,6 +207,8 @@ class _Child:
         self._answers = select.poll()
         self._answers.register(self._calls, select.POLLIN)
         self._cancels, cancels = _multiprocessing.Pipe()
+        # The process ends when they do, and a child of this one may outlive it.
+        close_in_child(self._calls, self._cancels)
         self.process: BaseProcess = _multiprocessing.Process(
             target=_main, args=(calls, cancels), name="riverrun.worker", daemon=True
         )
@@ -270,8 +273,9 @@ class _Remote(Exception):
 def _main(calls: Connection, cancels: Connection) -> None:
     """Work what comes through `calls` until it ends."""
     # Whoever signals all processes at once means the parent, which will end this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore((signal.SIGINT, signal.SIGTERM))
+    # Or a process that dies would not be noticed while a child that it forked lives.
+    close_in_child(calls, cancels)
     now = _Now()
     threading.Thread(target=_listen, args=(cancels, now), daemon=True).start()
     for number in count():
@@ -345,10 +349,14 @@ def _call(asked: _Call, ctx: JobContext | None) -> _Answer | None:
     """Call a worker; return what came of it, if that is anything."""
     error: BaseException | None = None
     trace = ""
+    pid = os.getpid()
     try:
         _within(asked.around, lambda: call(asked.function, asked.args, ctx, asked.context))
     except BaseException as raised:
         error, trace = raised, "".join(traceback.format_exception(raised, limit=-50))
+    if os.getpid() != pid:
+        # A child that the worker forked, and that came back from it, must not answer too.
+        os._exit(0 if error is None else 1)
     if ctx is not None:
         return _Answer(error=error, trace=trace, staged=dict(ctx.staged), steps=ctx.steps)
     return None if error is None else _Answer(error=error, trace=trace)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from riverrun.error_log import log_error
+from riverrun.forks import close_in_child
 from riverrun.runtime.service import Service
 
 logger = logging.getLogger(__name__)
@@ -89,6 +90,9 @@ class LoopThread(Service):
             runner = asyncio.Runner()
             try:
                 loop = runner.get_loop()
+                # What wakes the loop: asyncio has no public name for it.
+                own = (getattr(loop, name, None) for name in ("_ssock", "_csock"))
+                close_in_child(*filter(None, own))
                 with self._lock:
                     self._loop = loop
                     waiting, self._waiting = self._waiting, []

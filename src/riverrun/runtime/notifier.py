@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from riverrun.answers import Awaited
 from riverrun.driver import OwnCursor
 from riverrun.error_log import log_error
+from riverrun.forks import close_in_child
 from riverrun.queries import postgresql as queries
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
@@ -69,6 +70,7 @@ class Notifier(Service):
     def run(self) -> None:
         """Listen until stopped, on one connection after another."""
         waker, wakes = socket.socketpair()
+        close_in_child(waker, wakes)
         with waker, wakes:
             # Before the first look at `stopping`: whoever sets that later finds us interruptible.
             self._waker = waker
