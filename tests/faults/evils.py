@@ -137,12 +137,15 @@ def cut_connections(ctx: JobContext) -> None:
 
 
 def change_row(values: str) -> Callable[[JobContext], None]:
-    """Return what changes this job's row by hand while it runs."""
+    """Return what changes this job's row by hand while it runs, at the job's first attempt."""
 
     def change(ctx: JobContext) -> None:
-        statement = f"UPDATE {ctx.client.schema}.river_job SET {values} WHERE id = :id"
+        if "changed" in ctx.job.metadata:
+            return
+        mark = """metadata = metadata || '{"changed": true}'"""
+        statement = f"UPDATE {ctx.client.schema}.river_job SET {values}, {mark} WHERE id = :id"
         with ctx.client.engine.begin() as connection:
-            connection.execute(text(statement), {"id": ctx.job.id})
+            connection.exec_driver_sql(statement.replace(":id", str(ctx.job.id)))
 
     return change
 
