@@ -364,6 +364,31 @@ def _key(text: str, annotation: Any) -> Any:
         return from_json(int(text), annotation)
 
 
+def is_named_tuple(annotation: Any) -> bool:
+    """Return whether it is a NamedTuple; cattrs before 24.1 knows none."""
+    return (
+        isinstance(annotation, type)
+        and issubclass(annotation, tuple)
+        and hasattr(annotation, "_fields")
+    )
+
+
+def named_tuple_types(annotation: Any) -> list[Any]:
+    """Return what the fields of a NamedTuple are annotated with."""
+    hints = typing.get_type_hints(annotation)
+    return [hints.get(name, Any) for name in annotation._fields]
+
+
+def _named_tuple_json(annotation: Any) -> Callable[[Any], Any]:
+    kinds = named_tuple_types(annotation)
+    return lambda value: [to_json(item, kind) for item, kind in zip(value, kinds, strict=True)]
+
+
+def _named_tuple(annotation: Any) -> Callable[[Any, Any], Any]:
+    inner = cast("Any", tuple)[tuple(named_tuple_types(annotation))]
+    return lambda value, _: annotation(*from_json(value, inner))
+
+
 def _pydantic_json(annotation: Any) -> Callable[[Any], Any]:
     def unstructure(value: Any) -> Any:
         if not is_pydantic(type(value)):
@@ -424,5 +449,7 @@ _converter.register_structure_hook_factory(
 _converter.register_unstructure_hook_factory(
     lambda t: isinstance(t, TypeVar), lambda _: _converter.unstructure
 )
+_converter.register_structure_hook_factory(is_named_tuple, _named_tuple)
+_converter.register_unstructure_hook_factory(is_named_tuple, _named_tuple_json)
 _converter.register_structure_hook_func(is_pydantic, from_pydantic_json)
 _converter.register_unstructure_hook_factory(is_pydantic, _pydantic_json)

@@ -8,12 +8,14 @@ they were by construction; for them a look at the types is enough.
 import collections
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Literal
+from uuid import UUID
 
 import attrs
 
@@ -23,8 +25,10 @@ from riverrun.json_types import (
     as_stored,
     from_json,
     from_pydantic_json,
+    is_named_tuple,
     is_pydantic,
     is_struct,
+    named_tuple_types,
     problem_of,
     pydantic_dump,
     pydantic_forms,
@@ -81,7 +85,7 @@ def _back(encoded: Any, annotation: Any) -> Any:
 
 
 def _encode_pydantic(args: object, annotation: Any) -> Any:
-    first = None
+    problem = None
     for form in pydantic_forms(args):
         try:
             encoded = form()
@@ -95,8 +99,8 @@ def _encode_pydantic(args: object, annotation: Any) -> Any:
             raise
         except Exception as error:
             problem = _pydantic_problem(error, args)
-        first = first or problem
-    raise NotKept(first or "")
+    # The last form has least in it that could be in the way: what is wrong there is wrong in all.
+    raise NotKept(problem or "")
 
 
 def _pydantic_problem(error: Exception, value: object) -> str:
@@ -116,7 +120,7 @@ def _pydantic_problem(error: Exception, value: object) -> str:
         f"{path} is {shown(found['input'])}: {found['msg']}",
         path,
         found["input"],
-        None,
+        {"int_type": int, "uuid_type": UUID}.get(found["type"]),
     )
 
 
@@ -373,9 +377,11 @@ def _told(path: str, given: Any, back: Any, annotation: Any) -> str:
     return f"{path} is {came}, and its worker would get {comes}{expected}"
 
 
+_KEY = re.compile(r"[._](?:id|pk|uuid)$|[a-z0-9](?:Id|ID|Pk|PK|Uuid|UUID)$")
+
+
 def _asked_to_flush(text: str, path: str, value: object, annotation: Any) -> str:
-    name = path.rpartition(".")[2].lower()
-    key = name in {"id", "pk", "uuid"} or name.endswith(("_id", "_pk", "_uuid"))
+    key = _KEY.search(path)
     if value is None and (key or shown_type(annotation) in {"int", "UUID"}):
         return f"{text}; did you flush? A key is given to an object when its session is flushed"
     return text
@@ -410,6 +416,9 @@ def _annotated_parts(value: Any, annotation: Any, path: str) -> Iterator[tuple[A
         hints = _hints(cls)
         for key, item in value.items() if isinstance(value, Mapping) else ():
             yield item, hints.get(key), f"{path}.{key}"
+    elif is_named_tuple(cls) and type(value) is cls:
+        for index, (item, kind) in enumerate(zip(value, named_tuple_types(cls), strict=True)):
+            yield item, kind, f"{path}[{index}]"
     elif isinstance(value, Mapping) and len(arguments) == 2:
         for key, item in value.items():
             yield item, arguments[1], f"{path}.{key}"

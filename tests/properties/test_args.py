@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, create_model
+from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from riverrun.errors import InvalidArgs
 from riverrun.job import JobArgs, decode, encode
@@ -74,7 +75,7 @@ SCALARS: dict[Any, st.SearchStrategy[Any]] = {
     time: st.times(),
     timedelta: st.timedeltas(),
     UUID: st.uuids(),
-    Decimal: st.decimals(),
+    Decimal: st.decimals(allow_nan=False) | st.just(Decimal("nan")),
     Path: st.from_regex(r"[a-z/]{1,9}", fullmatch=True).map(Path),
     Color: st.sampled_from(Color),
     Word: st.sampled_from(Word),
