@@ -17,9 +17,10 @@ from riverrun.cli.app import (
 from riverrun.cli.output import show_json
 from riverrun.errors import RiverrunError
 from riverrun.migrations import LATEST, Line, current, validate
-from riverrun.migrations import migrate as run
 from riverrun.migrations import sql as script
-from riverrun.migrations.lines import check_version, steps
+from riverrun.migrations.lines import check_version
+from riverrun.migrations.run import of_schema, walk
+from riverrun.migrations.state import recorded, versions
 
 _LINES = click.Choice([line.value for line in Line])
 _LINE = option("--line", type=_LINES, help="Only this line.")
@@ -53,7 +54,7 @@ def up(
                 raise CommandError(
                     f"line {line} is at {at} already; to go down: down", ExitCode.usage
                 )
-        _go(on, [Line(line)] if line else list(Line), to, as_json=as_json)
+        _go(on, [Line(line)] if line else list(Line), to, down=False, as_json=as_json)
 
 
 @migrate.command()
@@ -64,7 +65,11 @@ def up(
     show_default=True,
     help="The line to take down.",
 )
-@option("--to", type=click.IntRange(0), help="The version to stop at; one less unless given.")
+@option(
+    "--to",
+    type=click.IntRange(0),
+    help="The version to stop at; one less unless given.",
+)
 @target_options
 def down(
     line: str,
@@ -77,13 +82,13 @@ def down(
     """Migrate down, by one version unless told otherwise; 0 removes a line with its data."""
     with target(app, database_url, schema) as on:
         with on.engine.connect() as connection:
-            at = current(connection, Line(line), on.schema)
+            at = max(recorded(connection, Line(line), on.schema), default=0)
         goal = max(at - 1, 0) if to is None else to
         if goal > at:
             raise CommandError(
                 f"line {line} is at {at}, below {goal}; to go up: up", ExitCode.usage
             )
-        _go(on, [Line(line)], goal, as_json=as_json)
+        _go(on, [Line(line)], goal, down=True, as_json=as_json)
 
 
 @migrate.command(name="list")
@@ -92,12 +97,12 @@ def list_(app: str | None, database_url: str | None, schema: str | None, as_json
     """List every version, and mark those the database has."""
     with target(app, database_url, schema) as on, on.engine.connect() as connection:
         for line in Line:
-            at = current(connection, line, on.schema)
+            known = versions(connection, line, on.schema)
             for version in range(1, LATEST[line] + 1):
                 if as_json:
-                    show_json({"line": line, "version": version, "there": version <= at})
+                    show_json({"line": line, "version": version, "there": version in known})
                 else:
-                    click.echo(f"[{'x' if version <= at else ' '}] {line} {version:03}")
+                    click.echo(f"[{'x' if version in known else ' '}] {line} {version:03}")
 
 
 @migrate.command(name="validate")
@@ -112,7 +117,10 @@ def validate_(app: str | None, database_url: str | None, schema: str | None, as_
         sys.exit(ExitCode.schema_behind if missing else ExitCode.ok)
     if missing:
         listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
-        raise CommandError(f"missing: {listed}. Run `riverrun migrate up`", ExitCode.schema_behind)
+        raise CommandError(
+            f"missing: {listed}. Run `riverrun migrate up{of_schema(on.schema)}`",
+            ExitCode.schema_behind,
+        )
     click.echo("the schema is at the newest version")
 
 
@@ -136,18 +144,14 @@ def sql_(schema: str | None, line: str | None, frm: int, to: int | None) -> None
         raise CommandError(str(error), ExitCode.usage) from error
 
 
-def _go(on: Target, lines: Sequence[Line], goal: int | None, *, as_json: bool) -> None:
-    """Go from version to version, and tell of each when it is done: one may take long."""
+def _go(on: Target, lines: Sequence[Line], goal: int | None, *, down: bool, as_json: bool) -> None:
+    """Go from version to version, and show each when it is done: one may take long."""
     done = False
     for line in lines:
-        with on.engine.connect() as connection:
-            at = current(connection, line, on.schema)
-        to = max(at, LATEST[line]) if goal is None else check_version(line, goal)
-        for step in steps(line, at, to):
-            stop = step.version if step.up else step.version - 1
-            for each in run(on.engine, line=line, to=stop, schema=on.schema):
-                done = True
-                _tell("up" if each.up else "down", each.line, each.version, as_json=as_json)
+        to = None if goal is None else check_version(line, goal)
+        for each in walk(on.engine, line=line, to=to, schema=on.schema, down=down):
+            done = True
+            _tell("up" if each.up else "down", each.line, each.version, as_json=as_json)
     if not done and not as_json:
         click.echo("nothing to do")
 

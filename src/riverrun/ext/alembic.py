@@ -2,20 +2,24 @@
 
 Found by its entry point, it needs no configuration:
 
-- our tables are never dropped, compared or made by what autogenerate proposes;
+- our tables, type, functions and triggers are never dropped, compared or made by what autogenerate
+  proposes, its own or that of other plugins (alembic-postgresql-enum, alembic_utils);
 - `alembic revision --autogenerate` proposes `op.riverrun_migrate(...)` when the database has our
   tables at older versions than this release knows, and `alembic check` fails for it;
 - it proposes the first install to a host that asks: `context.configure(..., riverrun=True)`, or,
   for schemas other than the search path's, `riverrun="jobs"` or `riverrun=["jobs_1", "jobs_2"]`.
   In an environment of several databases (`multidb`) that is the default one, and
-  `riverrun={"engine2": True}` names another.
+  `riverrun={"engine2": True}` names another;
+- a host that names schemas is proposed nothing for others; with `riverrun=False`, nothing at all.
 
 It is switched off with `autogenerate_plugins=["alembic.autogenerate.*",
 "~alembic.autogenerate.riverrun"]`. Hosts on older releases pass
 `include_name=riverrun.migrations.include_name` to `context.configure`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 from warnings import warn
@@ -53,9 +57,12 @@ def compare(context: Any, upgrade_ops: Any, schemas: set[str | None]) -> None:
         return
     _hide(context)
     wanted = _wanted(context.opts.get("riverrun"), _database(context.opts))
+    named = [schema for schema in wanted if schema is not None]
     latest = (LATEST[Line.main], LATEST[Line.riverrun])
     ahead = []
     for schema in sorted(schemas | set(wanted), key=lambda name: name or ""):
+        if context.opts.get("riverrun") is False or (named and schema not in wanted):
+            continue  # another environment's
         frm = (
             current(context.connection, Line.main, schema),
             current(context.connection, Line.riverrun, schema),
@@ -77,8 +84,28 @@ def _hide(context: Any) -> None:
         advice = "pass include_name=riverrun.migrations.include_name to context.configure"
         warn(f"riverrun cannot hide its tables from this Alembic; {advice}", stacklevel=2)
         return
+    _hide_enum(include_name)
     names.append(include_name)
     objects.append(lambda _, name, type_, *__: include_name(name, type_, {}))
+
+
+def _hide_enum(include: Callable[[str, str, dict[str, Any]], bool]) -> None:
+    """Hide our type from alembic-postgresql-enum, which has a filter of its own."""
+    other = sys.modules.get("alembic_postgresql_enum.configuration")
+    if other is None:
+        return
+    config = other.get_configuration()
+    if not hasattr(config, "include_name"):  # it has one since 1.5
+        return
+    hosts = config.include_name
+    if getattr(hosts, "of_riverrun", False):
+        return
+
+    def include_enum(name: str) -> bool:
+        return include(name, "enum", {}) and bool(hosts(name))
+
+    include_enum.of_riverrun = True  # type: ignore[attr-defined]
+    other.set_configuration(replace(config, include_name=include_enum))
 
 
 def _database(opts: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ Without Alembic: `migrate(engine)`, or `riverrun migrate up`.
 from riverrun.migrations.directive import RiverrunMigrate
 from riverrun.migrations.filters import include_name
 from riverrun.migrations.lines import LATEST, Line, Step
-from riverrun.migrations.run import Missing, current, migrate, sql, validate
+from riverrun.migrations.run import Missing, migrate, sql, validate
+from riverrun.migrations.state import current
 
 __all__ = [
     "LATEST",

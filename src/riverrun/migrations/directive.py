@@ -1,12 +1,30 @@
 """`op.riverrun_migrate`: the migrations as one operation of a host's own revision."""
 
+import logging
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
 from alembic.autogenerate import renderers
 from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
 
-from riverrun.migrations.lines import LATEST, Line, check_version, steps
-from riverrun.migrations.run import MigrationRefused, apply, current
+from riverrun.migrations.ddl import run
+from riverrun.migrations.lines import (
+    LATEST,
+    LINES_SINCE,
+    Line,
+    Step,
+    check_version,
+    steps,
+)
+from riverrun.migrations.run import MigrationRefused, of_schema, path_to, take
+from riverrun.migrations.state import current, guard, recorded
 from riverrun.options import check_schema
+
+logger = logging.getLogger(__name__)
+
+_PRINTED = "riverrun_printed"  # where, by schema, the script printed so far leads
 
 
 @Operations.register_operation("riverrun_migrate")
@@ -33,7 +51,9 @@ class RiverrunMigrate(MigrateOperation):
         main, own = self.frm or (0, 0)
         return RiverrunMigrate(main, own, (self.river, self.riverrun), self.schema)
 
-    def to_diff_tuple(self) -> tuple[str, tuple[int, int] | None, tuple[int, int], str | None]:
+    def to_diff_tuple(
+        self,
+    ) -> tuple[str, tuple[int, int] | None, tuple[int, int], str | None]:
         """Return what `alembic check` shows of it."""
         return ("riverrun_migrate", self.frm, (self.river, self.riverrun), self.schema)
 
@@ -56,12 +76,14 @@ class RiverrunMigrate(MigrateOperation):
             operations: Alembic's `op`.
             river: The version of River's line.
             riverrun: The version of riverrun's line.
-            frm: The versions of both from which to start; asked of the database unless said, and
-                so needed only in offline mode, where the default is `(0, 0)`.
-            schema: The schema of the tables; the search path's unless said.
+            frm: The versions of both from which to start; a database that is elsewhere is refused.
+                Default: where the database is, an `upgrade()` taking no line down and a
+                `downgrade()` none up. Offline: where the script has led so far, else to be given.
+            schema: The schema of the tables. Default: the search path's.
 
         Raises:
-            MigrationRefused: If the lines cannot be had at these versions together.
+            MigrationRefused: If the lines cannot be had at these versions together, if the database
+                is elsewhere than at `frm`, or if offline nothing says where it is.
         """
         operations.invoke(cls(river, riverrun, frm, schema))
 
@@ -77,21 +99,108 @@ def _render(context: AutogenContext, operation: RiverrunMigrate) -> str:
 
 @Operations.implementation_for(RiverrunMigrate)
 def _migrate(operations: Operations, operation: RiverrunMigrate) -> None:
-    schema = operation.schema
-    if operation.frm is not None:
-        main, own = operation.frm
-    elif operations.get_context().as_sql:
-        main, own = 0, 0
-    else:
-        connection = operations.get_bind()
-        main = current(connection, Line.main, schema)
-        own = current(connection, Line.riverrun, schema)
-    if operation.riverrun and operation.river < 5:
-        problem = f"riverrun={operation.riverrun} needs river=5 or later, not {operation.river}"
+    to = (operation.river, operation.riverrun)
+    if operation.riverrun and operation.river < LINES_SINCE:
+        problem = (
+            f"riverrun={operation.riverrun} needs river={LINES_SINCE} or later, not "
+            f"{operation.river}"
+        )
         raise MigrationRefused(problem)
-    river_steps = steps(Line.main, main, operation.river)
-    own_steps = steps(Line.riverrun, own, operation.riverrun)
+    upgrade = _in_upgrade()
+    if operations.get_context().as_sql:
+        _print(operations, operation, to, upgrade)
+        return
+    schema, connection = operation.schema, operations.get_bind()
+    at = (
+        current(connection, Line.main, schema),
+        current(connection, Line.riverrun, schema),
+    )
+    if operation.frm not in (None, at):
+        raise MigrationRefused(_elsewhere(operation, at))
+    paths = []
+    for line, end in zip(Line, to, strict=True):
+        highest = max(recorded(connection, line, schema), default=0)
+        if operation.frm is None and _turns_round(upgrade, at, to, highest, end):
+            logger.warning("line %s stays at %s, not %s", line, highest, end)
+            continue
+        paths.append(path_to(connection, line, end, schema))
+    _take(operations, paths, schema)
+
+
+def _print(
+    operations: Operations,
+    operation: RiverrunMigrate,
+    to: tuple[int, int],
+    upgrade: bool | None,
+) -> None:
+    """Print a script that fails where the database is elsewhere than the script takes it for."""
+    context, schema = operations.get_context(), operation.schema
+    printed: dict[str | None, tuple[int, int]] = context.opts.setdefault(_PRINTED, {})
+    frm = operation.frm or printed.get(schema)
+    if frm is None and upgrade is not False and not context.get_current_heads():
+        frm = (0, 0)  # the script begins with an empty chain
+    if frm is None:
+        raise MigrationRefused(
+            "offline (--sql) the database cannot be asked where it stands; pass "
+            "frm=(RIVER, RIVERRUN) to op.riverrun_migrate, the versions it starts from"
+        )
+    paths = []
+    for line, start, end in zip(Line, frm, to, strict=True):
+        run(operations, schema, guard(line, start))
+        if operation.frm is None and _turns_round(upgrade, frm, to, start, end):
+            raise MigrationRefused(
+                f"line {line} is at {start} here, and {'up' if upgrade else 'down'}grade() would "
+                f"lead it to {end}; pass frm={frm} if it shall"
+            )
+        paths.append(steps(line, start, end))
+    printed[schema] = to
+    _take(operations, paths, schema)
+
+
+def _take(operations: Operations, paths: list[Sequence[Step]], schema: str | None) -> None:
     # Up, River's tables come first; down, they go last.
-    down_first = operation.riverrun < own
-    for step in [*own_steps, *river_steps] if down_first else [*river_steps, *own_steps]:
-        apply(operations, step, schema)
+    up = all(step.up for path in paths for step in path)
+    for path in paths if up else reversed(paths):
+        take(operations, path, schema)
+
+
+def _in_upgrade() -> bool | None:
+    """Return whether a revision's upgrade() or, if False, its downgrade() is running.
+
+    Alembic does not let an operation know. None where it is no revision that runs it.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_name
+        if "down_revision" in frame.f_globals and name.startswith(("upgrade", "downgrade")):
+            return name.startswith("upgrade")
+        frame = frame.f_back
+    return None
+
+
+def _turns_round(
+    upgrade: bool | None, at: tuple[int, int], to: tuple[int, int], start: int, end: int
+) -> bool:
+    """Return whether a line would go down in an upgrade, or up in a downgrade.
+
+    It would where something else led the database further. To remove or make all is meant.
+    """
+    if upgrade:
+        return end < start and to != (0, 0)
+    return upgrade is False and end > start and at != (0, 0)
+
+
+def _elsewhere(operation: RiverrunMigrate, at: tuple[int, int]) -> str:
+    assert operation.frm is not None  # noqa: S101  what the caller compared
+    behind = [
+        f"`riverrun migrate up --line {line} --to {wanted}{of_schema(operation.schema)}`"
+        for line, wanted, found in zip(Line, operation.frm, at, strict=True)
+        if found < wanted
+    ]
+    advice = f"lead it there with {' and '.join(behind)}, or " if behind else ""
+    where = "" if operation.schema is None else f" in schema {operation.schema!r}"
+    return (
+        f"the database{where} is at frm={at}, and this revision starts at frm={operation.frm}: "
+        f"{advice}leave frm= out of its op.riverrun_migrate, which then starts where the database "
+        "is"
+    )

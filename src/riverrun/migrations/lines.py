@@ -21,6 +21,15 @@ class Line(StrEnum):
 LATEST = {Line.main: 8, Line.riverrun: 2}
 """The newest version of each line that this release knows."""
 
+MAKES = {
+    (Line.main, 2): ("river_job", "river_leader"),
+    (Line.main, 4): ("river_queue",),
+    (Line.main, 7): ("river_notification",),
+    (Line.riverrun, 1): ("riverrun_client",),
+    (Line.riverrun, 2): ("riverrun_periodic",),
+}
+"""The tables that a version makes, and that no later one drops."""
+
 LINES_SINCE = 5
 """The version of `main` from which river_migration tells lines apart."""
 

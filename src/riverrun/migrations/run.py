@@ -1,7 +1,8 @@
 """Running migrations: where a database stands, and each step with its row in river_migration."""
 
 import io
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import attrs
@@ -11,8 +12,23 @@ from sqlalchemy import Connection, Engine, text
 
 from riverrun.driver import lent
 from riverrun.errors import RiverrunError
-from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix
-from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
+from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix, run
+from riverrun.migrations.lines import (
+    LATEST,
+    LINES_SINCE,
+    Line,
+    Step,
+    check_version,
+    steps,
+)
+from riverrun.migrations.state import (
+    complete,
+    forget_above,
+    guard,
+    has_lines,
+    recorded,
+    versions,
+)
 from riverrun.options import check_schema
 
 
@@ -60,21 +76,42 @@ def migrate(
             shall go up before River's is at 5, or a value must be added to an enum that was there
             before the transaction now open.
     """
+    return list(walk(where, line=line, to=to, schema=schema))
+
+
+def walk(
+    where: Engine | Connection,
+    *,
+    line: Line | str | None = None,
+    to: int | None = None,
+    schema: str | None = None,
+    down: bool | None = None,
+) -> Iterator[Step]:
+    """As `migrate`, and yield each step when it is taken.
+
+    Args:
+        where: The database.
+        line: As for `migrate`.
+        to: As for `migrate`.
+        schema: As for `migrate`.
+        down: Whether versions above `to` are taken down. Default: if `to` is given.
+    """
     check_schema(schema)
     if isinstance(where, Engine):
         with where.connect() as connection, lent(connection):
             # What a listener of the host's has begun, such as one that sets the search path.
             connection.commit()
-            return migrate(connection, line=line, to=to, schema=schema)
+            yield from walk(connection, line=line, to=to, schema=schema, down=down)
+            return
     if line is None:
         if to is not None:
             raise MigrationRefused(f"version {to} of which line? Pass line='main' or 'riverrun'")
-        taken = migrate(where, line=Line.main, schema=schema)
-        return taken + migrate(where, line=Line.riverrun, schema=schema)
+        for each in Line:
+            yield from walk(where, line=each, schema=schema)
+        return
     of = Line(line)
     goal = check_version(of, LATEST[of] if to is None else to)
     joined = where.in_transaction()
-    taken = []
     while True:
         with ExitStack() as stack:
             if not joined:
@@ -82,11 +119,9 @@ def migrate(
             # Two that migrate at once, as two containers that start together, take turns.
             lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
             where.execute(lock, {"name": f"riverrun.migrate.{schema or ''}"})
-            at = current(where, of, schema)
-            # A newer release's version is not this one's to take down unasked.
-            path = steps(of, at, goal if to is not None else max(at, goal))
+            path = path_to(where, of, goal, schema, down=to is not None if down is None else down)
             if not path:
-                return taken
+                return
             context = MigrationContext.configure(where, opts={OWN_TRANSACTION: not joined})
             if joined and _adds_to_enum(where, path[0], schema):
                 problem = (
@@ -94,31 +129,53 @@ def migrate(
                     "do; pass an Engine, or a Connection without an open transaction"
                 )
                 raise MigrationRefused(problem)
-            apply(Operations(context), path[0], schema)
-            taken.append(path[0])
+            take(Operations(context), path[:1], schema)
+        yield path[0]
 
 
-def current(connection: Connection, line: Line | str, schema: str | None = None) -> int:
-    """Return the version of `line` that a database has; 0 if none.
+def path_to(
+    connection: Connection,
+    line: Line,
+    to: int,
+    schema: str | None,
+    *,
+    down: bool = True,
+) -> Sequence[Step]:
+    """Return the steps that lead a database to version `to` of a line.
+
+    A version that is missing in between is made, and after it what stands above it.
 
     Args:
         connection: A Connection on the database.
-        line: `Line.main`, River's, or `Line.riverrun`.
-        schema: The schema of the tables; the search path's unless said.
+        line: The line.
+        to: The version to end at.
+        schema: The schema of the tables; None for the search path's.
+        down: Whether versions above `to` are taken down.
+
+    Raises:
+        MigrationRefused: If a later release has made what would have to be changed.
     """
-    return max(versions(connection, Line(line), schema), default=0)
+    highest = max(recorded(connection, line, schema), default=0)
+    at = complete(versions(connection, line, schema))
+    path = steps(line, highest, to) if highest > to and down else steps(line, at, max(at, to))
+    # Steps up below what is there already: a version is missing.
+    if path and highest > LATEST[line]:
+        problem = (
+            f"line {line} is at {highest}, and this release knows it up to {LATEST[line]}; use the "
+            "release of riverrun that led the database there, or a later one"
+        )
+        raise MigrationRefused(problem)
+    return path
 
 
-def versions(connection: Connection, line: Line, schema: str | None = None) -> frozenset[int]:
-    """Return the versions of `line` that a database has rows for."""
-    has_lines = _has_lines(connection, schema)
-    if has_lines is None or (not has_lines and line is not Line.main):
-        return frozenset()
-    where = " WHERE line = :line" if has_lines else ""
-    table = escaped(f"{prefix(schema)}river_migration")
-    statement = text(f"SELECT version FROM {table}{where}")
-    params = {"line": line.value} if has_lines else {}
-    return frozenset(connection.execute(statement, params).scalars())
+def take(op: Operations, path: Sequence[Step], schema: str | None) -> None:
+    """Take the steps that `path_to` has returned."""
+    if path and path[0].up and not op.get_context().as_sql:
+        connection = op.get_bind()
+        if has_lines(connection, schema) is not None:
+            forget_above(connection, path[0].line, path[0].version - 1, schema)
+    for step in path:
+        apply(op, step, schema)
 
 
 def validate(connection: Connection, schema: str | None = None) -> Sequence[Missing]:
@@ -159,26 +216,27 @@ def sql(line: Line | str, frm: int, to: int, schema: str | None = None) -> str:
         opts={"as_sql": True, "output_buffer": buffer},
     )
     with context.begin_transaction():
-        for step in steps(of, check_version(of, frm), check_version(of, to)):
-            apply(Operations(context), step, schema)
+        path = steps(of, check_version(of, frm), check_version(of, to))
+        run(Operations(context), schema, guard(of, frm))
+        take(Operations(context), path, schema)
     return buffer.getvalue()
 
 
 def apply(op: Operations, step: Step, schema: str | None) -> None:
     """Take one step and write its row, in whatever transaction `op` is in."""
     table = escaped(f"{prefix(schema)}river_migration")
-    has_lines = step.line is Line.riverrun or step.version > LINES_SINCE
+    lines = step.line is Line.riverrun or step.version > LINES_SINCE
     if step.line is Line.riverrun and step.up and not op.get_context().as_sql:
         connection = op.get_bind()
-        if not _has_lines(connection, schema):
+        if not has_lines(connection, schema):
             problem = f"line riverrun needs line main at {LINES_SINCE} or later; migrate it first"
             raise MigrationRefused(problem)
     if step.up:
         step.run(op, schema)
         if not op.get_context().as_sql:
             # As the table is, not as it should be: somebody may have made the tables by hand.
-            has_lines = bool(_has_lines(op.get_bind(), schema))
-        if has_lines or step.version == LINES_SINCE:
+            lines = bool(has_lines(op.get_bind(), schema))
+        if lines or step.version == LINES_SINCE:
             key, values = "line, version", f"'{step.line}', {step.version}"
         else:
             key, values = "version", str(step.version)
@@ -186,30 +244,24 @@ def apply(op: Operations, step: Step, schema: str | None) -> None:
         return
     drops_lines = step == Step(Line.main, LINES_SINCE, False)
     if drops_lines and not op.get_context().as_sql:
-        _refuse_to_drop(versions(op.get_bind(), Line.riverrun, schema))
-    where = f" AND line = '{step.line}'" if has_lines or step.version == LINES_SINCE else ""
+        _refuse_to_drop(recorded(op.get_bind(), Line.riverrun, schema), schema)
+    where = f" AND line = '{step.line}'" if lines or step.version == LINES_SINCE else ""
     op.execute(f"DELETE FROM {table} WHERE version = {step.version}{where}")
     step.run(op, schema)
 
 
-def _refuse_to_drop(own: frozenset[int]) -> None:
+def of_schema(schema: str | None) -> str:
+    """Return the option that names `schema` to `riverrun migrate`, with a blank before it."""
+    return "" if schema is None else f" --schema {shlex.quote(schema)}"
+
+
+def _refuse_to_drop(own: frozenset[int], schema: str | None) -> None:
     if own:
         problem = (
             f"line main cannot go below {LINES_SINCE} while line riverrun is there; first "
-            "`riverrun migrate down --line riverrun --to 0`"
+            f"`riverrun migrate down --line riverrun --to 0{of_schema(schema)}`"
         )
         raise MigrationRefused(problem)
-
-
-def _has_lines(connection: Connection, schema: str | None) -> bool | None:
-    """Return whether river_migration tells lines apart; None if there is no such table."""
-    statement = text(
-        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'line'"
-        " AND NOT attisdropped) FROM pg_class c WHERE c.oid = to_regclass(:name)"
-    )
-    name = f"{prefix(schema)}river_migration"
-    found: bool | None = connection.execute(statement, {"name": name}).scalar_one_or_none()
-    return found
 
 
 def _adds_to_enum(connection: Connection, step: Step, schema: str | None) -> bool:

@@ -71,9 +71,21 @@ def upgrade(op: Operations, schema: str | None) -> None:
         $body$
         """,
         "ALTER TABLE {s}river_job ADD COLUMN IF NOT EXISTS unique_key bytea",
+        # Not where version 6 has been: it made keys unique in another way.
         """
-        CREATE UNIQUE INDEX IF NOT EXISTS river_job_kind_unique_key_idx
-            ON {s}river_job (kind, unique_key) WHERE unique_key IS NOT NULL
+        DO $body$
+        BEGIN
+            IF NOT EXISTS (
+                SELECT FROM pg_attribute
+                WHERE attrelid = to_regclass('{s}river_job')
+                    AND attname = 'unique_states' AND NOT attisdropped
+            )
+            THEN
+                CREATE UNIQUE INDEX IF NOT EXISTS river_job_kind_unique_key_idx
+                    ON {s}river_job (kind, unique_key) WHERE unique_key IS NOT NULL;
+            END IF;
+        END;
+        $body$
         """,
         *CLIENTS,
     )

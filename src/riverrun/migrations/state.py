@@ -1,0 +1,110 @@
+"""Where a database stands: the versions that river_migration names, and what is there of them."""
+
+from collections.abc import Collection
+from itertools import count
+
+from sqlalchemy import Connection, text
+
+from riverrun.migrations.ddl import escaped, prefix
+from riverrun.migrations.lines import MAKES, Line
+
+
+def current(connection: Connection, line: Line | str, schema: str | None = None) -> int:
+    """Return the version of `line` up to which a database has everything; 0 if nothing.
+
+    Where a version in between is missing, it is the one before that.
+
+    Args:
+        connection: A Connection on the database.
+        line: `Line.main`, River's, or `Line.riverrun`.
+        schema: The schema of the tables. Default: the search path's.
+    """
+    return complete(versions(connection, Line(line), schema))
+
+
+def complete(known: Collection[int]) -> int:
+    """Return the version below the first that is not among `known`."""
+    return next(version for version in count(1) if version not in known) - 1
+
+
+def recorded(connection: Connection, line: Line, schema: str | None = None) -> frozenset[int]:
+    """Return the versions of `line` that river_migration has rows for."""
+    lines = has_lines(connection, schema)
+    if lines is None or (not lines and line is not Line.main):
+        return frozenset()
+    where = " WHERE line = :line" if lines else ""
+    table = escaped(f"{prefix(schema)}river_migration")
+    statement = text(f"SELECT version FROM {table}{where}")
+    params = {"line": line.value} if lines else {}
+    return frozenset(connection.execute(statement, params).scalars())
+
+
+def versions(connection: Connection, line: Line, schema: str | None = None) -> frozenset[int]:
+    """Return the versions of `line` that have a row, and whose tables are there."""
+    rows = recorded(connection, line, schema)
+    made = {
+        f"{prefix(schema)}{name}": v
+        for (of, v), names in MAKES.items()
+        for name in names
+        if of is line and v in rows
+    }
+    statement = text(
+        "SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE to_regclass(name) IS NULL"
+    )
+    gone = connection.execute(statement, {"names": list(made)}).scalars() if made else ()
+    return rows - {made[name] for name in gone}
+
+
+def has_lines(connection: Connection, schema: str | None) -> bool | None:
+    """Return whether river_migration tells lines apart; None if there is no such table."""
+    statement = text(
+        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'line'"
+        " AND NOT attisdropped) FROM pg_class c WHERE c.oid = to_regclass(:name)"
+    )
+    name = f"{prefix(schema)}river_migration"
+    found: bool | None = connection.execute(statement, {"name": name}).scalar_one_or_none()
+    return found
+
+
+def forget_above(connection: Connection, line: Line, version: int, schema: str | None) -> None:
+    """Delete the rows of `line` above `version`: what stands above a gap is made again."""
+    where = " AND line = :line" if has_lines(connection, schema) else ""
+    table = escaped(f"{prefix(schema)}river_migration")
+    statement = text(f"DELETE FROM {table} WHERE version > :version{where}")
+    params = {"version": version} | ({"line": line.value} if where else {})
+    connection.execute(statement, params)
+
+
+def guard(line: Line, version: int) -> str:
+    """Return a statement that fails unless `line` stands at `version`, as a script expects."""
+    stands = (
+        "SELECT count(*) INTO stands FROM (SELECT version, row_number() OVER (ORDER BY version)"
+        " AS n FROM {s}river_migration"
+    )
+    without = f"{stands}) AS r WHERE version = n;" if line is Line.main else "NULL;"
+    return f"""
+        DO $body$
+        DECLARE
+            stands bigint DEFAULT 0;
+        BEGIN
+            IF to_regclass('{{s}}river_migration') IS NULL THEN
+                NULL;
+            ELSIF EXISTS (
+                SELECT FROM pg_attribute
+                WHERE attrelid = to_regclass('{{s}}river_migration')
+                    AND attname = 'line' AND NOT attisdropped
+            )
+            THEN
+                {stands} WHERE line = '{line}') AS r WHERE version = n;
+            ELSE
+                {without}
+            END IF;
+            IF stands <> {version} THEN
+                RAISE EXCEPTION USING
+                    MESSAGE = 'this script starts at version {version} of line {line}, and the '
+                        || 'database is at ' || stands,
+                    HINT = 'Make the script anew from the version that the database has.';
+            END IF;
+        END;
+        $body$
+    """
