@@ -184,6 +184,7 @@ class Crew:
             client_id=settings.client_id,
             queues=lambda: list(self._producers),
             claimed=self._claimed,
+            state=self.state,
             on_given_up=lambda: self._cancel_all(ClientGivenUp()),
             rescue_after_s=settings.rescue_after_s,
             schema=schema,
@@ -383,10 +384,23 @@ class Crew:
 
     def problems(self) -> list[str]:
         """Return what keeps the client from being healthy, a sentence each."""
-        found = []
+        found = self._own_problems()
         if not self._heartbeat.heard:
             found.append("the database does not take heartbeats")
-        found += [
+        # As a repr: whoever may insert may give a queue any name.
+        return found + [unworked(name) for name in self._keeper.unworked]
+
+    def state(self) -> dict[str, Any]:
+        """Return what a heartbeat tells others of this client."""
+        producers = list(self._producers.values())
+        return {
+            "slots": {each.queue: each.config.max_workers for each in producers},
+            "running": len(self.running_jobs()),
+            "problems": self._own_problems(),
+        }
+
+    def _own_problems(self) -> list[str]:
+        found = [
             f"{service.name} has been failing for {failing_s:.0f} s"
             for service in self.services()
             if (failing_s := service.failing_s)
@@ -398,8 +412,6 @@ class Crew:
             found.append(f"{self.refused} jobs say running, as the database refuses their outcome")
         if not completer.wait_for_room(timeout=0):
             found.append("claiming is stopped: too many outcomes wait to be written")
-        # As a repr: whoever may insert may give a queue any name.
-        found += [unworked(name) for name in self._keeper.unworked]
         return found
 
     @property

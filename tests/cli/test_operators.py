@@ -426,6 +426,11 @@ def test_says_whether_it_is_healthy(run: Run, engine: Engine, schema: str) -> No
     assert "longer than 60 s" in said["problems"][0]
     assert said["problems"][1] == "1 clients live, 2 should"
     run("health", "--min-clients", "1")
+    state = {"slots": {"default": 3}, "running": 1, "problems": ["outcomes are held"]}
+    beat(engine, "worker-1", hostname="h", pid=1, queues=["default"], state=state, schema=schema)
+    (said,) = lines(run("health", "--json", code=1))
+    assert said["problems"] == ["client worker-1: outcomes are held"]
+    assert "1 of 3" in run("top", "--once").stdout
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM {schema}.river_migration WHERE line = 'riverrun'"))
     assert "riverrun migrate up" in run("health", code=4).stdout

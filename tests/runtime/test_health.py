@@ -12,10 +12,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
-from riverrun import InsertOpts, crew
+from riverrun import InsertOpts, QueueConfig, crew
 from riverrun.cli import probes
 from riverrun.instrumentation.prometheus import instrument
-from riverrun.verbs.status import unworked_queues
+from riverrun.verbs.status import list_clients, unworked_queues
 from runtime.conftest import DEADLINE_S, Task
 
 
@@ -150,3 +150,13 @@ def test_a_request_has_an_end(port: int, monkeypatch: pytest.MonkeyPatch) -> Non
             except ConnectionError:
                 return
     pytest.fail("the connection was kept open")
+
+
+def test_others_see_how_a_client_is(bench: Any) -> None:
+    """A heartbeat has the client's slots, how many jobs run in it and its problems."""
+    client, _ = bench.run(queues={"default": QueueConfig(max_workers=3)})
+    (row,) = list_clients(bench.engine, schema=bench.schema)
+    assert (row.id, dict(row.slots), row.running, row.problems) == (
+        *(client.id, {"default": 3}),
+        *(0, ()),
+    )

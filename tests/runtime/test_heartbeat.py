@@ -42,6 +42,7 @@ class Pulse:
             client_id="client",
             queues=lambda: ["default"],
             claimed=lambda: self.running,
+            state=dict,
             on_given_up=self._give_up,
             rescue_after_s=3600.0,
             schema=schema,

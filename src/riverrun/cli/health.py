@@ -50,6 +50,7 @@ def health(
     waiting = [each for each in counts if each.state is JobState.available]
     oldest = max(waiting, key=lambda each: each.age_s, default=None)
     problems = [unworked(name) for name in queues]
+    problems += [f"client {each.id}: {problem}" for each in clients for problem in each.problems]
     if max_age is not None and oldest is not None and oldest.age_s > max_age:
         problem = f"a job of queue {oldest.queue} waits for {oldest.age_s:.0f} s"
         problems.append(f"{problem}, longer than {max_age:g} s")

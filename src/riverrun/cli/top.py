@@ -21,7 +21,7 @@ _FAILED = JobListParams(
     descending=True,
     limit=5,
 )
-_CLIENT = ("id", "host", "queues", "created_at", "heartbeat_at")
+_CLIENT = ("id", "host", "queues", "slots", "heartbeat_at", "problems")
 _FAILURE = ("id", "kind", "queue", "state", "attempt", "max_attempts", "last_error")
 _RETRYABLE = JobListParams(states=[JobState.retryable], descending=True, limit=5)
 
@@ -84,7 +84,9 @@ def _show(view: dict[str, Any]) -> None:
     show(view["queues"], COLUMNS, as_json=False, nothing="no queue was ever worked, no job waits")
     click.echo()
     for client in view["clients"]:
+        client["slots"] = f"{client['running']} of {sum(client['slots'].values())}"
         client["queues"] = ", ".join(client["queues"])
+        client["problems"] = "; ".join(client["problems"])
         client["host"] = f"{client['hostname']} {client['pid']}"
     show(view["clients"], _CLIENT, as_json=False, nothing="no client of riverrun lives")
     click.echo()

@@ -94,6 +94,7 @@ def list_clients() -> Select[Any]:
         ClientRecord.queues,
         ClientRecord.created_at,
         ClientRecord.heartbeat_at,
+        readable(ClientRecord.metadata_).label("metadata"),
         cast(
             func.extract("epoch", func.clock_timestamp() - ClientRecord.heartbeat_at), Float
         ).label("silent_s"),

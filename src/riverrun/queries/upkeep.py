@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.dml import ReturningDelete
 
@@ -45,7 +45,7 @@ def _seconds(name: str) -> Any:
 
 @lru_cache
 def beat() -> Insert:
-    """Say that client `client_id` lives, with its host, pid and queues.
+    """Say that client `client_id` lives, with its host, pid, queues and how it is (bind `state`).
 
     Returns whether somebody leads who never says so, as River's clients do not. Index:
     riverrun_client_pkey.
@@ -56,6 +56,7 @@ def beat() -> Insert:
         hostname=bindparam("host", type_=Text),
         pid=bindparam("process", type_=Integer),
         queues=bindparam("names", type_=ARRAY(Text)),
+        metadata_=cast(bindparam("state", type_=Text), JSONB),
     )
     leader = aliased(ClientRecord)
     ours = exists().where(leader.id == Leader.leader_id)
@@ -65,6 +66,7 @@ def beat() -> Insert:
             set_={
                 "heartbeat_at": statement.excluded.heartbeat_at,
                 "queues": statement.excluded.queues,
+                "metadata": statement.excluded.metadata,
             },
         )
         .returning(exists().where(Leader.expires_at >= _NOW, ~ours))

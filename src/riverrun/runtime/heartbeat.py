@@ -4,7 +4,8 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -44,6 +45,7 @@ class Heartbeat(Service):
         client_id: str,
         queues: Callable[[], Sequence[str]],
         claimed: Callable[[], Sequence[Claim]],
+        state: Callable[[], Mapping[str, Any]],
         on_given_up: Callable[[], None],
         schema: str | None,
         clock: Clock,
@@ -55,6 +57,7 @@ class Heartbeat(Service):
         self._client_id = client_id
         self._queues = queues
         self._claimed = claimed
+        self._state = state
         self._on_given_up = on_given_up
         self._schema = schema
         self._clock = clock
@@ -116,6 +119,7 @@ class Heartbeat(Service):
             hostname=socket.gethostname(),
             pid=os.getpid(),
             queues=self._queues(),
+            state=self._state(),
             schema=self._schema,
         )
         self._last = began

@@ -1,12 +1,14 @@
 """Beat: "this client lives". Once it is no longer said, others rescue the jobs of the client."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Engine
 
 from riverrun.again import tried_again
+from riverrun.options import json_text
 from riverrun.queries import upkeep
 from riverrun.sessions import Where, joined
 from riverrun.verbs.give_back import Claim
@@ -63,15 +65,28 @@ def beat(
     hostname: str,
     pid: int,
     queues: Iterable[str],
+    state: Mapping[str, Any] | None = None,
     schema: str | None = None,
     now: datetime | None = None,
 ) -> bool:
-    """Say that `client_id` lives; return whether a client leads that never says so, as River's."""
+    """Say that `client_id` lives; return whether a client leads that never says so, as River's.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        client_id: The client.
+        hostname: Its host.
+        pid: Its process there.
+        queues: What it works.
+        state: How it is: its `slots` by queue, how many jobs are `running`, its `problems`.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: the time to take for the database's, aware.
+    """
     params = {
         "client_id": client_id,
         "host": hostname,
         "process": pid,
         "names": sorted(queues),
+        "state": json_text(state or {}),
         "now": now,
     }
     with joined(where, schema) as transaction:

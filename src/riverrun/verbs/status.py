@@ -1,7 +1,8 @@
 """Status: what waits, who works, who leads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import attrs
 
@@ -10,6 +11,7 @@ from riverrun.options import check_int
 from riverrun.queries import operators as queries
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
+from riverrun.verbs.read import json_object
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +45,9 @@ class ClientRow:
         created_at: Since when.
         heartbeat_at: When it last said that it lives.
         silent_s: Seconds since then, by the database's clock.
+        slots: How many jobs of each queue it works at once, by its last heartbeat.
+        running: How many jobs ran in it then.
+        problems: What kept it from being healthy then, a sentence each.
     """
 
     id: str
@@ -52,6 +57,9 @@ class ClientRow:
     created_at: datetime
     heartbeat_at: datetime
     silent_s: float
+    slots: Mapping[str, int] = attrs.field(factory=dict)
+    running: int = 0
+    problems: Sequence[str] = ()
 
 
 @tried_again
@@ -79,10 +87,22 @@ def list_clients(where: Where, *, limit: int = 1_000, schema: str | None = None)
     check_int("limit", limit, 1, 10_000)
     with joined(where, schema) as transaction:
         rows = transaction.execute(queries.list_clients(), {"limit": limit})
-        return [ClientRow(**{**row._mapping, "queues": tuple(row.queues)}) for row in rows]
+        return [_client(row) for row in rows]
 
 
 @tried_again
+def _client(row: Any) -> ClientRow:
+    state = json_object(row.metadata)
+    slots, problems = state.get("slots"), state.get("problems")
+    return ClientRow(
+        **{key: value for key, value in row._mapping.items() if key not in {"metadata", "queues"}},
+        queues=tuple(row.queues),
+        slots=slots if isinstance(slots, dict) else {},
+        running=state["running"] if isinstance(state.get("running"), int) else 0,
+        problems=tuple(map(str, problems)) if isinstance(problems, list) else (),
+    )
+
+
 def get_leader(where: Where, *, schema: str | None = None) -> str | None:
     """Return the id of the client that leads, of either language; None if none does.
 
