@@ -553,6 +553,7 @@ class Crew:
             make_attempt=self._attempt,
             rescue_after_s=settings.rescue_after_s,
             crowded=lambda: self._processes.waiting > 0,
+            processes=self._processes if self._only_processes() else None,
             on_failed=self._stocktaker.wake,
             completer=self._completer,
             loop=self._loop,
@@ -560,6 +561,12 @@ class Crew:
             clock=settings.clock,
             rng=settings.rng,
         )
+
+    def _only_processes(self) -> bool:
+        """Return whether every worker asks for a process."""
+        workers = map(self._settings.workers.find, self._settings.workers.kinds)
+        executors = {worker.executor for worker in workers if worker is not None}
+        return executors == {Executor.process}
 
     def _maintenance(self) -> list[Service]:
         settings, engine = self._settings, self._upkeep

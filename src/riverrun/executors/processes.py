@@ -107,6 +107,17 @@ class ProcessPool:
         """How many attempts wait for a process."""
         return len(self._waiting)
 
+    @property
+    def spare(self) -> int:
+        """How many more attempts could begin at once; negative while some wait."""
+        with self._lock:
+            return self._size - len(self._children) + len(self._idle) - len(self._waiting)
+
+    @property
+    def size(self) -> int:
+        """How many processes there may be."""
+        return self._size
+
     def stop(self) -> None:
         """End the processes."""
         with self._lock:

@@ -15,6 +15,7 @@ from riverrun.attempt import Attempt, Ended, not_begun
 from riverrun.clock import Clock
 from riverrun.errors import AttemptInterrupted
 from riverrun.events import Hub, JobsClaimed
+from riverrun.executors.processes import ProcessPool
 from riverrun.executors.slots import Slots
 from riverrun.options import QueueConfig
 from riverrun.refusals import describe
@@ -75,6 +76,7 @@ class Producer(Service):
         rescue_after_s: float,
         make_attempt: Callable[[ClaimedJob, float], Attempt],
         crowded: Callable[[], bool],
+        processes: ProcessPool | None,
         completer: Completer,
         on_failed: Callable[[], None],
         loop: LoopThread,
@@ -98,6 +100,8 @@ class Producer(Service):
         self._fresh_s = min(FRESH_S, rescue_after_s / 2)
         self._make_attempt = make_attempt
         self._crowded = crowded
+        self._processes = processes  # where all jobs are worked in processes
+        self._soon = 0  # attempts that end in AHEAD_S, by those of late: as many may wait
         self._completer = completer
         self._on_failed = on_failed
         self._hub = hub
@@ -458,7 +462,13 @@ class Producer(Service):
         if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:
             return 0
         slots = self.config.max_workers + self._replaced - self.executor.missing()
-        return slots + self._ahead - unfinished
+        room = slots + self._ahead - unfinished
+        if self._processes is not None:
+            # What is claimed beyond the processes would wait in its slot, out of others' reach.
+            size = self._processes.size
+            spare = min(self._processes.spare, size - unfinished)
+            room = min(room, spare + self._soon + self._ahead)
+        return room
 
     def _worthwhile(self) -> int:
         # Ahead of free slots, half a buffer at a time; into free slots, each as it comes.
@@ -473,6 +483,7 @@ class Producer(Service):
         now = self._clock.monotonic()
         rate, self._adapted_at = len(took_s) / max(now - self._adapted_at, 1e-6), now
         mean_s = sum(took_s) / len(took_s)
+        self._soon = int(AHEAD_S * rate)
         if now < self._wary_until or mean_s >= claim_s or self.executor.mixed:
             self._ahead = 0
             return
