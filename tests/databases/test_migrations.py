@@ -206,9 +206,9 @@ def test_tables_made_by_hand_are_taken_over(empty_database: Engine) -> None:
     assert actual(empty_database) == expected()
 
 
-@pytest.mark.parametrize("name", ["1st", "with-dash", "a" * 47, "", 'x"; DROP TABLE y; --'])
+@pytest.mark.parametrize("name", ["", "a" * 64, "\u00e9" * 32, "a\0b"])
 def test_a_name_that_is_no_schemas_is_refused(empty_database: Engine, name: str) -> None:
-    """A schema's name goes into DDL as text, so only River's alphabet is let through."""
+    """A name that PostgreSQL would cut or refuse is refused before anything is done."""
     with pytest.raises(InvalidOption, match="schema is"):
         migrate(empty_database, schema=name)
 
