@@ -315,3 +315,19 @@ def test_a_commit_does_not_fail_for_want_of_a_thread(
     assert len(client.list_jobs(engine).jobs) == 1
     client.insert(engine, JOB)
     assert client.flush_announcements(DEADLINE_S), "what came later was not announced"
+
+
+def test_a_queue_that_no_client_has_worked_is_warned_of_once(
+    client: Client, engine: Engine, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A typo in a queue's name is one warning in a process; a queue that is known is none."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO {schema}.river_queue (name, updated_at) VALUES ('mail', now())")
+        )
+    for queue in ("mial", "mail", "mial"):
+        client.insert(engine, JOB, InsertOpts(queue=queue))
+        assert client.flush_announcements(DEADLINE_S), "not all was announced"
+    found = [each.getMessage() for each in caplog.records if "is its name right" in each.message]
+    assert len(found) == 1
+    assert "'mial'" in found[0]

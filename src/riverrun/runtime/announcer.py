@@ -18,8 +18,10 @@ from sqlalchemy import Connection, Engine
 from riverrun.clock import Clock
 from riverrun.commit_hooks import after_commit
 from riverrun.error_log import log_error
+from riverrun.log_text import reason
 from riverrun.runtime.outage import log_failure
 from riverrun.verbs.notify import notify_inserted
+from riverrun.verbs.queues import read_queues
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,9 @@ HEAD_START_S = 0.001
 IDLE_S = 1.0
 """Seconds after which the thread ends when there is nothing to announce; the next commit starts it
 again."""
+
+NAMES_MAX = 1_000
+"""Most queues that are looked up, so that invented names cost bounded memory and statements."""
 
 EXIT_S = 1.0
 """Longest that the process's exit waits for the last announcement."""
@@ -73,7 +78,8 @@ class Announcer:
         self._thread: threading.Thread | None = None
         self._committed: set[str] = set()
         self._woken = False  # a producer of this process looks for what has committed
-        self._announced_at: dict[str, float] = {}  # the thread's own
+        self._announced_at: dict[str, float] = {}  # the thread's own, as is the next
+        self._looked_up: set[str] = set()  # queues that were looked for among the known ones
         # Not an Event: the one thing that may be set anywhere, in the garbage collector too.
         self._work: SimpleQueue[None] = SimpleQueue()
         self._quiet = threading.Event()  # set while nothing is left to announce
@@ -143,8 +149,25 @@ class Announcer:
             except Exception as error:
                 # Polling finds the jobs; to try again would only come later than that.
                 log_failure(logger, self._engine, error, "not announced %s", sorted(due))
+            self._warn_of_unknown(due - self._looked_up)
         self._announced_at = {**recent, **dict.fromkeys(due, now)}
         return due
+
+    def _warn_of_unknown(self, names: frozenset[str]) -> None:
+        """Warn of queues that no client has worked so far: a name may be wrong."""
+        if not names or len(self._looked_up) > NAMES_MAX:
+            return
+        self._looked_up |= names
+        try:
+            rows = read_queues(self._engine, sorted(names), schema=self._schema)
+        except Exception as error:  # such as a role that may only insert
+            logger.debug("not looked up %s: %s", sorted(names), reason(error))
+            return
+        for name in sorted(names - {row.name for row in rows}):
+            message = (
+                "inserted into queue %r, which no client has worked so far; is its name right?"
+            )
+            logger.warning(message, name)
 
     def _committed_one(self, queue: str) -> None:
         self.committed((queue,))
