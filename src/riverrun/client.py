@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import socket
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
@@ -73,6 +74,10 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_JOB_TIMEOUT_S = 60.0
 _MIDNIGHT = Cron("@midnight")
+
+EXIT_S = 30.0
+"""Seconds that running jobs have when the process ends without a stop, where the client has no
+`soft_stop_timeout`."""
 
 
 class Client:
@@ -625,6 +630,22 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _at_exit() -> None:
+    """Stop what still works: the interpreter would wait for its threads for ever."""
+    for client in list(_clients):
+        if client.running:
+            try:
+                soft_s = client._soft_stop_timeout_s
+                client.stop(timeout=EXIT_S if soft_s is None else soft_s)
+            except Exception:
+                logger.exception("not stopped as the process ended: client %s", client.id)
+
+
+# atexit.register() would come too late: after the wait for threads. concurrent.futures has the same
+# need, and this way.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
 
 
 def _check_notify(notify: Notify | str) -> Notify:

@@ -1,7 +1,14 @@
 """A process that forks, as servers do: what a child's client is."""
 
+import os
+import signal
 import subprocess
 import sys
+
+from sqlalchemy import Engine
+
+from riverrun import verbs
+from said import DEADLINE_S
 
 FORKS = """
 import os, sys
@@ -114,3 +121,55 @@ def test_a_forked_child_holds_no_connection(database_url: str) -> None:
         check=False,
     )
     assert done.stdout == "1\n", done.stderr
+
+
+SERVES = """
+import os, signal, sys, time
+from sqlalchemy import create_engine
+from riverrun import Client, QueueConfig, RawArgs, Workers
+
+workers = Workers()
+
+@workers.register(kind="task")
+def work(args: RawArgs) -> None: ...
+
+client = Client(
+    create_engine(sys.argv[1]), workers=workers, queues={"default": QueueConfig(max_workers=2)},
+    schema=sys.argv[2],
+)
+client.start()
+child = os.fork()
+if child == 0:
+    os.close(1)
+    os.close(2)
+    signal.pause()
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as a server's master does
+print(child, flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_client_that_was_started_before_a_fork_lets_its_parent_end(
+    database_url: str, schema: str, engine: Engine
+) -> None:
+    """A master that exits on SIGTERM ends, its client stopped, while its children live."""
+    master = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SERVES, database_url, schema],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with master:
+        assert master.stdout is not None
+        child = int(master.stdout.readline())
+        try:
+            master.terminate()
+            assert master.wait(DEADLINE_S) == 0
+            assert verbs.list_clients(engine, schema=schema) == []
+            os.kill(child, 0)  # it lives
+        finally:
+            master.kill()
+            os.kill(child, signal.SIGTERM)
+            assert master.stderr is not None
+            assert master.stderr.read() == ""
