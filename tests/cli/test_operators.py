@@ -425,6 +425,9 @@ def test_says_whether_it_is_healthy(run: Run, engine: Engine, schema: str) -> No
     assert (said["available"], said["clients"], said["leader"]) == (1, ["worker-1"], None)
     assert "longer than 60 s" in said["problems"][0]
     assert said["problems"][1] == "1 clients live, 2 should"
+    shown = run("health", "--max-age", "60", "--min-clients", "2", code=1).stdout.splitlines()
+    assert shown[1].startswith("problems            a job of queue default waits for ")
+    assert shown[2] == " " * 20 + "1 clients live, 2 should"
     run("health", "--min-clients", "1")
     state = {"slots": {"default": 3}, "running": 1, "problems": ["outcomes are held"]}
     beat(engine, "worker-1", hostname="h", pid=1, queues=["default"], state=state, schema=schema)

@@ -188,7 +188,7 @@ def test_works_the_queues_it_is_told(
     code, said = end(process)
     assert code == 0
     assert "working crm (100 slots), mail (1 slot); workers for 1 kind" in said
-    assert "--queue names 'crm', which is no queue of the client's own" in said
+    assert "--queue names 'crm', which is not a queue of the client; it has 'default'" in said
     assert end(start(database_url, schema, options=["--queue", "mail:x"]))[0] == 2
 
 

@@ -127,6 +127,8 @@ def test_the_console_script(site: Site, ini: str, tables: Engine) -> None:
     inserted = json.loads(site.run(*run, "insert", "greet", '{"name": "Ada"}', "--json"))
     assert json.loads(site.run(*run, "jobs", "list", "--json"))["id"] == inserted["id"]
     assert "newest version" in site.run(*run, "migrate", "validate")
+    assert site.run("riverrun.ext.pyramid", "-h") == site.run("riverrun.ext.pyramid", "--help")
+    assert "--state" in site.run(*run, "jobs", "list", "-h")
     said = site.run("riverrun.ext.pyramid", "nowhere.ini", "work", code=2, stderr=True)
     assert said.endswith("Error: there is no file nowhere.ini\n")
 

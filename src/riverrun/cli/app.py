@@ -141,7 +141,11 @@ json_option = option("--json", "as_json", is_flag=True, help="Print JSON, for ma
 
 
 class Shell(click.Group):
-    """A group of commands that says what went wrong in JSON to those who asked for JSON."""
+    """A group of commands: errors are JSON under `--json`, and `-h` is `--help`."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        attributes.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
+        super().__init__(*args, **attributes)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke the command that the arguments name."""

@@ -20,7 +20,7 @@ HOST_COMMANDS = (health, insert, jobs, migrate, periodic, queues, top, work)
 """The commands that a host's own command group has too."""
 
 
-@click.group(cls=Shell, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Shell)
 @click.version_option(__version__, prog_name="riverrun")
 def main() -> None:
     """Background jobs for SQLAlchemy applications, on River's tables."""

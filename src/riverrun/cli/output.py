@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
+from itertools import zip_longest
 from typing import Any
 
 import attrs
@@ -43,13 +44,15 @@ def show(
 
 
 def show_one(value: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print one thing: an attribute a line, or JSON."""
+    """Print one thing: an attribute a line, of a list each element on its own; or JSON."""
     if as_json:
         show_json(value)
         return
     width = max(len(name) for name in value)
     for name, each in value.items():
-        click.echo(f"{name:<{width}}  {text_of(each)}")
+        elements = (each or [None]) if isinstance(each, list) else [each]
+        for label, element in zip_longest((name,), elements, fillvalue=""):
+            click.echo(f"{label:<{width}}  {text_of(element)}")
 
 
 @contextmanager

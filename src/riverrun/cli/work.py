@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
+import attrs
 import click
 
 from riverrun.cli import systemd
@@ -57,7 +58,8 @@ LOOK_S = 1.0
     "queues",
     multiple=True,
     metavar="NAME[:SLOTS]",
-    help="Work this queue, in place of the client's own; may be given several times.",
+    help="Work this queue alone, in place of all of the client's; may be given several times."
+    " Default for SLOTS: the client's own for this queue, else 100.",
 )
 @option(
     "--processes",
@@ -150,10 +152,12 @@ def work(
     if tie is None and (processes > 1 or reload):
         log()
         sys.exit(Supervisor(processes, stop_timeout=stop_timeout, reload=reload).run())
-    client, unknown = _client(client_named or app, queues)
+    client, own = _client(client_named or app, queues)
     log()  # after the application, which may have configured logging
-    for name in unknown:
-        logger.warning("--queue names %r, which is no queue of the client's own", name)
+    for name in client.queues:
+        if own and name not in own:
+            text = "--queue names %r, which is not a queue of the client; it has %s"
+            logger.warning(text, name, ", ".join(map(repr, own)))
     probes = None
     if health_port is not None:
         port = health_port + (tie.number if tie and health_port else 0)
@@ -182,7 +186,7 @@ def work(
 
 
 def _client(app: str | None, queues: tuple[str, ...]) -> tuple[Client, list[str]]:
-    """Return the client, working `queues` if they are given, and those that it did not have."""
+    """Return the client, working `queues` if they are given, and the queues that it had before."""
     with reported():
         client = host_client()
         if client is None:
@@ -190,25 +194,26 @@ def _client(app: str | None, queues: tuple[str, ...]) -> tuple[Client, list[str]
                 problem = "which client? riverrun work MODULE:CLIENT, or set RIVERRUN_APP"
                 raise CommandError(problem, ExitCode.usage)
             client = load_client(app)
-        if not queues:
-            return client, []
-        configs = dict(map(_queue, queues))
-        own = list(client.queues)
-        for name in own:
-            client.queues.remove(name)
-        for name, config in configs.items():
-            client.queues.add(name, config)
-    return client, [name for name in configs if own and name not in own]
+        own = client.queues.configs
+        if queues:
+            configs = dict(_queue(each, own) for each in queues)
+            for name in own:
+                client.queues.remove(name)
+            for name, config in configs.items():
+                client.queues.add(name, config)
+    return client, list(own)
 
 
-def _queue(said: str) -> tuple[str, QueueConfig]:
-    name, colon, slots = said.partition(":")
+def _queue(named: str, own: Mapping[str, QueueConfig]) -> tuple[str, QueueConfig]:
+    """Return a queue's name and how it is worked: as the client would, but for the slots given."""
+    name, colon, slots = named.partition(":")
+    config = own.get(name, QueueConfig())
     if not colon:
-        return name, QueueConfig()
+        return name, config
     if not slots.isdigit():
-        problem = f"--queue is {said!r}; expected NAME or NAME:SLOTS, such as mail:20"
+        problem = f"--queue is {named!r}; expected NAME or NAME:SLOTS, such as mail:20"
         raise CommandError(problem, ExitCode.usage)
-    return name, QueueConfig(max_workers=int(slots))
+    return name, attrs.evolve(config, max_workers=int(slots))
 
 
 def _start(client: Client, signals: Signals, *, wait_s: float) -> None:
