@@ -125,6 +125,7 @@ class Reader:
         }
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what was compiled was imported
         self._files: dict[str, str] = {}
+        self._programs: set[str] = set()  # the files that were run, not imported
         self._servers: list[subprocess.Popen[bytes]] = []
         self._count = 0
 
@@ -183,7 +184,9 @@ class Reader:
         path = self.folder / name
         if path.suffix != ".py":
             files.check(path, self.folder)
-        elif not re.search(rf"^(?:from|import) (?:{'|'.join(OTHERS)})\b", body, re.MULTILINE):
+        elif name not in self._programs and not re.search(
+            rf"^(?:from|import) (?:{'|'.join(OTHERS)})\b", body, re.MULTILINE
+        ):
             compiled = [*(path.parent / "__pycache__").glob(f"{path.stem}.*.pyc")]
             assert compiled, f"nothing on the page runs {name}"
 
@@ -209,10 +212,10 @@ class Reader:
             self._work(words, at, wanted)
         elif command.startswith(SERVERS):
             self._serve(words, at)
-        elif words[0] in {
-            "pytest",
-            "python",
-        }:  # pytest must be the first to import what it rewrites
+        elif words[0] == "python":
+            self._programs.add(words[1])
+            self._run(words, at)
+        elif words[0] == "pytest":  # which must be the first to import what it rewrites
             self._run(words, at)
         elif re.search(r"[|<>&;$]", command):
             self._run([shutil.which("sh") or "/bin/sh", "-c", command], at)
