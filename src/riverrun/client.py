@@ -244,6 +244,7 @@ class Client:
             notify=_check_notify(notify),
             skip_unknown_job_check=skip_unknown_job_check,
             on_committed=self._wake,
+            own_queues=self.queues,
             clock=self._clock,
         )
         _clients.add(self)

@@ -4,7 +4,7 @@ Within the client's plugins, on the client's database, of kinds that its workers
 it to the announcer.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from enum import StrEnum
 from typing import TypeVar
 from weakref import WeakSet
@@ -64,6 +64,7 @@ class Inserter:
         skip_unknown_job_check: Whether to insert kinds that nobody works.
         on_committed: Told of each queue that got jobs, when they are committed; returns whether
             this process works it.
+        own_queues: The queues that the client has, whose names are right.
         clock: The process's clock.
     """
 
@@ -79,6 +80,7 @@ class Inserter:
         notify: Notify,
         skip_unknown_job_check: bool,
         on_committed: Callable[[str], bool],
+        own_queues: Container[str],
         clock: Clock,
     ) -> None:
         self._engine = engine
@@ -93,7 +95,11 @@ class Inserter:
         self._identity = ("", "")  # of the client's database, once asked for
         self._same_database: WeakSet[Pool] = WeakSet()  # of engines that lead there too
         self._announcer = Announcer(
-            autocommit, schema=schema, on_committed=on_committed, clock=clock
+            autocommit,
+            schema=schema,
+            on_committed=on_committed,
+            own_queues=own_queues,
+            clock=clock,
         )
 
     def insert(self, where: Where, args: object, opts: InsertOpts | None) -> InsertResult:

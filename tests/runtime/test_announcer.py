@@ -320,12 +320,13 @@ def test_a_commit_does_not_fail_for_want_of_a_thread(
 def test_a_queue_that_no_client_has_worked_is_warned_of_once(
     client: Client, engine: Engine, schema: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A typo in a queue's name is one warning in a process; a queue that is known is none."""
+    """A typo in a queue's name is one warning in a process; a known or an own queue is none."""
+    client.queues.add("own", 1)  # which no client has worked so far
     with engine.begin() as connection:
         connection.execute(
             text(f"INSERT INTO {schema}.river_queue (name, updated_at) VALUES ('mail', now())")
         )
-    for queue in ("mial", "mail", "mial"):
+    for queue in ("mial", "mail", "own", "mial"):
         client.insert(engine, JOB, InsertOpts(queue=queue))
         assert client.flush_announcements(DEADLINE_S), "not all was announced"
     found = [each.getMessage() for each in caplog.records if "is its name right" in each.message]

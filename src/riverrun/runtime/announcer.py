@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from queue import Empty, SimpleQueue
 
 from sqlalchemy import Connection, Engine
@@ -54,6 +54,8 @@ class Announcer:
         schema: The schema of River's tables; the search path's if None.
         on_committed: Called in the committing thread with each queue's name; returns whether this
             process works that queue.
+        own_queues: Queues that the client is to work, here or in other processes: their names are
+            not warned of before anybody has worked them.
         clock: The process's clock.
     """
 
@@ -63,11 +65,13 @@ class Announcer:
         *,
         schema: str | None,
         on_committed: Callable[[str], bool],
+        own_queues: Container[str] = (),
         clock: Clock,
     ) -> None:
         self._engine = engine
         self._schema = schema
         self._on_committed = on_committed
+        self._own_queues = own_queues
         self._clock = clock
         self._reset()
 
@@ -154,7 +158,8 @@ class Announcer:
         return due
 
     def _warn_of_unknown(self, names: frozenset[str]) -> None:
-        """Warn of queues that no client has worked so far: a name may be wrong."""
+        """Warn of queues that no client has, or has worked so far: a name may be wrong."""
+        names = frozenset(name for name in names if name not in self._own_queues)
         if not names or len(self._looked_up) > NAMES_MAX:
             return
         self._looked_up |= names
