@@ -168,9 +168,12 @@ def test_a_child_is_as_one_of_a_plain_script(
     """
     said = ["--health-port", str(free_port), *options]
     process = start(database_url, schema, source=APP, options=said)
+    found = {}
     for kind, how in WAYS:
+        # One by one: a child that is forked while another thread starts a program keeps that
+        # thread waiting, in any program.
         insert_job(engine, schema, kind=kind, args={"how": how})
-    found = {f"{kind}-{how}": children(f"{kind}-{how}") for kind, how in WAYS}
+        found[f"{kind}-{how}"] = children(f"{kind}-{how}")
     works = [client.pid for client in verbs.list_clients(engine, schema=schema)]
     parents = {process.pid, *works}
     ours = set().union(*map(held, parents))
