@@ -216,6 +216,18 @@ def test_views_and_workers_are_in_one_transaction(shop: Shop) -> None:
     assert shop.counts() == (1, {})
 
 
+def test_a_session_that_never_commits_leaves_the_test_its_own(shop: Shop) -> None:
+    """A test may work a job of an app context whose session it has only flushed."""
+    with rolled_back(shop.app) as session:
+        with shop.app.app_context():
+            user = User(name="Ada")
+            shop.session().add(user)
+            shop.session().flush()
+            assert work_one(session, client_of(shop.app), Greet(user.id)).state == "completed"
+        require_not_inserted(session, Greet)
+    assert shop.counts() == (0, {})
+
+
 def test_jobs_of_others_are_as_they_were(shop: Shop) -> None:
     """What waits in the database is as it was once the test is over, and so are its effects."""
     with shop.app.app_context():

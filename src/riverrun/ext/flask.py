@@ -231,7 +231,10 @@ class _State:
         with ExitStack() as stack:
             connections = UndoneConnections(self.client.engine, stack)
             stack.enter_context(self.sessions_within(connections))
-            yield stack.enter_context(self._test_session(connections.first))
+            session = stack.enter_context(self._test_session(connections.first))
+            # The outermost savepoint: to end one that is older would end this one, too.
+            session.connection(bind_arguments={"bind": connections.first})
+            yield session
 
     @contextmanager
     def sessions_within(self, binds: Binds | None) -> Iterator[None]:

@@ -183,7 +183,10 @@ class _State:
         with ExitStack() as stack:
             connections = UndoneConnections(self.client.engine, stack)
             stack.enter_context(factory_within(factory, connections))
-            yield stack.enter_context(factory())
+            session = stack.enter_context(factory())
+            # The outermost savepoint: to end one that is older would end this one, too.
+            session.connection(bind_arguments={"bind": connections.first})
+            yield session
 
     @property
     def client(self) -> Client:
