@@ -227,6 +227,9 @@ def _leave_autocommit(connection: Connection) -> bool:
     if not getattr(dbapi, "autocommit", False) or connection.in_transaction():
         return False
     dbapi.autocommit = False
+    if dbapi.autocommit:
+        # SQLAlchemy's asyncpg returns to the level last set, and the engine's is AUTOCOMMIT.
+        dbapi.isolation_level = None
     return True
 
 

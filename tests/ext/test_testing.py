@@ -34,6 +34,7 @@ from riverrun.testing import (
     require_many_inserted,
     require_not_inserted,
     rolled_back,
+    rolled_back_async,
     without_uniqueness,
     work_one,
     work_one_async,
@@ -353,3 +354,28 @@ def test_undoes_what_an_engine_in_autocommit_writes(engine: Engine, schema: str,
     with own.connect() as connection:
         assert connection.connection.driver_connection.autocommit
     own.dispose()
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+def test_undoes_what_an_async_engine_in_autocommit_writes(
+    database_url: str, engine: Engine, schema: str, driver: str
+) -> None:
+    """`rolled_back_async` is a transaction on an engine in autocommit too, and leaves it so."""
+    url = make_url(database_url).set(drivername=f"postgresql+{driver}")
+    if driver == "asyncpg" and "host" in url.query:
+        url = url.set(host=None)
+
+    async def test() -> None:
+        options = {"isolation_level": "AUTOCOMMIT", "pool_size": 1, "max_overflow": 0}
+        own = create_async_engine(url, **options)
+        client = Client(engine, workers=workers, schema=schema)
+        async with rolled_back_async(own) as session:
+            await client.insert_async(session, Note())
+            await session.commit()
+            assert [each.state for each in await drain_async(session, client)] == ["completed"]
+        require_not_inserted(engine, Note, schema=schema)
+        async with own.connect() as connection:
+            assert await connection.run_sync(lambda c: c.connection.dbapi_connection.autocommit)
+        await own.dispose()
+
+    asyncio.run(test())

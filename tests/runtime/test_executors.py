@@ -204,20 +204,34 @@ def test_plugins_wrap_coroutines(bench: Any) -> None:
     assert seen == ["outer", "begin", "work", "end KeyError(1)", "outer end"]
 
 
-def test_async_transaction_completes_the_job(bench: Any) -> None:
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.parametrize("options", [{}, {"isolation_level": "AUTOCOMMIT"}], ids=["", "autocommit"])
+def test_async_transaction_completes_the_job(
+    bench: Any, driver: str, options: dict[str, Any]
+) -> None:
     """The worker's rows and its job's completion are one commit, on an AsyncEngine."""
     from sqlalchemy import text
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    engine = create_async_engine(bench.engine.url)
+    url = bench.engine.url.set(drivername=f"postgresql+{driver}")
+    if driver == "asyncpg" and "host" in url.query:
+        url = url.set(host=None)
+    engine = create_async_engine(url, pool_size=1, max_overflow=0, **options)
     name = bench.schema
+    autocommit: list[bool] = []
 
     async def fetch(args: Fetch, ctx: JobContext) -> None:
-        async with ctx.async_transaction(engine) as session:
-            await session.execute(text(f"CREATE TABLE {name}.effect (number int)"))
-            if args.number:
-                raise ValueError("rolled back")
-        await engine.dispose()
+        try:
+            async with ctx.async_transaction(engine) as session:
+                await session.execute(text(f"CREATE TABLE {name}.effect (number int)"))
+                if args.number:
+                    raise ValueError("rolled back")
+        finally:
+            async with engine.connect() as connection:
+                autocommit.append(
+                    await connection.run_sync(lambda c: c.connection.dbapi_connection.autocommit)
+                )
+            await engine.dispose()
 
     client, events = client_of(bench, fetch, slots=1)
     client.insert(bench.engine, Fetch(1))
@@ -225,6 +239,7 @@ def test_async_transaction_completes_the_job(bench: Any) -> None:
     job = client.insert(bench.engine, Fetch(0)).job
     assert type(events.get(DEADLINE_S)) is JobCompleted
     assert client.get(bench.engine, job.id).state is JobState.completed
+    assert autocommit == [bool(options)] * 2
 
 
 # Processes
