@@ -10,6 +10,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun.embedded import Cluster, PostgresNotFound
+from schemas import AWKWARD, DECOY, new_schema_name
 
 IN_CI = bool(os.environ.get("CI"))
 
@@ -18,7 +19,6 @@ hypothesis.settings.register_profile("dev", deadline=None, database=None)
 hypothesis.settings.register_profile("ci", deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
-_schema_numbers = count(1)
 _database_numbers = count(1)
 
 
@@ -59,8 +59,16 @@ def database_url(server_url: str) -> Iterator[str]:
     server = create_engine(server_url, isolation_level="AUTOCOMMIT")
     with server.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
+        if AWKWARD:
+            connection.execute(text(f"ALTER DATABASE {name} SET search_path = {DECOY}, public"))
+    url = make_url(server_url).set(database=name)
     try:
-        yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+        if AWKWARD:
+            database = create_engine(url)
+            with database.begin() as connection:
+                connection.execute(CreateSchema(DECOY))
+            database.dispose()
+        yield url.render_as_string(hide_password=False)
     finally:
         with server.connect() as connection:
             # By force: a test that left a connection open has failed already.
@@ -81,7 +89,7 @@ def schema(engine: Engine) -> Iterator[str]:
     """The name of a schema with every table of River's and riverrun's, all empty."""
     from riverrun.migrations import LATEST, Line, sql
 
-    name = f"t_{next(_schema_numbers)}"
+    name = new_schema_name("t")
     # In one go: to ask the database between the steps would be most of a test's time.
     script = "".join(sql(line, 0, LATEST[line], name) for line in Line)
     with engine.begin() as connection:

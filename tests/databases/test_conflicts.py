@@ -39,15 +39,15 @@ def refuse(
         when = "DEFERRABLE INITIALLY DEFERRED" if deferred else ""
         with engine.begin() as connection:
             connection.exec_driver_sql(
-                f'''SET LOCAL search_path TO "{schema}"; CREATE SEQUENCE tries;
+                f"""SET LOCAL search_path TO {schema}; CREATE SEQUENCE tries;
                 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                    IF nextval('"{schema}".tries') <= {times} THEN
+                    IF nextval('{schema}.tries') <= {times} THEN
                         RAISE EXCEPTION 'met another' USING ERRCODE = '{request.param}';
                     END IF;
                     RETURN NULL;
                 END $$;
                 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT OR UPDATE OR DELETE ON {table}
-                    {when} FOR EACH ROW EXECUTE FUNCTION refuse()'''
+                    {when} FOR EACH ROW EXECUTE FUNCTION refuse()"""
             )
 
     return refuse
@@ -139,14 +139,14 @@ def strict(engine: Engine) -> Iterator[Engine]:
 def test_a_conflict_spends_no_attempt(engine: Engine, strict: Engine, schema: str) -> None:
     """Jobs of one attempt that all change one row are all completed, each once."""
     with engine.begin() as connection:
-        connection.execute(text(f'CREATE TABLE "{schema}".total (number integer)'))
-        connection.execute(text(f'INSERT INTO "{schema}".total VALUES (0)'))
+        connection.execute(text(f"CREATE TABLE {schema}.total (number integer)"))
+        connection.execute(text(f"INSERT INTO {schema}.total VALUES (0)"))
     workers = Workers()
 
     @workers.register
     def count(args: Count, ctx: JobContext) -> None:
         with ctx.transaction() as session:
-            session.execute(text(f'UPDATE "{schema}".total SET number = number + 1'))
+            session.execute(text(f"UPDATE {schema}.total SET number = number + 1"))
 
     client = Client(
         strict, schema=schema, workers=workers, queues={"default": QueueConfig(max_workers=4)}
@@ -162,7 +162,7 @@ def test_a_conflict_spends_no_attempt(engine: Engine, strict: Engine, schema: st
         while waiting:
             waiting.discard(done.get(timeout=DEADLINE_S).job.id)
     with engine.connect() as connection:
-        assert connection.scalar(text(f'SELECT number FROM "{schema}".total')) == len(ids)
+        assert connection.scalar(text(f"SELECT number FROM {schema}.total")) == len(ids)
     jobs = [get(engine, job_id, schema=schema) for job_id in ids]
     assert {(job.attempt, job.state.value, job.errors) for job in jobs} == {(1, "completed", ())}
 

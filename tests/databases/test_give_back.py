@@ -58,9 +58,9 @@ def test_leaves_what_is_not_its_own(engine: Engine, schema: str) -> None:
 def test_skips_locked_rows_and_tells_the_queue(engine: Engine, schema: str) -> None:
     """A row that a transaction holds keeps no other from going back; who works the queue hears."""
     locked, free = claimed(engine, schema, 2)
-    with engine.connect() as host, listening(engine, f"{schema}.river_insert") as heard:
+    with engine.connect() as host, listening(engine, f"{schema!s}.river_insert") as heard:
         host.execute(
-            text(f'SELECT 1 FROM "{schema}".river_job WHERE id = :id FOR UPDATE'), {"id": locked.id}
+            text(f"SELECT 1 FROM {schema}.river_job WHERE id = :id FOR UPDATE"), {"id": locked.id}
         )
         given = give_back(engine, [locked, free], schema=schema, **ME)
         assert given == {free.id: JobState.available}

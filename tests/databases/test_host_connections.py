@@ -262,7 +262,7 @@ class Host:
         def note(args: Note, ctx: JobContext) -> None:
             if not only_ours:
                 with ctx.transaction() as session:
-                    session.execute(text(f'INSERT INTO "{schema}".host VALUES (1)'))
+                    session.execute(text(f"INSERT INTO {schema}.host VALUES (1)"))
                     if ctx.job.attempt == 1:
                         raise LookupError
 
@@ -276,7 +276,7 @@ class Host:
     def write(self) -> None:
         """Write a row and commit nothing."""
         with self.engine.connect() as connection:
-            connection.execute(text(f'INSERT INTO "{self.schema}".host VALUES (1)'))
+            connection.execute(text(f"INSERT INTO {self.schema}.host VALUES (1)"))
         self.rows += 1
 
 
@@ -394,7 +394,7 @@ NEED_TO_WRITE = (insert_by_session, insert_many_by_session, maintain, undo)
 def host(request: pytest.FixtureRequest, engine: Engine, schema: str) -> Iterator[Host]:
     """A host with an engine of each kind."""
     with engine.begin() as connection:
-        connection.execute(text(f'CREATE TABLE "{schema}".host (number integer)'))
+        connection.execute(text(f"CREATE TABLE {schema}.host (number integer)"))
     own = ENGINES[request.param](engine.url)
     # What is read only or has RawCursor executes none of a Session's statements. SQLAlchemy 2.0
     # does not commit a Session's work in a transaction that a listener has begun.
@@ -422,5 +422,5 @@ def test_each_operation_leaves_connections_as_they_were(host: Host, engine: Engi
         for found in snapshots(host.engine).values():
             assert found == expected, operation.__name__
     with engine.connect() as connection:
-        rows = connection.execute(text(f'SELECT count(*) FROM "{host.schema}".host')).scalar()
+        rows = connection.execute(text(f"SELECT count(*) FROM {host.schema}.host")).scalar()
     assert rows == host.rows

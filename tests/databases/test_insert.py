@@ -33,6 +33,7 @@ from riverrun.options import InsertOpts, UniqueMark
 from riverrun.policies.uniqueness import DEFAULT_STATES, REQUIRED_STATES, UniqueOpts
 from riverrun.states import JobState
 from riverrun.verbs import claim, complete, get, insert, insert_many, insert_many_fast
+from schemas import search_path_options
 
 
 @attrs.frozen
@@ -368,7 +369,7 @@ def test_search_path_decides_without_a_schema(
     engine: Engine, database_url: str, schema: str
 ) -> None:
     """Without a schema the search path decides, also for the bitmask's function and the type."""
-    url = make_url(database_url).update_query_dict({"options": f"-csearch_path={schema}"})
+    url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
     own = create_engine(url)
     try:
         first = insert(own, Greet(), UNIQUE)

@@ -93,7 +93,7 @@ def test_cancel(engine: Engine, schema: str, state: JobState) -> None:
 def test_cancel_tells_whoever_runs_it(engine: Engine, schema: str, state: JobState) -> None:
     """Clients hear of a cancel at commit, unless the job was final already."""
     job_id = insert_job(engine, schema, state=state, queue="mail")
-    with listening(engine, f"{schema}.river_control") as heard:
+    with listening(engine, f"{schema!s}.river_control") as heard:
         with engine.begin() as connection:
             cancel(connection, job_id, schema=schema)
             assert heard() == []

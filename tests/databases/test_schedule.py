@@ -153,7 +153,7 @@ def test_tells_each_queue_once(engine: Engine, schema: str) -> None:
         insert_job(engine, schema, state="scheduled", queue=queue, scheduled_at=at)
     insert_job(engine, schema, state="running", queue="held", **UNIQUE)
     insert_job(engine, schema, state="retryable", queue="held", scheduled_at=DUE, **UNIQUE)
-    with listening(engine, f"{schema}.river_insert") as heard:
+    with listening(engine, f"{schema!s}.river_insert") as heard:
         with engine.begin() as connection:
             schedule(connection, schema=schema, now=NOW)
             assert heard() == []

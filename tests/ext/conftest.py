@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url
 
 from said import DEADLINE_S, fetch, free_ports, until
+from schemas import search_path_options
 
 APPS = Path(__file__).parent / "apps"
 
@@ -123,7 +124,7 @@ class Site:
 @pytest.fixture
 def schema_url(database_url: str, schema: str) -> str:
     """A URL of the test's schema: applications know nothing of schemas."""
-    url = make_url(database_url).update_query_dict({"options": f"-csearch_path={schema}"})
+    url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
     return url.render_as_string(hide_password=False)
 
 

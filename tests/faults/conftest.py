@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,11 @@ from riverrun import InsertOpts, verbs
 from riverrun.migrations import migrate
 from riverrun.verbs.notify import notify_inserted
 from said import until
+from schemas import new_schema_name
 
 WORKER = Path(__file__).with_name("worker.py")
 LONG = os.environ.get("RIVERRUN_FAULTS") == "long"
 """Whether faults are many and last long: minutes, instead of seconds."""
-
-_schema_numbers = count(1)
 
 
 class Plant:
@@ -231,7 +229,7 @@ def shaken(server: Server, proxy: Proxy) -> Iterator[Plant]:
 @contextmanager
 def planted(engine: Engine, url: str | None = None) -> Iterator[Plant]:
     """Workers that reach the server of `engine` by `url`, on a schema of their own."""
-    schema = f"f_{next(_schema_numbers)}"
+    schema = new_schema_name("f")
     with engine.begin() as connection:
         connection.execute(CreateSchema(schema))
     migrate(engine, schema=schema)

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 
 from hosts.tables import Base
 from riverrun import Client
+from schemas import search_path_options
 
 DEADLINE_S = 20.0
 
@@ -18,7 +19,7 @@ Announced = Callable[[], list[str]]
 @pytest.fixture
 def host_url(database_url: str, schema: str) -> str:
     """A URL that leads to the test's schema, in which the host has a table, too."""
-    url = make_url(database_url).update_query_dict({"options": f"-csearch_path={schema}"})
+    url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
     engine = create_engine(url)
     Base.metadata.create_all(engine)
     engine.dispose()
@@ -44,7 +45,7 @@ def announced(host_url: str, schema: str, client: Client) -> Iterator[Announced]
     """What was announced since the last look; a mark of our own shows when that is all."""
     came: list[str] = []
     with psycopg.connect(host_url.replace("+psycopg", ""), autocommit=True) as driver:
-        channel = f"{schema}.river_insert"
+        channel = f"{schema!s}.river_insert"
         driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         driver.add_notify_handler(lambda note: came.append(note.payload))
 

@@ -23,11 +23,11 @@ def notified(host_url: str, schema: str) -> Iterator[Callable[[], list[str]]]:
     came: list[str] = []
     with psycopg.connect(host_url.replace("+psycopg", ""), autocommit=True) as driver:
         for topic in TOPICS:
-            driver.execute(f'LISTEN "{schema}.{topic}"')  # type: ignore[arg-type]
+            driver.execute(f'LISTEN "{schema!s}.{topic}"')  # type: ignore[arg-type]
         driver.add_notify_handler(lambda note: came.append(note.payload))
 
         def read() -> list[str]:
-            driver.execute("SELECT pg_notify(%s, 'mark')", [f"{schema}.river_insert"])
+            driver.execute("SELECT pg_notify(%s, 'mark')", [f"{schema!s}.river_insert"])
             driver.execute("SELECT 1")
             payloads, came[:] = [each for each in came if each != "mark"], []
             return payloads

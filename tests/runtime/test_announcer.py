@@ -34,7 +34,7 @@ def heard(engine: Engine, schema: str) -> Iterator[Heard]:
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     came: list[str] = []
     with psycopg.connect(url, autocommit=True) as driver:
-        channel = f"{schema}.river_insert"
+        channel = f"{schema!s}.river_insert"
         driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
         driver.add_notify_handler(lambda note: came.append(note.payload))
 

@@ -96,7 +96,7 @@ def test_holds_what_a_failing_database_does_not_take(engine: Engine, schema: str
 def test_holds_what_it_may_not_write(engine: Engine, schema: str, caplog: Any) -> None:
     """A privilege that somebody revoked costs no outcome: all are written once it is back."""
     ids = [insert_job(engine, schema, state="running") for _ in range(3)]
-    role = f"writer_{schema}"
+    role = f"writer_{schema!s}".replace(" ", "_").lower()
     own = create_engine(engine.url)
     event.listen(own, "connect", lambda driver, _: become(driver, role))
     with engine.begin() as connection:

@@ -24,7 +24,7 @@ def say(bench: Any, topic: str, *payloads: object) -> None:
     with bench.engine.begin() as connection:
         for payload in payloads:
             said = payload if isinstance(payload, str) else json.dumps(payload)
-            channel = f"{bench.schema}.river_{topic}"
+            channel = f"{bench.schema!s}.river_{topic}"
             connection.execute(text("SELECT pg_notify(:c, :p)"), {"c": channel, "p": said})
 
 

@@ -41,7 +41,7 @@ class Ear:
             for payload in payloads:
                 connection.execute(
                     text("SELECT pg_notify(:channel, :payload)"),
-                    {"channel": f"{self.schema}.{topic}", "payload": payload},
+                    {"channel": f"{self.schema!s}.{topic}", "payload": payload},
                 )
 
 
@@ -78,7 +78,7 @@ def test_listens_again_when_it_is_cut_off(ear: Ear) -> None:
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND query LIKE :listen"
             ),
-            {"listen": f'LISTEN "{ear.schema}.%'},
+            {"listen": f'LISTEN "{ear.schema!s}.%'},
         ).scalar_one()
     assert killed == 1
     ear.listening.get(timeout=DEADLINE_S)
