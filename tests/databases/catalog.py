@@ -53,15 +53,18 @@ STATES = """
 
 def catalog(connection: Connection, schema: str) -> dict[str, list[Any]]:
     """Return what the catalog says of the tables in `schema`, the schema's own name left out."""
+    quoted = '"' + str(schema).replace('"', '""') + '"'
 
     def rows(statement: str) -> list[Any]:
-        found = connection.execute(text(statement), {"schema": schema})
+        found = connection.execute(text(statement), {"schema": quoted})
         return [tuple(map(neutral, row)) for row in found]
 
     def neutral(value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        return re.sub(r"\s+", " ", value.replace(f"{schema}.", "")).strip()
+        for name in (quoted.replace("'", "''"), quoted, str(schema)):  # first as in a literal
+            value = value.replace(f"{name}.", "")
+        return re.sub(r"\s+", " ", value).strip()
 
     return {
         "columns": rows(COLUMNS),

@@ -2,22 +2,26 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun import Client, JobArgs, QueueConfig, UniqueOpts, Workers
 from riverrun.errors import InvalidOption
 from riverrun.events import JobCompleted
-from riverrun.migrations import Line, migrate, sql
+from riverrun.migrations import LATEST, Line, current, migrate, sql
 from riverrun.migrations.run import validate
 from riverrun.options import InsertOpts, check_schema
 from riverrun.verbs import get
 from riverrun.verbs.reindex import reindex
 from riverrun.verbs.schedule import schedule
+from schemas import search_path_options
 
 DEADLINE_S = 60.0
 NAMES = (
@@ -36,6 +40,13 @@ NAMES = (
     "jobs_",
     "__jobs",
     "[none]",
+    "a$$b",
+    "$body$",
+    "$body_$ $body$",
+    "{s}",
+    "{0}%(a)s",
+    "a\\:b::c",
+    "back\\slash'",
     "sch\u00e9ma",
     "x" * 63,
 )
@@ -106,7 +117,7 @@ def test_refuses_what_names_no_schema(name: str) -> None:
 
 def test_tables_need_not_be_first_on_the_search_path(engine: Engine, schema: str) -> None:
     """Notifications and rebuilt indexes are those of the schema in which the tables are found."""
-    options = f"-csearch_path=public,{schema}"
+    options = search_path_options("public", schema)
     behind = create_engine(engine.url, connect_args={"options": options})
     workers = Workers()
 
@@ -129,3 +140,51 @@ def test_tables_need_not_be_first_on_the_search_path(engine: Engine, schema: str
         assert reindex(behind, "river_job_kind", timeout_s=30)
         assert connection.scalar(file, params) != before
     behind.dispose()
+
+
+def test_a_later_version_joins_the_tables_that_are_there(empty_database: Engine) -> None:
+    """Without a schema, what a migration makes or drops is where River's tables were found."""
+    name = "Far Behind"
+    with empty_database.begin() as connection:
+        for each in ("first", name, "last"):
+            connection.execute(CreateSchema(each))
+    migrate(empty_database, line=Line.main, to=3, schema=name)
+    migrate(empty_database, schema="last")
+    options = search_path_options("first", name, "last")
+    behind = create_engine(empty_database.url, connect_args={"options": options})
+    with behind.connect() as connection:
+        assert current(connection, Line.main) == 3
+    migrate(behind)
+    assert tables_of(empty_database, name) == tables_of(empty_database, "last") != set()
+    with empty_database.connect() as connection:
+        assert validate(connection, name) == []
+    migrate(behind, line=Line.riverrun, to=0)
+    migrate(behind, line=Line.main, to=0)
+    behind.dispose()
+    assert tables_of(empty_database, "first") == tables_of(empty_database, name) == set()
+    with empty_database.connect() as connection:
+        assert validate(connection, "last") == []
+
+
+def test_a_revision_joins_the_tables_that_are_there(empty_database: Engine) -> None:
+    """The same of `op.riverrun_migrate`, which puts the tables where they are."""
+    name = "Far Behind"
+    with empty_database.begin() as connection:
+        for each in ("first", name):
+            connection.execute(CreateSchema(each))
+    migrate(empty_database, line=Line.main, to=5, schema=name)
+    options = search_path_options("first", name)
+    behind = create_engine(empty_database.url, connect_args={"options": options})
+    with behind.begin() as connection:
+        operations: Any = Operations(MigrationContext.configure(connection))
+        operations.riverrun_migrate(LATEST[Line.main], LATEST[Line.riverrun])
+    behind.dispose()
+    assert tables_of(empty_database, "first") == set()
+    with empty_database.connect() as connection:
+        assert validate(connection, name) == []
+
+
+def tables_of(engine: Engine, schema: str) -> set[str]:
+    """Return the tables in `schema`."""
+    with engine.connect() as connection:
+        return set(inspect(connection).get_table_names(schema))

@@ -3,6 +3,8 @@
 DDL is written as text: it must equal River's in what the catalog then says, and text shows that.
 """
 
+import re
+
 from alembic.operations import Operations
 
 from riverrun.options import check_schema
@@ -27,7 +29,13 @@ def escaped(statement: str) -> str:
 def run(op: Operations, schema: str | None, *statements: str) -> None:
     """Execute `statements`, in which `{s}` stands before every name of ours."""
     place = prefix(schema)
+    # At the beginning of a literal, as in to_regclass('...'), a quote is doubled.
+    places = {"{s}": place, "'{s}": "'" + place.replace("'", "''")}
+    # A name that contains the tag would end the body that the tag quotes.
+    tag = "$body$"
+    while tag in place:
+        tag = f"{tag[:-1]}_$"
     for statement in statements:
-        # At the beginning of a literal, as in to_regclass('...'), a quote is doubled.
-        named = statement.replace("'{s}", "'" + place.replace("'", "''")).replace("{s}", place)
+        # In one pass, as the schema's own name may contain `{s}`.
+        named = re.sub("'?{s}", lambda found: places[found[0]], statement.replace("$body$", tag))
         op.execute(escaped(named.strip()))

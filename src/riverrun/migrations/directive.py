@@ -19,7 +19,7 @@ from riverrun.migrations.lines import (
     steps,
 )
 from riverrun.migrations.run import MigrationRefused, of_schema, path_to, take
-from riverrun.migrations.state import current, guard, recorded
+from riverrun.migrations.state import current, guard, recorded, schema_of_tables
 from riverrun.options import check_schema
 
 logger = logging.getLogger(__name__)
@@ -110,7 +110,9 @@ def _migrate(operations: Operations, operation: RiverrunMigrate) -> None:
     if operations.get_context().as_sql:
         _print(operations, operation, to, upgrade)
         return
-    schema, connection = operation.schema, operations.get_bind()
+    connection = operations.get_bind()
+    # As in `walk`: what is made joins what is there, which need not be first on the search path.
+    schema = schema_of_tables(connection) if operation.schema is None else operation.schema
     at = (
         current(connection, Line.main, schema),
         current(connection, Line.riverrun, schema),

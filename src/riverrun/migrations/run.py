@@ -27,6 +27,7 @@ from riverrun.migrations.state import (
     guard,
     has_lines,
     recorded,
+    schema_of_tables,
     versions,
 )
 from riverrun.options import check_schema
@@ -112,6 +113,7 @@ def walk(
     of = Line(line)
     goal = check_version(of, LATEST[of] if to is None else to)
     joined = where.in_transaction()
+    place = schema
     while True:
         with ExitStack() as stack:
             if not joined:
@@ -119,17 +121,21 @@ def walk(
             # Two that migrate at once, as two containers that start together, take turns.
             lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
             where.execute(lock, {"name": f"riverrun.migrate.{schema or ''}"})
-            path = path_to(where, of, goal, schema, down=to is not None if down is None else down)
+            if place is None:
+                # The tables need not be in the first schema of the search path, which is where
+                # a CREATE TABLE without a schema would make the next one.
+                place = schema_of_tables(where)
+            path = path_to(where, of, goal, place, down=to is not None if down is None else down)
             if not path:
                 return
             context = MigrationContext.configure(where, opts={OWN_TRANSACTION: not joined})
-            if joined and _adds_to_enum(where, path[0], schema):
+            if joined and _adds_to_enum(where, path[0], place):
                 problem = (
                     "version 4 adds to an enum, which a transaction that goes on to use it cannot "
                     "do; pass an Engine, or a Connection without an open transaction"
                 )
                 raise MigrationRefused(problem)
-            take(Operations(context), path[:1], schema)
+            take(Operations(context), path[:1], place)
         yield path[0]
 
 

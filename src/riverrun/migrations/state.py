@@ -9,6 +9,16 @@ from riverrun.migrations.ddl import escaped, prefix
 from riverrun.migrations.lines import MAKES, Line
 
 
+def schema_of_tables(connection: Connection) -> str | None:
+    """Return the schema in which the search path finds River's tables; None if it finds none."""
+    statement = text(
+        "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = coalesce(to_regclass('river_migration'), to_regclass('river_job'))"
+    )
+    found: str | None = connection.execute(statement).scalar_one_or_none()
+    return found
+
+
 def current(connection: Connection, line: Line | str, schema: str | None = None) -> int:
     """Return the version of `line` up to which a database has everything; 0 if nothing.
 
