@@ -183,3 +183,20 @@ def test_begins_only_what_is_its_own(
         assert (held.calls[1], states(bench)[1]) == (0, "retryable")
     else:
         until(lambda: held.calls[1] == 1, "the second job")
+
+
+def test_one_slow_claim_does_not_make_jobs_short(bench: Any) -> None:
+    """Whether jobs are shorter than a claim goes by claims as they usually are, not by one."""
+    client = bench.client(Held(), slots=4)
+    client.start()
+    own = client._crew._producers["default"]
+    client.stop()
+    own._claims_s.clear()
+
+    def ahead(claim_s: float) -> int:
+        own._ended.extend([0.01] * 4)
+        own._adapt(4, 4, claim_s)
+        return int(own._ahead)
+
+    assert [ahead(0.002), ahead(0.002), ahead(0.05)] == [0, 0, 0]
+    assert ahead(0.05) > 0

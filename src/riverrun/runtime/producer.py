@@ -38,6 +38,9 @@ LATE_S = 0.2
 FRESH_S = 10.0
 """Longest from a claim until its jobs begin: half of the time after which others rescue them."""
 
+CLAIMS = 5
+"""Claims by whose median time jobs count as short: one that was held up says nothing of it."""
+
 WARY_S, WARY_MAX_S = 1.0, 5.0
 """Seconds without a claim ahead after jobs went back; doubled while that happens again."""
 
@@ -118,7 +121,8 @@ class Producer(Service):
         self._hungry = True  # the last claim got all it asked for: there may be more
         self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
         self._ended: deque[float] = deque(maxlen=1_000)  # seconds that attempts took, of late
-        self._ahead = 0  # the producer's thread alone writes it, and the next four
+        self._ahead = 0  # the producer's thread alone writes it, and the next five
+        self._claims_s: deque[float] = deque(maxlen=CLAIMS)  # seconds that claims took, of late
         self._adapted_at = clock.monotonic()
         self._wary_s = WARY_S
         self._wary_until = -math.inf  # nothing is claimed ahead until then
@@ -476,6 +480,7 @@ class Producer(Service):
 
     def _adapt(self, asked: int, got: int, claim_s: float) -> None:
         """Claim further ahead while jobs are shorter than the claim that got them."""
+        self._claims_s.append(claim_s)
         took_s = list(self._ended)
         self._ended.clear()
         if not took_s:
@@ -484,7 +489,8 @@ class Producer(Service):
         rate, self._adapted_at = len(took_s) / max(now - self._adapted_at, 1e-6), now
         mean_s = sum(took_s) / len(took_s)
         self._soon = int(AHEAD_S * rate)
-        if now < self._wary_until or mean_s >= claim_s or self.executor.mixed:
+        typical_s = sorted(self._claims_s)[len(self._claims_s) // 2]
+        if now < self._wary_until or mean_s >= typical_s or self.executor.mixed:
             self._ahead = 0
             return
         if got == asked:
