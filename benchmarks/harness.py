@@ -26,7 +26,10 @@ SCHEMA = "benchmark"
 RUNS = 5
 """Samples that a side has at least."""
 
-SERVER = {"max_wal_size": "4GB"}  # No checkpoint that is due to the size falls into a measurement.
+SERVER = {
+    "max_wal_size": "4GB",  # No checkpoint that is due to the size falls into a measurement.
+    "track_commit_timestamp": "on",  # `latency` reads when a completion was there for others.
+}
 
 
 @attrs.frozen

@@ -15,6 +15,7 @@ NAMES = (
     "drain",
     "versus_river",
     "pickup",
+    "latency",
     "insert",
     "claim",
     "snapshot",

@@ -52,6 +52,23 @@ func (w *noOp) Work(context.Context, *river.Job[noOpArgs]) error {
 	return nil
 }
 
+type napArgs struct {
+	MS int `json:"ms"`
+}
+
+func (napArgs) Kind() string { return "riverrun_bench_nap" }
+
+type nap struct {
+	river.WorkerDefaults[napArgs]
+	worked *atomic.Int64
+}
+
+func (w *nap) Work(_ context.Context, job *river.Job[napArgs]) error {
+	time.Sleep(time.Duration(job.Args.MS) * time.Millisecond)
+	w.worked.Add(1)
+	return nil
+}
+
 type pickUpArgs struct {
 	Number int `json:"number"`
 }
@@ -96,6 +113,7 @@ func drain(ctx context.Context, settings Settings) error {
 	worker := &noOp{}
 	workers := river.NewWorkers()
 	river.AddWorker(workers, worker)
+	river.AddWorker(workers, &nap{worked: &worker.worked})
 	pool, client, err := working(ctx, settings, workers)
 	if err != nil {
 		return err

@@ -21,6 +21,13 @@ class NoOp(JobArgs, kind="riverrun_bench_no_op"):
 
 
 @attrs.frozen
+class Nap(JobArgs, kind="riverrun_bench_nap"):
+    """Args of a job that waits."""
+
+    ms: int = 10
+
+
+@attrs.frozen
 class PickUp(JobArgs, kind="riverrun_bench_pick_up"):
     """Args of a job that says when it begins."""
 
@@ -34,6 +41,7 @@ class Bench:
         self._calls = itertools.count()
         workers = Workers()
         workers.register(self.no_op)
+        workers.register(self._nap)
         workers.register(self._pick_up)
         config = QueueConfig(max_workers=settings.max_workers, claim_ahead=settings.claim_ahead)
         self.client = Client(
@@ -47,13 +55,17 @@ class Bench:
         self._asked = 0
 
     def worked(self) -> int:
-        """Return how many no-op jobs were worked."""
+        """Return how many jobs were worked that do nothing, or wait."""
         # A counter's next is one step of the interpreter: no worker has to lock for it.
         self._asked += 1
         return next(self._calls) - (self._asked - 1)
 
     def no_op(self, _: NoOp) -> None:
         """Count one more."""
+        next(self._calls)
+
+    def _nap(self, args: Nap) -> None:
+        time.sleep(args.ms / 1e3)
         next(self._calls)
 
     def _pick_up(self, _: PickUp, ctx: JobContext) -> None:
