@@ -26,8 +26,8 @@ class _File(Protocol):
 
 
 _files: WeakSet[_File] = WeakSet()
-# By thread: when it began to connect, and the sockets that there were before.
-_connecting: dict[int, tuple[float, dict[int, str]]] = {}
+# By thread: when it began to connect, and the number of the next file then.
+_connecting: dict[int, tuple[float, int]] = {}
 _handlers: dict[signal.Signals, Any] = {}  # what was there before ours
 _mask = threading.local()
 
@@ -62,7 +62,11 @@ def ignore(numbers: Iterable[signal.Signals]) -> None:
 
 
 def _connects(*_: object) -> None:
-    _connecting[threading.get_ident()] = time.monotonic(), _sockets()
+    # A few microseconds; to list the files would take milliseconds where there are many.
+    with suppress(OSError):
+        next_file = os.open(os.devnull, os.O_RDONLY)
+        os.close(next_file)
+        _connecting[threading.get_ident()] = time.monotonic(), next_file
 
 
 def _connected(connection: Any, _: object) -> None:
@@ -114,24 +118,14 @@ def _cut_off() -> None:
 def _half_made(known: set[int]) -> set[int]:
     """Return the sockets of connections that other threads were making, known by their servers."""
     recent = time.monotonic() - CONNECT_MAX_S
-    before = [sockets for since, sockets in _connecting.values() if since > recent]
+    begun = [next_file for since, next_file in _connecting.values() if since > recent]
     _connecting.clear()
-    if not before:
+    if not begun:
         return set()
     servers = {_peer(fd) for fd in known} - {None, ""}
-    new = _sockets().items() - set.intersection(*(set(sockets.items()) for sockets in before))
-    return {fd for fd, _ in new if _peer(fd) in servers}
-
-
-def _sockets() -> dict[int, str]:
-    """Return the open sockets and what each is: their numbers are soon another's."""
-    found = {}
-    folder = "/proc/self/fd"
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():  # Linux has it
-        with suppress(OSError):
-            if (link := os.readlink(f"{folder}/{name}")).startswith("socket:"):
-                found[int(name)] = link
-    return found
+    # Threads that connect at once may each have got a number that the other looked at.
+    numbers = range(min(begun), max(begun) + 2 * len(begun))
+    return {fd for fd in numbers if fd not in known and _peer(fd) in servers}
 
 
 def _peer(fd: int) -> object:
