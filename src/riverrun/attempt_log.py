@@ -17,6 +17,7 @@ from riverrun.errors import (
     JobSnooze,
     NoConnection,
     UndecodableArgs,
+    UnknownKind,
 )
 from riverrun.job import JobRow
 from riverrun.log_text import printable, printable_lines
@@ -87,6 +88,8 @@ def log_conflict(job: JobRow) -> None:
 def _details(error: BaseException, *, with_texts: bool) -> str:
     place = place_of(error)
     line = f"{type(error).__name__} at {place}" if place else type(error).__name__
+    if isinstance(error, UnknownKind):  # whose text has names alone
+        return f"{line}: {printable(error)}"
     if not with_texts:
         return line
     entry = attempt_error(0, datetime.now(UTC), error)

@@ -259,6 +259,7 @@ def test_logs_json(start: Start, engine: Engine, database_url: str, schema: str)
     records = iter(lambda: json.loads(process.stderr.readline()), None)
     failed = next(record for record in records if "failed attempt" in record["message"])
     assert (failed["job_id"], failed["kind"], failed["level"]) == (job_id, "nobody", "warning")
+    assert "no worker for kind 'nobody'; known: 'task'" in failed["message"]
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 0
 
