@@ -3,7 +3,7 @@
 import inspect
 import sys
 import typing
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
@@ -188,7 +188,7 @@ def kind_of(args: object) -> str:
     if isinstance(args, RawArgs):
         return args.kind
     cls = args if isinstance(args, type) else type(args)
-    kind = _kind_of_class(cast("Hashable", cls))
+    kind = _kind_of_class(cls)
     if kind is not None:
         return kind
     if isinstance(origin := typing.get_origin(args), type):
@@ -233,7 +233,11 @@ def encode(args: object, args_type: Any = None) -> Mapping[str, Any]:
         InvalidArgs: If the worker would get anything else, or it is no JSON object.
         InvalidOption: If `args` has no kind.
     """
-    kind = kind_of(args)
+    return encode_of_kind(kind_of(args), args, args_type)
+
+
+def encode_of_kind(kind: str, args: object, args_type: Any) -> Mapping[str, Any]:
+    """As `encode`, of args whose `kind_of` is known."""
     if isinstance(args, type):
         name = args.__name__
         raise InvalidArgs(kind, f"they are the class {name}, not an object of it: {name}(...)")
@@ -279,7 +283,7 @@ def decode(kind: str, encoded: Mapping[str, Any], args_type: type[T]) -> T:
     Raises:
         UndecodableArgs: If they do not fit it.
     """
-    if not isinstance(encoded, Mapping):
+    if type(encoded) is not dict and not isinstance(encoded, Mapping):
         raise UndecodableArgs(kind, shown_type(args_type), "they are no JSON object")
     if args_type is RawArgs:
         return cast("T", RawArgs(kind=kind, encoded=encoded))

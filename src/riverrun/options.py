@@ -420,7 +420,10 @@ def _is_plain(value: object) -> bool:
         return math.isfinite(value)  # type: ignore[arg-type]
     if kind is dict:
         for key, item in value.items():  # type: ignore[attr-defined]
-            if type(key) is not str or not _is_plain_text(key) or not _is_plain(item):
+            if type(key) is not str or not _is_plain_text(key):
+                return False
+            # Most are text: no call in between.
+            if not (_is_plain_text(item) if type(item) is str else _is_plain(item)):
                 return False
         return True
     if kind is list or kind is tuple:

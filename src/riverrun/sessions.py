@@ -326,11 +326,12 @@ def fetch(
 @contextmanager
 def own_connection(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction of our own, which ends with the block."""
-    with ExitStack() as stack:
-        connection = stack.enter_context(engine.connect())
-        stack.enter_context(lent(connection, single=_is_single(engine)))
+    with (
+        engine.connect() as connection,
+        lent(connection, single=_is_single(engine)),
         # A listener of the host's may have begun it already, as one that sets the search path.
-        stack.enter_context(connection.get_transaction() or connection.begin())
+        connection.get_transaction() or connection.begin(),
+    ):
         driver = connection.connection.driver_connection
         if not isinstance(driver, psycopg.Connection):
             connection.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE")

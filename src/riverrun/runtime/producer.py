@@ -458,11 +458,13 @@ class Producer(Service):
         return len(given)
 
     def _wants_more(self) -> bool:
-        room = self._room(self.executor.about_unfinished())
-        return self._hungry and not self.paused and room >= self._worthwhile()
+        # Asked whenever an attempt ends, and mostly answered by the first two lines.
+        unfinished, least = self.executor.about_unfinished(), self._worthwhile()
+        if self.config.max_workers + self._replaced + self._ahead - unfinished < least:
+            return False
+        return self._hungry and not self.paused and self._room(unfinished) >= least
 
     def _room(self, unfinished: int) -> int:
-        # Asked whenever an attempt ends: what is rare costs a comparison.
         if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:
             return 0
         slots = self.config.max_workers + self._replaced - self.executor.missing()

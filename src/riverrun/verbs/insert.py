@@ -18,7 +18,7 @@ from riverrun.characters import UTF8, encodings_of, escaped
 from riverrun.clock import Duration, seconds
 from riverrun.driver import OwnCursor
 from riverrun.errors import InvalidArgs, InvalidOption
-from riverrun.job import AnyArgs, JobRow, encode, encode_text, kind_of
+from riverrun.job import AnyArgs, JobRow, encode_of_kind, encode_text, kind_of
 from riverrun.json_types import is_struct
 from riverrun.models import Job
 from riverrun.options import (
@@ -283,7 +283,7 @@ def _draft(
     types: Mapping[str, Any],
 ) -> JobDraft:
     kind = kind_of(args)
-    encoded = encode(args, types.get(kind))
+    encoded = encode_of_kind(kind, args, types.get(kind))
     ready = JobDraft(
         kind=kind,
         args=args,
