@@ -59,7 +59,7 @@ def test_up_list_validate_and_down(database_url: str, empty_schema: str) -> None
     [
         (("up", "--to", "7"), "--line"),
         (("up", "--line", "main", "--to", "9"), "0 to 8"),
-        (("up", "--schema", "no-name"), "schema is 'no-name'"),
+        (("up", "--schema", "n" * 64), "a name of 1 to 63 bytes"),
         (("up", "--line", "other"), "other"),
         (("sql", "--from", "3"), "--line"),
         (("sql", "--line", "main", "--to", "99"), "0 to 8"),
