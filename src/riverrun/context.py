@@ -212,6 +212,10 @@ class JobContext:
     def keep_log(self, key: str, entries: list[object]) -> None:
         """Keep what `JobLog` has bounded itself.
 
+        Args:
+            key: Its key in the job's metadata.
+            entries: What is kept under it.
+
         Raises:
             InvalidOption: If the row has no room for it.
         """

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,9 @@ floats = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([1e-6, 9.99e-7, 1e-7, 1e20, 1e21, 1e22, -0.0, 5e-324, 1.7976931348623157e308]),
 )
-scalars = st.one_of(st.none(), st.booleans(), int64, floats, texts)
+# Where args may be anything, a float that jsonb returns as another number is refused at insert.
+kept_floats = floats.filter(lambda value: value % 1 != 0 or int(value) == int(Decimal(repr(value))))
+scalars = st.one_of(st.none(), st.booleans(), int64, kept_floats, texts)
 values = st.recursive(
     scalars,
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),

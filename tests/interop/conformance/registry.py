@@ -7,6 +7,7 @@ protocol revision 1); the words are ours.
 import attrs
 
 PASSED = "passed"
+DIFFERS = "differs"
 SMALL = "passed, small form"
 TWO_SIDES = "passed with Go and Python"
 NOT_OFFERED = "not offered"
@@ -169,7 +170,12 @@ CHAOS = (
         "Go rescues a killed riverrun's job",
         note="River's rescuer has no option for its interval, so the lead changes hands first",
     ),
-    Scenario("completion_row_lock_wait", "a completion waits for its row"),
+    Scenario(
+        "completion_row_lock_wait",
+        "a completion waits for its row",
+        DIFFERS,
+        "riverrun skips a locked row, completes others and writes this one once it is free",
+    ),
     Scenario("completion_transient_failure_retry", "a completion refused once is tried again"),
     Scenario("database_unavailable_reconnect", "all connections cut, three times"),
     Scenario(
