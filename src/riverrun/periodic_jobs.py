@@ -100,24 +100,34 @@ class PeriodicJob:
             raise InvalidOption("schedule", following, f"a time after {moment.isoformat()}")
         return following
 
-    def due(self, planned: datetime, now: datetime) -> tuple[list[datetime], datetime]:
-        """Return which runs shall happen now, and the one after them.
+    def due(
+        self,
+        planned: datetime,
+        now: datetime,
+        after: Callable[[datetime], datetime | None] | None = None,
+    ) -> tuple[list[datetime], datetime | None]:
+        """Return which runs are to happen now, and the one after them.
 
         Args:
             planned: The next run as it was planned.
             now: The database's time.
+            after: Used in place of `self.after`. Where it returns None the runs before still
+                happen, and the one after them is None.
         """
+        ask = after or self.after
         if planned > now:
             return [], planned
-        if self.missed is Missed.each:
-            runs = [planned]
-            while (following := self.after(runs[-1])) <= now and len(runs) < EACH_MAX:
-                runs.append(following)
-            return runs, following
         if self.missed is Missed.skip and now - planned > GRACE:
-            return [], self.after(now)
-        following = self.after(planned)
-        return [planned], following if following > now else self.after(now)
+            return [], ask(now)
+        runs = [planned]
+        following = ask(planned)
+        if self.missed is Missed.each:
+            while following is not None and following <= now and len(runs) < EACH_MAX:
+                runs.append(following)
+                following = ask(following)
+        elif following is not None and following <= now:
+            following = ask(now)
+        return runs, following
 
 
 class PeriodicJobs:

@@ -170,6 +170,55 @@ def test_a_constructor_decides_and_may_fail(
     assert inserter.run_once(T0 + MINUTE).jobs == 0
 
 
+@pytest.mark.parametrize("job_id", [None, "report"])
+def test_a_schedule_without_an_answer_loses_no_run_and_makes_none_up(
+    leaders: Leaders, job_id: str | None
+) -> None:
+    """A run that is due happens though the next is unknown; that one happens once it is known."""
+    answers = {T0: T0 + MINUTE, T0 + 3 * MINUTE: T0 + 5 * MINUTE}
+
+    def schedule(after: datetime) -> datetime:
+        if after in answers:
+            return answers[after]
+        raise ValueError("day is out of range for month")
+
+    inserter = leaders.inserter(PeriodicJob(schedule, Report, id=job_id))
+    assert inserter.run_once(T0).jobs == 0
+    assert inserter.run_once(T0 + MINUTE).jobs == 1
+    for minute in (2, 3, 4):
+        assert inserter.run_once(T0 + minute * MINUTE).jobs == 0
+    assert inserter.run_once(T0 + 5 * MINUTE).jobs == 1
+    assert inserter.run_once(T0 + 99 * MINUTE).jobs == 0
+    assert [row.scheduled_at for row in leaders.rows()] == [T0 + MINUTE, T0 + 5 * MINUTE]
+
+
+def test_another_leader_asks_a_schedule_again(leaders: Leaders) -> None:
+    """A job without a next run is planned by the next leader, if its schedule answers then."""
+
+    def never(after: datetime) -> datetime:
+        raise ValueError("no answer")
+
+    leaders.inserter(PeriodicJob(Interval(MINUTE), Report, id="report")).run_once(T0)
+    silent = leaders.inserter(PeriodicJob(never, Report, id="report"))
+    assert silent.run_once(T0 + MINUTE).jobs == 1
+    answering = leaders.inserter(PeriodicJob(Interval(MINUTE), Report, id="report"))
+    assert answering.run_once(T0 + 2 * MINUTE).jobs == 0
+    assert answering.run_once(T0 + 3 * MINUTE).jobs == 1
+
+
+def test_runs_before_one_without_an_answer_are_made_up_for(leaders: Leaders) -> None:
+    """With `missed=each` a schedule that fails in the middle loses none of the runs before."""
+
+    def schedule(after: datetime) -> datetime:
+        if after >= T0 + 3 * MINUTE:
+            raise ValueError("no answer")
+        return after + MINUTE
+
+    inserter = leaders.inserter(PeriodicJob(schedule, Report, id="report", missed=Missed.each))
+    inserter.run_once(T0)
+    assert inserter.run_once(T0 + 9 * MINUTE).jobs == 3
+
+
 def test_no_jobs_cost_no_statement(leaders: Leaders) -> None:
     """A client without periodic jobs, or without the lead, asks nothing of the database."""
     statements: list[str] = []

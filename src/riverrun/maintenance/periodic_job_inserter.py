@@ -5,14 +5,15 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 
 import attrs
 from sqlalchemy import Engine
 
 from riverrun.error_log import log_error
-from riverrun.errors import RiverrunError
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.plugins import Plugin, around_insert, begin_inserts
+from riverrun.queries.postgresql import LAST_TIME
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.sessions import Transaction, joined
@@ -68,6 +69,7 @@ class PeriodicJobInserter(Service):
         self._woken = threading.Event()
         self._known: set[int] = set()  # handles whose first run is planned in this term
         self._in_memory: dict[int, datetime] = {}
+        self._unanswered: dict[int, datetime] = {}  # when to ask a schedule again that failed
 
     def wake(self) -> None:
         """Look at the jobs now: they have changed."""
@@ -79,7 +81,7 @@ class PeriodicJobInserter(Service):
 
     def run(self) -> None:
         """Insert what comes due until stopped."""
-        self._known, self._in_memory = set(), {}
+        self._known, self._in_memory, self._unanswered = set(), {}, {}
         for plugin in self._plugins:
             try:
                 plugin.periodic_jobs_start()
@@ -108,10 +110,11 @@ class PeriodicJobInserter(Service):
         if not jobs or not self._leads():
             return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
         known, memory = set(self._known), dict(self._in_memory)
+        unanswered = {key: at for key, at in self._unanswered.items() if key in jobs}
         with joined(self._engine, self._schema) as transaction:
             moment = now or periodic.clock(transaction)
-            runs = self._plan(transaction, jobs, known, memory, moment)
-            runs += self._due(transaction, jobs, memory, moment)
+            runs = self._plan(transaction, jobs, known, memory, unanswered, moment)
+            runs += self._due(transaction, jobs, memory, unanswered, moment)
             inserted = self._insert(transaction, runs)
             ids = {job.id for job in jobs.values() if job.id is not None}
             times = list(periodic.planned(transaction, ids).values()) if ids else []
@@ -121,7 +124,8 @@ class PeriodicJobInserter(Service):
                 return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
         self._known = known & set(jobs)
         self._in_memory = {handle: at for handle, at in memory.items() if handle in jobs}
-        times += self._in_memory.values()
+        self._unanswered = unanswered
+        times += [*self._in_memory.values(), *unanswered.values()]
         first = min(times, default=moment + timedelta(seconds=LONGEST_WAIT_S))
         wait_s = min(max((first - moment).total_seconds(), 0.0), LONGEST_WAIT_S)
         return Inserted(jobs=inserted, wait_s=wait_s)
@@ -132,13 +136,19 @@ class PeriodicJobInserter(Service):
         jobs: Mapping[int, PeriodicJob],
         known: set[int],
         memory: dict[int, datetime],
+        unanswered: dict[int, datetime],
         now: datetime,
     ) -> list[tuple[PeriodicJob, datetime]]:
-        """Plan the first run of each job that is new; return those that run on start."""
+        """Plan the next run of each job that is new or had none; return what runs on start."""
         new = [(handle, job) for handle, job in jobs.items() if handle not in known]
+        again = [(handle, jobs[handle]) for handle, at in unanswered.items() if at <= now]
         durable = {}
-        for handle, job in new:
+        for handle, job in (*new, *again):
             following = _after(job, now)
+            if following is None:
+                unanswered[handle] = now + _BROKEN_AGAIN
+                continue
+            unanswered.pop(handle, None)
             if job.id is None:
                 memory[handle] = following
             else:
@@ -153,22 +163,33 @@ class PeriodicJobInserter(Service):
         transaction: Transaction,
         jobs: Mapping[int, PeriodicJob],
         memory: dict[int, datetime],
+        unanswered: dict[int, datetime],
         now: datetime,
     ) -> list[tuple[PeriodicJob, datetime]]:
-        """Advance each job that is due; return its runs."""
+        """Advance each job that is due; return its runs, also where no next one is known."""
         runs: list[tuple[PeriodicJob, datetime]] = []
         for handle, at in list(memory.items()):
             if handle in jobs:
-                times, memory[handle] = _due(jobs[handle], at, now)
+                times, following = jobs[handle].due(at, now, partial(_after, jobs[handle]))
                 runs += [(jobs[handle], time) for time in times]
-        by_id = {job.id: job for job in jobs.values() if job.id is not None}
+                if following is not None:
+                    memory[handle] = following
+                else:
+                    del memory[handle]
+                    unanswered[handle] = now + _BROKEN_AGAIN
+        by_id = {job.id: (handle, job) for handle, job in jobs.items() if job.id is not None}
         if by_id:
-            following = {}
+            advanced = {}
             for job_id, at in periodic.due(transaction, by_id, now).items():
-                times, following[job_id] = _due(by_id[job_id], at, now)
-                runs += [(by_id[job_id], time) for time in times]
-            if following:
-                periodic.advance(transaction, following, now)
+                handle, job = by_id[job_id]
+                times, following = job.due(at, now, partial(_after, job))
+                runs += [(job, time) for time in times]
+                if following is None:
+                    unanswered[handle] = now + _BROKEN_AGAIN
+                # A time that never comes is no run; an answer that comes later is before it.
+                advanced[job_id] = following or LAST_TIME
+            if advanced:
+                periodic.advance(transaction, advanced, now)
         return runs
 
     def _insert(
@@ -214,21 +235,10 @@ class PeriodicJobInserter(Service):
         return ready
 
 
-def _due(job: PeriodicJob, at: datetime, now: datetime) -> tuple[list[datetime], datetime]:
+def _after(job: PeriodicJob, moment: datetime) -> datetime | None:
+    """Return the next run after `moment`; None, with an error in the log, if there is no answer."""
     try:
-        return job.due(at, now)
+        return job.after(moment)
     except Exception as error:
-        return [], _broken(job, now, error)
-
-
-def _after(job: PeriodicJob, now: datetime) -> datetime:
-    try:
-        return job.after(now)
-    except Exception as error:
-        return _broken(job, now, error)
-
-
-def _broken(job: PeriodicJob, now: datetime, error: Exception) -> datetime:
-    reason = str(error) if isinstance(error, RiverrunError) else type(error).__name__
-    logger.error("no next run of periodic job %s: %s", job.id or job.schedule, reason)
-    return now + _BROKEN_AGAIN
+        log_error(logger, error, "no next run of periodic job %s", job.id or job.schedule)
+        return None
