@@ -73,6 +73,13 @@ def _threads() -> list[str]:
     return [each.name for each in threading.enumerate() if each.name.startswith("riverrun.")]
 
 
+@pytest.fixture(autouse=True)
+def _no_threads_of_others() -> None:
+    """Other tests of this process may have left an announcer that is idle for a moment yet."""
+    gc.collect()
+    until(lambda: not _threads(), "the end of other tests' threads")
+
+
 @pytest.mark.parametrize(
     ("use", "count"),
     [(in_a_session, 1000), (by_the_engine, 200), (then_stopped, 200), (rolled_back, 200)],

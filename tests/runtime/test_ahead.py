@@ -165,11 +165,12 @@ def test_begins_only_what_is_its_own(
     until(lambda: states(bench)[1] == "running", "the claim ahead")
     if late:
         # As after a suspension of the process.
-        [waiting] = [
-            each
-            for each in client._crew._producers["default"]._claimed.values()
-            if each.claimed.args["number"] == 1
-        ]
+        def claimed() -> list[Any]:
+            known = client._crew._producers["default"]._claimed
+            return [each for each in known.values() if each.claimed.args["number"] == 1]
+
+        until(claimed, "the client knows of its claim")
+        [waiting] = claimed()
         waiting.begin_by = time.monotonic() - 1
     with bench.engine.begin() as connection:
         connection = connection.execution_options(schema_translate_map={None: bench.schema})
