@@ -20,6 +20,7 @@ from riverrun.async_sessions import AsyncWhere, run_in
 from riverrun.attempt import ErrorHandler
 from riverrun.clock import Clock, Duration
 from riverrun.crew import Crew, Settings
+from riverrun.error_log import log_error
 from riverrun.errors import (
     ClientNotReady,
     InvalidOption,
@@ -640,8 +641,8 @@ def _at_exit() -> None:
             try:
                 soft_s = client._soft_stop_timeout_s
                 client.stop(timeout=EXIT_S if soft_s is None else soft_s)
-            except Exception:
-                logger.exception("not stopped as the process ended: client %s", client.id)
+            except Exception as error:
+                log_error(logger, error, "client %s did not stop as the process ended", client.id)
 
 
 # atexit.register() would come too late: after the wait for threads. concurrent.futures has the same

@@ -79,16 +79,6 @@ def describe(error: BaseException) -> str:
         return f"{state} {type(error).__name__}"
 
 
-def place(error: BaseException) -> str:
-    """Return the table and the constraint that the server names in `error`, if it does."""
-    diagnostics = getattr(getattr(error, "orig", None), "diag", None)
-    names = {
-        "table": getattr(diagnostics, "table_name", None),
-        "constraint": getattr(diagnostics, "constraint_name", None),
-    }
-    return ", ".join(f"{what} {name}" for what, name in names.items() if name)
-
-
 def _is_of_connection(error: BaseException, state: str | None) -> bool:
     if isinstance(error, PoolTimeoutError | OSError):
         return True
