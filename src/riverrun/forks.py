@@ -26,8 +26,7 @@ class _File(Protocol):
 
 
 _files: WeakSet[_File] = WeakSet()
-# By thread: when it began to connect, and the number of the next file then.
-_connecting: dict[int, tuple[float, int]] = {}
+_connecting: dict[int, float] = {}  # by thread: when it began to connect
 _handlers: dict[signal.Signals, Any] = {}  # what was there before ours
 _mask = threading.local()
 
@@ -62,11 +61,7 @@ def ignore(numbers: Iterable[signal.Signals]) -> None:
 
 
 def _connects(*_: object) -> None:
-    # A few microseconds; to list the files would take milliseconds where there are many.
-    with suppress(OSError):
-        next_file = os.open(os.devnull, os.O_RDONLY)
-        os.close(next_file)
-        _connecting[threading.get_ident()] = time.monotonic(), next_file
+    _connecting[threading.get_ident()] = time.monotonic()
 
 
 def _connected(connection: Any, _: object) -> None:
@@ -116,16 +111,23 @@ def _cut_off() -> None:
 
 
 def _half_made(known: set[int]) -> set[int]:
-    """Return the sockets of connections that other threads were making, known by their servers."""
+    """Return the sockets of connections that other threads were making, known by their servers.
+
+    Nothing tells such a socket from one that the application opened to the same server by itself,
+    so that one is cut off, too. The number of the file tells nothing: a file that another thread
+    closes meanwhile gives its number to the socket.
+    """
     recent = time.monotonic() - CONNECT_MAX_S
-    begun = [next_file for since, next_file in _connecting.values() if since > recent]
+    connecting = any(since > recent for since in _connecting.values())
     _connecting.clear()
-    if not begun:
+    if not connecting:
         return set()
     servers = {_peer(fd) for fd in known} - {None, ""}
-    # Threads that connect at once may each have got a number that the other looked at.
-    numbers = range(min(begun), max(begun) + 2 * len(begun))
-    return {fd for fd in numbers if fd not in known and _peer(fd) in servers}
+    try:
+        files = set(map(int, os.listdir("/dev/fd")))
+    except OSError:  # there is no such folder on this system
+        return set()
+    return {fd for fd in files - known if _peer(fd) in servers}
 
 
 def _peer(fd: int) -> object:

@@ -80,7 +80,8 @@ def inherited() -> set[str]:
     return {each for each in found if each.startswith("socket:")}
 
 kept = []
-for turn in range(20):
+for turn in range(40):
+    files = [open(os.devnull) for _ in range(6)]
     made = []
     begin = threading.Barrier(4)
 
@@ -92,7 +93,10 @@ for turn in range(20):
     for thread in threads:
         thread.start()
     begin.wait()
-    threading.Event().wait(turn / 4_000)  # in each turn at another moment
+    threading.Event().wait(turn / 20_000)  # in each turn at another moment
+    for file in files:  # their numbers are the next connections'
+        file.close()
+    threading.Event().wait(turn / 8_000)
     child = os.fork()
     if child == 0:
         # One closed socket stands in the place of all.
