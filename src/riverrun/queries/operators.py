@@ -33,7 +33,6 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.sql.dml import ReturningDelete
 
-from riverrun.columns import Timestamp
 from riverrun.job_list import JobCursor, JobListParams, JobOrder
 from riverrun.models import ClientRecord, Job, Leader, Queue
 from riverrun.options import json_text
@@ -41,6 +40,7 @@ from riverrun.queries.postgresql import (
     ATTEMPT_MAX,
     FIRST_TIME,
     LAST_TIME,
+    NOW,
     job_columns,
     readable,
     state_literal,
@@ -52,8 +52,6 @@ BRIEF_CHARS = 200
 
 BRIEF_ARGS_BYTES = 2_000
 """Args stored in more bytes than this are not read for a brief list."""
-
-_NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 
 
 @lru_cache
@@ -223,7 +221,7 @@ def cancel_job() -> Update:
     Locks the row. Index: river_job_pkey. River: JobCancel.
     """
     running = Job.state == state_literal(JobState.running)
-    mark = func.jsonb_build_object("cancel_attempted_at", _NOW)
+    mark = func.jsonb_build_object("cancel_attempted_at", NOW)
     return (
         update(Job)
         .where(
@@ -232,7 +230,7 @@ def cancel_job() -> Update:
         )
         .values(
             state=case((running, Job.state), else_=state_literal(JobState.cancelled)),
-            finalized_at=case((running, Job.finalized_at), else_=_NOW),
+            finalized_at=case((running, Job.finalized_at), else_=NOW),
             metadata_=Job.metadata_.op("||")(mark),
         )
         .returning(*job_columns())
@@ -255,7 +253,7 @@ def retry_job() -> Update:
 
     Locks the row. Index: river_job_pkey. River: JobRetry.
     """
-    due = and_(Job.state == state_literal(JobState.available), Job.scheduled_at < _NOW)
+    due = and_(Job.state == state_literal(JobState.available), Job.scheduled_at < NOW)
     return (
         update(Job)
         .where(
@@ -265,7 +263,7 @@ def retry_job() -> Update:
         )
         .values(
             state=state_literal(JobState.available),
-            scheduled_at=_NOW,
+            scheduled_at=NOW,
             finalized_at=None,
             max_attempts=case(
                 (

@@ -3,15 +3,15 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Insert, Integer, Select, Text, Update, bindparam, cast, column, func
+from sqlalchemy import Insert, Integer, Select, Text, Update, bindparam, column, func
 from sqlalchemy import select as sa_select
 from sqlalchemy import update as sa_update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from riverrun.columns import Timestamp
 from riverrun.models import PeriodicRun
+from riverrun.queries.postgresql import NOW
 
-_NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 _COLUMNS: tuple[Any, ...] = (
     PeriodicRun.id.label("id"),
     PeriodicRun.next_run_at.label("next_run_at"),
@@ -39,7 +39,7 @@ def plan_runs() -> Insert:
     return (
         statement.on_conflict_do_update(
             index_elements=[PeriodicRun.id],
-            set_={"next_run_at": statement.excluded.next_run_at, "updated_at": _NOW},
+            set_={"next_run_at": statement.excluded.next_run_at, "updated_at": NOW},
             where=PeriodicRun.next_run_at > statement.excluded.next_run_at,
         )
         .returning(*_COLUMNS)
@@ -54,7 +54,7 @@ def due_runs() -> Select[Any]:
         sa_select(*_COLUMNS)
         .where(
             PeriodicRun.id == func.any(bindparam("ids", type_=ARRAY(Text))),
-            PeriodicRun.next_run_at <= _NOW,
+            PeriodicRun.next_run_at <= NOW,
         )
         .order_by(PeriodicRun.id)
         .with_for_update(skip_locked=True)
@@ -82,6 +82,6 @@ def advance_runs() -> Update:
     return (
         sa_update(PeriodicRun)
         .where(PeriodicRun.id == pairs.c.id)
-        .values(next_run_at=pairs.c.next_run_at, last_run_at=_NOW, updated_at=_NOW)
+        .values(next_run_at=pairs.c.next_run_at, last_run_at=NOW, updated_at=NOW)
         .returning(PeriodicRun.id)
     )

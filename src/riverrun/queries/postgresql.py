@@ -61,7 +61,7 @@ CHANNEL_MAX = 63
 
 _LISTS = frozenset({"attempted_by", "errors", "tags"})
 JOB_COLUMNS = tuple(Job.__mapper__.column_attrs.keys())
-_NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
+NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 FIRST_TIME = datetime(1, 1, 2, tzinfo=UTC)
 LAST_TIME = datetime(9999, 12, 30, tzinfo=UTC)
 """What is read of a time that Python cannot tell in every zone, such as 'infinity'."""
@@ -251,7 +251,7 @@ def change_waiting() -> Update:
             priority=func.coalesce(rows.c.priority, Job.priority),
             tags=func.coalesce(cast(rows.c.tags, Job.tags.type), Job.tags),
             scheduled_at=case(
-                (rows.c.reschedule == 1, func.coalesce(rows.c.scheduled_at, _NOW)),
+                (rows.c.reschedule == 1, func.coalesce(rows.c.scheduled_at, NOW)),
                 else_=Job.scheduled_at,
             ),
             state=case(
@@ -294,7 +294,7 @@ def claim_jobs() -> Update:
         .where(
             Job.state == state_literal(JobState.available),
             Job.queue == bindparam("queue_name", type_=Text),
-            Job.scheduled_at <= _NOW,
+            Job.scheduled_at <= NOW,
         )
         .order_by(Job.priority, Job.scheduled_at, Job.id)
         .limit(bindparam("limit", type_=Integer))
@@ -369,7 +369,7 @@ def _claim(claimable: CTE) -> Update:
         .values(
             state=state_literal(JobState.running),
             attempt=func.least(Job.attempt, ATTEMPT_MAX - 1) + 1,
-            attempted_at=_NOW,
+            attempted_at=NOW,
             attempted_by=func.array_append(kept, client_id),
         )
         .returning(
@@ -405,7 +405,7 @@ def complete_jobs(*, skip_locked: bool) -> Update:
     return (
         update(Job)
         .where(*_still_run(skip_locked=skip_locked))
-        .values(state=state_literal(JobState.completed), finalized_at=_NOW)
+        .values(state=state_literal(JobState.completed), finalized_at=NOW)
         .returning(Job.id)
     )
 
@@ -510,7 +510,7 @@ def record_outcomes(*, skip_locked: bool) -> Update:
                 (fenced, func.coalesce(rows.c.scheduled_at, Job.scheduled_at)),
                 else_=Job.scheduled_at,
             ),
-            finalized_at=case((or_(unwanted, and_(fenced, final)), _NOW), else_=Job.finalized_at),
+            finalized_at=case((or_(unwanted, and_(fenced, final)), NOW), else_=Job.finalized_at),
             errors=case(
                 (
                     and_(fenced, rows.c.error.is_not(None)),
@@ -557,7 +557,7 @@ def due_jobs() -> Select[Any]:
     river_job_prioritized_fetching_index.
     """
     waiting = Job.state.in_([state_literal(JobState.retryable), state_literal(JobState.scheduled)])
-    horizon = _NOW + func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam("ahead_s"), Float))
+    horizon = NOW + func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam("ahead_s"), Float))
     names = ("id", "unique_key", "unique_states", "state", "priority", "scheduled_at")
     columns: list[Any] = [getattr(Job, name) for name in names]
     return (
@@ -613,7 +613,7 @@ def schedule_jobs(*, schema: str | None, these: bool = False) -> Update:
                 (ranked.c.conflict, state_literal(JobState.discarded)),
                 else_=state_literal(JobState.available),
             ),
-            finalized_at=case((ranked.c.conflict, _NOW), else_=None),
+            finalized_at=case((ranked.c.conflict, NOW), else_=None),
             metadata_=case((ranked.c.conflict, Job.metadata_.op("||")(mark)), else_=Job.metadata_),
             # Where discarded jobs hold their key too, the index would refuse this one for ever.
             unique_states=case(
@@ -624,7 +624,7 @@ def schedule_jobs(*, schema: str | None, these: bool = False) -> Update:
             Job.id,
             Job.queue,
             readable(Job.state).label("state"),
-            (Job.scheduled_at <= _NOW + func.make_interval(0, 0, 0, 0, 0, 0, 0.005)).label("due"),
+            (Job.scheduled_at <= NOW + func.make_interval(0, 0, 0, 0, 0, 0, 0.005)).label("due"),
         )
     )
 

@@ -19,14 +19,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
-from riverrun.columns import Timestamp
 from riverrun.models import Queue
-from riverrun.queries.postgresql import readable
+from riverrun.queries.postgresql import NOW, readable
 
 ALL = "*"
 """The name that stands for every queue."""
-
-_NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
 
 
 def _columns() -> list[Any]:
@@ -48,7 +45,7 @@ def upsert_queues() -> Insert:
     """
     names = func.unnest(bindparam("names", type_=ARRAY(Text))).table_valued("name")
     statement = insert(Queue).from_select(
-        ["name", "created_at", "updated_at"], select(names.c.name, _NOW, _NOW).order_by("name")
+        ["name", "created_at", "updated_at"], select(names.c.name, NOW, NOW).order_by("name")
     )
     return (
         statement.on_conflict_do_update(
@@ -83,11 +80,11 @@ def pause_queue() -> Update:
 
     Locks the rows. Index: river_queue_pkey. River: QueuePause.
     """
-    moved = case((Queue.paused_at.is_(None), _NOW), else_=Queue.updated_at)
+    moved = case((Queue.paused_at.is_(None), NOW), else_=Queue.updated_at)
     return (
         update(Queue)
         .where(_named())
-        .values(paused_at=func.coalesce(Queue.paused_at, _NOW), updated_at=moved)
+        .values(paused_at=func.coalesce(Queue.paused_at, NOW), updated_at=moved)
         .returning(*_columns())
     )
 
@@ -95,7 +92,7 @@ def pause_queue() -> Update:
 @lru_cache
 def resume_queue() -> Update:
     """Resume the queue with bind `queue_name`, or all. Locks the rows. River: QueueResume."""
-    moved = case((Queue.paused_at.is_not(None), _NOW), else_=Queue.updated_at)
+    moved = case((Queue.paused_at.is_not(None), NOW), else_=Queue.updated_at)
     return (
         update(Queue)
         .where(_named())
@@ -110,6 +107,6 @@ def update_queue() -> Update:
     return (
         update(Queue)
         .where(Queue.name == bindparam("queue_name", type_=Text))
-        .values(metadata_=cast(bindparam("queue_metadata", type_=Text), JSONB), updated_at=_NOW)
+        .values(metadata_=cast(bindparam("queue_metadata", type_=Text), JSONB), updated_at=NOW)
         .returning(*_columns())
     )

@@ -29,11 +29,8 @@ from sqlalchemy.sql.dml import ReturningDelete
 
 from riverrun.columns import Timestamp
 from riverrun.models import ClientRecord, Job, Leader, Queue
-from riverrun.queries.postgresql import job_columns, state_literal
+from riverrun.queries.postgresql import NOW, job_columns, state_literal
 from riverrun.states import JobState
-
-_NOW = func.coalesce(cast(bindparam("now"), Timestamp), func.now())
-
 
 LOST_BYTES = 2 * 1024 * 1024
 """Most bytes of lost jobs read at once, as they are stored: compressed, often to a tenth."""
@@ -52,7 +49,7 @@ def beat() -> Insert:
     """
     statement = insert(ClientRecord).values(
         id=bindparam("client_id", type_=Text),
-        heartbeat_at=_NOW,
+        heartbeat_at=NOW,
         hostname=bindparam("host", type_=Text),
         pid=bindparam("process", type_=Integer),
         queues=bindparam("names", type_=ARRAY(Text)),
@@ -69,7 +66,7 @@ def beat() -> Insert:
                 "metadata": statement.excluded.metadata,
             },
         )
-        .returning(exists().where(Leader.expires_at >= _NOW, ~ours))
+        .returning(exists().where(Leader.expires_at >= NOW, ~ours))
         .execution_options(dml_strategy="raw")
     )
 
@@ -85,7 +82,7 @@ def sign_on() -> Insert:
     running = exists().where(Job.state == state_literal(JobState.running), owner == client_id)
     values = select(
         client_id,
-        _NOW,
+        NOW,
         bindparam("host", type_=Text),
         bindparam("process", type_=Integer),
     )
@@ -100,7 +97,7 @@ def sign_on() -> Insert:
                 "hostname": statement.excluded.hostname,
                 "pid": statement.excluded.pid,
             },
-            where=ClientRecord.heartbeat_at < _NOW - _seconds("dead_s"),
+            where=ClientRecord.heartbeat_at < NOW - _seconds("dead_s"),
         )
         .returning(ClientRecord.id)
         .execution_options(dml_strategy="raw")
@@ -142,13 +139,13 @@ def touch_jobs() -> Update:
         .cte("held")
     )
     touched = Job.id == func.any(func.array(select(held.c.id).scalar_subquery()))
-    return update(Job).where(touched).values(attempted_at=_NOW)
+    return update(Job).where(touched).values(attempted_at=NOW)
 
 
 @lru_cache
 def expire_leader() -> Delete:
     """Remove a term that is over. River: LeaderDeleteExpired."""
-    return delete(Leader).where(Leader.expires_at < _NOW)
+    return delete(Leader).where(Leader.expires_at < NOW)
 
 
 @lru_cache
@@ -158,8 +155,8 @@ def elect_leader() -> Insert:
         insert(Leader)
         .values(
             leader_id=bindparam("client_id", type_=Text),
-            elected_at=_NOW,
-            expires_at=_NOW + _seconds("ttl_s"),
+            elected_at=NOW,
+            expires_at=NOW + _seconds("ttl_s"),
         )
         .on_conflict_do_nothing(index_elements=[Leader.name])
         .returning(Leader.elected_at)
@@ -179,8 +176,8 @@ def reelect_leader() -> Update:
     """Extend one's own term that is not over. River: LeaderAttemptReelect."""
     return (
         update(Leader)
-        .where(_term(), Leader.expires_at >= _NOW)
-        .values(expires_at=_NOW + _seconds("ttl_s"))
+        .where(_term(), Leader.expires_at >= NOW)
+        .values(expires_at=NOW + _seconds("ttl_s"))
         .returning(Leader.elected_at)
     )
 
@@ -210,13 +207,13 @@ def lost_jobs() -> Select[Any]:
         .table_valued(column("kind", Text), column("timeout_s", Float))
         .render_derived(name="known")
     )
-    dead = ClientRecord.heartbeat_at < _NOW - _seconds("dead_s")
+    dead = ClientRecord.heartbeat_at < NOW - _seconds("dead_s")
     # One that runs since nobody knows when was not claimed by a client.
     since = func.coalesce(Job.attempted_at, Job.created_at)
-    late = since < _NOW - func.make_interval(0, 0, 0, 0, 0, 0, known.c.timeout_s)
+    late = since < NOW - func.make_interval(0, 0, 0, 0, 0, 0, known.c.timeout_s)
     stuck = and_(
         ClientRecord.id.is_(None),
-        since < _NOW - _seconds("stuck_s"),
+        since < NOW - _seconds("stuck_s"),
         or_(known.c.kind.is_(None), late),
     )
     size = func.coalesce(
@@ -244,7 +241,7 @@ def lost_jobs() -> Select[Any]:
         "sized"
     )
     return (
-        select(*job_columns(), _NOW.label("moment"), sized.c.found)
+        select(*job_columns(), NOW.label("moment"), sized.c.found)
         .join(sized, sized.c.id == Job.id)
         .where(sized.c.before < LOST_BYTES)
         .order_by(Job.id)
@@ -260,7 +257,7 @@ def dead_clients() -> Select[Any]:
     """
     return (
         select(ClientRecord.id)
-        .where(ClientRecord.heartbeat_at < _NOW - _seconds("dead_s"), ~_names_a_running_job())
+        .where(ClientRecord.heartbeat_at < NOW - _seconds("dead_s"), ~_names_a_running_job())
         .order_by(ClientRecord.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True, of=ClientRecord)
@@ -298,7 +295,7 @@ def old_jobs() -> Select[Any]:
     def past(state: JobState) -> Any:
         return and_(
             Job.state == state_literal(state),
-            Job.finalized_at < _NOW - _seconds(f"{state.value}_s"),
+            Job.finalized_at < NOW - _seconds(f"{state.value}_s"),
         )
 
     return (
@@ -334,7 +331,7 @@ def old_queues() -> Select[Any]:
     """
     return (
         select(Queue.name)
-        .where(Queue.updated_at < _NOW - _seconds("idle_s"))
+        .where(Queue.updated_at < NOW - _seconds("idle_s"))
         .order_by(Queue.name)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)
