@@ -13,7 +13,7 @@ from databases.joins import JOINED, KINDS, commit, opened
 from factories import insert_job
 from riverrun.errors import InvalidOption
 from riverrun.models import Job
-from riverrun.queries import postgresql as queries
+from riverrun.queries import claim as queries
 from riverrun.states import JobState
 from riverrun.verbs import claim, get
 

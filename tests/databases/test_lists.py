@@ -14,7 +14,9 @@ from factories import insert_job
 from riverrun import JobList, JobListParams
 from riverrun.errors import InvalidOption, JobNotFound, JobRunning, UniqueKeyTaken
 from riverrun.migrations import LATEST, Line, sql
-from riverrun.queries import operators
+from riverrun.queries import read as read_queries
+from riverrun.queries import status as queries
+from riverrun.queries.read import count_listed, list_briefs
 from riverrun.states import JobState
 from riverrun.verbs import delete, delete_many, get, list_jobs, retry, update
 
@@ -164,7 +166,7 @@ def test_lists_are_served_by_indexes(engine: Engine, schema: str) -> None:
             )
         )
         connection.execute(text(f"ANALYZE {schema}.river_job"))
-        statement = operators.list_jobs(JobListParams(descending=True)).compile(
+        statement = read_queries.list_jobs(JobListParams(descending=True)).compile(
             engine,
             schema_translate_map={None: schema},
             render_schema_translate=True,
@@ -232,7 +234,7 @@ def test_lists_of_many_jobs_read_few_pages(
 ) -> None:
     """A page of jobs is read by an index, however many jobs are kept, and not sorted out of all."""
     asked = JobListParams(**{**PAGE, **params})
-    for statement in (operators.list_jobs(asked), operators.list_briefs(asked, errors=True)):
+    for statement in (read_queries.list_jobs(asked), list_briefs(asked, errors=True)):
         assert pages_read(engine, many, statement) < 800
 
 
@@ -240,12 +242,12 @@ def test_the_shell_s_counts_read_few_pages(engine: Engine, many: str) -> None:
     """What waits, who worked last and how fast, and bounded counts, leave what is finished."""
     waiting = JobListParams(states=["available"])
     pages = {
-        "count_jobs": pages_read(engine, many, operators.count_jobs()),
-        "finish_rates": pages_read(engine, many, operators.finish_rates(), window_s=60.0),
+        "count_jobs": pages_read(engine, many, queries.count_jobs()),
+        "finish_rates": pages_read(engine, many, queries.finish_rates(), window_s=60.0),
         "last_worked": pages_read(
-            engine, many, operators.last_worked(), names=[f"queue_{number}" for number in range(4)]
+            engine, many, queries.last_worked(), names=[f"queue_{number}" for number in range(4)]
         ),
-        "count_listed": pages_read(engine, many, operators.count_listed(waiting, 1_000)),
+        "count_listed": pages_read(engine, many, count_listed(waiting, 1_000)),
     }
     assert max(pages.values()) < 1_000, pages
 

@@ -27,7 +27,7 @@ from riverrun.job_list import JobListParams
 from riverrun.outcome import decide
 from riverrun.policies.backoff import Constant
 from riverrun.policies.schedule import Cron
-from riverrun.queries import operators
+from riverrun.queries import read as queries
 from riverrun.sessions import psycopg_url
 from riverrun.steps import CURSOR_KEY, STEP_KEY, Steps
 from riverrun.topics import parse
@@ -139,7 +139,7 @@ CURSORS = st.text() | st.builds(
 def test_cursors(after: str, order_by: str) -> None:
     """A cursor is read, or refused as an option; what is read makes a statement."""
     with contextlib.suppress(RiverrunError):
-        operators.list_jobs(JobListParams(after=after, order_by=order_by))  # type: ignore[arg-type]
+        queries.list_jobs(JobListParams(after=after, order_by=order_by))  # type: ignore[arg-type]
 
 
 FIELD = st.text("0123456789*/,-?LW#", max_size=6) | st.sampled_from(

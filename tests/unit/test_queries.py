@@ -7,8 +7,18 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects.postgresql import psycopg
 
-from riverrun.queries import give_back, operators
-from riverrun.queries import postgresql as queries
+from riverrun.queries import cancel as cancel_queries
+from riverrun.queries import claim as queries
+from riverrun.queries import give_back
+from riverrun.queries.complete import complete_jobs
+from riverrun.queries.delete import delete_job
+from riverrun.queries.insert import insert_job, insert_jobs
+from riverrun.queries.notify import notify
+from riverrun.queries.read import get_job
+from riverrun.queries.record import record_outcomes, unwritten_jobs
+from riverrun.queries.retry import retry_job
+from riverrun.queries.schedule import schedule_jobs
+from riverrun.queries.update import update_job
 
 EVERY_COLUMN = (
     *("args", "kind", "max_attempts", "metadata", "priority", "queue", "created_at"),
@@ -16,47 +26,47 @@ EVERY_COLUMN = (
 )
 STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "insert one": (
-        lambda: queries.insert_job(("args", "kind"), schema="s", unique=False),
+        lambda: insert_job(("args", "kind"), schema="s", unique=False),
         {"job_args", "job_kind"},
     ),
     "insert one, unique": (
-        lambda: queries.insert_job(("args", "unique_key"), schema="s", unique=True),
+        lambda: insert_job(("args", "unique_key"), schema="s", unique=True),
         {"job_args", "job_unique_key"},
     ),
     "insert": (
-        lambda: queries.insert_jobs(EVERY_COLUMN, schema="s", unique=False),
+        lambda: insert_jobs(EVERY_COLUMN, schema="s", unique=False),
         {f"jobs_{name}" for name in EVERY_COLUMN},
     ),
     "insert, unique": (
-        lambda: queries.insert_jobs(EVERY_COLUMN, schema="s", unique=True),
+        lambda: insert_jobs(EVERY_COLUMN, schema="s", unique=True),
         {f"jobs_{name}" for name in EVERY_COLUMN},
     ),
     "claim": (queries.claim_jobs, {"queue_name", "limit", "client_id", "now"}),
     "waiting": (queries.queues_waiting, {"names"}),
     "complete": (
-        lambda: queries.complete_jobs(skip_locked=False),
+        lambda: complete_jobs(skip_locked=False),
         {"ids", "attempts", "now"},
     ),
     "complete what is free": (
-        lambda: queries.complete_jobs(skip_locked=True),
+        lambda: complete_jobs(skip_locked=True),
         {"ids", "attempts", "now"},
     ),
-    "record": (lambda: queries.record_outcomes(skip_locked=False), {"outcomes", "now"}),
-    "record what is free": (lambda: queries.record_outcomes(skip_locked=True), {"outcomes", "now"}),
-    "unwritten": (queries.unwritten_jobs, {"ids", "attempts"}),
+    "record": (lambda: record_outcomes(skip_locked=False), {"outcomes", "now"}),
+    "record what is free": (lambda: record_outcomes(skip_locked=True), {"outcomes", "now"}),
+    "unwritten": (unwritten_jobs, {"ids", "attempts"}),
     "give back": (give_back.give_back_jobs, {"ids", "attempts", "client_id"}),
     "give back unchanged": (
         give_back.give_back_unchanged,
         {"ids", "versions", "client_id"},
     ),
     "running": (give_back.running_jobs, {"client_id"}),
-    "get": (operators.get_job, {"job_id"}),
-    "cancel": (operators.cancel_job, {"job_id", "now"}),
-    "retry": (operators.retry_job, {"job_id", "now"}),
-    "delete": (operators.delete_job, {"job_id"}),
-    "update": (operators.update_job, {"job_id", "merged"}),
-    "schedule": (lambda: queries.schedule_jobs(schema="s"), {"ahead_s", "limit", "skipped", "now"}),
-    "notify": (queries.notify, {"topic", "payloads", "schema"}),
+    "get": (get_job, {"job_id"}),
+    "cancel": (cancel_queries.cancel_job, {"job_id", "now"}),
+    "retry": (retry_job, {"job_id", "now"}),
+    "delete": (delete_job, {"job_id"}),
+    "update": (update_job, {"job_id", "merged"}),
+    "schedule": (lambda: schedule_jobs(schema="s"), {"ahead_s", "limit", "skipped", "now"}),
+    "notify": (notify, {"topic", "payloads", "schema"}),
 }
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from riverrun.error_log import log_error
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.plugins import Plugin, around_insert, begin_inserts
-from riverrun.queries.postgresql import LAST_TIME
+from riverrun.queries.expressions import LAST_TIME
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.sessions import Transaction, joined

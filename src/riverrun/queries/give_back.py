@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from riverrun.models import Job
-from riverrun.queries.postgresql import readable, state_literal
+from riverrun.queries.expressions import readable, state_literal
 from riverrun.states import JobState
 
 

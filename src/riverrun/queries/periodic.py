@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from riverrun.columns import Timestamp
 from riverrun.models import PeriodicRun
-from riverrun.queries.postgresql import NOW
+from riverrun.queries.expressions import NOW
 
 _COLUMNS: tuple[Any, ...] = (
     PeriodicRun.id.label("id"),

@@ -20,7 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 
 from riverrun.models import Queue
-from riverrun.queries.postgresql import NOW, readable
+from riverrun.queries.expressions import NOW, readable
 
 ALL = "*"
 """The name that stands for every queue."""

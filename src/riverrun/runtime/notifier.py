@@ -17,7 +17,7 @@ from riverrun.answers import Awaited
 from riverrun.driver import OwnCursor
 from riverrun.error_log import log_error
 from riverrun.forks import close_in_child
-from riverrun.queries import postgresql as queries
+from riverrun.queries import notify as queries
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.sessions import fetch

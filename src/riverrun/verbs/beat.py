@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from riverrun.again import tried_again
 from riverrun.options import json_text
-from riverrun.queries import upkeep
+from riverrun.queries import beat as queries
 from riverrun.sessions import Where, joined
 from riverrun.verbs.give_back import Claim
 from riverrun.verbs.halves import by_halves, log_refused
@@ -52,7 +52,7 @@ def sign_on(
                 "dead_s": dead_s,
                 "now": now,
             }
-            if transaction.execute(upkeep.sign_on(), params).first() is not None:
+            if transaction.execute(queries.sign_on(), params).first() is not None:
                 return name
             name = f"{client_id[:93]}_{secrets.token_hex(3)}"
 
@@ -90,7 +90,7 @@ def beat(
         "now": now,
     }
     with joined(where, schema) as transaction:
-        return bool(transaction.execute(upkeep.beat(), params).scalar_one())
+        return bool(transaction.execute(queries.beat(), params).scalar_one())
 
 
 @tried_again
@@ -109,7 +109,7 @@ def touch(
             "now": now,
         }
         with joined(where, schema) as transaction:
-            transaction.execute(upkeep.touch_jobs(), params)
+            transaction.execute(queries.touch_jobs(), params)
 
     ordered = sorted(jobs, key=lambda job: job.id)
     for start in range(0, len(ordered), TOUCH_MAX):
@@ -125,4 +125,4 @@ def touch(
 def leave(where: Where, client_id: str, *, schema: str | None = None) -> None:
     """Say that `client_id` is gone of its own will, unless it has left something running."""
     with joined(where, schema) as transaction:
-        transaction.execute(upkeep.leave(), {"client_id": client_id})
+        transaction.execute(queries.leave(), {"client_id": client_id})

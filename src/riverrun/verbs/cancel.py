@@ -5,7 +5,7 @@ from datetime import datetime
 
 from riverrun.again import tried_again
 from riverrun.job import JobRow
-from riverrun.queries import operators as queries
+from riverrun.queries import cancel as queries
 from riverrun.sessions import Where, joined
 from riverrun.topics import Topic, cancel_payload
 from riverrun.verbs.notify import notify_in

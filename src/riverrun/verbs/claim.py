@@ -9,7 +9,7 @@ from riverrun.again import tried_again
 from riverrun.errors import JobNotWaiting
 from riverrun.job import JobRow
 from riverrun.options import check_int, check_queue
-from riverrun.queries import postgresql as queries
+from riverrun.queries import claim as queries
 from riverrun.sessions import Where, joined, time_of
 from riverrun.states import JobState
 from riverrun.verbs.read import errors_of, get_in, json_object, json_value

@@ -8,7 +8,9 @@ import attrs
 from sqlalchemy import Engine, Executable
 
 from riverrun.again import tried_again
-from riverrun.queries import upkeep
+from riverrun.queries import clean as queries
+from riverrun.queries import rescue as rescue_queries
+from riverrun.queries.rescue import dead_clients, forget_these_clients
 from riverrun.refusals import Fault, fault_of
 from riverrun.sessions import Where, joined
 from riverrun.verbs.halves import Halves, by_halves, log_refused
@@ -90,16 +92,16 @@ def clean_after(
         "now": now,
     }
     try:
-        deleted = _ids(where, upkeep.clean_jobs(), params, schema)
+        deleted = _ids(where, queries.clean_jobs(), params, schema)
     except Exception as error:
         if not _can_be_halved(where, error):
             raise
     else:
         last = max(deleted, default=after_id)
         return Cleaned(deleted=len(deleted), last_id=last, more=len(deleted) == limit)
-    found: list[int] = _ids(where, upkeep.old_jobs(), params, schema)
+    found: list[int] = _ids(where, queries.old_jobs(), params, schema)
     done = _delete(
-        where, upkeep.clean_these_jobs(), {**params, "after_id": 0}, "ids", found, schema
+        where, queries.clean_these_jobs(), {**params, "after_id": 0}, "ids", found, schema
     )
     log_refused("jobs not deleted", done.refused)
     return Cleaned(
@@ -121,7 +123,7 @@ def clean_queues(
 ) -> int:
     """Delete queues that no client has worked for `idle_s` seconds; return how many."""
     params = {"idle_s": idle_s, "limit": limit, "now": now}
-    statements = (upkeep.clean_queues(), upkeep.old_queues(), upkeep.clean_these_queues())
+    statements = (queries.clean_queues(), queries.old_queues(), queries.clean_these_queues())
     return _clean_named(where, statements, params, "queues not deleted", schema)
 
 
@@ -135,7 +137,7 @@ def forget_clients(
 ) -> int:
     """Delete the records of clients that are dead and have left nothing running."""
     params = {"dead_s": dead_s, "limit": limit, "now": now}
-    statements = (upkeep.forget_clients(), upkeep.dead_clients(), upkeep.forget_these_clients())
+    statements = (rescue_queries.forget_clients(), dead_clients(), forget_these_clients())
     return _clean_named(where, statements, params, "dead clients not deleted", schema)
 
 

@@ -15,7 +15,7 @@ from riverrun.job import JobRow
 from riverrun.options import json_text
 from riverrun.outcome import MAX_ROW_BYTES, Outcome, attempt_error, check_metadata, decide
 from riverrun.policies.backoff import Backoff, RiverBackoff
-from riverrun.queries import postgresql as queries
+from riverrun.queries import complete as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import JobState, state_of
 from riverrun.verbs.record import record

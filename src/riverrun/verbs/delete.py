@@ -4,7 +4,7 @@ from riverrun.again import tried_again
 from riverrun.errors import InvalidOption, JobRunning
 from riverrun.job import JobRow
 from riverrun.job_list import JobListParams
-from riverrun.queries import operators as queries
+from riverrun.queries import delete as queries
 from riverrun.sessions import Where, joined
 from riverrun.verbs.read import get_in, job_row
 

@@ -5,7 +5,7 @@ from datetime import datetime
 import attrs
 
 from riverrun.again import tried_again
-from riverrun.queries import upkeep
+from riverrun.queries import elect as queries
 from riverrun.sessions import Where, joined
 from riverrun.topics import Topic, request_resign_payload, resigned_payload
 from riverrun.verbs.notify import notify_in
@@ -36,8 +36,8 @@ def elect(
     """Begin a term of `ttl_s` seconds for `client_id`; None if another client leads."""
     params = {"client_id": client_id, "ttl_s": ttl_s, "now": now}
     with joined(where, schema) as transaction:
-        transaction.execute(upkeep.expire_leader(), {"now": now})
-        since = transaction.execute(upkeep.elect_leader(), params).scalar_one_or_none()
+        transaction.execute(queries.expire_leader(), {"now": now})
+        since = transaction.execute(queries.elect_leader(), params).scalar_one_or_none()
     return None if since is None else Term(client_id, since)
 
 
@@ -53,7 +53,7 @@ def reelect(
     """Extend `term` to `ttl_s` seconds from now; return False if it is over."""
     params = {"client_id": term.leader_id, "since": term.since, "ttl_s": ttl_s, "now": now}
     with joined(where, schema) as transaction:
-        return transaction.execute(upkeep.reelect_leader(), params).first() is not None
+        return transaction.execute(queries.reelect_leader(), params).first() is not None
 
 
 @tried_again
@@ -61,7 +61,7 @@ def resign(where: Where, term: Term, *, schema: str | None = None) -> bool:
     """End `term` and tell the others; return False if it was over."""
     params = {"client_id": term.leader_id, "since": term.since}
     with joined(where, schema) as transaction:
-        if transaction.execute(upkeep.resign_leader(), params).first() is None:
+        if transaction.execute(queries.resign_leader(), params).first() is None:
             return False
         payload = resigned_payload(term.leader_id)
         notify_in(transaction, Topic.leadership, [payload], schema=schema)

@@ -34,7 +34,7 @@ from riverrun.options import (
     json_text,
     metadata_text,
 )
-from riverrun.queries import postgresql as queries
+from riverrun.queries import insert as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import JobState, mask_of
 from riverrun.verbs.read import job_row

@@ -8,7 +8,7 @@ from sqlalchemy import select, true
 
 from riverrun.again import tried_again
 from riverrun.commit_hooks import after_commit
-from riverrun.queries import postgresql as queries
+from riverrun.queries import notify as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.topics import Topic, insert_payload
 

@@ -7,8 +7,8 @@ import attrs
 
 from riverrun.again import tried_again
 from riverrun.options import check_int
+from riverrun.queries import complete as complete_queries
 from riverrun.queries import periodic as queries
-from riverrun.queries import postgresql
 from riverrun.sessions import Transaction, Where, joined
 
 
@@ -40,7 +40,7 @@ def list_periodic(
 
 def clock(transaction: Transaction) -> datetime:
     """Return the database's time."""
-    value: datetime = transaction.execute(postgresql.clock(), {}).scalar_one()
+    value: datetime = transaction.execute(complete_queries.clock(), {}).scalar_one()
     return value
 
 

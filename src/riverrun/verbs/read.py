@@ -18,7 +18,7 @@ from riverrun.job_list import (
     JobOrder,
     cursor_text,
 )
-from riverrun.queries import operators as queries
+from riverrun.queries import read as queries
 from riverrun.sessions import Transaction, Where, joined
 from riverrun.states import state_of, states_in
 

@@ -10,7 +10,8 @@ import attrs
 from riverrun.characters import storable
 from riverrun.options import json_size, json_text
 from riverrun.outcome import Outcome, error_json
-from riverrun.queries import postgresql as queries
+from riverrun.queries import record as queries
+from riverrun.queries.complete import complete_jobs
 from riverrun.sessions import Transaction
 from riverrun.states import JobState, state_of
 
@@ -151,7 +152,7 @@ def batches(
 def takes_writes(transaction: Transaction) -> None:
     """Complete no job at all: what refuses that, refuses every outcome."""
     params = {**_pairs([]), "now": None}
-    transaction.rows(queries.complete_jobs(skip_locked=True), params)
+    transaction.rows(complete_jobs(skip_locked=True), params)
 
 
 def _write(
@@ -159,7 +160,7 @@ def _write(
 ) -> dict[int, JobState]:
     if batch.texts is None:
         params = {**_pairs(batch.outcomes), "now": now}
-        done = transaction.rows(queries.complete_jobs(skip_locked=skip_locked), params)
+        done = transaction.rows(complete_jobs(skip_locked=skip_locked), params)
         return {job_id: JobState.completed for (job_id,) in done}
     text = "[" + ",".join(batch.texts) + "]"
     if not text.isascii() or "\\u0000" in text:

@@ -8,7 +8,7 @@ from psycopg import sql
 from sqlalchemy import Engine
 
 from riverrun.driver import OwnCursor
-from riverrun.queries import postgresql as queries
+from riverrun.queries import notify as queries
 from riverrun.sessions import in_autocommit, joined
 
 INDEXES = (

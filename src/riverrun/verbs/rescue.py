@@ -12,7 +12,7 @@ from riverrun.errors import JobRescued
 from riverrun.job import JobRow
 from riverrun.outcome import Outcome, decide
 from riverrun.policies.backoff import Backoff
-from riverrun.queries import upkeep
+from riverrun.queries import rescue as queries
 from riverrun.refusals import describe
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
@@ -82,7 +82,7 @@ def rescue(
     }
     states: dict[int, JobState] = {}
     with joined(where, schema) as transaction:
-        rows = transaction.execute(upkeep.lost_jobs(), params).all()
+        rows = transaction.execute(queries.lost_jobs(), params).all()
         outcomes = [_outcome(job_row(row), row.moment, backoff(row.kind)) for row in rows]
         # Of an Engine the rows are free again then; but what is written, is written only where
         # the job still runs at the same attempt.

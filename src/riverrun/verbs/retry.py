@@ -7,7 +7,7 @@ from sqlalchemy.exc import IntegrityError
 from riverrun.again import tried_again
 from riverrun.errors import UniqueKeyTaken
 from riverrun.job import JobRow
-from riverrun.queries import operators as queries
+from riverrun.queries import retry as queries
 from riverrun.sessions import Where, joined
 from riverrun.verbs.read import get_in, job_row
 

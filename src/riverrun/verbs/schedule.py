@@ -9,7 +9,7 @@ from sqlalchemy import Engine, Executable
 
 from riverrun.again import tried_again
 from riverrun.outcome import SCHEDULER_INTERVAL_S
-from riverrun.queries import postgresql as queries
+from riverrun.queries import schedule as queries
 from riverrun.refusals import Fault, fault_of
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState

@@ -8,7 +8,7 @@ import attrs
 
 from riverrun.again import tried_again
 from riverrun.options import check_int
-from riverrun.queries import operators as queries
+from riverrun.queries import status as queries
 from riverrun.sessions import Where, joined
 from riverrun.states import JobState
 from riverrun.verbs.read import json_object

@@ -8,7 +8,7 @@ from riverrun.errors import JobNotFound
 from riverrun.job import JobRow
 from riverrun.options import json_text
 from riverrun.outcome import check_metadata, check_output
-from riverrun.queries import operators as queries
+from riverrun.queries import update as queries
 from riverrun.sessions import Where, joined
 from riverrun.verbs.read import job_row
 

@@ -1,0 +1,133 @@
+"""The statements of `verbs.beat`."""
+
+from functools import lru_cache
+
+from sqlalchemy import (
+    BigInteger,
+    Delete,
+    Insert,
+    Integer,
+    Text,
+    Update,
+    bindparam,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.orm import aliased
+
+from riverrun.models import ClientRecord, Job, Leader
+from riverrun.queries.expressions import (
+    NOW,
+    names_a_running_job,
+    seconds,
+    state_literal,
+)
+from riverrun.states import JobState
+
+
+@lru_cache
+def beat() -> Insert:
+    """Say that client `client_id` lives, with its host, pid, queues and how it is (bind `state`).
+
+    Returns whether somebody leads who never says so, as River's clients do not. Index:
+    riverrun_client_pkey.
+    """
+    statement = insert(ClientRecord).values(
+        id=bindparam("client_id", type_=Text),
+        heartbeat_at=NOW,
+        hostname=bindparam("host", type_=Text),
+        pid=bindparam("process", type_=Integer),
+        queues=bindparam("names", type_=ARRAY(Text)),
+        metadata_=cast(bindparam("state", type_=Text), JSONB),
+    )
+    leader = aliased(ClientRecord)
+    ours = exists().where(leader.id == Leader.leader_id)
+    return (
+        statement.on_conflict_do_update(
+            index_elements=[ClientRecord.id],
+            set_={
+                "heartbeat_at": statement.excluded.heartbeat_at,
+                "queues": statement.excluded.queues,
+                "metadata": statement.excluded.metadata,
+            },
+        )
+        .returning(exists().where(Leader.expires_at >= NOW, ~ours))
+        .execution_options(dml_strategy="raw")
+    )
+
+
+@lru_cache
+def sign_on() -> Insert:
+    """Register client `client_id`, unless somebody of that name lives or has left a job running.
+
+    Index: as `leave`.
+    """
+    client_id = bindparam("client_id", type_=Text)
+    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    running = exists().where(Job.state == state_literal(JobState.running), owner == client_id)
+    values = select(
+        client_id,
+        NOW,
+        bindparam("host", type_=Text),
+        bindparam("process", type_=Integer),
+    )
+    statement = insert(ClientRecord).from_select(
+        ["id", "heartbeat_at", "hostname", "pid"], values.where(~running)
+    )
+    return (
+        statement.on_conflict_do_update(
+            index_elements=[ClientRecord.id],
+            set_={
+                "heartbeat_at": statement.excluded.heartbeat_at,
+                "hostname": statement.excluded.hostname,
+                "pid": statement.excluded.pid,
+            },
+            where=ClientRecord.heartbeat_at < NOW - seconds("dead_s"),
+        )
+        .returning(ClientRecord.id)
+        .execution_options(dml_strategy="raw")
+    )
+
+
+@lru_cache
+def leave() -> Delete:
+    """Forget client `client_id`, unless a running job names it: the rescuer goes by its heartbeat.
+
+    Index: riverrun_client_pkey, and river_job_prioritized_fetching_index for the running jobs.
+    """
+    own = ClientRecord.id == bindparam("client_id", type_=Text)
+    return delete(ClientRecord).where(own, ~names_a_running_job())
+
+
+@lru_cache
+def touch_jobs() -> Update:
+    """Renew the attempt time of the running jobs in binds `ids` and `attempts`.
+
+    River's rescuer goes by that time alone, and would take a healthy job that runs for an hour.
+    Skips what others have locked. Index: river_job_pkey.
+    """
+    mine = (
+        func.unnest(
+            bindparam("ids", type_=ARRAY(BigInteger)), bindparam("attempts", type_=ARRAY(Integer))
+        )
+        .table_valued(column("id", BigInteger), column("attempt", Integer))
+        .render_derived(name="mine")
+    )
+    held = (
+        select(Job.id)
+        .where(
+            Job.id == mine.c.id,
+            Job.attempt == mine.c.attempt,
+            Job.state == state_literal(JobState.running),
+        )
+        .with_for_update(of=Job, key_share=True, skip_locked=True)
+        .cte("held")
+    )
+    touched = Job.id == func.any(func.array(select(held.c.id).scalar_subquery()))
+    return update(Job).where(touched).values(attempted_at=NOW)

@@ -1,0 +1,146 @@
+"""The statements of `verbs.claim`."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    Integer,
+    Select,
+    Text,
+    Update,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from riverrun.models import Job
+from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_column, state_literal
+from riverrun.states import JobState
+
+ATTEMPTED_BY_MAX = 100
+"""Clients a job remembers; the oldest fall out. Source: River 0.51, JobGetAvailable."""
+
+
+CLAIMED = (
+    "id",
+    "kind",
+    "args",
+    "attempt",
+    "max_attempts",
+    "priority",
+    "created_at",
+    "scheduled_at",
+    "attempted_at",
+    "attempted_by",
+    "errors",
+    "metadata_",
+    "tags",
+)
+"""What a claim returns, in this order."""
+
+
+@lru_cache
+def claim_jobs() -> Update:
+    """Claim up to `limit` available jobs of `queue` for `client_id`.
+
+    Locks what it claims and skips what others have locked. Index:
+    river_job_prioritized_fetching_index. River: JobGetAvailable.
+    """
+    claimable = (
+        select(Job.id)
+        .where(
+            Job.state == state_literal(JobState.available),
+            Job.queue == bindparam("queue_name", type_=Text),
+            Job.scheduled_at <= NOW,
+        )
+        .order_by(Job.priority, Job.scheduled_at, Job.id)
+        .limit(bindparam("limit", type_=Integer))
+        .with_for_update(skip_locked=True)
+        .cte("claimable")
+    )
+    return _claim(claimable)
+
+
+@lru_cache
+def queues_waiting() -> Select[Any]:
+    """Read which queues of bind `names`, an array, have a job that `claim_jobs` might claim.
+
+    Locks nothing. Index: river_job_prioritized_fetching_index, once for each queue: by its order,
+    for a planner that only looks for one row may take any way to it.
+    """
+    asked = (
+        func.unnest(bindparam("names", type_=ARRAY(Text)))
+        .table_valued(column("name", Text))
+        .render_derived(name="asked")
+    )
+    first = (
+        select(Job.id)
+        .where(
+            Job.state == state_literal(JobState.available),
+            Job.queue == asked.c.name,
+            Job.scheduled_at <= func.now(),
+        )
+        .order_by(Job.priority, Job.scheduled_at, Job.id)
+        .limit(1)
+        .lateral("first")
+    )
+    return select(asked.c.name).join_from(asked, first, true())
+
+
+@lru_cache
+def claim_job() -> Update:
+    """Claim the job `job_id` for `client_id` if it waits, whenever it is due.
+
+    Locks its row. Index: river_job_pkey.
+    """
+    waits = {JobState.available, JobState.pending, JobState.retryable, JobState.scheduled}
+    claimable = (
+        select(Job.id)
+        .where(
+            Job.id == bindparam("job_id", type_=BigInteger),
+            Job.state.in_([state_literal(state) for state in sorted(waits)]),
+        )
+        .with_for_update(skip_locked=True)
+        .cte("claimable")
+    )
+    return _claim(claimable)
+
+
+def _claim(claimable: CTE) -> Update:
+    client_id = cast(bindparam("client_id"), Text)
+    length = func.array_length(Job.attempted_by, 1)
+    kept = case(
+        # Nothing can be appended to it, and the claims of all others must not fail for that.
+        (func.array_ndims(Job.attempted_by) > 1, None),
+        (
+            length >= ATTEMPTED_BY_MAX,
+            Job.attempted_by[length - (ATTEMPTED_BY_MAX - 2) : length],
+        ),
+        else_=Job.attempted_by,
+    )
+    return (
+        update(Job)
+        # Not a join: how many are locked is not known when the plan is made, and by what the
+        # planner supposes it would read all of a table of 50,000 rows for a thousand.
+        .where(Job.id == func.any(func.array(select(claimable.c.id).scalar_subquery())))
+        .values(
+            state=state_literal(JobState.running),
+            attempt=func.least(Job.attempt, ATTEMPT_MAX - 1) + 1,
+            attempted_at=NOW,
+            attempted_by=func.array_append(kept, client_id),
+        )
+        .returning(
+            *(
+                Job.attempted_at if name == "attempted_at" else job_column(name).label(name)
+                for name in CLAIMED
+            )
+        )
+    )

@@ -1,0 +1,185 @@
+"""The statements of `verbs.status`: counts, clients, rates and the leader."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    Float,
+    Integer,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    exists,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from riverrun.models import ClientRecord, Job, Leader, Queue
+from riverrun.queries.expressions import (
+    readable,
+    state_literal,
+)
+from riverrun.states import FINAL_STATES, JobState
+
+
+@lru_cache
+def count_jobs() -> Select[Any]:
+    """Count jobs that are not final by queue and state, with the earliest scheduled_at of each.
+
+    Index: river_job_prioritized_fetching_index.
+    """
+    states = [state_literal(state) for state in JobState if not state.is_final]
+    oldest = readable(func.min(Job.scheduled_at))
+    return (
+        select(
+            Job.queue,
+            Job.state,
+            func.count().label("count"),
+            oldest.label("oldest_at"),
+            cast(func.extract("epoch", func.clock_timestamp() - oldest), Float).label("age_s"),
+        )
+        .where(Job.state.in_(states))
+        .group_by(Job.queue, Job.state)
+        .order_by(Job.queue, Job.state)
+    )
+
+
+@lru_cache
+def list_clients() -> Select[Any]:
+    """Read the clients that say that they live, by id. Index: riverrun_client_pkey."""
+    columns: tuple[Any, ...] = (
+        ClientRecord.id,
+        ClientRecord.hostname,
+        ClientRecord.pid,
+        ClientRecord.queues,
+        ClientRecord.created_at,
+        ClientRecord.heartbeat_at,
+        readable(ClientRecord.metadata_).label("metadata"),
+        cast(
+            func.extract("epoch", func.clock_timestamp() - ClientRecord.heartbeat_at), Float
+        ).label("silent_s"),
+    )
+    return select(*columns).order_by(ClientRecord.id).limit(bindparam("limit", type_=Integer))
+
+
+@lru_cache
+def last_worked() -> Select[Any]:
+    """Read when a job of each queue in bind `names` was last attempted, of those scheduled last.
+
+    A look at the end of each state and priority: no index is in the order of attempts, and jobs of
+    one priority are claimed in the order of their times.
+
+    Index: river_job_prioritized_fetching_index.
+    """
+    names = (
+        func.unnest(bindparam("names", type_=ARRAY(Text)))
+        .table_valued("name")
+        .render_derived(name="queues")
+    )
+    priorities = func.generate_series(1, 4).table_valued("number").render_derived(name="priorities")
+    attempted = [JobState.running, JobState.retryable, *sorted(FINAL_STATES)]
+    looks = [
+        select(readable(Job.attempted_at).label("at"))
+        .where(
+            Job.state == state_literal(state),
+            Job.queue == names.c.name,
+            Job.priority == priorities.c.number,
+        )
+        .order_by(Job.scheduled_at.desc(), Job.id.desc())
+        .limit(1)
+        .lateral(state.value)
+        for state in attempted
+    ]
+    source: Any = names.join(priorities, true())
+    for look in looks:
+        source = source.outerjoin(look, true())
+    latest = func.max(func.greatest(*(look.c.at for look in looks)))
+    return select(names.c.name, latest.label("at")).select_from(source).group_by(names.c.name)
+
+
+@lru_cache
+def unworked_queues() -> Select[Any]:
+    """Read queues with due jobs that are not paused and that no living client works, by name.
+
+    A client of riverrun's lives if its heartbeat is at most `dead_s` old. River's have none: where
+    one leads or runs a job of the queue, the queue's row, which they renew every 10 min, counts.
+
+    Index: river_job_prioritized_fetching_index, a look for each queue; riverrun_client_pkey.
+    """
+    available = Job.state == state_literal(JobState.available)
+    first: Any = select(func.min(Job.queue).label("name")).where(available)
+    first = first.cte("waiting", recursive=True)
+    following = select(func.min(Job.queue)).where(available, Job.queue > first.c.name)
+    waiting = first.union_all(select(following.scalar_subquery()).where(first.c.name.is_not(None)))
+    name = waiting.c.name
+    now = func.clock_timestamp()
+    due = exists().where(available, Job.queue == name, Job.scheduled_at <= now)
+    paused = exists().where(Queue.name == name, Queue.paused_at.is_not(None))
+    dead_s = cast(bindparam("dead_s"), Float)
+    ours = exists().where(
+        ClientRecord.heartbeat_at >= now - func.make_interval(0, 0, 0, 0, 0, 0, dead_s),
+        name == any_(ClientRecord.queues),
+    )
+    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+    led = exists().where(
+        Leader.expires_at >= now, ~exists().where(ClientRecord.id == Leader.leader_id)
+    )
+    running = exists().where(
+        Job.state == state_literal(JobState.running),
+        Job.queue == name,
+        ~exists().where(ClientRecord.id == owner).correlate(Job),
+    )
+    renewed = exists().where(
+        Queue.name == name, Queue.updated_at >= now - func.make_interval(0, 0, 0, 0, 0, 11)
+    )
+    return (
+        select(name)
+        .where(name.is_not(None), due, ~paused, ~ours, ~and_(renewed, or_(led, running)))
+        .order_by(name)
+        .limit(bindparam("limit", type_=Integer))
+    )
+
+
+@lru_cache
+def finish_rates() -> Select[Any]:
+    """Count the jobs that were finalized last, of each final state at most 1,000, in `window_s`.
+
+    Returns for each state their number and in how many seconds they were finalized.
+
+    Index: river_job_state_and_finalized_at_index.
+    """
+    window_s = cast(bindparam("window_s"), Float)
+    since = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, 0, window_s)
+    parts = []
+    for state in sorted(FINAL_STATES):
+        last = (
+            select(Job.finalized_at)
+            .where(Job.state == state_literal(state), Job.finalized_at > since)
+            .order_by(Job.finalized_at.desc())
+            .limit(1_000)
+            .subquery()
+        )
+        passed = func.extract("epoch", func.clock_timestamp() - func.min(last.c.finalized_at))
+        parts.append(
+            select(
+                cast(literal(state.value), Text).label("state"),
+                func.count().label("count"),
+                cast(case((func.count() < 1_000, window_s), else_=passed), Float).label("seconds"),
+            ).select_from(last)
+        )
+    return union_all(*parts)  # type: ignore[return-value]
+
+
+@lru_cache
+def get_leader() -> Select[Any]:
+    """Read who leads now. Index: river_leader_pkey."""
+    return select(Leader.leader_id).where(Leader.expires_at > func.now())
