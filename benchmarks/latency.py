@@ -82,10 +82,9 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             notes=[
                 "Each sample is the 95th percentile of one run, its client just started.",
                 (
-                    "`finalized_at` is not the same time on both sides. River sets it to the time "
-                    "at which its worker returned, and writes it with others, up to 250 ms later; "
-                    "riverrun sets it to the time of the statement that writes it. The commit is "
-                    "when others see the job completed."
+                    "Both sides set `finalized_at` to the time at which the worker returned, and "
+                    "write it later, with others: River up to 250 ms later. The commit is when "
+                    "others see the job completed."
                 ),
                 *without,
             ],

@@ -1,8 +1,10 @@
 """Step 5, in its thread: batches, failing databases, outcomes that a database refuses."""
 
 import random
+from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError
@@ -13,12 +15,13 @@ from riverrun.clock import Clock
 from riverrun.errors import AttemptLost
 from riverrun.events import Hub, JobCompleted
 from riverrun.models import Job
-from riverrun.outcome import Outcome
+from riverrun.outcome import Outcome, attempt_error
 from riverrun.runtime.completer import Completer
 from riverrun.states import JobState
 from said import until
 
 DEADLINE_S = 15.0
+START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 def completer(engine: Engine, schema: str, hub: Hub | None = None) -> Completer:
@@ -154,3 +157,61 @@ def test_tells_of_no_attempt_that_was_lost(engine: Engine, schema: str) -> None:
         part.start()
         assert events.get(DEADLINE_S).job.id == job_id  # type: ignore[attr-defined]
         assert part.stop(DEADLINE_S), "the completer did not end"
+
+
+def test_a_job_is_finalized_when_its_worker_returned(engine: Engine, schema: str) -> None:
+    """However long an outcome waits, its job is finalized at the end of its attempt."""
+    now = "now() - interval '1 hour'"
+    plain, failed, young = (insert_job(engine, schema, state="running") for _ in range(3))
+    with engine.begin() as connection:
+        for job_id, at in ((plain, now), (failed, now), (young, "now() - interval '1 minute'")):
+            connection.execute(
+                text(f"UPDATE {schema}.river_job SET attempted_at = {at} WHERE id = {job_id}")
+            )
+    own = create_engine(engine.url)
+    part = completer(own, schema)
+    error = attempt_error(1, START, ValueError("no"))
+    returned = Clock.monotonic() - 600
+    for job_id, changes in (
+        (plain, {}),
+        (failed, {"state": JobState.discarded, "error": error}),
+        (young, {}),
+    ):
+        part.put(attrs.evolve(ended(job_id, **changes), ended_monotonic=returned))
+    part.start()
+    assert part.stop(DEADLINE_S), "the completer did not end"
+    own.dispose()
+    with engine.connect() as connection:
+        rows = connection.execute(
+            text(
+                "SELECT extract(epoch FROM now() - finalized_at)::float,"
+                f" finalized_at = attempted_at FROM {schema}.river_job ORDER BY id"
+            )
+        ).all()
+    assert [seconds == pytest.approx(600, abs=60) for seconds, _ in rows] == [True, True, False]
+    # The clocks do not agree: it never ends before it began.
+    assert [same for _, same in rows] == [False, False, True]
+
+
+@pytest.mark.parametrize("state", ["completed", "cancelled"])
+@pytest.mark.parametrize("attempted", ["now() + interval '1 hour'", "'infinity'", "NULL"])
+def test_no_job_is_finalized_in_the_future(
+    engine: Engine, schema: str, state: str, attempted: str
+) -> None:
+    """Whatever a row says of when its attempt began, it is not finalized later than now."""
+    job_id = insert_job(engine, schema, state="running")
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {schema}.river_job SET attempted_at = {attempted}"))
+    own = create_engine(engine.url)
+    part = completer(own, schema)
+    # A clock that went back: the attempt is to finish in a minute.
+    future = Clock.monotonic() + 60
+    part.put(attrs.evolve(ended(job_id, state=JobState(state)), ended_monotonic=future))
+    part.start()
+    assert part.stop(DEADLINE_S), "the completer did not end"
+    own.dispose()
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(f"SELECT state::text, finalized_at <= now() FROM {schema}.river_job")
+        ).one()
+    assert tuple(found) == (state, True)

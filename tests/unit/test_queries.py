@@ -45,11 +45,11 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "waiting": (queries.queues_waiting, {"names"}),
     "complete": (
         lambda: complete_jobs(skip_locked=False),
-        {"ids", "attempts", "now"},
+        {"ids", "attempts", "ages_us", "now"},
     ),
     "complete what is free": (
         lambda: complete_jobs(skip_locked=True),
-        {"ids", "attempts", "now"},
+        {"ids", "attempts", "ages_us", "now"},
     ),
     "record": (lambda: record_outcomes(skip_locked=False), {"outcomes", "now"}),
     "record what is free": (lambda: record_outcomes(skip_locked=True), {"outcomes", "now"}),

@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     Float,
     Integer,
+    Interval,
     Text,
     bindparam,
     case,
@@ -138,6 +139,15 @@ def attempts(name: str) -> Any:
         .table_valued(column("id", BigInteger), column("attempt", Integer))
         .render_derived(name=name)
     )
+
+
+def finished_at(age_us: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return when an attempt finished that did so `age_us` microseconds ago.
+
+    Never before the attempt began, and never in the future, whatever the clocks did meanwhile.
+    """
+    at = NOW - age_us * literal_column("interval '1 microsecond'", Interval)
+    return func.least(NOW, func.greatest(Job.attempted_at, at))
 
 
 def still_running(*, skip_locked: bool) -> list[ColumnElement[bool]]:

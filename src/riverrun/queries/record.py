@@ -23,7 +23,14 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 
 from riverrun.columns import JobStateType, Timestamp
 from riverrun.models import Job
-from riverrun.queries.expressions import NOW, attempts, readable, records, state_literal
+from riverrun.queries.expressions import (
+    NOW,
+    attempts,
+    finished_at,
+    readable,
+    records,
+    state_literal,
+)
 from riverrun.states import FINAL_STATES, JobState
 
 
@@ -50,9 +57,9 @@ def record_outcomes(*, skip_locked: bool) -> Update:
     """Write the outcomes in bind `outcomes` where the jobs still run at the same attempt.
 
     A job that somebody asked to cancel meanwhile, and that would run again, is cancelled instead.
-    Staged metadata is merged also where the job no longer runs, if `merge_anyway`. Locks the rows
-    by id, or only those that nobody else has locked. Index: river_job_pkey. River:
-    JobSetStateIfRunningMany.
+    A final job is finalized when its worker returned, `age_us` microseconds ago. Staged metadata is
+    merged also where the job no longer runs, if `merge_anyway`. Locks the rows by id, or only those
+    that nobody else has locked. Index: river_job_pkey. River: JobSetStateIfRunningMany.
     """
     rows = records(
         "outcomes",
@@ -63,6 +70,7 @@ def record_outcomes(*, skip_locked: bool) -> Update:
         column("error", JSONB),
         column("metadata", JSONB),
         column("give_back", Integer),
+        column("age_us", BigInteger),
         column("merge_anyway", Integer),
     )
     held = (
@@ -105,7 +113,11 @@ def record_outcomes(*, skip_locked: bool) -> Update:
                 (fenced, func.coalesce(rows.c.scheduled_at, Job.scheduled_at)),
                 else_=Job.scheduled_at,
             ),
-            finalized_at=case((or_(unwanted, and_(fenced, final)), NOW), else_=Job.finalized_at),
+            finalized_at=case(
+                (unwanted, NOW),
+                (and_(fenced, final), finished_at(rows.c.age_us)),
+                else_=Job.finalized_at,
+            ),
             errors=case(
                 (
                     and_(fenced, rows.c.error.is_not(None)),

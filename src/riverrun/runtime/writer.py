@@ -78,10 +78,16 @@ class Writer:
         def unfit(outcome: Outcome, error: Exception) -> None:
             refused.append(([by_id[outcome.job_id]], error))
 
+        def age_us(outcome: Outcome) -> int:
+            ended = by_id[outcome.job_id]
+            return int((self._clock.monotonic() - ended.ended_monotonic) * 1e6)
+
         outcomes = [outcome for ended in members if (outcome := ended.outcome)]
         broken: Exception | None = None
         most = self._largest or BATCH_BYTES
-        for batch in batches(outcomes, merge_anyway=True, most_bytes=most, unfit=unfit):
+        for batch in batches(
+            outcomes, merge_anyway=True, age_us=age_us, most_bytes=most, unfit=unfit
+        ):
             part = [by_id[outcome.job_id] for outcome in batch.outcomes]
             if broken is not None or batch.size > (self._largest or math.inf):
                 refused.append((part, broken or TooLarge()))

@@ -93,12 +93,14 @@ class Batch:
 
     Attributes:
         outcomes: In the order of their jobs' ids.
+        ages_us: Microseconds since each worker returned; empty if the texts hold them.
         texts: Each as JSON text; None for completions that write nothing else.
         merges: Whether staged metadata is kept also for jobs that no longer run.
         size: Bytes of the texts.
     """
 
     outcomes: Sequence[Outcome]
+    ages_us: Sequence[int] = ()
     texts: Sequence[str] | None
     merges: bool
     size: int = 0
@@ -108,6 +110,7 @@ def batches(
     outcomes: Iterable[Outcome],
     *,
     merge_anyway: bool,
+    age_us: Callable[[Outcome], int] = lambda _: 0,
     most_bytes: int = BATCH_BYTES,
     unfit: Callable[[Outcome, Exception], object] | None = None,
 ) -> Iterator[Batch]:
@@ -116,6 +119,8 @@ def batches(
     Args:
         outcomes: What to write; of no job more than one.
         merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
+        age_us: Returns how many microseconds ago an outcome's worker returned. A final job is
+            finalized at that time. Default: the time of the statement.
         most_bytes: Most bytes in a batch of more than one outcome.
         unfit: Called with each outcome that JSON cannot hold, and why; if None, that is raised.
     """
@@ -126,13 +131,16 @@ def batches(
         bare = outcome.state is JobState.completed and outcome.metadata is None
         (plain if bare else others).append(outcome)
     for start in range(0, len(plain), BATCH_MAX):
-        yield Batch(outcomes=plain[start : start + BATCH_MAX], texts=None, merges=merge_anyway)
+        part = plain[start : start + BATCH_MAX]
+        ages_us = [age_us(outcome) for outcome in part]
+        yield Batch(outcomes=part, ages_us=ages_us, texts=None, merges=merge_anyway)
     taken: list[Outcome] = []
     texts: list[str] = []
     size = 0
     for outcome in others:
         try:
-            text = json_text(_record(outcome, merge_anyway=merge_anyway))
+            record = _record(outcome, age_us=age_us(outcome), merge_anyway=merge_anyway)
+            text = json_text(record)
         except Exception as error:
             if unfit is None:
                 raise
@@ -151,7 +159,7 @@ def batches(
 
 def takes_writes(transaction: Transaction) -> None:
     """Complete no job at all: what refuses that, refuses every outcome."""
-    params = {**_pairs([]), "now": None}
+    params = {**_pairs([]), "ages_us": "{}", "now": None}
     transaction.rows(complete_jobs(skip_locked=True), params)
 
 
@@ -159,7 +167,7 @@ def _write(
     transaction: Transaction, batch: Batch, now: datetime | None, *, skip_locked: bool
 ) -> dict[int, JobState]:
     if batch.texts is None:
-        params = {**_pairs(batch.outcomes), "now": now}
+        params = {**_pairs(batch.outcomes), "ages_us": array_text(batch.ages_us), "now": now}
         done = transaction.rows(complete_jobs(skip_locked=skip_locked), params)
         return {job_id: JobState.completed for (job_id,) in done}
     text = "[" + ",".join(batch.texts) + "]"
@@ -182,7 +190,7 @@ def array_text(numbers: Iterable[int]) -> str:
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def _record(outcome: Outcome, *, merge_anyway: bool) -> dict[str, Any]:
+def _record(outcome: Outcome, *, age_us: int, merge_anyway: bool) -> dict[str, Any]:
     return {
         "id": outcome.job_id,
         "attempt": outcome.attempt,
@@ -191,5 +199,6 @@ def _record(outcome: Outcome, *, merge_anyway: bool) -> dict[str, Any]:
         "error": outcome.error and error_json(outcome.error),
         "metadata": outcome.metadata,
         "give_back": int(outcome.give_back),
+        "age_us": age_us,
         "merge_anyway": int(merge_anyway),
     }
