@@ -1,6 +1,7 @@
 """A PostgreSQL server for all tests, a database for this run, a fresh schema for each test."""
 
 import os
+import sys
 from collections.abc import Generator, Iterator
 from itertools import count
 
@@ -20,6 +21,11 @@ hypothesis.settings.register_profile("ci", deadline=None, database=None, derando
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 _database_numbers = count(1)
+
+# Hundreds of tests start Python. Where it may not keep what it compiles, as in many containers,
+# each start compiles SQLAlchemy and all else again: about three times the time of the import.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.hookimpl(wrapper=True)

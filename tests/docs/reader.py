@@ -123,7 +123,6 @@ class Reader:
             "PYTHONWARNINGS": ",".join(WARNINGS),
             "PYTHONUNBUFFERED": "1",
         }
-        self._environment.pop("PYTHONDONTWRITEBYTECODE", None)  # what was compiled was imported
         self._files: dict[str, str] = {}
         self._programs: set[str] = set()  # the files that were run, not imported
         self._servers: list[subprocess.Popen[bytes]] = []
@@ -383,7 +382,6 @@ def _forked(
     os.chdir(folder)
     for action, message, category in (each.split(":") for each in WARNINGS):
         warnings.filterwarnings(action, re.escape(message), getattr(builtins, category))
-    sys.dont_write_bytecode = False
     # Not "": what multiprocessing makes of that is the folder that the server was started in.
     tests = str(Path(__file__).parents[1])
     sys.path[:] = [str(folder), *(each for each in sys.path if each not in {"", tests})]
