@@ -32,6 +32,7 @@ from riverrun.job import JobArgs, JobRow, RawArgs
 from riverrun.job_list import JobList, JobListParams, JobOrder
 from riverrun.job_log import JobLog
 from riverrun.options import InsertOpts, OnConflict, QueueConfig
+from riverrun.orm.relationships import jobs_of
 from riverrun.periodic_jobs import Missed, PeriodicJob
 from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
@@ -92,6 +93,7 @@ __all__ = [
     "UniqueKey",
     "UniqueOpts",
     "Workers",
+    "jobs_of",
 ]
 
 __version__ = "0.1.0"

@@ -5,10 +5,11 @@ carry no schema here; `schema_translate_map` names one where it is not the searc
 """
 
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import BigInteger, LargeBinary, MetaData, SmallInteger, Text, func, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
 from riverrun.columns import (
     JobStateType,
@@ -19,6 +20,7 @@ from riverrun.columns import (
     TextList,
     Timestamp,
 )
+from riverrun.orm.expressions import JobExpressions
 from riverrun.states import JobState
 
 
@@ -28,7 +30,7 @@ class Base(DeclarativeBase):
     metadata = MetaData()
 
 
-class Job(Base):
+class Job(JobExpressions, Base):
     """A job: its place in line, its input, and what its attempts came to."""
 
     __tablename__ = "river_job"
@@ -51,6 +53,33 @@ class Job(Base):
     tags: Mapped[list[str]] = mapped_column(TagList, server_default="{}")
     unique_key: Mapped[bytes | None] = mapped_column(LargeBinary)
     unique_states: Mapped[int | None] = mapped_column(StateMask)
+
+    @staticmethod
+    def in_schema(schema: str | None) -> "type[Job]":
+        """Return the class of the jobs in `schema`; `Job` itself if that is None.
+
+        For statements of the host's own where River's tables are in a schema of their own, and
+        `schema_translate_map` would move the host's tables, too:
+
+            Receipts = Job.in_schema("jobs")
+            session.scalars(select(Receipts).where(Receipts.kind_is(SendReceipt)))
+
+        Args:
+            schema: The name of the schema.
+        """
+        return Job if schema is None else _job_in(schema)
+
+
+@lru_cache(maxsize=1024)
+def _job_in(schema: str) -> type[Job]:
+    # Concrete: with a table of its own, and none of the instances that a select(Job) loads.
+    table = Job.__table__.to_metadata(MetaData(), schema=schema)  # type: ignore[attr-defined]
+    body = {"__doc__": Job.__doc__, "__module__": __name__, "__abstract__": True}
+    cls = type("Job", (Job,), body)
+    properties = {each.key: table.c[each.columns[0].name] for each in Job.__mapper__.column_attrs}
+    # In a registry of its own: a name belongs to one class in each.
+    registry().map_imperatively(cls, table, inherits=Job, concrete=True, properties=properties)
+    return cls
 
 
 class Queue(Base):

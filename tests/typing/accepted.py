@@ -6,9 +6,9 @@ from typing import ClassVar, Generic, TypeVar
 
 import attrs
 from pydantic import BaseModel
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, select
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from riverrun import (
     Client,
@@ -20,7 +20,9 @@ from riverrun import (
     QueueConfig,
     RawArgs,
     Workers,
+    jobs_of,
 )
+from riverrun.models import Job
 from riverrun.testing import work_one
 from riverrun.verbs import insert
 
@@ -116,3 +118,23 @@ async def handler(session: AsyncSession) -> None:
     """Insert from async code."""
     await client.insert_async(session, Attrs("a"), queue="mail")
     await session.run_sync(client.insert, Attrs("a"))
+
+
+class Base(DeclarativeBase):
+    """An application's models."""
+
+
+class User(Base):
+    """A class whose objects are named by jobs."""
+
+    __tablename__ = "user"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mails: Mapped[list[Job]] = jobs_of(Attrs, "to")
+
+
+def read(session: Session, user: User) -> list[Job]:
+    """Ask for jobs by their args."""
+    args = Job.args_of(Attrs)
+    statement = select(Job).where(args.to == "a", args.to.in_(["a"]), Job.kind_is(Attrs))
+    statement = statement.where(args.to.like("a%"), args.to > "a").order_by(args.to.desc())
+    return [*session.scalars(statement), *user.mails]

@@ -1,0 +1,380 @@
+"""Expressions over jobs: of which kind a job is, and what its args hold.
+
+`Job` has them by `JobExpressions`. They name no table but that of the class, so that they are right
+in whatever schema it is.
+"""
+
+from collections.abc import Collection, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from uuid import UUID
+
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Date,
+    DateTime,
+    Float,
+    Interval,
+    Numeric,
+    Text,
+    Time,
+    TypeDecorator,
+    Uuid,
+    and_,
+    any_,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.operators import OperatorType
+from sqlalchemy.types import TypeEngine
+
+from riverrun.errors import InvalidOption
+from riverrun.job import kind_of
+from riverrun.json_types import LISTS, is_struct, shown_type
+from riverrun.options import json_text
+from riverrun.orm.fields import Field, Unfit, fields_of
+from riverrun.orm.sql_json import Mismatch, column_json, members, unwrapped
+
+if TYPE_CHECKING:
+    from sqlalchemy.sql.expression import SQLColumnExpression
+
+    _Operators = SQLColumnExpression[Any]
+else:
+    from sqlalchemy.sql.operators import ColumnOperators
+
+    _Operators = ColumnOperators
+
+
+class _Whole(TypeDecorator[int]):
+    """An int of any size: numeric in SQL."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def process_result_value(self, value: Any, dialect: Any) -> int | None:  # noqa: ARG002
+        """Return the number as an int."""
+        return None if value is None else int(value)
+
+
+_SQL_TYPES: dict[Any, tuple[str, TypeEngine[Any], TypeEngine[Any]]] = {
+    bool: ("boolean", Boolean(), Boolean()),
+    int: ("number", Numeric(), _Whole()),
+    float: ("number", Float(53), Float(53)),
+    str: ("string", Text(), Text()),
+    Decimal: ("string", Numeric(), Numeric()),
+    UUID: ("string", Uuid(), Uuid()),
+    datetime: ("string", DateTime(timezone=True), DateTime(timezone=True)),
+    date: ("string", Date(), Date()),
+    time: ("string", Time(), Time()),
+    timedelta: ("string", Interval(), Interval()),
+}
+"""By a field's annotation: its type in JSON, the SQL type of it, and how results are read."""
+
+
+class JobExpressions:
+    """What can be asked of jobs by their kind; a base of `Job`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def kind_is(cls, args_type: Any) -> ColumnElement[bool]:
+        """Return whether a job is of the kind of `args_type`, or of one of its kind_aliases.
+
+        Index: river_job_kind.
+
+        Args:
+            args_type: A class of args that has a kind.
+
+        Raises:
+            InvalidOption: If it has none.
+        """
+        kinds = kinds_of(args_type)
+        column: Any = cls.kind  # type: ignore[attr-defined]
+        same: ColumnElement[bool] = column == kinds[0] if len(kinds) == 1 else column.in_(kinds)
+        return same
+
+    @classmethod
+    def args_of(cls, args_type: Any) -> "ArgsOf":
+        """Return the args of jobs of one kind: each field is an attribute, a SQL expression.
+
+            select(Job).where(Job.args_of(SendReceipt).order == order.id)
+
+        Args:
+            args_type: A class of args that has a kind.
+
+        Raises:
+            InvalidOption: If it has none, or is none of attrs, dataclass and pydantic.
+        """
+        try:
+            fields_of(args_type)
+        except Unfit as error:
+            raise InvalidOption("args_type", args_type, f"a class of args: {error}") from None
+        return ArgsOf(cls, args_type)
+
+
+def kinds_of(args_type: Any) -> tuple[str, ...]:
+    """Return the kind of a class of args, then its aliases.
+
+    Raises:
+        InvalidOption: If it has no kind.
+    """
+    kind = kind_of(args_type)
+    return (kind, *(alias for alias in getattr(args_type, "kind_aliases", ()) if alias != kind))
+
+
+class ArgsOf:
+    """The args of jobs of one kind; see `Job.args_of`."""
+
+    def __init__(self, job: type[JobExpressions], args_type: type) -> None:
+        self._job = job
+        self._args_type = args_type
+
+    def __getattr__(self, name: str) -> "Arg":
+        if name.startswith("__"):  # as copy and pickle ask for
+            raise AttributeError(name)
+        field = fields_of(self._args_type).get(name)
+        if field is None:
+            known = ", ".join(fields_of(self._args_type))
+            raise AttributeError(
+                f"{self._args_type.__name__} has no field {name!r}; it has {known}"
+            )
+        return Arg(self._job, self._args_type, field, (field.key,), field.annotation)
+
+    def __getitem__(self, name: str) -> "Arg":
+        """Return the field `name`, as the attribute of that name."""
+        return getattr(self, name)  # type: ignore[no-any-return]
+
+
+class Arg(_Operators):
+    """What one field of a job's args holds, as a SQL expression.
+
+    `==` and `in_` are served by indexes: they compare `args @> ...`, beside the kind, which is a
+    lookup in river_job_args_index. They compare JSON: a time equals only what was written with the
+    same offset from UTC. With a column they compare by hash, too, and so join.
+
+    Every other comparison works, and includes the kind, but no index helps: all jobs of the kind
+    are read. NULL stands for None, for a field that is not there, and for JSON of another type.
+    `contains` of a field that is a list is served by the index as `==` is.
+
+    `arg["key"]` is a part of a field that is an object.
+    """
+
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        job: type[JobExpressions],
+        args_type: type,
+        field: Field,
+        path: tuple[str, ...],
+        annotation: Any,
+    ) -> None:
+        self._job: Any = job
+        self._args_type = args_type
+        self._field = field
+        self._path = path
+        self._annotation = annotation
+
+    def __repr__(self) -> str:
+        return f"<Job.args_of({self._args_type.__name__}).{'.'.join(self._path)}>"
+
+    def __clause_element__(self) -> ColumnElement[Any]:
+        """Return the value, typed by the field's annotation."""
+        held = self._json()
+        chosen = members(self._annotation)
+        known = _known_type(chosen[0]) if len(chosen) == 1 else None
+        if known is None:
+            return held
+        json_type, sql_type, read = known
+        text = self._json(as_text=True)
+        # Other kinds may hold anything in a field of that name, which no cast must meet.
+        value = case(
+            (
+                and_(self._job.kind_is(self._args_type), func.jsonb_typeof(held) == json_type),
+                text if isinstance(sql_type, Text) else cast(text, sql_type),
+            )
+        )
+        return type_coerce(value, read)
+
+    @property
+    def expression(self) -> ColumnElement[Any]:
+        """The value, typed by the field's annotation."""
+        return self.__clause_element__()
+
+    def _json(self, *, as_text: bool = False) -> ColumnElement[Any]:
+        held: ColumnElement[Any] = self._job.args
+        for name in self._path[:-1]:
+            held = held.op("->", return_type=JSONB())(literal(name, Text))
+        last = literal(self._path[-1], Text)
+        if as_text:
+            return held.op("->>", return_type=Text())(last)
+        return held.op("->", return_type=JSONB())(last)
+
+    def __getitem__(self, key: Any) -> "Arg":  # type: ignore[override]
+        """Return a part of an object: a field of a class, by its name, or a key of a mapping.
+
+        Raises:
+            InvalidOption: If the field is no object, or its class has no such field.
+        """
+        if not isinstance(key, str):
+            raise InvalidOption("key", key, "the name of a part of an object")
+        chosen = members(self._annotation)
+        inner = chosen[0] if len(chosen) == 1 else None
+        origin, arguments = get_origin(inner) or inner, get_args(inner)
+        if isinstance(inner, type) and is_struct(inner):
+            part = fields_of(inner).get(key)
+            if part is None:
+                known = ", ".join(fields_of(inner))
+                raise InvalidOption("key", key, f"a field of {inner.__name__}: {known}")
+            return Arg(self._job, self._args_type, part, (*self._path, part.key), part.annotation)
+        if inner in (Any, object) or (isinstance(origin, type) and issubclass(origin, dict)):
+            annotation = arguments[1] if len(arguments) == 2 else Any
+            part = Field(name=key, key=key, annotation=annotation, pydantic=self._field.pydantic)
+            return Arg(self._job, self._args_type, part, (*self._path, key), annotation)
+        raise InvalidOption("key", key, f"none: {self!r} is {shown_type(self._annotation)}")
+
+    # What SQLAlchemy's operators call
+
+    def operate(self, op: OperatorType, *other: Any, **options: Any) -> ColumnElement[Any]:
+        """Return what an operator makes of the field's value."""
+        of_kind = self._job.kind_is(self._args_type)
+        match op:
+            case operators.eq | operators.is_ if other[0] is None:
+                return and_(of_kind, self._json(as_text=True).is_(None))
+            case operators.ne | operators.is_not if other[0] is None:
+                return and_(of_kind, self._json(as_text=True).is_not(None))
+            case operators.eq:
+                return and_(of_kind, self._equals(other[0]))
+            case operators.ne if not _is_sql(other[0]):
+                return and_(of_kind, ~and_(*self._same(other[0])))
+            case operators.in_op if _is_list(other[0]):
+                return and_(of_kind, self._one_of(other[0]))
+            case operators.not_in_op if _is_list(other[0]):
+                return and_(of_kind, ~self._one_of(other[0]))
+            case operators.contains_op if self._items() is not None and not _is_sql(other[0]):
+                item = Field(
+                    name=self._field.name,
+                    key=self._field.key,
+                    annotation=self._items(),
+                    pydantic=self._field.pydantic,
+                )
+                return and_(of_kind, self._holds([_encoded(item, other[0])]))
+        result = op(self.__clause_element__(), *map(_plain, other), **options)
+        if isinstance(result.type, Boolean):
+            return and_(of_kind, result)
+        return result  # type: ignore[no-any-return]
+
+    def reverse_operate(self, op: OperatorType, other: Any, **options: Any) -> ColumnElement[Any]:
+        """Return what an operator makes of a value and the field's."""
+        return op(_plain(other), self.__clause_element__(), **options)  # type: ignore[no-any-return]
+
+    def _equals(self, other: Any) -> ColumnElement[bool]:
+        if not _is_sql(other):
+            return and_(*self._same(other))
+        column: Any = _clause(other)
+        try:
+            value = column_json(column, self._annotation, pydantic=self._field.pydantic).value
+        except Mismatch as error:
+            raise InvalidOption(
+                "other", other, f"a column that {self!r} may equal; {error}"
+            ) from None
+        return and_(*joined_args(self._job.args, self._path, value))
+
+    def _one_of(self, values: Iterable[object]) -> ColumnElement[bool]:
+        encoded = [_encoded(self._field, value) for value in values]
+        if any(isinstance(each, dict | list) for each in encoded):
+            return or_(*(and_(*self._same(value)) for value in values))
+        texts = [json_text(self._around(each)) for each in encoded]
+        return _holds(self._job.args, any_(cast(literal(texts, ARRAY(Text)), ARRAY(JSONB))))
+
+    def _same(self, value: object) -> list[ColumnElement[bool]]:
+        encoded = _encoded(self._field, value)
+        same = [self._holds(encoded)]
+        if isinstance(encoded, dict | list):
+            # @> asks only whether it is contained.
+            same.append(self._json() == cast(literal(json_text(encoded), Text), JSONB))
+        return same
+
+    def _holds(self, encoded: Any) -> ColumnElement[bool]:
+        text = json_text(self._around(encoded))
+        return _holds(self._job.args, cast(literal(text, Text), JSONB))
+
+    def _around(self, encoded: Any) -> Any:
+        for name in reversed(self._path):
+            encoded = {name: encoded}
+        return encoded
+
+    def _items(self) -> Any:
+        """Return what a field that is a list holds; None for any other."""
+        chosen = members(self._annotation)
+        if len(chosen) != 1 or (get_origin(chosen[0]) or chosen[0]) not in LISTS:
+            return None
+        arguments = get_args(chosen[0])
+        return arguments[0] if arguments else Any
+
+
+def joined_args(args: Any, path: tuple[str, ...], value: Any) -> list[ColumnElement[bool]]:
+    """Return that args hold `value`, a jsonb expression of another table, at `path`.
+
+    In both forms: the first looks one up in river_job_args_index, the second joins many by hash.
+    """
+    inner = value
+    for name in reversed(path):
+        inner = func.jsonb_build_object(literal(name, Text), inner)
+    held = args
+    for name in path:
+        held = held.op("->", return_type=JSONB())(literal(name, Text))
+    return [_holds(args, inner), held == value]
+
+
+def _holds(args: Any, part: Any) -> ColumnElement[bool]:
+    same: ColumnElement[bool] = args.op("@>", is_comparison=True, return_type=Boolean())(part)
+    return same
+
+
+def _known_type(member: Any) -> tuple[str, TypeEngine[Any], TypeEngine[Any]] | None:
+    member = unwrapped(member)
+    values: Iterable[Any] = ()
+    if get_origin(member) is Literal:
+        values = get_args(member)
+    elif isinstance(member, type) and issubclass(member, Enum):
+        values = [each.value for each in member]
+    kinds = {type(value) for value in values}
+    if len(kinds) == 1:
+        member = kinds.pop()
+    try:
+        return _SQL_TYPES.get(member)
+    except TypeError:  # what is no key of a dict
+        return None
+
+
+def _encoded(field: Field, value: object) -> Any:
+    try:
+        return field.encode(value)
+    except Unfit as error:
+        raise InvalidOption(field.name, value, f"a value of it; {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    return value.value if isinstance(value, Enum) else value
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Collection) and not isinstance(value, str | bytes)
+
+
+def _is_sql(value: object) -> bool:
+    return hasattr(value, "__clause_element__") or isinstance(value, ColumnElement)
+
+
+def _clause(value: Any) -> Any:
+    return value.__clause_element__() if hasattr(value, "__clause_element__") else value

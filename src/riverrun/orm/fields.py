@@ -1,0 +1,225 @@
+"""The fields of a class of args: their names in JSON, their types and their defaults."""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any
+
+import attrs
+
+from riverrun.json_types import from_json, is_pydantic, is_struct, shown_type, to_json
+from riverrun.options import json_problem
+
+
+class Unfit(ValueError):
+    """A class of args, or one of its fields, cannot be used so; its text says why."""
+
+
+@attrs.frozen(kw_only=True)
+class Field:
+    """A field of args.
+
+    Attributes:
+        name: Its name in Python.
+        key: Its name in JSON.
+        annotation: What it holds.
+        pydantic: Whether pydantic writes it.
+        default: Returns what it holds by default. None if it must be given.
+        checks: What Python does with a value of it when args are made, such as `a validator`.
+    """
+
+    name: str
+    key: str
+    annotation: Any
+    pydantic: bool = False
+    default: Callable[[], Any] | None = None
+    checks: str | None = None
+
+    def encode(self, value: object) -> Any:
+        """Return `value` as the JSON that is stored of it.
+
+        Raises:
+            Unfit: If it is none that the field can hold.
+        """
+        try:
+            encoded = _pydantic_json(value, self) if self.pydantic else self._encode(value)
+        except Exception as error:
+            problem = f"{value!r} is none of {shown_type(self.annotation)}"
+            raise Unfit(f"field {self.name!r}: {problem}") from error
+        refused = json_problem(encoded)
+        if refused:
+            raise Unfit(f"field {self.name!r}: {refused}")
+        return encoded
+
+    def _encode(self, value: object) -> Any:
+        encoded = to_json(value, self.annotation)
+        from_json(encoded, self.annotation)
+        return encoded
+
+    def encode_default(self) -> Any:
+        """Return the JSON that every job without a value of its own stores.
+
+        Raises:
+            Unfit: If there is none, or each job would store another.
+        """
+        if self.default is None:
+            raise Unfit(f"field {self.name!r} has no default")
+        encoded = self.encode(self.default())
+        if encoded != self.encode(self.default()):
+            raise Unfit(f"field {self.name!r} has a default that is another for each job")
+        return encoded
+
+
+@lru_cache(maxsize=1024)
+def fields_of(cls: type) -> Mapping[str, Field]:
+    """Return the fields of a class of args by name, in the order in which they are stored.
+
+    Raises:
+        Unfit: If it is no attrs class, dataclass or pydantic model.
+    """
+    if not isinstance(cls, type) or not is_struct(cls):
+        name = shown_type(cls)
+        raise Unfit(f"{name} is none of @attrs.frozen, @dataclass or a pydantic model")
+    if is_pydantic(cls):
+        found = _pydantic_fields(cls)
+    elif attrs.has(cls):
+        found = _attrs_fields(cls)
+    else:
+        found = _dataclass_fields(cls)
+    return {field.name: field for field in found}
+
+
+@lru_cache(maxsize=1024)
+def own_code(cls: type) -> str | None:
+    """Return what of a class's own runs whenever an object is made; None if nothing does."""
+    for name in ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__", "model_post_init"):
+        owner = next((base for base in cls.__mro__ if name in vars(base)), None)
+        if owner is not None and owner.__module__.partition(".")[0] not in {"riverrun", "pydantic"}:
+            return f"{owner.__name__}.{name}"
+    if hasattr(cls, "__attrs_init__"):
+        return f"{cls.__name__}.__init__"
+    if "__dataclass_fields__" in vars(cls) and not is_pydantic(cls):
+        if not cls.__dataclass_params__.init:  # type: ignore[attr-defined]
+            return f"{cls.__name__}.__init__"
+        made = inspect.signature(cls).parameters
+        if extra := set(made) - {each.name for each in dataclasses.fields(cls)}:
+            return f"InitVar {min(extra)!r} of {cls.__name__}"
+    for kind, found in (
+        vars(getattr(cls, "__pydantic_decorators__", object())).items()
+        if (is_pydantic(cls))
+        else ()
+    ):
+        if found:
+            return f"{cls.__name__}'s {kind}"
+    return None
+
+
+def _hints(cls: type) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise Unfit(f"{cls.__name__}: {error}") from error
+
+
+def _attrs_fields(cls: type) -> list[Field]:
+    hints = _hints(cls)
+    return [
+        Field(
+            name=each.name,
+            key=each.name,
+            annotation=hints.get(each.name, Any),
+            default=_attrs_default(each),
+            checks="a converter" if each.converter else "a validator" if each.validator else None,
+        )
+        for each in attrs.fields(cls)
+        if each.init
+    ]
+
+
+def _attrs_default(attribute: Any) -> Callable[[], Any] | None:
+    default = attribute.default
+    if default is attrs.NOTHING:
+        return None
+    convert = attribute.converter if callable(attribute.converter) else lambda value: value
+    if not isinstance(default, attrs.Factory):  # type: ignore[arg-type]
+        return lambda: convert(default)
+    if default.takes_self:
+        return lambda: _refuse_self(attribute.name)
+    return lambda: convert(default.factory())
+
+
+def _refuse_self(name: str) -> Any:
+    raise Unfit(f"field {name!r} has a default that is made of the object's other fields")
+
+
+def _dataclass_fields(cls: type) -> list[Field]:
+    hints = _hints(cls)
+    found = []
+    for each in dataclasses.fields(cls):
+        if not each.init:
+            continue
+        default: Callable[[], Any] | None = None
+        if each.default is not dataclasses.MISSING:
+            default = lambda value=each.default: value  # noqa: E731
+        elif each.default_factory is not dataclasses.MISSING:
+            default = each.default_factory
+        found.append(
+            Field(
+                name=each.name,
+                key=each.name,
+                annotation=hints.get(each.name, Any),
+                default=default,
+            )
+        )
+    return found
+
+
+def _pydantic_fields(cls: Any) -> list[Field]:
+    import pydantic
+
+    described = getattr(cls, "__pydantic_fields__", None) or getattr(cls, "model_fields", {})
+    config = getattr(cls, "model_config", None) or getattr(cls, "__pydantic_config__", None) or {}
+    version = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
+    by_name = version >= (2, 11) or config.get("populate_by_name", False)
+    found = []
+    for name, info in described.items():
+        alias = info.serialization_alias or info.alias
+        written = alias and (config.get("serialize_by_alias", False) or not by_name)
+        metadata = [each for each in info.metadata if type(each).__name__ != "Strict"]
+        annotation = info.annotation
+        default: Callable[[], Any] | None = None
+        if not info.is_required():
+            default = lambda info=info: info.get_default(  # noqa: E731
+                call_default_factory=True
+            )
+        found.append(
+            Field(
+                name=name,
+                key=alias if written else name,
+                annotation=Annotated[(annotation, *metadata)] if metadata else annotation,
+                pydantic=True,
+                default=default,
+                checks="a constraint" if metadata or _is_constrained(annotation) else None,
+            )
+        )
+    return found
+
+
+def _is_constrained(annotation: Any) -> bool:
+    if typing.get_origin(annotation) is Annotated:
+        return True
+    return any(map(_is_constrained, typing.get_args(annotation)))
+
+
+def _pydantic_json(value: object, field: Field) -> Any:
+    adapter = _adapter(field)
+    return adapter.dump_python(adapter.validate_python(value), mode="json", warnings=False)
+
+
+@lru_cache(maxsize=1024)
+def _adapter(field: Field) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(field.annotation)

@@ -1,0 +1,72 @@
+"""Relationships: the jobs that name an object, as a collection of that object's class."""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, cast, func
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapper, Relationship, foreign, relationship
+
+from riverrun.errors import InvalidOption
+from riverrun.models import Job
+from riverrun.orm.expressions import joined_args
+from riverrun.orm.fields import Field, Unfit, fields_of
+from riverrun.orm.sql_json import Mismatch, column_json
+
+
+def jobs_of(
+    args_type: Any, field: str, *, schema: str | None = None, **options: Any
+) -> Relationship[list[Job]]:
+    """Return a relationship to the jobs of a kind whose args name the object.
+
+        class Order(Base):
+            ...
+            receipts: Mapped[list[Job]] = jobs_of(SendReceipt, "order")
+
+        Order.receipts = jobs_of(SendReceipt, "order")  # after the fact
+
+    It is view-only and sorted by id. Finished jobs are cleaned, so it has those that are left. What
+    loads for one object looks the args up in river_job_args_index; what loads or joins for many
+    reads the jobs of the kind once, by river_job_kind.
+
+    Args:
+        args_type: A class of args that has a kind. Jobs of its kind_aliases are in it, too.
+        field: The name of the field that holds the object's primary key: a bare value, or, of a
+            composite key, an array.
+        schema: The schema of River's tables. Default: the search path's. The objects are
+            instances of `Job.in_schema(schema)` then, which criteria must name.
+        **options: Further options of `sqlalchemy.orm.relationship`, such as `lazy="raise"`.
+
+    Raises:
+        InvalidOption: If there is no such field. If it does not fit the primary key: when the
+            mappers are configured.
+    """
+    try:
+        found = fields_of(args_type)
+    except Unfit as error:
+        raise InvalidOption("args_type", args_type, f"a class of args: {error}") from None
+    if field not in found:
+        raise InvalidOption("field", field, f"a field of {args_type.__name__}: {', '.join(found)}")
+    job = Job.in_schema(schema)
+    of_kind = job.kind_is(args_type)
+
+    def join() -> ColumnElement[bool]:
+        key = _key(made.parent, found[field])
+        args: Any = foreign(job.args)
+        return and_(of_kind, *joined_args(args, (found[field].key,), key))
+
+    settings = {"order_by": job.id, "uselist": True, **options, "viewonly": True}
+    made: Relationship[list[Job]] = relationship(job, primaryjoin=join, **settings)
+    return made
+
+
+def _key(mapper: Mapper[Any], field: Field) -> ColumnElement[Any]:
+    """Return the primary key of a class as JSON, as `field` holds it."""
+    columns = mapper.primary_key
+    try:
+        if len(columns) == 1:
+            return column_json(columns[0], field.annotation, pydantic=field.pydantic).value
+        parts = (column_json(column, Any, pydantic=field.pydantic).value for column in columns)
+        return cast(func.jsonb_build_array(*parts), JSONB)
+    except Mismatch as error:
+        expected = f"a field that holds the primary key of {mapper.class_.__name__}; {error}"
+        raise InvalidOption("field", field.name, expected) from None

@@ -1,0 +1,343 @@
+"""JSON made by PostgreSQL: the same value of a column that the encoder of args makes in Python.
+
+A field of args accepts a column if every value that the column can hold is written by both sides in
+the same way. `column_json` finds the expression, or says what does not fit.
+"""
+
+import types
+import typing
+from collections.abc import Sequence
+from datetime import date, datetime, time
+from enum import Enum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import attrs
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Date,
+    DateTime,
+    Integer,
+    Text,
+    Time,
+    TypeDecorator,
+    Uuid,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+)
+from sqlalchemy import Enum as SQLEnum
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.types import ARRAY as ANY_ARRAY
+from sqlalchemy.types import JSON, NullType, SmallInteger, String, TypeEngine
+
+from riverrun import go_json
+from riverrun.json_types import LISTS, shown_type, to_json
+from riverrun.options import json_text
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
+_ESCAPED = "<>&\u2028\u2029"
+"""What Go escapes in JSON text and PostgreSQL does not."""
+
+
+class Mismatch(TypeError):
+    """A column does not fit an annotation; its text says why."""
+
+
+@attrs.frozen(eq=False)
+class ColumnJson:
+    """A column's value as JSON.
+
+    Attributes:
+        value: As jsonb. NULL where the column is NULL.
+        text: As Go's encoder writes it, for unique keys. None if SQL cannot make that text.
+    """
+
+    value: ColumnElement[Any]
+    text: ColumnElement[str] | None
+
+
+def column_json(
+    column: ColumnElement[Any],
+    annotation: Any,
+    *,
+    pydantic: bool = False,
+    encoding: str = "utf-8",
+) -> ColumnJson:
+    """Return `column` as the JSON of a field that is annotated with `annotation`.
+
+    Args:
+        column: A column or another expression whose SQL type is known.
+        annotation: What the field holds; None beside it is allowed.
+        pydantic: Whether the field is one of a pydantic model, which writes times differently.
+        encoding: The encoding of the database, as Python names it.
+
+    Raises:
+        Mismatch: If the annotation does not take all that such a column holds, or the two sides
+            would not write it alike.
+    """
+    sql_type = _plain_type(column.type)
+    problems = []
+    for member in members(annotation):
+        try:
+            return _json_of(column, sql_type, member, pydantic=pydantic, encoding=encoding)
+        except Mismatch as problem:
+            problems.append(str(problem))
+    raise Mismatch(problems[0] if problems else "the field takes nothing but None")
+
+
+def members(annotation: Any) -> list[Any]:
+    """Return what a field so annotated may hold beside None, its aliases resolved."""
+    annotation = unwrapped(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return [each for part in typing.get_args(annotation) for each in members(part)]
+    return [] if annotation in (None, types.NoneType) else [annotation]
+
+
+def takes_none(annotation: Any) -> bool:
+    """Return whether a field so annotated may be None."""
+    annotation = unwrapped(annotation)
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        return any(map(takes_none, typing.get_args(annotation)))
+    return annotation in (None, types.NoneType, Any, object)
+
+
+def unwrapped(annotation: Any) -> Any:
+    """Return what stands behind Annotated, a NewType or an alias."""
+    while True:
+        if typing.get_origin(annotation) is Annotated:
+            annotation = typing.get_args(annotation)[0]
+        elif hasattr(annotation, "__supertype__"):
+            annotation = annotation.__supertype__
+        elif type(annotation).__name__ == "TypeAliasType":
+            annotation = annotation.__value__
+        else:
+            return annotation
+
+
+def _plain_type(sql_type: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return the type that the database has.
+
+    Raises:
+        Mismatch: If Python sees other values than the database holds.
+    """
+    sql_type = getattr(sql_type, "_variant_mapping", {}).get("postgresql", sql_type)
+    while isinstance(sql_type, TypeDecorator):
+        cls = type(sql_type)
+        for name in ("process_result_value", "result_processor"):
+            if getattr(cls, name) is not getattr(TypeDecorator, name):
+                raise Mismatch(
+                    f"its values are made by {cls.__name__} in Python, which SQL cannot do; select "
+                    "what the database holds with type_coerce(column, ...) or cast(column, ...)"
+                )
+        sql_type = sql_type.impl_instance
+    return sql_type
+
+
+def _json_of(
+    column: ColumnElement[Any],
+    sql_type: TypeEngine[Any],
+    member: Any,
+    *,
+    pydantic: bool,
+    encoding: str,
+) -> ColumnJson:
+    match sql_type:
+        case SQLEnum():
+            return _enum(column, sql_type, member, encoding)
+        case String() if member in (str, Any, object):
+            held: ColumnElement[Any] = cast(column, _without_length(sql_type))
+            return ColumnJson(func.to_jsonb(held), _go_text(held, encoding))
+        case Boolean() if member in (bool, Any, object):
+            held = cast(column, Boolean)
+            return ColumnJson(func.to_jsonb(held), cast(held, Text))
+        case Integer() if member in (int, Any, object) or (
+            # Each of them is a float without loss.
+            member is float and not isinstance(sql_type, BigInteger)
+        ):
+            held = cast(column, SmallInteger if isinstance(sql_type, SmallInteger) else BigInteger)
+            return ColumnJson(func.to_jsonb(held), cast(held, Text))
+        case Uuid() if sql_type.native_uuid and member is (UUID if sql_type.as_uuid else str):
+            held = cast(column, postgresql.UUID)
+            return ColumnJson(func.to_jsonb(held), _quoted(cast(held, Text)))
+        case DateTime() if member is datetime:
+            return _text_json(_datetime(column, sql_type, pydantic=pydantic))
+        case Date() if member is date:
+            held = cast(column, Date)
+            return _text_json(_in_range(held, func.to_char(held, "YYYY-MM-DD")))
+        case Time() if member is time and not sql_type.timezone:
+            return _text_json(_time(cast(column, Time)))
+        case JSON():
+            return _json(column, member)
+        case ANY_ARRAY():
+            return _array(column, sql_type, member)
+    raise Mismatch(_unfit(sql_type, member))
+
+
+def _unfit(sql_type: TypeEngine[Any], member: Any) -> str:
+    if isinstance(sql_type, NullType):
+        return "its SQL type is not known; use cast(column, ...) or type_coerce(column, ...)"
+    name = shown_sql_type(sql_type)
+    expected = f"a field of type {shown_type(member)}"
+    if member is str and not isinstance(sql_type, String):
+        return f"it is {name}, which is no {expected}; cast(column, Text) makes text of it"
+    return f"it is {name}, from which SQL cannot make the JSON of {expected} as Python would"
+
+
+def shown_sql_type(sql_type: TypeEngine[Any]) -> str:
+    """Return `sql_type` as errors show it."""
+    try:
+        return sql_type.compile(dialect=_DIALECT)
+    except Exception:
+        return type(sql_type).__name__
+
+
+def _without_length(sql_type: String) -> TypeEngine[Any]:
+    # CHAR's blanks count, and are lost in a cast to text.
+    return sql_type if isinstance(sql_type, postgresql.CHAR) else Text()
+
+
+def _go_text(held: ColumnElement[Any], encoding: str) -> ColumnElement[str]:
+    """Return a text's JSON as Go writes it."""
+    text: ColumnElement[Any] = cast(func.to_json(held), Text)
+    for char in _ESCAPED:
+        try:
+            char.encode(encoding)
+        except UnicodeEncodeError:
+            continue  # no value has it
+        text = func.replace(text, char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _quoted(text: ColumnElement[Any]) -> ColumnElement[str]:
+    return literal('"', Text).concat(text).concat(literal('"', Text))
+
+
+def _text_json(text: ColumnElement[Any]) -> ColumnJson:
+    """Return JSON of a text in which nothing is to be escaped."""
+    return ColumnJson(func.to_jsonb(cast(text, Text)), _quoted(text))
+
+
+def _in_range(held: ColumnElement[Any], text: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return `text`, or an error for a date or time that Python does not have."""
+    year = func.date_part("year", held)
+    fits = func.isfinite(held).op("AND")(year.between(1, 9999))
+    return case(
+        (held.is_(None), None),
+        (fits, text),
+        else_=refusal("a time that Python does not have", held),
+    )
+
+
+def refusal(problem: str, held: Any) -> ColumnElement[str]:
+    """Return a text whose evaluation fails with `problem`.
+
+    Args:
+        problem: What is wrong, for the error's text.
+        held: What depends on a row: PostgreSQL would evaluate a constant when it plans.
+    """
+    told = func.concat(f"{REFUSED}{problem}", func.left(cast(held, Text), 0))
+    return cast(cast(told, Integer), Text)
+
+
+REFUSED = "riverrun: "
+"""What the text of such an error begins with."""
+
+
+def _datetime(
+    column: ColumnElement[Any], sql_type: DateTime, *, pydantic: bool
+) -> ColumnElement[Any]:
+    held = cast(column, DateTime(timezone=sql_type.timezone))
+    local = func.timezone("UTC", held) if sql_type.timezone else held
+    zone = ("Z" if pydantic else "+00:00") if sql_type.timezone else ""
+    return _in_range(
+        local,
+        case(
+            (func.date_trunc("second", local) == local, _stamp(local, f'HH24:MI:SS"{zone}"')),
+            else_=_stamp(local, f'HH24:MI:SS.US"{zone}"'),
+        ),
+    )
+
+
+def _stamp(held: ColumnElement[Any], clock: str) -> ColumnElement[str]:
+    return func.to_char(held, f'YYYY-MM-DD"T"{clock}')
+
+
+def _time(held: ColumnElement[Any]) -> ColumnElement[Any]:
+    whole = func.date_trunc("second", held) == held
+    text = func.to_char(held, case((whole, "HH24:MI:SS"), else_="HH24:MI:SS.US"))
+    return case(
+        (held.is_(None), None),
+        (held < literal_column("time '24:00'"), text),
+        else_=refusal("a time of day that Python does not have", held),
+    )
+
+
+def _enum(column: ColumnElement[Any], sql_type: SQLEnum, member: Any, encoding: str) -> ColumnJson:
+    held = cast(column, Text)
+    cls = sql_type.enum_class
+    if cls is None:
+        taken = typing.get_args(member) if typing.get_origin(member) is Literal else ()
+        if member in (str, Any, object) or (taken and set(sql_type.enums) <= set(taken)):
+            return ColumnJson(func.to_jsonb(held), _go_text(held, encoding))
+    elif member is cls and issubclass(cls, Enum):
+        processor: Any = sql_type.bind_processor
+        label = processor(_DIALECT) or (lambda value: value)
+        values = {str(label(each)): to_json(each, cls) for each in cls}
+        texts = {key: go_json.encode(value) for key, value in values.items()}
+        return ColumnJson(
+            cast(literal(json_text(values), Text), JSONB).op("->", return_type=JSONB())(held),
+            cast(literal(json_text(texts), Text), JSONB).op("->>", return_type=Text())(held),
+        )
+    raise Mismatch(_unfit(sql_type, member))
+
+
+_JSON_TYPES = {dict: "object", list: "array"}
+
+
+def _json(column: ColumnElement[Any], member: Any) -> ColumnJson:
+    """Return a column of JSON, whose inner values nothing can check."""
+    held = cast(column, JSONB)
+    if member in (Any, object):
+        return ColumnJson(held, None)
+    origin, inner = typing.get_origin(member) or member, typing.get_args(member)
+    expected = _JSON_TYPES.get(origin)
+    if expected is None or any(each not in (str, Any, object) for each in inner[:-1]):
+        raise Mismatch(f"it is JSON, whose content need not be a {shown_type(member)}")
+    if inner and inner[-1] not in (Any, object):
+        raise Mismatch(f"it is JSON, whose content need not be a {shown_type(member)}")
+    checked = case(
+        (held.is_(None), None),
+        (func.jsonb_typeof(held) == expected, held),
+        else_=cast(refusal(f"JSON that is no {expected}", held), JSONB),
+    )
+    return ColumnJson(checked, None)
+
+
+def _array(column: ColumnElement[Any], sql_type: Any, member: Any) -> ColumnJson:
+    """Return an array with one dimension, none of whose elements is NULL."""
+    inner: Sequence[Any] = typing.get_args(member)
+    item = unwrapped(inner[0]) if len(inner) == 1 else None
+    item_type = _plain_type(sql_type.item_type)
+    fits = typing.get_origin(member) in LISTS and (
+        (item is str and isinstance(item_type, String) and not isinstance(item_type, SQLEnum))
+        or (item is int and isinstance(item_type, Integer))
+        or (item is bool and isinstance(item_type, Boolean))
+        or (item is UUID and isinstance(item_type, Uuid) and item_type.as_uuid)
+    )
+    if not fits or typing.get_origin(member) in (set, frozenset, tuple):
+        raise Mismatch(_unfit(sql_type, member))
+    held = cast(column, ARRAY(item_type))
+    bad = func.coalesce(func.array_ndims(held), 1) != 1
+    bad = bad | func.coalesce(func.array_position(held, None).is_not(None), False)
+    checked = case(
+        (held.is_(None), None),
+        (bad, cast(refusal("an array with NULLs or several dimensions", held), JSONB)),
+        else_=func.to_jsonb(held),
+    )
+    return ColumnJson(checked, None)
