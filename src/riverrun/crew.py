@@ -183,7 +183,7 @@ class Crew:
             within(own.signs, SIGN_S, **{SINGLE: True}),
             client_id=settings.client_id,
             queues=lambda: list(self._producers),
-            claimed=self._claimed,
+            attempts=self._unwritten,
             state=self.state,
             on_given_up=lambda: self._cancel_all(ClientGivenUp()),
             rescue_after_s=settings.rescue_after_s,
@@ -506,6 +506,12 @@ class Crew:
             self._left = [producer for producer in self._left if producer.claimed()]
             producers = [*self._producers.values(), *self._left]
         return [job for producer in producers for job in producer.claimed()]
+
+    def _unwritten(self) -> set[tuple[int, int]]:
+        """Return, by job and attempt, what was claimed here and whose outcome is not written."""
+        # In this order: an attempt that finishes is the completer's before it leaves its slot.
+        claimed = {(job.id, job.attempt) for job in self._claimed()}
+        return claimed | self._completer.held_attempts
 
     def _attempts(self) -> list[Attempt]:
         producers = list(self._producers.values())

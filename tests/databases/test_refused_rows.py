@@ -268,7 +268,7 @@ def test_touching(engine: Engine, schema: str, caplog: Any) -> None:
     jobs = [get(engine, job_id, schema=schema) for job_id in [*ids, bad]]
     with engine.begin() as host:
         host.exec_driver_sql(f"SELECT FROM {schema}.river_job WHERE id = {ids[0]} FOR UPDATE")
-        touch(engine, jobs, schema=schema)
+        touch(engine, [(job.id, job.attempt) for job in jobs], schema=schema)
     renewed = [
         job.id
         for job in (get(engine, each.id, schema=schema) for each in jobs)

@@ -86,6 +86,39 @@ def test_a_healthy_job_outlives_a_go_leaders_patience(go_peer: StartPeer, here: 
     assert client.get(here.engine, job.id).attempt == 1
 
 
+def test_a_finished_job_outlives_a_go_leaders_patience(go_peer: StartPeer, here: Clients) -> None:
+    """A job whose outcome the database refuses for long is not executed again by Go's rescue."""
+    patience_s = 3.0
+    calls: list[int] = []
+    client = here.run(
+        lambda args, ctx: calls.append(ctx.job.id),
+        job_timeout=1,
+        rescue_after=patience_s,
+        leader_election_disabled=True,
+    )
+    here.do(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF NEW.state = 'completed' THEN RAISE EXCEPTION 'no' USING ERRCODE = '57014'; END IF;"
+        " RETURN NEW; END $$"
+    )
+    here.do(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON river_job FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    job = client.insert(here.engine, Ours()).job
+    here.wait(lambda: client.held == 1, "its outcome is held")
+    control = running(here, "interop_ours", "some-client", age_s=0)
+    age_s = "SELECT extract(epoch FROM now() - attempted_at) FROM river_job WHERE id = :id"
+    here.wait(lambda: here.one(age_s, id=control) > patience_s, "as long as Go waits")
+    go_leads(
+        go_peer(), here, queue="other", job_timeout_ms=1000, rescue_after_ms=int(patience_s * 1000)
+    )
+    here.wait_state(control, "discarded")
+    assert client.get(here.engine, job.id).state == "running"
+    here.do("DROP TRIGGER refuse ON river_job")
+    here.wait_state(job.id, "completed")
+    assert calls == [job.id]
+
+
 def test_go_rescues_what_a_killed_python_client_ran(
     go_peer: StartPeer, python_peer: StartPeer, here: Clients
 ) -> None:

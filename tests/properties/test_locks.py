@@ -143,8 +143,7 @@ class Locks(RuleBasedStateMachine):
         """Have maintenance and the heartbeat do their part, past every lock."""
         schedule(self.engine, schema=self.schema)
         clean(self.engine, cancelled_s=60, completed_s=60, discarded_s=60, schema=self.schema)
-        running = [job_row(id=job_id, attempt=1) for job_id in sorted(self.poison - self.put)]
-        touch(self.engine, running, schema=self.schema)
+        touch(self.engine, {(job_id, 1) for job_id in self.poison}, schema=self.schema)
 
     @rule()
     def look(self) -> None:

@@ -18,6 +18,8 @@ from riverrun.states import JobState
 from riverrun.verbs.beat import sign_on
 from riverrun.verbs.elect import elect
 from riverrun.verbs.rescue import rescue
+from runtime.task import Task
+from said import until
 
 
 class Hand(Clock):
@@ -41,7 +43,7 @@ class Pulse:
             engine,
             client_id="client",
             queues=lambda: ["default"],
-            claimed=lambda: self.running,
+            attempts=lambda: {(job.id, job.attempt) for job in self.running},
             state=dict,
             on_given_up=self._give_up,
             rescue_after_s=3600.0,
@@ -111,6 +113,42 @@ def test_a_long_attempt_stays_out_of_reach_of_river_s_rescuer(engine: Engine, sc
     pulse.beat.run_once()
     assert one(engine, query) > T0
     verbs.complete(engine, job, schema=schema)
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "given_up"), [("57014", False), ("P0001", True)], ids=["held", "given up"]
+)
+def test_a_finished_attempt_stays_out_of_reach_of_river_s_rescuer(
+    bench: Any, sqlstate: str, given_up: bool
+) -> None:
+    """A job whose outcome cannot be written is not left to rescuers: its worker has run."""
+    engine, schema = bench.engine, bench.schema
+    calls: list[int] = []
+    client, _ = bench.run(
+        lambda args, ctx: calls.append(ctx.job.id), rescue_after=1.2, job_timeout=1
+    )
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF NEW.state <> 'running' AND OLD.state = 'running' THEN"
+            f" RAISE EXCEPTION 'no' USING ERRCODE = '{sqlstate}'; END IF; RETURN NEW; END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER refuse BEFORE UPDATE ON {schema}.river_job"
+            f" FOR EACH ROW EXECUTE FUNCTION {schema}.refuse()"
+        )
+    job = client.insert(engine, Task()).job
+    if given_up:
+        until(lambda: client.refused == 1, "it is given up")
+    else:
+        until(lambda: client.held == 1, "it is held")
+    twice = f"SELECT attempted_at > created_at + interval '2.4 s' FROM {schema}.river_job"
+    until(lambda: one(engine, twice), "it is renewed for twice as long as River would wait")
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP TRIGGER refuse ON {schema}.river_job")
+    if not given_up:  # else it is tried again only after minutes, or at the stop
+        until(lambda: client.get(engine, job.id).state == "completed", "it is completed")
+    assert calls == [job.id]
 
 
 def test_it_learns_whether_river_leads(engine: Engine, schema: str) -> None:

@@ -135,14 +135,26 @@ class Completer(Service):
     @property
     def refused(self) -> frozenset[int]:
         """Ids of jobs whose outcome was given up: their rows say running, and nobody runs them."""
-        return self._isolator.given_up
+        refused = self._isolator.refused
+        return frozenset(ended.outcome.job_id for ended in refused if ended.outcome)
 
     @property
     def held_ids(self) -> frozenset[int]:
-        """Ids of jobs that have ended, though their rows say running: held ones, and `refused`."""
+        """Ids of jobs whose attempt has finished, though their rows say running."""
+        return frozenset(job_id for job_id, _ in self.held_attempts)
+
+    @property
+    def held_attempts(self) -> frozenset[tuple[int, int]]:
+        """Attempts that have finished, though their rows say running, each with its job's id.
+
+        What waits in line for the thread is missing: that takes seconds at most while the database
+        can be reached.
+        """
         # In the order in which an outcome passes through them.
-        held = [*list(self._held), *self._isolator.held]
-        return frozenset(ended.outcome.job_id for ended in held if ended.outcome) | self.refused
+        held = [*list(self._held), *self._isolator.held, *self._isolator.refused]
+        return frozenset(
+            (ended.outcome.job_id, ended.outcome.attempt) for ended in held if ended.outcome
+        )
 
     def interrupt(self) -> None:
         """Wake the thread for its last flush."""

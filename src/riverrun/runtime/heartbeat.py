@@ -4,7 +4,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Engine
@@ -14,7 +14,6 @@ from riverrun.log_text import reason
 from riverrun.runtime.outage import log_failure, log_success
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.beat import beat, leave, touch
-from riverrun.verbs.give_back import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,7 @@ class Heartbeat(Service):
         *,
         client_id: str,
         queues: Callable[[], Sequence[str]],
-        claimed: Callable[[], Sequence[Claim]],
+        attempts: Callable[[], Collection[tuple[int, int]]],
         state: Callable[[], Mapping[str, Any]],
         on_given_up: Callable[[], None],
         schema: str | None,
@@ -56,7 +55,7 @@ class Heartbeat(Service):
         self._engine = engine
         self._client_id = client_id
         self._queues = queues
-        self._claimed = claimed
+        self._attempts = attempts  # by job and attempt, all whose rows are to say running
         self._state = state
         self._on_given_up = on_given_up
         self._schema = schema
@@ -136,9 +135,8 @@ class Heartbeat(Service):
         return self._interval_s * (0.9 + 0.1 * self._rng.random())
 
     def _touch(self, now: float) -> None:
-        jobs = {(job.id, job.attempt): job for job in self._claimed()}
-        self._touched = {key: self._touched.get(key, now) for key in jobs}
-        long = [key for key, since in self._touched.items() if now - since >= self._touch_s]
+        self._touched = {each: self._touched.get(each, now) for each in self._attempts()}
+        long = [each for each, since in self._touched.items() if now - since >= self._touch_s]
         if long:
-            touch(self._engine, [jobs[key] for key in long], schema=self._schema)
+            touch(self._engine, long, schema=self._schema)
             self._touched.update(dict.fromkeys(long, now))

@@ -125,10 +125,10 @@ class Isolator(Service):
             ]
 
     @property
-    def given_up(self) -> frozenset[int]:
-        """Ids of jobs whose outcome the database refuses in every form."""
+    def refused(self) -> list[Ended]:
+        """Those whose outcome the database refuses in every form."""
         with self._lock:
-            return frozenset(each for each, alone in self._alone.items() if alone.given_up)
+            return [each.ended for each in self._alone.values() if each.given_up]
 
     def interrupt(self) -> None:
         """Wake the thread, for its last tries."""

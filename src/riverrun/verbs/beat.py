@@ -1,7 +1,7 @@
 """Beat: "this client lives". Once it is no longer said, others rescue the jobs of the client."""
 
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,6 @@ from riverrun.again import tried_again
 from riverrun.options import json_text
 from riverrun.queries import beat as queries
 from riverrun.sessions import Where, joined
-from riverrun.verbs.give_back import Claim
 from riverrun.verbs.halves import by_halves, log_refused
 
 TOUCH_MAX = 1_000
@@ -95,28 +94,41 @@ def beat(
 
 @tried_again
 def touch(
-    where: Where, jobs: Sequence[Claim], *, schema: str | None = None, now: datetime | None = None
+    where: Where,
+    attempts: Collection[tuple[int, int]],
+    *,
+    schema: str | None = None,
+    now: datetime | None = None,
 ) -> None:
-    """Renew the attempt time of one's own claimed jobs, out of reach of River's rescuer.
+    """Renew the attempt time of one's own running jobs, out of reach of River's rescuer.
 
-    Rows that are locked are skipped. Of an Engine's, those that are refused are logged and left.
+    Rows that are locked are skipped. If `where` is an Engine, rows that the database refuses to
+    change are logged and skipped.
+
+    Args:
+        where: Whose transaction, as for `insert`.
+        attempts: The jobs' ids, each with the attempt at which it was claimed.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: the time to take for the database's, aware.
     """
 
-    def act(part: Sequence[Claim]) -> None:
+    def act(part: Sequence[tuple[int, int]]) -> None:
         params = {
-            "ids": [job.id for job in part],
-            "attempts": [job.attempt for job in part],
+            "ids": [job_id for job_id, _ in part],
+            "attempts": [attempt for _, attempt in part],
             "now": now,
         }
         with joined(where, schema) as transaction:
             transaction.execute(queries.touch_jobs(), params)
 
-    ordered = sorted(jobs, key=lambda job: job.id)
+    ordered = sorted(attempts)
     for start in range(0, len(ordered), TOUCH_MAX):
         part = ordered[start : start + TOUCH_MAX]
         if isinstance(where, Engine):
             done = by_halves(part, act)
-            log_refused("attempt time not renewed", [(job.id, why) for job, why in done.refused])
+            log_refused(
+                "attempt time not renewed", [(job_id, why) for (job_id, _), why in done.refused]
+            )
         else:
             act(part)
 
