@@ -14,9 +14,10 @@ from benchmarks.drain import wait
 from benchmarks.harness import SCHEMA, Comparison, schema, settle
 from riverrun import Client, JobContext, QueueConfig, Workers, verbs
 from riverrun.bench.work import NoOp
-from riverrun.job import JobRow, RawArgs
+from riverrun.db.transactions import joined
+from riverrun.jobs.args import RawArgs
+from riverrun.jobs.row import JobRow
 from riverrun.outcome import completed
-from riverrun.sessions import joined
 from riverrun.verbs.clean import clean
 from riverrun.verbs.complete import record
 

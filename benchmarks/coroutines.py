@@ -13,7 +13,7 @@ from benchmarks.harness import Comparison, drained, in_turns, profiled
 from riverrun.bench.run import Elsewhere
 from riverrun.bench.settings import TUNED_GC_THRESHOLD, Settings
 from riverrun.bench.work import Bench, NoOp, work
-from riverrun.options import QueueConfig
+from riverrun.config import QueueConfig
 
 AWAITED_S = 0.05
 OURS = "riverrun, 5,000 slots"

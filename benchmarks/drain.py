@@ -22,7 +22,7 @@ from benchmarks.harness import (
 )
 from riverrun.bench.run import crew_of
 from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
-from riverrun.options import QueueConfig
+from riverrun.config import QueueConfig
 
 DEADLINE_S = 300.0
 FEW = "riverrun, defaults, 5 slots"

@@ -11,7 +11,7 @@ from benchmarks.harness import SCHEMA, Comparison, LeftOut, Target, drained, sch
 from benchmarks.versus_river import AS_IN_ITS_BENCH, VERSION, told, url
 from riverrun.bench.run import Elsewhere, crew_of
 from riverrun.bench.settings import Settings
-from riverrun.options import QueueConfig
+from riverrun.config import QueueConfig
 
 SLOTS = 32
 RIVER = attrs.evolve(AS_IN_ITS_BENCH, workers=SLOTS)

@@ -9,7 +9,7 @@ from benchmarks.drain import wait
 from benchmarks.harness import Comparison, Target, drained, fill, schema
 from riverrun.bench.run import Elsewhere, crew_of
 from riverrun.bench.settings import Settings
-from riverrun.options import QueueConfig
+from riverrun.config import QueueConfig
 
 SLOTS = 100
 

@@ -9,7 +9,7 @@ from benchmarks.harness import Comparison, Target, driver, profiled, schema
 from riverrun import Client
 from riverrun.bench.run import PAUSE_S, Here, crew_of, pick_ups
 from riverrun.bench.settings import Settings
-from riverrun.options import QueueConfig
+from riverrun.config import QueueConfig
 
 OTHER = "riverrun, other process"
 SAME = "riverrun, same process"

@@ -23,7 +23,7 @@ from benchmarks import tools
 from benchmarks.drain import ours, tuned
 from benchmarks.harness import Comparison, LeftOut, Target
 from benchmarks.peers.common import VARIABLE, Ledger
-from riverrun.options import QueueConfig
+from riverrun.config import QueueConfig
 
 PEERS = Path(__file__).with_name("peers")
 DATABASE = "riverrun_peer"

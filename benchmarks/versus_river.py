@@ -18,7 +18,7 @@ from benchmarks.pickup import notifications
 from riverrun import Client
 from riverrun.bench.run import Elsewhere, crew_of, pick_ups
 from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
-from riverrun.options import QueueConfig
+from riverrun.config import QueueConfig
 
 VERSION = "v0.51.2"
 PAUSE_S = 0.12

@@ -5,9 +5,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, insert
 
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import FINAL_STATES, JobState, mask_of
 from riverrun.models import Job
-from riverrun.states import FINAL_STATES, JobState, mask_of
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

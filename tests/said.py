@@ -11,8 +11,8 @@ from time import monotonic
 import pytest
 from sqlalchemy import Engine, select
 
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
-from riverrun.states import JobState
 
 DEADLINE_S = 60.0
 

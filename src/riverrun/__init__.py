@@ -5,14 +5,14 @@ A job's life is five steps, each a module that says where it stands in the walk:
 1. insert (`verbs/insert.py`): a row, in the caller's transaction;
 2. notify (`runtime/announcer.py`, `runtime/notifier.py`): after its commit, workers are told;
 3. claim (`runtime/producer.py`, `verbs/claim.py`): rows become `running`, in a slot;
-4. execute (`attempt.py`): the worker runs; `outcome.py` says what its end means;
+4. execute (`execution/attempt.py`): the worker runs; `outcome.py` says what its end means;
 5. complete (`runtime/completer.py`, `verbs/complete.py`): the outcome, where the job still runs.
 """
 
 import riverrun.libpq  # noqa: F401  # isort: split
-from riverrun.attempt import ErrorHandlerResult
-from riverrun.client import Client
-from riverrun.context import JobContext
+from riverrun.client.client import Client
+from riverrun.client.inserter import Notify
+from riverrun.config import QueueConfig
 from riverrun.errors import JobCancel, JobError, JobSnooze, RiverrunError
 from riverrun.events import (
     Event,
@@ -27,22 +27,24 @@ from riverrun.events import (
     QueuePaused,
     QueueResumed,
 )
-from riverrun.inserter import Notify
-from riverrun.job import JobArgs, JobRow, RawArgs
-from riverrun.job_list import JobList, JobListParams, JobOrder
-from riverrun.job_log import JobLog
-from riverrun.options import InsertOpts, OnConflict, QueueConfig
+from riverrun.execution.context import JobContext
+from riverrun.execution.handlers import ErrorHandlerResult, JobStuckHandlerResult
+from riverrun.execution.job_log import JobLog
+from riverrun.execution.plugins import Plugin
+from riverrun.execution.workers import Executor, Workers
+from riverrun.jobs.args import JobArgs, RawArgs
+from riverrun.jobs.listing import JobList, JobListParams, JobOrder
+from riverrun.jobs.options import InsertOpts, OnConflict
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.orm.relationships import jobs_of
 from riverrun.periodic_jobs import Missed, PeriodicJob
-from riverrun.plugins import Plugin
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
 from riverrun.policies.schedule import Cron, Interval
 from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
-from riverrun.runtime.watchdog import JobStuckHandlerResult
-from riverrun.states import JobState
-from riverrun.verbs.insert import InsertResult, JobDraft
+from riverrun.verbs.draft import JobDraft
+from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.queues import QueueRow
-from riverrun.workers import Executor, Workers
 
 __all__ = [
     "Client",

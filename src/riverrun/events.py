@@ -9,8 +9,8 @@ from typing import Self
 
 import attrs
 
-from riverrun.error_log import log_error
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
+from riverrun.logs.errors import log_error
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import BigInteger, LargeBinary, MetaData, SmallInteger, Text, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
-from riverrun.columns import (
+from riverrun.jobs.columns import (
     JobStateType,
     Json,
     JsonList,
@@ -20,8 +20,8 @@ from riverrun.columns import (
     TextList,
     Timestamp,
 )
+from riverrun.jobs.states import JobState
 from riverrun.orm.expressions import JobExpressions
-from riverrun.states import JobState
 
 
 class Base(DeclarativeBase):

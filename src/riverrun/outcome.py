@@ -20,17 +20,17 @@ from riverrun.errors import (
     UndecodableArgs,
     UnknownKind,
 )
-from riverrun.job import AttemptError, JobRow
-from riverrun.options import (
+from riverrun.jobs.json_values import (
     MAX_METADATA_BYTES,
     json_problem,
     json_size,
     json_text,
     metadata_text,
 )
+from riverrun.jobs.row import AttemptError, JobRow
+from riverrun.jobs.states import JobState
+from riverrun.logs.traces import trace_of
 from riverrun.policies.backoff import Backoff, RiverBackoff
-from riverrun.states import JobState
-from riverrun.traces import trace_of
 
 SCHEDULER_INTERVAL_S = 5.0
 """A job due within this many seconds skips the scheduler: it is available at once, from then on."""

@@ -10,8 +10,8 @@ from typing import Any, cast
 import attrs
 
 from riverrun.errors import InvalidOption
-from riverrun.job import encode
-from riverrun.options import check_aware, check_kind
+from riverrun.jobs.args import encode
+from riverrun.jobs.checks import check_aware, check_kind
 from riverrun.policies.schedule import Schedule
 
 GRACE = timedelta(seconds=60)

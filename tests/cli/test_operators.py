@@ -18,7 +18,7 @@ import riverrun
 from factories import insert_job
 from riverrun import verbs
 from riverrun.cli.main import main
-from riverrun.states import JobState
+from riverrun.jobs.states import JobState
 from riverrun.verbs.beat import beat
 
 Run = Callable[..., Result]

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from cli.conftest import APP
 from factories import insert_job
 from riverrun import verbs
-from riverrun.states import JobState
+from riverrun.jobs.states import JobState
 from said import end, fetch, only_state, read_began, read_stopping, until
 
 Start = Callable[..., subprocess.Popen[str]]

@@ -14,8 +14,8 @@ from sqlalchemy import Engine, make_url, text
 
 from cli.conftest import APP
 from factories import insert_job
+from riverrun.jobs.states import JobState
 from riverrun.migrations import migrate
-from riverrun.states import JobState
 from said import DEADLINE_S, end, fetch, only_state, read_began, read_stopping, until
 
 Start = Callable[..., subprocess.Popen[str]]

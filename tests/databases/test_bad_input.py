@@ -12,7 +12,7 @@ from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session
 
 from databases.joins import KINDS, opened
-from riverrun.client import Client
+from riverrun.client.client import Client
 from riverrun.errors import (
     InvalidArgs,
     InvalidOption,
@@ -21,12 +21,12 @@ from riverrun.errors import (
     TransactionClosed,
     WrongDatabase,
 )
-from riverrun.job import JobArgs, RawArgs, decode
+from riverrun.execution.workers import Workers
+from riverrun.jobs.args import JobArgs, RawArgs, decode
+from riverrun.jobs.options import InsertOpts
 from riverrun.models import Job
-from riverrun.options import InsertOpts
 from riverrun.verbs import cancel, claim, get, insert, insert_many, insert_many_fast, retry
 from riverrun.verbs.schedule import schedule
-from riverrun.workers import Workers
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 
 from factories import insert_job
-from riverrun.characters import ASCII, storable
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
 from riverrun.migrations import Line
 from riverrun.migrations.run import migrate
 from riverrun.verbs import claim, complete, fail, get
+from riverrun.wire.characters import ASCII, storable
 
 SAID = "5 \u20ac, \xe9, \u65e5, \U0001f600, \x00, \ud800"
 KEPT = {

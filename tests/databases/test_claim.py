@@ -12,9 +12,9 @@ from sqlalchemy.dialects import postgresql
 from databases.joins import JOINED, KINDS, commit, opened
 from factories import insert_job
 from riverrun.errors import InvalidOption
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries import claim as queries
-from riverrun.states import JobState
 from riverrun.verbs import claim, get
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from databases.joins import DEADLINE_S, KINDS, commit, opened, wait_until_blocked
 from factories import insert_job
+from riverrun.db.transactions import joined
 from riverrun.errors import AttemptLost, InvalidOption, JobCancel, JobCancelledRemotely, JobSnooze
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.outcome import MAX_ERROR_CHARS, MAX_TRACE_CHARS, Outcome
-from riverrun.sessions import joined
-from riverrun.states import JobState
 from riverrun.verbs import cancel, claim, complete, discard, fail, get, snooze
 from riverrun.verbs.complete import record
 from riverrun.verbs.give_back import give_back

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from factories import insert_job
 from riverrun import Client, JobArgs, JobContext, QueueConfig, UniqueOpts, Workers
-from riverrun.again import TRIES
+from riverrun.db.conflicts import TRIES
 from riverrun.events import JobCompleted, JobFailed
-from riverrun.options import InsertOpts
+from riverrun.jobs.options import InsertOpts
 from riverrun.verbs import cancel, claim, delete, get, insert, insert_many, insert_many_fast, retry
 from riverrun.verbs.queues import get_queue, pause_queue, upsert_queues
 

@@ -11,8 +11,8 @@ from sqlalchemy.orm import Session
 from riverrun import Client, JobArgs, QueueConfig, UniqueOpts, Workers
 from riverrun.errors import InvalidArgs, InvalidOption
 from riverrun.events import JobCompleted
+from riverrun.jobs.options import InsertOpts
 from riverrun.migrations import migrate
-from riverrun.options import InsertOpts
 from riverrun.verbs import get
 
 DEADLINE_S = 60.0

@@ -8,7 +8,7 @@ from databases.test_migrations import actual, expected
 from riverrun import verbs
 from riverrun.cli.main import main
 from riverrun.errors import SchemaMissing
-from riverrun.job import RawArgs
+from riverrun.jobs.args import RawArgs
 from riverrun.migrations import LATEST, Line, current, migrate, sql, validate
 from riverrun.migrations.run import MigrationRefused
 

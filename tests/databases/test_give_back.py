@@ -9,16 +9,12 @@ from sqlalchemy.dialects import postgresql
 
 from databases.joins import listening
 from factories import insert_job
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries import give_back as queries
-from riverrun.states import JobState
 from riverrun.verbs import cancel, claim, complete, get
-from riverrun.verbs.give_back import (
-    give_back,
-    give_back_unchanged,
-    read_running,
-)
+from riverrun.verbs.give_back import give_back, give_back_unchanged, read_running
 
 ME = {"client_id": "me"}
 

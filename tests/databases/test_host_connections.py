@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 
 from riverrun import Client, JobArgs, JobContext, QueueConfig, UniqueOpts, Workers
 from riverrun.events import JobCompleted
+from riverrun.jobs.options import InsertOpts
 from riverrun.migrations import LATEST, Line, migrate
-from riverrun.options import InsertOpts
 from riverrun.policies.backoff import Constant
 from riverrun.testing import rolled_back
 from riverrun.verbs import cancel, claim, complete, count_jobs, get, insert, insert_many_fast

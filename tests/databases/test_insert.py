@@ -27,11 +27,12 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from databases.joins import DEADLINE_S, JOINED, KINDS, commit, opened, wait_until_blocked
 from factories import insert_job
 from riverrun.errors import InvalidOption, SchemaMissing
-from riverrun.job import JobArgs, JobRow, RawArgs
+from riverrun.jobs.args import JobArgs, RawArgs
+from riverrun.jobs.options import InsertOpts, UniqueMark
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
-from riverrun.options import InsertOpts, UniqueMark
 from riverrun.policies.uniqueness import DEFAULT_STATES, REQUIRED_STATES, UniqueOpts
-from riverrun.states import JobState
 from riverrun.verbs import claim, complete, get, insert, insert_many, insert_many_fast
 from schemas import search_path_options
 

@@ -13,11 +13,11 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 from factories import insert_job
 from riverrun import JobList, JobListParams
 from riverrun.errors import InvalidOption, JobNotFound, JobRunning, UniqueKeyTaken
+from riverrun.jobs.states import JobState
 from riverrun.migrations import LATEST, Line, sql
 from riverrun.queries import read as read_queries
 from riverrun.queries import status as queries
 from riverrun.queries.read import count_listed, list_briefs
-from riverrun.states import JobState
 from riverrun.verbs import delete, delete_many, get, list_jobs, retry, update
 
 T = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -11,7 +11,7 @@ from databases.catalog import catalog
 from databases.river_schema import OWN, RIVER
 from riverrun import verbs
 from riverrun.errors import InvalidOption, SchemaMissing
-from riverrun.job import RawArgs
+from riverrun.jobs.args import RawArgs
 from riverrun.migrations import LATEST, Line, Missing, current, migrate, sql, validate
 from riverrun.migrations.run import MigrationRefused
 from riverrun.models import Base

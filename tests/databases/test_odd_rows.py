@@ -12,17 +12,18 @@ from sqlalchemy import Engine, text
 from factories import insert_job
 from riverrun import verbs
 from riverrun.cli.main import main
-from riverrun.client import Client
-from riverrun.context import JobContext
+from riverrun.client.client import Client
+from riverrun.config import QueueConfig
+from riverrun.db.transactions import joined
 from riverrun.errors import UndecodableArgs
-from riverrun.job import RawArgs, decode
-from riverrun.job_list import JobListParams, JobOrder
+from riverrun.execution.context import JobContext
+from riverrun.execution.workers import Workers
+from riverrun.jobs.args import RawArgs, decode
+from riverrun.jobs.listing import JobListParams, JobOrder
+from riverrun.jobs.states import JobState
 from riverrun.migrations import migrate
-from riverrun.options import QueueConfig
 from riverrun.outcome import completed
 from riverrun.policies.backoff import Constant
-from riverrun.sessions import joined
-from riverrun.states import JobState
 from riverrun.testing import drain, require_inserted, rolled_back
 from riverrun.verbs.claim import claim_job
 from riverrun.verbs.clean import clean
@@ -31,7 +32,6 @@ from riverrun.verbs.give_back import give_back
 from riverrun.verbs.queues import read_queues
 from riverrun.verbs.rescue import rescue
 from riverrun.verbs.schedule import schedule
-from riverrun.workers import Workers
 
 DIGITS = "9" * 5_000
 DEEP = "[" * 3_000 + "]" * 3_000

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from databases.joins import JOINED, KINDS, commit, listening, opened
 from factories import T0, insert_job
 from riverrun.errors import JobNotFound
-from riverrun.states import JobState
+from riverrun.jobs.states import JobState
 from riverrun.verbs import cancel, get, retry
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -17,11 +17,12 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from factories import insert_job
-from riverrun.answers import SINGLE
+from riverrun.db.engines import engine_at
+from riverrun.db.statement_timeout import SINGLE
+from riverrun.db.transactions import joined
 from riverrun.errors import SchemaMissing
+from riverrun.jobs.states import JobState
 from riverrun.outcome import AttemptError, Outcome
-from riverrun.sessions import engine_at, joined
-from riverrun.states import JobState
 from riverrun.verbs import claim, get
 from riverrun.verbs.claim import queues_waiting
 from riverrun.verbs.complete import record

@@ -9,10 +9,10 @@ from sqlalchemy import Engine
 
 from factories import insert_job
 from riverrun.clock import Clock
+from riverrun.jobs.states import JobState
 from riverrun.maintenance.job_cleaner import JobCleaner
 from riverrun.maintenance.job_scheduler import JobScheduler
 from riverrun.policies.backoff import RiverBackoff
-from riverrun.states import JobState
 from riverrun.verbs import get
 from riverrun.verbs.beat import beat, touch
 from riverrun.verbs.clean import clean, clean_queues, forget_clients

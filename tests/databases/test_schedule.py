@@ -10,9 +10,9 @@ from sqlalchemy import Engine, select
 
 from databases.joins import JOINED, KINDS, commit, listening, opened
 from factories import insert_job
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.policies.uniqueness import REQUIRED_STATES
-from riverrun.states import JobState
 from riverrun.verbs import get
 from riverrun.verbs.schedule import Scheduled, schedule
 

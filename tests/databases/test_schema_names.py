@@ -15,9 +15,10 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 from riverrun import Client, JobArgs, QueueConfig, UniqueOpts, Workers
 from riverrun.errors import InvalidOption
 from riverrun.events import JobCompleted
+from riverrun.jobs.checks import check_schema
+from riverrun.jobs.options import InsertOpts
 from riverrun.migrations import LATEST, Line, current, migrate, sql
 from riverrun.migrations.run import validate
-from riverrun.options import InsertOpts, check_schema
 from riverrun.verbs import get
 from riverrun.verbs.reindex import reindex
 from riverrun.verbs.schedule import schedule

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Engine, event, text
 
 from databases.joins import JOINED, opened
 from factories import insert_job
-from riverrun.job import JobArgs, JobRow
-from riverrun.options import InsertOpts
+from riverrun.jobs.args import JobArgs
+from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.row import JobRow
 from riverrun.policies.uniqueness import UniqueOpts
 from riverrun.verbs import claim, complete, insert, insert_many
 

@@ -111,7 +111,7 @@ for collector in list(REGISTRY._collector_to_names):
         REGISTRY.unregister(collector)
 """,
     ),
-    "riverrun.job.JobArgs": Example(
+    "riverrun.jobs.args.JobArgs": Example(
         given=SHOP, then="assert verbs.insert(engine, SendEmail('a')).job.kind == 'send_email'"
     ),
     "riverrun.migrations": Example(

@@ -15,9 +15,9 @@ from ext.conftest import Site
 from ext.test_pyramid import INI
 from riverrun import JobEvent, Workers, verbs
 from riverrun.errors import ClientNotReady
+from riverrun.execution.plugins import in_processes
 from riverrun.ext.flask import Riverrun, client_of
 from riverrun.ext.pyramid import client_of as pyramid_client_of
-from riverrun.plugins import in_processes
 from said import DEADLINE_S, until
 
 

@@ -18,7 +18,8 @@ from faults.conftest import Plant
 from faults.proxy import Proxy
 from faults.server import Server
 from faults.worker import Book, Send
-from riverrun import Client, InsertOpts, JobArgs, JobContext, QueueConfig, Workers, crew, verbs
+from riverrun import Client, InsertOpts, JobArgs, JobContext, QueueConfig, Workers, verbs
+from riverrun.client.client import crew
 
 
 @pytest.mark.parametrize(("given", "expected_ms"), [({}, 25_000), ({"tcp_user_timeout": 7}, 7)])

@@ -27,8 +27,8 @@ from riverrun import (
     Workers,
 )
 from riverrun.errors import StopTimeout
-from riverrun.job import JobRow
-from riverrun.states import JobState
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from said import DEADLINE_S, until
 
 ONCE = InsertOpts(max_attempts=1)

@@ -16,10 +16,10 @@ from interop.clients import Clients
 from interop.peers import Peers, StartPeer
 from interop.rpc import Process
 from riverrun import InsertOpts, JobArgs, UniqueOpts
-from riverrun.job import RawArgs
+from riverrun.jobs.args import RawArgs
+from riverrun.jobs.states import JobState, mask_of
 from riverrun.policies.uniqueness import REQUIRED_STATES
-from riverrun.states import JobState, mask_of
-from riverrun.verbs.insert import JobDraft, draft
+from riverrun.verbs.draft import JobDraft, draft
 
 # One call of the other process for each batch: a call a case would be most of the time.
 BATCH = 16

@@ -11,10 +11,10 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.orm import Session
 
 from riverrun import InsertOpts, Interval, JobArgs, Missed, PeriodicJob, UniqueOpts
+from riverrun.jobs.states import JobState
 from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
 from riverrun.models import Job
 from riverrun.periodic_jobs import PeriodicJobs
-from riverrun.states import JobState
 from riverrun.verbs.periodic import list_periodic
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

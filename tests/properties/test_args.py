@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from typing_extensions import TypedDict  # pydantic asks for this one before Python 3.12
 
 from riverrun.errors import InvalidArgs
-from riverrun.job import JobArgs, decode, encode
+from riverrun.jobs.args import JobArgs, decode, encode
 
 
 class Color(enum.Enum):

@@ -17,23 +17,23 @@ from sqlalchemy import create_engine
 
 from factories import job_row
 from riverrun.cli.main import main
-from riverrun.client import Client
+from riverrun.client.client import Client
 from riverrun.clock import Clock
-from riverrun.context import JobContext
+from riverrun.db.transactions import psycopg_url
 from riverrun.errors import JobSnooze, RiverrunError, UndecodableArgs
+from riverrun.execution.context import JobContext
+from riverrun.execution.steps import CURSOR_KEY, STEP_KEY, Steps
 from riverrun.ext.settings import _READERS, client_options
-from riverrun.job import decode
-from riverrun.job_list import JobListParams
+from riverrun.jobs.args import decode
+from riverrun.jobs.listing import JobListParams
 from riverrun.outcome import decide
 from riverrun.policies.backoff import Constant
 from riverrun.policies.schedule import Cron
 from riverrun.queries import read as queries
-from riverrun.sessions import psycopg_url
-from riverrun.steps import CURSOR_KEY, STEP_KEY, Steps
-from riverrun.topics import parse
 from riverrun.verbs.complete import record
 from riverrun.verbs.read import errors_of, json_object, json_value
 from riverrun.verbs.rescue import _outcome
+from riverrun.wire.topics import parse
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 NOWHERE = "postgresql+psycopg://127.0.0.1:1/none"

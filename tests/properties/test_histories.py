@@ -25,11 +25,11 @@ from sqlalchemy.orm import Session
 
 from factories import T0
 from riverrun import Constant, InsertOpts, JobArgs, JobCancel, JobSnooze, JobState, verbs
+from riverrun.db.transactions import joined
 from riverrun.errors import AttemptLost, JobNotFound, JobRunning
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
 from riverrun.models import Job
 from riverrun.outcome import decide
-from riverrun.sessions import joined
 from riverrun.verbs.beat import beat
 from riverrun.verbs.clean import clean
 from riverrun.verbs.complete import record

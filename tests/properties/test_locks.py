@@ -17,13 +17,13 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, Engine
 
 from factories import insert_job, job_row
-from riverrun.attempt import Ended
 from riverrun.clock import Clock
 from riverrun.events import Hub
-from riverrun.job import AttemptError
+from riverrun.execution.attempt import Ended
+from riverrun.jobs.row import AttemptError
+from riverrun.jobs.states import JobState
 from riverrun.outcome import Outcome
 from riverrun.runtime.completer import Completer
-from riverrun.states import JobState
 from riverrun.verbs import cancel, update
 from riverrun.verbs.beat import touch
 from riverrun.verbs.clean import clean

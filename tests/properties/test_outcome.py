@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from factories import T0, job_row
 from riverrun.errors import ClientStopping, JobCancel, JobCancelledRemotely, JobSnooze, JobTimedOut
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.outcome import MAX_ERROR_CHARS, SCHEDULER_INTERVAL_S, decide, error_json
 from riverrun.policies.backoff import RiverBackoff
-from riverrun.states import JobState
 
 jobs = st.builds(
     job_row,

@@ -8,12 +8,12 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from factories import job_row
-from riverrun.go_json import encode
-from riverrun.job import RawArgs
-from riverrun.options import InsertOpts
+from riverrun.jobs.args import RawArgs
+from riverrun.jobs.options import InsertOpts
 from riverrun.policies.backoff import Constant, Exponential, Linear, RiverBackoff
 from riverrun.policies.uniqueness import UniqueOpts
-from riverrun.verbs.insert import draft
+from riverrun.verbs.draft import draft
+from riverrun.wire.go_json import encode
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=12)

@@ -43,7 +43,7 @@ from riverrun.events import (
     JobsClaimed,
     JobSnoozed,
 )
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
 from riverrun.models import Job
 from runtime.task import Task
 

@@ -10,14 +10,14 @@ from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError
 
 from factories import insert_job, job_row
-from riverrun.attempt import Ended
 from riverrun.clock import Clock
 from riverrun.errors import AttemptLost
 from riverrun.events import Hub, JobCompleted
+from riverrun.execution.attempt import Ended
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.outcome import Outcome, attempt_error
 from riverrun.runtime.completer import Completer
-from riverrun.states import JobState
 from said import until
 
 DEADLINE_S = 15.0

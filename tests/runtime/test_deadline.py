@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from riverrun import JobContext, crew, verbs
+from riverrun import JobContext, verbs
+from riverrun.client.client import crew
 from runtime.conftest import Bench, Task
 from said import only_state, until
 

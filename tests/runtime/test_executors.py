@@ -31,7 +31,7 @@ from riverrun import (
     Workers,
 )
 from riverrun.errors import InvalidOption, InvalidWorker
-from riverrun.executors import processes
+from riverrun.execution import processes
 from said import until
 
 from .conftest import DEADLINE_S, Task

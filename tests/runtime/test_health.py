@@ -12,8 +12,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
-from riverrun import InsertOpts, QueueConfig, crew
+from riverrun import InsertOpts, QueueConfig
 from riverrun.cli import probes
+from riverrun.client.client import crew
 from riverrun.instrumentation.prometheus import instrument
 from riverrun.verbs.status import list_clients, unworked_queues
 from runtime.conftest import DEADLINE_S, Task

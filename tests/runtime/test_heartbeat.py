@@ -11,10 +11,10 @@ from sqlalchemy.exc import OperationalError
 from factories import T0, insert_job
 from riverrun import verbs
 from riverrun.clock import Clock
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.policies.backoff import RiverBackoff
 from riverrun.runtime.heartbeat import DEAD_S, GIVEN_UP_S, INTERVAL_S, Heartbeat
-from riverrun.states import JobState
 from riverrun.verbs.beat import sign_on
 from riverrun.verbs.elect import elect
 from riverrun.verbs.rescue import rescue

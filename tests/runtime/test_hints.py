@@ -13,7 +13,7 @@ from sqlalchemy import event, text
 from riverrun import JobCancelled, JobCompleted, JobContext, QueueConfig, QueuePaused, QueueResumed
 from riverrun.events import JobEvent
 from riverrun.maintenance import elector
-from riverrun.runtime import queue_keeper
+from riverrun.runtime import queue_reporter as queue_keeper
 from runtime.conftest import DEADLINE_S, Task
 
 Came = Callable[[threading.Event, str], None]

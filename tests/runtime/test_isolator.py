@@ -11,13 +11,13 @@ from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from factories import insert_job, job_row
-from riverrun.attempt import Ended
 from riverrun.clock import Clock
 from riverrun.events import Hub, JobCompleted
-from riverrun.job import AttemptError
+from riverrun.execution.attempt import Ended
+from riverrun.jobs.row import AttemptError
+from riverrun.jobs.states import JobState
 from riverrun.outcome import Outcome
 from riverrun.runtime.completer import Completer
-from riverrun.states import JobState
 from riverrun.verbs import get
 from said import until
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from riverrun.runtime.notifier import Notifier
-from riverrun.topics import Topic
+from riverrun.wire.topics import Topic
 
 DEADLINE_S = 15.0
 

@@ -24,7 +24,7 @@ from riverrun import (
 )
 from riverrun.errors import InvalidOption
 from riverrun.events import JobEvent
-from riverrun.verbs.insert import JobDraft
+from riverrun.verbs.draft import JobDraft
 from runtime.conftest import DEADLINE_S, Task
 
 R = TypeVar("R")

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import select, update
 
 from riverrun import JobCompleted, JobContext
-from riverrun.attempt import Attempt
 from riverrun.events import JobsClaimed
-from riverrun.executors import threads
+from riverrun.execution import threads
+from riverrun.execution.attempt import Attempt
 from riverrun.models import Job
 from riverrun.runtime import stocktaker
 

@@ -8,7 +8,6 @@ import pytest
 
 from factories import T0, job_row
 from riverrun.clock import Clock
-from riverrun.context import JobContext
 from riverrun.errors import (
     ClientNotReady,
     ClientStopping,
@@ -16,6 +15,7 @@ from riverrun.errors import (
     JobCancelledRemotely,
     JobTimedOut,
 )
+from riverrun.execution.context import JobContext
 
 
 class Hand(Clock):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from riverrun.go_json import encode, sorted_object
+from riverrun.wire.go_json import encode, sorted_object
 
 
 @pytest.mark.parametrize(

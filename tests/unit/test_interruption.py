@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from riverrun.interruption import Interruptible, Interruption
+from riverrun.execution.thread_interrupt import Interruptible, Interruption
 
 
 def test_a_block_that_never_looks_is_ended() -> None:

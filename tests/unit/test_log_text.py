@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 
-from riverrun.log_text import printable, printable_lines, reason
+from riverrun.logs.text import printable, printable_lines, reason
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ from riverrun import (
     Workers,
 )
 from riverrun.errors import InvalidArgs, InvalidOption, NotATransaction
-from riverrun.options import with_options
-from riverrun.verbs.insert import draft, drafts
+from riverrun.jobs.options import with_options
+from riverrun.verbs.draft import draft, drafts
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)

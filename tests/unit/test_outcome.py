@@ -18,10 +18,10 @@ from riverrun.errors import (
     JobTimedOut,
     UnknownKind,
 )
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.outcome import attempt_error, decide, error_json, retry_at
 from riverrun.policies.backoff import RiverBackoff
-from riverrun.states import JobState
 
 NOW = T0 + timedelta(seconds=30)
 

@@ -28,7 +28,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
 
 from riverrun.errors import InvalidArgs, InvalidOption, UndecodableArgs
-from riverrun.job import JobArgs, RawArgs, decode, encode, kind_of
+from riverrun.jobs.args import JobArgs, RawArgs, decode, encode, kind_of
 
 T = TypeVar("T")
 U = UUID("12345678-1234-5678-1234-567812345678")

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import create_engine
 
-from riverrun.sessions import address
+from riverrun.db.engines import address
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from riverrun import JobArgs, JobContext, Workers
 from riverrun.errors import InvalidWorker, WorkerDidNotRun
-from riverrun.workers import Executor, Worker
+from riverrun.execution.workers import Executor, Worker
 
 T = TypeVar("T")
 CTX: Any = object()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from riverrun.errors import InvalidStep
-from riverrun.steps import CURSOR_KEY, STEP_KEY, Steps
+from riverrun.execution.steps import CURSOR_KEY, STEP_KEY, Steps
 
 
 class Broken(Exception):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from riverrun import topics
+from riverrun.wire import topics
 
 # Source: River 0.47, conformance/fixtures/protocol_values.json, for what they say; River 0.51 on
 # PostgreSQL 15, heard there, for their spaces: those of json_build_object, where River uses it.

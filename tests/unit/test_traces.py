@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from riverrun.traces import folded, place_of
+from riverrun.logs.traces import folded, place_of
 
 SOURCE = """
 import json

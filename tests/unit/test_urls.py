@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import make_url
 
 from riverrun import Client
+from riverrun.db.urls import psycopg_url
 from riverrun.errors import UnsupportedDatabase
-from riverrun.urls import psycopg_url
 
 SECRET = "hid/den@pa,ss:w0rd"
 QUOTED = "hid%2Fden%40pa%2Css%3Aw0rd"

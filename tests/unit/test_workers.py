@@ -7,13 +7,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from riverrun import Client, JobArgs, JobContext, RawArgs, Workers
-from riverrun.errors import (
-    DuplicateKind,
-    InvalidArgs,
-    InvalidOption,
-    InvalidWorker,
-    UnknownKind,
-)
+from riverrun.errors import DuplicateKind, InvalidArgs, InvalidOption, InvalidWorker, UnknownKind
 
 
 @attrs.frozen

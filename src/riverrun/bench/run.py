@@ -21,10 +21,10 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 from riverrun import Client, InsertOpts
 from riverrun.bench.settings import Settings
 from riverrun.bench.work import Bench, NoOp, PickUp
+from riverrun.db.engines import engine_at
+from riverrun.jobs.states import JobState
 from riverrun.migrations import migrate
 from riverrun.models import Job, Queue
-from riverrun.sessions import engine_at
-from riverrun.states import JobState
 
 LINE_S = 2.0
 BATCH = 5_000

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.sessions import engine_at
+from riverrun.db.engines import engine_at
 
 VARIABLE = "RIVERRUN_BENCH"
 # By the environment, and not by arguments: those are everybody's to read, and a URL has a password.

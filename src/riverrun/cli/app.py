@@ -17,11 +17,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from riverrun.client import Client
+from riverrun.client.client import Client
+from riverrun.db.engines import engine_at
 from riverrun.errors import JobNotFound, QueueNotFound, RiverrunError, SchemaMissing
-from riverrun.log_text import printable_lines
-from riverrun.sessions import engine_at
-from riverrun.traces import folded
+from riverrun.logs.text import printable_lines
+from riverrun.logs.traces import folded
 
 F = TypeVar("F", bound=Callable[..., Any])
 

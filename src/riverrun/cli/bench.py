@@ -66,7 +66,7 @@ def bench(
     """
     from riverrun.bench import run
     from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
-    from riverrun.options import QueueConfig
+    from riverrun.config import QueueConfig
 
     with database_engine(database_url) as engine:
         url = engine.url.render_as_string(hide_password=False)

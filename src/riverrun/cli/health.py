@@ -6,10 +6,10 @@ import click
 
 from riverrun.cli.app import ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import show_one
-from riverrun.crew import unworked
+from riverrun.client.crew import unworked
+from riverrun.jobs.states import JobState
 from riverrun.migrations import validate
 from riverrun.runtime.heartbeat import DEAD_S
-from riverrun.states import JobState
 from riverrun.verbs.status import count_jobs, get_leader, list_clients, unworked_queues
 
 

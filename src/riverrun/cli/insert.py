@@ -12,9 +12,9 @@ import click
 
 from riverrun.cli.app import CommandError, ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import progress, show_one
-from riverrun.client import Client
-from riverrun.job import AnyArgs, RawArgs, decode, kind_of
-from riverrun.options import InsertOpts
+from riverrun.client.client import Client
+from riverrun.jobs.args import AnyArgs, RawArgs, decode, kind_of
+from riverrun.jobs.options import InsertOpts
 
 BATCH = 1_000
 

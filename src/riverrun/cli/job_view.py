@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from riverrun.cli.output import ago, text_of
-from riverrun.job import JobRow
-from riverrun.job_log import KEY as LOG_KEY
-from riverrun.log_text import printable, printable_lines
-from riverrun.traces import folded
+from riverrun.execution.job_log import KEY as LOG_KEY
+from riverrun.jobs.row import JobRow
+from riverrun.logs.text import printable, printable_lines
+from riverrun.logs.traces import folded
 
 _OUTPUT_KEY = "output"
 

@@ -21,11 +21,11 @@ from riverrun.cli.app import (
 )
 from riverrun.cli.job_view import show_job
 from riverrun.cli.output import progress, show, show_json, show_one, watched
-from riverrun.client import Client
+from riverrun.client.client import Client
 from riverrun.errors import RiverrunError
-from riverrun.job import JobRow
-from riverrun.job_list import JobListParams, JobOrder
-from riverrun.states import FINAL_STATES, JobState
+from riverrun.jobs.listing import JobListParams, JobOrder
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.verbs.read import count_listed, list_briefs
 
 COLUMNS = ("id", "kind", "queue", "state", "attempt", "max_attempts", "scheduled_at", "args")

@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from riverrun.error_log import tracebacks as texts
+from riverrun.logs.errors import tracebacks as texts
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 """What every record has; the rest was given as `extra`, by riverrun or by the application."""

@@ -15,7 +15,7 @@ import attrs
 import click
 
 from riverrun.clock import Clock
-from riverrun.log_text import printable
+from riverrun.logs.text import printable
 
 _LONGEST = 100_000
 """Most characters of one value that are printed; `--json` prints all of it."""

@@ -10,8 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from riverrun.cli.app import CommandError, ExitCode
-from riverrun.client import Client
-from riverrun.forks import close_in_child
+from riverrun.client.client import Client
+from riverrun.db.forks import close_in_child
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import click
 
 from riverrun.cli.app import Target, target, target_options, watch_option
 from riverrun.cli.output import show, watched
+from riverrun.jobs.states import JobState
 from riverrun.runtime.heartbeat import DEAD_S
-from riverrun.states import JobState
 from riverrun.verbs.queues import QueueRow
 from riverrun.verbs.status import count_jobs, last_worked, list_clients
 

@@ -6,7 +6,7 @@ import signal
 
 import attrs
 
-from riverrun.forks import close_in_child, ignore
+from riverrun.db.forks import close_in_child, ignore
 
 STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 

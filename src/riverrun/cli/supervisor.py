@@ -16,8 +16,8 @@ import attrs
 from riverrun.cli import systemd
 from riverrun.cli.app import CommandError, ExitCode
 from riverrun.cli.signals import Signals
-from riverrun.forks import close_in_child
-from riverrun.runtime.parent import end_with_parent
+from riverrun.db.forks import close_in_child
+from riverrun.runtime.parent_death import end_with_parent
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import click
 from riverrun.cli.app import Target, option, target, target_options
 from riverrun.cli.output import show, show_json, text_of, watched
 from riverrun.cli.queues import COLUMNS, queue_rows
-from riverrun.job_list import JobListParams, JobOrder
+from riverrun.jobs.listing import JobListParams, JobOrder
+from riverrun.jobs.states import JobState
 from riverrun.runtime.heartbeat import DEAD_S
-from riverrun.states import JobState
 from riverrun.verbs.read import list_briefs
 from riverrun.verbs.status import finish_rates, get_leader, list_clients
 

@@ -29,10 +29,10 @@ from riverrun.cli.logs import configure
 from riverrun.cli.probes import Probes
 from riverrun.cli.signals import Signals
 from riverrun.cli.supervisor import Supervisor, supervised
-from riverrun.client import Client
-from riverrun.error_log import log_error
+from riverrun.client.client import Client
+from riverrun.config import QueueConfig
 from riverrun.errors import StopTimeout
-from riverrun.options import QueueConfig
+from riverrun.logs.errors import log_error
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from riverrun.demo.settings import Settings
-from riverrun.runtime.parent import end_with_parent
+from riverrun.runtime.parent_death import end_with_parent
 
 STOP_TIMEOUT_S = 20.0
 TAIL_LINES = 20

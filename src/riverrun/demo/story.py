@@ -16,6 +16,7 @@ from sqlalchemy import Engine, create_engine, func, select
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun import JobState
+from riverrun.db.urls import psycopg_url
 from riverrun.demo.audit import JOBS_PER_CLICK, Verdict, audit
 from riverrun.demo.browsers import Answer, Browsers, Click, plan
 from riverrun.demo.evidence import gather
@@ -25,7 +26,6 @@ from riverrun.demo.signup import Base
 from riverrun.embedded import Cluster
 from riverrun.migrations import migrate
 from riverrun.models import Job
-from riverrun.urls import psycopg_url
 
 START_TIMEOUT_S = 30.0
 WORK_TIMEOUT_S = 120.0

@@ -14,7 +14,7 @@ from riverrun.demo.jobs import CreditAccount, RenderInvoice, SendWelcome, SyncCr
 from riverrun.demo.processes import say_ready
 from riverrun.demo.settings import told
 from riverrun.demo.signup import Credit
-from riverrun.runtime.parent import end_with_parent
+from riverrun.runtime.parent_death import end_with_parent
 
 SLOTS = 4
 TIMEOUT_S = 30.0

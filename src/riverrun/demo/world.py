@@ -17,7 +17,7 @@ from aiosmtpd.smtp import Session as SmtpSession
 
 from riverrun.demo.processes import say_ready
 from riverrun.demo.settings import told
-from riverrun.runtime.parent import end_with_parent
+from riverrun.runtime.parent_death import end_with_parent
 
 FAILING_SHARE = 0.2
 SEED = 20

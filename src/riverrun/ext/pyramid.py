@@ -30,22 +30,19 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from riverrun.cli.app import HOST_CLIENT, CommandError, ExitCode, Shell
 from riverrun.cli.main import HOST_COMMANDS
-from riverrun.client import Client
-from riverrun.context import JobContext
+from riverrun.client.client import Client
+from riverrun.config import QueueConfig
+from riverrun.db.engines import engine_at, engine_beside
+from riverrun.db.urls import psycopg_url
 from riverrun.errors import ClientNotReady
+from riverrun.execution.context import JobContext
+from riverrun.execution.plugins import InProcess, Plugin
+from riverrun.execution.workers import Workers
 from riverrun.ext.settings import client_options
-from riverrun.job import AnyArgs
-from riverrun.options import QUEUE_DEFAULT, InsertOptions, InsertOpts, QueueConfig
-from riverrun.plugins import InProcess, Plugin
-from riverrun.sessions import engine_at, engine_beside
-from riverrun.testing.host_sessions import (
-    UndoneConnections,
-    binds_of,
-    factory_within,
-)
-from riverrun.urls import psycopg_url
+from riverrun.jobs.args import AnyArgs
+from riverrun.jobs.options import QUEUE_DEFAULT, InsertOptions, InsertOpts
+from riverrun.testing.host_sessions import UndoneConnections, binds_of, factory_within
 from riverrun.verbs.insert import InsertResult
-from riverrun.workers import Workers
 
 PREFIX = "riverrun."
 KEY = "riverrun"

@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from riverrun.cli.app import CommandError, load_client
-from riverrun.client import Client
+from riverrun.client.client import Client
 from riverrun.testing import AsyncJobs, Jobs, rolled_back
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from riverrun.config import QueueConfig
 from riverrun.errors import InvalidOption
-from riverrun.options import QueueConfig
 
 _TRUE, _FALSE = frozenset({"1", "on", "true", "yes"}), frozenset({"0", "false", "no", "off"})
 

@@ -14,11 +14,11 @@ from typing import TypeVar
 from opentelemetry import propagate, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
 
-from riverrun.context import JobContext
 from riverrun.errors import JobCancel, JobSnooze
-from riverrun.job import JobRow
-from riverrun.plugins import Plugin
-from riverrun.verbs.insert import JobDraft
+from riverrun.execution.context import JobContext
+from riverrun.execution.plugins import Plugin
+from riverrun.jobs.row import JobRow
+from riverrun.verbs.draft import JobDraft
 
 R = TypeVar("R")
 

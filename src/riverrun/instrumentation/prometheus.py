@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from riverrun.client import Client
+from riverrun.client.client import Client
 from riverrun.errors import RiverrunError
 from riverrun.events import (
     Event,
@@ -31,7 +31,7 @@ from riverrun.events import (
     JobsClaimed,
     JobSnoozed,
 )
-from riverrun.states import FINAL_STATES, JobState
+from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.verbs.status import JobCount, count_jobs
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)

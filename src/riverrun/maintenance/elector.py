@@ -11,7 +11,7 @@ import attrs
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.log_text import reason
+from riverrun.logs.text import reason
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.elect import Term, elect, reelect, resign

@@ -7,7 +7,7 @@ import random
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.maintenance.upkeep import Upkeep
+from riverrun.maintenance.batch_service import Upkeep
 from riverrun.verbs.clean import clean_after
 
 logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from sqlalchemy import Engine
 
-from riverrun.maintenance.upkeep import Upkeep
+from riverrun.maintenance.batch_service import Upkeep
 from riverrun.policies.backoff import Backoff
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.verbs.rescue import Rescued, rescue

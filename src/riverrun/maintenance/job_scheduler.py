@@ -6,7 +6,7 @@ import random
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.maintenance.upkeep import Upkeep
+from riverrun.maintenance.batch_service import Upkeep
 from riverrun.outcome import SCHEDULER_INTERVAL_S
 from riverrun.verbs.schedule import Scheduled, schedule
 

@@ -10,18 +10,19 @@ from functools import partial
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.error_log import log_error
+from riverrun.db.transactions import Transaction, joined
+from riverrun.execution.plugins import Plugin, around_insert, begin_inserts
+from riverrun.jobs.states import JobState
+from riverrun.logs.errors import log_error
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
-from riverrun.plugins import Plugin, around_insert, begin_inserts
 from riverrun.queries.expressions import LAST_TIME
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
-from riverrun.sessions import Transaction, joined
-from riverrun.states import JobState
-from riverrun.topics import Topic, insert_payload
 from riverrun.verbs import periodic
-from riverrun.verbs.insert import JobDraft, draft, insert_drafts
+from riverrun.verbs.draft import JobDraft, draft
+from riverrun.verbs.insert import insert_drafts
 from riverrun.verbs.notify import notify_in
+from riverrun.wire.topics import Topic, insert_payload
 
 logger = logging.getLogger(__name__)
 

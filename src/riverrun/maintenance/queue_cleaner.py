@@ -5,7 +5,7 @@ import random
 
 from sqlalchemy import Engine
 
-from riverrun.maintenance.upkeep import Upkeep
+from riverrun.maintenance.batch_service import Upkeep
 from riverrun.verbs.clean import clean_queues
 
 logger = logging.getLogger(__name__)

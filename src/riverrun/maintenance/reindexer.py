@@ -10,10 +10,10 @@ import psycopg
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.error_log import log_error
-from riverrun.log_text import reason
+from riverrun.db.refusals import sqlstate
+from riverrun.logs.errors import log_error
+from riverrun.logs.text import reason
 from riverrun.policies.schedule import Schedule
-from riverrun.refusals import sqlstate
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Service
 from riverrun.verbs.reindex import reindex

@@ -7,7 +7,7 @@ import re
 
 from alembic.operations import Operations
 
-from riverrun.options import check_schema
+from riverrun.jobs.checks import check_schema
 
 OWN_TRANSACTION = "riverrun_own_transaction"
 """The context's option that says: this version's transaction holds nothing else."""

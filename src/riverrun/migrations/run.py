@@ -10,17 +10,11 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection, Engine, text
 
-from riverrun.driver import lent
+from riverrun.db.driver import lent
 from riverrun.errors import RiverrunError
+from riverrun.jobs.checks import check_schema
 from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix, run
-from riverrun.migrations.lines import (
-    LATEST,
-    LINES_SINCE,
-    Line,
-    Step,
-    check_version,
-    steps,
-)
+from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
 from riverrun.migrations.state import (
     complete,
     forget_above,
@@ -30,7 +24,6 @@ from riverrun.migrations.state import (
     schema_of_tables,
     versions,
 )
-from riverrun.options import check_schema
 
 
 class MigrationRefused(RiverrunError, RuntimeError):

@@ -38,9 +38,9 @@ from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeEngine
 
 from riverrun.errors import InvalidOption
-from riverrun.job import kind_of
-from riverrun.json_types import LISTS, is_struct, shown_type
-from riverrun.options import json_text
+from riverrun.jobs.args import kind_of
+from riverrun.jobs.json_types import LISTS, is_struct, shown_type
+from riverrun.jobs.json_values import json_text
 from riverrun.orm.fields import Field, Unfit, fields_of
 from riverrun.orm.sql_json import Mismatch, column_json, members, unwrapped
 

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import attrs
 
-from riverrun.json_types import from_json, is_pydantic, is_struct, shown_type, to_json
-from riverrun.options import json_problem
+from riverrun.jobs.json_types import from_json, is_pydantic, is_struct, shown_type, to_json
+from riverrun.jobs.json_values import json_problem
 
 
 class Unfit(ValueError):

@@ -36,9 +36,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.types import ARRAY as ANY_ARRAY
 from sqlalchemy.types import JSON, NullType, SmallInteger, String, TypeEngine
 
-from riverrun import go_json
-from riverrun.json_types import LISTS, shown_type, to_json
-from riverrun.options import json_text
+from riverrun.jobs.json_types import LISTS, shown_type, to_json
+from riverrun.jobs.json_values import json_text
+from riverrun.wire import go_json
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _ESCAPED = "<>&\u2028\u2029"

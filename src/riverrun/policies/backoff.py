@@ -9,8 +9,8 @@ import attrs
 
 from riverrun.clock import Duration
 from riverrun.errors import InvalidOption
-from riverrun.job import JobRow
-from riverrun.options import check_duration
+from riverrun.jobs.checks import check_duration
+from riverrun.jobs.row import JobRow
 
 _MAX_S = (2**63 - 1) / 1e9
 """Go's longest duration, about 292 years, which River never exceeds."""

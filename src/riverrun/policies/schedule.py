@@ -11,7 +11,7 @@ import attrs
 
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
-from riverrun.options import check_duration
+from riverrun.jobs.checks import check_duration
 
 
 class Schedule(Protocol):

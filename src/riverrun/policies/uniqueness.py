@@ -8,12 +8,13 @@ from typing import Any
 
 import attrs
 
-from riverrun import go_json
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
-from riverrun.job import RawArgs
-from riverrun.options import Draft, OnConflict, UniqueMark, check_duration
-from riverrun.states import REQUIRED_STATES, JobState
+from riverrun.jobs.args import RawArgs
+from riverrun.jobs.checks import check_duration
+from riverrun.jobs.options import Draft, OnConflict, UniqueMark
+from riverrun.jobs.states import REQUIRED_STATES, JobState
+from riverrun.wire import go_json
 
 DEFAULT_STATES = REQUIRED_STATES | {JobState.completed, JobState.retryable}
 

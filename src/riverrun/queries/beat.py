@@ -21,14 +21,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.orm import aliased
 
+from riverrun.jobs.states import JobState
 from riverrun.models import ClientRecord, Job, Leader
-from riverrun.queries.expressions import (
-    NOW,
-    names_a_running_job,
-    seconds,
-    state_literal,
-)
-from riverrun.states import JobState
+from riverrun.queries.expressions import NOW, names_a_running_job, seconds, state_literal
 
 
 @lru_cache

@@ -3,25 +3,12 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Select,
-    Update,
-    bindparam,
-    case,
-    func,
-    select,
-    update,
-)
+from sqlalchemy import BigInteger, Select, Update, bindparam, case, func, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import Job
-from riverrun.queries.expressions import (
-    NOW,
-    job_columns,
-    state_literal,
-)
-from riverrun.states import FINAL_STATES, JobState
+from riverrun.queries.expressions import NOW, job_columns, state_literal
 
 
 @lru_cache

@@ -21,9 +21,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_column, state_literal
-from riverrun.states import JobState
 
 ATTEMPTED_BY_MAX = 100
 """Clients a job remembers; the oldest fall out. Source: River 0.51, JobGetAvailable."""

@@ -3,24 +3,13 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    Integer,
-    Select,
-    Text,
-    and_,
-    bindparam,
-    delete,
-    func,
-    or_,
-    select,
-)
+from sqlalchemy import BigInteger, Integer, Select, Text, and_, bindparam, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.dml import ReturningDelete
 
+from riverrun.jobs.states import JobState
 from riverrun.models import Job, Queue
 from riverrun.queries.expressions import NOW, seconds, state_literal
-from riverrun.states import JobState
 
 
 @lru_cache

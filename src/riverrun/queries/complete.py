@@ -18,9 +18,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import finished_at, state_literal, still_running
-from riverrun.states import JobState
 
 
 @lru_cache

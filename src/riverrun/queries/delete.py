@@ -3,21 +3,14 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    BigInteger,
-    bindparam,
-    delete,
-)
+from sqlalchemy import BigInteger, bindparam, delete
 from sqlalchemy.sql.dml import ReturningDelete
 
-from riverrun.job_list import JobListParams
+from riverrun.jobs.listing import JobListParams
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
-from riverrun.queries.expressions import (
-    job_columns,
-    state_literal,
-)
+from riverrun.queries.expressions import job_columns, state_literal
 from riverrun.queries.read import listed
-from riverrun.states import JobState
 
 
 @lru_cache

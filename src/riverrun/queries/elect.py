@@ -3,19 +3,10 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    Delete,
-    Insert,
-    Text,
-    Update,
-    and_,
-    bindparam,
-    delete,
-    update,
-)
+from sqlalchemy import Delete, Insert, Text, Update, and_, bindparam, delete, update
 from sqlalchemy.dialects.postgresql import insert
 
-from riverrun.columns import Timestamp
+from riverrun.jobs.columns import Timestamp
 from riverrun.models import Leader
 from riverrun.queries.expressions import NOW, seconds
 

@@ -32,9 +32,9 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
 
-from riverrun.columns import JobStateType, Timestamp
+from riverrun.jobs.columns import JobStateType, Timestamp
+from riverrun.jobs.states import JobState
 from riverrun.models import ClientRecord, Job
-from riverrun.states import JobState
 
 ATTEMPT_MAX = 32_767
 """As many attempts as a smallint counts."""

@@ -23,9 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import readable, state_literal
-from riverrun.states import JobState
 
 
 def _mine() -> ColumnElement[bool]:

@@ -24,10 +24,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.dialects.postgresql import Insert as PostgresInsert
 
-from riverrun.columns import JobStateType, Timestamp
+from riverrun.jobs.columns import JobStateType, Timestamp
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import NOW, in_mask, job_columns, records, state_literal
-from riverrun.states import JobState
 
 _INSERTED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "args": (Text, lambda value: cast(value, JSONB)),

@@ -8,7 +8,7 @@ from sqlalchemy import select as sa_select
 from sqlalchemy import update as sa_update
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
-from riverrun.columns import Timestamp
+from riverrun.jobs.columns import Timestamp
 from riverrun.models import PeriodicRun
 from riverrun.queries.expressions import NOW
 

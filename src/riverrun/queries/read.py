@@ -24,17 +24,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from riverrun.job_list import JobCursor, JobListParams, JobOrder
+from riverrun.jobs.json_values import json_text
+from riverrun.jobs.listing import JobCursor, JobListParams, JobOrder
+from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import Job
-from riverrun.options import json_text
-from riverrun.queries.expressions import (
-    FIRST_TIME,
-    LAST_TIME,
-    job_columns,
-    readable,
-    state_literal,
-)
-from riverrun.states import FINAL_STATES, JobState
+from riverrun.queries.expressions import FIRST_TIME, LAST_TIME, job_columns, readable, state_literal
 
 BRIEF_CHARS = 200
 """Most characters of args and of an error in a brief list."""

@@ -21,7 +21,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB, array
 
-from riverrun.columns import JobStateType, Timestamp
+from riverrun.jobs.columns import JobStateType, Timestamp
+from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import (
     NOW,
@@ -31,7 +32,6 @@ from riverrun.queries.expressions import (
     records,
     state_literal,
 )
-from riverrun.states import FINAL_STATES, JobState
 
 
 @lru_cache

@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql.dml import ReturningDelete
 
+from riverrun.jobs.states import JobState
 from riverrun.models import ClientRecord, Job
 from riverrun.queries.expressions import (
     NOW,
@@ -28,7 +29,6 @@ from riverrun.queries.expressions import (
     seconds,
     state_literal,
 )
-from riverrun.states import JobState
 
 LOST_BYTES = 2 * 1024 * 1024
 """Most bytes of lost jobs read at once, as they are stored: compressed, often to a tenth."""

@@ -2,24 +2,11 @@
 
 from functools import lru_cache
 
-from sqlalchemy import (
-    BigInteger,
-    Update,
-    and_,
-    bindparam,
-    case,
-    func,
-    update,
-)
+from sqlalchemy import BigInteger, Update, and_, bindparam, case, func, update
 
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
-from riverrun.queries.expressions import (
-    ATTEMPT_MAX,
-    NOW,
-    job_columns,
-    state_literal,
-)
-from riverrun.states import JobState
+from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_columns, state_literal
 
 
 @lru_cache

@@ -22,9 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import aliased
 
+from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import NOW, in_mask, readable, state_literal
-from riverrun.states import JobState
 
 
 @lru_cache

@@ -23,12 +23,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import ClientRecord, Job, Leader, Queue
-from riverrun.queries.expressions import (
-    readable,
-    state_literal,
-)
-from riverrun.states import FINAL_STATES, JobState
+from riverrun.queries.expressions import readable, state_literal
 
 
 @lru_cache

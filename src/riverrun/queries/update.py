@@ -2,20 +2,11 @@
 
 from functools import lru_cache
 
-from sqlalchemy import (
-    BigInteger,
-    Text,
-    Update,
-    bindparam,
-    cast,
-    update,
-)
+from sqlalchemy import BigInteger, Text, Update, bindparam, cast, update
 from sqlalchemy.dialects.postgresql import JSONB
 
 from riverrun.models import Job
-from riverrun.queries.expressions import (
-    job_columns,
-)
+from riverrun.queries.expressions import job_columns
 
 
 @lru_cache

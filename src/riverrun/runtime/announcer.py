@@ -16,9 +16,9 @@ from queue import Empty, SimpleQueue
 from sqlalchemy import Connection, Engine
 
 from riverrun.clock import Clock
-from riverrun.commit_hooks import after_commit
-from riverrun.error_log import log_error
-from riverrun.log_text import reason
+from riverrun.db.commit_hooks import after_commit
+from riverrun.logs.errors import log_error
+from riverrun.logs.text import reason
 from riverrun.runtime.outage import log_failure
 from riverrun.verbs.notify import notify_inserted
 from riverrun.verbs.queues import read_queues

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.answers import within
-from riverrun.attempt import Ended, event_state
 from riverrun.clock import Clock
+from riverrun.db.refusals import Fault, describe, fault_of
+from riverrun.db.statement_timeout import within
 from riverrun.errors import AttemptLost, JobSnooze
 from riverrun.events import (
     Hub,
@@ -26,13 +26,13 @@ from riverrun.events import (
     JobInterrupted,
     JobSnoozed,
 )
-from riverrun.job import JobRow
-from riverrun.refusals import Fault, describe, fault_of
+from riverrun.execution.attempt import Ended, event_state
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.runtime.isolator import Isolator
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.runtime.writer import TooLarge, Writer
-from riverrun.states import JobState
 from riverrun.verbs.record import BATCH_MAX
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.log_text import reason
+from riverrun.logs.text import reason
 from riverrun.runtime.outage import log_failure, log_success
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.beat import beat, leave, touch

@@ -14,12 +14,12 @@ from itertools import count
 
 import attrs
 
-from riverrun.answers import awaited
-from riverrun.attempt import Ended
 from riverrun.clock import Clock
-from riverrun.error_log import log_error
+from riverrun.db.refusals import Fault, describe, fault_of
+from riverrun.db.statement_timeout import awaited
+from riverrun.execution.attempt import Ended
+from riverrun.logs.errors import log_error
 from riverrun.outcome import Outcome
-from riverrun.refusals import Fault, describe, fault_of
 from riverrun.runtime.service import Pause, Service
 from riverrun.runtime.writer import Writer, Written, job_id
 from riverrun.verbs.reduction import barest, reductions

@@ -13,15 +13,15 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
 
-from riverrun.answers import Awaited
-from riverrun.driver import OwnCursor
-from riverrun.error_log import log_error
-from riverrun.forks import close_in_child
+from riverrun.db.driver import OwnCursor
+from riverrun.db.forks import close_in_child
+from riverrun.db.statement_timeout import Awaited
+from riverrun.db.transactions import fetch
+from riverrun.logs.errors import log_error
 from riverrun.queries import notify as queries
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
-from riverrun.sessions import fetch
-from riverrun.topics import Topic, parse
+from riverrun.wire.topics import Topic, parse
 
 logger = logging.getLogger(__name__)
 

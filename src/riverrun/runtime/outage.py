@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import psycopg
 from sqlalchemy import Engine
 
-from riverrun.log_text import reason
-from riverrun.refusals import Fault, fault_of
+from riverrun.db.refusals import Fault, fault_of
+from riverrun.logs.text import reason
+from riverrun.logs.traces import outline
 from riverrun.runtime.service import unexpected
-from riverrun.traces import outline
 
 logger = logging.getLogger(__name__)
 

@@ -11,19 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.attempt import Attempt, Ended, not_begun
 from riverrun.clock import Clock
+from riverrun.config import QueueConfig
+from riverrun.db.refusals import describe
 from riverrun.errors import AttemptInterrupted
 from riverrun.events import Hub, JobsClaimed
-from riverrun.executors.processes import ProcessPool
-from riverrun.executors.slots import Slots
-from riverrun.options import QueueConfig
-from riverrun.refusals import describe
+from riverrun.execution.attempt import Attempt, Ended, not_begun
+from riverrun.execution.processes import ProcessPool
+from riverrun.execution.slots import Slots
+from riverrun.jobs.states import JobState
 from riverrun.runtime.completer import Completer
-from riverrun.runtime.loop import LoopThread
+from riverrun.runtime.event_loop import LoopThread
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
-from riverrun.states import JobState
 from riverrun.verbs.claim import ClaimedJob, claim_jobs
 from riverrun.verbs.give_back import Claim, give_back
 

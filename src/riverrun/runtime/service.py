@@ -9,8 +9,8 @@ import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.errors import RiverrunError
-from riverrun.log_text import reason
-from riverrun.traces import outline
+from riverrun.logs.text import reason
+from riverrun.logs.traces import outline
 
 logger = logging.getLogger(__name__)
 

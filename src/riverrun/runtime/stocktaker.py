@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.log_text import reason
+from riverrun.logs.text import reason
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.producer import Producer

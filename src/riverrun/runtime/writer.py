@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.answers import limit_of
-from riverrun.attempt import Ended
 from riverrun.clock import Clock
+from riverrun.db.refusals import Fault, NoAnswer, fault_of
+from riverrun.db.statement_timeout import limit_of
+from riverrun.db.transactions import joined
+from riverrun.execution.attempt import Ended
+from riverrun.jobs.states import JobState
 from riverrun.outcome import Outcome
-from riverrun.refusals import Fault, NoAnswer, fault_of
-from riverrun.sessions import joined
-from riverrun.states import JobState
 from riverrun.verbs.record import BATCH_BYTES, Batch, Recorded, batches, record_free, takes_writes
 
 Settled = Callable[[Sequence[Ended], dict[int, JobState]], object]

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from riverrun.clock import Clock, Duration, seconds
 from riverrun.errors import InvalidOption
-from riverrun.options import check_aware
+from riverrun.jobs.checks import check_aware
 
 
 class FrozenClock(Clock):

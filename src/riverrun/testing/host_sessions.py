@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import ScopedRegistry, ThreadLocalRegistry
 
-from riverrun.sessions import address
+from riverrun.db.engines import address
 from riverrun.testing.sessions import undone
 
 Binds: TypeAlias = Callable[[Any], Any]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from riverrun.client import Client
-from riverrun.job import AnyArgs, JobRow
-from riverrun.options import InsertOpts
-from riverrun.sessions import Where
+from riverrun.client.client import Client
+from riverrun.db.transactions import Where
+from riverrun.jobs.args import AnyArgs
+from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.row import JobRow
 from riverrun.testing.look import require_inserted, require_many_inserted, require_not_inserted
 from riverrun.testing.work import drain, drain_async, work_one, work_one_async
 from riverrun.testing.workbench import Worked

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 import attrs
 from sqlalchemy.orm import Session, scoped_session
 
+from riverrun.db.transactions import Where
 from riverrun.errors import InvalidOption
-from riverrun.job import JobRow, encode, kind_of
-from riverrun.job_list import JobListParams
-from riverrun.sessions import Where
+from riverrun.jobs.args import encode, kind_of
+from riverrun.jobs.listing import JobListParams
+from riverrun.jobs.row import JobRow
 from riverrun.verbs.read import list_jobs
 
 _MOST = 10_000

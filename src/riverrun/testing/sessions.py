@@ -8,10 +8,10 @@ import attrs
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
-from riverrun.client import Client
-from riverrun.driver import in_transactions, in_transactions_async
-from riverrun.plugins import Plugin
-from riverrun.verbs.insert import JobDraft
+from riverrun.client.client import Client
+from riverrun.db.driver import in_transactions, in_transactions_async
+from riverrun.execution.plugins import Plugin
+from riverrun.verbs.draft import JobDraft
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession

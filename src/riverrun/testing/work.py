@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from riverrun.attempt import Attempt
-from riverrun.client import Client
-from riverrun.job import AnyArgs
-from riverrun.options import InsertOpts
-from riverrun.sessions import Where
+from riverrun.client.client import Client
+from riverrun.db.transactions import Where
+from riverrun.execution.attempt import Attempt
+from riverrun.jobs.args import AnyArgs
+from riverrun.jobs.options import InsertOpts
 from riverrun.testing.workbench import Workbench, Worked
 
 if TYPE_CHECKING:

@@ -10,14 +10,16 @@ import attrs
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
-from riverrun.attempt import Attempt, Ended
-from riverrun.client import Client
-from riverrun.context import JobContext
+from riverrun.client.client import Client
+from riverrun.db.transactions import Where, joined
 from riverrun.errors import ClientNotReady, InvalidOption, JobCancel, JobNotFound, JobSnooze
-from riverrun.job import AnyArgs, JobRow
-from riverrun.options import InsertOpts, check_aware, check_int
-from riverrun.sessions import Where, joined
-from riverrun.states import JobState
+from riverrun.execution.attempt import Attempt, Ended
+from riverrun.execution.context import JobContext
+from riverrun.jobs.args import AnyArgs
+from riverrun.jobs.checks import check_aware, check_int
+from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.verbs.claim import ClaimedJob, claim, claim_job
 from riverrun.verbs.read import get
 from riverrun.verbs.record import record

@@ -4,7 +4,8 @@ from riverrun.verbs.cancel import cancel
 from riverrun.verbs.claim import claim
 from riverrun.verbs.complete import complete, discard, fail, snooze
 from riverrun.verbs.delete import delete, delete_many
-from riverrun.verbs.insert import InsertResult, insert, insert_many, insert_many_fast
+from riverrun.verbs.insert import InsertResult, insert, insert_many
+from riverrun.verbs.insert_fast import insert_many_fast
 from riverrun.verbs.queues import (
     QueueRow,
     get_queue,

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from riverrun.again import tried_again
-from riverrun.options import json_text
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Where, joined
+from riverrun.jobs.json_values import json_text
 from riverrun.queries import beat as queries
-from riverrun.sessions import Where, joined
 from riverrun.verbs.halves import by_halves, log_refused
 
 TOUCH_MAX = 1_000

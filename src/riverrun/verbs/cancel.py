@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from riverrun.again import tried_again
-from riverrun.job import JobRow
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Where, joined
+from riverrun.jobs.row import JobRow
 from riverrun.queries import cancel as queries
-from riverrun.sessions import Where, joined
-from riverrun.topics import Topic, cancel_payload
 from riverrun.verbs.notify import notify_in
 from riverrun.verbs.read import get_in, job_row
+from riverrun.wire.topics import Topic, cancel_payload
 
 
 @tried_again

@@ -5,13 +5,13 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Where, joined, time_of
 from riverrun.errors import JobNotWaiting
-from riverrun.job import JobRow
-from riverrun.options import check_int, check_queue
+from riverrun.jobs.checks import check_int, check_queue
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.queries import claim as queries
-from riverrun.sessions import Where, joined, time_of
-from riverrun.states import JobState
 from riverrun.verbs.read import errors_of, get_in, json_object, json_value
 
 CLAIM_MAX = 20_000

@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 import attrs
 from sqlalchemy import Engine, Executable
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.refusals import Fault, fault_of
+from riverrun.db.transactions import Where, joined
 from riverrun.queries import clean as queries
 from riverrun.queries import rescue as rescue_queries
 from riverrun.queries.rescue import dead_clients, forget_these_clients
-from riverrun.refusals import Fault, fault_of
-from riverrun.sessions import Where, joined
 from riverrun.verbs.halves import Halves, by_halves, log_refused
 
 T = TypeVar("T", int, str)

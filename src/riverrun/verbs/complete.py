@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from riverrun.again import tried_again
 from riverrun.clock import Duration
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Transaction, Where, joined
 from riverrun.errors import AttemptLost, JobSnooze
-from riverrun.job import JobRow
-from riverrun.options import json_text
+from riverrun.jobs.json_values import json_text
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState, state_of
 from riverrun.outcome import MAX_ROW_BYTES, Outcome, attempt_error, check_metadata, decide
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.queries import complete as queries
-from riverrun.sessions import Transaction, Where, joined
-from riverrun.states import JobState, state_of
 from riverrun.verbs.record import record
 
 

@@ -1,11 +1,11 @@
 """Delete: a job's row, by an operator's wish; never one that runs."""
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Where, joined
 from riverrun.errors import InvalidOption, JobRunning
-from riverrun.job import JobRow
-from riverrun.job_list import JobListParams
+from riverrun.jobs.listing import JobListParams
+from riverrun.jobs.row import JobRow
 from riverrun.queries import delete as queries
-from riverrun.sessions import Where, joined
 from riverrun.verbs.read import get_in, job_row
 
 

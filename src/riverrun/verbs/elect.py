@@ -4,11 +4,11 @@ from datetime import datetime
 
 import attrs
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Where, joined
 from riverrun.queries import elect as queries
-from riverrun.sessions import Where, joined
-from riverrun.topics import Topic, request_resign_payload, resigned_payload
 from riverrun.verbs.notify import notify_in
+from riverrun.wire.topics import Topic, request_resign_payload, resigned_payload
 
 
 @attrs.frozen

@@ -6,13 +6,13 @@ from typing import Protocol
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.jobs.states import JobState, state_of
 from riverrun.queries import give_back as queries
-from riverrun.sessions import Transaction, Where, joined
-from riverrun.states import JobState, state_of
-from riverrun.topics import Topic, insert_payload
 from riverrun.verbs.halves import by_halves, log_refused
 from riverrun.verbs.notify import notify_in
+from riverrun.wire.topics import Topic, insert_payload
 
 
 class Claim(Protocol):

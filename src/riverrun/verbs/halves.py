@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from riverrun.log_text import reason
-from riverrun.refusals import Fault, fault_of
+from riverrun.db.refusals import Fault, fault_of
+from riverrun.logs.text import reason
 
 logger = logging.getLogger(__name__)
 

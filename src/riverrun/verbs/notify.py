@@ -6,11 +6,11 @@ from typing import Any
 import attrs
 from sqlalchemy import select, true
 
-from riverrun.again import tried_again
-from riverrun.commit_hooks import after_commit
+from riverrun.db.commit_hooks import after_commit
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Transaction, Where, joined
 from riverrun.queries import notify as queries
-from riverrun.sessions import Transaction, Where, joined
-from riverrun.topics import Topic, insert_payload
+from riverrun.wire.topics import Topic, insert_payload
 
 
 @tried_again

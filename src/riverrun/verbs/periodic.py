@@ -5,11 +5,11 @@ from datetime import datetime
 
 import attrs
 
-from riverrun.again import tried_again
-from riverrun.options import check_int
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.jobs.checks import check_int
 from riverrun.queries import complete as complete_queries
 from riverrun.queries import periodic as queries
-from riverrun.sessions import Transaction, Where, joined
 
 
 @attrs.frozen(kw_only=True)

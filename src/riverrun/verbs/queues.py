@@ -7,14 +7,15 @@ from typing import Any
 import attrs
 from sqlalchemy import Row
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Transaction, Where, joined
 from riverrun.errors import QueueNotFound
-from riverrun.options import check_int, metadata_text
+from riverrun.jobs.checks import check_int
+from riverrun.jobs.json_values import metadata_text
 from riverrun.queries import queues as queries
-from riverrun.sessions import Transaction, Where, joined
-from riverrun.topics import Topic, metadata_payload, pause_payload, resume_payload
 from riverrun.verbs.notify import notify_in
 from riverrun.verbs.read import json_object
+from riverrun.wire.topics import Topic, metadata_payload, pause_payload, resume_payload
 
 ALL = queries.ALL
 

@@ -7,10 +7,10 @@ from typing import Any
 import attrs
 from sqlalchemy import Row
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Transaction, Where, joined
 from riverrun.errors import JobNotFound
-from riverrun.job import JobRow
-from riverrun.job_list import (
+from riverrun.jobs.listing import (
     JobBrief,
     JobBriefList,
     JobList,
@@ -18,9 +18,9 @@ from riverrun.job_list import (
     JobOrder,
     cursor_text,
 )
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import state_of, states_in
 from riverrun.queries import read as queries
-from riverrun.sessions import Transaction, Where, joined
-from riverrun.states import state_of, states_in
 
 _decode = json.JSONDecoder().decode  # json.loads() asks first what else it might be given
 

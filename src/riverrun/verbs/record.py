@@ -7,13 +7,13 @@ from typing import Any
 
 import attrs
 
-from riverrun.characters import storable
-from riverrun.options import json_size, json_text
+from riverrun.db.transactions import Transaction
+from riverrun.jobs.json_values import json_size, json_text
+from riverrun.jobs.states import JobState, state_of
 from riverrun.outcome import Outcome, error_json
 from riverrun.queries import record as queries
 from riverrun.queries.complete import complete_jobs
-from riverrun.sessions import Transaction
-from riverrun.states import JobState, state_of
+from riverrun.wire.characters import storable
 
 BATCH_MAX = 1_000
 """Most outcomes in one statement; beyond it a statement takes longer and saves nothing."""

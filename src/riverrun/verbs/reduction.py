@@ -6,10 +6,10 @@ from typing import Any
 
 import attrs
 
-from riverrun.characters import ASCII, storable
-from riverrun.job import AttemptError
-from riverrun.options import json_problem, json_text
+from riverrun.jobs.json_values import json_problem, json_text
+from riverrun.jobs.row import AttemptError
 from riverrun.outcome import Outcome
+from riverrun.wire.characters import ASCII, storable
 
 SMALL_BYTES = 1_000
 """Bytes of JSON up to which one value of an attempt's metadata is not what the database refuses."""

@@ -7,9 +7,9 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
 
-from riverrun.driver import OwnCursor
+from riverrun.db.driver import OwnCursor
+from riverrun.db.transactions import in_autocommit, joined
 from riverrun.queries import notify as queries
-from riverrun.sessions import in_autocommit, joined
 
 INDEXES = (
     "river_job_args_index",

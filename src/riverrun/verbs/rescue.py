@@ -7,15 +7,15 @@ from typing import Any
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.refusals import describe
+from riverrun.db.transactions import Where, joined
 from riverrun.errors import JobRescued
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
 from riverrun.outcome import Outcome, decide
 from riverrun.policies.backoff import Backoff
 from riverrun.queries import rescue as queries
-from riverrun.refusals import describe
-from riverrun.sessions import Where, joined
-from riverrun.states import JobState
 from riverrun.verbs.clean import forget_clients
 from riverrun.verbs.halves import by_halves, log_refused
 from riverrun.verbs.read import job_row

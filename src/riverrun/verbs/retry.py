@@ -4,11 +4,11 @@ from datetime import datetime
 
 from sqlalchemy.exc import IntegrityError
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Where, joined
 from riverrun.errors import UniqueKeyTaken
-from riverrun.job import JobRow
+from riverrun.jobs.row import JobRow
 from riverrun.queries import retry as queries
-from riverrun.sessions import Where, joined
 from riverrun.verbs.read import get_in, job_row
 
 

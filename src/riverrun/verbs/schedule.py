@@ -7,15 +7,15 @@ from typing import Any
 import attrs
 from sqlalchemy import Engine, Executable
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.refusals import Fault, fault_of
+from riverrun.db.transactions import Where, joined
+from riverrun.jobs.states import JobState
 from riverrun.outcome import SCHEDULER_INTERVAL_S
 from riverrun.queries import schedule as queries
-from riverrun.refusals import Fault, fault_of
-from riverrun.sessions import Where, joined
-from riverrun.states import JobState
-from riverrun.topics import Topic, insert_payload
 from riverrun.verbs.halves import by_halves, log_refused
 from riverrun.verbs.notify import notify_in
+from riverrun.wire.topics import Topic, insert_payload
 
 
 @attrs.frozen(kw_only=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 import attrs
 
-from riverrun.again import tried_again
-from riverrun.options import check_int
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Where, joined
+from riverrun.jobs.checks import check_int
+from riverrun.jobs.states import JobState
 from riverrun.queries import status as queries
-from riverrun.sessions import Where, joined
-from riverrun.states import JobState
 from riverrun.verbs.read import json_object
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from riverrun.again import tried_again
+from riverrun.db.conflicts import tried_again
+from riverrun.db.transactions import Where, joined
 from riverrun.errors import JobNotFound
-from riverrun.job import JobRow
-from riverrun.options import json_text
+from riverrun.jobs.json_values import json_text
+from riverrun.jobs.row import JobRow
 from riverrun.outcome import check_metadata, check_output
 from riverrun.queries import update as queries
-from riverrun.sessions import Where, joined
 from riverrun.verbs.read import job_row
 
 _NOTHING = object()

@@ -11,8 +11,8 @@ from cattrs.gen import make_dict_structure_fn, override
 import riverrun
 from riverrun import Cron, JobRow, JobState, RawArgs, RiverBackoff, UniqueOpts
 from riverrun.errors import InvalidOption
+from riverrun.jobs.states import mask_of
 from riverrun.migrations import LATEST, Line
-from riverrun.states import mask_of
 
 from .protocol import METHODS, REJECTED, Empty, Failure, converter, method
 from .state import State

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from riverrun import Client, InsertResult, JobListParams, JobState
-from riverrun.sessions import Where
+from riverrun.db.transactions import Where
 
 from .protocol import INVALID_PARAMS, Failure, method, named
 from .shapes import Echo, Job, shown_job

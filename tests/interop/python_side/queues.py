@@ -5,8 +5,8 @@ from typing import Any
 import attrs
 
 from riverrun import QueueConfig
-from riverrun.queues import Queues
-from riverrun.sessions import Where
+from riverrun.client.queues import Queues
+from riverrun.db.transactions import Where
 
 from .protocol import REJECTED, Failure, method
 from .shapes import shown_queue

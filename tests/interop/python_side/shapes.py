@@ -9,8 +9,9 @@ from typing import Any
 
 import attrs
 
-from riverrun import InsertOpts, JobArgs, JobRow, JobState, QueueRow, UniqueOpts, go_json
+from riverrun import InsertOpts, JobArgs, JobRow, JobState, QueueRow, UniqueOpts
 from riverrun.clock import seconds
+from riverrun.wire import go_json
 
 KIND = "conformance_echo"
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")

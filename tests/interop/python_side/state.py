@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, create_engine, make_url
 
 from riverrun import Client
-from riverrun.sessions import Where
+from riverrun.db.transactions import Where
 
 from .protocol import NOT_FOUND, REJECTED, Failure, exact
 

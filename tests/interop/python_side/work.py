@@ -37,7 +37,7 @@ from riverrun import (
     UniqueOpts,
     Workers,
 )
-from riverrun.interruption import Interruption
+from riverrun.execution.thread_interrupt import Interruption
 from riverrun.migrations import Line, migrate
 
 from .protocol import INVALID_PARAMS, NOT_FOUND, REJECTED, UNSUPPORTED, Empty, Failure, method

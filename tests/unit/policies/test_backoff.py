@@ -8,14 +8,7 @@ import pytest
 from factories import job_row
 from goldens import DELAYS_NS
 from riverrun.errors import InvalidOption
-from riverrun.policies.backoff import (
-    Backoff,
-    Constant,
-    Explicit,
-    Exponential,
-    Linear,
-    RiverBackoff,
-)
+from riverrun.policies.backoff import Backoff, Constant, Explicit, Exponential, Linear, RiverBackoff
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

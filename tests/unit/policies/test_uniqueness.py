@@ -10,11 +10,11 @@ import pytest
 
 from goldens import UNIQUE
 from riverrun.errors import InvalidArgs, InvalidOption
-from riverrun.job import JobArgs, RawArgs, encode
-from riverrun.options import InsertOpts
+from riverrun.jobs.args import JobArgs, RawArgs, encode
+from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.states import JobState, mask_of
 from riverrun.policies.uniqueness import UniqueKey, UniqueOpts
-from riverrun.states import JobState, mask_of
-from riverrun.verbs.insert import draft
+from riverrun.verbs.draft import draft
 
 NOW = datetime(2026, 11, 24, 0, 8, 34, tzinfo=UTC)
 

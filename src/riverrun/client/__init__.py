@@ -1,0 +1,1 @@
+"""The client: what applications insert jobs with, and what works them."""

@@ -1,0 +1,253 @@
+"""Step 1 of 5: insert, a client's side. Before: the host's own work. After: notify.
+
+Within the client's plugins, on the client's database, of kinds that its workers know, with word of
+it to the announcer.
+"""
+
+from collections.abc import Callable, Container, Iterable, Sequence
+from enum import StrEnum
+from typing import TypeVar
+from weakref import WeakSet
+
+from sqlalchemy import Engine, Pool
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from riverrun.clock import Clock
+from riverrun.db.conflicts import again
+from riverrun.db.engines import address, identity
+from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.errors import UnknownKind, WrongDatabase
+from riverrun.execution.plugins import Plugin, around_insert, begin_inserts, of_kind
+from riverrun.execution.workers import Workers
+from riverrun.jobs.args import kind_of
+from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.states import JobState
+from riverrun.runtime.announcer import Announcer
+from riverrun.verbs.draft import JobDraft, draft, drafts, jobs_of
+from riverrun.verbs.insert import InsertResult, insert_drafts
+from riverrun.verbs.insert_fast import copy_drafts
+from riverrun.verbs.notify import notify_inserted
+
+R = TypeVar("R")
+
+
+class Notify(StrEnum):
+    """When workers are told of inserted jobs.
+
+    `after_commit` costs the inserting transaction nothing; a crash between commit and announcement
+    costs a poll interval. `in_transaction` is River's way: PostgreSQL tells at commit, and commits
+    that notify take turns. `off` leaves it to polling.
+    """
+
+    after_commit = "after_commit"
+    in_transaction = "in_transaction"
+    off = "off"
+
+
+class Inserter:
+    """Inserts a client's jobs, and has them announced.
+
+    Args:
+        engine: The client's database.
+        autocommit: The same, for statements that are a transaction each.
+        schema: The schema of River's tables; the search path's if None.
+        workers: Who works what; kinds that nobody works are refused, unless it has none at all.
+        plugins: Returns the plugins that take part.
+        max_attempts: Tries of a job for which nobody said it.
+        notify: When workers are told.
+        skip_unknown_job_check: Whether to insert kinds that nobody works.
+        on_committed: Told of each queue that got jobs, when they are committed; returns whether
+            this process works it.
+        own_queues: The queues that the client has, whose names are right.
+        clock: The process's clock.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        autocommit: Engine,
+        schema: str | None,
+        workers: Workers | None,
+        plugins: Callable[[], Sequence[Plugin]],
+        max_attempts: int,
+        notify: Notify,
+        skip_unknown_job_check: bool,
+        on_committed: Callable[[str], bool],
+        own_queues: Container[str],
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._autocommit = autocommit
+        self._schema = schema
+        self._workers = workers
+        self._plugins = plugins
+        self._max_attempts = max_attempts
+        self._notify = notify
+        self._skip_unknown_job_check = skip_unknown_job_check
+        self._clock = clock
+        self._identity = ("", "")  # of the client's database, once asked for
+        self._same_database: WeakSet[Pool] = WeakSet()  # of engines that lead there too
+        self._announcer = Announcer(
+            autocommit,
+            schema=schema,
+            on_committed=on_committed,
+            own_queues=own_queues,
+            clock=clock,
+        )
+
+    def insert(self, where: Where, args: object, opts: InsertOpts | None) -> InsertResult:
+        """Insert one job; see `Client.insert`."""
+        self._check_kinds([args])
+        now = self._clock.database_now()
+        types = self._workers.generic_types if self._workers else {}
+        ready = draft(args, opts, max_attempts=self._max_attempts, now=now, types=types)
+        return self._insert(where, [ready])[0]
+
+    def insert_many(self, where: Where, jobs: Iterable[object]) -> list[InsertResult]:
+        """Insert jobs, all or none; see `Client.insert_many`."""
+        return self._insert(where, self._drafts(jobs))
+
+    def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
+        """Insert jobs by COPY; see `Client.insert_many_fast`."""
+        ready = self._drafts(jobs)
+
+        def copy_all() -> tuple[int, set[str]]:
+            with joined(where, self._schema) as transaction:
+                self._check_database(transaction)
+                now = self._clock.database_now()
+                begun, count = self._within(
+                    ready,
+                    lambda begun: copy_drafts(transaction, begun, schema=self._schema, now=now),
+                )
+                names = _queues_of(begun)
+                self._leave_word(where, transaction, names)
+            return count, names
+
+        count, names = again(where, copy_all)
+        self._announce_own(where, names)
+        return count
+
+    def announce(self, where: Where, names: set[str]) -> None:
+        """Have jobs announced that were made available in `where`'s transaction."""
+        with joined(where, self._schema) as transaction:
+            self._leave_word(where, transaction, names)
+        self._announce_own(where, names)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until what was committed is announced, up to `timeout` seconds; return whether."""
+        return self._announcer.flush(timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """Announce what was committed, and end the thread that does; return whether it has ended.
+
+        Args:
+            timeout: Most seconds to wait.
+        """
+        return self._announcer.stop(timeout)
+
+    def _insert(self, where: Where, ready: Sequence[JobDraft]) -> list[InsertResult]:
+        now = self._clock.database_now()
+
+        def insert_all() -> tuple[list[InsertResult], set[str]]:
+            with joined(where, self._schema) as transaction:
+                self._check_database(transaction)
+                begun, results = self._within(
+                    ready,
+                    lambda begun: insert_drafts(transaction, begun, schema=self._schema, now=now),
+                )
+                names = _queues_with_work(begun, results)
+                self._leave_word(where, transaction, names)
+            return results, names
+
+        results, names = again(where, insert_all)
+        self._announce_own(where, names)
+        return results
+
+    def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
+        items = jobs_of(jobs)
+        self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
+        now = self._clock.database_now()
+        types = self._workers.generic_types if self._workers else {}
+        return drafts(items, max_attempts=self._max_attempts, now=now, types=types)
+
+    def _within(
+        self, ready: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]
+    ) -> tuple[Sequence[JobDraft], R]:
+        """Insert within the plugins; return what was inserted, and what came of it."""
+        begun, plugins = ready, self._plugins()
+
+        def begin() -> R:
+            nonlocal begun
+            if plugins or any(map(of_kind, {type(job.args) for job in ready})):
+                begun = begin_inserts(plugins, ready)
+            return insert(begun)
+
+        result = around_insert(plugins, ready, begin)
+        return begun, result
+
+    def _check_kinds(self, args: Iterable[object]) -> None:
+        workers = self._workers
+        if workers is None or not workers.kinds:
+            return
+        for each in args:
+            kind = kind_of(each)
+            worker = workers.find(kind)
+            if worker is not None:
+                if worker.args_type is not type(each):
+                    worker.check_args(each)
+            elif not self._skip_unknown_job_check:
+                raise UnknownKind(kind, workers.kinds)
+
+    def _check_database(self, transaction: Transaction) -> None:
+        """Refuse a transaction on another database than the client's.
+
+        URLs do not tell: a creator, a listener or a service name may lead anywhere, and two
+        addresses to one database, as through a pooler. So both sides are asked, once per engine.
+        """
+        engine = transaction.engine
+        if engine.pool is self._engine.pool or engine.pool in self._same_database:
+            return
+        if engine.dialect.name != "postgresql":
+            raise WrongDatabase(address(engine), address(self._engine))
+        given = identity(transaction.connection)
+        if given != self._identity:
+            # For the first time, or the server may have been started again since.
+            try:
+                with self._autocommit.connect() as connection:
+                    self._identity = identity(connection)
+            except (DBAPIError, PoolTimeout):
+                if address(engine) != address(self._engine):
+                    raise
+                return  # The host's insert must not fail by a pool that it does not use.
+        if given != self._identity:
+            there, here = address(engine, given[0]), address(self._engine, self._identity[0])
+            raise WrongDatabase(f"{there} of another server" if there == here else there, here)
+        self._same_database.add(engine.pool)
+
+    def _leave_word(self, where: Where, transaction: Transaction, names: set[str]) -> None:
+        if not names:
+            return
+        if self._notify is Notify.in_transaction:
+            notify_inserted(transaction.connection, sorted(names), schema=self._schema)
+        elif self._notify is Notify.after_commit and not isinstance(where, Engine):
+            self._announcer.inserted(transaction.connection, names)
+
+    def _announce_own(self, where: Where, names: set[str]) -> None:
+        if isinstance(where, Engine) and names and self._notify is Notify.after_commit:
+            self._announcer.committed(names)
+
+
+def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:
+    names = set()
+    for job, result in zip(ready, results, strict=True):
+        if not result.skipped_as_duplicate and job.state is JobState.available:
+            names.add(job.queue)
+        elif result.changed and result.job.state is JobState.available:
+            names.add(result.job.queue)
+    return names
+
+
+def _queues_of(ready: Sequence[JobDraft]) -> set[str]:
+    return {job.queue for job in ready if job.state is JobState.available}

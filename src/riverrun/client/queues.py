@@ -1,0 +1,135 @@
+"""Queues: those that a client works, and what operators do with them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from sqlalchemy import Engine
+
+from riverrun.client.launcher import Launcher
+from riverrun.clock import Duration
+from riverrun.config import QueueConfig
+from riverrun.db.transactions import Where
+from riverrun.errors import InvalidOption, StopTimeout
+from riverrun.jobs.checks import check_duration, check_queue
+from riverrun.verbs import queues as verbs
+from riverrun.verbs.queues import QueueRow
+
+
+class Queues:
+    """A client's queues; iterating yields the names of those it works."""
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        *,
+        soft_stop_timeout_s: float | None,
+        schema: str | None,
+    ) -> None:
+        self._launcher = launcher
+        self._soft_stop_timeout_s = soft_stop_timeout_s
+        self._schema = schema
+
+    @property
+    def configs(self) -> Mapping[str, QueueConfig]:
+        """How each queue is worked, by name."""
+        return dict(self._launcher.queues)
+
+    def add(self, name: str, config: QueueConfig | int | None = None) -> None:
+        """Work the queue `name` too, from now on if the client runs.
+
+        Args:
+            name: The queue.
+            config: How, or how many slots. Default: a QueueConfig's defaults.
+
+        Raises:
+            ClientNotReady: If the client is being stopped.
+            InvalidOption: If the client works it already, or a value is out of range.
+        """
+        check_queue(name)
+        self._launcher.add(name, check_config(QueueConfig() if config is None else config))
+
+    def remove(self, name: str, *, timeout: Duration | None = None) -> None:
+        """Work the queue `name` no more, after its running jobs have ended.
+
+        Args:
+            name: The queue.
+            timeout: Seconds or a timedelta that they may take before they are cancelled; the
+                client's `soft_stop_timeout` by default.
+
+        Raises:
+            ClientNotReady: If one of the queue's own workers calls it, or it is being removed
+                already.
+            InvalidOption: If the client does not work it.
+            StopTimeout: If jobs run on although cancelled; it names them.
+        """
+        soft_s = self._soft_stop_timeout_s
+        if timeout is not None:
+            soft_s = check_duration("timeout", timeout, 0.0)
+        if left := self._launcher.remove(name, soft_s):
+            raise StopTimeout([(job.id, job.kind) for job in left])
+
+    def get(self, where: Where, name: str) -> QueueRow:
+        """Return the queue `name`; see `riverrun.verbs.get_queue`."""
+        return verbs.get_queue(where, name, schema=self._schema)
+
+    def pause(self, where: Where, name: str) -> list[QueueRow]:
+        """Claim nothing more from a queue, in any client; see `riverrun.verbs.pause_queue`."""
+        rows = verbs.pause_queue(where, name, schema=self._schema)
+        self._tell(where, name, paused=True)
+        return rows
+
+    def resume(self, where: Where, name: str) -> list[QueueRow]:
+        """Claim from a queue again; see `riverrun.verbs.resume_queue`."""
+        rows = verbs.resume_queue(where, name, schema=self._schema)
+        self._tell(where, name, paused=False)
+        return rows
+
+    def update(self, where: Where, name: str, *, metadata: Mapping[str, Any]) -> QueueRow:
+        """Replace a queue's metadata; see `riverrun.verbs.update_queue`."""
+        return verbs.update_queue(where, name, metadata=metadata, schema=self._schema)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._launcher.queues
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._launcher.queues))
+
+    def __len__(self) -> int:
+        return len(self._launcher.queues)
+
+    def list(self, where: Where, *, limit: int = 100) -> list[QueueRow]:
+        """Return the queues that any client works; see `riverrun.verbs.list_queues`."""
+        return verbs.list_queues(where, limit=limit, schema=self._schema)
+
+    def _tell(self, where: Where, name: str, *, paused: bool) -> None:
+        # In this process at once, where it is committed; it may hear no notifications.
+        crew = self._launcher.crew
+        if crew is not None and isinstance(where, Engine):
+            crew.pause(name, paused=paused)
+
+
+def check_queues(configs: object) -> dict[str, QueueConfig]:
+    """Return how each queue is worked: given by name, by number of slots, or as names alone.
+
+    Raises:
+        InvalidOption: If a name or a config is none.
+    """
+    if isinstance(configs, Mapping):
+        return {check_queue(name): check_config(config) for name, config in configs.items()}
+    if isinstance(configs, Iterable) and not isinstance(configs, str | bytes):
+        return {check_queue(name): QueueConfig() for name in configs}
+    raise InvalidOption("queues", configs, 'names: ["default"], or slots by name: {"default": 10}')
+
+
+def check_config(config: object) -> QueueConfig:
+    """Return `config`, a QueueConfig or a number of slots, as a QueueConfig.
+
+    Raises:
+        InvalidOption: If it is neither.
+    """
+    if isinstance(config, QueueConfig):
+        return config
+    if isinstance(config, int):
+        return QueueConfig(max_workers=config)
+    expected = 'slots or QueueConfigs by name: {"default": 10, "mail": QueueConfig()}'
+    raise InvalidOption("queues", config, expected)

@@ -1,0 +1,1 @@
+"""The database: engines, connections and transactions, the host's and our own."""

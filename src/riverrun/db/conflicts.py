@@ -1,0 +1,69 @@
+"""Again: transactions that PostgreSQL rolled back only because another one was in their way."""
+
+import random
+import threading
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+
+from riverrun.db.refusals import sqlstate
+
+R = TypeVar("R")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+CONFLICTS = frozenset({"40001", "40P01"})
+"""A serialization failure, and a deadlock that this transaction was chosen to end."""
+
+
+TRIES = 6
+
+
+PAUSE_S = 0.01
+"""Seconds before the second try; doubled before each further one."""
+
+
+def is_conflict(error: BaseException | None) -> bool:
+    """Return whether `error`, or what it was raised from, is a database's conflict."""
+    return error is not None and sqlstate(error) in CONFLICTS
+
+
+def again(where: object, work: Callable[[], R]) -> R:
+    """Return what `work` returns; on an Engine, whose transaction it begins, try it again.
+
+    A Session's or Connection's transaction is the host's, and so is what to do about a conflict.
+
+    Args:
+        where: Whose transaction it is, as for a verb.
+        work: Does all of it, from the beginning each time.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: If the last try meets a conflict, too, or on any other error.
+    """
+    if not isinstance(where, Engine):
+        return work()
+    for number in range(TRIES - 1):
+        try:
+            return work()
+        except DBAPIError as error:
+            if not is_conflict(error):
+                raise
+        # Not all at once: what conflicted would only meet again.
+        pause_s = PAUSE_S * 2**number * (0.5 + random.random())
+        threading.Event().wait(pause_s)
+    return work()
+
+
+def tried_again(verb: F) -> F:
+    """Have a verb, whose first argument says whose transaction, be tried as `again` does."""
+
+    @wraps(verb)
+    def call(where: object, *args: Any, **kwargs: Any) -> Any:
+        return again(where, lambda: verb(where, *args, **kwargs))
+
+    return cast("F", call)

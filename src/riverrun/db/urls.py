@@ -1,0 +1,96 @@
+"""Where a PostgreSQL is, in any spelling, as SQLAlchemy's URL for psycopg 3."""
+
+import re
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from riverrun.errors import UnsupportedDatabase
+
+_EXPECTED = "the URL of a PostgreSQL, such as postgresql://user@host/database"
+
+
+_URL = re.compile(r"(?s)(postgres(?:ql)?(?:\+\w+)?://)((?:[^/?]*@)?)([^/?@]*)(.*)")
+
+
+_ASYNCPG = frozenset(
+    {"prepared_statement_cache_size", "prepared_statement_name_func", "statement_cache_size"}
+    | {"async_fallback", "command_timeout", "max_cached_statement_lifetime"}
+)
+"""What asyncpg alone knows of a URL's query."""
+
+
+def psycopg_url(said: str | URL) -> URL:
+    """Return `said`, in any spelling of where a PostgreSQL is, as SQLAlchemy's URL for psycopg 3.
+
+    Platforms hand out `postgres://` and `postgresql://`; applications' names a driver of theirs;
+    libpq takes several hosts, `postgresql://user@a:1,b:2/database`, and `host=a dbname=database`.
+
+    Raises:
+        UnsupportedDatabase: If it is no such. It does not repeat the URL, which may hold a
+            password.
+    """
+    try:
+        url = _parsed(said)
+    except (ArgumentError, ValueError, psycopg.Error):
+        # ValueError: a port that is no number, as with a password that holds a '/' or '@'.
+        raise UnsupportedDatabase("a database URL that cannot be read", _EXPECTED) from None
+    backend, _, driver = url.drivername.partition("+")
+    if backend not in {"postgres", "postgresql"}:
+        raise UnsupportedDatabase(url.drivername, _EXPECTED)
+    if driver == "asyncpg":
+        url = _without_asyncpg(url)
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _parsed(said: str | URL) -> URL:
+    if isinstance(said, URL):
+        return said
+    if "://" not in said and "=" in said:
+        return _of_keywords(conninfo_to_dict(said))
+    found = _URL.fullmatch(said)
+    if found is None or "," not in found[3]:
+        return make_url(said)
+    scheme, user, hosts, rest = found.groups()
+    pairs = [_host_and_port(each) for each in hosts.split(",")]
+    return _at(make_url(f"{scheme}{user}{rest}"), *map(list, zip(*pairs, strict=True)))
+
+
+def _host_and_port(said: str) -> tuple[str, str]:
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(\d*))?", said)
+    if found is None:
+        raise ValueError
+    return found[1].strip("[]"), found[2] or ""
+
+
+def _of_keywords(keywords: dict[str, Any]) -> URL:
+    taken = {name: keywords.pop(name, None) for name in ("user", "password", "dbname")}
+    hosts = (keywords.pop("host", None) or "").split(",")
+    ports = str(keywords.pop("port", None) or "").split(",")
+    if not all(port.isdigit() or not port for port in ports):
+        raise ValueError
+    url = URL.create(
+        "postgresql", taken["user"], taken["password"], database=taken["dbname"], query=keywords
+    )
+    return _at(url, hosts, ports * len(hosts) if len(ports) == 1 else ports)
+
+
+def _at(url: URL, hosts: list[str], ports: list[str]) -> URL:
+    """Return `url` with hosts and ports in its query, where SQLAlchemy takes several of them."""
+    query = {"host": ",".join(hosts), "port": ",".join(ports)}
+    return url.update_query_dict({name: value for name, value in query.items() if value.strip(",")})
+
+
+def _without_asyncpg(url: URL) -> URL:
+    """Return `url` with what its query says to asyncpg as libpq has it, or left out."""
+    query = {name: value for name, value in url.query.items() if name not in _ASYNCPG}
+    if "timeout" in query:
+        query["connect_timeout"] = query.pop("timeout")
+    if "ssl" in query:
+        ssl = str(query.pop("ssl")).lower()
+        modes = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
+        query["sslmode"] = modes.get(ssl, ssl)
+    return url.set(query=query)

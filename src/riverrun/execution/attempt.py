@@ -1,0 +1,387 @@
+"""Step 4 of 5: execute. Before: claim. After: complete.
+
+One try at one job, in its slot's thread.
+"""
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+
+import attrs
+
+from riverrun.clock import Clock
+from riverrun.db.conflicts import is_conflict
+from riverrun.errors import (
+    AttemptInterrupted,
+    AttemptLost,
+    ClientStopping,
+    JobCancel,
+    JobCancelledRemotely,
+    JobSnooze,
+    JobTimedOut,
+    NoConnection,
+)
+from riverrun.execution.attempt_log import log_completed, log_conflict, log_failed
+from riverrun.execution.context import JobContext
+from riverrun.execution.handlers import ErrorHandler, ErrorHandlerResult
+from riverrun.execution.plugins import InProcess as Around
+from riverrun.execution.plugins import Plugin, around_work, around_work_async, in_processes, of_kind
+from riverrun.execution.thread_interrupt import Interruptible, Interruption
+from riverrun.execution.workers import Executor, Worker, Workers
+from riverrun.jobs.args import decode
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
+from riverrun.logs.errors import log_error
+from riverrun.outcome import Outcome, completed, decide, may_begin_again
+from riverrun.policies.backoff import Backoff
+from riverrun.verbs.claim import ClaimedJob
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(kw_only=True)
+class Ended:
+    """An attempt that ended, on its way to the database; as an Outcome, never changed.
+
+    Attributes:
+        job: The job as claimed, for its event; None where nobody heard of events as it ended.
+        queue: The job's queue.
+        outcome: What shall be written; None if the worker's own transaction has written it.
+        error: What the worker raised, if it did.
+        run_s: Seconds its worker took.
+        ended_monotonic: When it ended, by the process's monotonic clock.
+        due_monotonic: When the job may be claimed again, by that clock, if it is available again
+            once this is written: nobody will tell of it.
+    """
+
+    job: JobRow | None
+    queue: str
+    outcome: Outcome | None
+    error: BaseException | None
+    run_s: float
+    ended_monotonic: float
+    due_monotonic: float | None = None
+
+
+def not_begun(job: JobRow | ClaimedJob, at_monotonic: float) -> Ended:
+    """Return the end of an attempt that never began: its job is given back."""
+    outcome = Outcome(job_id=job.id, attempt=job.attempt, state=JobState.available, give_back=True)
+    return Ended(
+        job=None,
+        queue=job.queue,
+        outcome=outcome,
+        error=None,
+        run_s=0.0,
+        ended_monotonic=at_monotonic,
+    )
+
+
+InProcess = Callable[[Worker, object, JobContext, Sequence[Around]], None]
+
+
+@attrs.frozen(kw_only=True)
+class Terms:
+    """What all attempts of a client have in common.
+
+    Attributes:
+        workers: Who works what.
+        backoff: When a failed job may be claimed again, where its worker does not say.
+        in_process: Calls a worker in another process.
+        heard: Whether anybody hears of events.
+        context: Makes an attempt's context, of the job and of when it was claimed, by the
+            process's monotonic clock.
+        pid: The process that the attempts are made in.
+    """
+
+    workers: Workers
+    backoff: Backoff
+    plugins: Sequence[Plugin] = ()
+    error_handler: ErrorHandler | None = None
+    in_process: InProcess | None = None
+    heard: Callable[[], bool]
+    context: Callable[[JobRow | ClaimedJob, float], JobContext]
+    clock: Clock
+    pid: int = attrs.field(factory=os.getpid)
+
+
+_executed: ContextVar["Attempt | None"] = ContextVar("riverrun_executed", default=None)
+
+
+def executed_here() -> "Attempt | None":
+    """Return the attempt that the caller's code is part of; None once it is over.
+
+    Also in what copies the context of its worker, as `asyncio.to_thread` does.
+    """
+    attempt = _executed.get()
+    return None if attempt is None or attempt.over else attempt
+
+
+class Attempt:
+    """One try at one job.
+
+    Args:
+        terms: What it has in common with others.
+        claimed: The job.
+        claimed_monotonic: When it was claimed, by the process's monotonic clock.
+
+    Attributes:
+        begin_by: When the row may be another client's, by that clock: not to begin later.
+    """
+
+    __slots__ = (
+        "_backoff",
+        "_early",
+        "_interruptible",
+        "_terms",
+        "_worker",
+        "begin_by",
+        "claimed",
+        "claimed_monotonic",
+        "ctx",
+        "over",
+        "replaced",
+    )
+
+    ctx: JobContext
+
+    def __init__(
+        self, terms: Terms, claimed: JobRow | ClaimedJob, claimed_monotonic: float
+    ) -> None:
+        self._terms = terms
+        self.claimed = claimed
+        self.claimed_monotonic = claimed_monotonic
+        self.begin_by = math.inf
+        self.replaced = False  # another slot was opened in place of this one's
+        self.over = False  # its slot is free again
+        self._worker = terms.workers.find(claimed.kind)
+        self._backoff = terms.backoff
+        self._interruptible: Interruptible | None = None
+        self._early: AttemptInterrupted | None = None
+
+    def prepare(self) -> "Attempt":
+        """Make the context, in the slot, where there is time for it, before anybody may ask."""
+        self.ctx = ctx = self._terms.context(self.claimed, self.claimed_monotonic)
+        if self._early is not None:
+            ctx.cancel(self._early)
+        return self
+
+    def cancel(self, reason: AttemptInterrupted) -> None:
+        """Tell the worker to end, or, if it has not begun, that it shall not."""
+        # In this order: `prepare`, in another thread, makes the context first and then looks.
+        self._early = reason
+        if hasattr(self, "ctx"):
+            self.ctx.cancel(reason)
+
+    def is_of(self, terms: Terms, queue: str | None) -> bool:
+        """Return whether it is one of those with `terms`, and of `queue` if that is not None."""
+        return self._terms is terms and queue in {None, self.claimed.queue}
+
+    @property
+    def job(self) -> JobRow:
+        """The job as claimed; only once prepared."""
+        return self.ctx.job
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `execute_async` runs it, and not `execute`."""
+        return self._worker is not None and self._worker.executor is Executor.coroutine
+
+    def interrupt(self) -> None:
+        """Throw into the worker's thread, if that was asked for when it was registered."""
+        if self._interruptible is not None:
+            self._interruptible.interrupt()
+
+    def lose(self, reason: AttemptInterrupted) -> None:
+        """Take `reason` for why it ends, and ask nothing of its event loop any more."""
+        self.ctx.on_cancel(None)
+        self.ctx.cancel(reason)
+
+    def execute(self) -> Ended:
+        """Run the job's worker and return how it ended; whatever it raises is part of that."""
+        _executed.set(self)
+        began = self._terms.clock.monotonic()
+        error: BaseException | None = None
+        try:
+            worker = self._worker or self._terms.workers.get(self.claimed.kind)
+            if plugins := self._plugins_of(worker):
+                around_work(plugins, self.ctx, lambda: self._work(worker))
+            else:
+                self._work(worker)
+        except BaseException as raised:
+            error = raised
+        self._end_child(error)
+        return self._ended(began, error)
+
+    async def execute_async(self) -> Ended:
+        """As `execute`, for an `async def` worker; to be run in a task of its own."""
+        _executed.set(self)
+        began = self._terms.clock.monotonic()
+        error: BaseException | None = None
+        try:
+            worker = self._worker or self._terms.workers.get(self.claimed.kind)
+            if plugins := self._plugins_of(worker):
+                await around_work_async(plugins, self.ctx, lambda: self._work_async(worker))
+            else:
+                await self._work_async(worker)
+        except BaseException as raised:
+            error = raised
+        self._end_child(error)
+        return self._ended(began, error)
+
+    def broken(self, error: BaseException) -> Ended | None:
+        """Return how an attempt ended of which only `error` is known; None if it has not begun."""
+        return self._ended(self._terms.clock.monotonic(), error) if hasattr(self, "ctx") else None
+
+    def _end_child(self, error: BaseException | None) -> None:
+        """End this process if it is one that the worker forked, and that came back from it.
+
+        It is no slot, and ends before it takes any lock: the thread that holds that may not be
+        there.
+        """
+        if os.getpid() != self._terms.pid:
+            os._exit(0 if error is None else 1)
+
+    def _plugins_of(self, worker: Worker) -> tuple[Plugin, ...]:
+        return (*self._terms.plugins, *of_kind(worker.args_type), *worker.plugins)
+
+    def _ended(self, began: float, error: BaseException | None) -> Ended:
+        ended = self._terms.clock.monotonic()
+        # GeneratorExit: its coroutine was closed, as its event loop is lost.
+        if isinstance(error, Interruption | GeneratorExit) and self.ctx.reason is not None:
+            error = self.ctx.reason
+        self._log(error, ended - began)
+        outcome = self._decide(error)
+        due = None
+        if outcome is not None and outcome.state is JobState.available and outcome.scheduled_at:
+            wait_s = (outcome.scheduled_at - self.ctx.now()).total_seconds()
+            due = self._terms.clock.monotonic() + wait_s
+        return Ended(
+            job=self.job if self._terms.heard() else None,
+            queue=self.claimed.queue,
+            outcome=outcome,
+            error=error,
+            run_s=ended - began,
+            ended_monotonic=ended,
+            due_monotonic=due,
+        )
+
+    def _work(self, worker: Worker) -> None:
+        args = self._begin(worker)
+        if (in_process := self._in_process(worker)) is not None:
+            in_process(worker, args, self.ctx, in_processes(self._plugins_of(worker)))
+        elif worker.interrupt:
+            self._interruptible = Interruptible()
+            with self._interruptible.block():
+                worker.work(args, self.ctx)
+        else:
+            worker.work(args, self.ctx)
+        self._check_steps()
+
+    async def _work_async(self, worker: Worker) -> None:
+        args = self._begin(worker)
+        loop, task, ctx = asyncio.get_running_loop(), asyncio.current_task(), self.ctx
+        assert task is not None  # noqa: S101  a coroutine executor makes one for each attempt
+        ctx.on_cancel(lambda: loop.call_soon_threadsafe(task.cancel))
+        timer = None
+        if ctx.timeout_s is not None:
+            timer = loop.call_later(ctx.timeout_s, ctx.cancel, JobTimedOut(ctx.timeout_s))
+        try:
+            await worker.work_async(args, ctx)
+        except asyncio.CancelledError:
+            if ctx.reason is None:
+                raise
+            raise ctx.reason from None
+        finally:
+            ctx.on_cancel(None)
+            if timer is not None:
+                timer.cancel()
+        self._check_steps()
+
+    def _begin(self, worker: Worker) -> object:
+        args = decode(self.claimed.kind, self.claimed.args, worker.args_type)
+        self.ctx.check_steps()
+        self._backoff = worker.backoff or self._backoff
+        if self._in_process(worker) is None:  # else its time begins when it has a process
+            self.ctx.begin()
+        self.ctx.raise_if_cancelled()
+        return args
+
+    def _in_process(self, worker: Worker) -> InProcess | None:
+        return self._terms.in_process if worker.executor is Executor.process else None
+
+    def _check_steps(self) -> None:
+        if not self.ctx.completed and (missed := self.ctx.missed_step()):
+            raise missed
+
+    def _decide(self, error: BaseException | None) -> Outcome | None:
+        if self.ctx.completed:
+            return None
+        if error is None:
+            return completed(self.claimed.id, self.claimed.attempt, self.ctx.staged)
+        if self._is_lost(error):
+            return None
+        reason, backoff = self.ctx.reason, self._backoff
+        if isinstance(reason, JobCancelledRemotely):
+            # A worker ends in its own way when its context is cancelled; the cause is the cancel.
+            error = reason
+        now, stopping = self.ctx.now(), isinstance(reason, ClientStopping)
+        conflict = self._is_conflict(error)
+        cancelled = not conflict and self._handled(error, stopping=stopping)
+        self.ctx.stage_progress()
+        staged = self.ctx.staged
+        try:
+            return decide(
+                self.job,
+                error,
+                now=now,
+                backoff=backoff,
+                metadata=staged,
+                stopping=stopping,
+                set_cancelled=cancelled,
+                conflict=conflict,
+            )
+        except BaseException as broken:
+            # Whatever is odd about a row or an exception, its job must not stay running.
+            return decide(self.job, broken, now=now, backoff=backoff, metadata=staged)
+
+    def _handled(self, error: BaseException, *, stopping: bool) -> bool:
+        """Ask the error handler about a failure; return whether it cancels the job."""
+        wished = isinstance(error, JobSnooze | JobCancel | JobCancelledRemotely | NoConnection)
+        stopped = stopping and isinstance(error, ClientStopping)
+        if self._terms.error_handler is None or wished or stopped:
+            return False
+        result = None
+        try:
+            result = self._terms.error_handler(self.job, error)
+        except BaseException as broken:
+            message = "ignored an error handler that failed at job %s"
+            log_error(logger, broken, message, self.job.id)
+        return isinstance(result, ErrorHandlerResult) and result.set_cancelled
+
+    def _is_conflict(self, error: BaseException) -> bool:
+        """Return whether the attempt is to begin again because its transaction met another."""
+        return self.ctx.met_conflict and is_conflict(error) and may_begin_again(self.job)
+
+    def _log(self, error: BaseException | None, run_s: float) -> None:
+        if error is None:
+            log_completed(self.claimed, run_s)
+            return
+        if self._is_conflict(error):
+            log_conflict(self.job)
+            return
+        log_failed(self.job, error, after_completion=self.ctx.completed)
+
+    def _is_lost(self, error: BaseException | None) -> bool:
+        # A worker may work on other jobs too; the loss of one of those is a failure of this one.
+        own = (self.claimed.id, self.claimed.attempt)
+        return isinstance(error, AttemptLost) and error.args == own
+
+
+def event_state(outcome: Outcome | None, states: dict[int, JobState], job: JobRow) -> JobState:
+    """Return the state a job has after its outcome was written, as far as is known."""
+    if outcome is None:
+        return JobState.completed
+    return states.get(job.id, outcome.state)

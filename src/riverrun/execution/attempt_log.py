@@ -1,0 +1,105 @@
+"""What is logged of an attempt: one line without texts of the application, or its traceback.
+
+An exception's text may hold args, which belong in the row and not in a log. So by default a line
+names the class and the place that raised it. The logger `riverrun.tracebacks` is for texts and
+tracebacks; it is off until its level is set, as `riverrun work --tracebacks` does.
+"""
+
+import logging
+from datetime import UTC, datetime
+
+from riverrun.errors import (
+    AttemptLost,
+    ClientStopping,
+    JobCancel,
+    JobCancelledRemotely,
+    JobSnooze,
+    NoConnection,
+    UndecodableArgs,
+    UnknownKind,
+)
+from riverrun.jobs.row import JobRow
+from riverrun.logs.errors import tracebacks
+from riverrun.logs.text import printable, printable_lines
+from riverrun.logs.traces import folded, place_of
+from riverrun.outcome import attempt_error
+from riverrun.verbs.claim import ClaimedJob
+
+logger = logging.getLogger("riverrun.attempt")
+
+
+def log_completed(job: JobRow | ClaimedJob, run_s: float) -> None:
+    """Log that a worker returned, at INFO.
+
+    Args:
+        job: The job.
+        run_s: Seconds that its worker took.
+    """
+    if logger.isEnabledFor(logging.INFO):
+        message = "completed job %s (%s) in %s"
+        logger.info(message, job.id, printable(job.kind), _took(run_s), extra=_extra(job))
+
+
+def log_failed(job: JobRow, error: BaseException, *, after_completion: bool) -> None:
+    """Log what a worker raised, at the level that it deserves.
+
+    Args:
+        job: The job.
+        error: What its worker raised.
+        after_completion: Whether the worker's own transaction had completed the job before.
+    """
+    kind, extra = printable(job.kind), _extra(job)
+    match error:
+        case JobSnooze():
+            message = "snoozed job %s (%s) for %g s"
+            logger.info(message, job.id, kind, error.delay_s, extra=extra)
+            return
+        case JobCancel():
+            text = f": {printable(error)}" if tracebacks.isEnabledFor(logging.INFO) else ""
+            logger.info("cancelled job %s (%s) by its worker%s", job.id, kind, text, extra=extra)
+            return
+        case JobCancelledRemotely() | ClientStopping():
+            logger.info("interrupted job %s (%s): %s", job.id, kind, error, extra=extra)
+            return
+        case NoConnection():
+            logger.warning("gave back job %s (%s): %s", job.id, kind, error, extra=extra)
+            return
+        case AttemptLost():
+            logger.warning("lost job %s (%s): %s", job.id, kind, error, extra=extra)
+            return
+    # What does not decode at the first attempt will not at the next one.
+    final = isinstance(error, UndecodableArgs) or job.attempt >= job.max_attempts
+    level = logging.ERROR if final or after_completion else logging.WARNING
+    details = _details(error, with_texts=tracebacks.isEnabledFor(level))
+    if after_completion:
+        message = "raised after completing job %s (%s): %s"
+        logger.log(level, message, job.id, kind, details, extra=extra)
+        return
+    message = "failed attempt %s of %s at job %s (%s): %s"
+    logger.log(level, message, job.attempt, job.max_attempts, job.id, kind, details, extra=extra)
+
+
+def log_conflict(job: JobRow) -> None:
+    """Log that an attempt begins again because its transaction conflicted with another."""
+    message = "gave back job %s (%s): its transaction conflicted with another"
+    logger.info(message, job.id, printable(job.kind), extra=_extra(job))
+
+
+def _details(error: BaseException, *, with_texts: bool) -> str:
+    place = place_of(error)
+    line = f"{type(error).__name__} at {place}" if place else type(error).__name__
+    if isinstance(error, UnknownKind):  # whose text has names alone
+        return f"{line}: {printable(error)}"
+    if not with_texts:
+        return line
+    entry = attempt_error(0, datetime.now(UTC), error)
+    text = entry.error.partition("\n")[0]
+    return printable_lines(f"{text}\n{folded(entry.trace)}".rstrip())
+
+
+def _took(run_s: float) -> str:
+    return f"{run_s * 1000:.0f} ms" if run_s < 1 else f"{run_s:.1f} s"
+
+
+def _extra(job: JobRow | ClaimedJob) -> dict[str, object]:
+    return {"job_id": job.id, "kind": job.kind, "queue": job.queue, "attempt": job.attempt}

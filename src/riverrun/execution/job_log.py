@@ -1,0 +1,136 @@
+"""JobLog: what is logged while a job is worked, kept with the job, where River's UI shows it."""
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from riverrun.errors import InvalidOption
+from riverrun.execution.context import JobContext
+from riverrun.execution.plugins import Plugin
+from riverrun.jobs.checks import check_int
+from riverrun.jobs.json_values import json_text
+
+logger = logging.getLogger(__name__)
+
+
+KEY = "river:log"
+
+
+MAX_ATTEMPT_CHARS = 2 * 1024 * 1024
+
+
+MAX_TOTAL_BYTES = 8 * 1024 * 1024
+
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+_lines: ContextVar["_Lines | None"] = ContextVar("riverrun_job_log", default=None)
+
+
+class JobLog(Plugin):
+    """Keeps with each job what its worker logs, attempt by attempt.
+
+    Args:
+        level: The least severe records kept, as for `logging`. Loggers that are less severe than
+            their own level make no records at all.
+        formatter: How a record becomes a line.
+        max_attempt_chars: Characters kept of one attempt; the rest is cut with a mark.
+        max_total_bytes: Bytes of JSON kept of all attempts, at most 64 MiB; the oldest are dropped.
+
+    Source of key, form and limits: River 0.51, riverlog.
+    """
+
+    def __init__(
+        self,
+        *,
+        level: int = logging.INFO,
+        formatter: logging.Formatter | None = None,
+        max_attempt_chars: int = MAX_ATTEMPT_CHARS,
+        max_total_bytes: int = MAX_TOTAL_BYTES,
+    ) -> None:
+        self._max_attempt_chars = check_int("max_attempt_chars", max_attempt_chars, 1, 2**26)
+        self._max_total_bytes = check_int("max_total_bytes", max_total_bytes, 1, 64 * 2**20)
+        self._handler = _Handler(level)
+        self._handler.setFormatter(formatter or logging.Formatter(_FORMAT))
+        self._lock = threading.Lock()  # guards the root logger's list of handlers
+        self._attached = False
+
+    def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
+        """Keep what is logged in this context until the attempt ends."""
+        with self._keeping(ctx):
+            call_next()
+
+    async def work_async(self, ctx: JobContext, call_next: Callable[[], Awaitable[object]]) -> None:
+        """As `work`, for an `async def` worker."""
+        with self._keeping(ctx):
+            await call_next()
+
+    @contextmanager
+    def _keeping(self, ctx: JobContext) -> Iterator[None]:
+        self._attach()
+        lines = _Lines(self._max_attempt_chars)
+        token = _lines.set(lines)
+        try:
+            yield
+        finally:
+            _lines.reset(token)
+            if text := lines.text():
+                try:
+                    ctx.keep_log(KEY, self._kept(ctx, text))
+                except InvalidOption as error:
+                    # What the worker did counts, not what was logged of it.
+                    logger.warning("kept no log with job %s: %s", ctx.job.id, error)
+
+    def _attach(self) -> None:
+        with self._lock:
+            if not self._attached:
+                logging.getLogger().addHandler(self._handler)
+                self._attached = True
+
+    def _kept(self, ctx: JobContext, text: str) -> list[object]:
+        before = ctx.job.metadata.get(KEY)
+        entries = list(before) if isinstance(before, list) else []
+        entries.append({"attempt": ctx.job.attempt, "log": text})
+        sizes = [len(json_text(entry).encode()) + 1 for entry in entries]
+        while len(entries) > 1 and sum(sizes) + 1 > self._max_total_bytes:
+            del entries[0], sizes[0]
+        return entries
+
+
+class _Lines:
+    """What one attempt has logged, up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[str] = []
+        self._chars = 0
+
+    def add(self, line: str) -> None:
+        # What jsonb cannot hold must not cost the job its log.
+        line = line.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode() + "\n"
+        left = self._limit - self._chars
+        if left <= 0:
+            return
+        if len(line) > left:
+            line = line[:left] + "\n... cut ...\n"
+            self._chars = self._limit
+        self._chars += len(line)
+        self._parts.append(line)
+
+    def text(self) -> str:
+        return "".join(self._parts)
+
+
+class _Handler(logging.Handler):
+    """Takes records to the attempt in whose context they were logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        lines = _lines.get()
+        if lines is not None:
+            try:
+                lines.add(self.format(record))
+            except Exception:
+                self.handleError(record)

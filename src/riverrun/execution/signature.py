@@ -1,0 +1,235 @@
+"""What a worker's signature says, and how it is called; a worker that did not run is found out."""
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from enum import Enum
+from typing import Any
+
+import attrs
+
+from riverrun.errors import InvalidWorker, WorkerDidNotRun
+from riverrun.execution.context import JobContext
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+_LAZY = (Awaitable, Generator, AsyncGenerator, map, filter)
+
+
+# What a function returns most often; to ask the abstract classes takes longer.
+_PLAIN = frozenset({type(None), bool, int, float, str, dict, list, tuple})
+
+
+class By(Enum):
+    """How a worker takes its context, where that is not by a name."""
+
+    nothing = "nothing"
+    position = "position"
+
+
+@attrs.frozen(kw_only=True)
+class Signature:
+    """What a worker's signature says.
+
+    Attributes:
+        args_type: The annotation of its args: a class, or a generic class with its parameters.
+        context: How it takes the context: by position, by the name that stands here, or not.
+        is_async: Whether a call returns a coroutine.
+        has_name: Whether another process can import it by its name.
+    """
+
+    args_type: Any
+    context: By | str
+    is_async: bool
+    has_name: bool
+
+
+def name_of(function: object) -> str:
+    """Return how errors name `function`."""
+    return getattr(function, "__qualname__", repr(function))
+
+
+def read_signature(function: Callable[..., object], *, assume_plain: bool = False) -> Signature:
+    """Return what the signature of `function` says.
+
+    Args:
+        function: The worker, maybe within decorators and partials.
+        assume_plain: Whether what it wraps is left aside: a decorator that runs an `async def` or
+            a generator to its end looks from outside like one that does not.
+
+    Raises:
+        InvalidWorker: If it cannot be a worker.
+    """
+    name = name_of(function)
+    layers = _layers(function)
+    for layer in layers[:1] if assume_plain else layers:
+        _refuse_lazy(name, layer)
+    if any(hasattr(layer, "cache_info") for layer in layers):
+        raise InvalidWorker(name, "a cache would complete a job without running it; remove it")
+    is_async = any(map(_is_coroutine_function, layers[:1] if assume_plain else layers))
+    hints = _hints(name, layers[-1])
+    parameters = _parameters(name, function)
+    first, rest = parameters[0], parameters[1:]
+    args_type = hints.get(first.name)
+    if _is_context(args_type):
+        problem = "its args come first, then its context: def worker(args: Args, ctx: JobContext)"
+        raise InvalidWorker(name, problem)
+    if not _may_be_args(args_type):
+        raise InvalidWorker(name, f"annotate {first.name!r} with the class of its args")
+    return Signature(
+        args_type=args_type,
+        context=_context(name, rest, hints),
+        is_async=is_async,
+        has_name="<" not in name and hasattr(function, "__qualname__"),
+    )
+
+
+def call(
+    function: Callable[..., object], args: object, ctx: JobContext | None, context: By | str
+) -> None:
+    """Call a worker's function.
+
+    Raises:
+        WorkerDidNotRun: If it returned what something else would have to run first.
+    """
+    if context is By.position:
+        result = function(args, ctx)
+    elif context is By.nothing:
+        result = function(args)
+    else:
+        result = function(args, **{context: ctx})
+    if type(result) not in _PLAIN:
+        _check_result(function, result)
+
+
+async def call_async(
+    function: Callable[..., object], args: object, ctx: JobContext, context: By | str
+) -> None:
+    """Call a worker's coroutine function, and await its end.
+
+    Raises:
+        WorkerDidNotRun: If there was nothing to await, or something to run was left over.
+    """
+    if context is By.position:
+        made = function(args, ctx)
+    elif context is By.nothing:
+        made = function(args)
+    else:
+        made = function(args, **{context: ctx})
+    if not isinstance(made, Awaitable):
+        raise WorkerDidNotRun(name_of(function), type(made).__name__)
+    result = await made
+    if type(result) not in _PLAIN:
+        _check_result(function, result)
+
+
+def _check_result(function: object, result: object) -> None:
+    if not isinstance(result, _LAZY):
+        return
+    if isinstance(result, types.CoroutineType | types.GeneratorType):
+        result.close()  # nobody will; and Python would warn that nobody did
+    raise WorkerDidNotRun(name_of(function), type(result).__name__)
+
+
+def _layers(function: object) -> list[Any]:
+    """Return `function` and what it wraps, to the innermost."""
+    layers = [function]
+    while len(layers) < 100:
+        layer = layers[-1]
+        inner = layer.func if isinstance(layer, functools.partial) else None
+        if inner is None:
+            inner = getattr(layer, "__wrapped__", None)
+        if inner is None or any(inner is each for each in layers):
+            break
+        layers.append(inner)
+    return layers
+
+
+def _code(layer: Any) -> Any:
+    """Return the function that a call of `layer` runs: its own, or its class's `__call__`."""
+    if inspect.isroutine(layer) or isinstance(layer, functools.partial | type):
+        return layer
+    return getattr(type(layer), "__call__", layer)  # noqa: B004  an object that can be called
+
+
+def _is_coroutine_function(layer: Any) -> bool:
+    return inspect.iscoroutinefunction(layer) or inspect.iscoroutinefunction(_code(layer))
+
+
+def _refuse_lazy(name: str, layer: Any) -> None:
+    code = _code(layer)
+    if inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code):
+        raise InvalidWorker(
+            name,
+            "it has a yield, so a call would run none of it; return instead, or pass executor= if "
+            "a decorator runs it to its end",
+        )
+
+
+def _hints(name: str, innermost: Any) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(_code(innermost))
+    except NameError as error:
+        raise InvalidWorker(name, f"its annotations name what is not there: {error}") from error
+    except TypeError:
+        return {}
+
+
+def _parameters(name: str, function: Callable[..., object]) -> list[inspect.Parameter]:
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise InvalidWorker(name, f"it has no signature to read: {error}") from error
+    if not parameters or parameters[0].kind not in _POSITIONAL:
+        raise InvalidWorker(name, "it must take its args first, by position")
+    return parameters
+
+
+def _context(name: str, rest: list[inspect.Parameter], hints: dict[str, Any]) -> By | str:
+    """Return how the context is taken: found by its annotation, else what is left to fill."""
+    contexts = [each for each in rest if each.kind in _NAMED and _is_context(hints.get(each.name))]
+    contexts += [
+        each
+        for each in rest
+        if each.kind in (*_NAMED, inspect.Parameter.POSITIONAL_ONLY)
+        and each not in contexts
+        and (each.default is each.empty or each.name in {"ctx", "context"})
+        and (each.default is each.empty or each.name not in hints)
+    ]
+    if not contexts:
+        return By.nothing
+    if len(contexts) > 1:
+        listed = " and ".join(repr(each.name) for each in contexts)
+        raise InvalidWorker(
+            name, f"it must take args, or args and a context; nothing is there for both {listed}"
+        )
+    (context,) = contexts
+    hint = hints.get(context.name)
+    if isinstance(hint, type) and not _is_context(hint) and not _may_be_context(hint):
+        problem = f"nothing is there for {context.name!r}: {hint.__name__}; a worker takes its args"
+        raise InvalidWorker(name, f"{problem} and, if it likes, a ctx: JobContext")
+    if context is rest[0] and context.kind in _POSITIONAL:
+        return By.position
+    if context.kind is inspect.Parameter.POSITIONAL_ONLY:
+        raise InvalidWorker(name, f"{context.name!r} cannot be passed by its name; put it second")
+    return context.name
+
+
+def _is_context(hint: Any) -> bool:
+    if isinstance(hint, type):
+        return issubclass(hint, JobContext)
+    return any(map(_is_context, typing.get_args(hint)))
+
+
+def _may_be_context(hint: type) -> bool:
+    return getattr(hint, "_is_protocol", False) or issubclass(JobContext, hint)
+
+
+def _may_be_args(hint: Any) -> bool:
+    return isinstance(hint, type) or isinstance(typing.get_origin(hint), type)

@@ -1,0 +1,99 @@
+"""A queue's slots: each attempt in the executor that its worker asks for."""
+
+import threading
+import time
+from collections.abc import Collection
+
+from riverrun.execution.attempt import Attempt
+from riverrun.execution.coroutines import CoroutineExecutor, InLoop
+from riverrun.execution.owner import Owner
+from riverrun.execution.threads import ThreadExecutor
+
+
+class Slots:
+    """Threads and coroutines side by side."""
+
+    def __init__(self, slots: int, *, name: str, in_loop: InLoop, owner: Owner) -> None:
+        """Make them.
+
+        Args:
+            slots: How many attempts run at once, of each sort.
+            name: The threads' name.
+            in_loop: Calls a function in the event loop.
+            owner: Who hands the attempts over.
+        """
+        self._threads = ThreadExecutor(slots, name=name, owner=owner)
+        self._coroutines = CoroutineExecutor(slots, in_loop=in_loop, owner=owner)
+        self._met = {False: False, True: False}
+
+    @property
+    def mixed(self) -> bool:
+        """Whether attempts of both sorts have come.
+
+        Then nothing may be claimed ahead: each sort would fill all slots by itself.
+        """
+        return all(self._met.values())
+
+    def submit(self, attempts: Collection[Attempt]) -> None:
+        """Hand `attempts` over; each begins when a slot is free."""
+        parts: dict[bool, list[Attempt]] = {False: [], True: []}
+        for attempt in attempts:
+            parts[attempt.is_async].append(attempt)
+        for is_async, part in parts.items():
+            if part:
+                self._met[is_async] = True
+                (self._coroutines if is_async else self._threads).submit(part)
+
+    def add(self, attempt: Attempt) -> None:
+        """Open a slot in place of the one that `attempt` keeps, until that ends."""
+        (self._coroutines if attempt.is_async else self._threads).slots += 1
+
+    def running(self) -> list[Attempt]:
+        """Return the attempts that run now."""
+        return [*self._threads.running(), *self._coroutines.running()]
+
+    def places(self) -> list[Attempt]:
+        """Return the attempts that wait, and those that run in a living thread or loop."""
+        return [*self._threads.places(), *self._coroutines.places()]
+
+    def abandon(self, attempt: Attempt) -> None:
+        """Free the slot of an attempt whose thread or loop is gone."""
+        (self._coroutines if attempt.is_async else self._threads).abandon(attempt)
+
+    def missing(self) -> int:
+        """Return how many slots cannot be had for now, since the process gets no more threads."""
+        return self._threads.missing()
+
+    def waiting_since(self) -> float:
+        """Return when the first that waits was claimed, by time.monotonic(); infinite if none."""
+        return min(self._threads.waiting_since(), self._coroutines.waiting_since())
+
+    def lose_loop(self) -> None:
+        """End the attempts that run in the event loop: it is lost. Called in the loop's thread."""
+        self._coroutines.lose()
+
+    def owns(self, thread: threading.Thread) -> bool:
+        """Return whether `thread` is one of the slots'."""
+        return self._threads.owns(thread)
+
+    def unfinished(self) -> int:
+        """Return how many attempts were handed over and have not ended."""
+        return self._threads.unfinished() + self._coroutines.unfinished()
+
+    def about_unfinished(self) -> int:
+        """Return about the same, but at no cost."""
+        return self._threads.about_unfinished() + self._coroutines.about_unfinished()
+
+    def take_back(self) -> list[Attempt]:
+        """Return the attempts that have not begun; they will not."""
+        return [*self._threads.take_back(), *self._coroutines.take_back()]
+
+    def wait_idle(self, deadline: float) -> bool:
+        """Wait until all that was handed over has ended; return whether it had by `deadline`."""
+        return self._threads.wait_idle(deadline) and self._coroutines.wait_idle(deadline)
+
+    def stop(self, deadline: float | None = None) -> bool:
+        """End the threads; return whether all had ended at `deadline`, by time.monotonic()."""
+        end = time.monotonic() if deadline is None else deadline
+        idle = self._coroutines.stop(end)
+        return self._threads.stop(end) and idle

@@ -1,0 +1,302 @@
+"""Which function works which kind, and how."""
+
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+import attrs
+
+from riverrun.clock import Duration
+from riverrun.errors import (
+    DuplicateKind,
+    InvalidArgs,
+    InvalidOption,
+    InvalidWorker,
+    UndecodableArgs,
+    UnknownKind,
+)
+from riverrun.execution.context import JobContext
+from riverrun.execution.plugins import Plugin, check_plugins
+from riverrun.execution.signature import By, Signature, call, call_async, name_of, read_signature
+from riverrun.jobs.args import AnyArgs, RawArgs, decode, encode, kind_of
+from riverrun.jobs.checks import check_duration, check_kind
+from riverrun.policies.backoff import Backoff
+
+A = TypeVar("A", bound=AnyArgs)
+
+
+P = ParamSpec("P")
+
+
+R = TypeVar("R")
+
+
+class Registered(Protocol):
+    """The decorator that `register` with options returns, as type checkers see it."""
+
+    def __call__(
+        self, function: Callable[Concatenate[A, P], R], /
+    ) -> Callable[Concatenate[A, P], R]:
+        """Register a function."""
+
+
+class Executor(StrEnum):
+    """Where a worker is called.
+
+    `thread` is the default, `coroutine` that of `async def` workers: all of a client share one
+    event loop. `process` is for work that keeps the processor busy: its function, args and errors
+    are pickled, and its context inserts and commits nothing.
+    """
+
+    thread = "thread"
+    coroutine = "coroutine"
+    process = "process"
+
+
+@attrs.frozen(kw_only=True)
+class Worker:
+    """A function and what was said of it.
+
+    Attributes:
+        kind: The kind of job it works.
+        args_type: What it takes.
+        function: Called with the args, and with the context if it takes one.
+        context: How it takes the context: by position, by the name that stands here, or not.
+        timeout_s: Seconds an attempt may take; None for the client's, 0 for no limit.
+        backoff: When a failed job returns; None for the client's.
+        plugins: The worker's own, innermost.
+        executor: Where it is called.
+        interrupt: Whether an Interruption is thrown into its thread when it shall end.
+    """
+
+    kind: str
+    args_type: type[Any]
+    function: Callable[..., object]
+    context: By | str = By.nothing
+    timeout_s: float | None = None
+    backoff: Backoff | None = None
+    plugins: tuple[Plugin, ...] = ()
+    executor: Executor = Executor.thread
+    interrupt: bool = False
+
+    @property
+    def takes_context(self) -> bool:
+        """Whether the function takes the context."""
+        return self.context is not By.nothing
+
+    def check_args(self, args: object) -> None:
+        """Refuse to insert args for this worker that are of another class than it takes.
+
+        The same class made anew, as by a reload of its module, is taken for the same.
+
+        Raises:
+            InvalidArgs: If they are.
+        """
+        if isinstance(args, type):
+            return  # a class that was not called; `encode` refuses it by name
+        own, taken = type(args), typing.get_origin(self.args_type) or self.args_type
+        kind = kind_of(args)
+        if RawArgs in (own, taken) or own is taken or _name(own) == _name(taken):
+            return
+        if _without_parameters(own) is _without_parameters(taken):
+            return
+        if kind != self.kind:  # of an alias: the class that the kind had before it was renamed
+            try:
+                decode(kind, encode(args), self.args_type)
+            except UndecodableArgs as error:
+                raise InvalidArgs(kind, str(error)) from None
+            return
+        problem = f"they are a {_name(own)}, and its worker takes a {_name(taken)}"
+        raise InvalidArgs(kind, f"{problem}; one kind is one class")
+
+    def work(self, args: object, ctx: JobContext) -> None:
+        """Call the function.
+
+        Raises:
+            WorkerDidNotRun: If it returned what something else would have to run first.
+        """
+        call(self.function, args, ctx, self.context)
+
+    async def work_async(self, args: object, ctx: JobContext) -> None:
+        """Call the coroutine function, and await its end.
+
+        Raises:
+            WorkerDidNotRun: If there was nothing to await, or something to run was left over.
+        """
+        await call_async(self.function, args, ctx, self.context)
+
+
+class Workers:
+    """A registry of workers, made by the application and handed to a Client."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, Worker] = {}
+        self._generic_types: dict[str, Any] = {}
+
+    # An args class first, by its annotation, and then whatever else the function takes.
+    @overload
+    def register(
+        self, function: Callable[Concatenate[A, P], R], /
+    ) -> Callable[Concatenate[A, P], R]: ...
+
+    @overload
+    def register(
+        self,
+        function: None = None,
+        /,
+        *,
+        kind: str | None = None,
+        timeout: Duration | None = None,
+        backoff: Backoff | None = None,
+        plugins: Sequence[Plugin] = (),
+        executor: Executor | str | None = None,
+        interrupt: bool = False,
+    ) -> "Registered": ...
+
+    def register(
+        self,
+        function: Callable[..., object] | None = None,
+        /,
+        *,
+        kind: str | None = None,
+        timeout: Duration | None = None,
+        backoff: Backoff | None = None,
+        plugins: Sequence[Plugin] = (),
+        executor: Executor | str | None = None,
+        interrupt: bool = False,
+    ) -> Any:
+        """Register a function as a worker; a decorator, with options or without.
+
+        The function takes args first, whose annotation says which kind it works. It may take a
+        context: by its annotation `JobContext`, wherever it stands, or as its second parameter.
+
+        Args:
+            function: The worker.
+            kind: Which kind, for a function that takes `RawArgs`.
+            timeout: Seconds or a timedelta an attempt may take; the client's unless said, 0 for no
+                limit.
+            backoff: When a failed job may be claimed again; the client's unless said.
+            plugins: What wraps this worker, within the client's plugins.
+            executor: Where it is called. Default: the event loop for an `async def`, also one
+                within a plain decorator; else a thread. A decorator that itself runs an
+                `async def` or a generator to its end needs `executor="thread"`.
+            interrupt: Whether, when it shall end and has not looked, an exception that is no
+                `Exception` is thrown into its thread, between two steps of its Python code.
+
+        Raises:
+            DuplicateKind: If the kind, or an alias of it, has a worker already.
+            InvalidWorker: If the function's signature tells no kind, or a call would run nothing
+                of it, such as a generator's.
+        """
+        timeout_s = None if timeout is None else check_duration("timeout", timeout, 0.0)
+        if backoff is not None and not callable(backoff):
+            raise InvalidOption("backoff", backoff, "a policy such as Exponential(base=2)")
+
+        own_plugins = check_plugins(plugins)
+
+        def add(given: Callable[..., object]) -> Callable[..., object]:
+            name = name_of(given)
+            if not callable(given):
+                raise InvalidWorker(name, "it is not callable")
+            runs_it = executor not in {None, Executor.coroutine}
+            signature = read_signature(given, assume_plain=runs_it)
+            worker = Worker(
+                kind=_kind(name, signature.args_type, kind),
+                args_type=signature.args_type,
+                function=given,
+                context=signature.context,
+                timeout_s=timeout_s,
+                backoff=backoff,
+                plugins=own_plugins,
+                executor=_executor(name, signature, executor),
+                interrupt=interrupt,
+            )
+            kinds = (worker.kind, *getattr(worker.args_type, "kind_aliases", ()))
+            for each in kinds:
+                if known := self._by_kind.get(each):
+                    raise DuplicateKind(each, name_of(known.function), name)
+            self._by_kind.update(dict.fromkeys(kinds, worker))
+            if typing.get_origin(worker.args_type) is not None:
+                self._generic_types[worker.kind] = worker.args_type
+            return given
+
+        return add if function is None else add(function)
+
+    def get(self, kind: str) -> Worker:
+        """Return the worker of `kind`.
+
+        Raises:
+            UnknownKind: If there is none.
+        """
+        try:
+            return self._by_kind[kind]
+        except KeyError:
+            raise UnknownKind(kind, self._by_kind) from None
+
+    def find(self, kind: str) -> Worker | None:
+        """Return the worker of `kind`, None if there is none."""
+        return self._by_kind.get(kind)
+
+    def __iter__(self) -> Iterator[Worker]:
+        """Iterate over the workers; one of several kinds comes several times."""
+        return iter(list(self._by_kind.values()))
+
+    def timeout_s(self, kind: str) -> float | None:
+        """Return the seconds that `kind`'s worker gives an attempt; None if it does not say."""
+        worker = self._by_kind.get(kind)
+        return None if worker is None else worker.timeout_s
+
+    def backoff(self, kind: str) -> Backoff | None:
+        """Return the backoff of `kind`'s worker; None if it does not say, or there is none."""
+        worker = self._by_kind.get(kind)
+        return None if worker is None else worker.backoff
+
+    @property
+    def generic_types(self) -> Mapping[str, Any]:
+        """By kind, the args of workers that take a generic class with its parameters."""
+        return self._generic_types
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds that have a worker."""
+        return frozenset(self._by_kind)
+
+
+def _without_parameters(cls: type) -> object:
+    return getattr(cls, "__pydantic_generic_metadata__", {}).get("origin") or cls
+
+
+def _name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _executor(name: str, signature: Signature, chosen: Executor | str | None) -> Executor:
+    try:
+        executor = None if chosen is None else Executor(chosen)
+    except ValueError:
+        raise InvalidOption("executor", chosen, f"one of {', '.join(Executor)}") from None
+    if signature.is_async:
+        if executor not in {None, Executor.coroutine}:
+            raise InvalidWorker(name, f"an async def is a coroutine, and no {executor}")
+        return Executor.coroutine
+    if executor is Executor.coroutine:
+        raise InvalidWorker(name, "a coroutine is an async def")
+    if executor is Executor.process and not signature.has_name:
+        problem = "another process imports it by its name: define it at the top of a module"
+        raise InvalidWorker(name, problem)
+    return executor or Executor.thread
+
+
+def _kind(name: str, args_type: type[Any], kind: str | None) -> str:
+    if args_type is RawArgs:
+        if kind is None:
+            raise InvalidWorker(name, "it takes RawArgs, so pass kind= to register")
+        return check_kind(kind)
+    try:
+        own = kind_of(args_type)
+    except InvalidOption as error:
+        raise InvalidWorker(name, str(error)) from error
+    if kind not in {None, own}:
+        raise InvalidWorker(name, f"kind={kind!r} is not the kind of its args, {own!r}")
+    return own

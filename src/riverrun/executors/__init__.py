@@ -1,1 +1,0 @@
-"""How a slot runs an attempt."""

@@ -1,0 +1,1 @@
+"""What a job is: its args, its options, its row and its states."""

@@ -1,0 +1,232 @@
+"""What a kind of job takes: its args, as an object and as JSON."""
+
+import inspect
+import sys
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+
+import attrs
+
+from riverrun.errors import InvalidArgs, InvalidOption, UndecodableArgs
+from riverrun.jobs.checks import check_kind, check_kinds
+from riverrun.jobs.json_types import from_json, problem_of, shown_type
+from riverrun.jobs.json_values import json_problem, json_text
+from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.round_trip import NotKept, encode_kept
+
+T = TypeVar("T")
+
+
+MAX_ARGS_BYTES = 4 * 1024 * 1024
+"""Largest args in bytes of JSON: they are indexed, and read by every claim."""
+
+
+class JobArgs:
+    """The base of a kind's args: an attrs class, a dataclass or a pydantic model.
+
+        @attrs.frozen
+        class SendEmail(JobArgs, kind="send_email"):
+            to: str
+
+    Args:
+        kind: Names the worker; the same for Go and Python. Without it a subclass has none.
+            No field may be named `kind`, `kind_aliases` or `insert_opts`.
+        kind_aliases: Further kinds that the worker works, such as the one it had before it was
+            renamed. Jobs are inserted as `kind`.
+        insert_opts: Options for every job of the kind, where an insert says nothing else.
+    """
+
+    __slots__ = ()
+    kind: ClassVar[str]
+    kind_aliases: ClassVar[Sequence[str]] = ()
+    insert_opts: ClassVar[InsertOpts | None] = None
+
+    if TYPE_CHECKING:
+
+        def __init_subclass__(
+            cls,
+            *,
+            kind: str | None = None,
+            kind_aliases: Iterable[str] = (),
+            insert_opts: InsertOpts | None = None,
+        ) -> None:
+            """Take a class's kind."""
+
+    else:
+
+        def __init_subclass__(
+            cls, *, kind=None, kind_aliases=(), insert_opts=None, **rest: object
+        ) -> None:
+            # What is left is another base's, as of a mixin; object's refuses it.
+            super().__init_subclass__(**rest)
+            _check_fields(cls)
+            if kind is not None:
+                cls.kind = check_kind(kind)
+                cls.kind_aliases = check_kinds(kind_aliases)
+            elif kind_aliases:
+                expected = "a kind too, to which they belong"
+                raise InvalidOption("kind_aliases", kind_aliases, expected)
+            if insert_opts is not None:
+                cls.insert_opts = insert_opts
+
+
+def _check_fields(cls: type) -> None:
+    """Refuse fields that a job's own attributes would be the defaults of, or be hidden by.
+
+    Raises:
+        InvalidOption: If there is one.
+    """
+    annotations = _annotations(cls)
+    for name in ("kind", "kind_aliases", "insert_opts"):
+        annotation = annotations.get(name)
+        shared = "ClassVar" in str(annotation)
+        made_by_attrs = type(vars(cls).get(name)).__module__ in {"attr._make", "dataclasses"}
+        if (annotation is not None and not shared) or made_by_attrs:
+            expected = f"another name: {name!r} is the job's own; Go's tag, or an alias, may be it"
+            raise InvalidOption(f"field of {cls.__qualname__}", name, expected)
+
+
+def _annotations(cls: type) -> Mapping[str, Any]:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(cls)
+
+
+class AnyArgs(Protocol):
+    """An object of a class with a kind, as type checkers see it: JobArgs, RawArgs or your own."""
+
+    @property
+    def kind(self) -> str:
+        """The kind, an attribute of the class."""
+
+
+@attrs.frozen(kw_only=True)
+class RawArgs:
+    """Args of any kind as plain JSON: what a worker of another language, or an operator, takes.
+
+    Attributes:
+        kind: Names the worker.
+        encoded: The JSON object.
+    """
+
+    kind: str = attrs.field(converter=check_kind)
+    encoded: Mapping[str, Any]
+    insert_opts: ClassVar[InsertOpts | None] = None
+
+
+def kind_of(args: object) -> str:
+    """Return the kind of `args`: an object, a class, or a generic class with its parameters.
+
+    Raises:
+        InvalidOption: If it has none, or one that River would not accept.
+    """
+    if isinstance(args, RawArgs):
+        return args.kind
+    cls = args if isinstance(args, type) else type(args)
+    kind = _kind_of_class(cls)
+    if kind is not None:
+        return kind
+    if isinstance(origin := typing.get_origin(args), type):
+        return kind_of(origin)
+    raise InvalidOption("args", args, _advice(args, cls))
+
+
+@lru_cache(maxsize=1024)
+def _kind_of_class(cls: type) -> str | None:
+    # Of the class, not of the object: an object may have a field of that name.
+    # A mapped class may have a column of that name.
+    kind = None if hasattr(cls, "__mapper__") else getattr(cls, "kind", None)
+    if issubclass(cls, JobArgs) and "kind" not in vars(cls):
+        # A subclass has a kind of its own, or none. Pydantic makes one for a model's parameters.
+        origin = getattr(cls, "__pydantic_generic_metadata__", {}).get("origin")
+        kind = None if origin is None else _kind_of_class(origin)
+    return None if kind is None else check_kind(kind)
+
+
+def _advice(args: object, cls: type) -> str:
+    """Return what was expected in the place of `args`, by what it is."""
+    if hasattr(cls, "__mapper__"):
+        return f"args that name it: pass the id of the {cls.__name__} in a field of a JobArgs class"
+    if any(each.__module__.partition(".")[0] == "sqlalchemy" for each in cls.__mro__):
+        return "args second, after the transaction: insert(session, args)"
+    if isinstance(args, Mapping | str):
+        return "an object of a JobArgs class, or RawArgs(kind=..., encoded={...}) for plain JSON"
+    name = cls.__name__
+    if issubclass(cls, JobArgs):
+        return f'a class with a kind of its own: class {name}(..., kind="...")'
+    return f'a class with a kind, such as `class {name}(JobArgs, kind="...")`'
+
+
+def encode(args: object, args_type: Any = None) -> Mapping[str, Any]:
+    """Return `args` as the JSON object to store, from which `decode` makes them again.
+
+    Args:
+        args: An object of a class with a kind.
+        args_type: What its worker is annotated with. Default: the class of `args`.
+
+    Raises:
+        InvalidArgs: If the worker would get anything else, or it is no JSON object.
+        InvalidOption: If `args` has no kind.
+    """
+    return encode_of_kind(kind_of(args), args, args_type)
+
+
+def encode_of_kind(kind: str, args: object, args_type: Any) -> Mapping[str, Any]:
+    """As `encode`, of args whose `kind_of` is known."""
+    if isinstance(args, type):
+        name = args.__name__
+        raise InvalidArgs(kind, f"they are the class {name}, not an object of it: {name}(...)")
+    try:
+        if isinstance(args, RawArgs):
+            encoded = args.encoded
+            problem = json_problem(encoded)
+        else:
+            encoded, problem = encode_kept(args, args_type or type(args)), None
+    except NotKept as error:
+        raise InvalidArgs(kind, str(error)) from None
+    except RecursionError:
+        raise InvalidArgs(kind, "it is nested too deeply, or holds itself") from None
+    except Exception as error:
+        raise InvalidArgs(kind, f"{type(error).__name__}: {error}") from error
+    if problem:
+        raise InvalidArgs(kind, problem)
+    if type(encoded) is not dict and not isinstance(encoded, Mapping):
+        raise InvalidArgs(kind, f"they encode to {type(encoded).__name__}, not to a JSON object")
+    return encoded
+
+
+def encode_text(kind: str, encoded: Mapping[str, Any]) -> str:
+    """Return args already encoded as JSON text.
+
+    Raises:
+        InvalidArgs: If the text is larger than `MAX_ARGS_BYTES`.
+    """
+    text = json_text(encoded)
+    size = len(text) if text.isascii() else len(text.encode())
+    if size > MAX_ARGS_BYTES:
+        problem = (
+            f"{size:,} bytes of JSON, the limit is {MAX_ARGS_BYTES:,}; store the data elsewhere "
+            "and pass a reference to it"
+        )
+        raise InvalidArgs(kind, problem)
+    return text
+
+
+def decode(kind: str, encoded: Mapping[str, Any], args_type: type[T]) -> T:
+    """Return stored args as the type their worker takes.
+
+    Raises:
+        UndecodableArgs: If they do not fit it.
+    """
+    if type(encoded) is not dict and not isinstance(encoded, Mapping):
+        raise UndecodableArgs(kind, shown_type(args_type), "they are no JSON object")
+    if args_type is RawArgs:
+        return cast("T", RawArgs(kind=kind, encoded=encoded))
+    try:
+        return cast("T", from_json(encoded, args_type))
+    except Exception as error:
+        raise UndecodableArgs(kind, shown_type(args_type), problem_of(error)) from error

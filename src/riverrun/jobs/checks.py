@@ -1,0 +1,128 @@
+"""Checks of values that users give: each returns the value, or raises InvalidOption."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from riverrun.clock import seconds
+from riverrun.errors import InvalidOption
+
+# Source of the patterns and limits: River 0.51, client.go and job.go. Go's \w is ASCII.
+_QUEUE = re.compile(r"[a-z0-9]+(?:[_|\-]?[a-z0-9]+)*")
+
+
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-]+[A-Za-z0-9_]")
+
+
+_KIND = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_\-\[\]<>/.·:+]+")
+
+
+def check_queue(name: object) -> str:
+    """Return `name` if it can name a queue.
+
+    Raises:
+        InvalidOption: If it cannot.
+    """
+    if not isinstance(name, str) or len(name) > 64 or not _QUEUE.fullmatch(name):
+        expected = "at most 64 of a-z and 0-9, parted by single '_', '-' or '|'"
+        raise InvalidOption("queue", name, expected)
+    return name
+
+
+SCHEMA_MAX = 63
+"""Bytes of a schema's name that PostgreSQL keeps. River refuses more than 46."""
+
+
+def check_schema(schema: str | None) -> str | None:
+    """Return `schema` if it can name the schema of River's tables.
+
+    Raises:
+        InvalidOption: If it cannot.
+    """
+    if schema is None:
+        return None
+    if not isinstance(schema, str) or not 0 < _bytes(schema) <= SCHEMA_MAX or "\0" in schema:
+        raise InvalidOption("schema", schema, f"a name of 1 to {SCHEMA_MAX} bytes, without a NUL")
+    return schema
+
+
+def _bytes(text: str) -> int:
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return 0
+
+
+def check_kind(kind: object) -> str:
+    """Return `kind` if it can name a kind of job.
+
+    Raises:
+        InvalidOption: If it cannot.
+    """
+    if not isinstance(kind, str) or len(kind) >= 128 or not _KIND.fullmatch(kind):
+        expected = "2 to 127 of letters, digits and _-[]<>/.·:+, a letter, digit or _ first"
+        raise InvalidOption("kind", kind, expected)
+    return kind
+
+
+def check_kinds(kinds: object) -> tuple[str, ...]:
+    """Return `kinds` as a tuple if each can name a kind of job.
+
+    Raises:
+        InvalidOption: If one cannot.
+    """
+    if isinstance(kinds, str) or not isinstance(kinds, Iterable):
+        raise InvalidOption("kind_aliases", kinds, "a sequence of kinds")
+    return tuple(check_kind(kind) for kind in kinds)
+
+
+def check_tags(tags: object) -> tuple[str, ...]:
+    """Return `tags` as a tuple if each can be a tag.
+
+    Raises:
+        InvalidOption: If one cannot.
+    """
+    if isinstance(tags, str) or not isinstance(tags, Sequence):
+        raise InvalidOption("tags", tags, "a sequence of strings")
+    for tag in tags:
+        if not isinstance(tag, str) or len(tag) > 255 or not _TAG.fullmatch(tag):
+            expected = "3 to 255 of letters, digits, '_' and '-', neither end a '-'"
+            raise InvalidOption("tag", tag, expected)
+    return tuple(tags)
+
+
+def check_aware(name: str, value: object) -> datetime:
+    """Return `value` if it is a datetime that knows its time zone.
+
+    Raises:
+        InvalidOption: If it is not.
+    """
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        ago = "; for a time from now, pass delay=" if name == "scheduled_at" else ""
+        raise InvalidOption(name, value, f"an aware datetime, such as datetime.now(UTC){ago}")
+    return value
+
+
+def check_int(name: str, value: object, low: int, high: int) -> int:
+    """Return `value` if it is an int from `low` to `high`.
+
+    Raises:
+        InvalidOption: If it is not.
+    """
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidOption(name, value, f"an int from {low} to {high}")
+    return value
+
+
+def check_duration(name: str, value: object, low_s: float) -> float:
+    """Return `value`, seconds or a timedelta, in seconds if it is finite and at least `low_s`.
+
+    Raises:
+        InvalidOption: If it is not.
+    """
+    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
+        duration_s = seconds(value)
+        if math.isfinite(duration_s) and duration_s >= low_s:
+            return duration_s
+    raise InvalidOption(name, value, f"seconds or a timedelta, at least {low_s:g} s")

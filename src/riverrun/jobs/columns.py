@@ -1,0 +1,49 @@
+"""Column types of River's tables as PostgreSQL has them."""
+
+from typing import Any
+
+from sqlalchemy import DateTime, Dialect, String, TypeDecorator
+from sqlalchemy.dialects.postgresql import ARRAY, BIT, ENUM, JSONB
+
+from riverrun.jobs.states import JobState
+
+JobStateType = ENUM(
+    JobState,
+    name="river_job_state",
+    values_callable=lambda states: [s.value for s in states],
+    create_type=False,
+)
+
+
+Json = JSONB(none_as_null=True)
+
+
+JsonList = ARRAY(JSONB)
+
+
+TextList = ARRAY(String)
+
+
+TagList = ARRAY(String(255))
+
+
+Timestamp = DateTime(timezone=True)
+
+
+class StateMask(TypeDecorator[int]):
+    """A unique mask: an int here, bit(8) in the row, its highest bit leftmost."""
+
+    impl = BIT(8)
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        """Return the eight digits of `value`."""
+        return None if value is None else f"{value:08b}"
+
+    def process_result_value(self, value: Any | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        """Return the int that eight digits stand for."""
+        if value is None:
+            return None
+        # asyncpg has a class of its own for it, which SQLAlchemy 2.0 lets through.
+        digits = value if isinstance(value, str) else value.as_string()
+        return int(digits.replace(" ", ""), 2)

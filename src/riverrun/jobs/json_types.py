@@ -1,0 +1,505 @@
+"""Which JSON a value of each annotation is, and back: strictly, so that nothing is converted.
+
+Attrs classes, dataclasses and all that may be in them are cattrs', with hooks of our own where it
+would convert ("5" to 5, None to "None"). Pydantic models are pydantic's.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import json
+import re
+import threading
+import typing
+from collections import abc
+from collections.abc import Callable, Hashable, Mapping
+from datetime import time, timedelta
+from decimal import Decimal
+from functools import lru_cache, partial
+from types import NoneType
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+import attrs
+from cattrs import transform_error
+from cattrs.preconf.json import make_converter
+from cattrs.v import format_exception
+
+from riverrun.jobs.json_values import json_text
+
+LISTS = (
+    *(list, tuple, set, frozenset, collections.deque),
+    *(abc.Sequence, abc.MutableSequence, abc.Collection, abc.Iterable, abc.Set, abc.MutableSet),
+)
+
+
+_ANY_LIST = (abc.Sequence, abc.Collection, abc.Iterable)  # JSON brings them back as a list
+
+
+_OBJECTS = (dict, abc.Mapping, abc.MutableMapping)
+
+
+class NoFit(TypeError):
+    """A JSON value is none of an annotation."""
+
+    def __init__(self, value: object, expected: object) -> None:
+        super().__init__(value, expected)
+
+    def __str__(self) -> str:
+        value, expected = self.args
+        return f"expected {shown_type(expected)}, got {shown(value)}"
+
+
+def as_stored(encoded: Any) -> tuple[Any, Any]:
+    """Return `encoded` as plain JSON, and as it will be read: jsonb writes 1e16 as an int."""
+    text = json_text(encoded)
+    plain = json.loads(text)
+    if "e+" not in text:
+        return plain, plain
+    return plain, json.loads(text, parse_float=_stored_number)
+
+
+def _stored_number(text: str) -> float:
+    return int(Decimal(text)) if "e+" in text else float(text)
+
+
+def to_json(value: object, annotation: Any) -> Any:
+    """Return `value`, that of a field so annotated, as JSON; not yet checked."""
+    return _converter.unstructure(value, annotation)
+
+
+def writer(annotation: Any) -> Callable[[Any], Any]:
+    """Return what `to_json` calls for values that are so annotated."""
+    dispatch: Any = _converter._unstructure_func.dispatch
+    return cast("Callable[[Any], Any]", dispatch(annotation))
+
+
+def from_json(encoded: Any, annotation: Any) -> Any:
+    """Return the value of a field so annotated that `encoded` is.
+
+    Raises:
+        Exception: If it is none; `problem_of` makes a text of it.
+    """
+    return _converter.structure(encoded, annotation)
+
+
+def problem_of(error: Exception) -> str:
+    """Return what an error of `from_json` says, and where."""
+    try:
+        if type(error).__module__.startswith("cattrs") or isinstance(error, KeyError | NoFit):
+            return "; ".join(transform_error(error, path="$", format_exception=_formatted))
+        return str(error)
+    except Exception:
+        return type(error).__name__
+
+
+def _formatted(error: BaseException, expected: Any) -> str:
+    if isinstance(error, NoFit):
+        return str(error)
+    text = format_exception(error, expected)
+    # A class's own check, or a schema's, says more than that the value is invalid.
+    return f"{text} ({error})" if text == "invalid value" and str(error) else text
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """Return `value` as errors show it."""
+    try:
+        text = repr(value)
+    except Exception:
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def shown_type(annotation: Any) -> str:
+    """Return `annotation` as errors show it."""
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__name__
+    return re.sub(r"[\w<>]+\.(?=\w)", "", str(annotation))
+
+
+def is_pydantic(annotation: Any) -> bool:
+    """Return whether it is a model or dataclass of pydantic's."""
+    # By its mark, so that pydantic is never imported for those who do not use it.
+    return isinstance(annotation, type) and hasattr(annotation, "__pydantic_validator__")
+
+
+def is_struct(annotation: Any) -> bool:
+    """Return whether it is an attrs class, a dataclass or a pydantic model."""
+    return isinstance(annotation, type) and (
+        attrs.has(annotation)
+        or dataclasses.is_dataclass(annotation)
+        or hasattr(annotation, "__pydantic_validator__")
+    )
+
+
+# Pydantic
+
+
+def pydantic_forms(value: object) -> list[Callable[[], Any]]:
+    """Return the ways to write a pydantic object as JSON, the usual one first.
+
+    The others are for what does not survive that: fields that are computed where no others may be
+    (`extra="forbid"`), `Json` fields, and some aliases.
+    """
+    dump = pydantic_dump(value)
+    return [
+        lambda: dump(mode="json", warnings=False),
+        lambda: dump(mode="json", warnings=False, round_trip=True),
+        lambda: dump(mode="json", warnings=False, round_trip=True, by_alias=False),
+        lambda: dump(mode="json", warnings=False, round_trip=True, by_alias=True),
+    ]
+
+
+def pydantic_dump(value: object) -> Callable[..., Any]:
+    """Return what writes a pydantic object; a model has it, a dataclass does not."""
+    if hasattr(value, "model_dump"):
+        return cast("Callable[..., Any]", value.model_dump)
+    return partial(_adapter(cast("Hashable", type(value))).dump_python, value)
+
+
+def from_pydantic_json(encoded: Any, cls: Any) -> Any:
+    """Return the object of pydantic's class `cls` that `encoded` is."""
+    text = json_text(encoded)
+    validate = getattr(cls, "model_validate_json", None) or _adapter(cls).validate_json
+    # By name, as it is written; by alias, as other languages write it.
+    return validate(text, **_by_both())
+
+
+@lru_cache(maxsize=1)
+def _by_both() -> Mapping[str, bool]:
+    import pydantic
+
+    version = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
+    return {"by_alias": True, "by_name": True} if version >= (2, 11) else {}
+
+
+@lru_cache(maxsize=1024)
+def _adapter(cls: Hashable) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cast("Any", cls))
+
+
+# Everything else
+
+_converter = make_converter()
+
+
+def _plain(kind: type) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, annotation: Any) -> Any:
+        if type(value) is not kind:
+            raise NoFit(value, annotation)
+        # Subclasses come here too: an IntEnum, a str of one's own.
+        return value if annotation is kind else annotation(value)
+
+    return structure
+
+
+def _float(value: Any, annotation: Any) -> Any:
+    # Other languages, and PostgreSQL, write 1.0 as 1.
+    if type(value) not in (float, int):
+        raise NoFit(value, annotation)
+    return annotation(value)
+
+
+def _decimal(value: Any, annotation: Any) -> Any:
+    if type(value) not in (str, float, int):
+        raise NoFit(value, annotation)
+    try:
+        return annotation(str(value))
+    except ArithmeticError:
+        raise NoFit(value, annotation) from None
+
+
+def _none(value: Any, annotation: Any) -> None:
+    if value is not None:
+        raise NoFit(value, annotation)
+
+
+def _read(parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, annotation: Any) -> Any:
+        if type(value) is not str:
+            raise NoFit(value, annotation)
+        try:
+            return parse(value)
+        except ValueError:
+            raise NoFit(value, annotation) from None
+
+    return structure
+
+
+_DURATION = re.compile(
+    r"(?P<sign>[-+]?)P(?:(?P<years>\d+)Y)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)(?:\.(?P<part>\d{1,6})\d*)?S)?)?"
+)
+
+
+def _duration_text(value: timedelta) -> str:
+    """Return `value` by ISO 8601, as pydantic writes it."""
+    sign, value = ("-", -value) if value.days < 0 else ("", value)
+    minutes, seconds = divmod(value.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    part = f".{value.microseconds:06}".rstrip("0") if value.microseconds else ""
+    clock = "".join(
+        (
+            f"{hours}H" if hours else "",
+            f"{minutes}M" if minutes else "",
+            f"{seconds}{part}S" if seconds or part else "",
+        )
+    )
+    if not clock and not value.days:
+        clock = "0S"
+    return f"{sign}P{f'{value.days}D' if value.days else ''}{f'T{clock}' if clock else ''}"
+
+
+def _duration(text: str) -> timedelta:
+    found = _DURATION.fullmatch(text)
+    if found is None or text[-1] in "PT":
+        raise ValueError(text)
+    part = found["part"] or ""
+    number = {name: int(value or 0) for name, value in found.groupdict().items() if name != "sign"}
+    try:
+        value = timedelta(
+            days=number["years"] * 365 + number["days"],
+            weeks=number["weeks"],
+            hours=number["hours"],
+            minutes=number["minutes"],
+            seconds=number["seconds"],
+            microseconds=int(part.ljust(6, "0")) if part else 0,
+        )
+        return -value if found["sign"] == "-" else value
+    except OverflowError as error:
+        raise ValueError(text) from error
+
+
+def _origin(annotation: Any) -> Any:
+    return typing.get_origin(annotation) or annotation
+
+
+def _hook(annotation: Any) -> Callable[[Any, Any], Any]:
+    """Return cattrs' own hook for `annotation`, as if there were none of ours."""
+    before = _asked.annotations
+    _asked.annotations = (*before, annotation)
+    try:
+        if hasattr(_converter, "get_structure_hook"):
+            return _converter.get_structure_hook(annotation, cache_result=False)
+        before_24_1: Any = _converter._structure_func
+        return cast("Callable[[Any, Any], Any]", before_24_1._dispatch(annotation))
+    finally:
+        _asked.annotations = before
+
+
+class _Asked(threading.local):
+    """What `_hook` asks for now, in this thread."""
+
+    annotations: tuple[Any, ...] = ()
+
+
+_asked = _Asked()
+
+
+def _is_list(annotation: Any) -> bool:
+    if any(annotation is each for each in _asked.annotations):
+        return False
+    return _origin(annotation) in LISTS
+
+
+def _list_hook(annotation: Any) -> Callable[[Any, Any], Any]:
+    """Return cattrs' hook behind a look whether it is a list: it would take a str apart too."""
+    origin, items = _origin(annotation), typing.get_args(annotation)
+    if origin in _ANY_LIST:
+        annotation = list[items[0]] if items else list  # type: ignore[valid-type]
+        return _list_hook(annotation)
+    hook = _hook(annotation)
+
+    def structure(value: Any, _: Any) -> Any:
+        if type(value) not in (list, tuple):
+            raise NoFit(value, annotation)
+        return hook(value, annotation)
+
+    return structure
+
+
+def _has_keys(annotation: Any) -> bool:
+    """Return whether it is a mapping whose keys are no strings."""
+    if _origin(annotation) not in _OBJECTS:
+        return False
+    arguments = typing.get_args(annotation)
+    return bool(arguments) and arguments[0] not in (str, Any)
+
+
+def _keyed_json(annotation: Any) -> Callable[[Any], Any]:
+    key_type, item_type = typing.get_args(annotation)
+
+    def unstructure(value: Any) -> Any:
+        return {_key_text(key, key_type): to_json(item, item_type) for key, item in value.items()}
+
+    return unstructure
+
+
+def _keyed(annotation: Any) -> Callable[[Any, Any], Any]:
+    key_type, item_type = typing.get_args(annotation)
+    inner = dict[str, item_type]  # type: ignore[valid-type]
+
+    def structure(value: Any, _: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise NoFit(value, annotation)
+        items = from_json(value, inner)
+        return {_key(text, key_type): item for text, item in items.items()}
+
+    return structure
+
+
+def _key_text(key: object, annotation: Any) -> str:
+    encoded = to_json(key, annotation)
+    if isinstance(encoded, int) and not isinstance(encoded, bool):
+        return str(int(encoded))
+    if not isinstance(encoded, str):
+        raise NoFit(key, f"a key that JSON can have, such as a {shown_type(annotation)}")
+    return encoded
+
+
+def _key(text: str, annotation: Any) -> Any:
+    try:
+        return from_json(text, annotation)
+    except Exception:
+        if not re.fullmatch(r"0|-?[1-9][0-9]*", text):
+            raise NoFit(text, annotation) from None
+        return from_json(int(text), annotation)
+
+
+def is_named_tuple(annotation: Any) -> bool:
+    """Return whether it is a NamedTuple; cattrs before 24.1 knows none."""
+    return (
+        isinstance(annotation, type)
+        and issubclass(annotation, tuple)
+        and hasattr(annotation, "_fields")
+    )
+
+
+def named_tuple_types(annotation: Any) -> list[Any]:
+    """Return what the fields of a NamedTuple are annotated with."""
+    hints = typing.get_type_hints(annotation)
+    return [hints.get(name, Any) for name in annotation._fields]
+
+
+def _named_tuple_json(annotation: Any) -> Callable[[Any], Any]:
+    kinds = named_tuple_types(annotation)
+    return lambda value: [to_json(item, kind) for item, kind in zip(value, kinds, strict=True)]
+
+
+def _named_tuple(annotation: Any) -> Callable[[Any, Any], Any]:
+    inner = cast("Any", tuple)[tuple(named_tuple_types(annotation))]
+    return lambda value, _: annotation(*from_json(value, inner))
+
+
+def _pydantic_json(annotation: Any) -> Callable[[Any], Any]:
+    def unstructure(value: Any) -> Any:
+        if not is_pydantic(type(value)):
+            raise NoFit(value, annotation)
+        first: Any = None
+        for form in pydantic_forms(value):
+            encoded = form()
+            first = encoded if first is None else first
+            with contextlib.suppress(Exception):
+                if from_pydantic_json(encoded, annotation) == value:
+                    return encoded
+        return first
+
+    return unstructure
+
+
+def _is_open(annotation: Any) -> bool:
+    """Return whether it is a generic class without its parameters."""
+    return (
+        isinstance(annotation, type)
+        and bool(getattr(annotation, "__parameters__", ()))
+        and is_struct(annotation)
+        and not is_pydantic(annotation)
+    )
+
+
+def _bounds(annotation: Any) -> tuple[Any, ...]:
+    return tuple(map(_bound, annotation.__parameters__))
+
+
+def _bound(annotation: Any) -> Any:
+    """Return what a type variable that stands for nothing in particular may be."""
+    bound = getattr(annotation, "__bound__", None)
+    return Any if bound is None else bound
+
+
+_converter.register_structure_hook(str, _plain(str))
+
+
+_converter.register_structure_hook(int, _plain(int))
+
+
+_converter.register_structure_hook(bool, _plain(bool))
+
+
+_converter.register_structure_hook(float, _float)
+
+
+_converter.register_structure_hook(Decimal, _decimal)
+
+
+_converter.register_unstructure_hook(Decimal, str)
+
+
+_converter.register_structure_hook(UUID, _read(UUID))
+
+
+_converter.register_structure_hook(time, _read(time.fromisoformat))
+
+
+_converter.register_structure_hook(timedelta, _read(_duration))
+
+
+_converter.register_unstructure_hook(UUID, str)
+
+
+_converter.register_unstructure_hook(time, lambda value: value.isoformat())
+
+
+_converter.register_unstructure_hook(timedelta, _duration_text)
+
+
+_converter.register_structure_hook_func(lambda t: t is object, lambda value, _: value)
+
+
+_converter.register_structure_hook_factory(_is_open, lambda t: _hook(t[_bounds(t)]))
+
+
+_converter.register_structure_hook_func(lambda t: t is None or t is NoneType, _none)
+
+
+_converter.register_structure_hook_factory(_is_list, _list_hook)
+
+
+_converter.register_structure_hook_factory(_has_keys, _keyed)
+
+
+_converter.register_unstructure_hook_factory(_has_keys, _keyed_json)
+
+
+_converter.register_structure_hook_factory(
+    lambda t: isinstance(t, TypeVar), lambda t: lambda value, _: from_json(value, _bound(t))
+)
+
+
+_converter.register_unstructure_hook_factory(
+    lambda t: isinstance(t, TypeVar), lambda _: _converter.unstructure
+)
+
+
+_converter.register_structure_hook_factory(is_named_tuple, _named_tuple)
+
+
+_converter.register_unstructure_hook_factory(is_named_tuple, _named_tuple_json)
+
+
+_converter.register_structure_hook_func(is_pydantic, from_pydantic_json)
+
+
+_converter.register_unstructure_hook_factory(is_pydantic, _pydantic_json)

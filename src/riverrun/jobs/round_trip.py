@@ -1,0 +1,438 @@
+"""Args as JSON, such that the worker gets what was given: or refused, with the place and why.
+
+What is written is read again, by the very code that reads it in the worker, and compared. Classes
+whose fields hold nothing but strings, numbers, lists and such, by their exact types, come back as
+they were by construction; for them a look at the types is enough.
+"""
+
+import collections
+import dataclasses
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Any, Literal
+from uuid import UUID
+
+import attrs
+
+from riverrun.jobs.json_types import (
+    LISTS,
+    NoFit,
+    as_stored,
+    from_json,
+    from_pydantic_json,
+    is_named_tuple,
+    is_pydantic,
+    is_struct,
+    named_tuple_types,
+    problem_of,
+    pydantic_dump,
+    pydantic_forms,
+    shown,
+    shown_type,
+    to_json,
+    writer,
+)
+from riverrun.jobs.json_values import json_problem
+
+_SCALARS = frozenset({str, int, bool, float, types.NoneType})
+
+
+_TEXT = frozenset({str})
+
+
+class NotKept(Exception):
+    """What was given would not come back; its text says where, what came and what was expected."""
+
+
+def encode_kept(args: object, annotation: Any) -> Any:
+    """Return `args` as JSON that comes back equal.
+
+    Args:
+        args: An object.
+        annotation: What its worker takes: its class, or that with its parameters.
+
+    Raises:
+        NotKept: If it would not, or JSON cannot hold it.
+        RecursionError: If it is nested too deeply.
+    """
+    exact, write = _plan(annotation)
+    if exact is not None and exact(args):
+        encoded = write(args)
+        if problem := json_problem(encoded):
+            raise NotKept(problem)
+        return encoded
+    if is_pydantic(annotation):
+        return _encode_pydantic(args, annotation)
+    problem = None
+    try:
+        encoded = to_json(args, annotation)
+        if not (problem := json_problem(encoded)):
+            encoded, stored = as_stored(encoded)
+            if difference(args, from_json(stored, annotation)) is None:
+                return encoded
+    except RecursionError:
+        raise
+    except Exception as error:
+        raise NotKept(_explained(args, annotation)) from error
+    raise NotKept(problem or _explained(args, annotation))
+
+
+def _back(encoded: Any, annotation: Any) -> Any:
+    return from_json(as_stored(encoded)[1], annotation)
+
+
+def _encode_pydantic(args: object, annotation: Any) -> Any:
+    problem = None
+    for form in pydantic_forms(args):
+        try:
+            encoded = form()
+            if not (problem := json_problem(encoded)):
+                encoded, stored = as_stored(encoded)
+                back = from_pydantic_json(stored, annotation)
+                if (found := difference(args, back)) is None:
+                    return encoded
+                problem = _told(*found, None)
+        except RecursionError:
+            raise
+        except Exception as error:
+            problem = _pydantic_problem(error, args)
+    # The last form has least in it that could be in the way: what is wrong there is wrong in all.
+    raise NotKept(problem or "")
+
+
+def _pydantic_problem(error: Exception, value: object) -> str:
+    errors = getattr(error, "errors", None)
+    if errors is None:  # from writing it, and pydantic does not say where
+        for name in _names(type(value)):
+            try:
+                pydantic_dump(value)(mode="json", warnings=False, include={name})
+            except Exception as cause:
+                return f"$.{name} is {shown(getattr(value, name, None))}: {cause}"
+        return f"$: {error}"
+    found = errors(include_url=False)[0]
+    path = "$" + "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in found["loc"]
+    )
+    return _asked_to_flush(
+        f"{path} is {shown(found['input'])}: {found['msg']}",
+        path,
+        found["input"],
+        {"int_type": int, "uuid_type": UUID}.get(found["type"]),
+    )
+
+
+# The shortcut: what comes back by construction
+
+
+@lru_cache(maxsize=1024)
+def _plan(annotation: Hashable) -> tuple[Callable[[Any], bool] | None, Callable[[Any], Any]]:
+    """Return what tells whether an object comes back as it is, and what writes it.
+
+    Raises:
+        NotKept: If it is no class of args.
+    """
+    if not is_struct(typing.get_origin(annotation) or annotation):
+        name = shown_type(annotation)
+        raise NotKept(f"{name} is none of @attrs.frozen, @dataclass or a pydantic model")
+    try:
+        return _exact(annotation), writer(annotation)
+    except (TypeError, RecursionError):  # no key of a cache; classes within each other
+        return None, writer(annotation)
+
+
+@lru_cache(maxsize=1024)
+def _exact(annotation: Any) -> Callable[[Any], bool] | None:
+    """Return what tells whether a value comes back as it is; None if nothing tells it so."""
+    kinds = _scalars_in(annotation)
+    if kinds:
+        return lambda value: type(value) in kinds
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        others = [each for each in arguments if each is not types.NoneType]
+        inner = _exact(others[0]) if len(others) == 1 else None
+        return inner and (lambda value: value is None or inner(value))
+    if origin is Literal and all(type(each) is str for each in arguments):
+        return lambda value: type(value) is str and value in arguments
+    if origin is list:
+        return _exact_list(_exact_items(arguments[0]))
+    if origin is dict and arguments[0] is str:
+        items = _exact_items(arguments[1])
+        return items and (
+            lambda value: (
+                type(value) is dict and _TEXT.issuperset(map(type, value)) and items(value.values())
+            )
+        )
+    return _exact_struct(annotation)
+
+
+def _scalars_in(annotation: Any) -> frozenset[Any]:
+    """Return the types of scalars that it stands for, none if it stands for anything else."""
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    kinds = frozenset(typing.get_args(annotation) if is_union else [annotation or types.NoneType])
+    return kinds if kinds <= _SCALARS else frozenset()
+
+
+def _exact_items(annotation: Any) -> Callable[[Any], bool] | None:
+    kinds = _scalars_in(annotation)
+    if kinds:
+        return lambda items: kinds.issuperset(map(type, items))
+    item = _exact(annotation)
+    return item and (lambda items: all(map(item, items)))
+
+
+def _exact_list(items: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+    return items and (lambda value: type(value) is list and items(value))
+
+
+def _exact_dict(items: Callable[[Any], bool] | None) -> Callable[[Any], bool] | None:
+    return items and (
+        lambda value: (
+            type(value) is dict and _TEXT.issuperset(map(type, value)) and items(value.values())
+        )
+    )
+
+
+def _exact_struct(cls: Any) -> Callable[[Any], bool] | None:
+    if not isinstance(cls, type) or is_pydantic(cls) or not _is_made_plainly(cls):
+        return None
+    try:
+        hints = typing.get_type_hints(cls)
+    except Exception:
+        return None
+    scalars: list[tuple[str, frozenset[Any]]] = []
+    others: list[tuple[str, Callable[[Any], bool]]] = []
+    for name in _names(cls):
+        hint = hints.get(name)
+        if name in hints and (kinds := _scalars_in(hint)):
+            scalars.append((name, kinds))
+            continue
+        inner = None if hint is None else _exact(hint)
+        if inner is None:
+            return None
+        others.append((name, inner))
+
+    def exact(value: Any) -> bool:
+        if type(value) is not cls:
+            return False
+        for name, kinds in scalars:
+            if type(getattr(value, name)) not in kinds:
+                return False
+        return not others or all(inner(getattr(value, name)) for name, inner in others)
+
+    return exact
+
+
+def _is_made_plainly(cls: type) -> bool:
+    """Return whether what is passed to `cls` stands in its fields, and nothing else is asked."""
+    if any(hasattr(cls, name) for name in _OWN_INIT):
+        return False
+    own = vars(cls)
+    if "__attrs_attrs__" in own:
+        return all(
+            each.init and each.converter is None and each.validator is None
+            for each in attrs.fields(cls)
+        )
+    if "__dataclass_fields__" in own:
+        made = inspect.signature(cls).parameters  # InitVars are there, and no fields
+        fields = dataclasses.fields(cls)
+        return (
+            cls.__dataclass_params__.init  # type: ignore[attr-defined]
+            and all(each.init for each in fields)
+            and len(made) == len(fields)
+        )
+    return False
+
+
+_OWN_INIT = ("__attrs_init__", "__attrs_pre_init__", "__attrs_post_init__", "__post_init__")
+
+
+def _names(cls: type) -> list[str]:
+    if attrs.has(cls):
+        return [each.name for each in attrs.fields(cls)]
+    if dataclasses.is_dataclass(cls):
+        return [each.name for each in dataclasses.fields(cls)]
+    return list(getattr(cls, "model_fields", ()))
+
+
+# The comparison
+
+
+def difference(given: Any, back: Any, path: str = "$") -> tuple[str, Any, Any] | None:
+    """Return where `back` is not what was given, and both there; None if it is the same.
+
+    Types count as well: 1.5 is no Decimal. What an object's own equality leaves out does not.
+    """
+    if given is back:
+        return None
+    alike = type(given) is type(back)
+    if not alike and (is_struct(type(given)) or not _may_stand_for(given, back)):
+        return path, given, back
+    if isinstance(given, collections.OrderedDict) and not _in_stored_order(given):
+        return path, given, collections.OrderedDict(sorted(given.items(), key=_stored_order))
+    parts = list(_parts(given, back, path))
+    for part in parts:
+        if (found := difference(*part)) is not None:
+            return found
+    # Where a class does not say what makes its objects equal, its fields do.
+    bare = (
+        parts
+        and is_struct(type(given))
+        and vars(object)["__eq__"] is getattr(type(given), "__eq__", None)
+    )
+    return None if bare or _equal(given, back) else (path, given, back)
+
+
+def _may_stand_for(given: Any, back: Any) -> bool:
+    """Return whether a value may come back as one of another type, if that is equal to it."""
+    if isinstance(given, bool) or isinstance(back, bool | Enum):
+        return False
+    return isinstance(given, type(back)) or any(
+        isinstance(given, kinds) and isinstance(back, kinds)
+        for kinds in ((int, float), (set, frozenset), Mapping)
+    )
+
+
+def _equal(given: Any, back: Any) -> bool:
+    try:
+        return bool(given == back)
+    except Exception:
+        return False
+
+
+def _in_stored_order(value: Mapping[Any, Any]) -> bool:
+    try:
+        return list(value) == sorted(value, key=lambda key: _stored_order((key, None)))
+    except AttributeError:
+        return True
+
+
+def _stored_order(item: tuple[Any, Any]) -> tuple[int, bytes]:
+    """Order keys as jsonb does."""
+    encoded = item[0].encode()
+    return len(encoded), encoded
+
+
+def _parts(given: Any, back: Any, path: str) -> Iterator[tuple[Any, Any, str]]:
+    if is_struct(type(given)):
+        for name in _compared(given):
+            yield getattr(given, name, None), getattr(back, name, None), f"{path}.{name}"
+    elif isinstance(given, Mapping):
+        for key in given:
+            if key in back:
+                yield given[key], back[key], f"{path}.{key}"
+    elif isinstance(given, list | tuple) and len(given) == len(back):
+        for index, (one, other) in enumerate(zip(given, back, strict=True)):
+            yield one, other, f"{path}[{index}]"
+
+
+def _compared(value: Any) -> list[str]:
+    """Return the attributes that make objects like `value` equal."""
+    cls = type(value)
+    if attrs.has(cls):
+        return [each.name for each in attrs.fields(cls) if each.eq]
+    if dataclasses.is_dataclass(cls):
+        return [each.name for each in dataclasses.fields(cls) if each.compare]
+    more = (getattr(value, name, None) for name in ("__pydantic_extra__", "__pydantic_private__"))
+    return [*_names(cls), *(name for each in more for name in each or ())]
+
+
+# The explanation: the innermost part that does not come back
+
+_NOTHING = object()
+
+
+def _explained(value: Any, annotation: Any, path: str = "$") -> str:
+    for part, inner, where in _annotated_parts(value, annotation, path):
+        if inner is not None and not _survives(part, inner):
+            return _explained(part, inner, where)
+    back: object = _NOTHING
+    try:
+        encoded = to_json(value, annotation)
+        if problem := json_problem(encoded, path):
+            return problem
+        back = _back(encoded, annotation)
+    except NoFit:
+        pass
+    except Exception as error:
+        if is_pydantic(type(value)):
+            return f"{path}{_pydantic_problem(error, value)[1:]}"
+        if is_struct(type(value)):
+            return f"{path} would not come back: {problem_of(error)}"
+    if back is not _NOTHING and (found := difference(value, back, path)) is not None:
+        return _told(*found, annotation if found[0] == path else None)
+    return _asked_to_flush(
+        f"{path} is {shown(value)}; expected {shown_type(annotation)}", path, value, annotation
+    )
+
+
+def _told(path: str, given: Any, back: Any, annotation: Any) -> str:
+    expected = "" if annotation is None else f"; expected {shown_type(annotation)}"
+    other = type(given) is not type(back)
+    came, comes = (
+        f"{shown(each)} ({type(each).__name__})" if other else shown(each) for each in (given, back)
+    )
+    return f"{path} is {came}, and its worker would get {comes}{expected}"
+
+
+_KEY = re.compile(r"[._](?:id|pk|uuid)$|[a-z0-9](?:Id|ID|Pk|PK|Uuid|UUID)$")
+
+
+def _asked_to_flush(text: str, path: str, value: object, annotation: Any) -> str:
+    key = _KEY.search(path)
+    if value is None and (key or shown_type(annotation) in {"int", "UUID"}):
+        return f"{text}; did you flush? A key is given to an object when its session is flushed"
+    return text
+
+
+def _survives(value: Any, annotation: Any) -> bool:
+    try:
+        encoded = to_json(value, annotation)
+        return (
+            json_problem(encoded) is None and difference(value, _back(encoded, annotation)) is None
+        )
+    except Exception:
+        return False
+
+
+def _annotated_parts(value: Any, annotation: Any, path: str) -> Iterator[tuple[Any, Any, str]]:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        others = [each for each in arguments if each is not types.NoneType]
+        chosen = others[0] if len(others) == 1 else type(value)
+        if value is not None and chosen in others:
+            yield value, chosen, path
+        return
+    cls = origin or annotation
+    if isinstance(cls, type) and is_struct(cls) and not is_pydantic(cls):
+        if type(value) is cls:
+            hints = _hints(cls)
+            for name in _names(cls):
+                hint = hints.get(name)
+                yield getattr(value, name, None), hint, f"{path}.{name}"
+    elif isinstance(cls, type) and typing.is_typeddict(cls):
+        hints = _hints(cls)
+        for key, item in value.items() if isinstance(value, Mapping) else ():
+            yield item, hints.get(key), f"{path}.{key}"
+    elif is_named_tuple(cls) and type(value) is cls:
+        for index, (item, kind) in enumerate(zip(value, named_tuple_types(cls), strict=True)):
+            yield item, kind, f"{path}[{index}]"
+    elif isinstance(value, Mapping) and len(arguments) == 2:
+        for key, item in value.items():
+            yield item, arguments[1], f"{path}.{key}"
+    elif isinstance(value, list | tuple | set | frozenset) and arguments and origin in LISTS:
+        fixed = origin is tuple and arguments[-1] is not Ellipsis
+        for index, item in enumerate(value):
+            if not fixed or index < len(arguments):
+                yield item, arguments[index] if fixed else arguments[0], f"{path}[{index}]"
+
+
+def _hints(cls: type) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except Exception:
+        return {}

@@ -1,0 +1,1 @@
+"""What riverrun writes to a log, and what it never writes there."""

@@ -1,0 +1,151 @@
+"""LoopThread: the event loop that a client's coroutines share.
+
+Calls upwards: `on_lost`, when a loop and what ran in it are lost and another takes its place.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from riverrun.db.forks import close_in_child
+from riverrun.logs.errors import log_error
+from riverrun.runtime.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+LOG_S = 1.0
+"""Least seconds between two lines on what stops the loop."""
+
+
+class LoopThread(Service):
+    """An event loop in a thread of its own: all coroutines of a client share it.
+
+    What async code keeps, such as a pool of connections, belongs to one loop. So what stops the
+    loop, such as `sys.exit()` in a task or `loop.stop()`, does not end it: it runs on, and only the
+    attempt that did so gets the exception. A loop that cannot run on is replaced.
+
+    Args:
+        on_lost: Called in the thread when a loop was replaced.
+    """
+
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        super().__init__("loop")
+        self._on_lost = on_lost
+        self._lock = threading.Lock()  # guards all below
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[Callable[[], None]] = []  # for the next loop
+        self._started = False
+        self._unstarted_since: float | None = None  # when there was no thread for it
+        self._logged_at = -LOG_S
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Call `function` in the loop, soon; at once that there is one, if there is none yet."""
+        with self._lock:
+            if self._loop is not None:
+                try:
+                    self._loop.call_soon_threadsafe(function)
+                except RuntimeError:
+                    pass  # somebody closed it: it is about to be replaced
+                else:
+                    return
+            self._waiting.append(function)
+            if self._started:
+                return
+            self._started = True
+        try:
+            self.start()
+        except RuntimeError as error:
+            with self._lock:
+                self._started = False
+                if self._unstarted_since is None:
+                    self._unstarted_since = time.monotonic()
+            logger.warning("no thread for the event loop yet: %s", error)
+
+    def revive(self) -> bool:
+        """Start the thread again if it has died, or could not be started; return whether so."""
+        with self._lock:
+            wanted = bool(self._waiting) and not self._started and not self.stopping.is_set()
+        if not wanted:
+            return super().revive()
+        try:
+            self.start()
+        except RuntimeError:
+            return False
+        with self._lock:
+            self._started, self._unstarted_since = True, None
+        return True
+
+    @property
+    def failing_s(self) -> float:
+        """As a Service's; it fails, too, while it cannot be begun."""
+        with self._lock:
+            since = None if self._started else self._unstarted_since
+        return super().failing_s if since is None else max(0.001, time.monotonic() - since)
+
+    def run(self) -> None:
+        """Run a loop until stopped, another in its place if it is lost, and cancel what is left."""
+        while True:
+            runner = asyncio.Runner()
+            try:
+                loop = runner.get_loop()
+                # What wakes the loop: asyncio has no public name for it.
+                own = (getattr(loop, name, None) for name in ("_ssock", "_csock"))
+                close_in_child(*filter(None, own))
+                with self._lock:
+                    self._loop = loop
+                    waiting, self._waiting = self._waiting, []
+                    for function in waiting:
+                        loop.call_soon(function)
+                sound = self._run_on(loop)
+                with self._lock:
+                    self._loop = None
+                if sound:
+                    return
+                self._on_lost()
+            finally:
+                with self._lock:
+                    self._loop = None
+                self._close(runner)
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """As a Service's."""
+        stopped = super().stop(timeout)
+        with self._lock:
+            self._started = False
+        return stopped
+
+    def interrupt(self) -> None:
+        """End the loop."""
+        with self._lock:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._loop.stop)
+
+    def _run_on(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Run `loop` until stopped, whatever else ends its run; return whether it was sound."""
+        while True:
+            reason = "loop.stop()"
+            try:
+                if not self.stopping.is_set():
+                    loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # asyncio lets these through a task; what else was ready to run is so still.
+                reason = type(error).__name__
+            except BaseException as error:
+                log_error(logger, error, "the event loop is lost; another takes over")
+                return False
+            if self.stopping.is_set():
+                return True
+            now = time.monotonic()
+            if now - self._logged_at >= LOG_S:
+                self._logged_at = now
+                logger.error("a worker ended the event loop by %s; it runs on", reason)
+
+    def _close(self, runner: asyncio.Runner) -> None:
+        try:
+            runner.close()
+        except BaseException as error:
+            # What is left in it may end it once more, or it is closed already.
+            log_error(logger, error, "the event loop did not close as it should")

@@ -1,0 +1,165 @@
+"""Queue keeper: says which queues are worked here, and reads what operators want of them.
+
+A notification is a hint, the row is the truth: that a queue is paused or a job to be cancelled is
+read here, soon after word of it and by the clock, before anything follows from it.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Engine
+
+from riverrun.clock import Clock
+from riverrun.runtime.heartbeat import DEAD_S
+from riverrun.runtime.outage import log_failure
+from riverrun.runtime.service import Pause, Service
+from riverrun.verbs.cancel import read_cancelled
+from riverrun.verbs.give_back import Claim
+from riverrun.verbs.queues import QueueRow, read_queues, upsert_queues
+from riverrun.verbs.status import unworked_queues
+
+logger = logging.getLogger(__name__)
+
+
+SAY_S = 600.0
+"""Seconds between two times that queues are said to be worked. Source: River 0.51, producer.go."""
+
+
+POLL_S = 2.0
+"""Seconds between two looks at the rows by a client that hears nothing. Source: the same."""
+
+
+LOOK_S = 5.0
+"""Seconds between two looks by a client that listens: word may be lost, however much comes."""
+
+
+UNWORKED_S = 15.0
+"""Seconds between two looks for queues that nobody works."""
+
+
+GAP_S = 0.05
+"""Least seconds between two looks: so many words cost no more than twenty looks a second."""
+
+
+SUSPECTS_MAX = 1_000
+"""Most jobs that one look asks for by word; beyond it all that run here are asked for."""
+
+
+class QueueKeeper(Service):
+    """Keeps the rows of a client's queues young, and the client told of what they say.
+
+    Attributes:
+        unworked: Queues that had due jobs at the last look, although no living client works them.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        names: Callable[[], Sequence[str]],
+        on_read: Callable[[Sequence[QueueRow], float], None],
+        claimed: Callable[[], Sequence[Claim]],
+        on_cancelled: Callable[[int], None],
+        poll_only: bool,
+        schema: str | None,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        super().__init__("queue_keeper")
+        self._engine = engine
+        self._names = names
+        self._on_read = on_read
+        self._claimed = claimed
+        self._on_cancelled = on_cancelled
+        self._wait_s = POLL_S if poll_only else LOOK_S
+        self._schema = schema
+        self._clock = clock
+        self._pause = Pause(rng.random)
+        self._woken = threading.Event()
+        self._say_at = 0.0
+        self._unworked_at = 0.0
+        self.unworked: list[str] = []
+        self._lock = threading.Lock()  # guards the next two
+        self._suspects: set[int] = set()
+        self._look_at = 0.0  # when all is to be read, also without a word
+
+    def wake(self) -> None:
+        """Read all now: a queue is said to have changed, or word may have been lost."""
+        with self._lock:
+            self._look_at = 0.0
+        self._woken.set()
+
+    def check(self, job_id: int) -> None:
+        """Read soon whether the job `job_id`, which may run here, is to be cancelled."""
+        with self._lock:
+            if len(self._suspects) >= SUSPECTS_MAX:
+                self._look_at = 0.0
+            else:
+                self._suspects.add(job_id)
+        self._woken.set()
+
+    def interrupt(self) -> None:
+        """End the wait."""
+        self._woken.set()
+
+    def run(self) -> None:
+        """Say and read until stopped."""
+        wait_s = self._wait_s
+        while not self.stopping.is_set():
+            self._woken.wait(wait_s)
+            self._woken.clear()
+            if self.stopping.is_set():
+                return
+            try:
+                self._look()
+                self._pause.reset()
+                wait_s = max(0.0, self._look_at - self._clock.monotonic())
+            except Exception as error:
+                wait_s = self._pause.next_s()
+                self.wake()
+                log_failure(
+                    logger, self._engine, error, "no word on the queues, again in %.1f s", wait_s
+                )
+                self.stopping.wait(wait_s)
+            self.stopping.wait(GAP_S)
+
+    def run_once(self) -> list[QueueRow]:
+        """Read how the queues stand and who is to be cancelled; now and then say what is worked."""
+        now = self._clock.monotonic()
+        with self._lock:
+            self._look_at = now + self._wait_s
+        self._cancel([job.id for job in self._claimed()])
+        if now >= self._unworked_at:
+            self._unworked_at = now + UNWORKED_S
+            own = set(self._names())
+            found = unworked_queues(self._engine, dead_s=DEAD_S, schema=self._schema)
+            self.unworked = [name for name in found if name not in own]
+        if now >= self._say_at:
+            return self.say(self._names())
+        rows = read_queues(self._engine, self._names(), schema=self._schema)
+        self._on_read(rows, now)
+        return rows
+
+    def _look(self) -> None:
+        with self._lock:
+            suspects, self._suspects = self._suspects, set()
+            everything = self._clock.monotonic() >= self._look_at
+        # Also with all that is known to be claimed: one may be among what is being claimed.
+        self._cancel(sorted(suspects))
+        if everything:
+            self.run_once()
+
+    def _cancel(self, job_ids: Sequence[int]) -> None:
+        if job_ids:
+            for job_id in read_cancelled(self._engine, job_ids, schema=self._schema):
+                self._on_cancelled(job_id)
+
+    def say(self, names: Sequence[str]) -> list[QueueRow]:
+        """Say that the queues `names` are worked, and read how they stand."""
+        now = self._clock.monotonic()
+        rows = upsert_queues(self._engine, names, schema=self._schema)
+        self._say_at = now + SAY_S
+        self._on_read(rows, now)
+        return rows

@@ -1,0 +1,96 @@
+"""Deadline: gives up statements of a client's own that have been waiting for too long."""
+
+import logging
+import os
+import socket
+import sys
+from contextlib import suppress
+from types import FrameType
+from typing import Any, cast
+
+import psycopg
+
+from riverrun.clock import Clock
+from riverrun.db.statement_timeout import Awaited, awaited
+from riverrun.logs.errors import log_error
+from riverrun.runtime.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+INTERVAL_S = 0.5
+
+
+GRACE_S = 2.0
+"""Seconds that the server has to end a statement, before its connection is given up."""
+
+
+class Deadline(Service):
+    """Has the server end what takes too long, and hangs up where that does not help.
+
+    To ask the server comes first: what waits for a lock would wait on there, its client gone, and
+    each further try beside it. The statement fails then, and is tried again like any other.
+    """
+
+    def __init__(self, *, clock: Clock) -> None:
+        super().__init__("deadline")
+        self._clock = clock
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self.stopping.wait(INTERVAL_S):
+            try:
+                self.run_once()
+            except Exception as error:
+                log_error(logger, error, "the deadline failed at one look")
+
+    def run_once(self) -> None:
+        """Look once at all that is awaited."""
+        for each in list(awaited):
+            now = self._clock.monotonic()
+            if each.until is None:
+                each.until = now + each.limit_s
+            elif now >= each.until:
+                self._give_up(each)
+
+    def _give_up(self, late: Awaited) -> None:
+        driver = _waits_on(sys._current_frames().get(late.thread))
+        if driver is None or late not in awaited:
+            return
+        if driver is late.asked:
+            logger.warning("hung up on a server that does not answer")
+            _hang_up(driver)
+        else:
+            logger.warning("no answer in %.1f s; asking the server to end it", late.limit_s)
+            late.asked = driver
+            # If the answer comes now, this may end the connection's next statement in its stead.
+            with suppress(psycopg.Error, OSError):
+                driver.cancel_safe(timeout=GRACE_S)
+        # Also after a hang-up: the pool may go on with another connection, for the same statement.
+        late.until = self._clock.monotonic() + GRACE_S
+
+
+def _waits_on(frame: FrameType | None) -> psycopg.Connection[Any] | None:
+    """Return the connection whose answer a thread waits for, if it does.
+
+    From its stack: a pool that tests its connections waits before it has told anybody of one.
+    """
+    while frame is not None:
+        for each in frame.f_locals.values():
+            # Not isinstance(): that asks a proxy for what it stands for, which may be nothing here.
+            if issubclass(type(each), psycopg.Connection) and _is_busy(each):
+                return cast("psycopg.Connection[Any]", each)
+        frame = frame.f_back
+    return None
+
+
+def _is_busy(driver: psycopg.Connection[Any]) -> bool:
+    return driver.info.transaction_status is psycopg.pq.TransactionStatus.ACTIVE
+
+
+def _hang_up(driver: psycopg.Connection[Any]) -> None:
+    # Not closed, but shut down: the thread that waits on it finds its end, and closes it.
+    with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(driver.fileno())) as end:
+        # If it is open now, it is that whose end this is.
+        if not driver.closed:
+            end.shutdown(socket.SHUT_RDWR)

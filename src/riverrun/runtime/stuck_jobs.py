@@ -1,0 +1,92 @@
+"""Watchdog: looks after attempts that shall end and do not, and after the client's own threads.
+
+Calls upwards: `services`, for the threads that there are at the moment.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+from riverrun.clock import Clock
+from riverrun.execution.attempt import Attempt
+from riverrun.execution.handlers import JobStuckHandler, JobStuckHandlerResult
+from riverrun.logs.errors import log_error
+from riverrun.runtime.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+INTERVAL_S = 0.5
+
+
+class Watchdog(Service):
+    """Starts threads that died again, and reports attempts that are stuck.
+
+    Into workers' threads that may be thrown into it throws.
+    """
+
+    def __init__(
+        self,
+        *,
+        look: Callable[[], None],
+        services: Callable[[], Sequence[Service]],
+        running: Callable[[], Sequence[Attempt]],
+        replace: Callable[[Attempt], None],
+        handler: JobStuckHandler | None,
+        threshold_s: float,
+        clock: Clock,
+    ) -> None:
+        super().__init__("watchdog")
+        self._look = look
+        self._services = services
+        self._running = running
+        self._replace = replace
+        self._handler = handler
+        self._threshold_s = threshold_s
+        self._clock = clock
+        self._since: dict[int, float] = {}
+        self._reported: set[int] = set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self.stopping.wait(INTERVAL_S):
+            try:
+                self._look()
+                for service in self._services():
+                    service.revive()
+                self.run_once()
+            except Exception as error:
+                log_error(logger, error, "the watchdog failed at one look")
+
+    def run_once(self) -> list[Attempt]:
+        """Look at every attempt once; return those newly found stuck."""
+        now = self._clock.monotonic()
+        overdue = {id(each): each for each in self._running() if each.ctx.cancelled}
+        self._since = {key: self._since.get(key, now) for key in overdue}
+        self._reported &= set(overdue)
+        stuck = []
+        for key, attempt in overdue.items():
+            attempt.interrupt()
+            late_s = now - self._since[key]
+            if late_s >= self._threshold_s and key not in self._reported:
+                self._reported.add(key)
+                stuck.append(attempt)
+                self._report(attempt, late_s)
+        return stuck
+
+    def _report(self, attempt: Attempt, late_s: float) -> None:
+        job = attempt.job
+        extra = {"job_id": job.id, "kind": job.kind, "queue": job.queue, "attempt": job.attempt}
+        reason = attempt.ctx.reason
+        message = "stuck for %.0f s after it should have ended: job %s (%s): %s"
+        logger.warning(message, late_s, job.id, job.kind, reason, extra=extra)
+        if self._handler is None:
+            return
+        try:
+            result = self._handler(job)
+        except Exception as error:
+            log_error(
+                logger, error, "ignored a handler of stuck jobs that failed at job %s", job.id
+            )
+            return
+        if isinstance(result, JobStuckHandlerResult) and result.add_worker_slot:
+            self._replace(attempt)

@@ -1,0 +1,219 @@
+"""Drafts: jobs about to be inserted, checked, with every option decided."""
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, scoped_session
+
+from riverrun.clock import Duration, seconds
+from riverrun.errors import InvalidArgs, InvalidOption
+from riverrun.jobs.args import encode_of_kind, encode_text, kind_of
+from riverrun.jobs.json_types import is_struct
+from riverrun.jobs.json_values import json_problem, metadata_text
+from riverrun.jobs.options import (
+    MAX_ATTEMPTS_DEFAULT,
+    PRIORITY_DEFAULT,
+    QUEUE_DEFAULT,
+    InsertOpts,
+    UniqueMark,
+    Uniqueness,
+)
+from riverrun.jobs.states import JobState
+
+_NO_OPTIONS = InsertOpts()
+
+
+_NO_TYPES: Mapping[str, Any] = {}
+
+
+@attrs.frozen(kw_only=True, slots=False)  # Without slots a frozen object is made sooner.
+class JobDraft:
+    """A job about to be inserted, checked, with every option decided.
+
+    Attributes:
+        kind: Names the worker.
+        args: What was handed to the insert.
+        encoded: That as the JSON object to store.
+        args_text: That as text.
+        queue: Where it will wait.
+        priority: From 1, the first, to 4.
+        max_attempts: How often it is tried.
+        scheduled_at: Not before, aware; None for now.
+        tags: As they will be stored.
+        metadata_text: A JSON object as text; `with_metadata` merges into it.
+        state: `available`, `scheduled` or `pending`.
+        mark: What counts as the same job; None if nothing does.
+    """
+
+    kind: str
+    args: object
+    encoded: Any
+    args_text: str
+    queue: str
+    priority: int
+    max_attempts: int
+    scheduled_at: datetime | None
+    tags: tuple[str, ...]
+    metadata_text: str
+    state: JobState
+    mark: UniqueMark | None = None
+
+    def with_metadata(self, metadata: Mapping[str, Any]) -> "JobDraft":
+        """Return this job with `metadata` merged into its own.
+
+        Raises:
+            InvalidOption: If JSON cannot hold it, or it is larger than 32 MiB.
+        """
+        metadata_text(metadata)
+        merged = {**json.loads(self.metadata_text), **metadata}
+        return attrs.evolve(self, metadata_text=metadata_text(merged))
+
+    def with_args(self, encoded: Mapping[str, Any]) -> "JobDraft":
+        """Return this job with `encoded` stored as its args; its unique key stays.
+
+        Raises:
+            InvalidArgs: If JSON cannot hold them, or they are too large.
+        """
+        if problem := json_problem(encoded):
+            raise InvalidArgs(self.kind, problem)
+        return attrs.evolve(self, encoded=encoded, args_text=encode_text(self.kind, encoded))
+
+
+def draft(
+    args: object,
+    opts: InsertOpts | None = None,
+    *,
+    max_attempts: int = MAX_ATTEMPTS_DEFAULT,
+    now: datetime | None = None,
+    types: Mapping[str, Any] = _NO_TYPES,
+) -> JobDraft:
+    """Return the job that `args` and `opts` make, checked; nothing is inserted.
+
+    Args:
+        args: An object of a class with a kind.
+        opts: What was said for this insert.
+        max_attempts: For a job for which nobody said it.
+        now: The process's time, aware, for periods of uniqueness.
+        types: By kind, what its worker takes, where that is more than the class of its args: a
+            generic class with its parameters.
+    """
+    return _draft(args, _decide(opts, _own(args), now), max_attempts, now, types)
+
+
+@attrs.frozen
+class _Decided:
+    """What options come to, for every job they are said for."""
+
+    max_attempts: int | None
+    unique: Uniqueness | None
+    rest: dict[str, Any]
+
+
+def _own(args: object) -> InsertOpts | None:
+    return getattr(args, "insert_opts", None)
+
+
+def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | None) -> _Decided:
+    if opts is not None and not isinstance(opts, InsertOpts):
+        raise InvalidOption("opts", opts, "an InsertOpts")
+    said = opts or _NO_OPTIONS
+    if own is not None:
+        said = said.over(own)
+    scheduled_at = said.scheduled_at
+    if said.delay:
+        scheduled_at = _later(said.delay, now or datetime.now(UTC))
+    if said.pending:
+        state = JobState.pending
+    else:
+        state = JobState.available if scheduled_at is None else JobState.scheduled
+    return _Decided(
+        said.max_attempts,
+        said.unique,
+        {
+            "queue": said.queue or QUEUE_DEFAULT,
+            "priority": said.priority or PRIORITY_DEFAULT,
+            "scheduled_at": scheduled_at,
+            "tags": tuple(said.tags or ()),
+            "metadata_text": metadata_text(said.metadata) if said.metadata else "{}",
+            "state": state,
+        },
+    )
+
+
+def _later(delay: Duration, now: datetime) -> datetime:
+    try:
+        return now + timedelta(seconds=seconds(delay))
+    except OverflowError:
+        raise InvalidOption("delay", delay, "one that ends before the year 10000") from None
+
+
+def _draft(
+    args: object,
+    decided: _Decided,
+    max_attempts: int,
+    now: datetime | None,
+    types: Mapping[str, Any],
+) -> JobDraft:
+    kind = kind_of(args)
+    encoded = encode_of_kind(kind, args, types.get(kind))
+    ready = JobDraft(
+        kind=kind,
+        args=args,
+        encoded=encoded,
+        args_text=encode_text(kind, encoded),
+        max_attempts=decided.max_attempts or max_attempts,
+        **decided.rest,
+    )
+    if decided.unique is None:
+        return ready
+    return attrs.evolve(ready, mark=decided.unique(ready, now or datetime.now(UTC)))
+
+
+def jobs_of(jobs: object) -> list[Any]:
+    """Return the jobs of a batch.
+
+    Raises:
+        InvalidOption: If it is no iterable of args, or of pairs of args and InsertOpts.
+    """
+    expected = "a list of args, or of pairs of args and InsertOpts"
+    if isinstance(jobs, Session | scoped_session | Connection | Engine):
+        raise InvalidOption("jobs", jobs, f"{expected}, after the transaction")
+    if is_struct(type(jobs)) or isinstance(jobs, str | Mapping) or not isinstance(jobs, Iterable):
+        raise InvalidOption("jobs", jobs, expected)
+    return list(jobs)
+
+
+def drafts(
+    jobs: Iterable[object],
+    *,
+    max_attempts: int = MAX_ATTEMPTS_DEFAULT,
+    now: datetime | None = None,
+    types: Mapping[str, Any] = _NO_TYPES,
+) -> list[JobDraft]:
+    """Return the drafts of `jobs`: args, or pairs of args and InsertOpts.
+
+    Raises:
+        InvalidArgs, InvalidOption: If one is refused, and which; or if there is none.
+    """
+    ready = []
+    # Options are mostly said once for many jobs. Kept beside what they came to: an id is an
+    # object's while that lives.
+    known: dict[tuple[int, int], tuple[object, _Decided]] = {}
+    for index, item in enumerate(jobs_of(jobs)):
+        args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+        own = _own(args)
+        try:
+            found = known.get((id(opts), id(own)))
+            if found is None:
+                found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own, now))
+            ready.append(_draft(args, found[1], max_attempts, now, types))
+        except (InvalidArgs, InvalidOption) as error:
+            error.add_note(f"job {index} of the batch; none was inserted")
+            raise
+    if not ready:
+        raise InvalidOption("jobs", [], "at least one job")
+    return ready

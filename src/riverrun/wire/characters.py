@@ -1,0 +1,92 @@
+"""Characters: what stands in JSON text for those that a database cannot hold."""
+
+import codecs
+import json
+import re
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from sqlalchemy import Connection
+
+UTF8 = ("utf-8",)
+
+
+ASCII = ("ascii",)
+
+
+# An escaped NUL, not a backslash followed by the text u0000.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+def storable(text: str, encodings: tuple[str, ...]) -> str:
+    r"""Return JSON `text` with each character that one of `encodings` lacks escaped, as \\u20ac.
+
+    Args:
+        text: JSON text whose characters beyond ASCII are not escaped.
+        encodings: Python's names of the encodings that must hold it. NUL and halves of surrogate
+            pairs, which jsonb never holds, are escaped too.
+    """
+    if "\\u0000" in text:
+        text = _NUL.sub(r"\1\\\\u0000", text)
+    if not text.isascii():
+        for encoding in encodings:
+            text = text.encode(encoding, "riverrun.json").decode(encoding)
+    return text
+
+
+def escaped(text: str) -> str:
+    """Return JSON `text` in ASCII: what it says is the same, and every encoding can carry it."""
+    return (
+        text
+        if text.isascii()
+        else _BEYOND_ASCII.sub(lambda found: json.dumps(found[0])[1:-1], text)
+    )
+
+
+def encodings_of(connection: Connection, *, own: bool = False) -> tuple[str, ...]:
+    """Return the encodings in which text reaches the tables behind `connection`, the server's last.
+
+    Args:
+        connection: A connection of any driver for PostgreSQL.
+        own: Whether its transaction is riverrun's own, which talks to the server in UTF-8.
+    """
+    driver: Any = connection.connection.driver_connection
+    if isinstance(driver, psycopg.Connection | psycopg.AsyncConnection):
+        client, server = driver.info.encoding, driver.info.parameter_status("server_encoding")
+    elif hasattr(driver, "get_parameter_status"):  # psycopg2
+        client, server = driver.encoding, driver.get_parameter_status("server_encoding")
+    elif hasattr(driver, "get_settings"):  # asyncpg, which talks to the server in UTF-8
+        client, server = UTF8[0], driver.get_settings().server_encoding
+    else:
+        return UTF8
+    return _encodings(UTF8[0] if own else client, server or "UTF8")
+
+
+@lru_cache
+def _encodings(client: str, server: str) -> tuple[str, ...]:
+    ours = _codec(client)
+    # SQL_ASCII takes any bytes.
+    theirs = ours if server == "SQL_ASCII" else _codec(server)
+    return (ours, theirs) if theirs != ours else (theirs,)
+
+
+def _codec(name: str) -> str:
+    try:
+        return codecs.lookup(name.replace("WIN", "cp")).name
+    except LookupError:  # one that Python does not know, such as EUC_TW
+        return "ascii"
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    # Escaped as Python does it, and the backslash once more, for JSON.
+    part = error.object[error.start : error.end]
+    return part.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\"), error.end
+
+
+codecs.register_error("riverrun.json", _escape)
