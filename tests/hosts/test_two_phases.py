@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from riverrun import Client, RawArgs, verbs
-from riverrun.queries import postgresql as queries
+from riverrun.queries import notify as queries
 
 JOB = RawArgs(kind="greet", encoded={})
 TOPICS = ("river_insert", "river_control", "river_leadership")

@@ -19,7 +19,7 @@ from factories import job_row
 from riverrun.cli.main import main
 from riverrun.client.client import Client
 from riverrun.clock import Clock
-from riverrun.db.transactions import psycopg_url
+from riverrun.db.urls import psycopg_url
 from riverrun.errors import JobSnooze, RiverrunError, UndecodableArgs
 from riverrun.execution.context import JobContext
 from riverrun.execution.steps import CURSOR_KEY, STEP_KEY, Steps

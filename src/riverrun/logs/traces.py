@@ -12,7 +12,7 @@ _FRAME = re.compile(r'  File "(?P<path>[^"]*)", line \d+')
 _PACKAGE = re.compile(r"/(?:site|dist)-packages/(?P<name>[^/]+)")
 
 
-_OWN = str(Path(__file__).parent) + "/"
+_OWN = str(Path(__file__).parents[1]) + "/"
 
 
 _CAUSES_MAX = 10
