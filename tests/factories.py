@@ -31,13 +31,13 @@ def job_row(**changes: Any) -> JobRow:
     return JobRow(**{**values, **changes})
 
 
-def insert_job(where: Engine | Connection, schema: str | None = None, **changes: Any) -> int:
+def insert_job(tx: Engine | Connection, schema: str | None = None, **changes: Any) -> int:
     """Insert a row into `river_job` as it stands, in any state, and return its id.
 
     A final job gets the `finalized_at` that its state asks for, a running one an attempt.
 
     Args:
-        where: An Engine, which commits, or a Connection, which does not.
+        tx: An Engine, which commits, or a Connection, which does not.
         schema: The schema of River's tables; the search path's unless said.
         **changes: Columns by the names of `riverrun.models.Job`; `unique_states` as states.
     """
@@ -53,7 +53,7 @@ def insert_job(where: Engine | Connection, schema: str | None = None, **changes:
         values["unique_states"] = mask_of(values["unique_states"])
     statement = insert(Job).values(**values).returning(Job.id)
     options = {"schema_translate_map": {None: schema}}
-    if isinstance(where, Engine):
-        with where.begin() as connection:
+    if isinstance(tx, Engine):
+        with tx.begin() as connection:
             return connection.execute(statement, execution_options=options).scalar_one()
-    return where.execute(statement, execution_options=options).scalar_one()
+    return tx.execute(statement, execution_options=options).scalar_one()

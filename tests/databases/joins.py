@@ -35,9 +35,9 @@ def opened(kind: str, engine: Engine) -> Iterator[Any]:
             yield engine
 
 
-def commit(where: Any) -> None:
-    """Commit `where`, unless it is an Engine, which has."""
-    end: Callable[[], None] | None = getattr(where, "commit", None)
+def commit(tx: Any) -> None:
+    """Commit `tx`, unless it is an Engine, which has."""
+    end: Callable[[], None] | None = getattr(tx, "commit", None)
     if end is not None:
         end()
 

@@ -208,10 +208,10 @@ def test_a_session_that_close_only_resets_goes_on(engine: Engine, schema: str) -
 
 
 @pytest.mark.parametrize("where", [None, "postgresql://", object(), Greet()])
-def test_refuses_what_is_no_transaction(where: Any) -> None:
+def test_refuses_what_is_no_transaction(tx: Any) -> None:
     """What is no Session, Connection or Engine is told with what came."""
-    with pytest.raises(NotATransaction, match=type(where).__name__):
-        insert(where, Greet())
+    with pytest.raises(NotATransaction, match=type(tx).__name__):
+        insert(tx, Greet())
 
 
 def test_tells_how_to_pass_an_async_session() -> None:

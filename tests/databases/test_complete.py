@@ -312,9 +312,9 @@ def test_cancel_mark_while_it_is_being_ended(
     """A mark whose transaction the ending had to wait for counts too."""
     results: list[object] = []
 
-    def run(where: Any) -> None:
-        results.append(ENDINGS[ending](where, job, schema=schema))
-        where.commit()
+    def run(tx: Any) -> None:
+        results.append(ENDINGS[ending](tx, job, schema=schema))
+        tx.commit()
 
     with engine.connect() as operator, engine.connect() as worker:
         cancel(operator, job.id, schema=schema)

@@ -57,13 +57,13 @@ def follow(engine: Engine) -> list[str]:
     return heard
 
 
-def walk(where: Engine, schema: str) -> list[Any]:
+def walk(tx: Engine, schema: str) -> list[Any]:
     """Do each thing that a worker does often; return what came of it, without ids and times."""
-    waiting = queues_waiting(where, ["default", "empty"], schema=schema)
-    jobs = claim(where, client_id="me", limit=3, schema=schema)
+    waiting = queues_waiting(tx, ["default", "empty"], schema=schema)
+    jobs = claim(tx, client_id="me", limit=3, schema=schema)
     first, second, third = jobs
     error = AttemptError(attempt=1, at=first.scheduled_at, error="née", trace="")
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         states = record(
             transaction,
             [
@@ -72,8 +72,8 @@ def walk(where: Engine, schema: str) -> list[Any]:
             ],
             merge_anyway=True,
         )
-    back = give_back(where, [third], client_id="me", schema=schema)
-    notify_inserted(where, ["default"], schema=schema)
+    back = give_back(tx, [third], client_id="me", schema=schema)
+    notify_inserted(tx, ["default"], schema=schema)
     changing = {"id", "created_at", "scheduled_at", "attempted_at"}
     return [
         waiting,

@@ -67,8 +67,8 @@ async def _opened(kind: str, engine: AsyncEngine) -> AsyncIterator[Any]:
                 yield connection
 
 
-async def _write(where: Any, n: int | None = 1) -> None:
-    await where.execute(Row.__table__.insert().values(n=n))  # type: ignore[attr-defined]
+async def _write(tx: Any, n: int | None = 1) -> None:
+    await tx.execute(Row.__table__.insert().values(n=n))  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("driver", DRIVERS)

@@ -40,9 +40,9 @@ class Host:
         self._url = url.replace("+psycopg", "")
         self.seen: list[tuple[str, str | None]] = []
 
-    def lose(self, where: Session | Connection) -> None:
-        """End the server's process of the connection that `where` is on."""
-        connection = where if isinstance(where, Connection) else where.connection()
+    def lose(self, tx: Session | Connection) -> None:
+        """End the server's process of the connection that `tx` is on."""
+        connection = tx if isinstance(tx, Connection) else tx.connection()
         self.end(connection.connection.driver_connection.info.backend_pid)  # type: ignore[union-attr]
 
     def end(self, pid: int) -> None:

@@ -195,10 +195,10 @@ OPENERS: dict[str, Callable[[str, Engine, Engine], Any]] = {
 }
 
 
-def _lose(host: Engine, where: Any) -> None:
-    connection = where
-    if not isinstance(where, Connection):
-        connection = where.connection(bind_arguments={"mapper": Row.__mapper__})
+def _lose(host: Engine, tx: Any) -> None:
+    connection = tx
+    if not isinstance(tx, Connection):
+        connection = tx.connection(bind_arguments={"mapper": Row.__mapper__})
     pid = connection.connection.driver_connection.info.backend_pid
     with host.connect() as other:
         other.execute(text("SELECT pg_terminate_backend(:pid, 10000)"), {"pid": pid})

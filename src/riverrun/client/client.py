@@ -21,10 +21,10 @@ from riverrun.client.launcher import Launcher
 from riverrun.client.queues import Queues, check_queues
 from riverrun.clock import Clock, Duration
 from riverrun.config import QueueConfig
-from riverrun.db.async_sessions import AsyncWhere, run_in
+from riverrun.db.async_sessions import AsyncTx, run_in
 from riverrun.db.engines import address, check_pool, engine_at, notice_dead_peers, renew_after_fork
 from riverrun.db.statement_timeout import SINGLE
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 from riverrun.errors import (
     ClientNotReady,
     InvalidOption,
@@ -255,7 +255,7 @@ class Client:
 
     def insert(
         self,
-        where: Where,
+        tx: Tx,
         args: AnyArgs,
         opts: InsertOpts | None = None,
         **options: Unpack[InsertOptions],
@@ -263,7 +263,7 @@ class Client:
         """Insert one job in the caller's transaction: it runs if that commits, else never was.
 
         Args:
-            where: Whose transaction: a Session, scoped_session or Connection is joined; an Engine
+            tx: Whose transaction: a Session, scoped_session or Connection is joined; an Engine
                 begins and commits one of its own.
             args: An object of a class with a kind.
             opts: How; what they leave open the args' own options and the client decide.
@@ -272,16 +272,16 @@ class Client:
         Raises:
             InvalidArgs: If their worker would not get the args as they are, or they are too large.
             InvalidOption: If an option is out of range.
-            NotATransaction, TransactionClosed: If `where` is no open transaction's.
+            NotATransaction, TransactionClosed: If `tx` is no open transaction's.
             SchemaMissing: If the tables are not there.
             UnknownKind: If the client has workers, but none for the kind.
             WrongDatabase: If the transaction is on another database than the client's.
         """
-        return self._inserter.insert(where, args, with_options(opts, options))
+        return self._inserter.insert(tx, args, with_options(opts, options))
 
     async def insert_async(
         self,
-        where: AsyncWhere,
+        tx: AsyncTx,
         args: AnyArgs,
         opts: InsertOpts | None = None,
         **options: Unpack[InsertOptions],
@@ -289,7 +289,7 @@ class Client:
         """Insert one job from async code, as `insert`.
 
         Args:
-            where: Whose transaction: an AsyncSession, async_scoped_session or AsyncConnection is
+            tx: Whose transaction: an AsyncSession, async_scoped_session or AsyncConnection is
                 joined; an AsyncEngine begins and commits one of its own. Any driver will do.
             args: An object of a class with a kind.
             opts: How, as for `insert`.
@@ -298,27 +298,25 @@ class Client:
         Raises:
             RiverrunError: As for `insert`.
         """
-        return await run_in(where, self.insert, args, with_options(opts, options))
+        return await run_in(tx, self.insert, args, with_options(opts, options))
 
-    async def insert_many_async(
-        self, where: AsyncWhere, jobs: Iterable[object]
-    ) -> list[InsertResult]:
+    async def insert_many_async(self, tx: AsyncTx, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs from async code, all or none, as `insert_many`.
 
         Args:
-            where: Whose transaction, as for `insert_async`.
+            tx: Whose transaction, as for `insert_async`.
             jobs: Args, or pairs of args and InsertOpts.
 
         Raises:
             RiverrunError: As for `insert_many`.
         """
-        return await run_in(where, self.insert_many, jobs)
+        return await run_in(tx, self.insert_many, jobs)
 
-    def insert_many(self, where: Where, jobs: Iterable[object]) -> list[InsertResult]:
+    def insert_many(self, tx: Tx, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs in the caller's transaction; all, or, if one is refused, none.
 
         Args:
-            where: Whose transaction, as for `insert`.
+            tx: Whose transaction, as for `insert`.
             jobs: Args, or pairs of args and InsertOpts.
 
         Returns:
@@ -328,57 +326,57 @@ class Client:
             InvalidOption: If there is no job, or an option is out of range.
             RiverrunError: As for `insert`.
         """
-        return self._inserter.insert_many(where, jobs)
+        return self._inserter.insert_many(tx, jobs)
 
-    def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
+    def insert_many_fast(self, tx: Tx, jobs: Iterable[object]) -> int:
         """Insert jobs as `insert_many` does, by COPY, and return only how many.
 
         Args:
-            where: Whose transaction, as for `insert`.
+            tx: Whose transaction, as for `insert`.
             jobs: Args, or pairs of args and InsertOpts.
 
         Raises:
             RiverrunError: As for `insert_many`.
         """
-        return self._inserter.insert_many_fast(where, jobs)
+        return self._inserter.insert_many_fast(tx, jobs)
 
-    def get(self, where: Where, job_id: int) -> JobRow:
+    def get(self, tx: Tx, job_id: int) -> JobRow:
         """Return the job with the id `job_id`; see `riverrun.verbs.get`."""
-        return get(where, job_id, schema=self.schema)
+        return get(tx, job_id, schema=self.schema)
 
-    def list_jobs(self, where: Where, params: JobListParams | None = None) -> JobList:
+    def list_jobs(self, tx: Tx, params: JobListParams | None = None) -> JobList:
         """Return jobs by filters, in a stable order; see `riverrun.verbs.list_jobs`."""
-        return list_jobs(where, params, schema=self.schema)
+        return list_jobs(tx, params, schema=self.schema)
 
     def update(
-        self, where: Where, job_id: int, *, metadata: Mapping[str, Any], **output: object
+        self, tx: Tx, job_id: int, *, metadata: Mapping[str, Any], **output: object
     ) -> JobRow:
         """Merge metadata, and `output=` if given, into a job; see `riverrun.verbs.update`."""
-        return update(where, job_id, metadata=metadata, schema=self.schema, **output)
+        return update(tx, job_id, metadata=metadata, schema=self.schema, **output)
 
-    def delete(self, where: Where, job_id: int) -> JobRow:
+    def delete(self, tx: Tx, job_id: int) -> JobRow:
         """Delete a job that does not run; see `riverrun.verbs.delete`."""
-        return delete(where, job_id, schema=self.schema)
+        return delete(tx, job_id, schema=self.schema)
 
     def delete_many(
-        self, where: Where, params: JobListParams, *, unsafe_all: bool = False
+        self, tx: Tx, params: JobListParams, *, unsafe_all: bool = False
     ) -> list[JobRow]:
         """Delete jobs by filters, none that runs; see `riverrun.verbs.delete_many`."""
-        return delete_many(where, params, unsafe_all=unsafe_all, schema=self.schema)
+        return delete_many(tx, params, unsafe_all=unsafe_all, schema=self.schema)
 
-    def cancel(self, where: Where, job_id: int) -> JobRow:
+    def cancel(self, tx: Tx, job_id: int) -> JobRow:
         """Cancel a job; one that runs is told to end. See `riverrun.verbs.cancel`."""
-        job = cancel(where, job_id, schema=self.schema, now=self._clock.database_now())
+        job = cancel(tx, job_id, schema=self.schema, now=self._clock.database_now())
         crew = self._crew
-        if crew is not None and job.state is JobState.running and isinstance(where, Engine):
+        if crew is not None and job.state is JobState.running and isinstance(tx, Engine):
             crew.cancel(job.id)
         return job
 
-    def retry(self, where: Where, job_id: int) -> JobRow:
+    def retry(self, tx: Tx, job_id: int) -> JobRow:
         """Make a job available now; see `riverrun.verbs.retry`."""
-        job = retry(where, job_id, schema=self.schema, now=self._clock.database_now())
+        job = retry(tx, job_id, schema=self.schema, now=self._clock.database_now())
         if job.state is JobState.available:
-            self._inserter.announce(where, {job.queue})
+            self._inserter.announce(tx, {job.queue})
         return job
 
     def subscribe(self, *kinds: type[Event]) -> Subscription:
@@ -407,9 +405,9 @@ class Client:
         """
         return self._inserter.flush(check_duration("timeout", timeout, 0.0))
 
-    def request_resign(self, where: Where) -> None:
+    def request_resign(self, tx: Tx) -> None:
         """Ask whoever leads to resign; see `riverrun.verbs.request_resign`."""
-        request_resign(where, schema=self.schema)
+        request_resign(tx, schema=self.schema)
 
     @property
     def leads(self) -> bool:

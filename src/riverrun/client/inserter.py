@@ -16,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from riverrun.clock import Clock
 from riverrun.db.conflicts import again
 from riverrun.db.engines import address, identity
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import UnknownKind, WrongDatabase
 from riverrun.execution.plugins import Plugin, around_insert, begin_inserts, of_kind
 from riverrun.execution.workers import Workers
@@ -97,24 +97,24 @@ class Inserter:
             clock=clock,
         )
 
-    def insert(self, where: Where, args: object, opts: InsertOpts | None) -> InsertResult:
+    def insert(self, tx: Tx, args: object, opts: InsertOpts | None) -> InsertResult:
         """Insert one job; see `Client.insert`."""
         self._check_kinds([args])
         now = self._clock.database_now()
         types = self._workers.generic_types if self._workers else {}
         ready = draft(args, opts, max_attempts=self._max_attempts, now=now, types=types)
-        return self._insert(where, [ready])[0]
+        return self._insert(tx, [ready])[0]
 
-    def insert_many(self, where: Where, jobs: Iterable[object]) -> list[InsertResult]:
+    def insert_many(self, tx: Tx, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs, all or none; see `Client.insert_many`."""
-        return self._insert(where, self._drafts(jobs))
+        return self._insert(tx, self._drafts(jobs))
 
-    def insert_many_fast(self, where: Where, jobs: Iterable[object]) -> int:
+    def insert_many_fast(self, tx: Tx, jobs: Iterable[object]) -> int:
         """Insert jobs by COPY; see `Client.insert_many_fast`."""
         ready = self._drafts(jobs)
 
         def copy_all() -> tuple[int, set[str]]:
-            with joined(where, self._schema) as transaction:
+            with joined(tx, self._schema) as transaction:
                 self._check_database(transaction)
                 now = self._clock.database_now()
                 begun, count = self._within(
@@ -122,18 +122,18 @@ class Inserter:
                     lambda begun: copy_drafts(transaction, begun, schema=self._schema, now=now),
                 )
                 names = _queues_of(begun)
-                self._leave_word(where, transaction, names)
+                self._leave_word(tx, transaction, names)
             return count, names
 
-        count, names = again(where, copy_all)
-        self._announce_own(where, names)
+        count, names = again(tx, copy_all)
+        self._announce_own(tx, names)
         return count
 
-    def announce(self, where: Where, names: set[str]) -> None:
-        """Have jobs announced that were made available in `where`'s transaction."""
-        with joined(where, self._schema) as transaction:
-            self._leave_word(where, transaction, names)
-        self._announce_own(where, names)
+    def announce(self, tx: Tx, names: set[str]) -> None:
+        """Have jobs announced that were made available in `tx`'s transaction."""
+        with joined(tx, self._schema) as transaction:
+            self._leave_word(tx, transaction, names)
+        self._announce_own(tx, names)
 
     def flush(self, timeout: float) -> bool:
         """Wait until what was committed is announced, up to `timeout` seconds; return whether."""
@@ -147,22 +147,22 @@ class Inserter:
         """
         return self._announcer.stop(timeout)
 
-    def _insert(self, where: Where, ready: Sequence[JobDraft]) -> list[InsertResult]:
+    def _insert(self, tx: Tx, ready: Sequence[JobDraft]) -> list[InsertResult]:
         now = self._clock.database_now()
 
         def insert_all() -> tuple[list[InsertResult], set[str]]:
-            with joined(where, self._schema) as transaction:
+            with joined(tx, self._schema) as transaction:
                 self._check_database(transaction)
                 begun, results = self._within(
                     ready,
                     lambda begun: insert_drafts(transaction, begun, schema=self._schema, now=now),
                 )
                 names = _queues_with_work(begun, results)
-                self._leave_word(where, transaction, names)
+                self._leave_word(tx, transaction, names)
             return results, names
 
-        results, names = again(where, insert_all)
-        self._announce_own(where, names)
+        results, names = again(tx, insert_all)
+        self._announce_own(tx, names)
         return results
 
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
@@ -226,16 +226,16 @@ class Inserter:
             raise WrongDatabase(f"{there} of another server" if there == here else there, here)
         self._same_database.add(engine.pool)
 
-    def _leave_word(self, where: Where, transaction: Transaction, names: set[str]) -> None:
+    def _leave_word(self, tx: Tx, transaction: Transaction, names: set[str]) -> None:
         if not names:
             return
         if self._notify is Notify.in_transaction:
             notify_inserted(transaction.connection, sorted(names), schema=self._schema)
-        elif self._notify is Notify.after_commit and not isinstance(where, Engine):
+        elif self._notify is Notify.after_commit and not isinstance(tx, Engine):
             self._announcer.inserted(transaction.connection, names)
 
-    def _announce_own(self, where: Where, names: set[str]) -> None:
-        if isinstance(where, Engine) and names and self._notify is Notify.after_commit:
+    def _announce_own(self, tx: Tx, names: set[str]) -> None:
+        if isinstance(tx, Engine) and names and self._notify is Notify.after_commit:
             self._announcer.committed(names)
 
 

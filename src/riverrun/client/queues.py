@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 from riverrun.client.launcher import Launcher
 from riverrun.clock import Duration
 from riverrun.config import QueueConfig
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 from riverrun.errors import InvalidOption, StopTimeout
 from riverrun.jobs.checks import check_duration, check_queue
 from riverrun.verbs import queues as verbs
@@ -68,25 +68,25 @@ class Queues:
         if left := self._launcher.remove(name, soft_s):
             raise StopTimeout([(job.id, job.kind) for job in left])
 
-    def get(self, where: Where, name: str) -> QueueRow:
+    def get(self, tx: Tx, name: str) -> QueueRow:
         """Return the queue `name`; see `riverrun.verbs.get_queue`."""
-        return verbs.get_queue(where, name, schema=self._schema)
+        return verbs.get_queue(tx, name, schema=self._schema)
 
-    def pause(self, where: Where, name: str) -> list[QueueRow]:
+    def pause(self, tx: Tx, name: str) -> list[QueueRow]:
         """Claim nothing more from a queue, in any client; see `riverrun.verbs.pause_queue`."""
-        rows = verbs.pause_queue(where, name, schema=self._schema)
-        self._tell(where, name, paused=True)
+        rows = verbs.pause_queue(tx, name, schema=self._schema)
+        self._tell(tx, name, paused=True)
         return rows
 
-    def resume(self, where: Where, name: str) -> list[QueueRow]:
+    def resume(self, tx: Tx, name: str) -> list[QueueRow]:
         """Claim from a queue again; see `riverrun.verbs.resume_queue`."""
-        rows = verbs.resume_queue(where, name, schema=self._schema)
-        self._tell(where, name, paused=False)
+        rows = verbs.resume_queue(tx, name, schema=self._schema)
+        self._tell(tx, name, paused=False)
         return rows
 
-    def update(self, where: Where, name: str, *, metadata: Mapping[str, Any]) -> QueueRow:
+    def update(self, tx: Tx, name: str, *, metadata: Mapping[str, Any]) -> QueueRow:
         """Replace a queue's metadata; see `riverrun.verbs.update_queue`."""
-        return verbs.update_queue(where, name, metadata=metadata, schema=self._schema)
+        return verbs.update_queue(tx, name, metadata=metadata, schema=self._schema)
 
     def __contains__(self, name: object) -> bool:
         return name in self._launcher.queues
@@ -97,14 +97,14 @@ class Queues:
     def __len__(self) -> int:
         return len(self._launcher.queues)
 
-    def list(self, where: Where, *, limit: int = 100) -> list[QueueRow]:
+    def list(self, tx: Tx, *, limit: int = 100) -> list[QueueRow]:
         """Return the queues that any client works; see `riverrun.verbs.list_queues`."""
-        return verbs.list_queues(where, limit=limit, schema=self._schema)
+        return verbs.list_queues(tx, limit=limit, schema=self._schema)
 
-    def _tell(self, where: Where, name: str, *, paused: bool) -> None:
+    def _tell(self, tx: Tx, name: str, *, paused: bool) -> None:
         # In this process at once, where it is committed; it may hear no notifications.
         crew = self._launcher.crew
-        if crew is not None and isinstance(where, Engine):
+        if crew is not None and isinstance(tx, Engine):
             crew.pause(name, paused=paused)
 
 

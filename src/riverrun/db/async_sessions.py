@@ -13,7 +13,7 @@ if TYPE_CHECKING:
         async_scoped_session,
     )
 
-AsyncWhere: TypeAlias = Union[
+AsyncTx: TypeAlias = Union[
     "AsyncSession", "async_scoped_session[Any]", "AsyncConnection", "AsyncEngine"
 ]
 """What async methods take first. An AsyncEngine begins and commits a transaction of its own."""
@@ -22,11 +22,11 @@ AsyncWhere: TypeAlias = Union[
 T = TypeVar("T")
 
 
-async def run_in(where: AsyncWhere, function: Callable[..., T], *args: object) -> T:
-    """Return what `function` returns, called with the sync side of `where` first, then `args`.
+async def run_in(tx: AsyncTx, function: Callable[..., T], *args: object) -> T:
+    """Return what `function` returns, called with the sync side of `tx` first, then `args`.
 
     Raises:
-        NotATransaction: If `where` is none of these.
+        NotATransaction: If `tx` is none of these.
     """
     # Here, as it needs greenlet: applications without async code need not have that.
     from sqlalchemy.ext.asyncio import (
@@ -36,14 +36,14 @@ async def run_in(where: AsyncWhere, function: Callable[..., T], *args: object) -
         async_scoped_session,
     )
 
-    if isinstance(where, AsyncEngine):
-        async with where.begin() as connection:
+    if isinstance(tx, AsyncEngine):
+        async with tx.begin() as connection:
             return await connection.run_sync(function, *args)
-    if isinstance(where, async_scoped_session):
-        where = where()
-    if isinstance(where, AsyncSession | AsyncConnection):
-        return await where.run_sync(function, *args)
-    name, call = type(where).__name__, function.__name__
+    if isinstance(tx, async_scoped_session):
+        tx = tx()
+    if isinstance(tx, AsyncSession | AsyncConnection):
+        return await tx.run_sync(function, *args)
+    name, call = type(tx).__name__, function.__name__
     raise NotATransaction(
         name,
         f"With a sync one call client.{call}(...), without await",

@@ -33,19 +33,19 @@ def is_conflict(error: BaseException | None) -> bool:
     return error is not None and sqlstate(error) in CONFLICTS
 
 
-def again(where: object, work: Callable[[], R]) -> R:
+def again(tx: object, work: Callable[[], R]) -> R:
     """Return what `work` returns; on an Engine, whose transaction it begins, try it again.
 
     A Session's or Connection's transaction is the host's, and so is what to do about a conflict.
 
     Args:
-        where: Whose transaction it is, as for a verb.
+        tx: Whose transaction it is, as for a verb.
         work: Does all of it, from the beginning each time.
 
     Raises:
         sqlalchemy.exc.DBAPIError: If the last try meets a conflict, too, or on any other error.
     """
-    if not isinstance(where, Engine):
+    if not isinstance(tx, Engine):
         return work()
     for number in range(TRIES - 1):
         try:
@@ -63,7 +63,7 @@ def tried_again(verb: F) -> F:
     """Have a verb, whose first argument says whose transaction, be tried as `again` does."""
 
     @wraps(verb)
-    def call(where: object, *args: Any, **kwargs: Any) -> Any:
-        return again(where, lambda: verb(where, *args, **kwargs))
+    def call(tx: object, *args: Any, **kwargs: Any) -> Any:
+        return again(tx, lambda: verb(tx, *args, **kwargs))
 
     return cast("F", call)

@@ -38,7 +38,7 @@ from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
 from riverrun.wire.characters import encodings_of
 
-Where: TypeAlias = Session | scoped_session[Any] | Connection | Engine
+Tx: TypeAlias = Session | scoped_session[Any] | Connection | Engine
 """What every verb takes first. A Session or Connection is joined, an Engine is not shared."""
 
 
@@ -61,8 +61,8 @@ _WRITE: dict[str, Any] = {"mapper": Job.__mapper__, "clause": delete(Job)}
 class Transaction:
     """An open transaction that a verb may execute its statements in, and do nothing else to."""
 
-    def __init__(self, where: Session | Connection | Engine, schema: str | None) -> None:
-        self._where = where
+    def __init__(self, tx: Session | Connection | Engine, schema: str | None) -> None:
+        self._tx = tx
         self._begun: Connection | None = None
         self._options: dict[str, Any] = {"autoflush": False, "synchronize_session": False}
         if schema is not None:
@@ -78,14 +78,14 @@ class Transaction:
                 self._begun = self._connect()
             except MissingGreenlet as error:
                 # The sync side of something async, outside of its run_sync().
-                raise NotATransaction(type(self._where).__name__, _FROM_ASYNC) from error
+                raise NotATransaction(type(self._tx).__name__, _FROM_ASYNC) from error
         return self._begun
 
     def _connect(self) -> Connection:
-        if isinstance(self._where, Session):
-            return self._where.connection(bind_arguments=_bind_arguments(self._where))
-        assert isinstance(self._where, Connection)  # noqa: S101  an Engine's is an OwnTransaction
-        return self._where
+        if isinstance(self._tx, Session):
+            return self._tx.connection(bind_arguments=_bind_arguments(self._tx))
+        assert isinstance(self._tx, Connection)  # noqa: S101  an Engine's is an OwnTransaction
+        return self._tx
 
     @property
     def engine(self) -> Engine:
@@ -111,12 +111,12 @@ class Transaction:
         connection = self.connection
         try:
             with plain_results(connection.connection.driver_connection):
-                if isinstance(self._where, Session) and self._followed:
-                    return self._where.execute(
+                if isinstance(self._tx, Session) and self._followed:
+                    return self._tx.execute(
                         statement,
                         params,
                         execution_options=self._options,
-                        bind_arguments=_bind_arguments(self._where),
+                        bind_arguments=_bind_arguments(self._tx),
                     )
                 # For a Session too: its own execute() takes as long again, and has nobody to tell.
                 return connection.execute(statement, params, execution_options=self._options)
@@ -158,7 +158,7 @@ class Transaction:
 
         Such as zope.sqlalchemy, which rolls back where it has seen no write.
         """
-        return isinstance(self._where, Session) and bool(self._where.dispatch.do_orm_execute)
+        return isinstance(self._tx, Session) and bool(self._tx.dispatch.do_orm_execute)
 
     def missing(self, orig: BaseException | None) -> SchemaMissing | None:
         """Return what to raise if `orig`, the driver's error, says that the schema is missing."""
@@ -377,8 +377,8 @@ def _compiled(
 
 
 @contextmanager
-def joined(where: Where, schema: str | None = None) -> Iterator[Transaction]:
-    """Yield the transaction that `where` stands for.
+def joined(tx: Tx, schema: str | None = None) -> Iterator[Transaction]:
+    """Yield the transaction that `tx` stands for.
 
     A Session's or Connection's is left as it is found: not committed, not rolled back, not closed.
     An Engine's is begun here, committed at the end, and rolled back on an exception; where the
@@ -386,47 +386,47 @@ def joined(where: Where, schema: str | None = None) -> Iterator[Transaction]:
 
     Raises:
         InvalidOption: If the Engine's pool does not give each transaction its own connection.
-        NotATransaction: If `where` is none of these.
+        NotATransaction: If `tx` is none of these.
         TransactionClosed: If it is closed.
     """
-    if isinstance(where, Engine):
-        check_pool(where)
+    if isinstance(tx, Engine):
+        check_pool(tx)
         try:
-            with Awaited(where), ExitStack() as stack:
-                yield OwnTransaction(where, schema, stack)
+            with Awaited(tx), ExitStack() as stack:
+                yield OwnTransaction(tx, schema, stack)
         except DBAPIError as error:
             # A standby keeps its connections for as long as it lives, and a pool would, too.
             if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
-                where.dispose()
+                tx.dispose()
             raise
         return
-    yield Transaction(session_or_connection(where), schema)
+    yield Transaction(session_or_connection(tx), schema)
 
 
-def session_or_connection(where: object) -> Session | Connection:
-    """Return the Session or Connection that `where` is, or is a registry of.
+def session_or_connection(tx: object) -> Session | Connection:
+    """Return the Session or Connection that `tx` is, or is a registry of.
 
     Raises:
         NotATransaction: If it is neither.
         TransactionClosed: If it is closed for good.
     """
-    if isinstance(where, scoped_session):
-        where = where()
-    if isinstance(where, Connection):
-        if where.closed:
+    if isinstance(tx, scoped_session):
+        tx = tx()
+    if isinstance(tx, Connection):
+        if tx.closed:
             raise TransactionClosed("Connection")
-        return where
-    if isinstance(where, Session):
+        return tx
+    if isinstance(tx, Session):
         # Only a session made with close_resets_only=False, or after its `with` block in such a
         # one, is closed for good; any other begins anew, as SQLAlchemy has it.
-        if getattr(where, "_close_state", None) is not None and _is_closed(where):
+        if getattr(tx, "_close_state", None) is not None and _is_closed(tx):
             raise TransactionClosed("Session")
-        return where
-    name = type(where).__name__
-    if hasattr(where, "run_sync") or hasattr(where, "sync_engine") or name.startswith("async_"):
+        return tx
+    name = type(tx).__name__
+    if hasattr(tx, "run_sync") or hasattr(tx, "sync_engine") or name.startswith("async_"):
         raise NotATransaction(name, _FROM_ASYNC)
     advice = "The transaction comes first, then what to do in it"
-    if hasattr(type(where), "kind"):
+    if hasattr(type(tx), "kind"):
         advice = "The transaction comes first, then the args: insert(session, args)"
     raise NotATransaction(name, advice)
 

@@ -51,7 +51,7 @@ from riverrun.cli.main import HOST_COMMANDS
 from riverrun.client.client import Client
 from riverrun.config import QueueConfig
 from riverrun.db.engines import engine_at, engine_beside
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 from riverrun.errors import ClientNotReady
 from riverrun.execution.context import JobContext
 from riverrun.execution.plugins import InProcess, Plugin
@@ -93,7 +93,7 @@ class Riverrun:
         app: Flask | None = None,
         *,
         workers: Workers | None = None,
-        session: Callable[[], Where] | None = None,
+        session: Callable[[], Tx] | None = None,
         engine: Engine | None = None,
         plugins: Iterable[Plugin] = (),
         **options: Any,
@@ -138,16 +138,16 @@ class Riverrun:
         **options: Unpack[InsertOptions],
     ) -> InsertResult:
         """Insert a job in the transaction of the application's session; see `Client.insert`."""
-        return self.client.insert(self._where(), args, opts, **options)
+        return self.client.insert(self._tx(), args, opts, **options)
 
     def insert_many(self, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs in the transaction of the application's session; all or none."""
-        return self.client.insert_many(self._where(), jobs)
+        return self.client.insert_many(self._tx(), jobs)
 
-    def _where(self) -> Where:
+    def _tx(self) -> Tx:
         if self._session is not None:
             return self._session()
-        return _state_of(current_app).where
+        return _state_of(current_app).tx
 
 
 def client_of(app: Flask) -> Client:
@@ -209,7 +209,7 @@ class _State:
             return self._client
 
     @property
-    def where(self) -> Where:
+    def tx(self) -> Tx:
         """The application's session, or its connection to the database that `RIVERRUN_BIND` names.
 
         Raises:
@@ -219,13 +219,11 @@ class _State:
         if host is None:
             advice = "pass session= to Riverrun, or call client.insert(session, ...)"
             raise ClientNotReady(f"the application has no Flask-SQLAlchemy; {advice}")
-        where: Where = host.session
+        tx: Tx = host.session
         if self._bind is not None:
             # The session would look for the table of the jobs in the default database.
-            where = host.session.connection(
-                bind_arguments={"bind": self._engines(host)[self._bind]}
-            )
-        return where
+            tx = host.session.connection(bind_arguments={"bind": self._engines(host)[self._bind]})
+        return tx
 
     @contextmanager
     def rolled_back(self) -> Iterator[Session]:

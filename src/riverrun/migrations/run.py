@@ -47,7 +47,7 @@ class Missing:
 
 
 def migrate(
-    where: Engine | Connection,
+    tx: Engine | Connection,
     *,
     line: Line | str | None = None,
     to: int | None = None,
@@ -59,7 +59,7 @@ def migrate(
     transaction of its own; on one that is open, all is done in it.
 
     Args:
-        where: The database.
+        tx: The database.
         line: Which line; both unless said.
         to: To which version of `line`; the newest unless said, or where a newer release has led.
         schema: The schema of the tables; the search path's unless said.
@@ -70,11 +70,11 @@ def migrate(
             shall go up before River's is at 5, or a value must be added to an enum that was there
             before the transaction now open.
     """
-    return list(walk(where, line=line, to=to, schema=schema))
+    return list(walk(tx, line=line, to=to, schema=schema))
 
 
 def walk(
-    where: Engine | Connection,
+    tx: Engine | Connection,
     *,
     line: Line | str | None = None,
     to: int | None = None,
@@ -84,15 +84,15 @@ def walk(
     """As `migrate`, and yield each step when it is taken.
 
     Args:
-        where: The database.
+        tx: The database.
         line: As for `migrate`.
         to: As for `migrate`.
         schema: As for `migrate`.
         down: Whether versions above `to` are taken down. Default: if `to` is given.
     """
     check_schema(schema)
-    if isinstance(where, Engine):
-        with where.connect() as connection, lent(connection):
+    if isinstance(tx, Engine):
+        with tx.connect() as connection, lent(connection):
             # What a listener of the host's has begun, such as one that sets the search path.
             connection.commit()
             yield from walk(connection, line=line, to=to, schema=schema, down=down)
@@ -101,28 +101,28 @@ def walk(
         if to is not None:
             raise MigrationRefused(f"version {to} of which line? Pass line='main' or 'riverrun'")
         for each in Line:
-            yield from walk(where, line=each, schema=schema)
+            yield from walk(tx, line=each, schema=schema)
         return
     of = Line(line)
     goal = check_version(of, LATEST[of] if to is None else to)
-    joined = where.in_transaction()
+    joined = tx.in_transaction()
     place = schema
     while True:
         with ExitStack() as stack:
             if not joined:
-                stack.enter_context(where.begin())
+                stack.enter_context(tx.begin())
             # Two that migrate at once, as two containers that start together, take turns.
             lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
-            where.execute(lock, {"name": f"riverrun.migrate.{schema or ''}"})
+            tx.execute(lock, {"name": f"riverrun.migrate.{schema or ''}"})
             if place is None:
                 # The tables need not be in the first schema of the search path, which is where
                 # a CREATE TABLE without a schema would make the next one.
-                place = schema_of_tables(where)
-            path = path_to(where, of, goal, place, down=to is not None if down is None else down)
+                place = schema_of_tables(tx)
+            path = path_to(tx, of, goal, place, down=to is not None if down is None else down)
             if not path:
                 return
-            context = MigrationContext.configure(where, opts={OWN_TRANSACTION: not joined})
-            if joined and _adds_to_enum(where, path[0], place):
+            context = MigrationContext.configure(tx, opts={OWN_TRANSACTION: not joined})
+            if joined and _adds_to_enum(tx, path[0], place):
                 problem = (
                     "version 4 adds to an enum, which a transaction that goes on to use it cannot "
                     "do; pass an Engine, or a Connection without an open transaction"

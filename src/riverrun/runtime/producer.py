@@ -441,8 +441,8 @@ class Producer(Service):
         given: Mapping[int, JobState] = {}
         try:
             if jobs:
-                where = self._engine
-                given = give_back(where, jobs, client_id=self._client_id, schema=self._schema)
+                tx = self._engine
+                given = give_back(tx, jobs, client_id=self._client_id, schema=self._schema)
         except Exception as error:
             logger.warning("holding %s jobs that had not begun: %s", len(jobs), describe(error))
         # A row that is locked, or refused, is the completer's, as an outcome's is.

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from riverrun.client.client import Client
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.row import JobRow
@@ -25,7 +25,7 @@ class Jobs:
         client: The client.
     """
 
-    def __init__(self, session: Where, client: Client) -> None:
+    def __init__(self, session: Tx, client: Client) -> None:
         self.session = session
         self.client = client
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 from sqlalchemy.orm import Session, scoped_session
 
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 from riverrun.errors import InvalidOption
 from riverrun.jobs.args import encode, kind_of
 from riverrun.jobs.listing import JobListParams
@@ -16,12 +16,12 @@ _MOST = 10_000
 
 
 def require_inserted(
-    where: Where, expected: object, *, schema: str | None = None, **conditions: object
+    tx: Tx, expected: object, *, schema: str | None = None, **conditions: object
 ) -> JobRow:
     """Return the one job that is as expected; fail if there is none, or more than one.
 
     Args:
-        where: The test's Session or Connection; an Engine sees what was committed.
+        tx: The test's Session or Connection; an Engine sees what was committed.
         expected: A class of args, for any job of its kind; args, which must then be equal; or a
             kind's name.
         schema: The schema of River's tables; the search path's unless said.
@@ -31,19 +31,19 @@ def require_inserted(
     Raises:
         AssertionError: If there is not exactly one; it lists the jobs there are.
     """
-    found, others = _search(where, expected, conditions, schema)
+    found, others = _search(tx, expected, conditions, schema)
     if len(found) != 1:
         raise AssertionError(_said("exactly one", len(found), expected, conditions, others))
     return found[0]
 
 
 def require_many_inserted(
-    where: Where, expected: Sequence[object], *, schema: str | None = None
+    tx: Tx, expected: Sequence[object], *, schema: str | None = None
 ) -> list[JobRow]:
     """Return the jobs of all the kinds in `expected`; fail if they are not these, in this order.
 
     Args:
-        where: The test's Session or Connection.
+        tx: The test's Session or Connection.
         expected: Classes of args, args or kinds' names, in the order of their inserts.
         schema: The schema of River's tables; the search path's unless said.
 
@@ -51,7 +51,7 @@ def require_many_inserted(
         AssertionError: If they are others, or come in another order; it lists them.
     """
     kinds = sorted({_kind(each) for each in expected})
-    jobs = _jobs(where, JobListParams(kinds=kinds, limit=_MOST), schema)
+    jobs = _jobs(tx, JobListParams(kinds=kinds, limit=_MOST), schema)
     same = len(jobs) == len(expected) and all(
         _fits(job, each, {}) for job, each in zip(jobs, expected, strict=True)
     )
@@ -62,12 +62,12 @@ def require_many_inserted(
 
 
 def require_not_inserted(
-    where: Where, expected: object, *, schema: str | None = None, **conditions: object
+    tx: Tx, expected: object, *, schema: str | None = None, **conditions: object
 ) -> None:
     """Fail if a job is as described.
 
     Args:
-        where: The test's Session or Connection; an Engine sees what was committed.
+        tx: The test's Session or Connection; an Engine sees what was committed.
         expected: A class of args, args or a kind's name, as for `require_inserted`.
         schema: The schema of River's tables; the search path's unless said.
         **conditions: What else must be so, by the attributes of a JobRow.
@@ -75,28 +75,28 @@ def require_not_inserted(
     Raises:
         AssertionError: If there is one; it lists them.
     """
-    found, _ = _search(where, expected, conditions, schema)
+    found, _ = _search(tx, expected, conditions, schema)
     if found:
         raise AssertionError(_said("no", len(found), expected, conditions, found))
 
 
 def _search(
-    where: Where, expected: object, conditions: Mapping[str, object], schema: str | None
+    tx: Tx, expected: object, conditions: Mapping[str, object], schema: str | None
 ) -> tuple[list[JobRow], list[JobRow]]:
     """Return the jobs that are as expected, and all of the kind."""
     known = {each.name for each in attrs.fields(JobRow)}
     if unknown := sorted(set(conditions) - known):
         raise InvalidOption("condition", unknown[0], f"an attribute of a JobRow: {sorted(known)}")
-    jobs = _jobs(where, JobListParams(kinds=[_kind(expected)], limit=_MOST), schema)
+    jobs = _jobs(tx, JobListParams(kinds=[_kind(expected)], limit=_MOST), schema)
     return [job for job in jobs if _fits(job, expected, conditions)], jobs
 
 
-def _jobs(where: Where, params: JobListParams, schema: str | None) -> list[JobRow]:
-    if isinstance(where, scoped_session):
-        where = where()
-    if isinstance(where, Session):
-        where.flush()
-    return list(list_jobs(where, params, schema=schema).jobs)
+def _jobs(tx: Tx, params: JobListParams, schema: str | None) -> list[JobRow]:
+    if isinstance(tx, scoped_session):
+        tx = tx()
+    if isinstance(tx, Session):
+        tx.flush()
+    return list(list_jobs(tx, params, schema=schema).jobs)
 
 
 def _kind(expected: object) -> str:

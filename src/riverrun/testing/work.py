@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from riverrun.client.client import Client
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 from riverrun.execution.attempt import Attempt
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.options import InsertOpts
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def work_one(
-    where: Where,
+    tx: Tx,
     client: Client,
     job: AnyArgs,
     opts: InsertOpts | None = None,
@@ -29,7 +29,7 @@ def work_one(
     flushed before, and what it has loaded is expired after: the worker has a Session of its own.
 
     Args:
-        where: The test's Session or Connection; an Engine for jobs that were committed.
+        tx: The test's Session or Connection; an Engine for jobs that were committed.
         client: The client whose workers, plugins and policies count; it needs not run.
         job: A JobRow that waits, whenever it is due, or args, which are inserted first.
         opts: How they are inserted.
@@ -41,12 +41,12 @@ def work_one(
             running event loop, where `work_one_async` is to be used.
         JobNotWaiting: If the job runs or is final.
     """
-    bench = Workbench(where, client)
+    bench = Workbench(tx, client)
     return bench.work(bench.claim_one(job, opts), reraise=reraise)
 
 
 def drain(
-    where: Where,
+    tx: Tx,
     client: Client,
     queue: str | None = None,
     *,
@@ -57,7 +57,7 @@ def drain(
     """Work every job that is due, and those that they insert, in the test's transaction.
 
     Args:
-        where: The test's Session or Connection; an Engine for jobs that were committed.
+        tx: The test's Session or Connection; an Engine for jobs that were committed.
         client: The client whose workers, plugins and policies count; it needs not run.
         queue: Which queue; all that the client works unless said, or "default" if it works none.
         until: The time to take for now, aware: what is scheduled or to be retried by then is worked
@@ -73,12 +73,12 @@ def drain(
         ClientNotReady: As for `work_one`.
         AssertionError: If `limit` attempts were not enough.
     """
-    bench = Workbench(where, client, until)
+    bench = Workbench(tx, client, until)
     return [bench.work(each, reraise=reraise) for each in bench.claim_all(queue, limit)]
 
 
 async def work_one_async(
-    where: "AsyncSession | AsyncConnection",
+    tx: "AsyncSession | AsyncConnection",
     client: Client,
     job: AnyArgs,
     opts: InsertOpts | None = None,
@@ -91,12 +91,12 @@ async def work_one_async(
         bench = Workbench(session, client)
         return bench, bench.claim_one(job, opts)
 
-    bench, attempt = await where.run_sync(claimed)
-    return await bench.work_async(where, attempt, reraise=reraise)
+    bench, attempt = await tx.run_sync(claimed)
+    return await bench.work_async(tx, attempt, reraise=reraise)
 
 
 async def drain_async(
-    where: "AsyncSession | AsyncConnection",
+    tx: "AsyncSession | AsyncConnection",
     client: Client,
     queue: str | None = None,
     *,
@@ -116,7 +116,7 @@ async def drain_async(
             attempts = bench.claim_all(queue, limit)
         return next(attempts, None)
 
-    while (attempt := await where.run_sync(claimed)) is not None:
+    while (attempt := await tx.run_sync(claimed)) is not None:
         assert bench is not None  # noqa: S101  made with the first attempt
-        worked.append(await bench.work_async(where, attempt, reraise=reraise))
+        worked.append(await bench.work_async(tx, attempt, reraise=reraise))
     return worked

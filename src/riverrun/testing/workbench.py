@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from riverrun.client.client import Client
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.errors import ClientNotReady, InvalidOption, JobCancel, JobNotFound, JobSnooze
 from riverrun.execution.attempt import Attempt, Ended
 from riverrun.execution.context import JobContext
@@ -52,10 +52,10 @@ class Worked:
 class Workbench:
     """Claims, works and completes in one Session's, Connection's or Engine's transaction."""
 
-    def __init__(self, where: Where, client: Client, until: datetime | None = None) -> None:
+    def __init__(self, tx: Tx, client: Client, until: datetime | None = None) -> None:
         if client.workers is None:
             raise ClientNotReady("the client has no workers; pass workers= to the Client")
-        self._where = where() if isinstance(where, scoped_session) else where
+        self._tx = tx() if isinstance(tx, scoped_session) else tx
         self._client = client
         self._settings = client._settings()
         self._terms = self._settings.terms(self._context)
@@ -64,13 +64,13 @@ class Workbench:
     def claim_one(self, job: AnyArgs, opts: InsertOpts | None) -> Attempt:
         """Claim `job`, which is a JobRow, or args to insert first."""
         if not isinstance(job, JobRow):
-            job = self._client.insert(self._where, job, opts).job
+            job = self._client.insert(self._tx, job, opts).job
         elif opts is not None:
             raise InvalidOption("opts", opts, "none: the job is inserted already")
         self._flush()
         return self._attempt(
             claim_job(
-                self._where,
+                self._tx,
                 job.id,
                 client_id=self._client.id,
                 schema=self._client.schema,
@@ -102,15 +102,15 @@ class Workbench:
         raise ClientNotReady(f"the worker of {attempt.job.kind!r} {problem} drain_async")
 
     async def work_async(
-        self, where: "AsyncSession | AsyncConnection", attempt: Attempt, *, reraise: bool
+        self, tx: "AsyncSession | AsyncConnection", attempt: Attempt, *, reraise: bool
     ) -> Worked:
         """Execute and complete, from async code."""
         if not attempt.is_async:
-            return await where.run_sync(lambda _: self.work(attempt, reraise=reraise))
+            return await tx.run_sync(lambda _: self.work(attempt, reraise=reraise))
         assert isinstance(attempt.ctx, SavepointContext)  # noqa: S101  `_attempt` has made it
-        attempt.ctx.joined_async = where
+        attempt.ctx.joined_async = tx
         ended = await attempt.execute_async()
-        return await where.run_sync(lambda _: self._end(attempt, ended, reraise=reraise))
+        return await tx.run_sync(lambda _: self._end(attempt, ended, reraise=reraise))
 
     def _attempt(self, job: JobRow) -> Attempt:
         return Attempt(self._terms, job, self._settings.clock.monotonic()).prepare()
@@ -125,16 +125,16 @@ class Workbench:
             engine=settings.engine,
             schema=settings.schema,
             client=self._client,
-            where=self._where,
+            tx=self._tx,
         )
 
     def _next(self, queues: Sequence[str]) -> JobRow | None:
         self._flush()
         schema, now = self._client.schema, self._now()
         if now is not None:
-            schedule(self._where, schema=schema, now=now)
+            schedule(self._tx, schema=schema, now=now)
         for queue in queues:
-            claimed = claim(self._where, queue, client_id=self._client.id, schema=schema, now=now)
+            claimed = claim(self._tx, queue, client_id=self._client.id, schema=schema, now=now)
             if claimed:
                 return claimed[0]
         return None
@@ -143,28 +143,28 @@ class Workbench:
         return self._until or self._client._clock.database_now()
 
     def _flush(self) -> None:
-        if isinstance(self._where, Session):
-            self._where.flush()
+        if isinstance(self._tx, Session):
+            self._tx.flush()
 
     def _end(self, attempt: Attempt, ended: Ended, *, reraise: bool) -> Worked:
         schema = self._client.schema
         self._check_claim(attempt, ended.error)
         if ended.outcome is not None:
-            with joined(self._where, schema) as transaction:
+            with joined(self._tx, schema) as transaction:
                 record(transaction, [ended.outcome], merge_anyway=True, now=self._now())
-        if isinstance(self._where, Session):
-            self._where.flush()
-            self._where.expire_all()
+        if isinstance(self._tx, Session):
+            self._tx.flush()
+            self._tx.expire_all()
         wished = isinstance(ended.error, JobCancel | JobSnooze)
         if reraise and ended.error is not None and not wished:
             raise ended.error
-        return Worked(job=get(self._where, attempt.claimed.id, schema=schema), error=ended.error)
+        return Worked(job=get(self._tx, attempt.claimed.id, schema=schema), error=ended.error)
 
     def _check_claim(self, attempt: Attempt, error: BaseException | None) -> None:
         """Fail if what was claimed is unclaimed again: the job would be worked for ever."""
         claimed = attempt.claimed
         try:
-            attempts = get(self._where, claimed.id, schema=self._client.schema).attempt
+            attempts = get(self._tx, claimed.id, schema=self._client.schema).attempt
         except JobNotFound:
             attempts = -1
         if attempts < claimed.attempt:
@@ -179,27 +179,27 @@ class SavepointContext(JobContext):
 
     in_test = True
 
-    def __init__(self, job: JobRow | ClaimedJob, *, where: Where, **options: Any) -> None:
+    def __init__(self, job: JobRow | ClaimedJob, *, tx: Tx, **options: Any) -> None:
         super().__init__(job, **options)
-        self._where = where
+        self._tx = tx
         self.joined_async: AsyncSession | AsyncConnection | None = None
 
     @property
     def test_connection(self) -> Connection | None:
         """The test's connection; None where the test has an Engine, or a worker is awaited."""
-        if isinstance(self._where, Engine) or self.joined_async is not None:
+        if isinstance(self._tx, Engine) or self.joined_async is not None:
             return None
-        with joined(self._where) as test:
+        with joined(self._tx) as test:
             return test.connection
 
     @contextmanager
     def transaction(self, **session_options: Any) -> Iterator[Session]:
         """As a client's, in a savepoint."""
-        if isinstance(self._where, Engine):
+        if isinstance(self._tx, Engine):
             with super().transaction(**session_options) as session:
                 yield session
             return
-        with joined(self._where) as test:
+        with joined(self._tx) as test:
             options = {**session_options, "join_transaction_mode": "create_savepoint"}
             with self._once(), Session(test.connection, **options) as session, session.begin():
                 yield session

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.jobs.json_values import json_text
 from riverrun.queries import beat as queries
 from riverrun.verbs.halves import by_halves, log_refused
@@ -19,7 +19,7 @@ TOUCH_MAX = 1_000
 
 @tried_again
 def sign_on(
-    where: Where,
+    tx: Tx,
     client_id: str,
     *,
     hostname: str,
@@ -33,7 +33,7 @@ def sign_on(
     What ran under a name is rescued when its heartbeats end; a namesake's would go on for it.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         client_id: The name it wants.
         hostname: Its host.
         pid: Its process there.
@@ -42,7 +42,7 @@ def sign_on(
         now: For tests: the time to take for the database's, aware.
     """
     name = client_id
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         while True:
             params = {
                 "client_id": name,
@@ -58,7 +58,7 @@ def sign_on(
 
 @tried_again
 def beat(
-    where: Where,
+    tx: Tx,
     client_id: str,
     *,
     hostname: str,
@@ -71,7 +71,7 @@ def beat(
     """Say that `client_id` lives; return whether a client leads that never says so, as River's.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         client_id: The client.
         hostname: Its host.
         pid: Its process there.
@@ -88,13 +88,13 @@ def beat(
         "state": json_text(state or {}),
         "now": now,
     }
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         return bool(transaction.execute(queries.beat(), params).scalar_one())
 
 
 @tried_again
 def touch(
-    where: Where,
+    tx: Tx,
     attempts: Collection[tuple[int, int]],
     *,
     schema: str | None = None,
@@ -102,11 +102,11 @@ def touch(
 ) -> None:
     """Renew the attempt time of one's own running jobs, out of reach of River's rescuer.
 
-    Rows that are locked are skipped. If `where` is an Engine, rows that the database refuses to
+    Rows that are locked are skipped. If `tx` is an Engine, rows that the database refuses to
     change are logged and skipped.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         attempts: The jobs' ids, each with the attempt at which it was claimed.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: the time to take for the database's, aware.
@@ -118,13 +118,13 @@ def touch(
             "attempts": [attempt for _, attempt in part],
             "now": now,
         }
-        with joined(where, schema) as transaction:
+        with joined(tx, schema) as transaction:
             transaction.execute(queries.touch_jobs(), params)
 
     ordered = sorted(attempts)
     for start in range(0, len(ordered), TOUCH_MAX):
         part = ordered[start : start + TOUCH_MAX]
-        if isinstance(where, Engine):
+        if isinstance(tx, Engine):
             done = by_halves(part, act)
             log_refused(
                 "attempt time not renewed", [(job_id, why) for (job_id, _), why in done.refused]
@@ -134,7 +134,7 @@ def touch(
 
 
 @tried_again
-def leave(where: Where, client_id: str, *, schema: str | None = None) -> None:
+def leave(tx: Tx, client_id: str, *, schema: str | None = None) -> None:
     """Say that `client_id` is gone of its own will, unless it has left something running."""
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         transaction.execute(queries.leave(), {"client_id": client_id})

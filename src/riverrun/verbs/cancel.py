@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.jobs.row import JobRow
 from riverrun.queries import cancel as queries
 from riverrun.verbs.notify import notify_in
@@ -14,7 +14,7 @@ from riverrun.wire.topics import Topic, cancel_payload
 
 @tried_again
 def cancel(
-    where: Where, job_id: int, *, schema: str | None = None, now: datetime | None = None
+    tx: Tx, job_id: int, *, schema: str | None = None, now: datetime | None = None
 ) -> JobRow:
     """Cancel a job.
 
@@ -23,7 +23,7 @@ def cancel(
     is left as it is.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         job_id: The job.
         schema: The schema of River's tables; the search path's unless said.
         now: For tests: the time to take for the database's, aware.
@@ -34,7 +34,7 @@ def cancel(
     Raises:
         JobNotFound: If there is no such job.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         params = {"job_id": job_id, "now": now}
         row = transaction.execute(queries.cancel_job(), params).one_or_none()
         if row is None:
@@ -46,8 +46,8 @@ def cancel(
 
 
 @tried_again
-def read_cancelled(where: Where, job_ids: Sequence[int], *, schema: str | None = None) -> list[int]:
+def read_cancelled(tx: Tx, job_ids: Sequence[int], *, schema: str | None = None) -> list[int]:
     """Return which of `job_ids` run and were asked to cancel."""
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         found = transaction.execute(queries.cancelled_jobs(), {"ids": list(job_ids)})
         return list(found.scalars())

@@ -6,7 +6,7 @@ from operator import itemgetter
 from typing import Any
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Where, joined, time_of
+from riverrun.db.transactions import Tx, joined, time_of
 from riverrun.errors import JobNotWaiting
 from riverrun.jobs.checks import check_int, check_queue
 from riverrun.jobs.row import JobRow
@@ -95,7 +95,7 @@ class ClaimedJob:
 
 
 def claim(
-    where: Where,
+    tx: Tx,
     queue: str = "default",
     *,
     limit: int = 1,
@@ -108,7 +108,7 @@ def claim(
     Nobody else can claim them once the transaction commits; if it rolls back they wait on.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         queue: The queue to claim from.
         limit: Most jobs to claim, 1 to 20,000.
         client_id: Who claims, at most 100 characters.
@@ -118,13 +118,13 @@ def claim(
     Returns:
         The jobs by priority, scheduled_at and id. Their unique keys are not read.
     """
-    jobs = claim_jobs(where, queue, limit=limit, client_id=client_id, schema=schema, now=now)
+    jobs = claim_jobs(tx, queue, limit=limit, client_id=client_id, schema=schema, now=now)
     return [job.row() for job in jobs]
 
 
 @tried_again
 def claim_job(
-    where: Where,
+    tx: Tx,
     job_id: int,
     *,
     client_id: str,
@@ -134,7 +134,7 @@ def claim_job(
     """Claim one job by its id if it waits, whenever it is due: for tests and consoles.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         job_id: The job.
         client_id: Who claims, at most 100 characters.
         schema: The schema of River's tables; the search path's unless said.
@@ -145,7 +145,7 @@ def claim_job(
         JobNotWaiting: If it runs, is final, or another transaction has locked it.
     """
     params = {"job_id": job_id, "client_id": client_id, "now": now}
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         row = transaction.execute(queries.claim_job(), params).one_or_none()
         job = get_in(transaction, job_id)
         if row is None:
@@ -154,18 +154,16 @@ def claim_job(
 
 
 @tried_again
-def queues_waiting(
-    where: Where, names: Iterable[str], *, schema: str | None = None
-) -> frozenset[str]:
+def queues_waiting(tx: Tx, names: Iterable[str], *, schema: str | None = None) -> frozenset[str]:
     """Return those of the queues `names` of which a claim would get a job now."""
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.rows(queries.queues_waiting(), {"names": sorted(names)})
         return frozenset(name for (name,) in rows)
 
 
 @tried_again
 def claim_jobs(
-    where: Where,
+    tx: Tx,
     queue: str,
     *,
     limit: int,
@@ -180,7 +178,7 @@ def claim_jobs(
         "client_id": client_id,
         "now": now,
     }
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.rows(queries.claim_jobs(), params, times=True)
     # UPDATE returns its rows in no order.
     return [ClaimedJob(row, queue) for row in sorted(rows, key=_place)]

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, Executable
 
 from riverrun.db.conflicts import tried_again
 from riverrun.db.refusals import Fault, fault_of
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.queries import clean as queries
 from riverrun.queries import rescue as rescue_queries
 from riverrun.queries.rescue import dead_clients, forget_these_clients
@@ -37,7 +37,7 @@ class Cleaned:
 
 @tried_again
 def clean(
-    where: Where,
+    tx: Tx,
     *,
     cancelled_s: float | None,
     completed_s: float | None,
@@ -52,7 +52,7 @@ def clean(
     them or a trigger refuses it, are logged and left, the others deleted.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         cancelled_s: Seconds to keep cancelled jobs; None for ever.
         completed_s: Seconds to keep completed jobs; None for ever.
         discarded_s: Seconds to keep discarded jobs; None for ever.
@@ -61,13 +61,11 @@ def clean(
         now: For tests: the time to take for the database's, aware.
     """
     retention_s = {"cancelled": cancelled_s, "completed": completed_s, "discarded": discarded_s}
-    return clean_after(
-        where, 0, retention_s=retention_s, limit=limit, schema=schema, now=now
-    ).deleted
+    return clean_after(tx, 0, retention_s=retention_s, limit=limit, schema=schema, now=now).deleted
 
 
 def clean_after(
-    where: Where,
+    tx: Tx,
     after_id: int,
     *,
     retention_s: Mapping[str, float | None],
@@ -78,7 +76,7 @@ def clean_after(
     """As `clean`, among jobs with an id beyond `after_id`.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         after_id: The last id of the turn before; 0 to begin.
         retention_s: Seconds to keep jobs, by their final state; None for ever.
         limit: Most jobs to delete.
@@ -92,17 +90,15 @@ def clean_after(
         "now": now,
     }
     try:
-        deleted = _ids(where, queries.clean_jobs(), params, schema)
+        deleted = _ids(tx, queries.clean_jobs(), params, schema)
     except Exception as error:
-        if not _can_be_halved(where, error):
+        if not _can_be_halved(tx, error):
             raise
     else:
         last = max(deleted, default=after_id)
         return Cleaned(deleted=len(deleted), last_id=last, more=len(deleted) == limit)
-    found: list[int] = _ids(where, queries.old_jobs(), params, schema)
-    done = _delete(
-        where, queries.clean_these_jobs(), {**params, "after_id": 0}, "ids", found, schema
-    )
+    found: list[int] = _ids(tx, queries.old_jobs(), params, schema)
+    done = _delete(tx, queries.clean_these_jobs(), {**params, "after_id": 0}, "ids", found, schema)
     log_refused("jobs not deleted", done.refused)
     return Cleaned(
         deleted=sum(done.results),
@@ -114,7 +110,7 @@ def clean_after(
 
 @tried_again
 def clean_queues(
-    where: Where,
+    tx: Tx,
     *,
     idle_s: float,
     limit: int = 1_000,
@@ -124,11 +120,11 @@ def clean_queues(
     """Delete queues that no client has worked for `idle_s` seconds; return how many."""
     params = {"idle_s": idle_s, "limit": limit, "now": now}
     statements = (queries.clean_queues(), queries.old_queues(), queries.clean_these_queues())
-    return _clean_named(where, statements, params, "queues not deleted", schema)
+    return _clean_named(tx, statements, params, "queues not deleted", schema)
 
 
 def forget_clients(
-    where: Where,
+    tx: Tx,
     *,
     dead_s: float,
     limit: int = 1_000,
@@ -138,11 +134,11 @@ def forget_clients(
     """Delete the records of clients that are dead and have left nothing running."""
     params = {"dead_s": dead_s, "limit": limit, "now": now}
     statements = (rescue_queries.forget_clients(), dead_clients(), forget_these_clients())
-    return _clean_named(where, statements, params, "dead clients not deleted", schema)
+    return _clean_named(tx, statements, params, "dead clients not deleted", schema)
 
 
 def _clean_named(
-    where: Where,
+    tx: Tx,
     statements: Sequence[Executable],
     params: Mapping[str, Any],
     refused: str,
@@ -150,23 +146,23 @@ def _clean_named(
 ) -> int:
     delete, choose, delete_these = statements
     try:
-        return len(_ids(where, delete, params, schema))
+        return len(_ids(tx, delete, params, schema))
     except Exception as error:
-        if not _can_be_halved(where, error):
+        if not _can_be_halved(tx, error):
             raise
-    found: list[str] = _ids(where, choose, params, schema)
-    done = _delete(where, delete_these, params, "names", found, schema)
+    found: list[str] = _ids(tx, choose, params, schema)
+    done = _delete(tx, delete_these, params, "names", found, schema)
     log_refused(refused, done.refused)
     return sum(done.results)
 
 
-def _can_be_halved(where: Where, error: Exception) -> bool:
+def _can_be_halved(tx: Tx, error: Exception) -> bool:
     # A transaction of the host's is over with the first error.
-    return isinstance(where, Engine) and fault_of(error) is not Fault.connection
+    return isinstance(tx, Engine) and fault_of(error) is not Fault.connection
 
 
 def _delete(
-    where: Where,
+    tx: Tx,
     statement: Executable,
     params: Mapping[str, Any],
     name: str,
@@ -174,13 +170,11 @@ def _delete(
     schema: str | None,
 ) -> Halves[T, int]:
     def act(part: Sequence[T]) -> int:
-        return len(_ids(where, statement, {**params, name: list(part)}, schema))
+        return len(_ids(tx, statement, {**params, name: list(part)}, schema))
 
     return by_halves(found, act)
 
 
-def _ids(
-    where: Where, statement: Executable, params: Mapping[str, Any], schema: str | None
-) -> list[Any]:
-    with joined(where, schema) as transaction:
+def _ids(tx: Tx, statement: Executable, params: Mapping[str, Any], schema: str | None) -> list[Any]:
+    with joined(tx, schema) as transaction:
         return list(transaction.execute(statement, params).scalars())

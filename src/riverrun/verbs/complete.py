@@ -10,7 +10,7 @@ from typing import Any
 
 from riverrun.clock import Duration
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import AttemptLost, JobSnooze
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.row import JobRow
@@ -23,7 +23,7 @@ from riverrun.verbs.record import record
 
 @tried_again
 def complete(
-    where: Where,
+    tx: Tx,
     job: JobRow,
     *,
     metadata: Mapping[str, Any] | None = None,
@@ -33,7 +33,7 @@ def complete(
     """Complete a claimed job, in one commit with whatever else the transaction does.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         job: The job as it was claimed.
         metadata: What to merge into the job's metadata.
         schema: The schema of River's tables; the search path's unless said.
@@ -46,12 +46,12 @@ def complete(
         AttemptLost: If the job no longer runs at that attempt; roll the transaction back.
     """
     staged = check_metadata(metadata, MAX_ROW_BYTES) if metadata else None
-    return _end(where, job, None, RiverBackoff(), staged, schema, now)
+    return _end(tx, job, None, RiverBackoff(), staged, schema, now)
 
 
 @tried_again
 def fail(
-    where: Where,
+    tx: Tx,
     job: JobRow,
     error: BaseException,
     *,
@@ -62,7 +62,7 @@ def fail(
     """Record what a claimed job's worker raised: retry it later, or discard, cancel or snooze it.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         job: The job as it was claimed.
         error: What was raised; a JobCancel cancels the job, a JobSnooze snoozes it.
         backoff: When the job may be claimed again; River's unless said.
@@ -75,12 +75,12 @@ def fail(
     Raises:
         AttemptLost: If the job no longer runs at that attempt.
     """
-    return _end(where, job, error, backoff or RiverBackoff(), None, schema, now)
+    return _end(tx, job, error, backoff or RiverBackoff(), None, schema, now)
 
 
 @tried_again
 def snooze(
-    where: Where,
+    tx: Tx,
     job: JobRow,
     delay: Duration,
     *,
@@ -90,7 +90,7 @@ def snooze(
     """Give a claimed job back, to run after `delay`; its attempt with it.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         job: The job as it was claimed.
         delay: Seconds or a timedelta, not negative.
         schema: The schema of River's tables; the search path's unless said.
@@ -103,12 +103,12 @@ def snooze(
         AttemptLost: If the job no longer runs at that attempt.
         InvalidOption: If `delay` is negative.
     """
-    return _end(where, job, JobSnooze(delay), RiverBackoff(), None, schema, now)
+    return _end(tx, job, JobSnooze(delay), RiverBackoff(), None, schema, now)
 
 
 @tried_again
 def discard(
-    where: Where,
+    tx: Tx,
     job: JobRow,
     error: BaseException,
     *,
@@ -118,7 +118,7 @@ def discard(
     """Record a claimed job's error and discard it, whatever attempts are left.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         job: The job as it was claimed.
         error: What to record.
         schema: The schema of River's tables; the search path's unless said.
@@ -130,7 +130,7 @@ def discard(
     Raises:
         AttemptLost: If the job no longer runs at that attempt.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         at = job.attempted_at or now or _now(transaction)
         entry = attempt_error(job.attempt, at, error)
         outcome = Outcome(job_id=job.id, attempt=job.attempt, state=JobState.discarded, error=entry)
@@ -139,7 +139,7 @@ def discard(
 
 @tried_again
 def merge_metadata(
-    where: Where,
+    tx: Tx,
     job: JobRow,
     metadata: Mapping[str, Any],
     *,
@@ -156,13 +156,13 @@ def merge_metadata(
         "attempt_number": job.attempt,
         "merged": json_text(check_metadata(metadata)),
     }
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         if transaction.execute(queries.merge_metadata(), params).first() is None:
             raise AttemptLost(job.id, job.attempt)
 
 
 def _end(
-    where: Where,
+    tx: Tx,
     job: JobRow,
     ended: BaseException | None,
     backoff: Backoff,
@@ -170,7 +170,7 @@ def _end(
     schema: str | None,
     now: datetime | None,
 ) -> JobState:
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         # Only a time to come needs the database's clock; a completion is stamped by its statement.
         moment = now or (_now(transaction) if ended is not None else job.scheduled_at)
         outcome = decide(job, ended, now=moment, backoff=backoff, metadata=metadata)

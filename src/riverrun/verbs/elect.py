@@ -5,7 +5,7 @@ from datetime import datetime
 import attrs
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.queries import elect as queries
 from riverrun.verbs.notify import notify_in
 from riverrun.wire.topics import Topic, request_resign_payload, resigned_payload
@@ -26,7 +26,7 @@ class Term:
 
 @tried_again
 def elect(
-    where: Where,
+    tx: Tx,
     client_id: str,
     *,
     ttl_s: float,
@@ -35,7 +35,7 @@ def elect(
 ) -> Term | None:
     """Begin a term of `ttl_s` seconds for `client_id`; None if another client leads."""
     params = {"client_id": client_id, "ttl_s": ttl_s, "now": now}
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         transaction.execute(queries.expire_leader(), {"now": now})
         since = transaction.execute(queries.elect_leader(), params).scalar_one_or_none()
     return None if since is None else Term(client_id, since)
@@ -43,7 +43,7 @@ def elect(
 
 @tried_again
 def reelect(
-    where: Where,
+    tx: Tx,
     term: Term,
     *,
     ttl_s: float,
@@ -52,15 +52,15 @@ def reelect(
 ) -> bool:
     """Extend `term` to `ttl_s` seconds from now; return False if it is over."""
     params = {"client_id": term.leader_id, "since": term.since, "ttl_s": ttl_s, "now": now}
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         return transaction.execute(queries.reelect_leader(), params).first() is not None
 
 
 @tried_again
-def resign(where: Where, term: Term, *, schema: str | None = None) -> bool:
+def resign(tx: Tx, term: Term, *, schema: str | None = None) -> bool:
     """End `term` and tell the others; return False if it was over."""
     params = {"client_id": term.leader_id, "since": term.since}
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         if transaction.execute(queries.resign_leader(), params).first() is None:
             return False
         payload = resigned_payload(term.leader_id)
@@ -69,7 +69,7 @@ def resign(where: Where, term: Term, *, schema: str | None = None) -> bool:
 
 
 @tried_again
-def request_resign(where: Where, *, schema: str | None = None) -> None:
+def request_resign(tx: Tx, *, schema: str | None = None) -> None:
     """Ask whoever leads to resign, when the transaction commits; River's clients obey too."""
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         notify_in(transaction, Topic.leadership, [request_resign_payload()], schema=schema)

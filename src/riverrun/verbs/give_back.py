@@ -7,7 +7,7 @@ import attrs
 from sqlalchemy import Engine
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.jobs.states import JobState, state_of
 from riverrun.queries import give_back as queries
 from riverrun.verbs.halves import by_halves, log_refused
@@ -48,14 +48,14 @@ class RunningRow:
 
 @tried_again
 def give_back(
-    where: Where, claims: Sequence[Claim], *, client_id: str, schema: str | None = None
+    tx: Tx, claims: Sequence[Claim], *, client_id: str, schema: str | None = None
 ) -> dict[int, JobState]:
     """Make claimed jobs that were never begun available again, and tell those who work their queue.
 
     Rows that another transaction has locked are skipped.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         claims: The jobs as they were claimed.
         client_id: The client that claimed them.
         schema: The schema of River's tables. Default: the search path's.
@@ -63,7 +63,7 @@ def give_back(
     Returns:
         The state of each job that was given back, by id.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.rows(queries.give_back_jobs(), _params(claims, client_id))
         states = {job_id: state_of(state) for job_id, state in rows}
         _tell(transaction, {claim.queue for claim in claims if claim.id in states}, schema)
@@ -71,16 +71,16 @@ def give_back(
 
 
 @tried_again
-def read_running(where: Where, *, client_id: str, schema: str | None = None) -> list[RunningRow]:
+def read_running(tx: Tx, *, client_id: str, schema: str | None = None) -> list[RunningRow]:
     """Return every job whose row says that it runs for the client `client_id`."""
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.rows(queries.running_jobs(), {"client_id": client_id})
         return [RunningRow(id=row[0], queue=row[1], version=row[2]) for row in rows]
 
 
 @tried_again
 def give_back_unchanged(
-    where: Where,
+    tx: Tx,
     rows: Sequence[RunningRow],
     *,
     client_id: str,
@@ -91,7 +91,7 @@ def give_back_unchanged(
     Of an Engine's rows, those that the database refuses to change are logged and left.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         rows: The rows as they were read.
         client_id: The client that claimed them.
         schema: The schema of River's tables. Default: the search path's.
@@ -107,13 +107,13 @@ def give_back_unchanged(
             "versions": _array(row.version for row in part),
             "client_id": client_id,
         }
-        with joined(where, schema) as transaction:
+        with joined(tx, schema) as transaction:
             found = transaction.rows(queries.give_back_unchanged(), params)
             states = {job_id: state_of(state) for job_id, state in found}
             _tell(transaction, {row.queue for row in part if row.id in states}, schema)
         return states
 
-    if not isinstance(where, Engine):
+    if not isinstance(tx, Engine):
         return act(ordered)
     done = by_halves(ordered, act)
     log_refused("jobs not given back", [(row.id, why) for row, why in done.refused])

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from riverrun.db.conflicts import again, tried_again
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.options import InsertOpts, OnConflict
@@ -45,7 +45,7 @@ class InsertResult:
 
 @tried_again
 def insert(
-    where: Where,
+    tx: Tx,
     args: AnyArgs,
     opts: InsertOpts | None = None,
     *,
@@ -55,7 +55,7 @@ def insert(
     """Insert one job in the caller's transaction.
 
     Args:
-        where: Whose transaction: a Session, scoped_session or Connection is joined; an Engine
+        tx: Whose transaction: a Session, scoped_session or Connection is joined; an Engine
             begins and commits one of its own.
         args: An object of a class with a kind.
         opts: How; what they leave open the args' own options and River's defaults decide.
@@ -68,12 +68,12 @@ def insert(
         SchemaMissing: If the tables are not there.
     """
     ready = draft(args, opts, now=now)
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         return insert_drafts(transaction, [ready], schema=schema, now=now)[0]
 
 
 def insert_many(
-    where: Where,
+    tx: Tx,
     jobs: Iterable[object],
     *,
     schema: str | None = None,
@@ -82,7 +82,7 @@ def insert_many(
     """Insert jobs in the caller's transaction; all, or, if one is refused, none.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         jobs: Args, or pairs of args and InsertOpts.
         schema: The schema of River's tables; the search path's unless said.
         now: For tests: the time to take for the database's, aware.
@@ -97,10 +97,10 @@ def insert_many(
     ready = drafts(jobs, now=now)
 
     def insert_all() -> list[InsertResult]:
-        with joined(where, schema) as transaction:
+        with joined(tx, schema) as transaction:
             return insert_drafts(transaction, ready, schema=schema, now=now)
 
-    return again(where, insert_all)
+    return again(tx, insert_all)
 
 
 def insert_drafts(

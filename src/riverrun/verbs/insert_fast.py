@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 
 from riverrun.db.conflicts import again
 from riverrun.db.driver import OwnCursor
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.models import Job
 from riverrun.verbs.draft import JobDraft, drafts
 from riverrun.verbs.draft_values import batches, checked_now, columns_of, in_encoding
@@ -19,7 +19,7 @@ from riverrun.wire.characters import encodings_of
 
 
 def insert_many_fast(
-    where: Where,
+    tx: Tx,
     jobs: Iterable[object],
     *,
     schema: str | None = None,
@@ -30,7 +30,7 @@ def insert_many_fast(
     Jobs with a unique mark go by INSERT: COPY fails on the first duplicate.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         jobs: Args, or pairs of args and InsertOpts.
         schema: The schema of River's tables; the search path's unless said.
         now: For tests: the time to take for the database's, aware.
@@ -45,10 +45,10 @@ def insert_many_fast(
     ready = drafts(jobs, now=now)
 
     def copy_all() -> int:
-        with joined(where, schema) as transaction:
+        with joined(tx, schema) as transaction:
             return copy_drafts(transaction, ready, schema=schema, now=now)
 
-    return again(where, copy_all)
+    return again(tx, copy_all)
 
 
 def copy_drafts(

@@ -8,15 +8,15 @@ from sqlalchemy import select, true
 
 from riverrun.db.commit_hooks import after_commit
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.queries import notify as queries
 from riverrun.wire.topics import Topic, insert_payload
 
 
 @tried_again
-def notify_inserted(where: Where, names: Iterable[str], *, schema: str | None = None) -> None:
+def notify_inserted(tx: Tx, names: Iterable[str], *, schema: str | None = None) -> None:
     """Tell whoever works the queues `names` to look, when the transaction commits."""
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         notify_in(
             transaction, Topic.insert, [insert_payload(name) for name in names], schema=schema
         )

@@ -6,7 +6,7 @@ from datetime import datetime
 import attrs
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.jobs.checks import check_int
 from riverrun.queries import complete as complete_queries
 from riverrun.queries import periodic as queries
@@ -28,12 +28,10 @@ class PeriodicRow:
 
 
 @tried_again
-def list_periodic(
-    where: Where, *, limit: int = 100, schema: str | None = None
-) -> list[PeriodicRow]:
+def list_periodic(tx: Tx, *, limit: int = 100, schema: str | None = None) -> list[PeriodicRow]:
     """Return periodic jobs that have an id, by it; at most `limit`, 1 to 10,000."""
     check_int("limit", limit, 1, 10_000)
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.list_runs(), {"limit": limit})
         return [PeriodicRow(**row._mapping) for row in rows]
 

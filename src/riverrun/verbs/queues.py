@@ -8,7 +8,7 @@ import attrs
 from sqlalchemy import Row
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import QueueNotFound
 from riverrun.jobs.checks import check_int
 from riverrun.jobs.json_values import metadata_text
@@ -40,48 +40,48 @@ class QueueRow:
 
 
 @tried_again
-def get_queue(where: Where, name: str, *, schema: str | None = None) -> QueueRow:
+def get_queue(tx: Tx, name: str, *, schema: str | None = None) -> QueueRow:
     """Return the queue `name`.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         name: The queue.
         schema: The schema of River's tables; the search path's unless said.
 
     Raises:
         QueueNotFound: If no client has worked it of late.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         params = {"queue_name": _name(name)}
         row = transaction.execute(queries.get_queue(), params).one_or_none()
     return _found(name, row)
 
 
 @tried_again
-def list_queues(where: Where, *, limit: int = 100, schema: str | None = None) -> list[QueueRow]:
+def list_queues(tx: Tx, *, limit: int = 100, schema: str | None = None) -> list[QueueRow]:
     """Return the queues that clients work or worked of late, by name.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         limit: Most queues, 1 to 10,000.
         schema: The schema of River's tables; the search path's unless said.
     """
     check_int("limit", limit, 1, 10_000)
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.list_queues(), {"limit": limit})
         return [queue_row(row) for row in rows]
 
 
 @tried_again
 def pause_queue(
-    where: Where, name: str, *, schema: str | None = None, now: datetime | None = None
+    tx: Tx, name: str, *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
     """Claim nothing more from the queue `name`, in any client; running jobs go on.
 
     Clients are told when the transaction commits.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         name: The queue; "*" for all.
         schema: The schema of River's tables; the search path's unless said.
         now: For tests: the time to take for the database's, aware.
@@ -92,7 +92,7 @@ def pause_queue(
     Raises:
         QueueNotFound: If there is no such queue; "*" may stand for none.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         params = {"queue_name": _name(name), "now": now}
         rows = transaction.execute(queries.pause_queue(), params).all()
         return _told(transaction, name, rows, pause_payload(name), schema)
@@ -100,10 +100,10 @@ def pause_queue(
 
 @tried_again
 def resume_queue(
-    where: Where, name: str, *, schema: str | None = None, now: datetime | None = None
+    tx: Tx, name: str, *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
     """Claim again from the queue `name`; "*" for all. As `pause_queue`."""
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         params = {"queue_name": _name(name), "now": now}
         rows = transaction.execute(queries.resume_queue(), params).all()
         return _told(transaction, name, rows, resume_payload(name), schema)
@@ -111,7 +111,7 @@ def resume_queue(
 
 @tried_again
 def update_queue(
-    where: Where,
+    tx: Tx,
     name: str,
     *,
     metadata: Mapping[str, Any],
@@ -121,7 +121,7 @@ def update_queue(
     """Replace the metadata of the queue `name`, and tell those who work it.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         name: The queue.
         metadata: A JSON object, in place of what is there.
         schema: The schema of River's tables; the search path's unless said.
@@ -133,7 +133,7 @@ def update_queue(
     """
     text = metadata_text(metadata)
     params = {"queue_name": _name(name), "queue_metadata": text, "now": now}
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.update_queue(), params).all()
         payload = metadata_payload(name, metadata)
         return _told(transaction, name, rows, payload, schema)[0]
@@ -141,21 +141,21 @@ def update_queue(
 
 @tried_again
 def upsert_queues(
-    where: Where, names: Sequence[str], *, schema: str | None = None, now: datetime | None = None
+    tx: Tx, names: Sequence[str], *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
     """Say that the queues `names` are worked; return how they stand.
 
     What is said is kept for a day: say it again before.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         params = {"names": sorted(set(names)), "now": now}
         return [queue_row(row) for row in transaction.execute(queries.upsert_queues(), params)]
 
 
 @tried_again
-def read_queues(where: Where, names: Sequence[str], *, schema: str | None = None) -> list[QueueRow]:
+def read_queues(tx: Tx, names: Sequence[str], *, schema: str | None = None) -> list[QueueRow]:
     """Return those of the queues `names` that there are."""
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.read_queues(), {"names": list(names)})
         return [queue_row(row) for row in rows]
 

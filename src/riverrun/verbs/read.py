@@ -8,7 +8,7 @@ import attrs
 from sqlalchemy import Row
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Transaction, Where, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import JobNotFound
 from riverrun.jobs.listing import (
     JobBrief,
@@ -26,51 +26,49 @@ _decode = json.JSONDecoder().decode  # json.loads() asks first what else it migh
 
 
 @tried_again
-def get(where: Where, job_id: int, *, schema: str | None = None) -> JobRow:
+def get(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
     """Return the job with the id `job_id`.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         job_id: The job.
         schema: The schema of River's tables; the search path's unless said.
 
     Raises:
         JobNotFound: If there is none.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         return get_in(transaction, job_id)
 
 
 @tried_again
-def list_jobs(
-    where: Where, params: JobListParams | None = None, *, schema: str | None = None
-) -> JobList:
+def list_jobs(tx: Tx, params: JobListParams | None = None, *, schema: str | None = None) -> JobList:
     """Return the jobs that `params` ask for, the first 100 by id if nothing is said.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         params: Which jobs, and in which order.
         schema: The schema of River's tables; the search path's unless said.
     """
     asked = params or JobListParams()
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.list_jobs(asked), {}).all()
     return JobList(jobs=[job_row(row) for row in rows], cursor=_cursor(rows, asked))
 
 
 @tried_again
 def list_briefs(
-    where: Where, params: JobListParams, *, errors: bool = False, schema: str | None = None
+    tx: Tx, params: JobListParams, *, errors: bool = False, schema: str | None = None
 ) -> JobBriefList:
     """Return as much of the jobs that `params` ask for as a table shows.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         params: Which jobs, and in which order.
         errors: Whether the last error of each is read.
         schema: The schema of River's tables. Default: the search path's.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.list_briefs(params, errors=errors), {}).all()
     names = [field.name for field in attrs.fields(JobBrief)]
     briefs = [
@@ -82,17 +80,17 @@ def list_briefs(
 
 @tried_again
 def count_listed(
-    where: Where, params: JobListParams, *, most: int = 10_000, schema: str | None = None
+    tx: Tx, params: JobListParams, *, most: int = 10_000, schema: str | None = None
 ) -> int:
     """Return how many jobs `params` ask for, its limit and cursor left aside; `most` at the most.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         params: Which jobs.
         most: Where the count ends; beyond it a count takes long and says little.
         schema: The schema of River's tables. Default: the search path's.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         count: int = transaction.execute(queries.count_listed(params, most), {}).scalar_one()
         return count
 

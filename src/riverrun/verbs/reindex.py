@@ -55,8 +55,8 @@ def reindex(
         sqlalchemy.exc.DBAPIError, psycopg.Error: If it failed; what it left is removed.
     """
     with joined(engine) as transaction:
-        where = {"schema": schema}
-        place = transaction.execute(queries.schema_of_tables(), where).scalar_one()
+        place_of = {"schema": schema}
+        place = transaction.execute(queries.schema_of_tables(), place_of).scalar_one()
     with in_autocommit(engine, alone=True) as driver:
         cursor = OwnCursor(driver)
         if not _is_there(cursor, place, name) or _is_rebuilt(cursor, place, name):

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from riverrun.db.conflicts import tried_again
 from riverrun.db.refusals import describe
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.errors import JobRescued
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
@@ -42,7 +42,7 @@ class Rescued:
 
 @tried_again
 def rescue(
-    where: Where,
+    tx: Tx,
     *,
     dead_s: float,
     stuck_s: float | None,
@@ -58,7 +58,7 @@ def rescue(
     A job of a kind that nobody here knows is treated like any other: it may be another's.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         dead_s: Seconds without a heartbeat after which a client is gone.
         stuck_s: Seconds that an attempt of a client without any heartbeat may take; None for as
             long as it likes.
@@ -81,18 +81,18 @@ def rescue(
         "now": now,
     }
     states: dict[int, JobState] = {}
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.lost_jobs(), params).all()
         outcomes = [_outcome(job_row(row), row.moment, backoff(row.kind)) for row in rows]
         # Of an Engine the rows are free again then; but what is written, is written only where
         # the job still runs at the same attempt.
-        if outcomes and not isinstance(where, Engine):
+        if outcomes and not isinstance(tx, Engine):
             states = record(transaction, outcomes, merge_anyway=False, now=now)
-    if isinstance(where, Engine):
-        states = _record_apart(where, outcomes, schema, now)
+    if isinstance(tx, Engine):
+        states = _record_apart(tx, outcomes, schema, now)
     more = bool(rows) and (rows[0].found == limit or rows[0].found > len(rows))
     if not more:
-        forget_clients(where, dead_s=dead_s, schema=schema, now=now)
+        forget_clients(tx, dead_s=dead_s, schema=schema, now=now)
     return Rescued(states=states, more=more, last_id=max((row.id for row in rows), default=0))
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, Executable
 
 from riverrun.db.conflicts import tried_again
 from riverrun.db.refusals import Fault, fault_of
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.jobs.states import JobState
 from riverrun.outcome import SCHEDULER_INTERVAL_S
 from riverrun.queries import schedule as queries
@@ -37,7 +37,7 @@ class Scheduled:
 
 @tried_again
 def schedule(
-    where: Where,
+    tx: Tx,
     *,
     limit: int = 10_000,
     skip: Collection[int] = (),
@@ -49,7 +49,7 @@ def schedule(
     Of an Engine's rows those that are refused, as by a trigger, are logged and left.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         limit: Most jobs to move.
         skip: Ids of jobs to leave as they are.
         schema: The schema of River's tables; the search path's by default.
@@ -62,18 +62,18 @@ def schedule(
         "now": now,
     }
     try:
-        done = _schedule(where, queries.schedule_jobs(schema=schema), params, schema)
+        done = _schedule(tx, queries.schedule_jobs(schema=schema), params, schema)
         return attrs.evolve(done, more=done.available + done.discarded == limit)
     except Exception as error:
         # A transaction of the host's is over with the first error.
-        if not isinstance(where, Engine) or fault_of(error) is Fault.connection:
+        if not isinstance(tx, Engine) or fault_of(error) is Fault.connection:
             raise
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         found = list(transaction.execute(queries.due_jobs(), params).scalars())
 
     def act(part: Sequence[int]) -> Scheduled:
         these = queries.schedule_jobs(schema=schema, these=True)
-        return _schedule(where, these, {**params, "ids": list(part)}, schema)
+        return _schedule(tx, these, {**params, "ids": list(part)}, schema)
 
     parts = by_halves(found, act)
     log_refused("jobs not scheduled", parts.refused)
@@ -86,9 +86,9 @@ def schedule(
 
 
 def _schedule(
-    where: Where, statement: Executable, params: Mapping[str, Any], schema: str | None
+    tx: Tx, statement: Executable, params: Mapping[str, Any], schema: str | None
 ) -> Scheduled:
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(statement, params).all()
         moved = [row for row in rows if row.state == JobState.available]
         if names := {row.queue for row in moved if row.due}:

@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.jobs.checks import check_int
 from riverrun.jobs.states import JobState
 from riverrun.queries import status as queries
@@ -63,29 +63,29 @@ class ClientRow:
 
 
 @tried_again
-def count_jobs(where: Where, *, schema: str | None = None) -> list[JobCount]:
+def count_jobs(tx: Tx, *, schema: str | None = None) -> list[JobCount]:
     """Return how many jobs there are by queue and state, those that are final left out.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         schema: The schema of River's tables; the search path's unless said.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.count_jobs(), {})
         return [JobCount(**{**row._mapping, "state": JobState(row.state)}) for row in rows]
 
 
 @tried_again
-def list_clients(where: Where, *, limit: int = 1_000, schema: str | None = None) -> list[ClientRow]:
+def list_clients(tx: Tx, *, limit: int = 1_000, schema: str | None = None) -> list[ClientRow]:
     """Return riverrun's clients by id; Go's are not among them.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         limit: Most clients, 1 to 10,000.
         schema: The schema of River's tables; the search path's unless said.
     """
     check_int("limit", limit, 1, 10_000)
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.list_clients(), {"limit": limit})
         return [_client(row) for row in rows]
 
@@ -103,63 +103,63 @@ def _client(row: Any) -> ClientRow:
     )
 
 
-def get_leader(where: Where, *, schema: str | None = None) -> str | None:
+def get_leader(tx: Tx, *, schema: str | None = None) -> str | None:
     """Return the id of the client that leads, of either language; None if none does.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         schema: The schema of River's tables; the search path's unless said.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         leader: str | None = transaction.execute(queries.get_leader(), {}).scalar_one_or_none()
         return leader
 
 
 @tried_again
 def last_worked(
-    where: Where, names: Iterable[str], *, schema: str | None = None
+    tx: Tx, names: Iterable[str], *, schema: str | None = None
 ) -> dict[str, datetime | None]:
     """Return when a job of each queue was last attempted; None where none is known.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         names: The queues.
         schema: The schema of River's tables. Default: the search path's.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.last_worked(), {"names": sorted(set(names))})
         return {row.name: row.at for row in rows}
 
 
 @tried_again
 def unworked_queues(
-    where: Where, *, dead_s: float, limit: int = 100, schema: str | None = None
+    tx: Tx, *, dead_s: float, limit: int = 100, schema: str | None = None
 ) -> list[str]:
     """Return queues with due jobs that are not paused and that no living client works, by name.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         dead_s: Seconds without a heartbeat after which a client is gone.
         limit: Most queues.
         schema: The schema of River's tables. Default: the search path's.
     """
     check_int("limit", limit, 1, 10_000)
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         params = {"dead_s": dead_s, "limit": limit}
         return list(transaction.execute(queries.unworked_queues(), params).scalars())
 
 
 @tried_again
 def finish_rates(
-    where: Where, *, window_s: float = 60.0, schema: str | None = None
+    tx: Tx, *, window_s: float = 60.0, schema: str | None = None
 ) -> dict[JobState, float]:
     """Return how many jobs a second reach each final state, by the last 1,000 of each.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         window_s: Seconds that are looked back at most.
         schema: The schema of River's tables. Default: the search path's.
     """
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.finish_rates(), {"window_s": window_s})
         return {JobState(row.state): row.count / max(row.seconds, 0.001) for row in rows}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Where, joined
+from riverrun.db.transactions import Tx, joined
 from riverrun.errors import JobNotFound
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.row import JobRow
@@ -17,7 +17,7 @@ _NOTHING = object()
 
 @tried_again
 def update(
-    where: Where,
+    tx: Tx,
     job_id: int,
     *,
     metadata: Mapping[str, Any] | None = None,
@@ -27,7 +27,7 @@ def update(
     """Merge `metadata`, and `output` as the job's recorded one, into a job, whatever its state.
 
     Args:
-        where: Whose transaction, as for `insert`.
+        tx: Whose transaction, as for `insert`.
         job_id: The job.
         metadata: What to merge, at most 32 MiB; keys that it does not name stay.
         output: What JSON can hold, at most 32 MB; left as it is unless said.
@@ -44,7 +44,7 @@ def update(
     if output is not _NOTHING:
         merged["output"] = check_output(output)
     params = {"job_id": job_id, "merged": json_text(merged)}
-    with joined(where, schema) as transaction:
+    with joined(tx, schema) as transaction:
         row = transaction.execute(queries.update_job(), params).one_or_none()
     if row is None:
         raise JobNotFound(job_id)

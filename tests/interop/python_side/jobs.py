@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from riverrun import Client, InsertResult, JobListParams, JobState
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 
 from .protocol import INVALID_PARAMS, Failure, method, named
 from .shapes import Echo, Job, shown_job
@@ -131,44 +131,42 @@ def list_jobs(state: State, params: Listing) -> Any:
     return listed(state.client(), state.engine, params)
 
 
-def inserted(state: State, client: Client, where: Where, job: Job) -> dict[str, Any]:
+def inserted(state: State, client: Client, tx: Tx, job: Job) -> dict[str, Any]:
     args, opts = job.pair()
-    result = client.insert(where, args, opts)
-    state.announced(client, where)
+    result = client.insert(tx, args, opts)
+    state.announced(client, tx)
     return shown_job(result.job)
 
 
-def inserted_many(
-    state: State, client: Client, where: Where, jobs: Sequence[Job]
-) -> dict[str, Any]:
-    results = client.insert_many(where, [job.pair() for job in jobs])
-    state.announced(client, where)
+def inserted_many(state: State, client: Client, tx: Tx, jobs: Sequence[Job]) -> dict[str, Any]:
+    results = client.insert_many(tx, [job.pair() for job in jobs])
+    state.announced(client, tx)
     return {"results": [_shown_result(result) for result in results]}
 
 
-def retried(state: State, client: Client, where: Where, job_id: int) -> dict[str, Any]:
-    job = client.retry(where, job_id)
-    state.announced(client, where)
+def retried(state: State, client: Client, tx: Tx, job_id: int) -> dict[str, Any]:
+    job = client.retry(tx, job_id)
+    state.announced(client, tx)
     return shown_job(job)
 
 
-def updated(client: Client, where: Where, job_id: int, output: Any) -> dict[str, Any]:
+def updated(client: Client, tx: Tx, job_id: int, output: Any) -> dict[str, Any]:
     said = {} if output is ABSENT else {"output": output}
-    return shown_job(client.update(where, job_id, metadata={}, **said))
+    return shown_job(client.update(tx, job_id, metadata={}, **said))
 
 
-def deleted(client: Client, where: Where, params: Deletion) -> dict[str, Any]:
+def deleted(client: Client, tx: Tx, params: Deletion) -> dict[str, Any]:
     wanted = attrs.asdict(params, filter=lambda field, _: field.name != "all")
-    jobs = client.delete_many(where, JobListParams(**wanted), unsafe_all=params.all)
+    jobs = client.delete_many(tx, JobListParams(**wanted), unsafe_all=params.all)
     return {"jobs": [shown_job(job) for job in jobs]}
 
 
-def listed(client: Client, where: Where, params: Listing) -> dict[str, Any]:
+def listed(client: Client, tx: Tx, params: Listing) -> dict[str, Any]:
     if params.direction not in {"asc", "desc"}:
         raise Failure(INVALID_PARAMS, f"direction {params.direction!r}; expected asc or desc")
     wanted = attrs.asdict(params, recurse=False)
     descending = wanted.pop("direction") == "desc"
-    page = client.list_jobs(where, JobListParams(**wanted, descending=descending))
+    page = client.list_jobs(tx, JobListParams(**wanted, descending=descending))
     return {"cursor": page.cursor, "jobs": [shown_job(job) for job in page.jobs]}
 
 

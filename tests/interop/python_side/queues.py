@@ -6,7 +6,7 @@ import attrs
 
 from riverrun import QueueConfig
 from riverrun.client.queues import Queues
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 
 from .protocol import REJECTED, Failure, method
 from .shapes import shown_queue
@@ -72,8 +72,8 @@ def queue_remove(state: State, params: Name) -> Any:
     _worked(state).remove(params.name)
 
 
-def listed(queues: Queues, where: Where, limit: int) -> dict[str, Any]:
-    return {"queues": [shown_queue(queue) for queue in queues.list(where, limit=limit)]}
+def listed(queues: Queues, tx: Tx, limit: int) -> dict[str, Any]:
+    return {"queues": [shown_queue(queue) for queue in queues.list(tx, limit=limit)]}
 
 
 def _worked(state: State) -> Queues:

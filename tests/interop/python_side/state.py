@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, create_engine, make_url
 
 from riverrun import Client
-from riverrun.db.transactions import Where
+from riverrun.db.transactions import Tx
 
 from .protocol import NOT_FOUND, REJECTED, Failure, exact
 
@@ -52,9 +52,9 @@ class State:
         except KeyError:
             raise Failure(NOT_FOUND, f"no transaction {handle!r} is open") from None
 
-    def announced(self, client: Client, where: Where) -> None:
+    def announced(self, client: Client, tx: Tx) -> None:
         """Wait until workers are told of what was committed: an answer speaks for all of it."""
-        if isinstance(where, Engine):
+        if isinstance(tx, Engine):
             client.flush_announcements(DEADLINE_S)
 
     def check_idle(self) -> None:
