@@ -1,17 +1,27 @@
 """The primary is lost, and its standby takes its place."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
+from click.testing import CliRunner
 from sqlalchemy import Engine, NullPool, create_engine, make_url
+from sqlalchemy.orm import Session
 
+from factories import insert_job
 from faults.conftest import planted
 from faults.proxy import Proxy
 from faults.server import Server, Standby
 from faults.test_server import DONE, lasting
+from riverrun.cli.health import health
+from riverrun.migrations import Line, migrate
+from riverrun.verbs.beat import beat
+from riverrun.verbs.elect import elect
+from riverrun.verbs.status import get_leader, list_clients, unworked_queues
 
 PAGE = Path(__file__).parents[2] / "docs" / "deployment.md"
 READ_ONLY = "in a read-only transaction"
@@ -94,3 +104,41 @@ def test_an_address_that_led_to_a_standby(pair: Pair, moved: Proxy) -> None:
         plant.wait_until_done(120)
         plant.audit(ids, faults=1)
         plant.prove_alive()
+
+
+@pytest.mark.timeout(120)
+def test_a_standby_is_asked_how_things_stand(pair: Pair) -> None:
+    """What only reads answers on a hot standby too; only who leads is not known there."""
+    pair.primary.run("ALTER SYSTEM SET synchronous_commit = 'remote_apply'")
+    pair.primary.run("SELECT pg_reload_conf()")
+    primary, standby = pair.primary.engine(), create_engine(pair.standby.url())
+    for line in (Line.main, Line.riverrun):
+        migrate(primary, line=line)
+    insert_job(primary, None, queue="mail")
+    assert elect(primary, "ada", ttl_s=3600)
+
+    def asked() -> dict[str, Any]:
+        answer = CliRunner().invoke(health, ["--json", "--database-url", pair.standby.url()])
+        assert answer.exit_code == 1, answer.output
+        found: dict[str, Any] = json.loads(answer.output)
+        return found
+
+    [problem] = asked()["problems"]
+    assert "'mail' are due" in problem
+    assert (asked()["leader"], asked()["hot_standby"]) == (None, True)
+    beat(primary, "ada", hostname="host", pid=1, queues=["mail"])
+    pair.primary.run(
+        "UPDATE river_job SET state = 'running', attempt = 1, attempted_by = '{gopher}'"
+    )
+    with Session(standby) as session:
+        assert [each.id for each in list_clients(session)] == ["ada"]
+        assert unworked_queues(session, dead_s=20) == []
+        assert get_leader(session) is None
+    url = make_url(pair.standby.url()).set(drivername="postgresql+psycopg2")
+    with create_engine(url, poolclass=NullPool).connect() as host:
+        assert get_leader(host) is None
+    pair.standby.run("SELECT pg_promote()")
+    standby.dispose()
+    assert elect(standby, "bob", ttl_s=3600)
+    assert get_leader(standby) == "bob"
+    standby.dispose()

@@ -7,6 +7,7 @@ import click
 from riverrun.cli.app import ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import show_one
 from riverrun.client.crew import unworked
+from riverrun.db.standby import is_standby
 from riverrun.jobs.states import JobState
 from riverrun.migrations import validate
 from riverrun.runtime.heartbeat import DEAD_S
@@ -31,12 +32,15 @@ def health(
 ) -> None:
     """Say what waits, who works and who leads.
 
+    On a hot standby the leader is not known, and all else is as old as what has been replayed.
+
     Exit codes: 0 healthy; 1 a queue has due jobs, is not paused and no living client works it, jobs
     wait too long, or clients are missing; 3 database not reachable; 4 schema behind.
     """
     with target(app, database_url, schema) as on:
         with on.engine.connect() as connection:
             missing = validate(connection, on.schema)
+            standby = is_standby(connection)
         if missing:
             listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
             problems = [f"schema lacks {listed}; run `riverrun migrate up`"]
@@ -65,6 +69,7 @@ def health(
             "oldest_available_s": None if oldest is None else round(oldest.age_s, 1),
             "clients": [client.id for client in clients],
             "leader": leader,
+            "hot_standby": standby,
         },
         as_json=as_json,
     )

@@ -104,11 +104,12 @@ def last_worked() -> Select[Any]:
 
 
 @lru_cache
-def unworked_queues() -> Select[Any]:
+def unworked_queues(*, standby: bool) -> Select[Any]:
     """Read queues with due jobs that are not paused and that no living client works, by name.
 
     A client of riverrun's lives if its heartbeat is at most `dead_s` old. River's have none: where
-    one leads or runs a job of the queue, the queue's row, which they renew every 10 min, counts.
+    one leads or runs a job of the queue, the queue's row, which they renew every 10 min, counts. On
+    a `standby` the leader cannot be read, and the queue's row counts in any case.
 
     Index: river_job_prioritized_fetching_index, a look for each queue; riverrun_client_pkey.
     """
@@ -138,9 +139,10 @@ def unworked_queues() -> Select[Any]:
     renewed = exists().where(
         Queue.name == name, Queue.updated_at >= now - func.make_interval(0, 0, 0, 0, 0, 11)
     )
+    theirs = renewed if standby else and_(renewed, or_(led, running))
     return (
         select(name)
-        .where(name.is_not(None), due, ~paused, ~ours, ~and_(renewed, or_(led, running)))
+        .where(name.is_not(None), due, ~paused, ~ours, ~theirs)
         .order_by(name)
         .limit(bindparam("limit", type_=Integer))
     )

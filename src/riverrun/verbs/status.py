@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from riverrun.db.conflicts import tried_again
+from riverrun.db.standby import is_standby
 from riverrun.db.transactions import Tx, joined
 from riverrun.jobs.checks import check_int
 from riverrun.jobs.states import JobState
@@ -106,11 +107,15 @@ def _client(row: Any) -> ClientRow:
 def get_leader(tx: Tx, *, schema: str | None = None) -> str | None:
     """Return the id of the client that leads, of either language; None if none does.
 
+    None also on a hot standby, where it cannot be read.
+
     Args:
         tx: Whose transaction, as for `insert`.
         schema: The schema of River's tables; the search path's unless said.
     """
     with joined(tx, schema) as transaction:
+        if is_standby(transaction.connection):
+            return None
         leader: str | None = transaction.execute(queries.get_leader(), {}).scalar_one_or_none()
         return leader
 
@@ -137,6 +142,8 @@ def unworked_queues(
 ) -> list[str]:
     """Return queues with due jobs that are not paused and that no living client works, by name.
 
+    On a hot standby a queue is left out if any client has worked it in the last 11 minutes.
+
     Args:
         tx: Whose transaction, as for `insert`.
         dead_s: Seconds without a heartbeat after which a client is gone.
@@ -146,7 +153,8 @@ def unworked_queues(
     check_int("limit", limit, 1, 10_000)
     with joined(tx, schema) as transaction:
         params = {"dead_s": dead_s, "limit": limit}
-        return list(transaction.execute(queries.unworked_queues(), params).scalars())
+        statement = queries.unworked_queues(standby=is_standby(transaction.connection))
+        return list(transaction.execute(statement, params).scalars())
 
 
 @tried_again
