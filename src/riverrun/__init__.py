@@ -13,7 +13,7 @@ import riverrun.libpq  # noqa: F401  # isort: split
 from riverrun.client.client import Client
 from riverrun.client.inserter import Notify
 from riverrun.config import QueueConfig
-from riverrun.errors import JobCancel, JobError, JobSnooze, RiverrunError
+from riverrun.errors import JobCancel, JobError, JobSnooze, ObjectGone, RiverrunError
 from riverrun.events import (
     Event,
     JobCancelled,
@@ -37,6 +37,7 @@ from riverrun.jobs.listing import JobList, JobListParams, JobOrder
 from riverrun.jobs.options import InsertOpts, OnConflict
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
+from riverrun.orm.refs import Ref
 from riverrun.orm.relationships import jobs_of
 from riverrun.periodic_jobs import Missed, PeriodicJob
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
@@ -81,6 +82,7 @@ __all__ = [
     "Linear",
     "Missed",
     "Notify",
+    "ObjectGone",
     "OnConflict",
     "PeriodicJob",
     "Plugin",
@@ -90,6 +92,7 @@ __all__ = [
     "QueueResumed",
     "QueueRow",
     "RawArgs",
+    "Ref",
     "RiverBackoff",
     "RiverrunError",
     "UniqueKey",

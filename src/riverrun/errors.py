@@ -42,6 +42,47 @@ class UndecodableArgs(RiverrunError, ValueError):
         return f"args of kind {kind!r} do not fit {type_name}: {problem}"
 
 
+class InvalidRef(RiverrunError, ValueError):
+    """A reference to a mapped object is none that args can hold; its text says why."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+
+
+class ObjectGone(RiverrunError, LookupError):
+    """The object that a reference is to is not in the database any more.
+
+    Raised in a worker it cancels the job, or does what `register(if_gone=...)` says.
+
+    Args:
+        class_name: The object's class.
+        key: Its primary key, as JSON has it.
+    """
+
+    def __init__(self, class_name: str, key: object) -> None:
+        super().__init__(class_name, key)
+
+    def __str__(self) -> str:
+        class_name, key = self.args
+        return f"there is no {class_name} with the primary key {key!r} any more"
+
+
+class ObjectLocked(RiverrunError, RuntimeError):
+    """The object that a reference is to is locked by another transaction.
+
+    Args:
+        class_name: The object's class.
+        key: Its primary key, as JSON has it.
+    """
+
+    def __init__(self, class_name: str, key: object) -> None:
+        super().__init__(class_name, key)
+
+    def __str__(self) -> str:
+        class_name, key = self.args
+        return f"the {class_name} with the primary key {key!r} is locked by another transaction"
+
+
 class UnknownKind(RiverrunError, LookupError):
     """No worker is registered for a kind."""
 

@@ -1,5 +1,6 @@
 """What a kind of job takes: its args, as an object and as JSON."""
 
+import dataclasses
 import inspect
 import sys
 import typing
@@ -14,6 +15,7 @@ from riverrun.jobs.checks import check_kind, check_kinds
 from riverrun.jobs.json_types import from_json, problem_of, shown_type
 from riverrun.jobs.json_values import json_problem, json_text
 from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.references import Referring
 from riverrun.jobs.round_trip import NotKept, encode_kept
 
 T = TypeVar("T")
@@ -23,7 +25,10 @@ MAX_ARGS_BYTES = 4 * 1024 * 1024
 """Largest args in bytes of JSON: they are indexed, and read by every claim."""
 
 
-class JobArgs:
+# To type checkers the classes below are what their decorators make them: then they take a mapped
+# object for a Ref, too.
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(attrs.field, dataclasses.field))
+class JobArgs(Referring):
     """The base of a kind's args: an attrs class, a dataclass or a pydantic model.
 
         @attrs.frozen

@@ -25,7 +25,9 @@ from cattrs import transform_error
 from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception
 
+from riverrun.errors import InvalidRef
 from riverrun.jobs.json_values import json_text
+from riverrun.jobs.references import Reference, reference_class
 
 LISTS = (
     *(list, tuple, set, frozenset, collections.deque),
@@ -86,7 +88,9 @@ def from_json(encoded: Any, annotation: Any) -> Any:
 def problem_of(error: Exception) -> str:
     """Return what an error of `from_json` says, and where."""
     try:
-        if type(error).__module__.startswith("cattrs") or isinstance(error, KeyError | NoFit):
+        if type(error).__module__.startswith("cattrs") or isinstance(
+            error, KeyError | NoFit | InvalidRef
+        ):
             return "; ".join(transform_error(error, path="$", format_exception=_formatted))
         return str(error)
     except Exception:
@@ -94,7 +98,7 @@ def problem_of(error: Exception) -> str:
 
 
 def _formatted(error: BaseException, expected: Any) -> str:
-    if isinstance(error, NoFit):
+    if isinstance(error, NoFit | InvalidRef):
         return str(error)
     text = format_exception(error, expected)
     # A class's own check, or a schema's, says more than that the value is invalid.
@@ -503,3 +507,11 @@ _converter.register_structure_hook_func(is_pydantic, from_pydantic_json)
 
 
 _converter.register_unstructure_hook_factory(is_pydantic, _pydantic_json)
+_converter.register_structure_hook_func(
+    lambda t: reference_class(t) is not None,
+    lambda value, t: cast("type[Reference]", reference_class(t)).from_json(value, t),
+)
+_converter.register_unstructure_hook_factory(
+    lambda t: reference_class(t) is not None,
+    lambda t: lambda value: cast("type[Reference]", reference_class(t)).to_json(value, t),
+)

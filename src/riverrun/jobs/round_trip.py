@@ -19,6 +19,7 @@ from uuid import UUID
 
 import attrs
 
+from riverrun.errors import InvalidRef
 from riverrun.jobs.json_types import (
     LISTS,
     NoFit,
@@ -38,6 +39,7 @@ from riverrun.jobs.json_types import (
     writer,
 )
 from riverrun.jobs.json_values import json_problem
+from riverrun.jobs.references import Reference, Referring, comparing, reference_class
 
 _SCALARS = frozenset({str, int, bool, float, types.NoneType})
 
@@ -62,7 +64,10 @@ def encode_kept(args: object, annotation: Any) -> Any:
     """
     exact, write = _plan(annotation)
     if exact is not None and exact(args):
-        encoded = write(args)
+        try:
+            encoded = write(args)
+        except InvalidRef as error:
+            raise NotKept(_explained(args, annotation)) from error
         if problem := json_problem(encoded):
             raise NotKept(problem)
         return encoded
@@ -167,6 +172,8 @@ def _exact(annotation: Any) -> Callable[[Any], bool] | None:
                 type(value) is dict and _TEXT.issuperset(map(type, value)) and items(value.values())
             )
         )
+    if (reference := reference_class(annotation)) is not None:
+        return reference.is_exact(annotation)
     return _exact_struct(annotation)
 
 
@@ -229,7 +236,7 @@ def _exact_struct(cls: Any) -> Callable[[Any], bool] | None:
 
 def _is_made_plainly(cls: type) -> bool:
     """Return whether what is passed to `cls` stands in its fields, and nothing else is asked."""
-    if any(hasattr(cls, name) for name in _OWN_INIT):
+    if any(getattr(cls, name, None) is not getattr(Referring, name, None) for name in _OWN_INIT):
         return False
     own = vars(cls)
     if "__attrs_attrs__" in own:
@@ -267,7 +274,7 @@ def difference(given: Any, back: Any, path: str = "$") -> tuple[str, Any, Any] |
 
     Types count as well: 1.5 is no Decimal. What an object's own equality leaves out does not.
     """
-    if given is back:
+    if given is back or (isinstance(back, Reference) and back.refers_to(given)):
         return None
     alike = type(given) is type(back)
     if not alike and (is_struct(type(given)) or not _may_stand_for(given, back)):
@@ -298,10 +305,13 @@ def _may_stand_for(given: Any, back: Any) -> bool:
 
 
 def _equal(given: Any, back: Any) -> bool:
+    lenient = comparing.set(True)
     try:
         return bool(given == back)
     except Exception:
         return False
+    finally:
+        comparing.reset(lenient)
 
 
 def _in_stored_order(value: Mapping[Any, Any]) -> bool:
@@ -358,6 +368,8 @@ def _explained(value: Any, annotation: Any, path: str = "$") -> str:
         back = _back(encoded, annotation)
     except NoFit:
         pass
+    except InvalidRef as error:
+        return f"{path} is {error}"
     except Exception as error:
         if is_pydantic(type(value)):
             return f"{path}{_pydantic_problem(error, value)[1:]}"

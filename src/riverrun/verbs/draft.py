@@ -22,6 +22,7 @@ from riverrun.jobs.options import (
     UniqueMark,
     Uniqueness,
 )
+from riverrun.jobs.references import referred
 from riverrun.jobs.states import JobState
 
 _NO_OPTIONS = InsertOpts()
@@ -47,6 +48,7 @@ class JobDraft:
         metadata_text: A JSON object as text; `with_metadata` merges into it.
         state: `available`, `scheduled` or `pending`.
         mark: What counts as the same job; None if nothing does.
+        refers_to: The mapped objects that its args refer to, where they were given as objects.
     """
 
     kind: str
@@ -61,6 +63,7 @@ class JobDraft:
     metadata_text: str
     state: JobState
     mark: UniqueMark | None = None
+    refers_to: tuple[object, ...] = ()
 
     def with_metadata(self, metadata: Mapping[str, Any]) -> "JobDraft":
         """Return this job with `metadata` merged into its own.
@@ -159,13 +162,19 @@ def _draft(
     types: Mapping[str, Any],
 ) -> JobDraft:
     kind = kind_of(args)
-    encoded = encode_of_kind(kind, args, types.get(kind))
+    objects: list[object] = []
+    collecting = referred.set(objects)
+    try:
+        encoded = encode_of_kind(kind, args, types.get(kind))
+    finally:
+        referred.reset(collecting)
     ready = JobDraft(
         kind=kind,
         args=args,
         encoded=encoded,
         args_text=encode_text(kind, encoded),
         max_attempts=decided.max_attempts or max_attempts,
+        refers_to=tuple(objects) if objects else (),
         **decided.rest,
     )
     if decided.unique is None:

@@ -24,6 +24,7 @@ from riverrun.verbs.draft_values import (
     values_of,
 )
 from riverrun.verbs.read import job_row
+from riverrun.verbs.referred import check_objects
 from riverrun.wire.characters import UTF8, encodings_of, escaped
 
 
@@ -113,6 +114,7 @@ def insert_drafts(
     """Insert what was drafted and return a result for each, in their order."""
     moment = checked_now(now)
     results: list[InsertResult] = []
+    check_objects(transaction, ready)
     ready = in_encoding(ready, encodings_of(transaction.connection))
     for batch in batches(ready):
         if any(job.mark for job in batch):

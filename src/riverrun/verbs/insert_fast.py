@@ -15,6 +15,7 @@ from riverrun.models import Job
 from riverrun.verbs.draft import JobDraft, drafts
 from riverrun.verbs.draft_values import batches, checked_now, columns_of, in_encoding
 from riverrun.verbs.insert import insert_drafts, insert_rows
+from riverrun.verbs.referred import check_objects
 from riverrun.wire.characters import encodings_of
 
 
@@ -59,6 +60,7 @@ def copy_drafts(
     now: datetime | None = None,
 ) -> int:
     """Insert what was drafted, by COPY where that is possible, and return how many."""
+    check_objects(transaction, ready)
     ready = in_encoding(ready, encodings_of(transaction.connection))
     driver = transaction.connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection) or any(job.mark for job in ready):

@@ -1,0 +1,84 @@
+"""Objects that a job's args refer to: whether they are in the database that the job goes to."""
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+from sqlalchemy import Connection, Engine, Pool, delete
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.ext.horizontal_shard import ShardedSession
+from sqlalchemy.orm import Mapper, Session, object_mapper, object_session
+
+from riverrun.db.engines import address, identity
+from riverrun.db.transactions import Transaction
+from riverrun.errors import InvalidArgs
+from riverrun.orm.object_keys import state_of, with_article
+
+_same_database: WeakKeyDictionary[Pool, WeakSet[Pool]] = WeakKeyDictionary()
+
+
+class _Job(Protocol):
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def refers_to(self) -> tuple[object, ...]: ...
+
+
+def check_objects(transaction: Transaction, jobs: Iterable[_Job]) -> None:
+    """Refuse jobs that refer to objects of another database than theirs.
+
+    Raises:
+        InvalidArgs: If one does.
+    """
+    checked: set[tuple[int, Mapper[Any]]] = set()
+    for job in jobs:
+        for obj in job.refers_to:
+            session = object_session(obj)
+            if session is None:
+                continue  # Detached, so that nothing tells where it is from.
+            place = (id(session), object_mapper(obj))
+            if place not in checked:
+                checked.add(place)
+                _check(transaction, job.kind, obj, session)
+
+
+def _check(transaction: Transaction, kind: str, obj: object, session: Session) -> None:
+    bind = _bind(obj, session)
+    if bind is None:
+        return
+    given, expected = bind.engine, transaction.engine
+    known = _same_database.setdefault(expected.pool, WeakSet())
+    if given.pool is expected.pool or given.pool in known:
+        return
+    if given.dialect.name == expected.dialect.name:
+        there = _identity(session, bind)
+        if there == identity(transaction.connection):
+            known.add(given.pool)
+            return
+    name = with_article(type(obj).__name__)
+    problem = f"they refer to {name} of {address(given)}, and the job goes to {address(expected)}"
+    raise InvalidArgs(kind, f"{problem}; an object and its job are in one database")
+
+
+def _bind(obj: object, session: Session) -> Engine | Connection | None:
+    mapper: Any = object_mapper(obj)
+    # A write, as a session that has replicas sends reads elsewhere.
+    options: dict[str, Any] = {"mapper": mapper, "clause": delete(mapper.class_)}
+    if isinstance(session, ShardedSession):
+        state = state_of(obj)
+        shard = state.identity_token if state is not None else None
+        options |= {"shard_id": shard} if shard is not None else {"instance": obj}
+    try:
+        return session.get_bind(**options)
+    except UnboundExecutionError:
+        return None
+
+
+def _identity(session: Session, bind: Engine | Connection) -> tuple[str, str]:
+    if isinstance(bind, Connection):
+        return identity(bind)
+    if session.in_transaction():
+        return identity(session.connection(bind_arguments={"bind": bind}))
+    with bind.connect() as connection:
+        return identity(connection)

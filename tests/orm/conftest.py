@@ -1,0 +1,54 @@
+"""A host's database: its mapped classes beside River's tables, once for all tests of a file."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy.schema import CreateSchema, DropSchema
+
+from orm.tables import Base
+from riverrun import Client
+from riverrun.migrations import LATEST, Line, sql
+from schemas import new_schema_name, search_path_options
+
+
+@pytest.fixture(scope="module")
+def mapped_schema(engine: Engine) -> Iterator[str]:
+    """The name of a schema with every table of River's, of riverrun's and of the host's."""
+    name = new_schema_name("orm")
+    script = "".join(sql(line, 0, LATEST[line], name) for line in Line)
+    with engine.begin() as connection:
+        connection.execute(CreateSchema(name))
+        script = script.replace("BEGIN;", "").replace("COMMIT;", "")
+        connection.connection.cursor().execute(script)
+        connection.execute(text(f"SET LOCAL search_path = {name}"))
+        Base.metadata.create_all(connection, checkfirst=False)
+    yield name
+    with engine.begin() as connection:
+        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+        connection.execute(DropSchema(name, cascade=True))
+
+
+@pytest.fixture
+def host_url(database_url: str, mapped_schema: str) -> str:
+    """A URL that leads to the host's tables, and to no jobs."""
+    url = make_url(database_url).update_query_dict({"options": search_path_options(mapped_schema)})
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM river_job"))
+    engine.dispose()
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.fixture
+def host(host_url: str) -> Iterator[Engine]:
+    """The host's engine."""
+    host = create_engine(host_url)
+    yield host
+    host.dispose()
+
+
+@pytest.fixture
+def client(host: Engine) -> Client:
+    """A client on the host's engine, which only inserts."""
+    return Client(host)
