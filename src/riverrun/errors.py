@@ -396,10 +396,18 @@ class JobError(RiverrunError):
 
 
 class JobCancel(RiverrunError):
-    """Raise in a worker: never run this job again, whatever attempts are left."""
+    """Raise in a worker: never run this job again, whatever attempts are left.
 
-    def __init__(self, reason: str = "") -> None:
+    Args:
+        reason: Is recorded with the job.
+        commit: Whether what the worker wrote in its session parameter, or in the open
+            `ctx.transaction()`, is committed together with this outcome. Default: False, it is
+            rolled back.
+    """
+
+    def __init__(self, reason: str = "", *, commit: bool = False) -> None:
         super().__init__(reason)
+        self.commit = commit
 
     def __str__(self) -> str:
         # As Go writes it, so that one search finds both (River 0.51, rivertype).
@@ -411,12 +419,14 @@ class JobSnooze(RiverrunError):
 
     Args:
         delay: Seconds or a timedelta, not negative.
+        commit: As for JobCancel.
     """
 
-    def __init__(self, delay: Duration) -> None:
+    def __init__(self, delay: Duration, *, commit: bool = False) -> None:
         if not seconds(delay) >= 0:  # NaN is no delay either
             raise InvalidOption("delay", delay, "a duration of 0 or more")
         super().__init__(delay)
+        self.commit = commit
 
     @property
     def delay_s(self) -> float:

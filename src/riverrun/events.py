@@ -59,7 +59,14 @@ class JobSnoozed(JobEvent):
 
 
 class JobInterrupted(JobEvent):
-    """A stop cut an attempt off; the job is available again, its attempt given back."""
+    """An attempt was cut off, as by a stop; the job is available again, its attempt given back."""
+
+
+class JobConflicted(JobInterrupted):
+    """An attempt's transaction met another one, or lost its connection; the job begins again.
+
+    Its attempt is given back. How often that was is in the job's metadata, `riverrun:conflicts`.
+    """
 
 
 @attrs.frozen(kw_only=True)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 from weakref import WeakSet
 
 from sqlalchemy import URL, Engine
+from sqlalchemy.orm import sessionmaker
 
 from riverrun.client.crew import Crew, Settings
 from riverrun.client.inserter import Inserter, Notify
@@ -50,6 +51,9 @@ from riverrun.verbs import cancel, delete, delete_many, get, list_jobs, retry, u
 from riverrun.verbs.elect import request_resign
 from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.reindex import INDEXES
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import async_sessionmaker
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +116,11 @@ class Client:
         reindexer_index_names: Those; all that bloat unless said.
         reindexer_schedule: When the leader rebuilds the job table's indexes; None for never.
         reindexer_timeout: Seconds or a timedelta that one index may take; 0 for no limit.
+        sessionmaker: Makes the sessions that workers take as a parameter, with its class, options
+            and binds, on the client's database. Default: SQLAlchemy's Session.
+        async_sessionmaker: The same for AsyncSessions. Its `bind`, an AsyncEngine, is used only by
+            the client's event loop. Default: AsyncSession, on an AsyncEngine of the client's own
+            that connects as `engine` does.
         skip_unknown_job_check: Whether a client with workers may insert kinds it has none for.
         clock: The process's clock; tests pass another.
         rng: Where jitter comes from; tests pass a seeded one.
@@ -152,6 +161,8 @@ class Client:
         reindexer_index_names: Sequence[str] = INDEXES,
         reindexer_schedule: Schedule | None = _MIDNIGHT,
         reindexer_timeout: Duration = 60.0,
+        sessionmaker: "sessionmaker[Any] | None" = None,
+        async_sessionmaker: "async_sessionmaker[Any] | None" = None,
         skip_unknown_job_check: bool = False,
         clock: Clock | None = None,
         rng: random.Random | None = None,
@@ -203,6 +214,8 @@ class Client:
         self._reindexer_index_names = _check_names(reindexer_index_names)
         self._reindexer_schedule = reindexer_schedule
         self._reindexer_timeout_s = check_duration("reindexer_timeout", reindexer_timeout, 0.0)
+        self._sessionmaker = _check_sessionmaker(sessionmaker)
+        self._async_sessionmaker = _check_async_sessionmaker(async_sessionmaker)
         self._clock = clock or Clock()
         self._rng = rng or random.Random()
         self._hub = Hub()
@@ -578,6 +591,8 @@ class Client:
             reindexer_index_names=self._reindexer_index_names,
             reindexer_schedule=self._reindexer_schedule,
             reindexer_timeout_s=self._reindexer_timeout_s,
+            sessionmaker=self._sessionmaker,
+            async_sessionmaker=self._async_sessionmaker,
             hub=self._hub,
             clock=self._clock,
             rng=self._rng,
@@ -679,6 +694,21 @@ def _check_workers(workers: object) -> Workers | None:
         return workers
     expected = "a Workers, with whose @workers.register each function is registered"
     raise InvalidOption("workers", workers, expected)
+
+
+def _check_sessionmaker(maker: Any) -> "sessionmaker[Any] | None":
+    if maker is None or isinstance(maker, sessionmaker):
+        return maker
+    expected = "a sessionmaker, such as sessionmaker(engine); of a scoped_session, its own"
+    raise InvalidOption("sessionmaker", maker, expected)
+
+
+def _check_async_sessionmaker(maker: Any) -> "async_sessionmaker[Any] | None":
+    # Not by its class, for which SQLAlchemy would need greenlet.
+    if maker is None or type(maker).__name__ == "async_sessionmaker":
+        return maker  # type: ignore[no-any-return]
+    expected = "an async_sessionmaker, such as async_sessionmaker(async_engine)"
+    raise InvalidOption("async_sessionmaker", maker, expected)
 
 
 def _check_function(name: str, value: object) -> None:

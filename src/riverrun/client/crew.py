@@ -5,14 +5,16 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import sessionmaker
 
 from riverrun.clock import Clock
 from riverrun.config import QueueConfig
+from riverrun.db.async_engine import AsyncEngineBeside
 from riverrun.db.statement_timeout import SINGLE, within
 from riverrun.db.worker_engine import WorkerEngine, capacity, too_few
 from riverrun.errors import (
@@ -28,6 +30,7 @@ from riverrun.execution.context import JobContext
 from riverrun.execution.handlers import ErrorHandler, JobStuckHandler
 from riverrun.execution.plugins import Plugin
 from riverrun.execution.processes import ProcessPool
+from riverrun.execution.worker_session import SessionMakers
 from riverrun.execution.workers import Executor, Workers
 from riverrun.jobs.checks import check_duration
 from riverrun.jobs.row import JobRow
@@ -60,6 +63,9 @@ from riverrun.verbs.give_back import Claim
 from riverrun.verbs.queues import ALL, QueueRow
 from riverrun.wire.topics import Topic
 
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import async_sessionmaker
+
 logger = logging.getLogger(__name__)
 
 
@@ -69,6 +75,9 @@ _FLUSH_S = 10.0
 ANSWER_S = 30.0
 """Seconds after which a statement of the walk, which takes milliseconds, is given up."""
 
+
+DISPOSE_S = 5.0
+"""Seconds that closing the connections of workers' AsyncSessions may take at a stop."""
 
 SIGN_S = 4.0
 """The same for a heartbeat and a turn of the election: the next is in time, before 15 and 14 s."""
@@ -125,6 +134,8 @@ class Settings:
     reindexer_index_names: Sequence[str]
     reindexer_schedule: Schedule | None
     reindexer_timeout_s: float
+    sessionmaker: sessionmaker[Any] | None
+    async_sessionmaker: "async_sessionmaker[Any] | None"
     hub: Hub
     clock: Clock
     rng: random.Random
@@ -152,6 +163,16 @@ class Settings:
             clock=self.clock,
         )
 
+    def makers(self, async_engine: AsyncEngineBeside) -> SessionMakers:
+        """Return what makes the sessions that workers take.
+
+        Args:
+            async_engine: Of AsyncSessions, where the application's async_sessionmaker has none.
+        """
+        return SessionMakers(
+            sync=self.sessionmaker, awaited=self.async_sessionmaker, async_engine=async_engine
+        )
+
     def timeout_s(self, kind: str) -> float | None:
         """Return the seconds an attempt at `kind` may take; None for no limit."""
         own_s = self.workers.timeout_s(kind)
@@ -174,6 +195,8 @@ class Crew:
         self._left: list[Producer] = []  # of removed queues, with attempts that did not end
         schema, clock, rng = settings.schema, settings.clock, settings.rng
         self._worker_engine = WorkerEngine(settings.engine, slots=0)
+        self._async_engine = AsyncEngineBeside(settings.engine, pooled=True)
+        self._makers = settings.makers(self._async_engine)
         self._connections = own
         # One statement a transaction needs no BEGIN and no COMMIT around it.
         signs = within(own.signs, ANSWER_S, **{SINGLE: True})
@@ -329,6 +352,8 @@ class Crew:
         self._watchdog.stop()
         self._stocktaker.stop()
         self._poller.stop()
+        if self._async_engine.is_made:
+            self._loop.run_soon(self._async_engine.dispose, DISPOSE_S)
         self._loop.stop(0.0 if left else None)
         self._processes.stop()
         self._keeper.stop()
@@ -637,6 +662,7 @@ class Crew:
             engine=self._worker_engine,
             schema=settings.schema,
             client=settings.client,
+            makers=self._makers,
         )
 
     def _stop_attempts(self, producers: Sequence[Producer], soft_s: float | None) -> list[JobRow]:

@@ -1,10 +1,10 @@
-"""Commit hooks: call something once a transaction of the host's has committed.
+"""Commit hooks: call something once a transaction has committed, or refuse its COMMIT.
 
 SQLAlchemy has an event before a Connection commits, and none after it. So the engine's dialect,
 which sends each COMMIT, is wrapped, once for as long as the engine lives. What is to be called is
 kept with the transaction, and weakly: one that is rolled back, lost or forgotten takes it along,
-and nothing has to look at its connection, which may not be there any more. Nothing here raises: an
-error of a hook is logged, and the host's commit does not fail by it.
+and nothing has to look at its connection, which may not be there any more. An error of a hook is
+logged, and the host's commit does not fail by it.
 """
 
 import logging
@@ -16,6 +16,7 @@ import attrs
 from sqlalchemy import Connection, Dialect, RootTransaction
 from sqlalchemy.pool import PoolProxiedConnection
 
+from riverrun.errors import ClientNotReady
 from riverrun.logs.errors import log_error
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class _Pending:
 _pending: weakref.WeakKeyDictionary[PoolProxiedConnection, _Pending] = weakref.WeakKeyDictionary()
 
 
+_refused: weakref.WeakKeyDictionary[PoolProxiedConnection, str] = weakref.WeakKeyDictionary()
 _wrapped: weakref.WeakSet[Dialect] = weakref.WeakSet()
 
 
@@ -74,6 +76,23 @@ def after_commit(connection: Connection, call: Callable[[T], object], item: T) -
     pending.calls[call, item] = None
 
 
+def refuse_commit(connection: Connection, problem: str) -> PoolProxiedConnection:
+    """Have a COMMIT on `connection` roll back and raise ClientNotReady, until it is allowed.
+
+    Returns:
+        What `allow_commit` takes; the connection itself may be invalid by then.
+    """
+    _wrap(connection.dialect)
+    proxied = connection.connection
+    _refused[proxied] = problem
+    return proxied
+
+
+def allow_commit(proxied: PoolProxiedConnection) -> None:
+    """Allow what `refuse_commit` has refused."""
+    _refused.pop(proxied, None)
+
+
 def _wrap(dialect: Dialect) -> None:
     if dialect in _wrapped:
         return
@@ -82,6 +101,10 @@ def _wrap(dialect: Dialect) -> None:
     savepoint, rollback_to = dialect.do_savepoint, dialect.do_rollback_to_savepoint
 
     def do_commit(dbapi_connection: PoolProxiedConnection) -> None:
+        if problem := _refused and _refused.get(dbapi_connection):
+            # SQLAlchemy takes a transaction whose COMMIT failed for over, and leaves it as it is.
+            dialect.do_rollback(dbapi_connection)
+            raise ClientNotReady(problem)
         calls = _take(dbapi_connection)
         commit(dbapi_connection)
         _make(calls)

@@ -2,12 +2,13 @@
 
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm.exc import StaleDataError
 
 from riverrun.db.refusals import sqlstate
 
@@ -21,6 +22,9 @@ CONFLICTS = frozenset({"40001", "40P01"})
 """A serialization failure, and a deadlock that this transaction was chosen to end."""
 
 
+LOCKED = "55P03"
+"""A row that another transaction has locked, where the statement does not wait, or no longer."""
+
 TRIES = 6
 
 
@@ -31,6 +35,37 @@ PAUSE_S = 0.01
 def is_conflict(error: BaseException | None) -> bool:
     """Return whether `error`, or what it was raised from, is a database's conflict."""
     return error is not None and sqlstate(error) in CONFLICTS
+
+
+def met_another(error: BaseException) -> bool:
+    """Return whether a worker's transaction failed only because another one was in its way.
+
+    That is a conflict, a lock that was not waited for, or a row of the ORM's that has another
+    version by now, wherever in the chain of errors: a worker may have raised its own in place of
+    it.
+    """
+    for each in chain(error):
+        driver = getattr(each, "orig", None) or each
+        state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
+        if isinstance(each, StaleDataError) or state in CONFLICTS or state == LOCKED:
+            return True
+    return False
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield `error`, and each error that it was raised from or while it was handled."""
+    met: set[int] = set()
+    left = [error]
+    while left:
+        each = left.pop()
+        if id(each) in met:
+            continue
+        met.add(id(each))
+        yield each
+        if each.__cause__ is not None:
+            left.append(each.__cause__)
+        if each.__context__ is not None and not each.__suppress_context__:
+            left.append(each.__context__)
 
 
 def again(tx: object, work: Callable[[], R]) -> R:

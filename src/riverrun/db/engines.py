@@ -121,6 +121,15 @@ def address(engine: Engine, database: str | None = None) -> str:
     return f"{database}@{given.get('host') or 'local'}:{given.get('port') or 5432}"
 
 
+def same_database(one: Engine, other: Engine) -> bool:
+    """Return whether two engines lead to one database, as far as their URLs tell."""
+    if one.pool is other.pool:
+        return True
+    if one.dialect.name != other.dialect.name or one.url.database is None:
+        return False
+    return address(one) == address(other)
+
+
 def identity(connection: Connection) -> tuple[str, str]:
     """Return the database's name, and what tells its server from every other one."""
     # As text and without a time zone: drivers and sessions differ in how they read a time.

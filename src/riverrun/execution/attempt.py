@@ -13,7 +13,7 @@ from contextvars import ContextVar
 import attrs
 
 from riverrun.clock import Clock
-from riverrun.db.conflicts import is_conflict
+from riverrun.db.conflicts import chain
 from riverrun.errors import (
     AttemptInterrupted,
     AttemptLost,
@@ -50,6 +50,8 @@ class Ended:
         job: The job as claimed, for its event; None where nobody heard of events as it ended.
         queue: The job's queue.
         outcome: What shall be written; None if the worker's own transaction has written it.
+        written: What that has written, if it is no completion.
+        conflict: Whether the job begins again as its transaction could not commit.
         error: What the worker raised, if it did.
         run_s: Seconds its worker took.
         ended_monotonic: When it ended, by the process's monotonic clock.
@@ -64,6 +66,8 @@ class Ended:
     run_s: float
     ended_monotonic: float
     due_monotonic: float | None = None
+    written: Outcome | None = None
+    conflict: bool = False
 
 
 def not_begun(job: JobRow | ClaimedJob, at_monotonic: float) -> Ended:
@@ -255,8 +259,9 @@ class Attempt:
         self._log(error, ended - began)
         outcome = self._decide(error)
         due = None
-        if outcome is not None and outcome.state is JobState.available and outcome.scheduled_at:
-            wait_s = (outcome.scheduled_at - self.ctx.now()).total_seconds()
+        next_ = outcome or self.ctx.written
+        if next_ is not None and next_.state is JobState.available and next_.scheduled_at:
+            wait_s = (next_.scheduled_at - self.ctx.now()).total_seconds()
             due = self._terms.clock.monotonic() + wait_s
         return Ended(
             job=self.job if self._terms.heard() else None,
@@ -266,6 +271,8 @@ class Attempt:
             run_s=ended - began,
             ended_monotonic=ended,
             due_monotonic=due,
+            written=self.ctx.written,
+            conflict=error is not None and outcome is not None and self._is_conflict(error),
         )
 
     def _work(self, worker: Worker) -> None:
@@ -275,10 +282,28 @@ class Attempt:
         elif worker.interrupt:
             self._interruptible = Interruptible()
             with self._interruptible.block():
-                worker.work(args, self.ctx)
+                self._call(worker, args)
         else:
-            worker.work(args, self.ctx)
+            self._call(worker, args)
         self._check_steps()
+
+    def _call(self, worker: Worker, args: object) -> None:
+        parameter = worker.session
+        if parameter is None:
+            worker.work(args, self.ctx)
+            return
+        with self.ctx.worker_transaction.session(parameter.wanted) as session:
+            worker.work(args, self.ctx, **{parameter.name: session})
+            self._check_steps()
+
+    async def _call_async(self, worker: Worker, args: object) -> None:
+        parameter = worker.session
+        if parameter is None:
+            await worker.work_async(args, self.ctx)
+            return
+        async with self.ctx.worker_transaction.session_async(parameter.wanted) as session:
+            await worker.work_async(args, self.ctx, **{parameter.name: session})
+            self._check_steps()
 
     async def _work_async(self, worker: Worker) -> None:
         args = self._begin(worker)
@@ -289,7 +314,7 @@ class Attempt:
         if ctx.timeout_s is not None:
             timer = loop.call_later(ctx.timeout_s, ctx.cancel, JobTimedOut(ctx.timeout_s))
         try:
-            await worker.work_async(args, ctx)
+            await self._call_async(worker, args)
         except asyncio.CancelledError:
             if ctx.reason is None:
                 raise
@@ -362,8 +387,11 @@ class Attempt:
         return isinstance(result, ErrorHandlerResult) and result.set_cancelled
 
     def _is_conflict(self, error: BaseException) -> bool:
-        """Return whether the attempt is to begin again because its transaction met another."""
-        return self.ctx.met_conflict and is_conflict(error) and may_begin_again(self.job)
+        """Return whether the attempt is to begin again as its transaction could not commit."""
+        conflict = self.ctx.conflict
+        if conflict is None or self.ctx.completed or not may_begin_again(self.job):
+            return False
+        return any(each is conflict for each in chain(error))
 
     def _log(self, error: BaseException | None, run_s: float) -> None:
         if error is None:
@@ -380,8 +408,8 @@ class Attempt:
         return isinstance(error, AttemptLost) and error.args == own
 
 
-def event_state(outcome: Outcome | None, states: dict[int, JobState], job: JobRow) -> JobState:
+def event_state(ended: Ended, states: dict[int, JobState], job: JobRow) -> JobState:
     """Return the state a job has after its outcome was written, as far as is known."""
-    if outcome is None:
-        return JobState.completed
-    return states.get(job.id, outcome.state)
+    if ended.outcome is not None:
+        return states.get(job.id, ended.outcome.state)
+    return JobState.completed if ended.written is None else ended.written.state

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -10,25 +10,26 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
 from riverrun.clock import Clock
-from riverrun.db.conflicts import is_conflict
-from riverrun.db.driver import in_transactions, in_transactions_async
-from riverrun.db.worker_engine import WorkerEngine, waiting_as
 from riverrun.errors import (
     AttemptInterrupted,
-    ClientNotReady,
     InvalidOption,
     InvalidStep,
     JobTimedOut,
 )
 from riverrun.execution.steps import Steps, may_resume
+from riverrun.execution.worker_session import SessionMakers
+from riverrun.execution.worker_transaction import WorkerTransaction
 from riverrun.jobs.json_values import MAX_METADATA_BYTES, json_size, json_text, metadata_text
 from riverrun.jobs.row import JobRow
-from riverrun.outcome import MAX_ROW_BYTES, OUTPUT_KEY, check_output
+from riverrun.outcome import MAX_ROW_BYTES, OUTPUT_KEY, Outcome, check_output
 from riverrun.verbs.claim import ClaimedJob
-from riverrun.verbs.complete import complete, merge_metadata
+from riverrun.verbs.complete import merge_metadata
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+
+_PLAIN = SessionMakers()
 
 
 class JobContext:
@@ -51,6 +52,7 @@ class JobContext:
         engine: Engine | None,
         schema: str | None = None,
         client: Any = None,
+        makers: SessionMakers = _PLAIN,
     ) -> None:
         self._job = job
         self.client = client
@@ -60,14 +62,16 @@ class JobContext:
         self._deadline: float | None = None
         self._engine = engine
         self._schema = schema
+        self._makers = makers
         self._event: threading.Event | None = None  # made when a worker first waits
         self._on_cancel: Callable[[], object] | None = None
         self._reason: AttemptInterrupted | None = None
         self._staged: dict[str, Any] = {}
         self._sizes: dict[str, tuple[int, bool]] = {}  # of what is staged, and whether it shares
-        self._in_transaction = False
-        self.completed = False
-        self.met_conflict = False  # the transaction was rolled back for another one's sake
+        self._worker_transaction: WorkerTransaction | None = None  # made when first asked for
+        self.completed = False  # by the worker's own transaction
+        self.written: Outcome | None = None  # what that has written, if it is no completion
+        self.conflict: BaseException | None = None  # by what it was rolled back and can begin again
         self._steps: Steps | None = None
 
     @property
@@ -311,9 +315,10 @@ class JobContext:
         After the block the job is completed; what the worker then raises is only logged. If the
         block raises, or the job was rescued or deleted meanwhile, nothing of it is committed.
 
-        An attempt whose transaction the database rolls back for another transaction's sake
-        (SQLSTATE 40001 or 40P01) does not count: the job is soon claimed again. After 20 of these
-        it fails as by any other error.
+        An attempt whose transaction failed only because another one was in its way, or because its
+        connection was lost, does not count: the job is soon claimed again. That is SQLSTATE 40001,
+        40P01 or 55P03, and SQLAlchemy's StaleDataError. After 20 of these it fails as by any other
+        error.
 
         Args:
             **session_options: Passed to the Session.
@@ -324,17 +329,8 @@ class JobContext:
             NoConnection: If the engine's pool had no connection free in the attempt's time; the
                 attempt does not count then.
         """
-        if self._engine is None:
-            raise ClientNotReady("ctx.transaction() needs a client with an engine")
-        with ExitStack() as stack:
-            stack.enter_context(self._once())
-            stack.enter_context(waiting_as(self))
-            connection = stack.enter_context(self._engine.connect())
-            stack.enter_context(in_transactions(connection))
-            session = stack.enter_context(Session(connection, **_options(session_options)))
-            stack.enter_context(session.begin())
+        with self.worker_transaction.block(**session_options) as session:
             yield session
-            self._complete(session)
 
     @asynccontextmanager
     async def async_transaction(
@@ -346,39 +342,17 @@ class JobContext:
             engine: An AsyncEngine on the client's database, made for the client's event loop.
             **session_options: Passed to the AsyncSession.
         """
-        from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+        async with self.worker_transaction.block_async(engine, **session_options) as session:
+            yield session
 
-        if isinstance(self._engine, WorkerEngine):
-            engine = AsyncEngine(WorkerEngine(engine.sync_engine, self._engine.slots))
-        with self._once(), waiting_as(self):
-            async with AsyncExitStack() as stack:
-                connection = await stack.enter_async_context(engine.connect())
-                await stack.enter_async_context(in_transactions_async(connection))
-                options = _options(session_options)
-                session = await stack.enter_async_context(AsyncSession(connection, **options))
-                await stack.enter_async_context(session.begin())
-                yield session
-                await session.run_sync(self._complete)
+    @property
+    def worker_transaction(self) -> WorkerTransaction:
+        """The attempt's transaction whose commit completes the job."""
+        if self._worker_transaction is None:
+            self._worker_transaction = self._make_transaction()
+        return self._worker_transaction
 
-    @contextmanager
-    def _once(self) -> Iterator[None]:
-        if self._in_transaction or self.completed:
-            raise ClientNotReady("ctx.transaction() completes the job: use it once, not nested")
-        self._in_transaction = True
-        try:
-            yield
-            self.completed = True
-        except BaseException as error:
-            self.met_conflict = is_conflict(error)
-            raise
-        finally:
-            self._in_transaction = False
-
-    def _complete(self, session: Session) -> None:
-        self.raise_if_cancelled()
-        complete(session, self.job, metadata=self._staged or None, schema=self._schema)
-
-
-def _options(said: Mapping[str, Any]) -> dict[str, Any]:
-    # What the session does to its transaction, it does to the connection's.
-    return {"join_transaction_mode": "control_fully", **said}
+    def _make_transaction(self) -> WorkerTransaction:
+        return WorkerTransaction(
+            self, engine=self._engine, schema=self._schema, makers=self._makers
+        )

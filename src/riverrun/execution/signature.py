@@ -12,6 +12,7 @@ import attrs
 
 from riverrun.errors import InvalidWorker, WorkerDidNotRun
 from riverrun.execution.context import JobContext
+from riverrun.execution.session_parameter import SessionParameter, session_parameter
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -40,12 +41,14 @@ class Signature:
     Attributes:
         args_type: The annotation of its args: a class, or a generic class with its parameters.
         context: How it takes the context: by position, by the name that stands here, or not.
+        session: The parameter that takes a session, if there is one.
         is_async: Whether a call returns a coroutine.
         has_name: Whether another process can import it by its name.
     """
 
     args_type: Any
     context: By | str
+    session: SessionParameter | None
     is_async: bool
     has_name: bool
 
@@ -82,46 +85,66 @@ def read_signature(function: Callable[..., object], *, assume_plain: bool = Fals
         raise InvalidWorker(name, problem)
     if not _may_be_args(args_type):
         raise InvalidWorker(name, f"annotate {first.name!r} with the class of its args")
+    session = session_parameter(name, parameters, hints, is_async=is_async)
+    second = rest[0] if rest else None
+    if session is not None:
+        rest = [each for each in rest if each.name != session.name]
     return Signature(
         args_type=args_type,
-        context=_context(name, rest, hints),
+        context=_context(name, rest, hints, second=second),
+        session=session,
         is_async=is_async,
         has_name="<" not in name and hasattr(function, "__qualname__"),
     )
 
 
 def call(
-    function: Callable[..., object], args: object, ctx: JobContext | None, context: By | str
+    function: Callable[..., object],
+    args: object,
+    ctx: JobContext | None,
+    context: By | str,
+    **session: object,
 ) -> None:
     """Call a worker's function.
+
+    Args:
+        function: The worker.
+        args: Its args.
+        ctx: Its context.
+        context: How it takes that.
+        **session: Its session, by the name of the parameter that takes one.
 
     Raises:
         WorkerDidNotRun: If it returned what something else would have to run first.
     """
     if context is By.position:
-        result = function(args, ctx)
+        result = function(args, ctx, **session)
     elif context is By.nothing:
-        result = function(args)
+        result = function(args, **session)
     else:
-        result = function(args, **{context: ctx})
+        result = function(args, **{context: ctx}, **session)
     if type(result) not in _PLAIN:
         _check_result(function, result)
 
 
 async def call_async(
-    function: Callable[..., object], args: object, ctx: JobContext, context: By | str
+    function: Callable[..., object],
+    args: object,
+    ctx: JobContext,
+    context: By | str,
+    **session: object,
 ) -> None:
-    """Call a worker's coroutine function, and await its end.
+    """Call a worker's coroutine function as `call` does, and await its end.
 
     Raises:
         WorkerDidNotRun: If there was nothing to await, or something to run was left over.
     """
     if context is By.position:
-        made = function(args, ctx)
+        made = function(args, ctx, **session)
     elif context is By.nothing:
-        made = function(args)
+        made = function(args, **session)
     else:
-        made = function(args, **{context: ctx})
+        made = function(args, **{context: ctx}, **session)
     if not isinstance(made, Awaitable):
         raise WorkerDidNotRun(name_of(function), type(made).__name__)
     result = await made
@@ -191,8 +214,21 @@ def _parameters(name: str, function: Callable[..., object]) -> list[inspect.Para
     return parameters
 
 
-def _context(name: str, rest: list[inspect.Parameter], hints: dict[str, Any]) -> By | str:
-    """Return how the context is taken: found by its annotation, else what is left to fill."""
+def _context(
+    name: str,
+    rest: list[inspect.Parameter],
+    hints: dict[str, Any],
+    *,
+    second: inspect.Parameter | None,
+) -> By | str:
+    """Return how the context is taken: found by its annotation, else what is left to fill.
+
+    Args:
+        name: How errors name the worker.
+        rest: Its parameters but for the args and the session.
+        hints: Their annotations.
+        second: The parameter after the args, which may take the context by position.
+    """
     contexts = [each for each in rest if each.kind in _NAMED and _is_context(hints.get(each.name))]
     contexts += [
         each
@@ -214,7 +250,7 @@ def _context(name: str, rest: list[inspect.Parameter], hints: dict[str, Any]) ->
     if isinstance(hint, type) and not _is_context(hint) and not _may_be_context(hint):
         problem = f"nothing is there for {context.name!r}: {hint.__name__}; a worker takes its args"
         raise InvalidWorker(name, f"{problem} and, if it likes, a ctx: JobContext")
-    if context is rest[0] and context.kind in _POSITIONAL:
+    if context.kind in _POSITIONAL and context is second:
         return By.position
     if context.kind is inspect.Parameter.POSITIONAL_ONLY:
         raise InvalidWorker(name, f"{context.name!r} cannot be passed by its name; put it second")

@@ -18,6 +18,7 @@ from riverrun.errors import (
 )
 from riverrun.execution.context import JobContext
 from riverrun.execution.plugins import Plugin, check_plugins
+from riverrun.execution.session_parameter import SessionParameter
 from riverrun.execution.signature import By, Signature, call, call_async, name_of, read_signature
 from riverrun.jobs.args import AnyArgs, RawArgs, decode, encode, kind_of
 from riverrun.jobs.checks import check_duration, check_kind
@@ -63,6 +64,7 @@ class Worker:
         args_type: What it takes.
         function: Called with the args, and with the context if it takes one.
         context: How it takes the context: by position, by the name that stands here, or not.
+        session: Its parameter that takes a session whose commit completes the job, if it has one.
         timeout_s: Seconds an attempt may take; None for the client's, 0 for no limit.
         backoff: When a failed job returns; None for the client's.
         plugins: The worker's own, innermost.
@@ -74,6 +76,7 @@ class Worker:
     args_type: type[Any]
     function: Callable[..., object]
     context: By | str = By.nothing
+    session: SessionParameter | None = None
     timeout_s: float | None = None
     backoff: Backoff | None = None
     plugins: tuple[Plugin, ...] = ()
@@ -110,21 +113,26 @@ class Worker:
         problem = f"they are a {_name(own)}, and its worker takes a {_name(taken)}"
         raise InvalidArgs(kind, f"{problem}; one kind is one class")
 
-    def work(self, args: object, ctx: JobContext) -> None:
+    def work(self, args: object, ctx: JobContext, **session: object) -> None:
         """Call the function.
+
+        Args:
+            args: Its args.
+            ctx: Its context.
+            **session: Its session, by the name of its parameter, where it takes one.
 
         Raises:
             WorkerDidNotRun: If it returned what something else would have to run first.
         """
-        call(self.function, args, ctx, self.context)
+        call(self.function, args, ctx, self.context, **session)
 
-    async def work_async(self, args: object, ctx: JobContext) -> None:
-        """Call the coroutine function, and await its end.
+    async def work_async(self, args: object, ctx: JobContext, **session: object) -> None:
+        """Call the coroutine function as `work` does, and await its end.
 
         Raises:
             WorkerDidNotRun: If there was nothing to await, or something to run was left over.
         """
-        await call_async(self.function, args, ctx, self.context)
+        await call_async(self.function, args, ctx, self.context, **session)
 
 
 class Workers:
@@ -169,7 +177,10 @@ class Workers:
         """Register a function as a worker; a decorator, with options or without.
 
         The function takes args first, whose annotation says which kind it works. It may take a
-        context: by its annotation `JobContext`, wherever it stands, or as its second parameter.
+        context: by its annotation `JobContext`, wherever it stands, or as its second parameter. A
+        parameter annotated `Session`, or `AsyncSession` in an `async def`, gets a session whose
+        commit also completes the job: it is committed when the worker returns and rolled back when
+        it raises.
 
         Args:
             function: The worker.
@@ -206,6 +217,7 @@ class Workers:
                 args_type=signature.args_type,
                 function=given,
                 context=signature.context,
+                session=signature.session,
                 timeout_s=timeout_s,
                 backoff=backoff,
                 plugins=own_plugins,
@@ -282,6 +294,12 @@ def _executor(name: str, signature: Signature, chosen: Executor | str | None) ->
         return Executor.coroutine
     if executor is Executor.coroutine:
         raise InvalidWorker(name, "a coroutine is an async def")
+    if executor is Executor.process and signature.session is not None:
+        problem = (
+            f"{signature.session.name!r} takes a session of the client's, which another process "
+            "cannot have; remove executor='process', or open a session of its own in the worker"
+        )
+        raise InvalidWorker(name, problem)
     if executor is Executor.process and not signature.has_name:
         problem = "another process imports it by its name: define it at the top of a module"
         raise InvalidWorker(name, problem)

@@ -25,6 +25,7 @@ from riverrun.events import (
     Event,
     JobCancelled,
     JobCompleted,
+    JobConflicted,
     JobEvent,
     JobFailed,
     JobInterrupted,
@@ -41,6 +42,7 @@ _OUTCOMES: dict[type[Event], str] = {
     JobCancelled: "cancelled",
     JobSnoozed: "snoozed",
     JobInterrupted: "interrupted",
+    JobConflicted: "conflicted",
 }
 
 
@@ -50,7 +52,7 @@ def instrument(
     """Measure `client` from now on; nothing if it is measured in the registry already.
 
     - `riverrun_attempts_total` by kind, queue and outcome: completed, failed, discarded, cancelled,
-      snoozed or interrupted;
+      snoozed, interrupted, or conflicted with another transaction;
     - `riverrun_attempt_duration_seconds` by kind: what its worker took;
     - `riverrun_queue_wait_seconds` by queue: from when a job was due to its claim;
     - `riverrun_claim_duration_seconds` by queue: the claim's statement and commit;

@@ -21,6 +21,7 @@ from riverrun.events import (
     Hub,
     JobCancelled,
     JobCompleted,
+    JobConflicted,
     JobEvent,
     JobFailed,
     JobInterrupted,
@@ -284,7 +285,7 @@ class Completer(Service):
                     self._hub.publish(self._event(ended, ended.job, states))
 
     def _event(self, ended: Ended, job: JobRow, states: dict[int, JobState]) -> JobEvent:
-        state = event_state(ended.outcome, states, job)
+        state = event_state(ended, states, job)
         waited = (job.attempted_at or job.scheduled_at) - job.scheduled_at
         return _event_type(state, ended)(
             job=attrs.evolve(job, state=state),
@@ -302,6 +303,8 @@ def _event_type(state: JobState, ended: Ended) -> type[JobEvent]:
         return JobCancelled
     if isinstance(ended.error, JobSnooze):
         return JobSnoozed
+    if ended.conflict:
+        return JobConflicted
     if ended.outcome is not None and ended.outcome.give_back:
         return JobInterrupted
     return JobFailed

@@ -7,7 +7,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from riverrun.db.forks import close_in_child
 from riverrun.logs.errors import log_error
@@ -63,6 +64,20 @@ class LoopThread(Service):
                 if self._unstarted_since is None:
                     self._unstarted_since = time.monotonic()
             logger.warning("no thread for the event loop yet: %s", error)
+
+    def run_soon(self, function: Callable[[], Coroutine[Any, Any, object]], timeout: float) -> None:
+        """Await `function()` in the loop, if there is one; wait `timeout` seconds at most.
+
+        What it raises, and that it is not over in time, is logged.
+        """
+        with self._lock:
+            loop = self._loop
+        if loop is None or loop.is_closed():
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(function(), loop).result(timeout)
+        except Exception as error:
+            log_error(logger, error, "did not end in the event loop as it should")
 
     def revive(self) -> bool:
         """Start the thread again if it has died, or could not be started; return whether so."""

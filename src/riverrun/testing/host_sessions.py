@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util import ScopedRegistry, ThreadLocalRegistry
 
-from riverrun.db.engines import address
+from riverrun.db.engines import same_database
 from riverrun.testing.sessions import undone
 
 Binds: TypeAlias = Callable[[Any], Any]
@@ -38,7 +38,7 @@ class UndoneConnections:
         if isinstance(bind, Connection):
             return bind
         for connection in self._connections:
-            if _same_database(bind, connection.engine):
+            if same_database(bind, connection.engine):
                 return connection
         return self._open(bind)
 
@@ -52,7 +52,7 @@ def binds_of(connection: Connection) -> Binds:
     """Return what has `connection` used in place of each engine on its database."""
 
     def binds(bind: Engine | Connection) -> Engine | Connection:
-        if isinstance(bind, Engine) and _same_database(bind, connection.engine):
+        if isinstance(bind, Engine) and same_database(bind, connection.engine):
             return connection
         return bind
 
@@ -128,11 +128,3 @@ def savepoints(own: type[Session], binds: Binds) -> type[Session]:
 
     Within.__name__ = own.__name__
     return Within
-
-
-def _same_database(one: Engine, other: Engine) -> bool:
-    if one.pool is other.pool:
-        return True
-    if one.dialect.name != other.dialect.name or one.url.database is None:
-        return False
-    return address(one) == address(other)

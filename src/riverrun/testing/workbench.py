@@ -11,10 +11,12 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from riverrun.client.client import Client
+from riverrun.db.async_engine import AsyncEngineBeside
 from riverrun.db.transactions import Tx, joined
 from riverrun.errors import ClientNotReady, InvalidOption, JobCancel, JobNotFound, JobSnooze
 from riverrun.execution.attempt import Attempt, Ended
 from riverrun.execution.context import JobContext
+from riverrun.execution.worker_transaction import WorkerTransaction
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.checks import check_aware, check_int
 from riverrun.jobs.options import InsertOpts
@@ -125,6 +127,7 @@ class Workbench:
             engine=settings.engine,
             schema=settings.schema,
             client=self._client,
+            makers=settings.makers(AsyncEngineBeside(settings.engine, pooled=False)),
             tx=self._tx,
         )
 
@@ -192,34 +195,56 @@ class SavepointContext(JobContext):
         with joined(self._tx) as test:
             return test.connection
 
+    def _make_transaction(self) -> WorkerTransaction:
+        return SavepointTransaction(
+            self,
+            tx=self._tx,
+            engine=self._engine,
+            schema=self._schema,
+            makers=self._makers,
+        )
+
+
+class SavepointTransaction(WorkerTransaction):
+    """A worker's transaction as a savepoint in the test's own."""
+
+    def __init__(self, ctx: SavepointContext, *, tx: Tx, **options: Any) -> None:
+        super().__init__(ctx, **options)
+        self._test = ctx
+        self._tx = tx
+
     @contextmanager
-    def transaction(self, **session_options: Any) -> Iterator[Session]:
-        """As a client's, in a savepoint."""
+    def connected(self) -> Iterator[tuple[Connection, Any]]:
+        """Yield the test's connection; an Engine's own where the test has an Engine."""
         if isinstance(self._tx, Engine):
-            with super().transaction(**session_options) as session:
-                yield session
+            with super().connected() as connected:
+                yield connected
             return
-        with joined(self._tx) as test:
-            options = {**session_options, "join_transaction_mode": "create_savepoint"}
-            with self._once(), Session(test.connection, **options) as session, session.begin():
-                yield session
-                self._complete(session)
+        with joined(self._tx) as test, self._noting_conflict(test.connection):
+            yield test.connection, "create_savepoint"
 
     @asynccontextmanager
-    async def async_transaction(
-        self, engine: "AsyncEngine", **session_options: Any
-    ) -> "AsyncIterator[AsyncSession]":
-        """As a client's, in a savepoint."""
-        from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+    async def connected_async(
+        self, engine: "AsyncEngine | None"
+    ) -> "AsyncIterator[tuple[AsyncConnection, Any]]":
+        """As `connected`, where the test has an AsyncSession or AsyncConnection."""
+        from sqlalchemy.ext.asyncio import AsyncConnection
 
-        if self.joined_async is None:
-            async with super().async_transaction(engine, **session_options) as session:
-                yield session
+        test = self._test.joined_async
+        if test is None:
+            async with super().connected_async(engine) as connected:
+                yield connected
             return
-        test = self.joined_async
         connection = test if isinstance(test, AsyncConnection) else await test.connection()
-        options = {**session_options, "join_transaction_mode": "create_savepoint"}
-        with self._once():
-            async with AsyncSession(connection, **options) as session, session.begin():
-                yield session
-                await session.run_sync(self._complete)
+        assert connection.sync_connection is not None  # noqa: S101  it is open
+        with self._noting_conflict(connection.sync_connection):
+            yield connection, "create_savepoint"
+
+    def _async_engine(self) -> "AsyncEngine":
+        if not isinstance(self._tx, Engine):
+            problem = "takes an AsyncSession, and the test's transaction is a sync one: await"
+            raise ClientNotReady(
+                f"the worker of {self._test.job.kind!r} {problem} work_one_async or drain_async "
+                "with an AsyncSession"
+            )
+        return super()._async_engine()

@@ -11,7 +11,7 @@ from typing import Any
 from riverrun.clock import Duration
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Transaction, Tx, joined
-from riverrun.errors import AttemptLost, JobSnooze
+from riverrun.errors import AttemptLost, JobCancel, JobSnooze
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState, state_of
@@ -104,6 +104,35 @@ def snooze(
         InvalidOption: If `delay` is negative.
     """
     return _end(tx, job, JobSnooze(delay), RiverBackoff(), None, schema, now)
+
+
+def record_wish(
+    tx: Tx,
+    job: JobRow,
+    wish: JobSnooze | JobCancel,
+    *,
+    metadata: Mapping[str, Any],
+    now: datetime,
+    schema: str | None = None,
+) -> Outcome:
+    """Snooze or cancel a claimed job in the worker's own transaction, and return what was written.
+
+    Args:
+        tx: The worker's session.
+        job: The job as it was claimed.
+        wish: What its worker raised.
+        metadata: What to merge into the job's metadata.
+        now: The database's time, aware.
+        schema: The schema of River's tables. Default: the search path's.
+
+    Raises:
+        AttemptLost: If the job no longer runs at that attempt; roll the transaction back.
+    """
+    staged = check_metadata(metadata, MAX_ROW_BYTES) if metadata else None
+    outcome = decide(job, wish, now=now, backoff=RiverBackoff(), metadata=staged)
+    with joined(tx, schema) as transaction:
+        outcome.state = _write_own(transaction, outcome, None)
+    return outcome
 
 
 @tried_again

@@ -11,7 +11,7 @@ from riverrun.ext.settings import client_options
 OBJECTS = {
     *("self", "engine", "listen_engine", "workers", "periodic_jobs", "plugins", "clock", "rng"),
     *("backoff", "error_handler", "job_stuck_handler", "reindexer_schedule"),
-    "reindexer_index_names",
+    *("reindexer_index_names", "sessionmaker", "async_sessionmaker"),
 }
 
 

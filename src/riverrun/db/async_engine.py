@@ -1,0 +1,102 @@
+"""An AsyncEngine beside a client's Engine, for workers that take an AsyncSession."""
+
+import inspect
+import threading
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, NullPool, QueuePool, event
+
+from riverrun.db import forks
+from riverrun.errors import ClientNotReady
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+class AsyncEngineBeside:
+    """An AsyncEngine that connects as a client's Engine does, made when it is first asked for.
+
+    It has the pool's sizes, the `connect_args`, the execution options and the `do_connect`
+    listeners of that engine, and no other listeners. It belongs to one event loop.
+
+    Args:
+        engine: The client's engine.
+        pooled: Whether it keeps connections.
+    """
+
+    def __init__(self, engine: Engine, *, pooled: bool) -> None:
+        self._engine = engine
+        self._pooled = pooled
+        self._lock = threading.Lock()  # guards _made
+        self._made: AsyncEngine | None = None
+
+    def __call__(self) -> "AsyncEngine":
+        """Return the engine.
+
+        Raises:
+            ClientNotReady: If it cannot be told how the client's engine connects.
+        """
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    async def dispose(self) -> None:
+        """Close the connections; called in the event loop that they belong to."""
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            await made.dispose()
+
+    @property
+    def is_made(self) -> bool:
+        """Whether there is one to dispose of."""
+        return self._made is not None
+
+    def _make(self) -> "AsyncEngine":
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        engine = self._engine
+        made = create_async_engine(
+            engine.url,
+            connect_args=_connect_args(engine),
+            execution_options=dict(engine.get_execution_options()),
+            hide_parameters=engine.hide_parameters,
+            **(_sizes(engine) if self._pooled else {"poolclass": NullPool}),
+        )
+        for listener in engine.dialect.dispatch.do_connect:
+            if listener.__module__ != forks.__name__:  # of sync connections
+                event.listen(made.sync_engine, "do_connect", listener)
+        event.listen(made.sync_engine, "connect", _connected)
+        return made
+
+
+def _connect_args(engine: Engine) -> dict[str, Any]:
+    # create_engine() keeps these nowhere but in the function that connects.
+    creator: Any = engine.pool._creator
+    outer = inspect.getclosurevars(creator).nonlocals if inspect.isfunction(creator) else {}
+    if not {"cparams", "dialect"} <= outer.keys():
+        problem = "an async def worker takes an AsyncSession, and the engine's creator= is sync"
+        raise ClientNotReady(
+            f"{problem}; pass the Client async_sessionmaker=async_sessionmaker(async_engine)"
+        )
+    of_url = engine.dialect.create_connect_args(engine.url)[1]
+    own = outer["cparams"]
+    return {name: own[name] for name in own if name not in of_url or of_url[name] != own[name]}
+
+
+def _connected(dbapi_connection: Any, _record: object) -> None:
+    forks.close_in_child(dbapi_connection.driver_connection)
+
+
+def _sizes(engine: Engine) -> dict[str, Any]:
+    pool = engine.pool
+    if not isinstance(pool, QueuePool):
+        return {"poolclass": NullPool}
+    return {
+        "pool_size": pool.size(),
+        "max_overflow": pool._max_overflow,
+        "pool_timeout": pool._timeout,
+        "pool_recycle": pool._recycle,
+        "pool_pre_ping": pool._pre_ping,
+    }

@@ -1,0 +1,251 @@
+"""The session that a worker takes as a parameter: it commits once, together with the completion.
+
+What the worker does to the session's transaction happens within that one. Its `commit()` flushes
+and protects what was written from a later `rollback()`; its `rollback()` and `close()` undo what
+came after. So neither can part the worker's writes from the completion of its job.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
+
+import attrs
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
+
+from riverrun.db.commit_hooks import allow_commit, refuse_commit
+from riverrun.db.engines import same_database
+from riverrun.errors import ClientNotReady
+from riverrun.models import Base
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import (
+        AsyncConnection,
+        AsyncEngine,
+        AsyncSession,
+        async_sessionmaker,
+    )
+
+_COMMITS_LATER = (
+    "the transaction of a worker's session commits when the worker returns, with the completion of "
+    "its job; do not commit its connection. session.commit() keeps what was written until then"
+)
+
+_RIVERRUN = frozenset(Base.registry.mappers)
+
+
+class HeldSession(Protocol):
+    """What a worker's session has beside a Session's own methods."""
+
+    def complete_and_commit(self, complete: Callable[[Session], object]) -> None:
+        """Flush, have `complete` write the job's outcome, and commit both.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: If an earlier error left the transaction unusable.
+        """
+
+    def release(self) -> None:
+        """Close the session for good; what is not committed is rolled back."""
+
+
+@attrs.frozen(kw_only=True)
+class SessionMakers:
+    """What makes the sessions of a client's workers.
+
+    Attributes:
+        sync: The application's sessionmaker; None for SQLAlchemy's defaults.
+        awaited: The application's async_sessionmaker; None for SQLAlchemy's defaults.
+        async_engine: Returns the engine of AsyncSessions where `awaited` has none.
+    """
+
+    sync: "sessionmaker[Any] | None" = None
+    awaited: "async_sessionmaker[Any] | None" = None
+    async_engine: "Callable[[], AsyncEngine] | None" = None
+
+    def make(self, wanted: type[Session], connection: Connection, mode: str) -> Session:
+        """Return a session of a class that is `wanted`, in a transaction of `connection`.
+
+        Args:
+            wanted: Session, or a subclass.
+            connection: What it uses for the client's database.
+            mode: SQLAlchemy's `join_transaction_mode`.
+        """
+        own, options = _of(self.sync, wanted)
+        made: Session = _held(own)(  # type: ignore[arg-type]  # a class is hashable
+            **_options(options, connection, mode)
+        )
+        return made
+
+    def make_async(
+        self, wanted: "type[AsyncSession]", connection: "AsyncConnection", mode: str
+    ) -> "AsyncSession":
+        """Return an AsyncSession as `make` does a Session."""
+        own, options = wanted, {}
+        if self.awaited is not None:
+            options = dict(self.awaited.kw)
+            if issubclass(self.awaited.class_, wanted):
+                own = self.awaited.class_
+        maker = options.pop("sync_session_class", own.sync_session_class)
+        if isinstance(maker, sessionmaker):
+            maker, inner = _of(maker, Session)
+            options = {**inner, **options}
+        bind = connection.sync_connection
+        assert bind is not None  # noqa: S101  it is open
+        options = _options(options, bind, mode)
+        return own(**{**options, "bind": connection, "sync_session_class": _held(maker)})
+
+
+def _of(
+    maker: "sessionmaker[Any] | None", wanted: type[Session]
+) -> tuple[type[Session], dict[str, Any]]:
+    if maker is None:
+        return wanted, {}
+    own = maker.class_
+    return (own if issubclass(own, wanted) else wanted), dict(maker.kw)
+
+
+def _options(options: Mapping[str, Any], connection: Connection, mode: str) -> dict[str, Any]:
+    joined = {**options, "bind": connection, "twophase": False, "join_transaction_mode": mode}
+    if binds := options.get("binds"):
+        # Of another database stay as they are: the session commits on each, as the application's.
+        joined["binds"] = {key: _on(connection, bind) for key, bind in binds.items()}
+    return joined
+
+
+def _on(connection: Connection, bind: Any) -> Any:
+    engine = getattr(bind, "sync_engine", bind)
+    if isinstance(engine, Engine) and same_database(engine, connection.engine):
+        return connection
+    return bind
+
+
+class _Block:
+    """What a worker's `session.begin()` returns: it ends in the session's own commit or rollback.
+
+    For what it replaces, a SessionTransaction, would commit for real.
+    """
+
+    nested = False
+    parent = None
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+
+    @property
+    def is_active(self) -> bool:
+        """As a SessionTransaction's."""
+        return self.session.is_active
+
+    def commit(self) -> None:
+        """Do as the session's."""
+        self.session.commit()
+
+    def rollback(self) -> None:
+        """Do as the session's."""
+        self.session.rollback()
+
+    close = rollback
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            try:
+                self.commit()
+            except BaseException:
+                self.rollback()
+                raise
+        else:
+            self.rollback()
+
+
+def _refuse_root(session: Any) -> None:
+    # Not of a savepoint. A root's commit that is not the session's own would be for real.
+    if not session._held_ending and session.get_nested_transaction() is None:
+        raise ClientNotReady(_COMMITS_LATER)
+
+
+@lru_cache(maxsize=256)
+def _held(own: Any) -> Any:
+    """Return a subclass of a Session's class whose commits are held until the job is completed."""
+
+    class Held(own):  # type: ignore[misc]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._held_bind = options["bind"]
+            self._held_ending = False
+            self._held_kept = False  # the worker has committed: that is not rolled back
+            self._held_proxied = refuse_commit(self._held_bind, _COMMITS_LATER)
+            super().__init__(*args, **options)
+
+        def begin(self, nested: bool = False) -> SessionTransaction:
+            if nested:
+                return cast("SessionTransaction", super().begin(nested=True))
+            return cast("SessionTransaction", _Block(self))
+
+        def commit(self) -> None:
+            if self._held_ending or not self.is_active:
+                super().commit()  # raises if a flush has failed and was not rolled back
+                return
+            while (savepoint := self.get_nested_transaction()) is not None:
+                savepoint.commit()
+            self.flush()
+            if self.expire_on_commit:
+                self.expire_all()
+            self.held_keep()
+
+        def rollback(self) -> None:
+            if self._held_ending or not self._held_kept:
+                super().rollback()
+                return
+            while (savepoint := self.get_nested_transaction()) is not None:
+                savepoint.rollback()
+            self.held_keep()
+
+        def close(self) -> None:
+            if self._held_ending:
+                super().close()
+                return
+            if self.in_transaction():
+                self.rollback()
+            self.expunge_all()
+
+        def reset(self) -> None:
+            self.close()
+
+        def get_bind(self, *args: Any, **options: Any) -> Any:
+            mapper = options.get("mapper", args[0] if args else None)
+            if mapper in _RIVERRUN:
+                return self._held_bind
+            try:
+                return _on(self._held_bind, super().get_bind(*args, **options))
+            except UnboundExecutionError:
+                return self._held_bind
+
+        def held_keep(self) -> None:
+            """Have no rollback of the worker's undo what was done until now."""
+            self._held_kept = True
+            super().begin(nested=True)
+
+        def complete_and_commit(self, complete: Callable[[Session], object]) -> None:
+            if self.is_active:
+                while (savepoint := self.get_nested_transaction()) is not None:
+                    savepoint.commit()
+                self.flush()
+            self._held_ending = True
+            # Last of all statements, for it fails where the worker has swallowed an error.
+            complete(self)
+            allow_commit(self._held_proxied)
+            super().commit()
+
+        def release(self) -> None:
+            self._held_ending = True
+            allow_commit(self._held_proxied)
+            super().close()
+
+    event.listen(Held, "before_commit", _refuse_root)
+    if own.get_bind is Session.get_bind:
+        del Held.get_bind  # the session's bind is the connection, and its own way is quicker
+    Held.__name__, Held.__qualname__, Held.__doc__ = own.__name__, own.__qualname__, own.__doc__
+    return Held

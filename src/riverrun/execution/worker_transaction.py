@@ -1,0 +1,223 @@
+"""The transaction of an attempt whose commit also completes the job; there is at most one."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from riverrun.db.conflicts import met_another
+from riverrun.db.driver import in_transactions, in_transactions_async
+from riverrun.db.refusals import sqlstate
+from riverrun.db.worker_engine import WorkerEngine, waiting_as
+from riverrun.errors import ClientNotReady, JobCancel, JobSnooze
+from riverrun.execution.worker_session import HeldSession, SessionMakers
+from riverrun.verbs.complete import complete, record_wish
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+    from riverrun.execution.context import JobContext
+
+_ABORTED = "25P02"
+
+_SWALLOWED = (
+    "an earlier error of the session was caught and not rolled back; catch it around "
+    "`with session.begin_nested():`, or call session.rollback()"
+)
+
+
+class WorkerTransaction:
+    """What `ctx.transaction()` and the session parameter of workers have in common.
+
+    Args:
+        ctx: The attempt's context.
+        engine: The client's; None outside of one.
+        schema: The schema of River's tables.
+        makers: What makes the sessions that workers take as a parameter.
+    """
+
+    def __init__(
+        self,
+        ctx: "JobContext",
+        *,
+        engine: Engine | None,
+        schema: str | None,
+        makers: SessionMakers,
+    ) -> None:
+        self._ctx = ctx
+        self._engine = engine
+        self._schema = schema
+        self._makers = makers
+        self._open = False
+        self._wish: JobSnooze | JobCancel | None = None
+
+    @contextmanager
+    def block(self, **session_options: Any) -> Iterator[Session]:
+        """Yield the Session of `ctx.transaction()`."""
+        with self._once(), self.connected() as (connection, mode):
+            options = {**session_options, "join_transaction_mode": mode}
+            with Session(connection, **options) as session, session.begin():
+                with self._wished():
+                    yield session
+                self._end(session)
+
+    @asynccontextmanager
+    async def block_async(
+        self, engine: "AsyncEngine", **session_options: Any
+    ) -> "AsyncIterator[AsyncSession]":
+        """Yield the AsyncSession of `ctx.async_transaction()`."""
+        from sqlalchemy.ext.asyncio import AsyncSession
+
+        with self._once():
+            async with self.connected_async(engine) as (connection, mode):
+                options = {**session_options, "join_transaction_mode": mode}
+                async with AsyncSession(connection, **options) as session, session.begin():
+                    with self._wished():
+                        yield session
+                    await session.run_sync(self._end)
+
+    @contextmanager
+    def session(self, wanted: type[Session]) -> Iterator[Session]:
+        """Yield a worker's Session, and commit it with the completion if the block returns.
+
+        Args:
+            wanted: The class that the worker asks for.
+        """
+        with self._once(), self.connected() as (connection, mode):
+            session = self._makers.make(wanted, connection, mode)
+            held = cast("HeldSession", session)
+            try:
+                with self._wished():
+                    yield session
+                held.complete_and_commit(self._end)
+            finally:
+                held.release()
+
+    @asynccontextmanager
+    async def session_async(self, wanted: "type[AsyncSession]") -> "AsyncIterator[AsyncSession]":
+        """Yield a worker's AsyncSession, as `session` does a Session."""
+        with self._once():
+            async with self.connected_async(None) as (connection, mode):
+                session = self._makers.make_async(wanted, connection, mode)
+                try:
+                    with self._wished():
+                        yield session
+                    await session.run_sync(_complete_and_commit, self._end)
+                finally:
+                    await session.run_sync(_release)
+
+    @contextmanager
+    def connected(self) -> Iterator[tuple[Connection, Any]]:
+        """Yield the connection of the transaction, and how a session joins it."""
+        if self._engine is None:
+            raise ClientNotReady("ctx.transaction() needs a client with an engine")
+        with (
+            waiting_as(self._ctx),
+            self._engine.connect() as connection,
+            in_transactions(connection),
+            self._noting_conflict(connection),
+        ):
+            # What the session does to its transaction, it does to the connection's.
+            yield connection, "control_fully"
+
+    @asynccontextmanager
+    async def connected_async(
+        self, engine: "AsyncEngine | None"
+    ) -> "AsyncIterator[tuple[AsyncConnection, Any]]":
+        """As `connected`, of an AsyncEngine; if None, of that of the workers' sessions."""
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        if engine is None:
+            engine = self._async_engine()
+        if isinstance(self._engine, WorkerEngine):
+            engine = AsyncEngine(WorkerEngine(engine.sync_engine, self._engine.slots))
+        with waiting_as(self._ctx):
+            async with engine.connect() as connection, in_transactions_async(connection):
+                assert connection.sync_connection is not None  # noqa: S101  it is open
+                with self._noting_conflict(connection.sync_connection):
+                    yield connection, "control_fully"
+
+    def _async_engine(self) -> "AsyncEngine":
+        bind = None if self._makers.awaited is None else self._makers.awaited.kw.get("bind")
+        if bind is not None:
+            from sqlalchemy.ext.asyncio import AsyncEngine
+
+            engine: AsyncEngine = bind if isinstance(bind, AsyncEngine) else bind.engine
+            return engine
+        if self._makers.async_engine is None:
+            raise ClientNotReady("an AsyncSession for a worker needs a client with an engine")
+        return self._makers.async_engine()
+
+    @contextmanager
+    def _once(self) -> Iterator[None]:
+        ctx = self._ctx
+        if self._open or ctx.completed:
+            raise ClientNotReady(
+                "an attempt has one transaction that completes the job: use ctx.transaction() "
+                "once, not nested, and not beside a session parameter"
+            )
+        self._open = True
+        try:
+            yield
+        finally:
+            self._open = False
+        ctx.completed = True
+        if self._wish is not None:
+            raise self._wish
+
+    @contextmanager
+    def _noting_conflict(self, connection: Connection) -> Iterator[None]:
+        """Note an error by which the transaction failed although the worker did nothing wrong."""
+        ctx = self._ctx
+        try:
+            yield
+        except BaseException as error:
+            # A lost connection may have taken the COMMIT along, or not. Nothing here can tell, and
+            # nothing needs to: the job is given back only if its row says that it still runs, and
+            # only once the row is free, which it is not before the lost transaction has ended.
+            lost = connection.invalidated and ctx.reason is None
+            if lost or met_another(error):
+                ctx.conflict = error
+            raise
+
+    @contextmanager
+    def _wished(self) -> Iterator[None]:
+        """Go on to the commit if the worker raises JobSnooze or JobCancel with `commit=True`."""
+        try:
+            yield
+        except (JobSnooze, JobCancel) as wish:
+            if not wish.commit:
+                raise
+            self._wish = wish
+
+    def _end(self, session: Session) -> None:
+        ctx = self._ctx
+        ctx.raise_if_cancelled()
+        try:
+            if self._wish is None:
+                complete(session, ctx.job, metadata=ctx.staged or None, schema=self._schema)
+                return
+            ctx.stage_progress()
+            ctx.written = record_wish(
+                session,
+                ctx.job,
+                self._wish,
+                metadata=ctx.staged,
+                schema=self._schema,
+                now=ctx.now(),
+            )
+        except DBAPIError as error:
+            if sqlstate(error) == _ABORTED:
+                error.add_note(_SWALLOWED)
+            raise
+
+
+def _complete_and_commit(session: Any, complete: Any) -> None:
+    session.complete_and_commit(complete)
+
+
+def _release(session: Any) -> None:
+    session.release()

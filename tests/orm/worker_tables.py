@@ -1,0 +1,45 @@
+"""The tables of an application whose workers take sessions."""
+
+from collections.abc import Iterator
+
+from sqlalchemy import Engine, create_engine, make_url, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from schemas import search_path_options
+
+
+class Base(DeclarativeBase):
+    """The application's models."""
+
+
+class Entry(Base):
+    """What a worker writes."""
+
+    __tablename__ = "entry"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+
+
+class Account(Base):
+    """What many workers change; its version tells SQLAlchemy when another has changed it."""
+
+    __tablename__ = "account"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    total: Mapped[int] = mapped_column(default=0)
+    version: Mapped[int] = mapped_column(default=1)
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012  SQLAlchemy's own form
+
+
+def host_engine(database_url: str, schema: str) -> Iterator[Engine]:
+    """Yield the application's engine, whose search path is the test's schema."""
+    url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+def names(engine: Engine) -> list[str]:
+    """Return what the workers have written."""
+    with Session(engine) as session:
+        return list(session.scalars(select(Entry.name).order_by(Entry.id)))
