@@ -19,6 +19,7 @@ from riverrun.jobs.columns import (
     TagList,
     TextList,
     Timestamp,
+    job_state_type,
 )
 from riverrun.jobs.states import JobState
 from riverrun.orm.expressions import JobExpressions
@@ -76,6 +77,7 @@ def _job_in(schema: str) -> type[Job]:
     table = Job.__table__.to_metadata(MetaData(), schema=schema)  # type: ignore[attr-defined]
     body = {"__doc__": Job.__doc__, "__module__": __name__, "__abstract__": True}
     cls = type("Job", (Job,), body)
+    table.c.state.type = job_state_type(schema)
     properties = {each.key: table.c[each.columns[0].name] for each in Job.__mapper__.column_attrs}
     # In a registry of its own: a name belongs to one class in each.
     registry().map_imperatively(cls, table, inherits=Job, concrete=True, properties=properties)

@@ -20,6 +20,7 @@ from riverrun.client.crew import Crew, Settings
 from riverrun.client.inserter import Inserter, Notify
 from riverrun.client.launcher import Launcher
 from riverrun.client.queues import Queues, check_queues
+from riverrun.client.set_based import SetBased
 from riverrun.clock import Clock, Duration
 from riverrun.config import QueueConfig
 from riverrun.db.async_sessions import AsyncTx, run_in
@@ -69,7 +70,7 @@ EXIT_S = 30.0
 `soft_stop_timeout`."""
 
 
-class Client:
+class Client(SetBased):
     """Inserts jobs in the caller's transactions and, if it has workers, works them.
 
     Args:

@@ -1,6 +1,7 @@
 """Async sessions: call a function in the transaction of an AsyncSession and its like."""
 
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union
 
 from riverrun.errors import NotATransaction
@@ -20,6 +21,25 @@ AsyncTx: TypeAlias = Union[
 
 
 T = TypeVar("T")
+
+
+async def run_in_batches(
+    tx: AsyncTx, function: Callable[..., T], *args: object, **options: object
+) -> T:
+    """Return what `function` returns, as `run_in`; with an AsyncEngine it gets an Engine.
+
+    So it can have a transaction for each batch.
+
+    Raises:
+        NotATransaction: If `tx` is none of these.
+    """
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    call = wraps(function)(partial(function, **options))
+    if not isinstance(tx, AsyncEngine):
+        return await run_in(tx, call, *args)
+    async with tx.connect() as connection:
+        return await connection.run_sync(lambda sync: call(sync.engine, *args))
 
 
 async def run_in(tx: AsyncTx, function: Callable[..., T], *args: object) -> T:

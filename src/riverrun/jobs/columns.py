@@ -7,12 +7,19 @@ from sqlalchemy.dialects.postgresql import ARRAY, BIT, ENUM, JSONB
 
 from riverrun.jobs.states import JobState
 
-JobStateType = ENUM(
-    JobState,
-    name="river_job_state",
-    values_callable=lambda states: [s.value for s in states],
-    create_type=False,
-)
+
+def job_state_type(schema: str | None) -> ENUM:
+    """Return the type of a job's state in the schema of River's tables."""
+    return ENUM(
+        JobState,
+        name="river_job_state",
+        values_callable=lambda states: [s.value for s in states],
+        create_type=False,
+        schema=schema,
+    )
+
+
+JobStateType = job_state_type(None)
 
 
 Json = JSONB(none_as_null=True)

@@ -3,11 +3,22 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, Update, bindparam, case, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Update,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import Job
+from riverrun.queries.chosen import Chosen
 from riverrun.queries.expressions import NOW, job_columns, state_literal
 
 
@@ -17,21 +28,43 @@ def cancel_job() -> Update:
 
     Locks the row. Index: river_job_pkey. River: JobCancel.
     """
-    running = Job.state == state_literal(JobState.running)
-    mark = func.jsonb_build_object("cancel_attempted_at", NOW)
     return (
         update(Job)
-        .where(
-            Job.id == bindparam("job_id", type_=BigInteger),
-            Job.state.not_in([state_literal(state) for state in sorted(FINAL_STATES)]),
-        )
-        .values(
-            state=case((running, Job.state), else_=state_literal(JobState.cancelled)),
-            finalized_at=case((running, Job.finalized_at), else_=NOW),
-            metadata_=Job.metadata_.op("||")(mark),
-        )
+        .where(Job.id == bindparam("job_id", type_=BigInteger), not_final(Job))
+        .values(_cancelled(Job))
         .returning(*job_columns())
     )
+
+
+def cancel_chosen(which: Chosen, *, by_ids: bool) -> Update:
+    """Cancel the chosen jobs; running ones are only marked, and their ids and queues returned.
+
+    Locks the rows in the order of their ids. River: JobCancel, for many.
+    """
+    job, found = which.job, which.locked(by_ids=by_ids)
+    running = job.state == state_literal(JobState.running, job)
+    return (
+        update(job)
+        .where(job.id == found.c.id)
+        .values(_cancelled(job))
+        .returning(case((running, job.id)).label("id"), case((running, job.queue)).label("queue"))
+    )
+
+
+def not_final(job: Any) -> ColumnElement[bool]:
+    """Return whether a job can be cancelled."""
+    final = [state_literal(state, job) for state in sorted(FINAL_STATES)]
+    can: ColumnElement[bool] = job.state.not_in(final)
+    return can
+
+
+def _cancelled(job: Any) -> dict[Any, Any]:
+    running = job.state == state_literal(JobState.running, job)
+    return {
+        job.state: case((running, job.state), else_=state_literal(JobState.cancelled, job)),
+        job.finalized_at: case((running, job.finalized_at), else_=NOW),
+        job.metadata_: job.metadata_.op("||")(func.jsonb_build_object("cancel_attempted_at", NOW)),
+    }
 
 
 @lru_cache

@@ -3,12 +3,19 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, bindparam, delete
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Delete,
+    bindparam,
+    delete,
+)
 from sqlalchemy.sql.dml import ReturningDelete
 
 from riverrun.jobs.listing import JobListParams
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
+from riverrun.queries.chosen import Chosen
 from riverrun.queries.expressions import job_columns, state_literal
 from riverrun.queries.read import listed
 
@@ -39,3 +46,15 @@ def delete_jobs(params: JobListParams) -> ReturningDelete[Any]:
         .cte("chosen")
     )
     return delete(Job).where(Job.id == chosen.c.id).returning(*job_columns())
+
+
+def delete_chosen(which: Chosen, *, by_ids: bool) -> Delete:
+    """Delete the chosen jobs. Locks the rows in the order of their ids."""
+    found = which.locked(by_ids=by_ids, key_share=False)
+    return delete(which.job).where(which.job.id == found.c.id)
+
+
+def not_running(job: Any) -> ColumnElement[bool]:
+    """Return whether a job can be deleted."""
+    can: ColumnElement[bool] = job.state != state_literal(JobState.running, job)
+    return can

@@ -32,7 +32,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import NullType
 
-from riverrun.jobs.columns import JobStateType, Timestamp
+from riverrun.jobs.columns import Timestamp
 from riverrun.jobs.states import JobState
 from riverrun.models import ClientRecord, Job
 
@@ -62,9 +62,14 @@ _FIRST, _LAST = (
 )
 
 
-def state_literal(state: JobState) -> ColumnElement[Any]:
-    """Return `state` as a literal: the planner then knows which part of the index it will read."""
-    return cast(literal_column(f"'{state.value}'"), JobStateType)
+def state_literal(state: JobState, job: Any = Job) -> ColumnElement[Any]:
+    """Return `state` as a literal: the planner then knows which part of the index it will read.
+
+    Args:
+        state: The state.
+        job: The class of the jobs, whose schema that of the type is.
+    """
+    return cast(literal_column(f"'{state.value}'"), job.state.type)
 
 
 def job_columns() -> list[Any]:

@@ -1,11 +1,22 @@
-"""The statement of `verbs.retry`."""
+"""The statements of `verbs.retry`."""
 
 from functools import lru_cache
+from typing import Any
 
-from sqlalchemy import BigInteger, Update, and_, bindparam, case, func, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Update,
+    and_,
+    bindparam,
+    case,
+    func,
+    update,
+)
 
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
+from riverrun.queries.chosen import Chosen
 from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_columns, state_literal
 
 
@@ -15,33 +26,47 @@ def retry_job() -> Update:
 
     Locks the row. Index: river_job_pkey. River: JobRetry.
     """
-    due = and_(Job.state == state_literal(JobState.available), Job.scheduled_at < NOW)
     return (
         update(Job)
-        .where(
-            Job.id == bindparam("job_id", type_=BigInteger),
-            Job.state != state_literal(JobState.running),
-            ~due,
-        )
-        .values(
-            state=state_literal(JobState.available),
-            scheduled_at=NOW,
-            finalized_at=None,
-            max_attempts=case(
-                (
-                    Job.attempt == Job.max_attempts,
-                    func.least(Job.max_attempts, ATTEMPT_MAX - 1) + 1,
-                ),
-                else_=Job.max_attempts,
-            ),
-            # A cancel that was asked for before must not end the attempts to come.
-            metadata_=case(
-                (
-                    func.jsonb_typeof(Job.metadata_) == "object",
-                    Job.metadata_.op("-")("cancel_attempted_at"),
-                ),
-                else_=Job.metadata_,
-            ),
-        )
+        .where(Job.id == bindparam("job_id", type_=BigInteger), not_due(Job))
+        .values(_available(Job))
         .returning(*job_columns())
     )
+
+
+def retry_chosen(which: Chosen, *, by_ids: bool) -> Update:
+    """Make the chosen jobs available now, and return their queues.
+
+    Locks the rows in the order of their ids. River: JobRetry, for many.
+    """
+    job, found = which.job, which.locked(by_ids=by_ids)
+    return update(job).where(job.id == found.c.id).values(_available(job)).returning(job.queue)
+
+
+def not_due(job: Any) -> ColumnElement[bool]:
+    """Return whether a job can be retried: it does not run, and is not available and due."""
+    due = and_(job.state == state_literal(JobState.available, job), job.scheduled_at < NOW)
+    return and_(job.state != state_literal(JobState.running, job), ~due)
+
+
+def _available(job: Any) -> dict[Any, Any]:
+    return {
+        job.state: state_literal(JobState.available, job),
+        job.scheduled_at: NOW,
+        job.finalized_at: None,
+        job.max_attempts: case(
+            (
+                job.attempt == job.max_attempts,
+                func.least(job.max_attempts, ATTEMPT_MAX - 1) + 1,
+            ),
+            else_=job.max_attempts,
+        ),
+        # A cancel that was asked for before must not end the attempts to come.
+        job.metadata_: case(
+            (
+                func.jsonb_typeof(job.metadata_) == "object",
+                job.metadata_.op("-")("cancel_attempted_at"),
+            ),
+            else_=job.metadata_,
+        ),
+    }

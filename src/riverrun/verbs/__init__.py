@@ -1,9 +1,9 @@
 """The verbs: plain functions that work on any session or connection, and need no client."""
 
-from riverrun.verbs.cancel import cancel
+from riverrun.verbs.cancel import cancel, cancel_where
 from riverrun.verbs.claim import claim
 from riverrun.verbs.complete import complete, discard, fail, snooze
-from riverrun.verbs.delete import delete, delete_many
+from riverrun.verbs.delete import delete, delete_many, delete_where
 from riverrun.verbs.insert import InsertResult, insert, insert_many
 from riverrun.verbs.insert_fast import insert_many_fast
 from riverrun.verbs.queues import (
@@ -15,7 +15,8 @@ from riverrun.verbs.queues import (
     update_queue,
 )
 from riverrun.verbs.read import get, list_jobs
-from riverrun.verbs.retry import retry
+from riverrun.verbs.reschedule import reschedule_where
+from riverrun.verbs.retry import retry, retry_where
 from riverrun.verbs.status import ClientRow, JobCount, count_jobs, get_leader, list_clients
 from riverrun.verbs.update import update
 
@@ -25,11 +26,13 @@ __all__ = [
     "JobCount",
     "QueueRow",
     "cancel",
+    "cancel_where",
     "claim",
     "complete",
     "count_jobs",
     "delete",
     "delete_many",
+    "delete_where",
     "discard",
     "fail",
     "get",
@@ -42,8 +45,10 @@ __all__ = [
     "list_jobs",
     "list_queues",
     "pause_queue",
+    "reschedule_where",
     "resume_queue",
     "retry",
+    "retry_where",
     "snooze",
     "update",
     "update_queue",

@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Tx, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.jobs.row import JobRow
+from riverrun.models import Job
 from riverrun.queries import cancel as queries
+from riverrun.queries.chosen import chosen
+from riverrun.verbs.chosen import Changed, change_chosen
 from riverrun.verbs.notify import notify_in
 from riverrun.verbs.read import get_in, job_row
 from riverrun.wire.topics import Topic, cancel_payload
@@ -43,6 +47,48 @@ def cancel(
         payload = cancel_payload(job.id, job.queue)
         notify_in(transaction, Topic.control, [payload], schema=schema)
         return job
+
+
+def cancel_where(
+    tx: Tx,
+    *criteria: Any,
+    dry_run: bool = False,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> int:
+    """Cancel all jobs that criteria are true of, as `cancel` does one; return how many.
+
+        cancel_where(session, Job.args_of(SendReceipt).order == Order.id, Order.status == "void")
+
+    Final jobs are left as they are. Nothing is flushed: flush first what the criteria need. Jobs
+    that the session has loaded expire.
+
+    Args:
+        tx: Whose transaction: of a Session, scoped_session or Connection all jobs are changed in
+            it by one statement; with an Engine in batches of 1,000, each a transaction of its own.
+            Both wait for a row that another transaction has locked.
+        *criteria: SQLAlchemy criteria over Job, joined by AND. Other tables may be named; what they
+            say is asked in an EXISTS. `true()` is for all jobs.
+        dry_run: Whether only to count. Default: False.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: the time to take for the database's, aware.
+
+    Raises:
+        InvalidOption: If the criteria are none, or do not name Job.
+    """
+    job = Job.in_schema(schema)
+    which = chosen(job, criteria, queries.not_final(job), schema=schema)
+
+    def change(transaction: Transaction, params: dict[str, Any]) -> Changed:
+        statement = queries.cancel_chosen(which, by_ids=bool(params))
+        rows = transaction.execute(statement, {**params, "now": now}).all()
+        payloads = [cancel_payload(row.id, row.queue) for row in rows if row.id is not None]
+        if payloads:
+            notify_in(transaction, Topic.control, payloads, schema=schema)
+        return Changed(count=len(rows))
+
+    attributes = ("state", "finalized_at", "metadata_")
+    return change_chosen(tx, which, change, dry_run=dry_run, attributes=attributes).count
 
 
 @tried_again

@@ -1,11 +1,18 @@
 """Delete: a job's row, by an operator's wish; never one that runs."""
 
+from typing import Any
+
+from sqlalchemy import CursorResult
+
 from riverrun.db.conflicts import tried_again
-from riverrun.db.transactions import Tx, joined
+from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import InvalidOption, JobRunning
 from riverrun.jobs.listing import JobListParams
 from riverrun.jobs.row import JobRow
+from riverrun.models import Job
 from riverrun.queries import delete as queries
+from riverrun.queries.chosen import chosen
+from riverrun.verbs.chosen import Changed, change_chosen
 from riverrun.verbs.read import get_in, job_row
 
 
@@ -52,3 +59,35 @@ def delete_many(
     with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.delete_jobs(params), {})
         return sorted(map(job_row, rows), key=lambda job: job.id)
+
+
+def delete_where(tx: Tx, *criteria: Any, dry_run: bool = False, schema: str | None = None) -> int:
+    """Delete all jobs that criteria are true of, none that runs; return how many.
+
+        delete_where(session, Job.args_of(SendReceipt).order.in_(gone))
+
+    Nothing is flushed. Jobs that the session has loaded expire: a deleted one's next use raises
+    ObjectDeletedError.
+
+    Args:
+        tx: Whose transaction: of a Session, scoped_session or Connection all jobs are changed in
+            it by one statement; with an Engine in batches of 1,000, each a transaction of its own.
+            Both wait for a row that another transaction has locked.
+        *criteria: SQLAlchemy criteria over Job, joined by AND. Other tables may be named; what they
+            say is asked in an EXISTS. `true()` is for all jobs.
+        dry_run: Whether only to count. Default: False.
+        schema: The schema of River's tables. Default: the search path's.
+
+    Raises:
+        InvalidOption: If the criteria are none, or do not name Job.
+    """
+    job = Job.in_schema(schema)
+    which = chosen(job, criteria, queries.not_running(job), schema=schema)
+
+    def change(transaction: Transaction, params: dict[str, Any]) -> Changed:
+        statement = queries.delete_chosen(which, by_ids=bool(params))
+        result = transaction.execute(statement, params)
+        assert isinstance(result, CursorResult)  # noqa: S101  as of every DELETE
+        return Changed(count=result.rowcount)
+
+    return change_chosen(tx, which, change, dry_run=dry_run, attributes=None).count

@@ -1,0 +1,94 @@
+"""Set-based work: the methods of a client that insert or change any number of jobs at once."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement
+
+from riverrun.client.inserter import Inserter
+from riverrun.clock import Clock, Duration
+from riverrun.db.async_sessions import AsyncTx, run_in_batches
+from riverrun.db.transactions import Tx
+from riverrun.verbs.cancel import cancel_where
+from riverrun.verbs.chosen import Changed
+from riverrun.verbs.delete import delete_where
+from riverrun.verbs.reschedule import reschedule_chosen
+from riverrun.verbs.retry import retry_chosen
+
+
+class SetBased:
+    """The part of a client that acts on sets of jobs."""
+
+    schema: str | None
+    _inserter: Inserter
+    _clock: Clock
+
+    def cancel_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
+        """Cancel all jobs of some criteria; see `riverrun.verbs.cancel_where`."""
+        now = self._clock.database_now()
+        return cancel_where(tx, *criteria, dry_run=dry_run, schema=self.schema, now=now)
+
+    def retry_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
+        """Make all jobs of some criteria available now; see `riverrun.verbs.retry_where`."""
+        now = self._clock.database_now()
+        changed = retry_chosen(tx, criteria, dry_run=dry_run, schema=self.schema, now=now)
+        return self._announced(tx, changed)
+
+    def delete_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
+        """Delete all jobs of some criteria, none that runs; see `riverrun.verbs.delete_where`."""
+        return delete_where(tx, *criteria, dry_run=dry_run, schema=self.schema)
+
+    def reschedule_where(
+        self,
+        tx: Tx,
+        *criteria: Any,
+        scheduled_at: datetime | ColumnElement[datetime] | None = None,
+        delay: Duration | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """Give all waiting jobs of some criteria another time; see `verbs.reschedule_where`."""
+        changed = reschedule_chosen(
+            tx,
+            criteria,
+            scheduled_at=scheduled_at,
+            delay=delay,
+            dry_run=dry_run,
+            schema=self.schema,
+            now=self._clock.database_now(),
+        )
+        return self._announced(tx, changed)
+
+    async def cancel_where_async(self, tx: AsyncTx, *criteria: Any, dry_run: bool = False) -> int:
+        """As `cancel_where`, from async code."""
+        return await run_in_batches(tx, self.cancel_where, *criteria, dry_run=dry_run)
+
+    async def retry_where_async(self, tx: AsyncTx, *criteria: Any, dry_run: bool = False) -> int:
+        """As `retry_where`, from async code."""
+        return await run_in_batches(tx, self.retry_where, *criteria, dry_run=dry_run)
+
+    async def delete_where_async(self, tx: AsyncTx, *criteria: Any, dry_run: bool = False) -> int:
+        """As `delete_where`, from async code."""
+        return await run_in_batches(tx, self.delete_where, *criteria, dry_run=dry_run)
+
+    async def reschedule_where_async(
+        self,
+        tx: AsyncTx,
+        *criteria: Any,
+        scheduled_at: datetime | ColumnElement[datetime] | None = None,
+        delay: Duration | None = None,
+        dry_run: bool = False,
+    ) -> int:
+        """As `reschedule_where`, from async code."""
+        return await run_in_batches(
+            tx,
+            self.reschedule_where,
+            *criteria,
+            scheduled_at=scheduled_at,
+            delay=delay,
+            dry_run=dry_run,
+        )
+
+    def _announced(self, tx: Tx, changed: Changed) -> int:
+        if changed.queues:
+            self._inserter.announce(tx, set(changed.queues))
+        return changed.count

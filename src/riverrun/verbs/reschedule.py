@@ -1,0 +1,104 @@
+"""Reschedule: another time for jobs that wait."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, literal
+
+from riverrun.clock import Duration
+from riverrun.db.transactions import Transaction, Tx
+from riverrun.errors import InvalidOption
+from riverrun.jobs.checks import check_aware, check_duration
+from riverrun.jobs.columns import Timestamp
+from riverrun.models import Job
+from riverrun.queries import reschedule as queries
+from riverrun.queries.chosen import adapted, chosen
+from riverrun.verbs.chosen import Changed, change_chosen
+
+
+def reschedule_where(
+    tx: Tx,
+    *criteria: Any,
+    scheduled_at: datetime | ColumnElement[datetime] | None = None,
+    delay: Duration | None = None,
+    dry_run: bool = False,
+    schema: str | None = None,
+    now: datetime | None = None,
+) -> int:
+    """Have all jobs that criteria are true of, and that wait, run at another time; return how many.
+
+        reschedule_where(session, Job.queue == "mail", delay=3600)
+        reschedule_where(
+            session, Job.queue == "mail", scheduled_at=Job.scheduled_at + timedelta(hours=1)
+        )
+
+    One that is due then is available; one that is not is scheduled, or stays retryable. A pending
+    job stays pending. Left as they are: jobs that run or are final, and retryable jobs whose unique
+    key another job has taken. Nothing is flushed; jobs that the session has loaded expire.
+
+    Args:
+        tx: Whose transaction: of a Session, scoped_session or Connection all jobs are changed in
+            it by one statement; with an Engine in batches of 1,000, each a transaction of its own.
+            Both wait for a row that another transaction has locked.
+        *criteria: SQLAlchemy criteria over Job, joined by AND. Other tables may be named; what they
+            say is asked in an EXISTS. `true()` is for all jobs.
+        scheduled_at: The time, aware, or an expression over Job's columns.
+        delay: Seconds or a timedelta from now, in place of `scheduled_at`; 0 for now.
+        dry_run: Whether only to count. Default: False.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: the time to take for the database's, aware.
+
+    Raises:
+        InvalidOption: If the criteria are none, or do not name Job; if there is not one of
+            `scheduled_at` and `delay`.
+        sqlalchemy.exc.IntegrityError: As from `retry_where`.
+    """
+    return reschedule_chosen(
+        tx,
+        criteria,
+        scheduled_at=scheduled_at,
+        delay=delay,
+        dry_run=dry_run,
+        schema=schema,
+        now=now,
+    ).count
+
+
+def reschedule_chosen(
+    tx: Tx,
+    criteria: Sequence[Any],
+    *,
+    scheduled_at: Any,
+    delay: Duration | None,
+    dry_run: bool,
+    schema: str | None,
+    now: datetime | None,
+) -> Changed:
+    """As `reschedule_where`; return also the queues in which jobs are available."""
+    job = Job.in_schema(schema)
+    at = adapted(_time(scheduled_at, delay, now), job)
+    which = chosen(job, criteria, queries.waiting(job), schema=schema, unique=True)
+
+    def change(transaction: Transaction, params: dict[str, Any]) -> Changed:
+        statement = queries.reschedule_chosen(which, at, by_ids=bool(params))
+        names = transaction.execute(statement, {**params, "now": now}).scalars().all()
+        available = frozenset(name for name in names if name is not None)
+        return Changed(count=len(names), queues=available)
+
+    attributes = ("state", "scheduled_at")
+    return change_chosen(tx, which, change, dry_run=dry_run, attributes=attributes)
+
+
+def _time(scheduled_at: Any, delay: Duration | None, now: datetime | None) -> Any:
+    if (scheduled_at is None) is (delay is None):
+        expected = "one of scheduled_at and delay"
+        raise InvalidOption("scheduled_at", scheduled_at, expected)
+    if delay is not None:
+        span = timedelta(seconds=check_duration("delay", delay, 0.0))
+        since = func.now() if now is None else literal(now, Timestamp)
+        return since + span
+    clause = getattr(scheduled_at, "__clause_element__", lambda: scheduled_at)()
+    if isinstance(clause, ColumnElement):
+        return clause
+    return literal(check_aware("scheduled_at", scheduled_at), Timestamp)
