@@ -29,7 +29,7 @@ metadata = MetaData()
 Table("host_user", metadata, Column("id", BigInteger, primary_key=True))
 {models}
 if context.is_offline_mode():
-    context.configure(dialect_name="postgresql", literal_binds=True)
+    context.configure(dialect_name="postgresql", literal_binds=True, {options})
     with context.begin_transaction():
         context.run_migrations()
 else:

@@ -185,3 +185,68 @@ def test_a_script_does_not_turn_round(host: Host, tmp_path: Path) -> None:
     write(tmp_path, "0002", "0001", "6, 0", "8, 2")
     with pytest.raises(MigrationRefused, match="pass frm=\\(7, 1\\) if it shall"):
         host.run("upgrade", "head", "--sql")
+
+
+@pytest.fixture
+def second(host: Host, tmp_path: Path) -> Host:
+    """Another environment on the same database and the same tables, with an install by hand."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = Host(folder, host.engine)
+    second.configure('version_table="second \'s version"')
+    write(folder, "s1", None, "8, 2", "0, 0")
+    return second
+
+
+def test_an_environment_keeps_the_tables_that_it_made(
+    host: Host, second: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A second one that finds them made, and may lead them further, does not take them down."""
+    host.run("upgrade", "0001")
+    second.run("upgrade", "head")
+    assert stands(host.engine) == (8, 2)
+    second.run("downgrade", "base")
+    assert stands(host.engine) == (8, 2)
+    assert "the Alembic environment of public.alembic_version made the tables" in caplog.text
+    second.run("upgrade", "head")
+    host.run("downgrade", "base")
+    assert stands(host.engine) == (0, 0)
+    # The other way round: the name of the version table needs quotes.
+    second.run("downgrade", "base")
+    second.run("upgrade", "head")
+    host.run("stamp", "0001")
+    host.run("downgrade", "base")
+    assert stands(host.engine) == (8, 2)
+    second.run("downgrade", "base")
+    assert stands(host.engine) == (0, 0)
+
+
+def test_tables_of_another_environment_go_by_frm(host: Host, second: Host, tmp_path: Path) -> None:
+    """A revision that says where it starts may take down what another environment made."""
+    host.run("upgrade", "head")
+    second.run("upgrade", "head")
+    write(tmp_path / "second", "s1", None, "8, 2", "0, 0, frm=(8, 2)")
+    second.run("downgrade", "base")
+    assert stands(host.engine) == (0, 0)
+
+
+def test_tables_of_nobody_may_be_taken_down(host: Host, second: Host) -> None:
+    """What `riverrun migrate` made belongs to no environment."""
+    migrate(host.engine)
+    second.run("upgrade", "head")
+    second.run("downgrade", "base")
+    assert stands(host.engine) == (0, 0)
+
+
+def test_a_script_keeps_the_tables_of_another_environment(
+    host: Host, second: Host, tmp_path: Path
+) -> None:
+    """Offline, too, the one that made them is written down, and a script of another one fails."""
+    play(host.engine, host.run("upgrade", "head", "--sql"))
+    write(tmp_path / "second", "s2", "s1", "8, 2, frm=(8, 2)", "8, 2, frm=(8, 2)")
+    second.run("stamp", "head")
+    with pytest.raises(Exception, match=r"made by the Alembic environment of public\.alemb"):
+        play(host.engine, second.run("downgrade", "s2:base", "--sql"))
+    assert stands(host.engine) == (8, 2)
+    host.run("downgrade", "base")
+    assert stands(host.engine) == (0, 0)

@@ -11,6 +11,7 @@ from alembic.operations import MigrateOperation, Operations
 
 from riverrun.jobs.checks import check_schema
 from riverrun.migrations.ddl import run
+from riverrun.migrations.environments import guard_maker, made_by_another, sign
 from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
 from riverrun.migrations.run import MigrationRefused, of_schema, path_to, take
 from riverrun.migrations.state import current, guard, recorded, schema_of_tables
@@ -71,7 +72,8 @@ class RiverrunMigrate(MigrateOperation):
             riverrun: The version of riverrun's line.
             frm: The versions of both from which to start; a database that is elsewhere is refused.
                 Default: where the database is, an `upgrade()` taking no line down and a
-                `downgrade()` none up. Offline: where the script has led so far, else to be given.
+                `downgrade()` none up; tables that another Alembic environment has made stay as they
+            are. Offline: where the script has led so far, else to be given.
             schema: The schema of the tables. Default: the search path's.
 
         Raises:
@@ -112,11 +114,23 @@ def _migrate(operations: Operations, operation: RiverrunMigrate) -> None:
     )
     if operation.frm not in (None, at):
         raise MigrationRefused(_elsewhere(operation, at))
-    paths = []
+    paths: list[Sequence[Step]] = []
+    maker = made_by_another(connection, operations.get_context(), schema)
     for line, end in zip(Line, to, strict=True):
         highest = max(recorded(connection, line, schema), default=0)
         if operation.frm is None and _turns_round(upgrade, at, to, highest, end):
             logger.warning("line %s stays at %s, not %s", line, highest, end)
+            continue
+        if operation.frm is None and maker is not None and end < highest:
+            logger.warning(
+                "line %s stays at %s, not %s: the Alembic environment of %s made the tables; to "
+                "take them down all the same, pass frm=%s to op.riverrun_migrate",
+                line,
+                highest,
+                end,
+                maker,
+                at,
+            )
             continue
         paths.append(path_to(connection, line, end, schema))
     _take(operations, paths, schema)
@@ -139,7 +153,7 @@ def _print(
             "offline (--sql) the database cannot be asked where it stands; pass "
             "frm=(RIVER, RIVERRUN) to op.riverrun_migrate, the versions it starts from"
         )
-    paths = []
+    paths: list[Sequence[Step]] = []
     for line, start, end in zip(Line, frm, to, strict=True):
         run(operations, schema, guard(line, start))
         if operation.frm is None and _turns_round(upgrade, frm, to, start, end):
@@ -148,6 +162,8 @@ def _print(
                 f"lead it to {end}; pass frm={frm} if it shall"
             )
         paths.append(steps(line, start, end))
+    if operation.frm is None and any(not step.up for path in paths for step in path):
+        guard_maker(operations, schema)
     printed[schema] = to
     _take(operations, paths, schema)
 
@@ -157,6 +173,8 @@ def _take(operations: Operations, paths: list[Sequence[Step]], schema: str | Non
     up = all(step.up for path in paths for step in path)
     for path in paths if up else reversed(paths):
         take(operations, path, schema)
+    if any(Step(Line.riverrun, 1, True) in path for path in paths):
+        sign(operations, schema)
 
 
 def _in_upgrade() -> bool | None:
