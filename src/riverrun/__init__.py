@@ -40,6 +40,7 @@ from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.orm.refs import Ref
 from riverrun.orm.relationships import jobs_of
+from riverrun.outcome import IfGone
 from riverrun.periodic_jobs import Missed, PeriodicJob
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
 from riverrun.policies.schedule import Cron, Interval
@@ -57,6 +58,7 @@ __all__ = [
     "Executor",
     "Explicit",
     "Exponential",
+    "IfGone",
     "InsertOpts",
     "InsertResult",
     "Interval",

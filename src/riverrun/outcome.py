@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ from riverrun.errors import (
     JobRescued,
     JobSnooze,
     NoConnection,
+    ObjectGone,
     UndecodableArgs,
     UnknownKind,
 )
@@ -57,7 +59,10 @@ MAX_ROW_BYTES = 192 * 1024 * 1024
 """Largest metadata of a row, as JSON: what is there and what an attempt adds. jsonb ends at 256 MB,
 and holds short texts and numbers in more bytes than JSON."""
 
-_TOLD = (JobCancel, JobCancelledRemotely, JobError, JobRescued, UndecodableArgs, UnknownKind)
+_TOLD = (
+    *(JobCancel, JobCancelledRemotely, JobError, JobRescued),
+    *(ObjectGone, UndecodableArgs, UnknownKind),
+)
 """Errors that are no surprise: their text says all."""
 
 _COUNT = re.compile(r"-?[0-9]{1,19}")
@@ -89,6 +94,18 @@ class Outcome:
     metadata: Mapping[str, Any] | None = None
 
 
+class IfGone(StrEnum):
+    """What becomes of a job whose worker raises ObjectGone, as the object it is about is gone.
+
+    `cancel`: the job is cancelled, with that reason. `fail`: the attempt failed, as by any error,
+    and the job is tried again. `discard`: the job is discarded, whatever attempts are left.
+    """
+
+    cancel = "cancel"
+    fail = "fail"
+    discard = "discard"
+
+
 def decide(
     job: JobRow,
     ended: BaseException | None,
@@ -99,6 +116,7 @@ def decide(
     stopping: bool = False,
     set_cancelled: bool = False,
     conflict: bool = False,
+    if_gone: IfGone = IfGone.cancel,
 ) -> Outcome:
     """Return what the end of an attempt means.
 
@@ -111,6 +129,7 @@ def decide(
         stopping: Whether the client had cancelled the attempt because it stops.
         set_cancelled: Whether an error handler wants a failed job cancelled.
         conflict: Whether its `ctx.transaction()` was rolled back for another transaction's sake.
+        if_gone: What becomes of the job if an object that it refers to is gone.
 
     Source: River 0.51, internal/jobexecutor.
     """
@@ -140,6 +159,8 @@ def decide(
             return outcome(JobState.available, scheduled_at=now, give_back=True)
         case JobCancel() | JobCancelledRemotely():
             return outcome(JobState.cancelled, error=_entry(job, ended, now))
+        case ObjectGone() if if_gone is IfGone.cancel:
+            return outcome(JobState.cancelled, error=_entry(job, ended, now))
         case _ if conflict and may_begin_again(job):
             # The attempt did nothing wrong, and none of what it wrote is there.
             count = _conflicts(job)
@@ -148,6 +169,8 @@ def decide(
             return outcome(JobState.available, scheduled_at=at, give_back=True)
         case _ if set_cancelled:
             return outcome(JobState.cancelled, error=_entry(job, ended, now))
+        case ObjectGone() if if_gone is IfGone.discard:
+            return outcome(JobState.discarded, error=_entry(job, ended, now))
         case _ if job.attempt >= job.max_attempts:
             return outcome(JobState.discarded, error=_entry(job, ended, now))
         case _:

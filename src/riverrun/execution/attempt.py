@@ -23,8 +23,9 @@ from riverrun.errors import (
     JobSnooze,
     JobTimedOut,
     NoConnection,
+    ObjectGone,
 )
-from riverrun.execution.attempt_log import log_completed, log_conflict, log_failed
+from riverrun.execution.attempt_log import log_completed, log_conflict, log_failed, log_gone
 from riverrun.execution.context import JobContext
 from riverrun.execution.handlers import ErrorHandler, ErrorHandlerResult
 from riverrun.execution.plugins import InProcess as Around
@@ -35,7 +36,7 @@ from riverrun.jobs.args import decode
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
-from riverrun.outcome import Outcome, completed, decide, may_begin_again
+from riverrun.outcome import IfGone, Outcome, completed, decide, may_begin_again
 from riverrun.policies.backoff import Backoff
 from riverrun.verbs.claim import ClaimedJob
 
@@ -367,6 +368,7 @@ class Attempt:
                 stopping=stopping,
                 set_cancelled=cancelled,
                 conflict=conflict,
+                if_gone=self._if_gone,
             )
         except BaseException as broken:
             # Whatever is odd about a row or an exception, its job must not stay running.
@@ -375,6 +377,7 @@ class Attempt:
     def _handled(self, error: BaseException, *, stopping: bool) -> bool:
         """Ask the error handler about a failure; return whether it cancels the job."""
         wished = isinstance(error, JobSnooze | JobCancel | JobCancelledRemotely | NoConnection)
+        wished = wished or self._is_cancelled_as_gone(error)
         stopped = stopping and isinstance(error, ClientStopping)
         if self._terms.error_handler is None or wished or stopped:
             return False
@@ -385,6 +388,13 @@ class Attempt:
             message = "ignored an error handler that failed at job %s"
             log_error(logger, broken, message, self.job.id)
         return isinstance(result, ErrorHandlerResult) and result.set_cancelled
+
+    @property
+    def _if_gone(self) -> IfGone:
+        return IfGone.cancel if self._worker is None else self._worker.if_gone
+
+    def _is_cancelled_as_gone(self, error: BaseException) -> bool:
+        return isinstance(error, ObjectGone) and self._if_gone is IfGone.cancel
 
     def _is_conflict(self, error: BaseException) -> bool:
         """Return whether the attempt is to begin again as its transaction could not commit."""
@@ -399,6 +409,9 @@ class Attempt:
             return
         if self._is_conflict(error):
             log_conflict(self.job)
+            return
+        if self._is_cancelled_as_gone(error) and not self.ctx.completed:
+            log_gone(self.job, error)
             return
         log_failed(self.job, error, after_completion=self.ctx.completed)
 

@@ -79,6 +79,13 @@ def log_failed(job: JobRow, error: BaseException, *, after_completion: bool) -> 
     logger.log(level, message, job.attempt, job.max_attempts, job.id, kind, details, extra=extra)
 
 
+def log_gone(job: JobRow, error: BaseException) -> None:
+    """Log that a job is cancelled because an object that it refers to is gone."""
+    message = "cancelled job %s (%s): an object of class %s that it refers to is gone"
+    name = printable(str(error.args[0]))
+    logger.info(message, job.id, printable(job.kind), name, extra=_extra(job))
+
+
 def log_conflict(job: JobRow) -> None:
     """Log that an attempt begins again because its transaction conflicted with another."""
     message = "gave back job %s (%s): its transaction conflicted with another"

@@ -22,6 +22,8 @@ from riverrun.execution.session_parameter import SessionParameter
 from riverrun.execution.signature import By, Signature, call, call_async, name_of, read_signature
 from riverrun.jobs.args import AnyArgs, RawArgs, decode, encode, kind_of
 from riverrun.jobs.checks import check_duration, check_kind
+from riverrun.jobs.json_types import is_struct
+from riverrun.outcome import IfGone
 from riverrun.policies.backoff import Backoff
 
 A = TypeVar("A", bound=AnyArgs)
@@ -70,6 +72,7 @@ class Worker:
         plugins: The worker's own, innermost.
         executor: Where it is called.
         interrupt: Whether an Interruption is thrown into its thread when it shall end.
+        if_gone: What becomes of a job for which it raises ObjectGone.
     """
 
     kind: str
@@ -82,6 +85,7 @@ class Worker:
     plugins: tuple[Plugin, ...] = ()
     executor: Executor = Executor.thread
     interrupt: bool = False
+    if_gone: IfGone = IfGone.cancel
 
     @property
     def takes_context(self) -> bool:
@@ -160,6 +164,7 @@ class Workers:
         plugins: Sequence[Plugin] = (),
         executor: Executor | str | None = None,
         interrupt: bool = False,
+        if_gone: IfGone | str = IfGone.cancel,
     ) -> "Registered": ...
 
     def register(
@@ -173,6 +178,7 @@ class Workers:
         plugins: Sequence[Plugin] = (),
         executor: Executor | str | None = None,
         interrupt: bool = False,
+        if_gone: IfGone | str = IfGone.cancel,
     ) -> Any:
         """Register a function as a worker; a decorator, with options or without.
 
@@ -194,6 +200,8 @@ class Workers:
                 `async def` or a generator to its end needs `executor="thread"`.
             interrupt: Whether, when it shall end and has not looked, an exception that is no
                 `Exception` is thrown into its thread, between two steps of its Python code.
+            if_gone: What becomes of a job whose worker raises ObjectGone, as `ref.get_one(session)`
+                does for an object that was deleted: an IfGone or its name. Default: cancel.
 
         Raises:
             DuplicateKind: If the kind, or an alias of it, has a worker already.
@@ -205,6 +213,7 @@ class Workers:
             raise InvalidOption("backoff", backoff, "a policy such as Exponential(base=2)")
 
         own_plugins = check_plugins(plugins)
+        policy = _if_gone(if_gone)
 
         def add(given: Callable[..., object]) -> Callable[..., object]:
             name = name_of(given)
@@ -223,6 +232,7 @@ class Workers:
                 plugins=own_plugins,
                 executor=_executor(name, signature, executor),
                 interrupt=interrupt,
+                if_gone=policy,
             )
             kinds = (worker.kind, *getattr(worker.args_type, "kind_aliases", ()))
             for each in kinds:
@@ -306,6 +316,13 @@ def _executor(name: str, signature: Signature, chosen: Executor | str | None) ->
     return executor or Executor.thread
 
 
+def _if_gone(chosen: IfGone | str) -> IfGone:
+    try:
+        return IfGone(chosen)
+    except ValueError:
+        raise InvalidOption("if_gone", chosen, f"one of {', '.join(IfGone)}") from None
+
+
 def _kind(name: str, args_type: type[Any], kind: str | None) -> str:
     if args_type is RawArgs:
         if kind is None:
@@ -315,6 +332,9 @@ def _kind(name: str, args_type: type[Any], kind: str | None) -> str:
         own = kind_of(args_type)
     except InvalidOption as error:
         raise InvalidWorker(name, str(error)) from error
+    if not is_struct(typing.get_origin(args_type) or args_type):
+        problem = f"its args class {args_type.__name__} is none of @attrs.frozen, @dataclass"
+        raise InvalidWorker(name, f"{problem} or a pydantic model")
     if kind not in {None, own}:
         raise InvalidWorker(name, f"kind={kind!r} is not the kind of its args, {own!r}")
     return own

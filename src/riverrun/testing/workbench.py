@@ -13,7 +13,14 @@ from sqlalchemy.orm import Session, scoped_session
 from riverrun.client.client import Client
 from riverrun.db.async_engine import AsyncEngineBeside
 from riverrun.db.transactions import Tx, joined
-from riverrun.errors import ClientNotReady, InvalidOption, JobCancel, JobNotFound, JobSnooze
+from riverrun.errors import (
+    ClientNotReady,
+    InvalidOption,
+    JobCancel,
+    JobNotFound,
+    JobSnooze,
+    ObjectGone,
+)
 from riverrun.execution.attempt import Attempt, Ended
 from riverrun.execution.context import JobContext
 from riverrun.execution.worker_transaction import WorkerTransaction
@@ -158,7 +165,10 @@ class Workbench:
         if isinstance(self._tx, Session):
             self._tx.flush()
             self._tx.expire_all()
-        wished = isinstance(ended.error, JobCancel | JobSnooze)
+        cancelled = ended.outcome is not None and ended.outcome.state is JobState.cancelled
+        wished = isinstance(ended.error, JobCancel | JobSnooze) or (
+            cancelled and isinstance(ended.error, ObjectGone)
+        )
         if reraise and ended.error is not None and not wished:
             raise ended.error
         return Worked(job=get(self._tx, attempt.claimed.id, schema=schema), error=ended.error)
