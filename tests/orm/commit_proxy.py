@@ -16,8 +16,8 @@ class CommitProxy(Proxy):
     """Loses one connection, at `moment`, and passes all others on.
 
     `statement`: before the worker's write reaches the server. `before`: before the COMMIT does.
-    `after`: when the server has committed, before the client knows. `late`: the client's end is lost
-    some time before the COMMIT reaches the server. `never`: the same, and it does not reach it.
+    `after`: when the server has committed, before the client knows. `late`: the client's end some
+    time before the COMMIT reaches the server. `never`: the same, and it does not reach it.
     """
 
     def __init__(self, upstream: Path) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import psycopg
 import pytest
 from sqlalchemy import Engine, NullPool, create_engine, event, text
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 
 from riverrun import Client, JobCompleted, JobContext, QueueConfig, Workers
 from riverrun.events import JobEvent, JobInterrupted
@@ -128,35 +130,58 @@ def test_a_refused_connection_does_not_count(bench: Any, database_url: str) -> N
     engine.dispose()
 
 
-@pytest.mark.parametrize("slots", [2, 15, 16])
-def test_a_start_says_that_slots_do_not_fit_the_pool(
-    bench: Any, database_url: str, slots: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("slots", [15, 16])
+@pytest.mark.parametrize("sort", ["sync", "async", "async, its own engine"])
+def test_a_start_says_that_sessions_do_not_fit_the_pool(
+    bench: Any, database_url: str, slots: int, sort: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A warning names the size to set, where there are more slots than connections."""
+    """A warning names the size to set, where slots outnumber the connections of sessions."""
     engine = create_engine(database_url)
     caplog.set_level(logging.WARNING)
-    client, _ = bench.run(engine=engine, slots=slots)
+    workers, options = Workers(), {}
+    if sort == "sync":
+
+        @workers.register
+        def work(args: Task, session: Session) -> None: ...
+    else:
+
+        @workers.register
+        async def work_async(args: Task, session: AsyncSession) -> None: ...
+
+    if sort == "async, its own engine":
+        own = create_async_engine(database_url, pool_size=5)
+        options["async_sessionmaker"] = async_sessionmaker(own)
+    client, _ = bench.run(engine=engine, slots=slots, workers=workers, **options)
     assert ("create_engine(..., pool_size=16)" in caplog.text) is (slots == 16)
     client.stop()
     engine.dispose()
 
 
-def test_no_pool_and_no_threads_are_no_reason_to_warn(
+def test_no_pool_and_no_sessions_are_no_reason_to_warn(
     bench: Any, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither an engine that opens each connection anew nor coroutines are short of any."""
+    """Plain defaults are quiet where no worker takes a session, or each has its own connection."""
     caplog.set_level(logging.WARNING)
-    unbound = create_engine(database_url, poolclass=NullPool)
-    client, _ = bench.run(engine=unbound, slots=100)
+    plain = create_engine(database_url)
+    client, _ = bench.run(engine=plain, queues=["default"])
     client.stop()
     workers = Workers()
 
     @workers.register
     async def work(args: Task) -> None: ...
 
-    client, _ = bench.run(workers=workers, slots=100)
+    client, _ = bench.run(engine=plain, workers=workers, slots=100)
     client.stop()
-    assert "slots share" not in caplog.text
+    workers = Workers()
+
+    @workers.register
+    def work_in_session(args: Task, session: Session) -> None: ...
+
+    unbound = create_engine(database_url, poolclass=NullPool)
+    client, _ = bench.run(engine=unbound, workers=workers, slots=100)
+    client.stop()
+    assert not caplog.records, caplog.text
+    plain.dispose()
 
 
 def test_own_connections_are_made_as_the_host_s(bench: Any, database_url: str) -> None:

@@ -557,14 +557,13 @@ class Crew:
         """Say so if the workers' pool has fewer connections than slots, and what would fit."""
         engine = self._worker_engine
         engine.slots = slots = self._slots()
-        have, workers = capacity(engine.pool), self._settings.workers
-        # Coroutines take connections of another engine, and processes of their own.
-        threads = any(
-            worker is not None and worker.executor is Executor.thread
-            for worker in map(workers.find, workers.kinds)
-        )
-        if threads and have is not None and have < slots:
-            logger.warning("workers may wait for connections: %s", too_few(engine.pool, slots))
+        takers = {worker.executor for worker in self._settings.workers if worker.session}
+        # Of the others nobody knows whether they call ctx.transaction(), so they are no reason.
+        for executor in sorted(takers):
+            pool = engine.pool if executor is Executor.thread else self._makers.async_pool(engine)
+            have = capacity(pool)
+            if have is not None and have < slots:
+                logger.warning("workers may wait for sessions: %s", too_few(pool, slots))
 
     def _replace(self, attempt: Attempt) -> None:
         producer = self._producers.get(attempt.claimed.queue)

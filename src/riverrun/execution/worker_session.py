@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 import attrs
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, Pool, event
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
@@ -62,6 +62,15 @@ class SessionMakers:
     sync: "sessionmaker[Any] | None" = None
     awaited: "async_sessionmaker[Any] | None" = None
     async_engine: "Callable[[], AsyncEngine] | None" = None
+
+    def async_pool(self, engine: Engine) -> Pool:
+        """Return the pool of AsyncSessions, or `engine`'s, whose sizes that has.
+
+        Args:
+            engine: The client's engine.
+        """
+        bind = None if self.awaited is None else self.awaited.kw.get("bind")
+        return engine.pool if bind is None else cast("Pool", bind.sync_engine.pool)
 
     def make(self, wanted: type[Session], connection: Connection, mode: str) -> Session:
         """Return a session of a class that is `wanted`, in a transaction of `connection`.
