@@ -12,6 +12,10 @@ from typing import Any
 LINGER_NONE = struct.pack("ii", 1, 0)  # closed with a reset, as by a host that is gone
 
 
+Upstream = Path | tuple[str, int]
+"""A Unix socket, or a host and a port."""
+
+
 class Pair:
     """A client's connection and the one that was opened to the server for it."""
 
@@ -32,7 +36,7 @@ class Pair:
 class Proxy:
     """Passes bytes both ways until a fault is asked for."""
 
-    def __init__(self, upstream: Path) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self.delay_s = 0.0
         """Seconds that each piece is late."""
         self.deaf = False
@@ -52,7 +56,7 @@ class Proxy:
         """SQLAlchemy's URL of the server behind the proxy."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres?sslmode=disable"
 
-    def lead_to(self, upstream: Path) -> None:
+    def lead_to(self, upstream: Upstream) -> None:
         """Lead new connections to another server; those that are open stay where they are."""
         self._upstream = upstream
 
@@ -121,7 +125,10 @@ class Proxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
+            if isinstance(self._upstream, Path):
+                up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
+            else:
+                up_reader, up_writer = await asyncio.open_connection(*self._upstream)
         except OSError:
             writer.transport.abort()
             return

@@ -99,14 +99,14 @@ class Peers:
         self.schema = schema
         self.processes: list[Process] = []
 
-    def go(self, program: Path) -> Process:
-        """Start a Go peer on the test's database."""
-        return self._start([str(program)], f"river-conformance-go-{next(_numbers)}")
+    def go(self, program: Path, url: URL | None = None) -> Process:
+        """Start a Go peer on the test's database, or at another address of it."""
+        return self._start([str(program)], f"river-conformance-go-{next(_numbers)}", url)
 
-    def python(self) -> Process:
-        """Start the conformance adapter on the test's database."""
+    def python(self, url: URL | None = None) -> Process:
+        """Start the conformance adapter on the test's database, or at another address of it."""
         command = [sys.executable, str(HERE / "adapter.py")]
-        return self._start(command, f"river-conformance-python-{next(_numbers)}")
+        return self._start(command, f"river-conformance-python-{next(_numbers)}", url)
 
     def close(self) -> None:
         """End every process that is left."""
@@ -114,8 +114,8 @@ class Peers:
             with suppress(AssertionError):
                 process.close()
 
-    def _start(self, command: list[str], application: str) -> Process:
-        env = environment(self.engine.url, application, self.schema)
+    def _start(self, command: list[str], application: str, url: URL | None) -> Process:
+        env = environment(url or self.engine.url, application, self.schema)
         process = Process(command, env, application)
         self.processes.append(process)
         return process

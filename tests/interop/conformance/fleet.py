@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import URL, Engine, text
 
+from faults.proxy import Proxy
 from interop.peers import Peers
 from interop.rpc import Process, RpcError
 from riverrun.migrations import migrate
@@ -59,6 +60,27 @@ class Fleet:
         process = self._start(name)
         self._others.append(process)
         return process
+
+    @contextmanager
+    def behind_proxy(self, name: str) -> Iterator[tuple[Process, Proxy]]:
+        """Start one more process of a side, which reaches the database by a proxy of its own."""
+        url = self.engine.url
+        host, port = str(url.query.get("host") or url.host), int(url.port or 5432)
+        is_socket = host.startswith("/")
+        proxy = Proxy(Path(host) / f".s.PGSQL.{port}" if is_socket else (host, port))
+        through = URL.create(
+            url.drivername,
+            url.username,
+            url.password,
+            "127.0.0.1",
+            proxy.port,
+            url.database,
+            {"sslmode": "disable"},
+        )
+        try:
+            yield self._start(name, through), proxy
+        finally:
+            proxy.close()
 
     def other(self, process: Process) -> Process:
         """Return the other side."""
@@ -126,13 +148,17 @@ class Fleet:
         """Wait until a process listens."""
         until(lambda: process.call("listener_count")["count"] >= connections, "listening")
 
-    def lock_awaited(self, process: Process) -> None:
-        """Wait until a process waits for a lock of another."""
+    def waits_for_lock(self, process: Process) -> bool:
+        """Return whether a process waits for a lock of another."""
         asked = (
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE application_name = :name AND wait_event_type = 'Lock'"
         )
-        until(lambda: self.one(asked, name=process.name), f"{process.name} waits for a lock")
+        return bool(self.one(asked, name=process.name))
+
+    def lock_awaited(self, process: Process) -> None:
+        """Wait until a process waits for a lock of another."""
+        until(lambda: self.waits_for_lock(process), f"{process.name} waits for a lock")
 
     @contextmanager
     def waiting(self, process: Process, method: str, **params: Any) -> Iterator[Callable[[], Any]]:
@@ -151,8 +177,8 @@ class Fleet:
             connection.execute(text("RESET search_path"))
             connection.commit()
 
-    def _start(self, name: str) -> Process:
-        return self._peers.go(self._program) if name == GO else self._peers.python()
+    def _start(self, name: str, url: URL | None = None) -> Process:
+        return self._peers.go(self._program, url) if name == GO else self._peers.python(url)
 
 
 def made(engine: Engine, schema: str, program: Path) -> Fleet:

@@ -3,10 +3,11 @@
 import pytest
 from sqlalchemy import Engine, text
 
-from interop.conformance.fleet import failed
+from interop.conformance.fleet import WAYS, failed
+from interop.conformance.registry import passed
 from interop.peers import Peers, StartPeer
 from interop.rpc import INVALID_PARAMS, REJECTED, Process
-from riverrun.migrations import LATEST, Line, migrate
+from riverrun.migrations import LATEST, Line
 
 ALL = list(range(1, LATEST[Line.main] + 1))
 
@@ -31,6 +32,7 @@ def works(inserter: Process, worker: Process, schema: str = "") -> None:
     assert inserter.call("get", id=job, **place)["metadata"]["output"] == {"message": "migrated"}
 
 
+@passed("riverrun works on the tables that River migrated")
 def test_reference_migrator_candidate_runtime(go: Process, python: Process) -> None:
     """On the tables that Go made, riverrun and Go work each other's jobs."""
     assert go.call("migrate")["applied"] == ALL
@@ -39,6 +41,7 @@ def test_reference_migrator_candidate_runtime(go: Process, python: Process) -> N
     works(python, go)
 
 
+@passed("River works on the tables that riverrun migrated")
 def test_candidate_migrator_reference_runtime(go: Process, python: Process) -> None:
     """On the tables that riverrun made, River finds nothing wrong, and both work."""
     planned = python.call("migrate", dry_run=True)
@@ -50,58 +53,52 @@ def test_candidate_migrator_reference_runtime(go: Process, python: Process) -> N
     works(python, go)
 
 
-@pytest.mark.parametrize("first", ["go", "python"])
-def test_historical_migration_down_up(
-    go: Process, python: Process, empty_database: Engine, first: str
-) -> None:
-    """A job outlives the way down and up again, the sides taking turns at the steps."""
-    a, b = (go, python) if first == "go" else (python, go)
-    a.call("migrate")
-    job = a.call("insert", message="kept", opts={"metadata": {"kept": True}})["id"]
-    turn = [a, b]
-    for version in reversed(ALL[3:]):
-        # riverrun's own tables stand on River's, and go before them.
-        migrate(empty_database, line=Line.riverrun, to=0)
-        done = turn[version % 2].call("migrate", direction="down", target_version=version - 1)
-        assert (done["applied"], done["existing"][-1]) == ([version], version - 1)
-        assert turn[1 - version % 2].call("migrate", dry_run=True)["existing"] == ALL[: version - 1]
-    for version in ALL[3:]:
-        done = turn[version % 2].call("migrate", target_version=version)
-        assert done["applied"] == [version]
-    assert (
-        go.call("migrate")
-        == python.call("migrate")
-        == {
-            "applied": [],
-            "existing": ALL,
-            "valid": True,
-        }
-    )
-    assert go.call("get", id=job)["metadata"] == {"kept": True}
-    works(go, python)
-    works(python, go)
+@passed("every version, up and down, with the sides taking turns")
+@pytest.mark.parametrize(("by", "to"), WAYS)
+def test_historical_migration_down_up(request: pytest.FixtureRequest, by: str, to: str) -> None:
+    """What one side migrated to any version, the other completes and takes down again."""
+    starts, goes_on = request.getfixturevalue(by), request.getfixturevalue(to)
+    for version in ALL:
+        place = {"schema": f"history_{version}"}
+        starts.call("migrate", direction="down", target_version=-1, **place)
+        begun = starts.call("migrate", direction="up", target_version=version, **place)
+        assert (begun["existing"], begun["valid"]) == (ALL[:version], version == ALL[-1])
+        done = goes_on.call("migrate", direction="up", **place)
+        assert (done["existing"], done["valid"]) == (ALL, True)
+        job = goes_on.call("insert", message=f"at {version}", **place)
+        assert starts.call("get", id=job["id"], **place) == job
+        down = starts.call("migrate", direction="down", target_version=version, **place)
+        assert down["existing"] == ALL[:version]
+        again = goes_on.call("migrate", direction="up", **place)
+        assert (again["existing"], again["valid"]) == (ALL, True)
+        assert (
+            goes_on.call("migrate", direction="down", target_version=-1, **place)["existing"] == []
+        )
 
 
-@pytest.mark.parametrize("first", ["go", "python"])
+@passed("a schema whose name needs quotes")
+@pytest.mark.parametrize(("by", "to"), WAYS)
 def test_migration_mixed_case_schema(
-    go: Process, python: Process, empty_database: Engine, first: str
+    request: pytest.FixtureRequest, empty_database: Engine, by: str, to: str
 ) -> None:
-    """A schema whose name needs quotes is made, worked and emptied by either side."""
-    migrator, other = (go, python) if first == "go" else (python, go)
+    """A schema whose name needs quotes is migrated and worked by either side."""
+    migrator, other = request.getfixturevalue(by), request.getfixturevalue(to)
     with empty_database.begin() as connection:
         connection.execute(text('CREATE SCHEMA "MixedCase"'))
     assert migrator.call("migrate", schema="MixedCase")["existing"] == ALL
     assert other.call("migrate", schema="MixedCase")["valid"]
-    works(go, python, "MixedCase")
-    works(python, go, "MixedCase")
+    works(migrator, other, "MixedCase")
+    works(other, migrator, "MixedCase")
 
 
+@passed("riverrun works in a schema that River migrated")
 def test_custom_schema_reference_migrate_candidate_work(go: Process, python: Process) -> None:
     """In a schema that Go migrated, riverrun works what Go inserted."""
     assert go.call("migrate", schema="custom")["existing"] == ALL
     works(go, python, "custom")
 
 
+@passed("River works in a schema that riverrun migrated")
 def test_custom_schema_candidate_migrate_reference_work(go: Process, python: Process) -> None:
     """In a schema that riverrun migrated, Go works what riverrun inserted."""
     assert python.call("migrate", schema="custom")["existing"] == ALL

@@ -19,6 +19,7 @@ from interop.conformance.fleet import (
     until,
     wait,
 )
+from interop.conformance.registry import passed
 from interop.rpc import Process
 
 ONE = {"max_attempts": 1}
@@ -37,6 +38,7 @@ def worked(fleet: Fleet, side: Process, *states: str, **job: Any) -> Job:
     return fleet.agreed(made["id"])
 
 
+@passed("a worker may take long; it is one attempt")
 def test_barrier_wait_and_release(fleet: Fleet, side: Process) -> None:
     """A worker waits at a barrier until it is released, in one attempt."""
     side.call("start", client_id="waits")
@@ -49,6 +51,7 @@ def test_barrier_wait_and_release(fleet: Fleet, side: Process) -> None:
     assert (done["state"], done["attempted_at"]) == ("completed", begun["attempted_at"])
 
 
+@passed("the row of each outcome")
 def test_single_implementation_worker_outcomes(fleet: Fleet, side: Process) -> None:
     """Each outcome of a worker ends its job as the contract says."""
     side.call("start", client_id="outcomes")
@@ -71,6 +74,7 @@ def test_single_implementation_worker_outcomes(fleet: Fleet, side: Process) -> N
     assert retried["state"] in {"available", "retryable"}
 
 
+@passed("the trace of a worker that broke")
 def test_panic_attempt_trace(fleet: Fleet, side: Process) -> None:
     """A worker that breaks leaves a trace of where."""
     side.call("start", client_id="breaks")
@@ -81,6 +85,7 @@ def test_panic_attempt_trace(fleet: Fleet, side: Process) -> None:
     assert error["trace"].strip()
 
 
+@passed("a snooze costs no attempt; a short one leaves the job available")
 def test_snooze_once_metadata_transition(fleet: Fleet, side: Process) -> None:
     """A snooze is no attempt; a short one is fetched again, a long one scheduled."""
     side.call("start", client_id="snoozes")
@@ -93,6 +98,7 @@ def test_snooze_once_metadata_transition(fleet: Fleet, side: Process) -> None:
     assert timedelta(seconds=9.9) <= later < timedelta(seconds=12)
 
 
+@passed("failed jobs wait as long as River's retry policy says")
 def test_default_retry_policy_schedule(fleet: Fleet, side: Process) -> None:
     """A failed job waits as long as its failures say, by the policy of who worked it."""
     side.call("start", client_id="retries")
@@ -115,8 +121,19 @@ def test_default_retry_policy_schedule(fleet: Fleet, side: Process) -> None:
         ended = moment(failed["errors"][-1]["at"])
         delay = (moment(failed["scheduled_at"]) - ended) // timedelta(microseconds=1) * 1_000
         assert shortest - slack_ns <= delay <= longest + slack_ns
+    # The first delay is short: the job stays available, and is claimed when it is due.
+    failing = fleet.other(side).call("insert", behavior="error", opts={"max_attempts": 5})["id"]
+    wait(side, failing, "retryable")
+    failed = fleet.agreed(failing)
+    assert (failed["attempt"], len(failed["errors"])) == (2, 2)
+    waited = moment(failed["attempted_at"]) - moment(failed["errors"][0]["at"])
+    shortest, longest = DELAYS_NS[1]
+    slack, late = timedelta(seconds=0.25), timedelta(seconds=5)
+    assert waited >= timedelta(microseconds=shortest / 1_000) - slack
+    assert waited < timedelta(microseconds=longest / 1_000) + late
 
 
+@passed("a timeout is a failed attempt")
 def test_timeout_cancellation(fleet: Fleet, side: Process) -> None:
     """A job is cancelled when its time is over, which is a failed attempt."""
     side.call("start", client_id="timed", job_timeout_ms=20)
@@ -126,6 +143,7 @@ def test_timeout_cancellation(fleet: Fleet, side: Process) -> None:
     assert took >= timedelta(milliseconds=20)
 
 
+@passed("an error handler cancels a job that would be retried")
 def test_error_handler_cancel_override(fleet: Fleet, side: Process) -> None:
     """An error handler may cancel a job that would be retried."""
     side.call("start", client_id="handles", error_handler_cancel=True)
@@ -137,6 +155,7 @@ def test_error_handler_cancel_override(fleet: Fleet, side: Process) -> None:
     assert events(side) == ["job_cancelled"]
 
 
+@passed("middleware surrounds hooks")
 def test_extension_hook_middleware_order(fleet: Fleet, side: Process) -> None:
     """Middleware surrounds hooks, at an insert and at an attempt."""
     side.call("start", client_id="instrumented", instrumented=True)
@@ -146,11 +165,13 @@ def test_extension_hook_middleware_order(fleet: Fleet, side: Process) -> None:
     for order in (
         ["middleware:insert_before", "hook:insert_begin", "middleware:insert_after"],
         ["middleware:work_before", "hook:work_begin", "hook:work_end", "middleware:work_after"],
+        ["middleware:insert_after", "hook:work_begin"],
     ):
         places = [trace.index(step) for step in order]
         assert places == sorted(places), trace
 
 
+@passed("completed steps are skipped")
 def test_resumable_retry(fleet: Fleet, side: Process) -> None:
     """A step that was completed is skipped by the next attempt."""
     side.call("start", client_id="resumes", retry_delay_ms=5)
@@ -163,6 +184,7 @@ def test_resumable_retry(fleet: Fleet, side: Process) -> None:
     assert sorted(events(side)) == ["job_completed", "job_failed"]
 
 
+@passed("repeated step names, empty steps and malformed cursors")
 def test_resumable_validation(fleet: Fleet, side: Process) -> None:
     """Steps of one name are refused, and what was saved is checked before the work begins."""
     side.call("start", client_id="validates")
@@ -181,10 +203,11 @@ def test_resumable_validation(fleet: Fleet, side: Process) -> None:
         assert "duplicate resumable step" in job["errors"][0]["error"]
     saved = end("resumable", {"river:resumable_step": ""})
     assert saved["metadata"]["river:resumable_step"] == "first"
-    malformed = end("output", {"river:resumable_step": "x", "river:resumable_cursor": []})
+    malformed = end("output", {"river:resumable_cursor": []})
     assert "output" not in malformed["metadata"]
 
 
+@passed("a leader inserts it once, with its id in the metadata")
 def test_periodic_run_on_start(fleet: Fleet, side: Process) -> None:
     """A leader inserts a periodic job when it starts, once, and says so in its metadata."""
     side.call("start", client_id="leads", instrumented=True, periodic_run_on_start=True)
@@ -197,6 +220,7 @@ def test_periodic_run_on_start(fleet: Fleet, side: Process) -> None:
     assert len(side.call("list")["jobs"]) == 1
 
 
+@passed("queues are added, resized and removed while a client runs")
 def test_dynamic_queue_add_reconfigure_remove(fleet: Fleet, side: Process) -> None:
     """A queue is worked from when it is added, by as many at once as said, until it is removed."""
     side.call("start", client_id="adds")
@@ -218,6 +242,7 @@ def test_dynamic_queue_add_reconfigure_remove(fleet: Fleet, side: Process) -> No
     assert fleet.agreed(left)["state"] == "available"
 
 
+@passed("a worker that ignores its timeout is reported once")
 def test_stuck_job_detection(fleet: Fleet, side: Process) -> None:
     """A job that outlives its cancellation is said to be stuck, once."""
     (name,) = (each for each in BOTH if fleet.side(each) is side)
@@ -229,20 +254,27 @@ def test_stuck_job_detection(fleet: Fleet, side: Process) -> None:
     fleet.replace(name)
 
 
+@passed("River's error text; retried, or discarded when its attempts are spent")
 def test_mixed_unknown_kind_error(fleet: Fleet, side: Process) -> None:
     """A job whose kind is not known fails with River's words, and is retried or discarded."""
-    side.call("start", client_id="knows", retry_delay_ms=5)
-    words = "job kind is not registered in the client's Workers bundle: unknown_kind"
-    once = side.call("raw_insert_no_notify", kind="unknown_kind", opts=ONE)["id"]
-    twice = side.call("raw_insert_no_notify", kind="unknown_kind", opts={"max_attempts": 2})["id"]
-    for job, attempts in ((once, 1), (twice, 2)):
-        wait(side, job)
+    kind = "conformance_unregistered"
+    words = f"job kind is not registered in the client's Workers bundle: {kind}"
+    other = fleet.other(side)
+    once = other.call("raw_insert_no_notify", kind=kind, opts=ONE)["id"]
+    often = other.call("raw_insert_no_notify", kind=kind, opts={"max_attempts": 5})["id"]
+    side.call("start", client_id="knows")
+    assert wait(side, other.call("insert")["id"])["state"] == "completed"
+    # The first delay is about 1 s, which the job waits as available; the second about 16 s.
+    for job, state, attempts in ((once, "discarded", 1), (often, "retryable", 2)):
+        wait(side, job, state)
         done = fleet.agreed(job)
-        assert (done["state"], done["attempt"]) == ("discarded", attempts)
+        assert (done["state"], done["attempt"]) == (state, attempts)
         assert [error["error"] for error in done["errors"]] == [words] * attempts
         assert done["attempted_by"] == ["knows"] * attempts
+        assert (done["finalized_at"] is None) == (state == "retryable")
 
 
+@passed("the outcome of each sort of worker after a hard stop")
 def test_hard_shutdown_soft_stop_classification(fleet: Fleet, side: Process) -> None:
     """What a hard stop ends is classed by what the worker made of it."""
     side.call("start", client_id="stops", max_workers=8)
@@ -262,6 +294,7 @@ def test_hard_shutdown_soft_stop_classification(fleet: Fleet, side: Process) -> 
         assert re.search("conformance (failure|panic)", hard["errors"][0]["error"])
 
 
+@passed("a cancelled job is cancelled by a hard stop, not given back")
 def test_shutdown_after_cancel_attempt(fleet: Fleet, side: Process) -> None:
     """A job that someone has cancelled is cancelled by a hard stop, not given back."""
     side.call("start", client_id="stops")
@@ -277,6 +310,7 @@ def test_shutdown_after_cancel_attempt(fleet: Fleet, side: Process) -> None:
     assert (done["state"], done["attempt"], done["finalized_at"] is None) == ("cancelled", 1, False)
 
 
+@passed("a job that snoozed and was claimed again is cancelled")
 def test_refetched_attempt_cancellation(fleet: Fleet, side: Process) -> None:
     """A job that was snoozed and fetched again at once is cancelled like any other."""
     other = fleet.other(side)

@@ -36,7 +36,7 @@ type selectedArgs struct {
 
 func (selectedArgs) Kind() string { return "conformance_selected_args" }
 
-// dottedArgs have marked fields whose names look like paths.
+// dottedArgs have marked fields whose names look like paths; the golden ones are the last nine.
 type dottedArgs struct {
 	Account *struct {
 		ID     json.RawMessage `json:"id,omitempty" river:"unique"`
@@ -45,6 +45,18 @@ type dottedArgs struct {
 	AccountID json.RawMessage `json:"account.id,omitempty" river:"unique"`
 	At        json.RawMessage `json:"@at,omitempty" river:"unique"`
 	Ignored   json.RawMessage `json:"ignored,omitempty"`
+
+	AtUser  json.RawMessage `json:"@user,omitempty" river:"unique"`
+	Bang    json.RawMessage `json:"!x,omitempty" river:"unique"`
+	Brace   json.RawMessage `json:"{x},omitempty" river:"unique"`
+	Bracket json.RawMessage `json:"[x],omitempty" river:"unique"`
+	Colon   json.RawMessage `json:":id,omitempty" river:"unique"`
+	User    *struct {
+		ID json.RawMessage `json:"id,omitempty" river:"unique"`
+	} `json:"user,omitempty"`
+	UserID  json.RawMessage `json:"user.id,omitempty" river:"unique"`
+	Symbols json.RawMessage `json:"a*b?c#d|e,omitempty" river:"unique"`
+	Accent  json.RawMessage `json:"é,omitempty" river:"unique"`
 }
 
 func (dottedArgs) Kind() string { return "conformance_dotted_selected_args" }
