@@ -277,10 +277,11 @@ def table() -> str:
     known = outcomes()
     sorts = Counter(type(outcome) for outcome in known.values())
     smaller = sum(isinstance(each, Passed) and bool(each.form) for each in known.values())
-    parts = [
+    summary = (
         f"Of {len(known)} scenarios {sorts[Passed]} passed, {smaller} of them in a smaller form;"
         f" {sorts[Differs]} differ;\n{sorts[NotOffered]} are not offered."
-    ]
+    )
+    parts = [summary]
     for tier, names in TIERS.items():
         lines = [f"### {tier}", "", "| Scenario | Asks for | Result |", "|---|---|---|"]
         lines += [f"| `{name}` | {known[name].asks} | {known[name].result} |" for name in names]
