@@ -1,4 +1,4 @@
-"""The process's clocks. Rows live by the database's clock; these measure waits and stamp plans."""
+"""The process's clocks, which measure waits. Times in rows come from the database's clock."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -13,15 +13,15 @@ def seconds(duration: Duration) -> float:
 
 
 class Clock:
-    """Tells the time; tests pass another one."""
+    """The process's clocks, as an object that tests can replace."""
 
     def now(self) -> datetime:
         """Return the wall clock's time, aware, in UTC."""
         return datetime.now(UTC)
 
     monotonic = staticmethod(time.monotonic)
-    """Seconds on a clock that never goes back."""
+    """Return seconds on a clock that never goes backwards."""
 
     def database_now(self) -> datetime | None:
-        """Return what statements take for the database's time; None for its own."""
+        """Return the time that statements use as the database's; None for the database's own."""
         return None

@@ -1,4 +1,4 @@
-"""Every exception of riverrun, and the two that workers raise to say what shall happen next."""
+"""All exceptions of riverrun, with the three that a worker raises to decide what happens next."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,7 +6,7 @@ from riverrun.clock import Duration, seconds
 
 
 class RiverrunError(Exception):
-    """The root of everything riverrun raises on purpose."""
+    """The base class of all of riverrun's exceptions."""
 
 
 class InvalidOption(RiverrunError, ValueError):
@@ -118,7 +118,7 @@ class InvalidWorker(RiverrunError, TypeError):
 
 
 class WorkerDidNotRun(RiverrunError, TypeError):
-    """A worker returned a coroutine or a generator: something that nothing has run."""
+    """A worker returned a coroutine or a generator, so its code has not run."""
 
     def __init__(self, worker: str, returned: str) -> None:
         super().__init__(worker, returned)
@@ -132,7 +132,7 @@ class WorkerDidNotRun(RiverrunError, TypeError):
 
 
 class NotATransaction(RiverrunError, TypeError):
-    """What was passed first is not a Session, a Connection or an Engine."""
+    """The first argument is not a Session, a Connection or an Engine."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class NotATransaction(RiverrunError, TypeError):
 
 
 class TransactionClosed(RiverrunError, RuntimeError):
-    """The Session or Connection handed over is closed."""
+    """The Session or Connection that was passed is closed."""
 
     def __init__(self, given: str) -> None:
         super().__init__(given)
@@ -158,7 +158,7 @@ class TransactionClosed(RiverrunError, RuntimeError):
 
 
 class WrongDatabase(RiverrunError, ValueError):
-    """A transaction belongs to another database than the client's."""
+    """A transaction is on a different database from the client's."""
 
     def __init__(self, given: str, expected: str) -> None:
         super().__init__(given, expected)
@@ -166,13 +166,14 @@ class WrongDatabase(RiverrunError, ValueError):
     def __str__(self) -> str:
         given, expected = self.args
         return (
-            f"the transaction is on {given}, the client works {expected}; its workers would never "
-            "see the job. Pass a session of the client's database, or use a client for this one"
+            f"the transaction is on {given}, but the client works {expected}; its workers would "
+            "never see the job. Pass a session of the client's database, or use a client for this "
+            "one"
         )
 
 
 class UnsupportedDatabase(RiverrunError, NotImplementedError):
-    """The database or driver is none that riverrun can work with."""
+    """The database or its driver is not one that riverrun can work with."""
 
     def __init__(self, given: str, expected: str) -> None:
         super().__init__(given, expected)
@@ -183,7 +184,7 @@ class UnsupportedDatabase(RiverrunError, NotImplementedError):
 
 
 class SchemaMissing(RiverrunError, LookupError):
-    """A table of River's or riverrun's is not there."""
+    """A table of River or of riverrun does not exist."""
 
     def __init__(self, missing: str, database: str) -> None:
         super().__init__(missing, database)
@@ -197,7 +198,7 @@ class SchemaMissing(RiverrunError, LookupError):
 
 
 class JobNotFound(RiverrunError, LookupError):
-    """No job has the id that was asked for."""
+    """No job has the requested id."""
 
     def __init__(self, job_id: int) -> None:
         super().__init__(job_id)
@@ -207,7 +208,7 @@ class JobNotFound(RiverrunError, LookupError):
 
 
 class JobNotWaiting(RiverrunError, RuntimeError):
-    """A job cannot be claimed by its id, since it does not wait."""
+    """A job cannot be claimed by its id, because it is not waiting or is locked."""
 
     def __init__(self, job_id: int, state: str) -> None:
         super().__init__(job_id, state)
@@ -215,12 +216,12 @@ class JobNotWaiting(RiverrunError, RuntimeError):
     def __str__(self) -> str:
         job_id, state = self.args
         if state in {"available", "pending", "retryable", "scheduled"}:
-            return f"job {job_id} is {state}, and locked by another transaction; end that first"
-        return f"job {job_id} is {state}; only one that waits can be claimed"
+            return f"job {job_id} is {state}, and another transaction locks it; end that one first"
+        return f"job {job_id} is {state}; only a waiting job can be claimed"
 
 
 class InvalidStep(RiverrunError, ValueError):
-    """A resumable step cannot be run as its worker asks for it."""
+    """A resumable step cannot be run in the way that its worker requested."""
 
     def __init__(self, name: object, problem: str) -> None:
         super().__init__(name, problem)
@@ -231,7 +232,7 @@ class InvalidStep(RiverrunError, ValueError):
 
 
 class QueueNotFound(RiverrunError, LookupError):
-    """There is no queue of the name that was asked for."""
+    """No queue has the requested name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -239,12 +240,12 @@ class QueueNotFound(RiverrunError, LookupError):
     def __str__(self) -> str:
         return (
             f"no queue is named {self.args[0]!r}; a queue is known once a client works it,"
-            " and forgotten when none has for a day"
+            " and forgotten when no client has worked it for a day"
         )
 
 
 class UniqueKeyTaken(RiverrunError, RuntimeError):
-    """A final job cannot be made available again: another job holds its unique key by now."""
+    """A final job cannot be made available again: another job holds its unique key now."""
 
     def __init__(self, job_id: int) -> None:
         super().__init__(job_id)
@@ -263,14 +264,16 @@ class JobRunning(RiverrunError, RuntimeError):
         super().__init__(job_id)
 
     def __str__(self) -> str:
-        return f"job {self.args[0]} runs and cannot be deleted; cancel it and wait for its end"
+        return (
+            f"job {self.args[0]} is running, so cannot be deleted; cancel it and wait for its end"
+        )
 
 
 class AttemptLost(RiverrunError, RuntimeError):
     """An attempt's outcome cannot be written: the job is no longer running at that attempt.
 
-    It was completed already, rescued and claimed again, or deleted. The transaction in which this
-    is raised should be rolled back, or effects may happen twice.
+    The job was completed already, rescued and claimed again, or deleted. Roll back the transaction
+    in which this is raised, or its effects may happen twice.
     """
 
     def __init__(self, job_id: int, attempt: int) -> None:
@@ -282,14 +285,14 @@ class AttemptLost(RiverrunError, RuntimeError):
 
 
 class ClientNotReady(RiverrunError, RuntimeError):
-    """The client was asked for something that its state or settings do not allow."""
+    """The client's state or settings do not allow the call."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
 
 
 class StopTimeout(RiverrunError, TimeoutError):
-    """Jobs were still running when the client's stop gave up waiting for them."""
+    """Jobs were still running when the client stopped waiting for them."""
 
     def __init__(self, running: Sequence[tuple[int, str]]) -> None:
         super().__init__(tuple(running))
@@ -303,18 +306,18 @@ class StopTimeout(RiverrunError, TimeoutError):
 
 
 class AttemptInterrupted(RiverrunError):
-    """Raised by `ctx.raise_if_cancelled()`: this attempt shall end now."""
+    """This attempt must end now. `ctx.raise_if_cancelled()` raises one of the subclasses."""
 
 
 class JobCancelledRemotely(AttemptInterrupted):
-    """Somebody cancelled the job while it was running."""
+    """The job was cancelled while it was running."""
 
     def __str__(self) -> str:
         return "job cancelled remotely"
 
 
 class JobTimedOut(AttemptInterrupted, TimeoutError):
-    """The attempt has used up its time."""
+    """The attempt has reached its timeout."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(timeout_s)
@@ -324,30 +327,30 @@ class JobTimedOut(AttemptInterrupted, TimeoutError):
 
 
 class ClientStopping(AttemptInterrupted):
-    """The client stops and its soft-stop timeout is over."""
+    """The client is stopping, and its soft-stop timeout has passed."""
 
     def __str__(self) -> str:
         return "the client is stopping"
 
 
 class ClientGivenUp(ClientStopping):
-    """The client could not say in time that it lives; its jobs may be another's by now."""
+    """The client's heartbeat failed for too long; other clients may have rescued its jobs."""
 
     def __str__(self) -> str:
         return "the client could not reach the database in time, and its jobs may be rescued"
 
 
 class EventLoopLost(AttemptInterrupted):
-    """The event loop that the attempt ran in cannot run on; another took its place."""
+    """The event loop of the attempt cannot continue, and another one has replaced it."""
 
     def __str__(self) -> str:
         return "the event loop of this attempt was lost"
 
 
 class NoConnection(RiverrunError, TimeoutError):
-    """`ctx.transaction()` got no connection to the database in the attempt's time.
+    """`ctx.transaction()` got no connection to the database before the attempt's timeout.
 
-    The attempt does not count: the job is tried again soon.
+    The attempt is not counted, and the job is tried again soon.
     """
 
     def __init__(self, waited_s: float, problem: str) -> None:
@@ -359,7 +362,7 @@ class NoConnection(RiverrunError, TimeoutError):
 
 
 class WorkerProcessDied(RiverrunError, RuntimeError):
-    """The process that worked a job ended before its worker did."""
+    """The process that ran a worker died before the worker finished."""
 
     def __init__(self, exitcode: int | None) -> None:
         super().__init__(exitcode)
@@ -367,27 +370,27 @@ class WorkerProcessDied(RiverrunError, RuntimeError):
     def __str__(self) -> str:
         code = self.args[0]
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"exited {code}"
-        return f"the worker's process {how}; the job is tried again as after any error"
+        return f"the worker's process {how}; the job is tried again, as after any error"
 
 
 class WorkerFailed(RiverrunError, RuntimeError):
-    """A worker in another process raised what cannot be brought here; its text is this one's."""
+    """A worker in another process raised an error that cannot be pickled; this holds its text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
 
 
 class JobRescued(RiverrunError):
-    """Recorded with a job whose client was gone; the last in its `attempted_by`."""
+    """The error recorded with a job whose client, the last in `attempted_by`, was gone."""
 
     def __str__(self) -> str:
         return "Stuck job rescued by JobRescuer"
 
 
 class JobError(RiverrunError):
-    """Raise in a worker: this attempt has failed, as may happen; it is tried again.
+    """Raise in a worker to fail this attempt in an expected way; the job is tried again.
 
-    Unlike any other exception it is recorded as its text alone, without its type or a traceback, as
+    Unlike other exceptions it is recorded as its text alone, without its type or a traceback, as
     River records an error.
     """
 
@@ -396,13 +399,12 @@ class JobError(RiverrunError):
 
 
 class JobCancel(RiverrunError):
-    """Raise in a worker: never run this job again, whatever attempts are left.
+    """Raise in a worker to cancel its job: it never runs again, whatever attempts are left.
 
     Args:
-        reason: Is recorded with the job.
-        commit: Whether what the worker wrote in its session parameter, or in the open
-            `ctx.transaction()`, is committed together with this outcome. Default: False, it is
-            rolled back.
+        reason: A text that is recorded with the job.
+        commit: Whether to commit, together with this outcome, what the worker wrote in its session
+            parameter or in the open `ctx.transaction()`. Default: False; it is rolled back.
     """
 
     def __init__(self, reason: str = "", *, commit: bool = False) -> None:
@@ -410,20 +412,20 @@ class JobCancel(RiverrunError):
         self.commit = commit
 
     def __str__(self) -> str:
-        # As Go writes it, so that one search finds both (River 0.51, rivertype).
+        # River's text, so that one search finds the jobs of both (River 0.51, rivertype).
         return f"JobCancelError: {self.args[0]}"
 
 
 class JobSnooze(RiverrunError):
-    """Raise in a worker: run this job again after `delay`, as if this attempt had not been.
+    """Raise in a worker to run its job again after `delay`; this attempt is not counted.
 
     Args:
         delay: Seconds or a timedelta, not negative.
-        commit: As for JobCancel.
+        commit: The same as for JobCancel.
     """
 
     def __init__(self, delay: Duration, *, commit: bool = False) -> None:
-        if not seconds(delay) >= 0:  # NaN is no delay either
+        if not seconds(delay) >= 0:  # rejects NaN, too
             raise InvalidOption("delay", delay, "a duration of 0 or more")
         super().__init__(delay)
         self.commit = commit

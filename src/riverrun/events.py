@@ -1,4 +1,4 @@
-"""What happened, as frozen classes, and the hub that tells subscribers."""
+"""Events of a client, as frozen classes, and the hub that passes them to subscribers."""
 
 import logging
 import queue
@@ -15,7 +15,7 @@ from riverrun.logs.errors import log_error
 logger = logging.getLogger(__name__)
 
 BUFFER = 1_000
-"""Events that wait for a subscriber before further ones are dropped. Source: River 0.51."""
+"""Most events that wait for one subscriber; further ones are dropped. Source: River 0.51."""
 
 
 @attrs.frozen(kw_only=True)
@@ -25,14 +25,14 @@ class Event:
 
 @attrs.frozen(kw_only=True)
 class JobEvent(Event):
-    """An attempt ended, and what it came to is in the database.
+    """An attempt has ended, and its outcome is in the database.
 
     Attributes:
         job: The job as claimed, in the state it now has.
-        error: What the worker raised, if it did.
-        queue_wait_s: Seconds from when the job was due to its claim.
-        run_s: Seconds its worker took.
-        complete_s: Seconds from the worker's end to the row's.
+        error: What the worker raised; None if it returned.
+        queue_wait_s: Seconds from the time at which the job was due to its claim.
+        run_s: Seconds that its worker took.
+        complete_s: Seconds from the end of the worker until the outcome was in the database.
     """
 
     job: JobRow
@@ -55,17 +55,17 @@ class JobCancelled(JobEvent):
 
 
 class JobSnoozed(JobEvent):
-    """A worker asked to be run later."""
+    """A worker snoozed its job: it runs again later, and the attempt is not counted."""
 
 
 class JobInterrupted(JobEvent):
-    """An attempt was cut off, as by a stop; the job is available again, its attempt given back."""
+    """An attempt was interrupted, as by a stop. It is not counted; the job is available again."""
 
 
 class JobConflicted(JobInterrupted):
-    """An attempt's transaction met another one, or lost its connection; the job begins again.
+    """An attempt's transaction met a conflict or lost its connection; the job is available again.
 
-    Its attempt is given back. How often that was is in the job's metadata, `riverrun:conflicts`.
+    The attempt is not counted. The job's metadata counts these events as `riverrun:conflicts`.
     """
 
 
@@ -86,7 +86,7 @@ class JobsClaimed(Event):
 
 @attrs.frozen(kw_only=True)
 class QueueEvent(Event):
-    """A client began to leave a queue alone, or to work it again.
+    """A client paused a queue, or resumed it.
 
     Attributes:
         queue: The queue's name.
@@ -96,22 +96,22 @@ class QueueEvent(Event):
 
 
 class QueuePaused(QueueEvent):
-    """Nothing more is claimed from the queue."""
+    """The client no longer claims jobs from the queue."""
 
 
 class QueueResumed(QueueEvent):
-    """The queue is claimed from again."""
+    """The client claims jobs from the queue again."""
 
 
 class Listener:
-    """Calls a function with each event, in the thread where it happened."""
+    """Calls a function with each event, in the thread that publishes it."""
 
     def __init__(self, call: Callable[[Event], object], kinds: tuple[type[Event], ...]) -> None:
         self._call = call
         self._kinds = kinds
 
     def offer(self, event: Event) -> None:
-        """Call the function; what it raises is only logged."""
+        """Call the function with `event`. An error that it raises is only logged."""
         if isinstance(event, self._kinds):
             try:
                 self._call(event)
@@ -121,7 +121,7 @@ class Listener:
 
 
 class Subscription:
-    """A subscriber's events, in order; a context manager that ends the subscription."""
+    """A subscriber's queue of events. It is a context manager, which closes it on exit."""
 
     def __init__(self, hub: "Hub", kinds: tuple[type[Event], ...]) -> None:
         self._hub = hub
@@ -133,10 +133,10 @@ class Subscription:
         """Return the next event.
 
         Args:
-            timeout: Seconds to wait; for ever if None.
+            timeout: Seconds to wait. Default: None, without a limit.
 
         Raises:
-            TimeoutError: If none came in time.
+            TimeoutError: If no event came in time.
         """
         try:
             return self._events.get(timeout=timeout)
@@ -149,7 +149,7 @@ class Subscription:
         self._hub.remove(self)
 
     def offer(self, event: Event) -> None:
-        """Put `event` in line, or drop it with one warning if the subscriber is too far behind."""
+        """Queue `event`, or drop it if the subscriber is too far behind; the first drop warns."""
         if not isinstance(event, self._kinds):
             return
         try:
@@ -177,39 +177,39 @@ class Subscription:
 
 
 class Hub:
-    """Tells subscribers; a slow one harms nobody else."""
+    """Passes events to subscribers. A slow subscriber delays no other."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _subscriptions, which is replaced, never changed
         self._subscriptions: tuple[Subscription | Listener, ...] = ()
 
     def forked(self) -> None:
-        """Be a forked child's: its lock may have been held by a thread of the parent's."""
+        """Replace the lock in a forked child: a thread of the parent may have held the old one."""
         self._lock = threading.Lock()
 
     def subscribe(self, *kinds: type[Event]) -> Subscription:
-        """Return a subscription to events of `kinds`; to all if none is named."""
+        """Return a subscription to events of `kinds`. Default: all events."""
         subscription = Subscription(self, kinds or (Event,))
         with self._lock:
             self._subscriptions += (subscription,)
         return subscription
 
     def listen(self, call: Callable[[Event], object], *kinds: type[Event]) -> Listener:
-        """Have `call` called with events of `kinds`; with all if none is named."""
+        """Call `call` with each event of `kinds`. Default: all events."""
         listener = Listener(call, kinds or (Event,))
         with self._lock:
             self._subscriptions += (listener,)
         return listener
 
     def remove(self, subscription: Subscription | Listener) -> None:
-        """Forget `subscription`."""
+        """Remove `subscription`."""
         with self._lock:
-            kept = (each for each in self._subscriptions if each is not subscription)
+            kept = (other for other in self._subscriptions if other is not subscription)
             self._subscriptions = tuple(kept)
 
     @property
     def has_subscribers(self) -> bool:
-        """Whether anybody listens; events need not be made otherwise."""
+        """Whether there is a subscriber. If not, events need not be made."""
         return bool(self._subscriptions)
 
     def publish(self, event: Event) -> None:

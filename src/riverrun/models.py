@@ -1,7 +1,7 @@
-"""The tables, as declarative models: River's, to the letter, and riverrun's own.
+"""Declarative models of River's tables, exactly as River creates them, and of riverrun's own.
 
-They describe, they do not create: the schema comes from `riverrun.migrations`. River's tables
-carry no schema here; `schema_translate_map` names one where it is not the search path's.
+They describe the tables and do not create them: `riverrun.migrations` does. River's tables have no
+schema here; `schema_translate_map` names one where it is not on the search path.
 """
 
 from datetime import datetime
@@ -26,13 +26,13 @@ from riverrun.orm.expressions import JobExpressions
 
 
 class Base(DeclarativeBase):
-    """The base of riverrun's models; `Base.metadata` holds nothing of the host's."""
+    """The base of riverrun's models; `Base.metadata` holds none of the application's tables."""
 
     metadata = MetaData()
 
 
 class Job(JobExpressions, Base):
-    """A job: its place in line, its input, and what its attempts came to."""
+    """A job: when it runs, its input, and the results of its attempts."""
 
     __tablename__ = "river_job"
 
@@ -57,10 +57,10 @@ class Job(JobExpressions, Base):
 
     @staticmethod
     def in_schema(schema: str | None) -> "type[Job]":
-        """Return the class of the jobs in `schema`; `Job` itself if that is None.
+        """Return the class for the jobs in `schema`; `Job` itself if that is None.
 
-        For statements of the host's own where River's tables are in a schema of their own, and
-        `schema_translate_map` would move the host's tables, too:
+        Use it in the application's own statements where River's tables have a schema of their own,
+        and `schema_translate_map` would also apply to the application's tables:
 
             Receipts = Job.in_schema("jobs")
             session.scalars(select(Receipts).where(Receipts.kind_is(SendReceipt)))
@@ -73,19 +73,20 @@ class Job(JobExpressions, Base):
 
 @lru_cache(maxsize=1024)
 def _job_in(schema: str) -> type[Job]:
-    # Concrete: with a table of its own, and none of the instances that a select(Job) loads.
+    # Concrete: it has a table of its own, and select(Job) does not load its instances.
     table = Job.__table__.to_metadata(MetaData(), schema=schema)  # type: ignore[attr-defined]
     body = {"__doc__": Job.__doc__, "__module__": __name__, "__abstract__": True}
     cls = type("Job", (Job,), body)
     table.c.state.type = job_state_type(schema)
-    properties = {each.key: table.c[each.columns[0].name] for each in Job.__mapper__.column_attrs}
-    # In a registry of its own: a name belongs to one class in each.
+    columns = Job.__mapper__.column_attrs
+    properties = {column.key: table.c[column.columns[0].name] for column in columns}
+    # In a registry of its own, because a registry has only one class of each name.
     registry().map_imperatively(cls, table, inherits=Job, concrete=True, properties=properties)
     return cls
 
 
 class Queue(Base):
-    """A queue that some client works, and whether it is paused."""
+    """A queue that a client works, and whether it is paused."""
 
     __tablename__ = "river_queue"
 
@@ -97,7 +98,7 @@ class Queue(Base):
 
 
 class Leader(Base):
-    """The one client that does maintenance, and until when."""
+    """The client that does maintenance, and the end of its term."""
 
     __tablename__ = "river_leader"
 
@@ -108,7 +109,7 @@ class Leader(Base):
 
 
 class Migration(Base):
-    """A version of a line of migrations that this database has."""
+    """A migration that was applied to this database: its line and version."""
 
     __tablename__ = "river_migration"
 
@@ -118,7 +119,7 @@ class Migration(Base):
 
 
 class Notification(Base):
-    """A notification on databases that cannot notify; unused on PostgreSQL."""
+    """A notification, for databases that have no NOTIFY; unused on PostgreSQL."""
 
     __tablename__ = "river_notification"
 
@@ -129,7 +130,7 @@ class Notification(Base):
 
 
 class ClientRecord(Base):
-    """A client that lives, as it said itself at `heartbeat_at`."""
+    """A running client; it wrote its last heartbeat at `heartbeat_at`."""
 
     __tablename__ = "riverrun_client"
 
@@ -143,7 +144,7 @@ class ClientRecord(Base):
 
 
 class PeriodicRun(Base):
-    """When a periodic job with an id runs next, whoever leads then."""
+    """When a periodic job with an id runs next, whichever client leads then."""
 
     __tablename__ = "riverrun_periodic"
 

@@ -1,4 +1,4 @@
-"""What the end of an attempt means for its row: the state machine, without any I/O."""
+"""What the end of an attempt changes in the job's row: the state machine, without any I/O."""
 
 import math
 import re
@@ -35,35 +35,36 @@ from riverrun.logs.traces import trace_of
 from riverrun.policies.backoff import Backoff, RiverBackoff
 
 SCHEDULER_INTERVAL_S = 5.0
-"""A job due within this many seconds skips the scheduler: it is available at once, from then on."""
+"""A job due within this many seconds does not wait for the scheduler: it is set to available at
+once, and its `scheduled_at` keeps it from being claimed before it is due."""
 
 CONFLICTS_KEY = "riverrun:conflicts"
-"""The key of a job's metadata that counts the conflicts of its transactions."""
+"""The metadata key that counts how often a job's transactions met a conflict."""
 
 CONFLICTS_MAX = 20
-"""Conflicts of one job that are not counted as failures."""
+"""Most conflicts of one job that are not counted as failures."""
 
 CONFLICT_S = 0.05
-"""Seconds after the first conflict until the job may be claimed again; doubled after each."""
+"""Seconds after the first conflict until the job may be claimed again; doubled after each one."""
 
 MAX_ERROR_CHARS = 16_384
 MAX_TRACE_CHARS = 65_536
 
 OUTPUT_KEY = "output"
-"""Where an output is kept in a job's metadata. Source: River 0.51."""
+"""The metadata key of a job's output. Source: River 0.51."""
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
-"""Largest output kept with a job. Source: River 0.51, recorded_output.go."""
+"""Largest output kept with a job, in bytes. Source: River 0.51, recorded_output.go."""
 
 MAX_ROW_BYTES = 192 * 1024 * 1024
-"""Largest metadata of a row, as JSON: what is there and what an attempt adds. jsonb ends at 256 MB,
-and holds short texts and numbers in more bytes than JSON."""
+"""Largest metadata of a row in bytes of JSON, with what an attempt adds. The limit of jsonb is
+256 MB, and it stores short texts and numbers in more bytes than JSON."""
 
-_TOLD = (
+_WITHOUT_TRACE = (
     *(JobCancel, JobCancelledRemotely, JobError, JobRescued),
     *(ObjectGone, UndecodableArgs, UnknownKind),
 )
-"""Errors that are no surprise: their text says all."""
+"""Expected errors, recorded as their text alone: a type or a traceback would add nothing."""
 
 _COUNT = re.compile(r"-?[0-9]{1,19}")
 _COUNT_MAX = 2**63 - 1
@@ -71,18 +72,19 @@ _COUNT_MAX = 2**63 - 1
 
 @attrs.define(kw_only=True)
 class Outcome:
-    """What shall be written for one attempt, if its job still runs at that attempt.
+    """What to write for one attempt, if its job is still running at that attempt.
 
-    One is made for every job and nobody changes it: to freeze it takes longer than to make it.
+    One is made for every job. The class is not frozen, because that would more than double the time
+    to make one; treat it as if it were.
 
     Attributes:
-        job_id: The job.
-        attempt: The attempt that ended.
-        state: The state it shall have.
-        scheduled_at: When it may be claimed again, if it may.
-        error: The entry for its errors, if the attempt failed.
-        give_back: Whether the attempt shall not count.
-        metadata: What is merged into the job's metadata.
+        job_id: The job's id.
+        attempt: The number of the attempt.
+        state: The job's new state.
+        scheduled_at: When the job may be claimed again; None if it is final.
+        error: The entry to append to the job's errors; None if the attempt did not fail.
+        give_back: Whether the attempt is not counted.
+        metadata: The keys to merge into the job's metadata.
     """
 
     job_id: int
@@ -95,10 +97,10 @@ class Outcome:
 
 
 class IfGone(StrEnum):
-    """What becomes of a job whose worker raises ObjectGone, as the object it is about is gone.
+    """What to do with a job whose worker raises ObjectGone, because an object it needs is gone.
 
-    `cancel`: the job is cancelled, with that reason. `fail`: the attempt failed, as by any error,
-    and the job is tried again. `discard`: the job is discarded, whatever attempts are left.
+    `cancel`: the job is cancelled, with that reason. `fail`: the attempt fails, as with any other
+    error, and the job is tried again. `discard`: the job is discarded, whatever attempts are left.
     """
 
     cancel = "cancel"
@@ -108,7 +110,7 @@ class IfGone(StrEnum):
 
 def decide(
     job: JobRow,
-    ended: BaseException | None,
+    error: BaseException | None,
     *,
     now: datetime,
     backoff: Backoff,
@@ -118,22 +120,23 @@ def decide(
     conflict: bool = False,
     if_gone: IfGone = IfGone.cancel,
 ) -> Outcome:
-    """Return what the end of an attempt means.
+    """Return the outcome of an attempt.
 
     Args:
         job: The job as it was claimed.
-        ended: What the worker raised, None if it returned.
+        error: What the worker raised; None if it returned.
         now: The database's time, aware.
-        backoff: When a failed job may be claimed again.
-        metadata: What the attempt staged for the job's metadata.
-        stopping: Whether the client had cancelled the attempt because it stops.
-        set_cancelled: Whether an error handler wants a failed job cancelled.
-        conflict: Whether its `ctx.transaction()` was rolled back for another transaction's sake.
-        if_gone: What becomes of the job if an object that it refers to is gone.
+        backoff: Returns when a failed job may be claimed again.
+        metadata: The keys that the attempt sets in the job's metadata.
+        stopping: Whether the client cancelled the attempt because it is stopping.
+        set_cancelled: Whether an error handler asked to cancel the failed job.
+        conflict: Whether the database rolled back its `ctx.transaction()` in a conflict with
+            another transaction.
+        if_gone: What to do with the job if an object that it refers to is gone.
 
     Source: River 0.51, internal/jobexecutor.
     """
-    if ended is None:
+    if error is None:
         return completed(job.id, job.attempt, metadata)
     staged = dict(metadata or {})
 
@@ -142,60 +145,60 @@ def decide(
             job_id=job.id, attempt=job.attempt, state=state, metadata=staged or None, **rest
         )
 
-    match ended:
+    match error:
         case JobSnooze():
             staged["snoozes"] = _snoozes(job.metadata) + 1
-            soon = ended.delay_s <= SCHEDULER_INTERVAL_S
+            soon = error.delay_s <= SCHEDULER_INTERVAL_S
             return outcome(
                 JobState.available if soon else JobState.scheduled,
-                scheduled_at=_later(now, ended.delay_s),
+                scheduled_at=_later(now, error.delay_s),
                 give_back=True,
             )
         case NoConnection():
-            # Soon, but not at once: what keeps the connections is likely to go on.
+            # Not at once: whatever uses up the connections is likely to continue for a while.
             at = _later(now, SCHEDULER_INTERVAL_S)
             return outcome(JobState.available, scheduled_at=at, give_back=True)
         case ClientStopping() if stopping:
             return outcome(JobState.available, scheduled_at=now, give_back=True)
         case JobCancel() | JobCancelledRemotely():
-            return outcome(JobState.cancelled, error=_entry(job, ended, now))
+            return outcome(JobState.cancelled, error=_entry(job, error, now))
         case ObjectGone() if if_gone is IfGone.cancel:
-            return outcome(JobState.cancelled, error=_entry(job, ended, now))
+            return outcome(JobState.cancelled, error=_entry(job, error, now))
         case _ if conflict and may_begin_again(job):
-            # The attempt did nothing wrong, and none of what it wrote is there.
+            # The attempt did nothing wrong, and the database rolled back all that it wrote.
             count = _conflicts(job)
             staged[CONFLICTS_KEY] = count + 1
             at = _later(now, min(CONFLICT_S * 2**count, SCHEDULER_INTERVAL_S))
             return outcome(JobState.available, scheduled_at=at, give_back=True)
         case _ if set_cancelled:
-            return outcome(JobState.cancelled, error=_entry(job, ended, now))
+            return outcome(JobState.cancelled, error=_entry(job, error, now))
         case ObjectGone() if if_gone is IfGone.discard:
-            return outcome(JobState.discarded, error=_entry(job, ended, now))
+            return outcome(JobState.discarded, error=_entry(job, error, now))
         case _ if job.attempt >= job.max_attempts:
-            return outcome(JobState.discarded, error=_entry(job, ended, now))
+            return outcome(JobState.discarded, error=_entry(job, error, now))
         case _:
             at = retry_at(job, now, backoff)
             soon = (at - now).total_seconds() <= SCHEDULER_INTERVAL_S
             return outcome(
                 JobState.available if soon else JobState.retryable,
                 scheduled_at=at,
-                error=_entry(job, ended, now),
+                error=_entry(job, error, now),
             )
 
 
 def may_begin_again(job: JobRow) -> bool:
-    """Return whether one more conflict of `job`'s transaction is not counted as a failure."""
+    """Return whether one more conflict of the job's transaction is not counted as a failure."""
     return _conflicts(job) < CONFLICTS_MAX
 
 
 def _conflicts(job: JobRow) -> int:
     count = job.metadata.get(CONFLICTS_KEY)
-    # Counted over all attempts, so that a job that meets nothing else comes to an end.
+    # Counted over all attempts, so that a job that meets nothing but conflicts fails at last.
     return count if isinstance(count, int) and count > 0 else 0
 
 
 def completed(job_id: int, attempt: int, metadata: Mapping[str, Any] | None = None) -> Outcome:
-    """Return what it means that a worker returned."""
+    """Return the outcome of an attempt whose worker returned."""
     return Outcome(
         job_id=job_id,
         attempt=attempt,
@@ -205,7 +208,11 @@ def completed(job_id: int, attempt: int, metadata: Mapping[str, Any] | None = No
 
 
 def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:
-    """Return `backoff`'s time for `job`; River's where that one fails or lies in the past."""
+    """Return when a failed job may be claimed again.
+
+    This is what `backoff` returns. If it raises, or returns a time in the past or no aware
+    datetime, River's own backoff decides.
+    """
     try:
         at = backoff(job, now)
         if isinstance(at, datetime) and at.utcoffset() is not None and at >= now:
@@ -216,7 +223,7 @@ def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:
 
 
 def attempt_error(attempt: int, at: datetime, error: BaseException) -> AttemptError:
-    """Return `error` as an entry of a job's errors, cut to size with a mark."""
+    """Return `error` as an entry of a job's errors. Texts that are too long are cut and marked."""
     return AttemptError(
         at=at,
         attempt=attempt,
@@ -226,13 +233,13 @@ def attempt_error(attempt: int, at: datetime, error: BaseException) -> AttemptEr
 
 
 def error_json(error: AttemptError) -> dict[str, Any]:
-    """Return `error` as River writes it."""
+    """Return `error` as the JSON object that River writes."""
     at = error.at.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return {"at": at, "attempt": error.attempt, "error": error.error, "trace": error.trace}
 
 
 def _entry(job: JobRow, error: BaseException, now: datetime) -> AttemptError:
-    # River's rescuer gives its own time, and the attempt's was renewed while it lived.
+    # River's rescuer writes its own time. The job's attempted_at was renewed while it was running.
     at = None if isinstance(error, JobRescued) else job.attempted_at
     return attempt_error(job.attempt, at or now, error)
 
@@ -240,34 +247,34 @@ def _entry(job: JobRow, error: BaseException, now: datetime) -> AttemptError:
 def _text(error: BaseException) -> str:
     try:
         text = str(error)
-    except BaseException as broken:  # its author's code, and the outcome must not be lost
+    except BaseException as broken:  # __str__ is the application's; the outcome must not be lost
         text = f"(its text cannot be had: {type(broken).__name__})"
-    # River's words where River has some, so that one search finds both (River 0.51, rivertype).
+    # River's words where it has its own, so that one search finds both (River 0.51, rivertype).
     match error:
         case JobCancelledRemotely():
             return f"JobCancelError: {text}"
         case UnknownKind():
             return f"job kind is not registered in the client's Workers bundle: {error.args[0]}"
-        case _ if isinstance(error, _TOLD):
+        case _ if isinstance(error, _WITHOUT_TRACE):
             return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _trace(error: BaseException) -> str:
-    if isinstance(error, _TOLD):
+    if isinstance(error, _WITHOUT_TRACE):
         return ""
     return trace_of(error)
 
 
 def _clean(text: str) -> str:
-    # jsonb holds neither NUL nor half a surrogate pair.
+    # jsonb can hold neither NUL nor half of a surrogate pair.
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
-    # Both ends say something: where it began, and what it came to.
+    # Keep both ends: the outermost frame and the error itself are there.
     half = limit // 2
     return f"{text[:half]}\n... {len(text) - 2 * half} characters cut ...\n{text[-half:]}"
 
@@ -280,12 +287,12 @@ def _later(now: datetime, delay_s: float) -> datetime:
 
 
 def _snoozes(metadata: Mapping[str, Any]) -> int:
-    """Return the snooze counter as River reads one: whatever is no number counts as 0.
+    """Return the snooze counter as River reads it: a value that is no number counts as 0.
 
     Source: River 0.47, conformance/fixtures/maintenance_values.json.
     """
     match metadata.get("snoozes"):
-        case int() as number:  # true is 1 there, as it is here
+        case int() as number:  # true counts as 1 in River, too
             count = int(number)
         case float() as number if math.isfinite(number):
             count = int(number)

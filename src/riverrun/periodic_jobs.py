@@ -1,4 +1,4 @@
-"""Periodic jobs: what recurs, by which schedule, and a client's collection of them."""
+"""Periodic jobs: a job with its schedule, and a client's collection of them."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,14 +15,17 @@ from riverrun.jobs.checks import check_aware, check_kind
 from riverrun.policies.schedule import Schedule
 
 GRACE = timedelta(seconds=60)
-"""A run that is no later than this was not missed: leaders change in the meantime."""
+"""A run that is late by no more than this is not missed: a change of leaders takes as long."""
 
 EACH_MAX = 1_000
-"""Most runs of one job that are caught up in one transaction."""
+"""Most missed runs of one job that are inserted in one transaction."""
 
 
 class Missed(StrEnum):
-    """What happens with runs that were due while no leader lived: of one, or of all, or nothing."""
+    """What to do about runs missed while no client led.
+
+    `skip`: nothing. `once`: make up for one of them. `each`: make up for each of them.
+    """
 
     skip = "skip"
     once = "once"
@@ -38,7 +41,7 @@ def _id(value: object) -> str | None:
 
 @attrs.frozen
 class _Same:
-    """Returns the same args for each run."""
+    """A constructor that returns the same args for each run."""
 
     args: object
 
@@ -50,25 +53,27 @@ def _constructor(value: object) -> Any:
     args = value[0] if isinstance(value, tuple) and len(value) == 2 else value
     if isinstance(args, type) or not hasattr(type(args), "kind"):
         return value
-    encode(args)  # what cannot be inserted is refused here, not at the first run
+    encode(args)  # raises here, not at the first run, if the args cannot be inserted
     return _Same(value)
 
 
 @attrs.frozen
 class PeriodicJob:
-    """A job that recurs.
+    """A job that is inserted again and again, on a schedule.
 
-    With an id, when it runs next is kept in the database, so that it runs neither twice nor never
-    when leaders change. Without one it is kept in the leader's memory, as River keeps it.
+    The next run of a job with an id is kept in the database, so that no run is lost or repeated
+    when the leader changes. The next run of a job without an id is kept in the leader's memory, as
+    in River.
 
     Attributes:
-        schedule: From a time to the next run: Interval, Cron, or any function; both aware.
-        constructor: Returns args, a pair of args and InsertOpts, or None to leave this run out; or
-            args, the same for each run.
-        id: Names it among all clients, by the rules for kinds.
-        run_on_start: Whether it also runs whenever a client becomes leader.
-        missed: With an id: whether runs that were due more than 60 s ago, while no leader lived,
-            are left out, made up for once, or made up for each.
+        schedule: Takes a time and returns the next run after it: an Interval, a Cron, or any
+            function. Both times are aware.
+        constructor: A function that returns args, a pair of args and InsertOpts, or None to skip
+            this run. Or the args themselves, which are then the same for each run.
+        id: The job's name, the same in all clients. The rules for kinds apply.
+        run_on_start: Whether the job also runs whenever a client becomes leader.
+        missed: What to do about runs that were due more than 60 s ago, while no client led: skip
+            them, make up for one, or make up for each. Needs an id. Default: skip.
 
     Raises:
         InvalidOption: If a value is out of range.
@@ -93,7 +98,7 @@ class PeriodicJob:
         """Return the next run after `moment`.
 
         Raises:
-            InvalidOption: If the schedule returns none.
+            InvalidOption: If the schedule does not return an aware time after `moment`.
         """
         following = check_aware("schedule", self.schedule(moment))
         if following <= moment:
@@ -106,13 +111,13 @@ class PeriodicJob:
         now: datetime,
         after: Callable[[datetime], datetime | None] | None = None,
     ) -> tuple[list[datetime], datetime | None]:
-        """Return which runs are to happen now, and the one after them.
+        """Return the runs that are due now, and the next run after them.
 
         Args:
-            planned: The next run as it was planned.
+            planned: The time planned for the next run.
             now: The database's time.
-            after: Used in place of `self.after`. Where it returns None the runs before still
-                happen, and the one after them is None.
+            after: Used in place of `self.after`. If it returns None, the runs before are still
+                due, and the next run after them is None.
         """
         ask = after or self.after
         if planned > now:
@@ -131,7 +136,7 @@ class PeriodicJob:
 
 
 class PeriodicJobs:
-    """A client's periodic jobs, by handle; they may change while it runs."""
+    """A client's periodic jobs. Jobs can be added and removed while it runs."""
 
     def __init__(
         self,
@@ -149,19 +154,19 @@ class PeriodicJobs:
         self._on_change = on_change
 
     def forked(self) -> None:
-        """Be a forked child's: its lock may have been held by a thread of the parent's."""
+        """Replace the lock in a forked child: a thread of the parent may have held the old one."""
         self._lock = threading.Lock()
 
     def add(self, job: PeriodicJob) -> int:
-        """Add `job`; return a handle to remove it by.
+        """Add `job`, and return a handle for `remove`.
 
         Raises:
-            InvalidOption: If there is one with its id already, or the client never leads.
+            InvalidOption: If another job has the same id, or the client never leads.
         """
         return self.add_many([job])[0]
 
     def add_many(self, jobs: Iterable[PeriodicJob]) -> list[int]:
-        """Add all of `jobs`, or, if one is refused, none; return a handle for each."""
+        """Add all of `jobs`, and return a handle for each. If one is refused, none is added."""
         added: dict[int, PeriodicJob] = {}
         with self._lock:
             taken = {job.id for job in self._jobs.values() if job.id is not None}
@@ -171,7 +176,7 @@ class PeriodicJobs:
                 if not isinstance(job, PeriodicJob):
                     raise InvalidOption("periodic_jobs", job, "a PeriodicJob")
                 if self._leader_election_disabled:
-                    expected = "none: with leader_election_disabled nobody would insert them"
+                    expected = "none: a client with leader_election_disabled never inserts them"
                     raise InvalidOption("periodic_jobs", job, expected)
                 if job.id in taken:
                     raise InvalidOption("id", job.id, "an id that no other periodic job has")
@@ -183,7 +188,7 @@ class PeriodicJobs:
         return list(added)
 
     def remove(self, handle: int) -> None:
-        """Remove the job that `add` returned `handle` for; nothing if it is gone."""
+        """Remove the job for which `add` returned `handle`, if it is still there."""
         with self._lock:
             self._jobs.pop(handle, None)
 
@@ -195,12 +200,12 @@ class PeriodicJobs:
         return removed
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all jobs."""
         with self._lock:
             self._jobs.clear()
 
     def by_handle(self) -> Mapping[int, PeriodicJob]:
-        """Return the jobs as they are now, by handle."""
+        """Return the current jobs, by handle."""
         with self._lock:
             return dict(self._jobs)
 

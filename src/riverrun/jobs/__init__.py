@@ -1,1 +1,1 @@
-"""What a job is: its args, its options, its row and its states."""
+"""A job's parts: its args, its options, its row and its states."""

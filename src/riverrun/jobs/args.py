@@ -1,4 +1,4 @@
-"""What a kind of job takes: its args, as an object and as JSON."""
+"""The args of a job, as an object and as JSON."""
 
 import dataclasses
 import inspect
@@ -22,25 +22,25 @@ T = TypeVar("T")
 
 
 MAX_ARGS_BYTES = 4 * 1024 * 1024
-"""Largest args in bytes of JSON: they are indexed, and read by every claim."""
+"""Largest args, in bytes of JSON: River indexes them, and each claim reads them."""
 
 
-# To type checkers the classes below are what their decorators make them: then they take a mapped
-# object for a Ref, too.
+# Type checkers then take the constructor of a subclass from its fields, and so accept a mapped
+# object for a Ref.
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(attrs.field, dataclasses.field))
 class JobArgs(Referring):
-    """The base of a kind's args: an attrs class, a dataclass or a pydantic model.
+    """The base class of a job's args: derive an attrs class, a dataclass or a pydantic model.
 
         @attrs.frozen
         class SendEmail(JobArgs, kind="send_email"):
             to: str
 
     Args:
-        kind: Names the worker; the same for Go and Python. Without it a subclass has none.
-            No field may be named `kind`, `kind_aliases` or `insert_opts`.
+        kind: The name by which a worker is found; the same in Go and Python. A subclass does not
+            inherit it. No field may be named `kind`, `kind_aliases` or `insert_opts`.
         kind_aliases: Further kinds that the worker works, such as the one it had before it was
             renamed. Jobs are inserted as `kind`.
-        insert_opts: Options for every job of the kind, where an insert says nothing else.
+        insert_opts: Options for every job of the kind. Options of an insert take precedence.
     """
 
     __slots__ = ()
@@ -57,14 +57,14 @@ class JobArgs(Referring):
             kind_aliases: Iterable[str] = (),
             insert_opts: InsertOpts | None = None,
         ) -> None:
-            """Take a class's kind."""
+            """Set the kind of a subclass."""
 
     else:
 
         def __init_subclass__(
             cls, *, kind=None, kind_aliases=(), insert_opts=None, **rest: object
         ) -> None:
-            # What is left is another base's, as of a mixin; object's refuses it.
+            # The rest is for another base, such as a mixin; object refuses what is left over.
             super().__init_subclass__(**rest)
             _check_fields(cls)
             if kind is not None:
@@ -78,10 +78,12 @@ class JobArgs(Referring):
 
 
 def _check_fields(cls: type) -> None:
-    """Refuse fields that a job's own attributes would be the defaults of, or be hidden by.
+    """Refuse fields with the name of one of JobArgs' own attributes.
+
+    That attribute would be the field's default, or the field would hide it.
 
     Raises:
-        InvalidOption: If there is one.
+        InvalidOption: If there is such a field.
     """
     annotations = _annotations(cls)
     for name in ("kind", "kind_aliases", "insert_opts"):
@@ -102,19 +104,19 @@ def _annotations(cls: type) -> Mapping[str, Any]:
 
 
 class AnyArgs(Protocol):
-    """An object of a class with a kind, as type checkers see it: JobArgs, RawArgs or your own."""
+    """An object whose class has a kind, for type checkers: a JobArgs, a RawArgs or your own."""
 
     @property
     def kind(self) -> str:
-        """The kind, an attribute of the class."""
+        """The job's kind. It is an attribute of the class."""
 
 
 @attrs.frozen(kw_only=True)
 class RawArgs:
-    """Args of any kind as plain JSON: what a worker of another language, or an operator, takes.
+    """Args of any kind as plain JSON, for workers in other languages and for operators.
 
     Attributes:
-        kind: Names the worker.
+        kind: The name by which a worker is found.
         encoded: The JSON object.
     """
 
@@ -124,10 +126,13 @@ class RawArgs:
 
 
 def kind_of(args: object) -> str:
-    """Return the kind of `args`: an object, a class, or a generic class with its parameters.
+    """Return the kind of `args`.
+
+    Args:
+        args: An object, a class, or a generic class with its parameters.
 
     Raises:
-        InvalidOption: If it has none, or one that River would not accept.
+        InvalidOption: If it has no kind, or one that River would not accept.
     """
     if isinstance(args, RawArgs):
         return args.kind
@@ -142,21 +147,22 @@ def kind_of(args: object) -> str:
 
 @lru_cache(maxsize=1024)
 def _kind_of_class(cls: type) -> str | None:
-    # Of the class, not of the object: an object may have a field of that name.
-    # A mapped class may have a column of that name.
+    # Read the class, not the object, which may have a field of that name. A mapped class is left
+    # out, because its `kind` may be a column.
     kind = None if hasattr(cls, "__mapper__") else getattr(cls, "kind", None)
     if issubclass(cls, JobArgs) and "kind" not in vars(cls):
-        # A subclass has a kind of its own, or none. Pydantic makes one for a model's parameters.
+        # A subclass does not inherit a kind, except the one that pydantic makes for a generic
+        # model with its parameters.
         origin = getattr(cls, "__pydantic_generic_metadata__", {}).get("origin")
         kind = None if origin is None else _kind_of_class(origin)
     return None if kind is None else check_kind(kind)
 
 
 def _advice(args: object, cls: type) -> str:
-    """Return what was expected in the place of `args`, by what it is."""
+    """Return what was expected in place of `args`, depending on what was passed."""
     if hasattr(cls, "__mapper__"):
         return f"args that name it: pass the id of the {cls.__name__} in a field of a JobArgs class"
-    if any(each.__module__.partition(".")[0] == "sqlalchemy" for each in cls.__mro__):
+    if any(base.__module__.partition(".")[0] == "sqlalchemy" for base in cls.__mro__):
         return "args second, after the transaction: insert(session, args)"
     if isinstance(args, Mapping | str):
         return "an object of a JobArgs class, or RawArgs(kind=..., encoded={...}) for plain JSON"
@@ -167,21 +173,21 @@ def _advice(args: object, cls: type) -> str:
 
 
 def encode(args: object, args_type: Any = None) -> Mapping[str, Any]:
-    """Return `args` as the JSON object to store, from which `decode` makes them again.
+    """Return `args` as the JSON object to store, from which `decode` makes an equal object.
 
     Args:
         args: An object of a class with a kind.
-        args_type: What its worker is annotated with. Default: the class of `args`.
+        args_type: The annotation of its worker's argument. Default: the class of `args`.
 
     Raises:
-        InvalidArgs: If the worker would get anything else, or it is no JSON object.
+        InvalidArgs: If the worker would get a different value, or the JSON is no object.
         InvalidOption: If `args` has no kind.
     """
     return encode_of_kind(kind_of(args), args, args_type)
 
 
 def encode_of_kind(kind: str, args: object, args_type: Any) -> Mapping[str, Any]:
-    """As `encode`, of args whose `kind_of` is known."""
+    """Return what `encode` returns, for args whose kind is known already."""
     if isinstance(args, type):
         name = args.__name__
         raise InvalidArgs(kind, f"they are the class {name}, not an object of it: {name}(...)")
@@ -205,7 +211,7 @@ def encode_of_kind(kind: str, args: object, args_type: Any) -> Mapping[str, Any]
 
 
 def encode_text(kind: str, encoded: Mapping[str, Any]) -> str:
-    """Return args already encoded as JSON text.
+    """Return encoded args as JSON text.
 
     Raises:
         InvalidArgs: If the text is larger than `MAX_ARGS_BYTES`.
@@ -222,13 +228,13 @@ def encode_text(kind: str, encoded: Mapping[str, Any]) -> str:
 
 
 def decode(kind: str, encoded: Mapping[str, Any], args_type: type[T]) -> T:
-    """Return stored args as the type their worker takes.
+    """Return stored args as the type that their worker takes.
 
     Raises:
-        UndecodableArgs: If they do not fit it.
+        UndecodableArgs: If they do not fit that type.
     """
     if type(encoded) is not dict and not isinstance(encoded, Mapping):
-        raise UndecodableArgs(kind, shown_type(args_type), "they are no JSON object")
+        raise UndecodableArgs(kind, shown_type(args_type), "they are not a JSON object")
     if args_type is RawArgs:
         return cast("T", RawArgs(kind=kind, encoded=encoded))
     try:

@@ -1,4 +1,4 @@
-"""Checks of values that users give: each returns the value, or raises InvalidOption."""
+"""Checks of the values of options. Each returns the value, or raises InvalidOption."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from riverrun.clock import seconds
 from riverrun.errors import InvalidOption
 
-# Source of the patterns and limits: River 0.51, client.go and job.go. Go's \w is ASCII.
+# Source of the patterns and limits: River 0.51, client.go and job.go. In Go \w matches ASCII only.
 _QUEUE = re.compile(r"[a-z0-9]+(?:[_|\-]?[a-z0-9]+)*")
 
 
@@ -25,13 +25,13 @@ def check_queue(name: object) -> str:
         InvalidOption: If it cannot.
     """
     if not isinstance(name, str) or len(name) > 64 or not _QUEUE.fullmatch(name):
-        expected = "at most 64 of a-z and 0-9, parted by single '_', '-' or '|'"
+        expected = "at most 64 of a-z and 0-9, separated by single '_', '-' or '|'"
         raise InvalidOption("queue", name, expected)
     return name
 
 
 SCHEMA_MAX = 63
-"""Bytes of a schema's name that PostgreSQL keeps. River refuses more than 46."""
+"""Longest name of a schema in PostgreSQL, in bytes. River refuses more than 46."""
 
 
 def check_schema(schema: str | None) -> str | None:
@@ -93,14 +93,14 @@ def check_tags(tags: object) -> tuple[str, ...]:
 
 
 def check_aware(name: str, value: object) -> datetime:
-    """Return `value` if it is a datetime that knows its time zone.
+    """Return `value` if it is a datetime with a time zone.
 
     Raises:
         InvalidOption: If it is not.
     """
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        ago = "; for a time from now, pass delay=" if name == "scheduled_at" else ""
-        raise InvalidOption(name, value, f"an aware datetime, such as datetime.now(UTC){ago}")
+        hint = "; for a time from now, pass delay=" if name == "scheduled_at" else ""
+        raise InvalidOption(name, value, f"an aware datetime, such as datetime.now(UTC){hint}")
     return value
 
 
@@ -116,7 +116,12 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
 
 
 def check_duration(name: str, value: object, low_s: float) -> float:
-    """Return `value`, seconds or a timedelta, in seconds if it is finite and at least `low_s`.
+    """Return `value` in seconds if it is a finite duration of at least `low_s`.
+
+    Args:
+        name: The option's name, for the error.
+        value: Seconds or a timedelta.
+        low_s: The shortest duration that is accepted, in seconds.
 
     Raises:
         InvalidOption: If it is not.

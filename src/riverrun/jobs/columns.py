@@ -1,4 +1,4 @@
-"""Column types of River's tables as PostgreSQL has them."""
+"""The column types of River's tables in PostgreSQL."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def job_state_type(schema: str | None) -> ENUM:
     return ENUM(
         JobState,
         name="river_job_state",
-        values_callable=lambda states: [s.value for s in states],
+        values_callable=lambda states: [state.value for state in states],
         create_type=False,
         schema=schema,
     )
@@ -38,19 +38,19 @@ Timestamp = DateTime(timezone=True)
 
 
 class StateMask(TypeDecorator[int]):
-    """A unique mask: an int here, bit(8) in the row, its highest bit leftmost."""
+    """A unique mask: an int in Python, and bit(8) in the row, with the highest bit leftmost."""
 
     impl = BIT(8)
     cache_ok = True
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        """Return the eight digits of `value`."""
+        """Return `value` as eight binary digits."""
         return None if value is None else f"{value:08b}"
 
     def process_result_value(self, value: Any | None, dialect: Dialect) -> int | None:  # noqa: ARG002
-        """Return the int that eight digits stand for."""
+        """Return the int of eight binary digits."""
         if value is None:
             return None
-        # asyncpg has a class of its own for it, which SQLAlchemy 2.0 lets through.
+        # asyncpg returns a class of its own, and SQLAlchemy 2.0 passes it on unchanged.
         digits = value if isinstance(value, str) else value.as_string()
         return int(digits.replace(" ", ""), 2)

@@ -1,7 +1,7 @@
-"""Which JSON a value of each annotation is, and back: strictly, so that nothing is converted.
+"""Encodes values as JSON by their annotations, and decodes them strictly, without conversions.
 
-Attrs classes, dataclasses and all that may be in them are cattrs', with hooks of our own where it
-would convert ("5" to 5, None to "None"). Pydantic models are pydantic's.
+Cattrs handles attrs classes, dataclasses and the values in them, with hooks of our own where it
+would convert a value ("5" to 5, None to "None"). Pydantic handles its models.
 """
 
 import collections
@@ -35,14 +35,14 @@ LISTS = (
 )
 
 
-_ANY_LIST = (abc.Sequence, abc.Collection, abc.Iterable)  # JSON brings them back as a list
+_ANY_LIST = (abc.Sequence, abc.Collection, abc.Iterable)  # decoded as a list
 
 
 _OBJECTS = (dict, abc.Mapping, abc.MutableMapping)
 
 
 class NoFit(TypeError):
-    """A JSON value is none of an annotation."""
+    """A JSON value does not fit an annotation."""
 
     def __init__(self, value: object, expected: object) -> None:
         super().__init__(value, expected)
@@ -53,7 +53,7 @@ class NoFit(TypeError):
 
 
 def as_stored(encoded: Any) -> tuple[Any, Any]:
-    """Return `encoded` as plain JSON, and as it will be read: jsonb writes 1e16 as an int."""
+    """Return `encoded` as plain JSON, and as it will be read back: jsonb turns 1e16 into an int."""
     text = json_text(encoded)
     plain = json.loads(text)
     if "e+" not in text:
@@ -66,27 +66,27 @@ def _stored_number(text: str) -> float:
 
 
 def to_json(value: object, annotation: Any) -> Any:
-    """Return `value`, that of a field so annotated, as JSON; not yet checked."""
+    """Return `value` as JSON, by the annotation of its field. The result is not checked."""
     return _converter.unstructure(value, annotation)
 
 
 def writer(annotation: Any) -> Callable[[Any], Any]:
-    """Return what `to_json` calls for values that are so annotated."""
+    """Return the function that `to_json` calls for values with this annotation."""
     dispatch: Any = _converter._unstructure_func.dispatch
     return cast("Callable[[Any], Any]", dispatch(annotation))
 
 
 def from_json(encoded: Any, annotation: Any) -> Any:
-    """Return the value of a field so annotated that `encoded` is.
+    """Return JSON as the value of a field with this annotation.
 
     Raises:
-        Exception: If it is none; `problem_of` makes a text of it.
+        Exception: If it does not fit. `problem_of` returns the error's text.
     """
     return _converter.structure(encoded, annotation)
 
 
 def problem_of(error: Exception) -> str:
-    """Return what an error of `from_json` says, and where."""
+    """Return the problem that an error of `from_json` is about, and where it is."""
     try:
         if type(error).__module__.startswith("cattrs") or isinstance(
             error, KeyError | NoFit | InvalidRef
@@ -101,12 +101,12 @@ def _formatted(error: BaseException, expected: Any) -> str:
     if isinstance(error, NoFit | InvalidRef):
         return str(error)
     text = format_exception(error, expected)
-    # A class's own check, or a schema's, says more than that the value is invalid.
+    # The text of a class's or schema's own check is more precise than "invalid value".
     return f"{text} ({error})" if text == "invalid value" and str(error) else text
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """Return `value` as errors show it."""
+    """Return `value` as text for an error message."""
     try:
         text = repr(value)
     except Exception:
@@ -115,20 +115,20 @@ def shown(value: object, limit: int = 60) -> str:
 
 
 def shown_type(annotation: Any) -> str:
-    """Return `annotation` as errors show it."""
+    """Return `annotation` as text for an error message."""
     if isinstance(annotation, type) and not typing.get_args(annotation):
         return annotation.__name__
     return re.sub(r"[\w<>]+\.(?=\w)", "", str(annotation))
 
 
 def is_pydantic(annotation: Any) -> bool:
-    """Return whether it is a model or dataclass of pydantic's."""
-    # By its mark, so that pydantic is never imported for those who do not use it.
+    """Return whether `annotation` is a model or dataclass of pydantic's."""
+    # Look for pydantic's attribute, so that pydantic is not imported by those who do not use it.
     return isinstance(annotation, type) and hasattr(annotation, "__pydantic_validator__")
 
 
 def is_struct(annotation: Any) -> bool:
-    """Return whether it is an attrs class, a dataclass or a pydantic model."""
+    """Return whether `annotation` is an attrs class, a dataclass or a pydantic model."""
     return isinstance(annotation, type) and (
         attrs.has(annotation)
         or dataclasses.is_dataclass(annotation)
@@ -140,10 +140,10 @@ def is_struct(annotation: Any) -> bool:
 
 
 def pydantic_forms(value: object) -> list[Callable[[], Any]]:
-    """Return the ways to write a pydantic object as JSON, the usual one first.
+    """Return the ways to encode a pydantic object as JSON, the usual one first.
 
-    The others are for what does not survive that: fields that are computed where no others may be
-    (`extra="forbid"`), `Json` fields, and some aliases.
+    The others are for objects that do not survive the usual way: those with computed fields in a
+    model with `extra="forbid"`, with `Json` fields, or with some aliases.
     """
     dump = pydantic_dump(value)
     return [
@@ -155,17 +155,17 @@ def pydantic_forms(value: object) -> list[Callable[[], Any]]:
 
 
 def pydantic_dump(value: object) -> Callable[..., Any]:
-    """Return what writes a pydantic object; a model has it, a dataclass does not."""
+    """Return the function that encodes a pydantic object: a model's own method, or an adapter's."""
     if hasattr(value, "model_dump"):
         return cast("Callable[..., Any]", value.model_dump)
     return partial(_adapter(cast("Hashable", type(value))).dump_python, value)
 
 
 def from_pydantic_json(encoded: Any, cls: Any) -> Any:
-    """Return the object of pydantic's class `cls` that `encoded` is."""
+    """Return JSON as an object of the pydantic class `cls`."""
     text = json_text(encoded)
     validate = getattr(cls, "model_validate_json", None) or _adapter(cls).validate_json
-    # By name, as it is written; by alias, as other languages write it.
+    # Accept names, as riverrun writes them, and aliases, as other languages write them.
     return validate(text, **_by_both())
 
 
@@ -193,14 +193,14 @@ def _plain(kind: type) -> Callable[[Any, Any], Any]:
     def structure(value: Any, annotation: Any) -> Any:
         if type(value) is not kind:
             raise NoFit(value, annotation)
-        # Subclasses come here too: an IntEnum, a str of one's own.
+        # This hook also gets subclasses, such as an IntEnum or an application's subclass of str.
         return value if annotation is kind else annotation(value)
 
     return structure
 
 
 def _float(value: Any, annotation: Any) -> Any:
-    # Other languages, and PostgreSQL, write 1.0 as 1.
+    # Other languages and PostgreSQL write 1.0 as 1.
     if type(value) not in (float, int):
         raise NoFit(value, annotation)
     return annotation(value)
@@ -239,7 +239,7 @@ _DURATION = re.compile(
 
 
 def _duration_text(value: timedelta) -> str:
-    """Return `value` by ISO 8601, as pydantic writes it."""
+    """Return `value` in the form of ISO 8601 that pydantic writes."""
     sign, value = ("-", -value) if value.days < 0 else ("", value)
     minutes, seconds = divmod(value.seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -281,35 +281,35 @@ def _origin(annotation: Any) -> Any:
 
 
 def _hook(annotation: Any) -> Callable[[Any, Any], Any]:
-    """Return cattrs' own hook for `annotation`, as if there were none of ours."""
-    before = _asked.annotations
-    _asked.annotations = (*before, annotation)
+    """Return cattrs' own hook for `annotation`, without ours."""
+    before = _skipped.annotations
+    _skipped.annotations = (*before, annotation)
     try:
         if hasattr(_converter, "get_structure_hook"):
             return _converter.get_structure_hook(annotation, cache_result=False)
         before_24_1: Any = _converter._structure_func
         return cast("Callable[[Any, Any], Any]", before_24_1._dispatch(annotation))
     finally:
-        _asked.annotations = before
+        _skipped.annotations = before
 
 
-class _Asked(threading.local):
-    """What `_hook` asks for now, in this thread."""
+class _Skipped(threading.local):
+    """The annotations for which `_hook` skips our own hooks at the moment, in this thread."""
 
     annotations: tuple[Any, ...] = ()
 
 
-_asked = _Asked()
+_skipped = _Skipped()
 
 
 def _is_list(annotation: Any) -> bool:
-    if any(annotation is each for each in _asked.annotations):
+    if any(annotation is skipped for skipped in _skipped.annotations):
         return False
     return _origin(annotation) in LISTS
 
 
 def _list_hook(annotation: Any) -> Callable[[Any, Any], Any]:
-    """Return cattrs' hook behind a look whether it is a list: it would take a str apart too."""
+    """Return cattrs' hook behind a check for a list: cattrs would also split a str into a list."""
     origin, items = _origin(annotation), typing.get_args(annotation)
     if origin in _ANY_LIST:
         annotation = list[items[0]] if items else list  # type: ignore[valid-type]
@@ -325,7 +325,7 @@ def _list_hook(annotation: Any) -> Callable[[Any, Any], Any]:
 
 
 def _has_keys(annotation: Any) -> bool:
-    """Return whether it is a mapping whose keys are no strings."""
+    """Return whether `annotation` is a mapping whose keys are not strings."""
     if _origin(annotation) not in _OBJECTS:
         return False
     arguments = typing.get_args(annotation)
@@ -373,7 +373,7 @@ def _key(text: str, annotation: Any) -> Any:
 
 
 def is_named_tuple(annotation: Any) -> bool:
-    """Return whether it is a NamedTuple; cattrs before 24.1 knows none."""
+    """Return whether `annotation` is a NamedTuple, which cattrs before 24.1 does not support."""
     return (
         isinstance(annotation, type)
         and issubclass(annotation, tuple)
@@ -382,7 +382,7 @@ def is_named_tuple(annotation: Any) -> bool:
 
 
 def named_tuple_types(annotation: Any) -> list[Any]:
-    """Return what the fields of a NamedTuple are annotated with."""
+    """Return the annotations of a NamedTuple's fields."""
     hints = typing.get_type_hints(annotation)
     return [hints.get(name, Any) for name in annotation._fields]
 
@@ -414,7 +414,7 @@ def _pydantic_json(annotation: Any) -> Callable[[Any], Any]:
 
 
 def _is_open(annotation: Any) -> bool:
-    """Return whether it is a generic class without its parameters."""
+    """Return whether `annotation` is a generic class without its parameters."""
     return (
         isinstance(annotation, type)
         and bool(getattr(annotation, "__parameters__", ()))
@@ -428,7 +428,7 @@ def _bounds(annotation: Any) -> tuple[Any, ...]:
 
 
 def _bound(annotation: Any) -> Any:
-    """Return what a type variable that stands for nothing in particular may be."""
+    """Return the bound of a type variable; Any if it has none."""
     bound = getattr(annotation, "__bound__", None)
     return Any if bound is None else bound
 

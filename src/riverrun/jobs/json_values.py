@@ -1,4 +1,4 @@
-"""What JSON, and PostgreSQL's jsonb, can hold; and a value as its text."""
+"""Checks whether PostgreSQL's jsonb can hold a value, and its JSON text."""
 
 import json
 import math
@@ -8,23 +8,24 @@ from json import encoder
 from riverrun.errors import InvalidOption
 
 NESTING_MAX = 500
-"""Levels of lists and objects that JSON may have whatever calls it; Python stops at some 1,000."""
+"""Levels of nesting that are safe however deep the caller's stack is. Python's own limit is about
+1,000 frames."""
 
 
 MAX_METADATA_BYTES = 32 * 1024 * 1024
-"""Largest metadata of a job, as JSON, that one insert, update or attempt may set; beside it an
-attempt may record an output as large, and its log."""
+"""Largest metadata of a job, in bytes of JSON, that one insert, update or attempt may set. An
+attempt may also record an output of the same size, and its log."""
 
 
 def metadata_text(metadata: object, most: int = MAX_METADATA_BYTES) -> str:
-    """Return `metadata` as JSON text if a job can keep it.
+    """Return `metadata` as JSON text if a job can hold it.
 
     Args:
         metadata: A mapping.
-        most: The most bytes that it may have.
+        most: Most bytes of JSON.
 
     Raises:
-        InvalidOption: If it is no mapping, JSON cannot hold it, or it is larger.
+        InvalidOption: If it is not a mapping, JSON cannot hold it, or it is too large.
     """
     problem = json_problem(metadata) if isinstance(metadata, Mapping) else "it is no mapping"
     if problem:
@@ -37,12 +38,12 @@ def metadata_text(metadata: object, most: int = MAX_METADATA_BYTES) -> str:
 
 
 def json_size(text: str) -> int:
-    """Return how many bytes JSON text has in UTF-8."""
+    """Return the size of JSON text in bytes of UTF-8."""
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def json_problem(value: object, path: str = "$") -> str | None:
-    """Return what in `value` PostgreSQL's jsonb cannot hold, and where; None if nothing."""
+    """Return what PostgreSQL's jsonb cannot hold in `value`, and where it is; None if nothing."""
     try:
         return None if _is_plain(value) else _json_problem(value, path)
     except RecursionError:
@@ -50,8 +51,8 @@ def json_problem(value: object, path: str = "$") -> str | None:
 
 
 def _is_plain(value: object) -> bool:
-    """Return whether jsonb can hold `value`; False where that takes a closer look."""
-    # By exact type, and without the path: this is done for every job that is inserted.
+    """Return True if jsonb can surely hold `value`; False if `_json_problem` must decide."""
+    # It compares exact types and tracks no path, because it runs for every inserted job.
     kind = type(value)
     if kind is str:
         return _is_plain_text(value)  # type: ignore[arg-type]
@@ -63,7 +64,7 @@ def _is_plain(value: object) -> bool:
         for key, item in value.items():  # type: ignore[attr-defined]
             if type(key) is not str or not _is_plain_text(key):
                 return False
-            # Most are text: no call in between.
+            # Most items are text: save the recursive call.
             if not (_is_plain_text(item) if type(item) is str else _is_plain(item)):
                 return False
         return True
@@ -116,7 +117,8 @@ def _json_problem(value: object, path: str) -> str | None:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-# What its encode() makes anew for each call, which takes longer than to use it. CPython's alone.
+# JSONEncoder.encode() makes a C encoder in each call, which takes longer than to use it. This one
+# is made once. Only CPython has it.
 _make = getattr(encoder, "c_make_encoder", None)
 
 
@@ -126,5 +128,5 @@ _encode = _make and _make(
 
 
 def json_text(value: object) -> str:
-    """Return `value`, already free of problems, as compact JSON text."""
+    """Return `value`, in which `json_problem` found nothing, as compact JSON text."""
     return _ENCODER.encode(value) if _encode is None else "".join(_encode(value, 0))

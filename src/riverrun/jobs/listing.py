@@ -1,4 +1,4 @@
-"""Lists of jobs: which, in which order, and where the next one goes on."""
+"""Lists of jobs: the filters, the order, and the cursor from which a list continues."""
 
 import base64
 import json
@@ -18,11 +18,11 @@ from riverrun.wire import go_json
 
 
 class JobOrder(StrEnum):
-    """What a list of jobs is ordered by.
+    """The column by which a list of jobs is ordered.
 
-    `time` is the one that goes with the first of `states`: `finalized_at` if that is final,
-    `attempted_at` if it is running, else, or if none is said, `scheduled_at`. Jobs that have none
-    come last, or, descending, first.
+    `time` depends on the first of the list's `states`: it is `finalized_at` if that state is final,
+    `attempted_at` if it is running, and `scheduled_at` in all other cases. Jobs without that time
+    come last, or first in descending order.
     """
 
     id = "id"
@@ -33,55 +33,58 @@ class JobOrder(StrEnum):
 
 @attrs.frozen
 class JobCursor:
-    """Where a list of jobs ended; without a time by ids, or where its last job has none."""
+    """The last job of a list: its id, and the time that orders it.
+
+    The time is None if ids order the list, or if the job has no such time.
+    """
 
     id: int
     time: datetime | None
 
 
-def _each(name: str, value: object, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:
+def _all(name: str, value: object, check: Callable[[Any], Any]) -> tuple[Any, ...] | None:
     if value is None:
         return None
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise InvalidOption(name, value, "a sequence of values")
-    return tuple(check(each) for each in value)
+    return tuple(check(item) for item in value)
 
 
 def _text(name: str) -> Callable[[object], str]:
-    def check(each: object) -> str:
-        if not isinstance(each, str) or "\x00" in each:
-            raise InvalidOption(name, each, "a text")
-        return each
+    def check(item: object) -> str:
+        if not isinstance(item, str) or "\x00" in item:
+            raise InvalidOption(name, item, "a text")
+        return item
 
     return check
 
 
 def _ids(value: object) -> tuple[int, ...] | None:
-    return _each("ids", value, lambda each: check_int("ids", each, 0, 2**63 - 1))
+    return _all("ids", value, lambda item: check_int("ids", item, 0, 2**63 - 1))
 
 
 def _kinds(value: object) -> tuple[str, ...] | None:
-    return _each("kinds", value, _text("kinds"))
+    return _all("kinds", value, _text("kinds"))
 
 
 def _queues(value: object) -> tuple[str, ...] | None:
-    return _each("queues", value, _text("queues"))
+    return _all("queues", value, _text("queues"))
 
 
 def _states(value: object) -> tuple[JobState, ...] | None:
-    return _each("states", value, _state)
+    return _all("states", value, _state)
 
 
 def _priorities(value: object) -> tuple[int, ...] | None:
-    return _each("priorities", value, lambda each: check_int("priorities", each, 1, 4))
+    return _all("priorities", value, lambda item: check_int("priorities", item, 1, 4))
 
 
 def _tags_all(value: object) -> tuple[str, ...] | None:
-    return _each("tags_all", value, _text("tags_all"))
+    return _all("tags_all", value, _text("tags_all"))
 
 
 def _tags_any(value: object) -> tuple[str, ...] | None:
-    return _each("tags_any", value, _text("tags_any"))
+    return _all("tags_any", value, _text("tags_any"))
 
 
 def _state(value: object) -> JobState:
@@ -94,7 +97,7 @@ def _state(value: object) -> JobState:
 def _metadata(value: object) -> Mapping[str, Any] | None:
     problem = None if value is None else json_problem(value)
     if problem or not isinstance(value, Mapping | None):
-        raise InvalidOption("metadata", value, f"a JSON object; {problem or 'it is none'}")
+        raise InvalidOption("metadata", value, f"a JSON object; {problem or 'it is not one'}")
     return value
 
 
@@ -107,26 +110,28 @@ def _order_by(value: object) -> JobOrder:
 
 @attrs.frozen(kw_only=True)
 class JobListParams:
-    """Which jobs, and in which order; what is not said does not matter.
+    """The filters and the order of a list of jobs. A filter that is None selects all jobs.
 
     Attributes:
-        ids: With one of these ids.
-        kinds: Of one of these kinds.
-        queues: In one of these queues.
-        states: In one of these states.
-        priorities: With one of these priorities, 1 to 4.
-        tags_all: With all of these tags.
-        tags_any: With at least one of these tags.
-        metadata: Whose metadata contains this object, as jsonb's `@>` has it.
-        since: Not before this time, aware: the one that orders, or `created_at` by ids.
-        until: Before this time, aware.
-        order_by: What orders them; `finalized_at` needs `states` that are all final.
-        descending: Whether the last comes first.
-        limit: Most jobs, 1 to 10,000.
-        after: Where another list ended: its `cursor`.
+        ids: Jobs with one of these ids.
+        kinds: Jobs of one of these kinds.
+        queues: Jobs in one of these queues.
+        states: Jobs in one of these states.
+        priorities: Jobs with one of these priorities, 1 to 4.
+        tags_all: Jobs with all of these tags.
+        tags_any: Jobs with at least one of these tags.
+        metadata: Jobs whose metadata contains this object, by jsonb's operator `@>`.
+        since: Jobs at or after this time, aware. It is compared with the time that orders the
+            list, or with `created_at` if ids do.
+        until: Jobs before this time, aware; compared as `since`.
+        order_by: What orders the list. `finalized_at` needs `states` that are all final.
+            Default: `id`.
+        descending: Whether the order is reversed.
+        limit: Most jobs, 1 to 10,000. Default: 100.
+        after: The `cursor` of another list, after which this one begins.
 
     Raises:
-        InvalidOption: If a value is out of range, or `after` is no cursor of such a list.
+        InvalidOption: If a value is out of range, or `after` is not the cursor of such a list.
     """
 
     ids: Sequence[int] | None = attrs.field(default=None, converter=_ids)
@@ -150,34 +155,34 @@ class JobListParams:
                 check_aware(name, getattr(self, name))
         final = self.states is not None and set(self.states) <= FINAL_STATES
         if self.order_by is JobOrder.finalized_at and not final:
-            expected = "with states of cancelled, completed and discarded alone"
+            expected = "states of only cancelled, completed and discarded beside it"
             raise InvalidOption("order_by", self.order_by.value, expected)
         check_int("limit", self.limit, 1, 10_000)
         self.cursor()
 
     @property
     def filters(self) -> bool:
-        """Whether anything is said of which jobs."""
-        chosen = (self.ids, self.kinds, self.queues, self.states, self.priorities, self.tags_all)
+        """Whether there is any filter."""
+        values = (self.ids, self.kinds, self.queues, self.states, self.priorities, self.tags_all)
         others = (self.tags_any, self.metadata, self.since, self.until)
-        return any(each is not None for each in (*chosen, *others))
+        return any(value is not None for value in (*values, *others))
 
     def cursor(self) -> JobCursor | None:
-        """Return what `after` says.
+        """Return `after`, parsed; None if it is not set.
 
-        Source of the form: River 0.51, job_list_params.go.
+        Source of the format: River 0.51, job_list_params.go.
         """
         if self.after is None:
             return None
         try:
-            said = json.loads(base64.urlsafe_b64decode(self.after))
-            time = datetime.fromisoformat(said["time"])
-            ours = said["sort_field"] == self.order_by and time.utcoffset() is not None
+            fields = json.loads(base64.urlsafe_b64decode(self.after))
+            time = datetime.fromisoformat(fields["time"])
+            fits = fields["sort_field"] == self.order_by and time.utcoffset() is not None
             none = time.replace(tzinfo=None) == datetime.min  # noqa: DTZ901  Go's zero time
-            cursor = JobCursor(check_int("id", said["id"], 0, 2**63 - 1), None if none else time)
+            cursor = JobCursor(check_int("id", fields["id"], 0, 2**63 - 1), None if none else time)
         except (ValueError, KeyError, TypeError, RecursionError):
-            ours = False
-        if not ours:
+            fits = False
+        if not fits:
             raise InvalidOption("after", self.after, f"the cursor of a list by {self.order_by}")
         return cursor
 
@@ -185,19 +190,22 @@ class JobListParams:
 def cursor_text(
     job_id: int, kind: str, queue: str, order_by: JobOrder, time: datetime | None
 ) -> str:
-    """Return the cursor that continues after a job, to the byte as River's clients write it."""
-    said = {"id": job_id, "kind": kind, "queue": queue, "sort_field": order_by.value}
-    said["time"] = "0001-01-01T00:00:00Z" if time is None else go_json.time(time)
-    return base64.urlsafe_b64encode(go_json.encode(said).encode()).decode()
+    """Return the cursor from which a list continues after a job.
+
+    It is equal to the byte to the one that River's clients write.
+    """
+    fields = {"id": job_id, "kind": kind, "queue": queue, "sort_field": order_by.value}
+    fields["time"] = "0001-01-01T00:00:00Z" if time is None else go_json.time(time)
+    return base64.urlsafe_b64encode(go_json.encode(fields).encode()).decode()
 
 
 @attrs.frozen(kw_only=True)
 class JobList:
-    """Jobs that were asked for.
+    """A list of jobs.
 
     Attributes:
-        jobs: They, in their order.
-        cursor: What to pass as `after` for those that follow; None if there was none.
+        jobs: The jobs, in order.
+        cursor: Pass this as `after` to continue the list. None if the list is empty.
     """
 
     jobs: Sequence[JobRow]
@@ -206,14 +214,15 @@ class JobList:
 
 @attrs.frozen(kw_only=True)
 class JobBrief:
-    """What a table shows of a job; long args are not read.
+    """The short form of a job, to show in a table. Long args are not read.
 
     Attributes:
-        id, kind, queue, state, priority, attempt, max_attempts: As a JobRow's.
-        scheduled_at, attempted_at, finalized_at: As a JobRow's.
-        args: The beginning of the args as JSON text; None where they are long.
-        args_bytes: Bytes in which the args are stored.
-        last_error: The beginning of the last error's text, if it was asked for and there is one.
+        id, kind, queue, state, priority, attempt, max_attempts: The same as in JobRow.
+        scheduled_at, attempted_at, finalized_at: The same as in JobRow.
+        args: The beginning of the args as JSON text; None if they are long.
+        args_bytes: The size of the stored args in bytes.
+        last_error: The beginning of the last error's text; None if there is no error, or the list
+            was read without errors.
     """
 
     id: int
@@ -233,11 +242,11 @@ class JobBrief:
 
 @attrs.frozen(kw_only=True)
 class JobBriefList:
-    """Jobs that were asked for, in brief.
+    """A list of jobs in short form.
 
     Attributes:
-        jobs: The jobs, in their order.
-        cursor: What to pass as `after` for those that follow; None if there was none.
+        jobs: The jobs, in order.
+        cursor: Pass this as `after` to continue the list. None if the list is empty.
     """
 
     jobs: Sequence[JobBrief]

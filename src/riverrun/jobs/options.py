@@ -1,4 +1,4 @@
-"""How a job is inserted: frozen options, checked when they are made."""
+"""The options of an insert: frozen, and checked when they are made."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,11 +22,12 @@ QUEUE_DEFAULT = "default"
 
 
 class OnConflict(Enum):
-    """What a duplicate does to the job that stands in its way, if that waits.
+    """What inserting a duplicate does to the existing job, if that job is still waiting.
 
-    `skip`: nothing, as River. `replace`: that job gets the duplicate's args, tags and priority, and
-    its metadata merged in. `reschedule`: that job runs when the duplicate would have. `debounce`:
-    both, so that of many inserts one job runs, with the last one's args, when they have ended.
+    `skip`: nothing, as in River. `replace`: the existing job gets the duplicate's args, tags and
+    priority, and the duplicate's metadata is merged into its own. `reschedule`: the existing job
+    runs when the duplicate would have run. `debounce`: both, so that after many inserts one job
+    runs, with the args of the last insert.
     """
 
     skip = "skip"
@@ -37,15 +38,16 @@ class OnConflict(Enum):
 
 @attrs.frozen(kw_only=True)
 class UniqueMark:
-    """What makes a job a duplicate of another: its key, and the states in which the key counts.
+    """A unique key, and the states in which a job holds it.
 
-    From its insert to its end a job must hold its key: could another take it meanwhile, the job
-    could not be moved on. So the states hold River's required ones.
+    A job must hold its key from its insert to its end. If another job could take the key in
+    between, the first one could not change its state any more. So the states must include those
+    that River requires.
 
     Attributes:
-        key: 32 bytes.
-        states: In which states a job with the key stands in another's way.
-        on_conflict: What happens then.
+        key: The key, 32 bytes.
+        states: In these states a job holds the key, and a second job with it is a duplicate.
+        on_conflict: What inserting a duplicate does. Default: skip.
     """
 
     key: bytes
@@ -68,26 +70,26 @@ class Draft(Protocol):
 
     @property
     def args(self) -> object:
-        """The args as they were given."""
+        """The args, as passed to the insert."""
 
     @property
     def encoded(self) -> Mapping[str, Any]:
-        """The args as the JSON object that will be stored."""
+        """The args, as the JSON object that will be stored."""
 
     @property
     def queue(self) -> str:
-        """The queue it goes to."""
+        """The name of the job's queue."""
 
     @property
     def scheduled_at(self) -> datetime | None:
-        """When it shall run, if that was said."""
+        """When the job is due; None if the insert does not set a time."""
 
 
 class Uniqueness(Protocol):
-    """Says what counts as the same job; see `riverrun.policies.uniqueness` for those shipped."""
+    """A policy that decides which jobs are duplicates. `riverrun.policies.uniqueness` has some."""
 
     def __call__(self, draft: Draft, now: datetime) -> UniqueMark | None:
-        """Return the mark under which `draft` is unique, or None where it need not be.
+        """Return the unique key of `draft` and its states; None if the job need not be unique.
 
         Args:
             draft: The job about to be inserted.
@@ -129,21 +131,22 @@ def _metadata_or_none(value: object) -> Mapping[str, Any] | None:
 
 @attrs.frozen(kw_only=True)
 class InsertOpts:
-    """How one job is inserted. None means "not said": the args' own options or a default decide.
+    """The options of one insert. None leaves an option to the args' own options or its default.
 
     Attributes:
-        queue: Where the job waits; `default` unless said.
-        priority: 1 (first) to 4; 1 unless said.
-        max_attempts: Tries before the job is discarded, 1 to 32,767; 25 unless said.
-        scheduled_at: Not before this time, aware; the job then starts as `scheduled`.
+        queue: The name of the job's queue. Default: `default`.
+        priority: 1 (first) to 4. Default: 1.
+        max_attempts: Attempts before the job is discarded, 1 to 32,767. Default: 25.
+        scheduled_at: The job runs at this time or later, aware; it is inserted as `scheduled`.
         delay: Seconds or a timedelta from the insert, in place of `scheduled_at`.
         tags: Words to find the job by, 3 to 255 characters each.
-        unique: What counts as the same job, such as `UniqueOpts(by_args=True)`.
-        metadata: A JSON object kept with the job.
-        pending: Insert the job as `pending`: it waits until somebody makes it available.
+        unique: A policy that decides which jobs are duplicates, such as
+            `UniqueOpts(by_args=True)`.
+        metadata: A JSON object that is kept with the job.
+        pending: Whether the job is inserted as `pending`: it waits until it is made available.
 
     Raises:
-        InvalidOption: If a value is none that River's tables and clients accept.
+        InvalidOption: If River's tables or clients would not accept a value.
     """
 
     queue: str | None = attrs.field(default=None, converter=_queue_or_none)
@@ -163,26 +166,26 @@ class InsertOpts:
 
     def __attrs_post_init__(self) -> None:
         if self.delay is not None and self.scheduled_at is not None:
-            raise InvalidOption("delay", self.delay, "none beside scheduled_at, or only a delay")
+            raise InvalidOption("delay", self.delay, "none beside scheduled_at; pass one of them")
 
     def over(self, other: "InsertOpts") -> "InsertOpts":
-        """Return these options, and `other`'s where these say nothing.
+        """Return these options, with those that are None taken from `other`.
 
-        Metadata and pending are this insert's alone, as in River.
+        Metadata and pending are never taken from `other`, as in River.
         """
         timed = self.scheduled_at is not None or self.delay is not None
         fields = ("queue", "priority", "max_attempts", "tags", "unique")
-        said: dict[str, Any] = {
+        missing: dict[str, Any] = {
             field: value
             for field in (fields if timed else (*fields, "scheduled_at", "delay"))
             if (value := getattr(self, field)) is None
             and (value := getattr(other, field)) is not None
         }
-        return attrs.evolve(self, **said) if said else self
+        return attrs.evolve(self, **missing) if missing else self
 
 
 class InsertOptions(TypedDict, total=False):
-    """The options of `InsertOpts` as keywords of an insert."""
+    """The fields of `InsertOpts` as keyword arguments of an insert."""
 
     queue: str | None
     priority: int | None
@@ -196,7 +199,7 @@ class InsertOptions(TypedDict, total=False):
 
 
 def with_options(opts: InsertOpts | None, options: Mapping[str, Any]) -> InsertOpts | None:
-    """Return `opts` with the keywords of an insert, which win; None is an option not given.
+    """Return `opts`, overridden by the keyword arguments of an insert that are not None.
 
     Raises:
         InvalidOption: If there is no such option, or its value is out of range.
@@ -212,6 +215,7 @@ def with_options(opts: InsertOpts | None, options: Mapping[str, Any]) -> InsertO
     given = {name: value for name, value in options.items() if value is not None}
     if opts is None:
         return InsertOpts(**given)
+    # A new time replaces the old one, whichever way each is given.
     other = {"delay": "scheduled_at", "scheduled_at": "delay"}
-    instead = {other[name]: None for name in other if name in given}
-    return attrs.evolve(opts, **{**instead, **given})
+    replaced = {other[name]: None for name in other if name in given}
+    return attrs.evolve(opts, **{**replaced, **given})

@@ -1,8 +1,8 @@
-"""Args as JSON, such that the worker gets what was given: or refused, with the place and why.
+"""Encode args so that the worker gets an equal object, or refuse them and say where and why.
 
-What is written is read again, by the very code that reads it in the worker, and compared. Classes
-whose fields hold nothing but strings, numbers, lists and such, by their exact types, come back as
-they were by construction; for them a look at the types is enough.
+The JSON is decoded again, by the code that decodes it for the worker, and compared. This is not
+needed for classes whose fields hold only strings, numbers, lists and the like, if the values have
+exactly those types: such args always come back equal, and checking the types is enough.
 """
 
 import collections
@@ -48,7 +48,7 @@ _TEXT = frozenset({str})
 
 
 class NotKept(Exception):
-    """What was given would not come back; its text says where, what came and what was expected."""
+    """A value would not come back equal. The text says where, what came and what was expected."""
 
 
 def encode_kept(args: object, annotation: Any) -> Any:
@@ -56,11 +56,12 @@ def encode_kept(args: object, annotation: Any) -> Any:
 
     Args:
         args: An object.
-        annotation: What its worker takes: its class, or that with its parameters.
+        annotation: The annotation of its worker's argument: the class of `args`, with its
+            parameters if it is generic.
 
     Raises:
-        NotKept: If it would not, or JSON cannot hold it.
-        RecursionError: If it is nested too deeply.
+        NotKept: If `args` would not come back equal, or JSON cannot hold it.
+        RecursionError: If `args` is nested too deeply.
     """
     exact, write = _plan(annotation)
     if exact is not None and exact(args):
@@ -101,18 +102,18 @@ def _encode_pydantic(args: object, annotation: Any) -> Any:
                 back = from_pydantic_json(stored, annotation)
                 if (found := difference(args, back)) is None:
                     return encoded
-                problem = _told(*found, None)
+                problem = _difference_text(*found, None)
         except RecursionError:
             raise
         except Exception as error:
             problem = _pydantic_problem(error, args)
-    # The last form has least in it that could be in the way: what is wrong there is wrong in all.
+    # The last form has the fewest obstacles: what is wrong in it is wrong in all of them.
     raise NotKept(problem or "")
 
 
 def _pydantic_problem(error: Exception, value: object) -> str:
     errors = getattr(error, "errors", None)
-    if errors is None:  # from writing it, and pydantic does not say where
+    if errors is None:  # an error of encoding, for which pydantic does not name the field
         for name in _names(type(value)):
             try:
                 pydantic_dump(value)(mode="json", warnings=False, include={name})
@@ -123,7 +124,7 @@ def _pydantic_problem(error: Exception, value: object) -> str:
     path = "$" + "".join(
         f"[{part}]" if isinstance(part, int) else f".{part}" for part in found["loc"]
     )
-    return _asked_to_flush(
+    return _with_flush_hint(
         f"{path} is {shown(found['input'])}: {found['msg']}",
         path,
         found["input"],
@@ -131,54 +132,51 @@ def _pydantic_problem(error: Exception, value: object) -> str:
     )
 
 
-# The shortcut: what comes back by construction
+# The shortcut: classes whose objects always come back equal
 
 
 @lru_cache(maxsize=1024)
 def _plan(annotation: Hashable) -> tuple[Callable[[Any], bool] | None, Callable[[Any], Any]]:
-    """Return what tells whether an object comes back as it is, and what writes it.
+    """Return a function that checks if an object surely comes back equal, and one that encodes it.
+
+    The first is None if only a comparison can decide.
 
     Raises:
-        NotKept: If it is no class of args.
+        NotKept: If `annotation` is not a class of args.
     """
     if not is_struct(typing.get_origin(annotation) or annotation):
         name = shown_type(annotation)
-        raise NotKept(f"{name} is none of @attrs.frozen, @dataclass or a pydantic model")
+        raise NotKept(f"{name} is not an attrs class, a dataclass or a pydantic model")
     try:
         return _exact(annotation), writer(annotation)
-    except (TypeError, RecursionError):  # no key of a cache; classes within each other
+    except (TypeError, RecursionError):  # not hashable; classes that contain each other
         return None, writer(annotation)
 
 
 @lru_cache(maxsize=1024)
 def _exact(annotation: Any) -> Callable[[Any], bool] | None:
-    """Return what tells whether a value comes back as it is; None if nothing tells it so."""
+    """Return a function that checks if a value surely comes back equal; None if there is none."""
     kinds = _scalars_in(annotation)
     if kinds:
         return lambda value: type(value) in kinds
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        others = [each for each in arguments if each is not types.NoneType]
+        others = [other for other in arguments if other is not types.NoneType]
         inner = _exact(others[0]) if len(others) == 1 else None
         return inner and (lambda value: value is None or inner(value))
-    if origin is Literal and all(type(each) is str for each in arguments):
+    if origin is Literal and all(type(argument) is str for argument in arguments):
         return lambda value: type(value) is str and value in arguments
     if origin is list:
         return _exact_list(_exact_items(arguments[0]))
     if origin is dict and arguments[0] is str:
-        items = _exact_items(arguments[1])
-        return items and (
-            lambda value: (
-                type(value) is dict and _TEXT.issuperset(map(type, value)) and items(value.values())
-            )
-        )
+        return _exact_dict(_exact_items(arguments[1]))
     if (reference := reference_class(annotation)) is not None:
         return reference.is_exact(annotation)
     return _exact_struct(annotation)
 
 
 def _scalars_in(annotation: Any) -> frozenset[Any]:
-    """Return the types of scalars that it stands for, none if it stands for anything else."""
+    """Return the scalar types that `annotation` allows; none if it allows anything else."""
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     kinds = frozenset(typing.get_args(annotation) if is_union else [annotation or types.NoneType])
     return kinds if kinds <= _SCALARS else frozenset()
@@ -235,22 +233,22 @@ def _exact_struct(cls: Any) -> Callable[[Any], bool] | None:
 
 
 def _is_made_plainly(cls: type) -> bool:
-    """Return whether what is passed to `cls` stands in its fields, and nothing else is asked."""
+    """Return whether the fields of `cls` hold exactly the arguments of its constructor."""
     if any(getattr(cls, name, None) is not getattr(Referring, name, None) for name in _OWN_INIT):
         return False
     own = vars(cls)
     if "__attrs_attrs__" in own:
         return all(
-            each.init and each.converter is None and each.validator is None
-            for each in attrs.fields(cls)
+            field.init and field.converter is None and field.validator is None
+            for field in attrs.fields(cls)
         )
     if "__dataclass_fields__" in own:
-        made = inspect.signature(cls).parameters  # InitVars are there, and no fields
+        parameters = inspect.signature(cls).parameters  # has InitVars, which are not fields
         fields = dataclasses.fields(cls)
         return (
             cls.__dataclass_params__.init  # type: ignore[attr-defined]
-            and all(each.init for each in fields)
-            and len(made) == len(fields)
+            and all(field.init for field in fields)
+            and len(parameters) == len(fields)
         )
     return False
 
@@ -260,9 +258,9 @@ _OWN_INIT = ("__attrs_init__", "__attrs_pre_init__", "__attrs_post_init__", "__p
 
 def _names(cls: type) -> list[str]:
     if attrs.has(cls):
-        return [each.name for each in attrs.fields(cls)]
+        return [field.name for field in attrs.fields(cls)]
     if dataclasses.is_dataclass(cls):
-        return [each.name for each in dataclasses.fields(cls)]
+        return [field.name for field in dataclasses.fields(cls)]
     return list(getattr(cls, "model_fields", ()))
 
 
@@ -270,9 +268,10 @@ def _names(cls: type) -> list[str]:
 
 
 def difference(given: Any, back: Any, path: str = "$") -> tuple[str, Any, Any] | None:
-    """Return where `back` is not what was given, and both there; None if it is the same.
+    """Return the path at which `given` and `back` differ, and both values there; None if equal.
 
-    Types count as well: 1.5 is no Decimal. What an object's own equality leaves out does not.
+    Types are compared, too: 1.5 is not equal to Decimal("1.5"). A field that the object's own
+    equality ignores is not compared.
     """
     if given is back or (isinstance(back, Reference) and back.refers_to(given)):
         return None
@@ -285,7 +284,7 @@ def difference(given: Any, back: Any, path: str = "$") -> tuple[str, Any, Any] |
     for part in parts:
         if (found := difference(*part)) is not None:
             return found
-    # Where a class does not say what makes its objects equal, its fields do.
+    # If a class does not define equality, its objects are equal if all of their fields are.
     bare = (
         parts
         and is_struct(type(given))
@@ -295,7 +294,7 @@ def difference(given: Any, back: Any, path: str = "$") -> tuple[str, Any, Any] |
 
 
 def _may_stand_for(given: Any, back: Any) -> bool:
-    """Return whether a value may come back as one of another type, if that is equal to it."""
+    """Return whether a value may come back as the type of `back`, provided that it is equal."""
     if isinstance(given, bool) or isinstance(back, bool | Enum):
         return False
     return isinstance(given, type(back)) or any(
@@ -322,7 +321,7 @@ def _in_stored_order(value: Mapping[Any, Any]) -> bool:
 
 
 def _stored_order(item: tuple[Any, Any]) -> tuple[int, bytes]:
-    """Order keys as jsonb does."""
+    """Return a sort key for the order in which jsonb stores keys."""
     encoded = item[0].encode()
     return len(encoded), encoded
 
@@ -341,17 +340,17 @@ def _parts(given: Any, back: Any, path: str) -> Iterator[tuple[Any, Any, str]]:
 
 
 def _compared(value: Any) -> list[str]:
-    """Return the attributes that make objects like `value` equal."""
+    """Return the names of the attributes that the class of `value` compares for equality."""
     cls = type(value)
     if attrs.has(cls):
-        return [each.name for each in attrs.fields(cls) if each.eq]
+        return [field.name for field in attrs.fields(cls) if field.eq]
     if dataclasses.is_dataclass(cls):
-        return [each.name for each in dataclasses.fields(cls) if each.compare]
+        return [field.name for field in dataclasses.fields(cls) if field.compare]
     more = (getattr(value, name, None) for name in ("__pydantic_extra__", "__pydantic_private__"))
-    return [*_names(cls), *(name for each in more for name in each or ())]
+    return [*_names(cls), *(name for fields in more for name in fields or ())]
 
 
-# The explanation: the innermost part that does not come back
+# The explanation: the innermost part that does not come back equal
 
 _NOTHING = object()
 
@@ -376,25 +375,26 @@ def _explained(value: Any, annotation: Any, path: str = "$") -> str:
         if is_struct(type(value)):
             return f"{path} would not come back: {problem_of(error)}"
     if back is not _NOTHING and (found := difference(value, back, path)) is not None:
-        return _told(*found, annotation if found[0] == path else None)
-    return _asked_to_flush(
+        return _difference_text(*found, annotation if found[0] == path else None)
+    return _with_flush_hint(
         f"{path} is {shown(value)}; expected {shown_type(annotation)}", path, value, annotation
     )
 
 
-def _told(path: str, given: Any, back: Any, annotation: Any) -> str:
+def _difference_text(path: str, given: Any, back: Any, annotation: Any) -> str:
     expected = "" if annotation is None else f"; expected {shown_type(annotation)}"
-    other = type(given) is not type(back)
-    came, comes = (
-        f"{shown(each)} ({type(each).__name__})" if other else shown(each) for each in (given, back)
+    with_type = type(given) is not type(back)
+    was, would_be = (
+        f"{shown(value)} ({type(value).__name__})" if with_type else shown(value)
+        for value in (given, back)
     )
-    return f"{path} is {came}, and its worker would get {comes}{expected}"
+    return f"{path} is {was}, and its worker would get {would_be}{expected}"
 
 
 _KEY = re.compile(r"[._](?:id|pk|uuid)$|[a-z0-9](?:Id|ID|Pk|PK|Uuid|UUID)$")
 
 
-def _asked_to_flush(text: str, path: str, value: object, annotation: Any) -> str:
+def _with_flush_hint(text: str, path: str, value: object, annotation: Any) -> str:
     key = _KEY.search(path)
     if value is None and (key or shown_type(annotation) in {"int", "UUID"}):
         return f"{text}; did you flush? A key is given to an object when its session is flushed"
@@ -414,7 +414,7 @@ def _survives(value: Any, annotation: Any) -> bool:
 def _annotated_parts(value: Any, annotation: Any, path: str) -> Iterator[tuple[Any, Any, str]]:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        others = [each for each in arguments if each is not types.NoneType]
+        others = [other for other in arguments if other is not types.NoneType]
         chosen = others[0] if len(others) == 1 else type(value)
         if value is not None and chosen in others:
             yield value, chosen, path

@@ -1,4 +1,4 @@
-"""A job's row, frozen."""
+"""A job's row as a frozen object."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,7 +17,7 @@ class AttemptError:
         at: When the attempt began.
         attempt: Which attempt failed.
         error: What went wrong.
-        trace: The traceback, empty where there is none.
+        trace: The traceback; empty if there is none.
     """
 
     at: datetime
@@ -28,27 +28,27 @@ class AttemptError:
 
 @attrs.frozen(kw_only=True)
 class JobRow:
-    """A job as its row was when read. Times are aware.
+    """A job, as its row was when it was read. All times are aware.
 
     Attributes:
-        id: Its number.
-        kind: Which worker it is for.
+        id: The job's id.
+        kind: The name by which its worker is found.
         args: The worker's input, a JSON object.
-        state: Where it stands.
-        queue: Where it waits.
+        state: The job's state.
+        queue: The name of its queue.
         attempt: The number of the current or last attempt; 0 before the first.
-        max_attempts: After how many it is discarded.
+        max_attempts: Attempts before the job is discarded.
         priority: 1 (first) to 4.
-        created_at: When it was inserted.
-        scheduled_at: Before when it is not worked; of a failed job, when it is tried again.
+        created_at: When the job was inserted.
+        scheduled_at: When the job is due; for a failed job, when it is tried again.
         attempted_at: When the current or last attempt was claimed.
-        finalized_at: When it was completed, cancelled or discarded.
-        attempted_by: The ids of the clients that claimed it, the last 100.
+        finalized_at: When the job was completed, cancelled or discarded.
+        attempted_by: The ids of the clients that claimed the job, the last 100.
         errors: For each failed attempt an object with "at", "attempt", "error" and "trace".
-        metadata: What is kept with it, a JSON object; empty where somebody wrote anything else.
-        tags: Words to find it by.
-        unique_key: What makes it unique, 32 bytes.
-        unique_states: In which states the key counts.
+        metadata: The job's metadata; empty if the row has something other than a JSON object.
+        tags: Words to find the job by.
+        unique_key: The job's unique key, 32 bytes.
+        unique_states: The states in which the job holds its unique key.
     """
 
     id: int

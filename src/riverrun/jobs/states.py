@@ -1,11 +1,11 @@
-"""The states of a job, which of them are final, and each one's bit in a unique mask."""
+"""The states of a job: which of them are final, and the bit of each in a unique mask."""
 
 from collections.abc import Iterable
 from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """Where a job stands; the values of River's enum `river_job_state`, in its order."""
+    """The state of a job: the values of River's enum `river_job_state`, in its order."""
 
     available = "available"
     cancelled = "cancelled"
@@ -18,12 +18,12 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a job in this state will never run again by itself."""
+        """Whether a job in this state does not run again unless an operator retries it."""
         return self in FINAL_STATES
 
     @property
     def bit(self) -> int:
-        """This state's bit in `unique_states`: River reads the mask from the left."""
+        """The bit of this state in `unique_states`. River reads the mask from the left."""
         return 1 << list(JobState).index(self)
 
 
@@ -33,11 +33,14 @@ FINAL_STATES = frozenset({JobState.cancelled, JobState.completed, JobState.disca
 REQUIRED_STATES = frozenset(
     {JobState.available, JobState.pending, JobState.running, JobState.scheduled}
 )
-"""In these a job with a unique key holds it. Source: River 0.51, insert_opts.go."""
+"""States in which a unique job always holds its key. Source: River 0.51, insert_opts.go."""
 
 
 def state_of(text: str) -> JobState:
-    """Return a row's state; one that only a later River knows as a member that equals no other."""
+    """Return the state of a row.
+
+    A state that only a later River knows becomes a new member, which equals no other.
+    """
     try:
         return JobState(text)
     except ValueError:
@@ -47,7 +50,7 @@ def state_of(text: str) -> JobState:
 
 
 def mask_of(states: Iterable[JobState]) -> int:
-    """Return the unique mask, 0 to 255, in which each of `states` has its bit set.
+    """Return the unique mask, 0 to 255, in which the bit of each of `states` is set.
 
     Source: River 0.51, river_job_state_in_bitmask: available 1, cancelled 2, ... scheduled 128.
     """

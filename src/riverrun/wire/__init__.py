@@ -1,1 +1,1 @@
-"""The bytes that River reads and writes: JSON as Go encodes it, and notifications."""
+"""The formats that River reads and writes: JSON as Go encodes it, and notifications."""

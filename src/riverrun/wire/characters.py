@@ -1,4 +1,4 @@
-"""Characters: what stands in JSON text for those that a database cannot hold."""
+"""Escapes for characters in JSON text that a database's encoding cannot hold."""
 
 import codecs
 import json
@@ -15,7 +15,7 @@ UTF8 = ("utf-8",)
 ASCII = ("ascii",)
 
 
-# An escaped NUL, not a backslash followed by the text u0000.
+# An escaped NUL, but not an escaped backslash followed by the text u0000.
 _NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
@@ -27,8 +27,8 @@ def storable(text: str, encodings: tuple[str, ...]) -> str:
 
     Args:
         text: JSON text whose characters beyond ASCII are not escaped.
-        encodings: Python's names of the encodings that must hold it. NUL and halves of surrogate
-            pairs, which jsonb never holds, are escaped too.
+        encodings: Python's names of the encodings that must hold the text. NUL and halves of
+            surrogate pairs, which jsonb never holds, are escaped, too.
     """
     if "\\u0000" in text:
         text = _NUL.sub(r"\1\\\\u0000", text)
@@ -39,7 +39,7 @@ def storable(text: str, encodings: tuple[str, ...]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return JSON `text` in ASCII: what it says is the same, and every encoding can carry it."""
+    """Return JSON `text` with all characters beyond ASCII escaped. Its value stays the same."""
     return (
         text
         if text.isascii()
@@ -48,11 +48,11 @@ def escaped(text: str) -> str:
 
 
 def encodings_of(connection: Connection, *, own: bool = False) -> tuple[str, ...]:
-    """Return the encodings in which text reaches the tables behind `connection`, the server's last.
+    """Return the encodings that text passes on its way to the tables; the server's comes last.
 
     Args:
         connection: A connection of any driver for PostgreSQL.
-        own: Whether its transaction is riverrun's own, which talks to the server in UTF-8.
+        own: Whether the transaction is riverrun's own, which talks to the server in UTF-8.
     """
     driver: Any = connection.connection.driver_connection
     if isinstance(driver, psycopg.Connection | psycopg.AsyncConnection):
@@ -68,23 +68,23 @@ def encodings_of(connection: Connection, *, own: bool = False) -> tuple[str, ...
 
 @lru_cache
 def _encodings(client: str, server: str) -> tuple[str, ...]:
-    ours = _codec(client)
-    # SQL_ASCII takes any bytes.
-    theirs = ours if server == "SQL_ASCII" else _codec(server)
-    return (ours, theirs) if theirs != ours else (theirs,)
+    sent = _codec(client)
+    # A database in SQL_ASCII stores any bytes.
+    stored = sent if server == "SQL_ASCII" else _codec(server)
+    return (sent, stored) if stored != sent else (stored,)
 
 
 def _codec(name: str) -> str:
     try:
         return codecs.lookup(name.replace("WIN", "cp")).name
-    except LookupError:  # one that Python does not know, such as EUC_TW
+    except LookupError:  # an encoding that Python lacks, such as EUC_TW
         return "ascii"
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    # Escaped as Python does it, and the backslash once more, for JSON.
+    # Python's escape, with its backslash doubled, because the text is JSON.
     part = error.object[error.start : error.end]
     return part.encode("ascii", "backslashreplace").decode().replace("\\", "\\\\"), error.end
 

@@ -1,4 +1,4 @@
-"""JSON text as Go's encoder writes it: the same value must give the same bytes in both languages.
+"""JSON text as Go's encoder writes it, so that a value gives the same bytes in both languages.
 
 Source: Go 1.26, encoding/json; River 0.51, internal/dbunique.
 """
@@ -33,7 +33,11 @@ _PLAIN_KEY = re.compile(r'[^\x00-\x1f"\\\x80-\U0010ffff]*')
 
 
 def encode(value: object) -> str:
-    """Return `value`, made of what JSON knows, as Go's `json.Marshal` would write it."""
+    """Return `value` as Go's `json.Marshal` would write it.
+
+    Raises:
+        TypeError: If `value` holds a type that JSON does not have.
+    """
     match value:
         case str():
             return '"' + _ESCAPED.sub(lambda match: _ESCAPES[match[0]], value) + '"'
@@ -47,11 +51,11 @@ def encode(value: object) -> str:
             return "{" + ",".join(f"{encode(k)}:{encode(v)}" for k, v in value.items()) + "}"
         case list() | tuple():
             return "[" + ",".join(map(encode, value)) + "]"
-    raise TypeError(f"{type(value).__name__} is nothing that JSON knows")
+    raise TypeError(f"JSON has no type for a {type(value).__name__}")
 
 
 def sorted_keys(value: Any) -> Any:
-    """Return `value` with the keys of each object in the order of their bytes, as of Go's maps."""
+    """Return `value` with the keys of each object in the order of their bytes, as in Go's maps."""
     if isinstance(value, Mapping):
         items = sorted(value.items(), key=lambda item: item[0].encode())
         return {key: sorted_keys(item) for key, item in items}
@@ -61,22 +65,22 @@ def sorted_keys(value: Any) -> Any:
 
 
 def time(value: datetime) -> str:
-    """Return an aware time as Go writes one: RFC 3339 in UTC, no digit more than it has."""
+    """Return an aware time as Go writes it: RFC 3339 in UTC, without trailing zeros."""
     text = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f").zfill(26)
     return text.rstrip("0").rstrip(".") + "Z"
 
 
 def top_level_key(key: str) -> str:
-    """Return a key of the outermost object as River writes it into a unique key.
+    """Return a key of the outermost object as River writes it in the input of a unique key.
 
-    River leaves plain ASCII keys alone there, `<`, `>` and `&` included (River 0.51,
+    There River does not escape ASCII keys, not even `<`, `>` and `&` (River 0.51,
     dbunique.appendJSONKey).
     """
     return f'"{key}"' if _PLAIN_KEY.fullmatch(key) else encode(key)
 
 
 def sorted_object(value: Mapping[str, Any]) -> str:
-    """Return `value` with its outermost keys in the order of their bytes."""
+    """Return `value` as JSON text, with its outermost keys in the order of their bytes."""
     keys = sorted(value, key=lambda key: key.encode())
     return "{" + ",".join(f"{top_level_key(key)}:{encode(value[key])}" for key in keys) + "}"
 
@@ -86,7 +90,7 @@ def _float(value: float) -> str:
         return "-0" if str(value).startswith("-") else "0"
     digits, _, exponent = repr(abs(value)).partition("e")
     whole, _, fraction = digits.partition(".")
-    # The value is 0.DIGITS times ten to the power of `point`.
+    # The value is 0.STRIPPED times ten to the power of `point`.
     point = len(whole) + int(exponent or 0)
     stripped = (whole + fraction).lstrip("0")
     point -= len(whole + fraction) - len(stripped)
@@ -100,5 +104,5 @@ def _float(value: float) -> str:
         return f"{sign}{stripped[:point]}.{stripped[point:]}"
     mantissa = stripped[0] + (f".{stripped[1:]}" if len(stripped) > 1 else "")
     power = point - 1
-    # Go takes the zero out of e-09 but leaves two digits and more alone.
+    # Go writes e-9 where Python writes e-09.
     return f"{sign}{mantissa}e{'-' if power < 0 else '+'}{abs(power)}"

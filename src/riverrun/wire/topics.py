@@ -1,7 +1,7 @@
-"""Notification topics, and their payloads, written and parsed.
+"""The topics of notifications, and functions that write and parse their payloads.
 
-Source: River 0.51, internal/notifier and producer.go; channels are `<schema>.<topic>`. Payloads are
-River's to the byte.
+Payloads equal River's to the byte. A channel is named `<schema>.<topic>`. Source: River 0.51,
+internal/notifier and producer.go.
 """
 
 import json
@@ -12,11 +12,11 @@ from typing import Any
 from riverrun.wire import go_json
 
 PAYLOAD_MAX = 7_999
-"""Longest payload that PostgreSQL sends, in bytes."""
+"""Longest payload of PostgreSQL's NOTIFY, in bytes."""
 
 
 class Topic(StrEnum):
-    """What a notification is about."""
+    """The topic of a notification."""
 
     insert = "river_insert"
     control = "river_control"
@@ -24,51 +24,55 @@ class Topic(StrEnum):
 
 
 def insert_payload(queue: str) -> str:
-    """Return what tells that `queue` has a job to claim."""
-    # River formats this one by hand: a space, and no escapes of its JSON.
+    """Return the payload for a new job in `queue`."""
+    # River formats this one by hand, with a space and without the escapes of its other JSON.
     return json.dumps({"queue": queue}, ensure_ascii=False)
 
 
 def cancel_payload(job_id: int, queue: str) -> str:
-    """Return what tells the client that runs `job_id` to cancel it."""
+    """Return the payload that asks the client that runs a job to cancel it."""
     return _by_postgresql({"action": "cancel", "job_id": job_id, "queue": queue})
 
 
 def pause_payload(queue: str) -> str:
-    """Return what tells clients to claim nothing more from `queue`; "*" for all."""
+    """Return the payload that asks clients to stop claiming from `queue`; "*" means all queues."""
     return go_json.encode({"action": "pause", "queue": queue})
 
 
 def resume_payload(queue: str) -> str:
-    """Return what tells clients to claim again from `queue`; "*" for all."""
+    """Return the payload that asks clients to claim from `queue` again; "*" means all queues."""
     return go_json.encode({"action": "resume", "queue": queue})
 
 
 def metadata_payload(queue: str, metadata: Mapping[str, Any]) -> str:
-    """Return what tells clients that the metadata of `queue` was replaced.
+    """Return the payload for new metadata of `queue`.
 
-    Without the metadata where PostgreSQL would refuse the length: who hears it can read the row.
+    If the payload would be too long for PostgreSQL, it has no metadata, and clients read the row.
     """
-    said = {"action": "metadata_changed", "metadata": go_json.sorted_keys(metadata), "queue": queue}
-    payload = go_json.encode(said)
+    fields = {
+        "action": "metadata_changed",
+        "metadata": go_json.sorted_keys(metadata),
+        "queue": queue,
+    }
+    payload = go_json.encode(fields)
     if len(payload.encode()) > PAYLOAD_MAX:
-        del said["metadata"]
-        payload = go_json.encode(said)
+        del fields["metadata"]
+        payload = go_json.encode(fields)
     return payload
 
 
 def resigned_payload(leader_id: str) -> str:
-    """Return what tells followers that `leader_id` leads no more."""
+    """Return the payload with which the leader `leader_id` announces that it resigned."""
     return _by_postgresql({"leader_id": leader_id, "action": "resigned"})
 
 
 def request_resign_payload() -> str:
-    """Return what asks whoever leads to resign."""
+    """Return the payload that asks the leader to resign."""
     return go_json.encode({"action": "request_resign", "leader_id": ""})
 
 
 def parse(payload: str) -> Mapping[str, Any] | None:
-    """Return the object in `payload`, or None where it is not a JSON object."""
+    """Return the JSON object in `payload`; None if there is none."""
     try:
         value = json.loads(payload)
     except (ValueError, RecursionError):
@@ -76,6 +80,6 @@ def parse(payload: str) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _by_postgresql(said: Mapping[str, Any]) -> str:
-    """Return an object as PostgreSQL's json_build_object writes it, which River has do so."""
-    return json.dumps(said, ensure_ascii=False, separators=(", ", " : "))
+def _by_postgresql(fields: Mapping[str, Any]) -> str:
+    """Return an object as PostgreSQL's json_build_object writes it; River builds it in SQL."""
+    return json.dumps(fields, ensure_ascii=False, separators=(", ", " : "))
