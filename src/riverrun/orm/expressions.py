@@ -17,8 +17,10 @@ from sqlalchemy import (
     Date,
     DateTime,
     Float,
+    Integer,
     Interval,
     Numeric,
+    String,
     Text,
     Time,
     TypeDecorator,
@@ -37,12 +39,15 @@ from sqlalchemy.sql import operators
 from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeEngine
 
-from riverrun.errors import InvalidOption
+from riverrun.errors import InvalidOption, InvalidRef
 from riverrun.jobs.args import kind_of
 from riverrun.jobs.json_types import LISTS, is_struct, shown_type
 from riverrun.jobs.json_values import json_text
+from riverrun.jobs.references import Reference, reference_class
 from riverrun.orm.fields import Field, Unfit, fields_of
-from riverrun.orm.sql_json import Mismatch, column_json, members, unwrapped
+from riverrun.orm.object_keys import is_mapped, mapper_of
+from riverrun.orm.refs import Ref
+from riverrun.orm.sql_json import Mismatch, column_json, key_json, members, unwrapped
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.expression import SQLColumnExpression
@@ -161,6 +166,9 @@ class Arg(_Operators):
     lookup in river_job_args_index. They compare JSON: a time equals only what was written with the
     same offset from UTC. With a column they compare by hash, too, and so join.
 
+    A field that is a Ref[...] equals an object, a reference, a bare key, the class of the objects
+    or columns with their key.
+
     Every other comparison works, and includes the kind, but no index helps: all jobs of the kind
     are read. NULL stands for None, for a field that is not there, and for JSON of another type.
     `contains` of a field that is a list is served by the index as `==` is.
@@ -254,7 +262,7 @@ class Arg(_Operators):
                 return and_(of_kind, self._json(as_text=True).is_not(None))
             case operators.eq:
                 return and_(of_kind, self._equals(other[0]))
-            case operators.ne if not _is_sql(other[0]):
+            case operators.ne if _columns(other[0]) is None:
                 return and_(of_kind, ~and_(*self._same(other[0])))
             case operators.in_op if _is_list(other[0]):
                 return and_(of_kind, self._one_of(other[0]))
@@ -278,11 +286,18 @@ class Arg(_Operators):
         return op(_plain(other), self.__clause_element__(), **options)  # type: ignore[no-any-return]
 
     def _equals(self, other: Any) -> ColumnElement[bool]:
-        if not _is_sql(other):
+        columns = _columns(other)
+        if columns is None:
             return and_(*self._same(other))
-        column: Any = _clause(other)
         try:
-            value = column_json(column, self._annotation, pydantic=self._field.pydantic).value
+            if _entity(self._annotation) is not None:
+                value = key_json(columns, members(self._annotation)[0]).value
+            elif len(columns) == 1:
+                pydantic = self._field.pydantic
+                value = column_json(columns[0], self._annotation, pydantic=pydantic).value
+            else:
+                problem = "a column, or several for a Ref[...]"
+                raise InvalidOption("other", other, problem)
         except Mismatch as error:
             raise InvalidOption(
                 "other", other, f"a column that {self!r} may equal; {error}"
@@ -343,6 +358,8 @@ def _holds(args: Any, part: Any) -> ColumnElement[bool]:
 
 def _known_type(member: Any) -> tuple[str, TypeEngine[Any], TypeEngine[Any]] | None:
     member = unwrapped(member)
+    if reference_class(member) is not None:
+        member = _key_type(_entity(member))
     values: Iterable[Any] = ()
     if get_origin(member) is Literal:
         values = get_args(member)
@@ -357,11 +374,36 @@ def _known_type(member: Any) -> tuple[str, TypeEngine[Any], TypeEngine[Any]] | N
         return None
 
 
+def _key_type(entity: Any) -> Any:
+    """Return the Python type of a class's primary key, if it is one that SQL compares alike."""
+    mapper = mapper_of(entity)
+    keys = () if mapper is None else mapper.primary_key
+    known = ((Integer, int), (Uuid, UUID), (String, str))
+    found = (python for sql, python in known if len(keys) == 1 and isinstance(keys[0].type, sql))
+    return next(found, None)
+
+
 def _encoded(field: Field, value: object) -> Any:
+    """Return `value` as JSON; of a field that is a reference, also one that is a bare key.
+
+    Raises:
+        InvalidOption: If the field never holds it.
+    """
     try:
+        entity = _entity(field.annotation)
+        if entity is not None and not is_mapped(value) and not isinstance(value, Reference):
+            value = None if value is None else Ref.by_key(entity, value)
         return field.encode(value)
-    except Unfit as error:
+    except (Unfit, InvalidRef) as error:
         raise InvalidOption(field.name, value, f"a value of it; {error}") from error
+
+
+def _entity(annotation: Any) -> Any:
+    """Return the mapped class of a field that is a reference, or a reference or None."""
+    chosen = members(annotation)
+    if len(chosen) != 1 or reference_class(chosen[0]) is None:
+        return None
+    return next(iter(get_args(chosen[0])), None)
 
 
 def _plain(value: Any) -> Any:
@@ -374,6 +416,21 @@ def _is_list(value: object) -> bool:
 
 def _is_sql(value: object) -> bool:
     return hasattr(value, "__clause_element__") or isinstance(value, ColumnElement)
+
+
+def _columns(value: Any) -> list[Any] | None:
+    """Return the columns that `value` stands for: one, a tuple of some, or a mapped class's key.
+
+    None if it is no SQL.
+    """
+    mapper = mapper_of(value)
+    if mapper is not None:
+        # By its attributes, of which a subclass has its own.
+        keys = map(mapper.get_property_by_column, mapper.primary_key)
+        return [_clause(each.class_attribute) for each in keys]
+    if isinstance(value, tuple) and any(map(_is_sql, value)):
+        return [_clause(each) for each in value]
+    return [_clause(value)] if _is_sql(value) else None
 
 
 def _clause(value: Any) -> Any:

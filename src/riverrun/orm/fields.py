@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import attrs
 
+from riverrun.errors import InvalidRef
 from riverrun.jobs.json_types import from_json, is_pydantic, is_struct, shown_type, to_json
 from riverrun.jobs.json_values import json_problem
 
@@ -46,7 +47,8 @@ class Field:
         try:
             encoded = _pydantic_json(value, self) if self.pydantic else self._encode(value)
         except Exception as error:
-            problem = f"{value!r} is none of {shown_type(self.annotation)}"
+            known = isinstance(error, InvalidRef)
+            problem = error if known else f"{value!r} is none of {shown_type(self.annotation)}"
             raise Unfit(f"field {self.name!r}: {problem}") from error
         refused = json_problem(encoded)
         if refused:

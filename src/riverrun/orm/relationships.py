@@ -1,16 +1,18 @@
 """Relationships: the jobs that name an object, as a collection of that object's class."""
 
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import ColumnElement, and_, cast, func
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapper, Relationship, foreign, relationship
 
 from riverrun.errors import InvalidOption
+from riverrun.jobs.json_types import shown_type
+from riverrun.jobs.references import reference_class
 from riverrun.models import Job
 from riverrun.orm.expressions import joined_args
 from riverrun.orm.fields import Field, Unfit, fields_of
-from riverrun.orm.sql_json import Mismatch, column_json
+from riverrun.orm.sql_json import Mismatch, column_json, key_json, members
 
 
 def jobs_of(
@@ -61,12 +63,18 @@ def jobs_of(
 
 def _key(mapper: Mapper[Any], field: Field) -> ColumnElement[Any]:
     """Return the primary key of a class as JSON, as `field` holds it."""
-    columns = mapper.primary_key
+    columns, cls = mapper.primary_key, mapper.class_
     try:
+        for member in members(field.annotation):
+            if reference_class(member) is not None:
+                entity = next(iter(get_args(member)), None)
+                if isinstance(entity, type) and issubclass(cls, entity):
+                    return key_json(columns, member).value
+                raise Mismatch(f"it is {shown_type(member)}")  # noqa: TRY301
         if len(columns) == 1:
             return column_json(columns[0], field.annotation, pydantic=field.pydantic).value
         parts = (column_json(column, Any, pydantic=field.pydantic).value for column in columns)
         return cast(func.jsonb_build_array(*parts), JSONB)
     except Mismatch as error:
-        expected = f"a field that holds the primary key of {mapper.class_.__name__}; {error}"
+        expected = f"a field that holds the primary key of {cls.__name__}; {error}"
         raise InvalidOption("field", field.name, expected) from None

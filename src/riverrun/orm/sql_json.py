@@ -19,7 +19,11 @@ from sqlalchemy import (
     ColumnElement,
     Date,
     DateTime,
+    Float,
     Integer,
+    Interval,
+    LargeBinary,
+    Numeric,
     Text,
     Time,
     TypeDecorator,
@@ -38,6 +42,8 @@ from sqlalchemy.types import JSON, NullType, SmallInteger, String, TypeEngine
 
 from riverrun.jobs.json_types import LISTS, shown_type, to_json
 from riverrun.jobs.json_values import json_text
+from riverrun.jobs.references import reference_class
+from riverrun.orm.object_keys import mapper_of
 from riverrun.wire import go_json
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
@@ -81,14 +87,109 @@ def column_json(
         Mismatch: If the annotation does not take all that such a column holds, or the two sides
             would not write it alike.
     """
-    sql_type = _plain_type(column.type)
     problems = []
     for member in members(annotation):
         try:
+            if reference_class(member) is not None:
+                return key_json([column], member, encoding=encoding)
+            sql_type = _plain_type(column.type)
             return _json_of(column, sql_type, member, pydantic=pydantic, encoding=encoding)
         except Mismatch as problem:
             problems.append(str(problem))
     raise Mismatch(problems[0] if problems else "the field takes nothing but None")
+
+
+def key_json(
+    columns: Sequence[ColumnElement[Any]], annotation: Any, *, encoding: str = "utf-8"
+) -> ColumnJson:
+    """Return columns as the JSON of a field that is a reference, whose primary key they are.
+
+    Raises:
+        Mismatch: If they are not of the types of the class's primary key.
+    """
+    mapper = mapper_of(next(iter(typing.get_args(annotation)), None))
+    if mapper is None:
+        raise Mismatch(f"{shown_type(annotation)} names no mapped class")
+    keys, name = mapper.primary_key, mapper.class_.__name__
+    if len(keys) != len(columns):
+        names = ", ".join(mapper.get_property_by_column(key).key for key in keys)
+        raise Mismatch(f"{name} has a key of {len(keys)} columns: {names}")
+    parts = [
+        _key_part(column, _bound_type(column.type), _bound_type(key.type), name, encoding)
+        for column, key in zip(columns, keys, strict=True)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    texts = [part.text for part in parts]
+    text: ColumnElement[Any] | None = None
+    if all(each is not None for each in texts):
+        text = literal("[", Text)
+        for number, each in enumerate(texts):
+            text = text.concat("," if number else "").concat(each)
+        text = text.concat("]")
+    return ColumnJson(func.jsonb_build_array(*(part.value for part in parts)), text)
+
+
+def _bound_type(sql_type: TypeEngine[Any]) -> Any:
+    """Return the type that the database has, of which a key's JSON is made."""
+    sql_type = getattr(sql_type, "_variant_mapping", {}).get("postgresql", sql_type)
+    while isinstance(sql_type, TypeDecorator):
+        if isinstance(sql_type, Interval):
+            raise Mismatch("it is INTERVAL, which has no form in JSON")
+        sql_type = sql_type.impl_instance
+    return sql_type
+
+
+_FAMILIES: tuple[Any, ...] = (
+    *(SQLEnum, Uuid, Boolean, Integer, Float, Numeric),
+    *(DateTime, Date, Time, LargeBinary, String),
+)
+
+
+def _family(sql_type: Any) -> Any:
+    return next((each for each in _FAMILIES if isinstance(sql_type, each)), None)
+
+
+def _key_part(
+    column: ColumnElement[Any], given: Any, key: Any, name: str, encoding: str
+) -> ColumnJson:
+    """Return a column of a key as `riverrun.orm.object_keys` writes its values."""
+    family = _family(key)
+    if family is None or family is not _family(given):
+        raise Mismatch(f"it is {shown_sql_type(given)}, the key of {name} {shown_sql_type(key)}")
+    match key:
+        case Boolean():
+            held: ColumnElement[Any] = cast(column, Boolean)
+            return ColumnJson(func.to_jsonb(held), cast(held, Text))
+        case Integer():
+            held = cast(column, BigInteger)
+            return ColumnJson(func.to_jsonb(held), cast(held, Text))
+        case Uuid():
+            return _text_json(cast(cast(cast(column, Text), postgresql.UUID), Text))
+        case Float() if not key.asdecimal:
+            return ColumnJson(func.to_jsonb(cast(column, Float(53))), None)
+        case Numeric() if not isinstance(key, Float):
+            held = cast(column, key)
+            return _text_json(cast(held if key.scale is not None else func.trim_scale(held), Text))
+        case DateTime():
+            held = cast(column, DateTime(timezone=key.timezone))
+            local = func.timezone("UTC", held) if key.timezone else held
+            zone = "+00:00" if key.timezone else ""
+            iso = _string(func.to_jsonb(local))
+            return _text_json(_in_range(local, iso.concat(literal(zone, Text))))
+        case Date():
+            held = cast(column, Date)
+            return _text_json(_in_range(held, func.to_char(held, "YYYY-MM-DD")))
+        case Time():
+            iso = _string(func.to_jsonb(cast(column, Time)))
+            return _text_json(iso)
+        case LargeBinary():
+            text = literal("\\x", Text).concat(func.encode(cast(column, LargeBinary), "hex"))
+            return ColumnJson(func.to_jsonb(text), None)
+        case String():
+            held = cast(column, Text if isinstance(key, SQLEnum) else _without_length(key))
+            return ColumnJson(func.to_jsonb(held), _go_text(held, encoding))
+    raise Mismatch(f"it is {shown_sql_type(key)}, from which SQL cannot make the key of {name}")
 
 
 def members(annotation: Any) -> list[Any]:
@@ -218,6 +319,11 @@ def _quoted(text: ColumnElement[Any]) -> ColumnElement[str]:
     return literal('"', Text).concat(text).concat(literal('"', Text))
 
 
+def _string(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the text that a JSON string holds."""
+    return value.op("#>>", return_type=Text())(literal_column("'{}'::text[]"))
+
+
 def _text_json(text: ColumnElement[Any]) -> ColumnJson:
     """Return JSON of a text in which nothing is to be escaped."""
     return ColumnJson(func.to_jsonb(cast(text, Text)), _quoted(text))
@@ -334,7 +440,7 @@ def _array(column: ColumnElement[Any], sql_type: Any, member: Any) -> ColumnJson
         raise Mismatch(_unfit(sql_type, member))
     held = cast(column, ARRAY(item_type))
     bad = func.coalesce(func.array_ndims(held), 1) != 1
-    bad = bad | func.coalesce(func.array_position(held, None).is_not(None), False)
+    bad = bad | func.coalesce(func.array_position(held, cast(None, item_type)).is_not(None), False)
     checked = case(
         (held.is_(None), None),
         (bad, cast(refusal("an array with NULLs or several dimensions", held), JSONB)),

@@ -1,0 +1,217 @@
+"""References in SQL: fields that are Ref[...], in criteria and relationships."""
+
+import enum
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any, ClassVar
+from uuid import UUID
+
+import attrs
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Engine, ForeignKey, create_engine, make_url, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, selectinload
+
+from riverrun import Client, JobArgs, Ref, jobs_of
+from riverrun.errors import InvalidOption
+from riverrun.models import Job
+from schemas import search_path_options
+
+
+class Colour(enum.Enum):
+    """A colour."""
+
+    red = "r"
+
+
+class Upper(sa.TypeDecorator[str]):
+    """Text that is upper case in the database, and lower case in Python."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """Return what is stored."""
+        return None if value is None else value.upper()
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """Return what Python sees."""
+        return None if value is None else value.lower()
+
+
+KEYS: dict[str, tuple[Any, Any]] = {
+    "int": (sa.Integer(), 5),
+    "bigint": (sa.BigInteger(), 2**60),
+    "text": (sa.Text(), 'a"<&>\u2028é\\'),
+    "varchar": (sa.String(20), "ab"),
+    "char": (sa.CHAR(4), "ab  "),
+    "uuid": (sa.Uuid(), UUID(int=5)),
+    "uuid as text": (sa.Uuid(as_uuid=False), str(UUID(int=5))),
+    "uuid as hex": (sa.Uuid(native_uuid=False), UUID(int=5)),
+    "date": (sa.Date(), date(2026, 5, 1)),
+    "timestamp": (sa.DateTime(), datetime(2026, 5, 1, 12, 0, 0, 500_000)),
+    "timestamptz": (sa.DateTime(timezone=True), datetime(2026, 5, 1, 12, tzinfo=UTC)),
+    "time": (sa.Time(), time(12, 0, 0, 120)),
+    "numeric": (sa.Numeric(), Decimal("1.5")),
+    "numeric(10,2)": (sa.Numeric(10, 2), Decimal("1.50")),
+    "enum": (sa.Enum(Colour, native_enum=False), Colour.red),
+    "decorated": (Upper(), "ab"),
+    "bytes": (sa.LargeBinary(), b"\x00\xff"),
+}
+
+
+@pytest.fixture
+def host(engine: Engine, schema: str) -> Iterator[Engine]:
+    """The host's engine; sessions have a time zone of their own."""
+    options = f"{search_path_options(schema)} -c TimeZone=Europe/Berlin"
+    host = create_engine(make_url(engine.url).update_query_dict({"options": options}))
+    yield host
+    host.dispose()
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_each_type_of_key(host: Engine, name: str) -> None:
+    """SQL makes of a key of each type the JSON that a reference is stored as."""
+    kind, value = KEYS[name]
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Thing(Base):
+        __tablename__ = "thing"
+        id: Mapped[Any] = mapped_column(kind, primary_key=True)
+
+    class Part(Base):
+        __tablename__ = "part"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        thing_id: Mapped[Any] = mapped_column(kind)
+
+    @attrs.frozen
+    class Use(JobArgs, kind="use_thing"):
+        thing: Ref[Thing]
+
+    Thing.uses = jobs_of(Use, "thing")  # type: ignore[attr-defined]
+    Base.metadata.create_all(host)
+    client, args = Client(host), Job.args_of(Use)
+    with Session(host) as session:
+        thing = Thing(id=value)
+        session.add_all([thing, Part(id=1, thing_id=value)])
+        session.flush()
+        job_id = client.insert(session, Use(thing)).job.id  # type: ignore[arg-type]
+
+        def found(*criteria: Any) -> list[int]:
+            return list(session.scalars(select(Job.id).where(*criteria)))
+
+        assert found(args.thing == thing) == [job_id]
+        assert found(args.thing == Ref(thing)) == [job_id]
+        assert found(args.thing == value) == [job_id]
+        assert found(args.thing.in_([thing])) == [job_id]
+        assert found(args.thing != thing) == []
+        assert found(args.thing == Thing) == [job_id]
+        assert found(args.thing == Part.thing_id) == [job_id]
+        session.expire_all()
+        assert [job.id for job in thing.uses] == [job_id]  # type: ignore[attr-defined]
+        session.expire_all()
+        loaded = session.scalars(select(Thing).options(selectinload(Thing.uses))).one()  # type: ignore[attr-defined]
+        assert [job.id for job in loaded.uses] == [job_id]  # type: ignore[attr-defined]
+
+
+class Base(DeclarativeBase):
+    """The host's models."""
+
+
+class Person(Base):
+    """The base of an inheritance."""
+
+    __tablename__ = "person"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    __mapper_args__: ClassVar[dict[str, Any]] = {
+        "polymorphic_on": "type",
+        "polymorphic_identity": "person",
+    }
+
+
+class Boss(Person):
+    """A subclass with a table of its own."""
+
+    __tablename__ = "boss"
+    id: Mapped[int] = mapped_column(ForeignKey(Person.id), primary_key=True)
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "boss"}
+
+
+class Seat(Base):
+    """A class with a key of two columns."""
+
+    __tablename__ = "seat"
+    row: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+
+
+@attrs.frozen
+class Greet(JobArgs, kind="greet_person"):
+    """A reference to a base class, and one to a class with two columns, or none."""
+
+    person: Ref[Person]
+    seat: Ref[Seat] | None = None
+
+
+Person.greetings = jobs_of(Greet, "person")  # type: ignore[attr-defined]
+Seat.greetings = jobs_of(Greet, "seat")  # type: ignore[attr-defined]
+
+
+def test_inheritance_and_composite_keys(host: Engine) -> None:
+    """Objects of subclasses and of classes with several key columns are found alike."""
+    Base.metadata.create_all(host)
+    client, args = Client(host), Job.args_of(Greet)
+    with Session(host) as session:
+        boss, seat, other = Boss(id=1), Seat(row="a", number=1), Seat(row="a", number=2)
+        session.add_all([boss, seat, other])
+        session.flush()
+        job_id = client.insert(session, Greet(boss, Ref(seat))).job.id  # type: ignore[arg-type]
+
+        def found(*criteria: Any) -> list[int]:
+            return list(session.scalars(select(Job.id).where(*criteria)))
+
+        assert found(args.person == boss, args.seat == seat) == [job_id]
+        assert found(args.seat == ("a", 1)) == found(args.seat == Seat) == [job_id]
+        assert found(args.seat == (Seat.row, Seat.number)) == [job_id]
+        assert found(args.seat == other) == found(args.seat == None) == []  # noqa: E711
+        assert found(args.person > 0, args.seat.is_not(None)) == [job_id]
+        assert [job.id for job in boss.greetings] == [job_id]  # type: ignore[attr-defined]
+        assert [len(each.greetings) for each in (seat, other)] == [1, 0]  # type: ignore[attr-defined]
+        assert client.cancel_where(session, args.person == Boss, Boss.id == 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Job.args_of(Greet).person == Person(), "no session|primary key"),
+        (lambda: Job.args_of(Greet).person == Seat(row="a", number=1), "Seat"),
+        (lambda: Job.args_of(Greet).person == "5", "an int"),
+        (lambda: Job.args_of(Greet).person == Seat, "2|two|columns"),
+        (lambda: Job.args_of(Greet).seat == Seat.row, "row, number"),
+        (lambda: Job.args_of(Greet).person == Seat.row, "VARCHAR"),
+    ],
+)
+def test_what_has_no_key_or_another(make: Callable[[], Any], said: str) -> None:
+    """An object without a key, of another class, or a column of another type, is refused."""
+    with pytest.raises(InvalidOption, match=said):
+        make()
+
+
+def test_a_relationship_of_another_class_is_refused() -> None:
+    """A relationship by a reference to another class is an error that names both."""
+
+    class Other(DeclarativeBase):
+        pass
+
+    class Table(Other):
+        __tablename__ = "seat_table"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        greetings: Mapped[list[Job]] = jobs_of(Greet, "person")
+
+    with pytest.raises(InvalidOption, match=r"Table; it is .*Person"):
+        Other.registry.configure()
+    Other.registry.dispose()
