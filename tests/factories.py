@@ -1,9 +1,9 @@
-"""The one place that makes test data."""
+"""The one place that makes test data, and reads it."""
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, Engine, insert, select
 
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import FINAL_STATES, JobState, mask_of
@@ -57,3 +57,10 @@ def insert_job(tx: Engine | Connection, schema: str | None = None, **changes: An
         with tx.begin() as connection:
             return connection.execute(statement, execution_options=options).scalar_one()
     return tx.execute(statement, execution_options=options).scalar_one()
+
+
+def only_state(engine: Engine, schema: str) -> JobState:
+    """Return the state of the only job."""
+    options = {"schema_translate_map": {None: schema}}
+    with engine.connect() as connection:
+        return JobState(connection.execute(select(Job.state), execution_options=options).scalar())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from said import DEADLINE_S, free_ports
+from network import free_ports
+from waiting import DEADLINE_S
 
 APP = """
 import threading

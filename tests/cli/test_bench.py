@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 
 import riverrun
 from factories import insert_job
+from waiting import DEADLINE_S
 
 KEYS = {
     "jobs_per_second",
@@ -27,7 +28,6 @@ KEYS = {
     "settings",
     "versions",
 }
-DEADLINE_S = 60.0
 
 
 def command(*arguments: str) -> list[str]:

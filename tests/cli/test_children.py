@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import Engine
 
 from cli.test_processes import alive
-from factories import insert_job
+from factories import insert_job, only_state
+from processes import end, read_began
 from riverrun import JobState, verbs
-from said import end, only_state, read_began, until
+from waiting import until
 
 Start = Callable[..., subprocess.Popen[str]]
 

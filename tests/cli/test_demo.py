@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +22,7 @@ from riverrun.demo.audit import audit
 from riverrun.demo.browsers import Answer
 from riverrun.demo.evidence import Evidence, JobSeen
 from riverrun.demo.jobs import KINDS
+from waiting import DEADLINE_S, until
 
 KEYS = [
     "requests",
@@ -40,7 +40,6 @@ KEYS = [
     "rescue_p50_s",
     "seconds",
 ]
-DEADLINE_S = 110.0
 
 ANN, BOB, EVE = "ann@example.com", "bob@example.com", "eve@example.com"  # Eve was rolled back
 
@@ -116,7 +115,12 @@ def test_a_signal_ends_it_and_all_it_started(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        wait_for(lambda: signed_up(engine), "the first sign-ups", process)
+
+        def has_begun() -> bool:
+            assert process.poll() is None, process.communicate()[1]
+            return signed_up(engine)
+
+        until(has_begun, "the first sign-ups")
         process.send_signal(number)
         output, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 128 + number, errors
@@ -148,18 +152,6 @@ def backends(engine: Engine) -> set[int]:
     with engine.connect() as connection:
         statement = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
         return set(connection.scalars(text(statement)))
-
-
-def wait_for(condition: Callable[[], bool], what: str, process: subprocess.Popen[str]) -> None:
-    """Wait until `condition` holds, while `process` lives."""
-    deadline_s = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline_s, f"did not come: {what}"
-        try:
-            process.wait(0.05)
-        except subprocess.TimeoutExpired:
-            continue
-        pytest.fail(f"ended before {what}: {process.communicate()[1]}")
 
 
 def test_the_audit_says_yes_to_good_evidence() -> None:

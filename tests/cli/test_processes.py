@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import Engine
 
 from cli.conftest import APP
-from factories import insert_job
+from factories import insert_job, only_state
+from network import fetch
+from processes import end, read_began, read_stopping
 from riverrun import verbs
 from riverrun.jobs.states import JobState
-from said import end, fetch, only_state, read_began, read_stopping, until
+from waiting import until
 
 Start = Callable[..., subprocess.Popen[str]]
 

@@ -13,10 +13,12 @@ import pytest
 from sqlalchemy import Engine, make_url, text
 
 from cli.conftest import APP
-from factories import insert_job
+from factories import insert_job, only_state
+from network import fetch
+from processes import end, read_began, read_stopping
 from riverrun.jobs.states import JobState
 from riverrun.migrations import migrate
-from said import DEADLINE_S, end, fetch, only_state, read_began, read_stopping, until
+from waiting import DEADLINE_S, until
 
 Start = Callable[..., subprocess.Popen[str]]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -10,9 +9,10 @@ from psycopg import sql
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from waiting import until
+
 KINDS = ("session", "scoped_session", "connection", "engine")
 JOINED = KINDS[:3]
-DEADLINE_S = 30
 
 
 @contextmanager
@@ -44,12 +44,9 @@ def commit(tx: Any) -> None:
 
 def wait_until_blocked(engine: Engine, pid: int) -> None:
     """Return when the backend `pid` waits for another's lock."""
-    deadline = datetime.now(UTC) + timedelta(seconds=DEADLINE_S)
+    blocking = select(func.cardinality(func.pg_blocking_pids(pid)))
     with engine.connect() as connection:
-        while not connection.execute(
-            select(func.cardinality(func.pg_blocking_pids(pid)))
-        ).scalar_one():
-            assert datetime.now(UTC) < deadline, f"backend {pid} never waited for a lock"
+        until(lambda: connection.execute(blocking).scalar_one(), f"backend {pid} waits for a lock")
 
 
 @contextmanager

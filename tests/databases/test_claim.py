@@ -16,9 +16,9 @@ from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries import claim as queries
 from riverrun.verbs import claim, get
+from waiting import DEADLINE_S
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
-DEADLINE_S = 30
 
 
 @pytest.mark.parametrize("kind", KINDS)

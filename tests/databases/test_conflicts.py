@@ -17,8 +17,8 @@ from riverrun.events import JobCompleted, JobFailed
 from riverrun.jobs.options import InsertOpts
 from riverrun.verbs import cancel, claim, delete, get, insert, insert_many, insert_many_fast, retry
 from riverrun.verbs.queues import get_queue, pause_queue, upsert_queues
+from waiting import DEADLINE_S
 
-DEADLINE_S = 60.0
 UNIQUE = InsertOpts(unique=UniqueOpts(by_args=True))
 
 

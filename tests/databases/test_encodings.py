@@ -14,8 +14,8 @@ from riverrun.events import JobCompleted
 from riverrun.jobs.options import InsertOpts
 from riverrun.migrations import migrate
 from riverrun.verbs import get
+from waiting import DEADLINE_S
 
-DEADLINE_S = 60.0
 REPLACES = InsertOpts(unique=UniqueOpts(by_queue=True, on_conflict="replace"))
 
 

@@ -23,8 +23,8 @@ from riverrun.verbs.beat import beat, sign_on
 from riverrun.verbs.elect import elect, resign
 from riverrun.verbs.notify import notify_inserted
 from riverrun.verbs.reindex import reindex
+from waiting import DEADLINE_S
 
-DEADLINE_S = 30.0
 CONNECTIONS = 4
 UNIQUE = InsertOpts(unique=UniqueOpts(by_args=True))
 

@@ -28,8 +28,7 @@ from riverrun.verbs.claim import queues_waiting
 from riverrun.verbs.complete import record
 from riverrun.verbs.give_back import give_back
 from riverrun.verbs.notify import notify_inserted
-
-DEADLINE_S = 20.0
+from waiting import DEADLINE_S
 
 
 @pytest.fixture

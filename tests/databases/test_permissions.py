@@ -25,7 +25,7 @@ from riverrun import (
 from riverrun.events import JobCompleted
 from riverrun.migrations import migrate, validate
 from riverrun.verbs import count_jobs, get_leader, list_clients
-from said import DEADLINE_S, until
+from waiting import DEADLINE_S, until
 
 GRANTS = {
     block.file.removesuffix(".sql"): block.body

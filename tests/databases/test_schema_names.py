@@ -23,8 +23,8 @@ from riverrun.verbs import get
 from riverrun.verbs.reindex import reindex
 from riverrun.verbs.schedule import schedule
 from schemas import search_path_options
+from waiting import DEADLINE_S
 
-DEADLINE_S = 60.0
 NAMES = (
     "User Data",
     "select",

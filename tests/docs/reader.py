@@ -28,11 +28,11 @@ import attrs
 from sqlalchemy import create_engine
 
 from docs import files
+from network import fetch, free_ports
 from riverrun import verbs
 from riverrun.errors import SchemaMissing
-from said import fetch, free_ports, until
+from waiting import DEADLINE_S, until
 
-DEADLINE_S = 100.0
 """For programs that start: a second each, unless many do so at the same time."""
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 from docs.reader import ROOT, blocks
 from riverrun import Client, JobArgs, JobCancel, JobSnooze, Plugin, QueueConfig, Workers, verbs
 from riverrun.events import JobEvent
-from said import DEADLINE_S
+from waiting import DEADLINE_S
 
 SECRET = "4242-4242"
 

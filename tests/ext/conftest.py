@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, make_url
 
-from said import DEADLINE_S, fetch, free_ports, until
+from network import fetch, free_ports
 from schemas import search_path_options
+from waiting import DEADLINE_S, until
 
 APPS = Path(__file__).parent / "apps"
 

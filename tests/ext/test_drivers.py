@@ -19,7 +19,7 @@ from riverrun.ext.flask import Riverrun, client_of, rolled_back
 from riverrun.ext.pyramid import client_of as pyramid_client_of
 from riverrun.migrations import migrate
 from riverrun.testing import drain, require_inserted
-from said import DEADLINE_S
+from waiting import DEADLINE_S
 
 
 @pytest.fixture

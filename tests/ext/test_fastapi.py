@@ -5,7 +5,7 @@ from sqlalchemy import Engine, text
 
 from ext.conftest import Site
 from riverrun import verbs
-from said import until
+from waiting import until
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])

@@ -20,7 +20,7 @@ from riverrun.ext.alembic import _database, _wanted
 from riverrun.ext.flask import Riverrun
 from riverrun.migrations import migrate
 from riverrun.testing import drain, require_inserted, require_not_inserted
-from said import until
+from waiting import until
 
 VARIANTS = ("sqlalchemy", "lite", "plain")
 FLASK = ("flask", "--app", "flask_shop")

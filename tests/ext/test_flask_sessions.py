@@ -15,7 +15,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from ext.apps.flask_shop import Base, Greet, User
 from riverrun import JobCompleted, QueueConfig, Workers, verbs
 from riverrun.ext.flask import Riverrun, client_of
-from said import DEADLINE_S
+from waiting import DEADLINE_S
 
 SCOPES: dict[str, Callable[[], object] | None] = {
     "app context": None,

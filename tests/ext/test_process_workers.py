@@ -18,7 +18,7 @@ from riverrun.errors import ClientNotReady
 from riverrun.execution.plugins import in_processes
 from riverrun.ext.flask import Riverrun, client_of
 from riverrun.ext.pyramid import client_of as pyramid_client_of
-from said import DEADLINE_S, until
+from waiting import DEADLINE_S, until
 
 
 def user(engine: Engine, name: str) -> int:

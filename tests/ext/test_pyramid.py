@@ -14,7 +14,7 @@ from riverrun import Client, QueueConfig, verbs
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.ext.pyramid import client_of
 from riverrun.testing import require_inserted, require_many_inserted, require_not_inserted
-from said import until
+from waiting import until
 
 INI = """
 [pipeline:main]

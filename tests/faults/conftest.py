@@ -21,8 +21,8 @@ from faults.worker import Book, Send
 from riverrun import InsertOpts, verbs
 from riverrun.migrations import migrate
 from riverrun.verbs.notify import notify_inserted
-from said import until
 from schemas import new_schema_name
+from waiting import until
 
 WORKER = Path(__file__).with_name("worker.py")
 LONG = os.environ.get("RIVERRUN_FAULTS") == "long"

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from riverrun import InsertOpts, JobArgs, JobContext, QueueConfig, RawArgs, UniqueKey
 from riverrun.errors import RiverrunError
-from said import until
+from waiting import until
 
 SQLSTATES = [
     "0A000",

@@ -14,8 +14,9 @@ import pytest
 from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import OperationalError
 
+from network import free_ports
 from riverrun.embedded import SUPERUSER, Cluster, _run_as
-from said import free_ports, until
+from waiting import until
 
 SETTINGS = {
     "deadlock_timeout": "50ms",

@@ -19,7 +19,7 @@ from faults.proxy import Proxy
 from faults.server import Server
 from faults.worker import Book, Send
 from riverrun import Client, InsertOpts, JobArgs, JobContext, QueueConfig, Workers, verbs
-from riverrun.client.client import crew
+from riverrun.client import crew
 
 
 @pytest.mark.parametrize(("given", "expected_ms"), [({}, 25_000), ({"tcp_user_timeout": 7}, 7)])

@@ -16,9 +16,10 @@ from sqlalchemy import Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from faults.worker import Book, Send
+from network import free_ports
 from riverrun import Client, QueueConfig, RawArgs, Workers
 from riverrun.errors import InvalidOption
-from said import DEADLINE_S, free_ports, until
+from waiting import DEADLINE_S, until
 
 WORKER = Path(__file__).with_name("pooled_worker.py")
 CONFIGURATION = """

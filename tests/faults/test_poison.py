@@ -29,7 +29,7 @@ from riverrun import (
 from riverrun.errors import StopTimeout
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
-from said import DEADLINE_S, until
+from waiting import DEADLINE_S, until
 
 ONCE = InsertOpts(max_attempts=1)
 BESIDE = RawArgs(kind="endure", encoded={})

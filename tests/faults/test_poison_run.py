@@ -24,7 +24,7 @@ from faults.evils import (
     refuse,
 )
 from riverrun import Client, InsertOpts, JobArgs, JobContext, Workers
-from said import until
+from waiting import until
 
 ORDINARY = 10_000
 LASTS_S = 600.0 if LONG else 60.0

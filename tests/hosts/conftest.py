@@ -10,8 +10,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from hosts.tables import Base
 from riverrun import Client
 from schemas import search_path_options
-
-DEADLINE_S = 20.0
+from waiting import DEADLINE_S
 
 Announced = Callable[[], list[str]]
 

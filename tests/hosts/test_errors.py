@@ -15,8 +15,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from riverrun import Client, InsertOpts, JobContext, QueueConfig, RawArgs, Workers
 from riverrun.events import JobFailed
 from riverrun.models import Job
+from waiting import DEADLINE_S
 
-DEADLINE_S = 20.0
 JOB = RawArgs(kind="greet", encoded={})
 SELECT_1 = text("SELECT 1")
 

@@ -13,9 +13,8 @@ from sqlalchemy.orm import Session
 
 from riverrun import Client, InsertOpts, QueueConfig, RawArgs, Workers
 from riverrun.runtime.announcer import IDLE_S
-from said import until
+from waiting import DEADLINE_S, until
 
-DEADLINE_S = 20.0
 JOB = RawArgs(kind="greet", encoded={})
 WORKERS = Workers()
 

@@ -19,7 +19,7 @@ from riverrun import (
 )
 from riverrun.instrumentation.prometheus import instrument
 from riverrun.migrations import migrate
-from said import until
+from waiting import until
 
 workers = Workers()
 

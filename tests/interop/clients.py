@@ -10,9 +10,7 @@ from sqlalchemy import Engine, text
 
 from riverrun import Client, JobArgs, JobContext, QueueConfig, Workers
 from riverrun.errors import StopTimeout
-from said import until
-
-DEADLINE_S = 60.0
+from waiting import DEADLINE_S, until
 
 
 @attrs.frozen

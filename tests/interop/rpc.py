@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-DEADLINE_S = 60.0
+from waiting import DEADLINE_S
 
 NOT_FOUND = -32001
 REJECTED = -32002

@@ -4,10 +4,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from interop.clients import DEADLINE_S, Clients, Echo
+from interop.clients import Clients, Echo
 from interop.peers import StartPeer
 from interop.rpc import Process
 from riverrun import JobContext, QueueConfig, QueueEvent, QueuePaused, QueueResumed
+from waiting import DEADLINE_S
 
 # Longer than any test: what is noticed sooner was heard of.
 NO_POLLING_S = 600.0

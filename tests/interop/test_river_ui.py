@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from interop.clients import DEADLINE_S, Clients, Echo
+from interop.clients import Clients, Echo
 from interop.peers import build
 from riverrun import (
     InsertOpts,
@@ -25,6 +25,7 @@ from riverrun import (
     QueuePaused,
     QueueResumed,
 )
+from waiting import DEADLINE_S
 
 
 class RiverUI:

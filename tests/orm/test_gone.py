@@ -23,8 +23,7 @@ from riverrun import (
 )
 from riverrun.errors import InvalidOption, InvalidWorker
 from riverrun.testing import work_one
-
-DEADLINE_S = 20.0
+from waiting import DEADLINE_S
 
 
 @attrs.frozen

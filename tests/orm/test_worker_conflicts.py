@@ -17,8 +17,7 @@ from orm.commit_proxy import CommitProxy
 from orm.worker_tables import Account, Entry, host_engine, names
 from riverrun import Client, InsertOpts, JobArgs, JobContext, Workers
 from riverrun.events import JobCompleted, JobConflicted, JobEvent, JobFailed
-
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S
 
 ONCE = InsertOpts(max_attempts=1)
 

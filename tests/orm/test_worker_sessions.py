@@ -17,8 +17,7 @@ from riverrun import Client, InsertOpts, JobArgs, JobCancel, JobContext, JobSnoo
 from riverrun.errors import AttemptLost, ClientNotReady
 from riverrun.events import JobCancelled, JobCompleted, JobEvent, JobFailed, JobSnoozed
 from riverrun.testing import rolled_back, rolled_back_async, work_one, work_one_async
-
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S
 
 
 @attrs.frozen

@@ -28,7 +28,7 @@ from riverrun.verbs import cancel, update
 from riverrun.verbs.beat import touch
 from riverrun.verbs.clean import clean
 from riverrun.verbs.schedule import schedule
-from said import until
+from waiting import until
 
 LOCKS = ("FOR UPDATE", "FOR NO KEY UPDATE", "FOR SHARE", "FOR KEY SHARE", "update", "cancel")
 HARMLESS = "FOR KEY SHARE"

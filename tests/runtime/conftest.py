@@ -11,8 +11,7 @@ from riverrun import Client, JobContext, QueueConfig, Workers
 from riverrun.errors import StopTimeout
 from riverrun.events import JobEvent, Subscription
 from runtime.task import Task
-
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S
 
 Body = Callable[[Task, JobContext], object]
 

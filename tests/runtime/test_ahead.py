@@ -3,7 +3,6 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,18 +12,11 @@ from sqlalchemy import select, update
 from riverrun import JobCompleted, JobContext, JobState
 from riverrun.models import Job
 from riverrun.runtime import producer
+from waiting import DEADLINE_S, until
 
-from .conftest import DEADLINE_S, Task
+from .conftest import Task
 
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    """Wait until `true` returns something true; say `what` did not come."""
-    pause, end = threading.Event(), time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < end, f"{what}: not within {DEADLINE_S:g} s"
-        pause.wait(0.01)
 
 
 def states(bench: Any) -> dict[int, str]:

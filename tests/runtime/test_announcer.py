@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 from riverrun import Client, InsertOpts, RawArgs
 from riverrun.clock import Clock
 from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
+from waiting import DEADLINE_S
 
-DEADLINE_S = 15.0
 JOB = RawArgs(kind="greet", encoded={})
 TOLD = '{"queue": "default"}'
 

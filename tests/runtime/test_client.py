@@ -46,8 +46,8 @@ from riverrun.events import (
 from riverrun.jobs.row import JobRow
 from riverrun.models import Job
 from runtime.task import Task
+from waiting import DEADLINE_S, until
 
-DEADLINE_S = 15.0
 Came = Callable[[threading.Event, str], None]
 
 
@@ -695,9 +695,10 @@ def test_a_cancel_reaches_what_was_claimed_ahead(bench: Any, came: Came) -> None
     producer = client._crew._producers["default"]
     producer._ahead = 1
     producer.wake()
-    end = time.monotonic() + DEADLINE_S
-    while client.get(bench.engine, second.job.id).state is not JobState.running:
-        assert time.monotonic() < end, "the second job was not claimed"
+    until(
+        lambda: client.get(bench.engine, second.job.id).state is JobState.running,
+        "the second job is claimed",
+    )
     client.cancel(bench.engine, second.job.id)
     go_on.set()
     assert {events.get(DEADLINE_S).job.id for _ in range(2)} == {first.job.id, second.job.id}

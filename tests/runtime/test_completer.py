@@ -18,9 +18,8 @@ from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.outcome import Outcome, attempt_error
 from riverrun.runtime.completer import Completer
-from said import until
+from waiting import DEADLINE_S, until
 
-DEADLINE_S = 15.0
 START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,8 @@ from sqlalchemy.orm import Session
 
 from riverrun import Client, JobCompleted, JobContext, QueueConfig, Workers
 from riverrun.events import JobEvent, JobInterrupted
-from runtime.conftest import DEADLINE_S, Task
+from runtime.conftest import Task
+from waiting import DEADLINE_S, until
 
 Came = Callable[[threading.Event, str], None]
 
@@ -36,10 +36,7 @@ def opened(engine: Engine, name: str) -> int:
 
 def none_left(engine: Engine, name: str) -> None:
     """Wait until the server has noticed that all connections of `name` are closed."""
-    deadline = time.monotonic() + DEADLINE_S
-    while left := opened(engine, name):
-        assert time.monotonic() < deadline, f"{left} connections are left open"
-        threading.Event().wait(0.02)
+    until(lambda: opened(engine, name) == 0, f"no connection of {name} is left open")
 
 
 def test_a_client_lives_while_its_workers_hold_the_pool(

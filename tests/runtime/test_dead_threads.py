@@ -5,7 +5,6 @@ import ctypes
 import logging
 import sys
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -14,15 +13,8 @@ import pytest
 from riverrun import Constant, InsertOpts, JobCompleted, JobFailed, QueueConfig, Workers
 from riverrun.events import JobEvent
 from riverrun.runtime.service import Service
-from runtime.conftest import DEADLINE_S, Task
-
-
-def wait_for(what: str, condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds, and say what did not come."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S:g} s"
-        threading.Event().wait(0.02)
+from runtime.conftest import Task
+from waiting import DEADLINE_S, until
 
 
 def throw_into(service: Service) -> None:
@@ -50,7 +42,7 @@ def test_a_service_that_ended_is_started_again(
     caplog.set_level(logging.ERROR)
     client, events = bench.run(poll_interval=0.1)
     crew = client._crew
-    wait_for("the client leads", lambda: client.leads)
+    until(lambda: client.leads, "the client leads")
     service: Service
     if name == "producer":
         service = crew._producers["default"]
@@ -58,11 +50,11 @@ def test_a_service_that_ended_is_started_again(
         service = crew._maintenance_services[0]
     else:
         service = getattr(crew, f"_{name}")
-    wait_for("its thread is there", lambda: service._thread is not None)
+    until(lambda: service._thread is not None, "its thread is there")
     throw_into(service)
     service.interrupt()
-    wait_for("it ends", lambda: f"{service.name} ended by SystemExit" in caplog.text)
-    wait_for("it lives", lambda: service._thread is not None and service._thread.is_alive())
+    until(lambda: f"{service.name} ended by SystemExit" in caplog.text, "it ends")
+    until(lambda: service._thread is not None and service._thread.is_alive(), "it lives")
     assert service.failing_s > 0
     for number in range(3):
         client.insert(bench.engine, Task(number=number))
@@ -88,10 +80,10 @@ def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
     start(gone)
     gone.join()
     old, poller._thread = poller._thread, gone
-    wait_for("it is unhealthy", lambda: not client.healthy)
+    until(lambda: not client.healthy, "it is unhealthy")
     assert any("poller" in problem for problem in client.problems)
     allowed.set()
-    wait_for("it is replaced", lambda: poller._thread not in {gone, old})
+    until(lambda: poller._thread not in {gone, old}, "it is replaced")
     client.insert(bench.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     client.stop()
@@ -260,6 +252,6 @@ def test_the_loop_begins_when_there_may_be_threads_again(
     client, events = bench.run(workers=workers)
     client.insert(bench.engine, Task())
     assert refused.wait(DEADLINE_S), "nobody tried to start the loop"
-    wait_for("it is unhealthy", lambda: not client.healthy)
+    until(lambda: not client.healthy, "it is unhealthy")
     allowed.set()
     assert type(events.get(DEADLINE_S)) is JobCompleted

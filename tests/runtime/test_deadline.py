@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
+from factories import only_state
 from riverrun import JobContext, verbs
-from riverrun.client.client import crew
+from riverrun.client import crew
 from runtime.conftest import Bench, Task
-from said import only_state, until
+from waiting import until
 
 
 def test_what_waits_for_a_lock_is_ended_and_tried_again(

@@ -32,9 +32,9 @@ from riverrun import (
 )
 from riverrun.errors import InvalidOption, InvalidWorker
 from riverrun.execution import processes
-from said import until
+from waiting import DEADLINE_S, until
 
-from .conftest import DEADLINE_S, Task
+from .conftest import Task
 
 
 @attrs.frozen

@@ -8,7 +8,7 @@ import sys
 from sqlalchemy import Engine
 
 from riverrun import verbs
-from said import DEADLINE_S
+from waiting import DEADLINE_S
 
 FORKS = """
 import os, sys

@@ -4,7 +4,7 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
@@ -14,18 +14,11 @@ from sqlalchemy import text
 
 from riverrun import InsertOpts, QueueConfig
 from riverrun.cli import probes
-from riverrun.client.client import crew
+from riverrun.client import crew
 from riverrun.instrumentation.prometheus import instrument
 from riverrun.verbs.status import list_clients, unworked_queues
-from runtime.conftest import DEADLINE_S, Task
-
-
-def wait_for(what: str, condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds, and say what did not come."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S:g} s"
-        threading.Event().wait(0.02)
+from runtime.conftest import Task
+from waiting import DEADLINE_S, until
 
 
 def test_a_queue_that_nobody_works_is_told(bench: Any) -> None:
@@ -68,7 +61,7 @@ def test_a_client_tells_of_queues_that_nobody_works(bench: Any) -> None:
     client = bench.client()
     client.insert(bench.engine, Task(), InsertOpts(queue="mial"))
     client.start()
-    wait_for("it is told", lambda: any("'mial'" in problem for problem in client.problems))
+    until(lambda: any("'mial'" in problem for problem in client.problems), "it is told")
     assert not client.healthy
 
 
@@ -86,15 +79,15 @@ def test_outcomes_that_are_held_are_told(bench: Any, monkeypatch: pytest.MonkeyP
     instrument(client, registry=registry, count_interval=3600)
     client.insert(bench.engine, Task())
     assert begun.wait(DEADLINE_S)
-    wait_for("it is healthy", lambda: client.healthy)
+    until(lambda: client.healthy, "it is healthy")
     assert registry.get_sample_value("riverrun_healthy") == 1
     with bench.engine.begin() as connection:
         lock = f"LOCK TABLE {bench.schema}.river_job IN ACCESS EXCLUSIVE MODE"
         connection.execute(text(lock))
         release.set()
-        wait_for("it is unhealthy", lambda: any("held" in each for each in client.problems))
+        until(lambda: any("held" in each for each in client.problems), "it is unhealthy")
     events.get(DEADLINE_S)
-    wait_for("it is healthy again", lambda: client.healthy)
+    until(lambda: client.healthy, "it is healthy again")
     assert registry.get_sample_value("riverrun_held_outcomes") == 0
     assert registry.get_sample_value("riverrun_refused_outcomes") == 0
 
@@ -126,7 +119,7 @@ def test_probes_are_answered_while_strangers_hold_connections(port: int) -> None
     """Those who say nothing make room for those who ask, and take no thread each."""
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * probes.MOST)]
     try:
-        wait_for("an answer", lambda: get(port, "/livez") == (200, "ok\n"))
+        until(lambda: get(port, "/livez") == (200, "ok\n"), "an answer")
         serving = [each for each in threading.enumerate() if "process_request" in each.name]
         assert len(serving) <= 2 * probes.MOST
     finally:

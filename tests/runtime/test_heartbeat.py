@@ -19,7 +19,7 @@ from riverrun.verbs.beat import sign_on
 from riverrun.verbs.elect import elect
 from riverrun.verbs.rescue import rescue
 from runtime.task import Task
-from said import until
+from waiting import until
 
 
 class Hand(Clock):

@@ -14,7 +14,8 @@ from riverrun import JobCancelled, JobCompleted, JobContext, QueueConfig, QueueP
 from riverrun.events import JobEvent
 from riverrun.maintenance import elector
 from riverrun.runtime import queue_reporter as queue_keeper
-from runtime.conftest import DEADLINE_S, Task
+from runtime.conftest import Task
+from waiting import DEADLINE_S, until
 
 Came = Callable[[threading.Event, str], None]
 
@@ -26,14 +27,6 @@ def say(bench: Any, topic: str, *payloads: object) -> None:
             said = payload if isinstance(payload, str) else json.dumps(payload)
             channel = f"{bench.schema!s}.river_{topic}"
             connection.execute(text("SELECT pg_notify(:c, :p)"), {"c": channel, "p": said})
-
-
-def wait_for(what: str, condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds, and say what did not come."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S:g} s"
-        threading.Event().wait(0.02)
 
 
 class Slow:
@@ -141,7 +134,7 @@ def test_a_lead_is_moved_by_words_now_and_then_only(
     clients = [bench.client(id=name) for name in ("ada", "bob")]
     for client in clients:
         client.start()
-    wait_for("one leads", lambda: any(client.leads for client in clients))
+    until(lambda: any(client.leads for client in clients), "one leads")
     first = next(client for client in clients if client.leads)
     terms = []
     for _ in range(50):
@@ -150,7 +143,7 @@ def test_a_lead_is_moved_by_words_now_and_then_only(
         if leader is not None and terms[-1:] != [leader]:
             terms.append(leader)
         threading.Event().wait(0.02)
-    wait_for("one leads", lambda: any(client.leads for client in clients))
+    until(lambda: any(client.leads for client in clients), "one leads")
     assert first.id in terms
     assert len(terms) <= 2, terms
 
@@ -205,7 +198,7 @@ def test_a_resignation_that_is_none_moves_nothing(bench: Any) -> None:
     clients = [bench.client(id=name) for name in ("ada", "bob")]
     for client in clients:
         client.start()
-    wait_for("one leads", lambda: any(client.leads for client in clients))
+    until(lambda: any(client.leads for client in clients), "one leads")
     leader = next(client for client in clients if client.leads)
     word = {"leader_id": leader.id, "action": "resigned"}
     say(bench, "leadership", *[word] * 200)

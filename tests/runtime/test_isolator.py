@@ -19,9 +19,7 @@ from riverrun.jobs.states import JobState
 from riverrun.outcome import Outcome
 from riverrun.runtime.completer import Completer
 from riverrun.verbs import get
-from said import until
-
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S, until
 
 
 @contextmanager

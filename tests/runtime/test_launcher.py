@@ -14,7 +14,8 @@ from sqlalchemy import text
 from riverrun import InsertOpts, JobCompleted, JobContext, QueueConfig, Workers
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.events import JobEvent
-from runtime.conftest import DEADLINE_S, Task
+from runtime.conftest import Task
+from waiting import DEADLINE_S, until
 
 Came = Callable[[threading.Event, str], None]
 
@@ -31,12 +32,7 @@ def held_start(bench: Any, client: Any) -> Iterator[None]:
         lock = f"LOCK TABLE {bench.schema}.river_queue IN ACCESS EXCLUSIVE MODE"
         connection.execute(text(lock))
         starting.start()
-        for _ in range(int(DEADLINE_S / 0.05)):
-            if connection.execute(waits).scalar_one():
-                break
-            threading.Event().wait(0.05)
-        else:
-            pytest.fail("the start does not wait for the lock")
+        until(lambda: connection.execute(waits).scalar_one(), "the start waits for the lock")
         yield
     starting.join(DEADLINE_S)
     assert not starting.is_alive(), "the start did not end"

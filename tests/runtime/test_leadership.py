@@ -12,8 +12,7 @@ from riverrun.maintenance.elector import HEARD_S, TRUST_S, TTL_S, Elector
 from riverrun.maintenance.maintainer import Maintainer
 from riverrun.runtime.service import Service
 from riverrun.verbs.elect import elect, reelect, request_resign, resign
-
-DEADLINE_S = 20.0
+from waiting import DEADLINE_S
 
 
 class Hand(Clock):

@@ -10,8 +10,7 @@ from sqlalchemy import Engine, text
 
 from riverrun.runtime.notifier import Notifier
 from riverrun.wire.topics import Topic
-
-DEADLINE_S = 15.0
+from waiting import DEADLINE_S
 
 
 class Ear:

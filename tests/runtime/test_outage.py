@@ -7,7 +7,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from riverrun import Client, Plugin, QueueConfig, RawArgs, Workers
 from riverrun.migrations import migrate
-from said import until
+from waiting import until
 
 workers = Workers()
 

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S
+
 CHILD = """
 import os, signal, sys
 from riverrun.runtime.parent import end_with_parent

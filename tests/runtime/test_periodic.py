@@ -8,8 +8,9 @@ import pytest
 from riverrun import Interval, PeriodicJob, Plugin, QueueConfig
 from riverrun.errors import InvalidOption
 from riverrun.events import JobCompleted
+from waiting import DEADLINE_S
 
-from .conftest import DEADLINE_S, Bench, Task
+from .conftest import Bench, Task
 
 Came = Callable[[threading.Event, str], None]
 

@@ -25,7 +25,8 @@ from riverrun import (
 from riverrun.errors import InvalidOption
 from riverrun.events import JobEvent
 from riverrun.verbs.draft import JobDraft
-from runtime.conftest import DEADLINE_S, Task
+from runtime.conftest import Task
+from waiting import DEADLINE_S
 
 R = TypeVar("R")
 

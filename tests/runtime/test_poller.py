@@ -10,8 +10,8 @@ from sqlalchemy import Engine, create_engine, event
 from factories import insert_job
 from riverrun import QueueConfig
 from riverrun.events import JobCompleted
+from waiting import DEADLINE_S
 
-DEADLINE_S = 30.0
 QUEUES = [f"queue_{number}" for number in range(10)]
 
 

@@ -10,7 +10,8 @@ from riverrun import InsertOpts, JobCancelled, QueueConfig, QueuePaused, QueueRe
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.events import JobEvent
 from riverrun.verbs.queues import read_queues
-from runtime.conftest import DEADLINE_S, Task
+from runtime.conftest import Task
+from waiting import DEADLINE_S
 
 
 @pytest.mark.parametrize("poll_only", [False, True])

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from riverrun.execution import threads
 from riverrun.execution.attempt import Attempt
 from riverrun.models import Job
 from riverrun.runtime import stocktaker
+from waiting import DEADLINE_S, until
 
-from .conftest import DEADLINE_S, Task
+from .conftest import Task
 
 
 @contextlib.contextmanager
@@ -31,14 +32,6 @@ def states(bench: Any) -> Counter[str]:
     """Return how many jobs are in each state."""
     with rows(bench) as connection:
         return Counter(map(str, connection.execute(select(Job.state)).scalars()))
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    """Wait until `true` returns something true; say `what` did not come."""
-    pause, end = threading.Event(), time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < end, f"{what}: not within {DEADLINE_S:g} s"
-        pause.wait(0.01)
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from sqlalchemy import create_engine, text
 
 from riverrun import embedded
 from riverrun.embedded import Cluster, PostgresNotFound, PostgresNotStarted
-
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S
 
 OWNER = """
 import sys

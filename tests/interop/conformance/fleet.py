@@ -1,6 +1,5 @@
 """Go's and riverrun's processes on one schema: the two sides of a scenario."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from faults.proxy import Proxy
 from interop.peers import Peers
 from interop.rpc import Process, RpcError
 from riverrun.migrations import migrate
+from waiting import DEADLINE_S, until
 
 GO = "go"
 PYTHON = "python"
@@ -23,7 +23,6 @@ BOTH = (GO, PYTHON)
 WAYS = ((GO, PYTHON), (PYTHON, GO))
 
 SOON_S = 5.0
-DEADLINE_S = 20.0
 
 Job = dict[str, Any]
 
@@ -185,15 +184,6 @@ def made(engine: Engine, schema: str, program: Path) -> Fleet:
     """Return a fleet on a schema, migrated."""
     migrate(engine, schema=schema)
     return Fleet(engine, schema, program)
-
-
-def until(condition: Callable[[], Any], what: str, within_s: float = DEADLINE_S) -> Any:
-    """Wait until `condition` holds; return what it returned."""
-    end = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < end, f"{what}: not within {within_s:g} s"
-        time.sleep(0.01)
-    return found
 
 
 def running(process: Process, job_id: int) -> Job:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from interop.conformance.fleet import BOTH, GO, SOON_S, WAYS, Fleet, Job, running, until, wait
+from interop.conformance.fleet import BOTH, GO, SOON_S, WAYS, Fleet, Job, running, wait
 from interop.conformance.registry import differs, passed
 from interop.rpc import Process, RpcError
+from waiting import until
 
 both_ways = pytest.mark.parametrize(("by", "to"), WAYS)
 each_side = pytest.mark.parametrize("name", BOTH)

@@ -7,9 +7,10 @@ import psycopg
 import pytest
 
 from goldens import CRON, CRON_IN_ZONES, CRON_INVALID, DELAYS_NS, NOW, UNIQUE
-from interop.conformance.fleet import BOTH, PYTHON, WAYS, Fleet, failed, moment, until
+from interop.conformance.fleet import BOTH, PYTHON, WAYS, Fleet, failed, moment
 from interop.conformance.registry import differs, passed
 from interop.rpc import REJECTED, UNSUPPORTED, Process, RpcError
+from waiting import until
 
 METHODS = """
     barrier_create barrier_release benchmark_enqueue cancel clock_set connection_count

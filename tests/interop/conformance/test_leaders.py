@@ -6,9 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from interop.conformance.fleet import BOTH, WAYS, Fleet, counted, failed, until, wait
+from interop.conformance.fleet import BOTH, WAYS, Fleet, counted, failed, wait
 from interop.conformance.registry import passed
 from interop.rpc import REJECTED, Process
+from waiting import until
 
 both_ways = pytest.mark.parametrize(("by", "to"), WAYS)
 # River's harness waits this long for a new term.

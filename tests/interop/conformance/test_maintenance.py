@@ -3,9 +3,10 @@
 import pytest
 from sqlalchemy import text
 
-from interop.conformance.fleet import BOTH, PYTHON, Fleet, until
+from interop.conformance.fleet import BOTH, PYTHON, Fleet
 from interop.conformance.registry import differs, passed
 from interop.rpc import Process
+from waiting import until
 
 UNKNOWN = "maintenance_unregistered_kind"
 RESCUES = {"rescue_after_ms": 60_000, "queue": "elsewhere"}

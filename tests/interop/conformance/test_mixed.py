@@ -20,11 +20,11 @@ from interop.conformance.fleet import (
     heard,
     moment,
     running,
-    until,
     wait,
 )
 from interop.conformance.registry import differs, passed
 from interop.rpc import Process
+from waiting import until
 
 # Longer than any test: what happens sooner was told.
 DEAF = {"fetch_poll_interval_ms": 60_000}

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from interop.conformance.fleet import BOTH, GO, PYTHON, WAYS, Fleet, moment, until, wait
+from interop.conformance.fleet import BOTH, GO, PYTHON, WAYS, Fleet, moment, wait
 from interop.conformance.registry import differs, passed
+from waiting import until
 
 both_ways = pytest.mark.parametrize(("by", "to"), WAYS)
 each_side = pytest.mark.parametrize("name", BOTH)

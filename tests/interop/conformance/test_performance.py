@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from interop.conformance.fleet import BOTH, Fleet, running, until
+from interop.conformance.fleet import BOTH, Fleet, running
 from interop.conformance.registry import differs, passed
 from interop.rpc import Process
+from waiting import until
 
 # How many times Go's a duration may be: riverrun is Python, and stands on SQLAlchemy. A bound that
 # only a mistake would pass, such as a round trip more for each job; benchmarks measure the rest.

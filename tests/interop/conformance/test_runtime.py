@@ -16,11 +16,11 @@ from interop.conformance.fleet import (
     heard,
     moment,
     running,
-    until,
     wait,
 )
 from interop.conformance.registry import passed
 from interop.rpc import Process
+from waiting import until
 
 ONE = {"max_attempts": 1}
 

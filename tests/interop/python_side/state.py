@@ -14,7 +14,8 @@ from .protocol import NOT_FOUND, REJECTED, Failure, exact
 if TYPE_CHECKING:
     from .work import Running
 
-DEADLINE_S = 20.0
+ANSWER_S = 20.0
+"""Less than a test waits for an answer, so that the answer says what did not come."""
 
 
 class State:
@@ -55,7 +56,7 @@ class State:
     def announced(self, client: Client, tx: Tx) -> None:
         """Wait until workers are told of what was committed: an answer speaks for all of it."""
         if isinstance(tx, Engine):
-            client.flush_announcements(DEADLINE_S)
+            client.flush_announcements(ANSWER_S)
 
     def check_idle(self) -> None:
         """Refuse what needs the tables for itself."""

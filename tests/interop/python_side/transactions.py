@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from . import jobs, queues
 from .protocol import REJECTED, Failure, method
 from .shapes import Job, shown_job, shown_queue
-from .state import DEADLINE_S, State
+from .state import ANSWER_S, State
 
 
 @attrs.frozen(kw_only=True)
@@ -78,7 +78,7 @@ def tx_commit(state: State, params: Handle) -> Any:
     del state.transactions[params.handle]
     with connection:
         connection.commit()
-    state.client().flush_announcements(DEADLINE_S)
+    state.client().flush_announcements(ANSWER_S)
 
 
 @method
@@ -87,7 +87,7 @@ def tx_rollback(state: State, params: Handle) -> Any:
     del state.transactions[params.handle]
     with connection:
         connection.rollback()
-    state.client().flush_announcements(DEADLINE_S)
+    state.client().flush_announcements(ANSWER_S)
 
 
 @method

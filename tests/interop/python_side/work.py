@@ -42,7 +42,7 @@ from riverrun.migrations import Line, migrate
 
 from .protocol import INVALID_PARAMS, NOT_FOUND, REJECTED, UNSUPPORTED, Empty, Failure, method
 from .shapes import Echo, shown_job
-from .state import DEADLINE_S, State
+from .state import ANSWER_S, State
 
 R = TypeVar("R")
 
@@ -141,7 +141,7 @@ def stop(state: State, params: Stop) -> Any:
 
 @method
 def wait(state: State, params: Wait) -> Any:
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + ANSWER_S
     schema = state.running.client.schema if state.running is not None else None
     client = state.client(schema or "")
     while True:
@@ -164,7 +164,7 @@ def work(state: State, params: Work) -> Any:
     with running.client.subscribe(JobEvent) as ended:
         running.client.start()
         try:
-            while ended.get(DEADLINE_S).job.id != params.id:
+            while ended.get(ANSWER_S).job.id != params.id:
                 pass
         except TimeoutError:
             raise Failure(REJECTED, f"job {params.id} was not worked") from None
@@ -303,7 +303,7 @@ class Running:
             "schema": params.schema or None,
             "poll_only": params.poll_only,
             "poll_interval": max(params.fetch_poll_interval_ms / 1000, 0.01),
-            "soft_stop_timeout": DEADLINE_S,
+            "soft_stop_timeout": ANSWER_S,
             "leader_election_disabled": params.leader_election_disabled,
             "plugins": [Watching(self.seen, instrumented=params.instrumented)],
             "periodic_jobs": self._periodic_jobs(),
