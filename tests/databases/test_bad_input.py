@@ -207,7 +207,7 @@ def test_a_session_that_close_only_resets_goes_on(engine: Engine, schema: str) -
     assert count(engine, schema) == 1
 
 
-@pytest.mark.parametrize("where", [None, "postgresql://", object(), Greet()])
+@pytest.mark.parametrize("tx", [None, "postgresql://", object(), Greet()])
 def test_refuses_what_is_no_transaction(tx: Any) -> None:
     """What is no Session, Connection or Engine is told with what came."""
     with pytest.raises(NotATransaction, match=type(tx).__name__):
