@@ -1,5 +1,6 @@
 """All exceptions of riverrun, with the three that a worker raises to decide what happens next."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 
 from riverrun.clock import Duration, seconds
@@ -186,11 +187,17 @@ class UnsupportedDatabase(RiverrunError, NotImplementedError):
 class SchemaMissing(RiverrunError, LookupError):
     """A table of River or of riverrun does not exist."""
 
-    def __init__(self, missing: str, database: str) -> None:
-        super().__init__(missing, database)
+    def __init__(self, missing: str, database: str, schema: str | None = None) -> None:
+        super().__init__(missing, database, schema)
 
     def __str__(self) -> str:
-        missing, database = self.args
+        missing, database, schema = self.args
+        if schema is not None:
+            return (
+                f"{missing} in database {database!r}. Run `riverrun migrate up --schema "
+                f"{shlex.quote(schema)}`, or migrate with Alembic; if the tables are in another "
+                "schema, pass that one as schema="
+            )
         return (
             f"{missing} in database {database!r}. Run `riverrun migrate up`, or migrate with "
             "Alembic; if the tables are in a schema of their own, pass schema= to the Client"

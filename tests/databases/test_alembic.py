@@ -4,11 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Engine, text
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from psycopg import IsolationLevel
+from sqlalchemy import Engine, create_engine, event, text
 
 from databases.test_migrations import actual, expected
 from riverrun.migrations import migrate
+from riverrun.migrations.run import MigrationRefused
 
 ROOT = Path(__file__).parents[2]
 
@@ -151,3 +157,42 @@ def test_a_hosts_chain_takes_over_an_old_river(empty_database: Engine, tmp_path:
         assert connection.execute(text("SELECT kind FROM river_job")).scalars().all() == [
             "old_kind"
         ]
+
+
+ODD: dict[str, Any] = {"isolation_level": IsolationLevel.SERIALIZABLE, "deferrable": True}
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_connection_is_left_as_it_was_found(empty_database: Engine, external: bool) -> None:
+    """Taking over an old River changes no setting of the connection that Alembic was given."""
+    migrate(empty_database, line="main", to=3)
+    host = create_engine(empty_database.url, pool_size=1, max_overflow=0)
+
+    @event.listens_for(host, "connect")
+    def odd(driver: Any, _: object) -> None:
+        for name, value in ODD.items():
+            setattr(driver, name, value)
+
+    def found() -> dict[str, Any]:
+        with host.connect() as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            return {name: getattr(driver, name) for name in (*ODD, "autocommit", "read_only")}
+
+    before = found()
+    with host.connect() as connection:
+        if external:
+            connection.begin()
+        context = MigrationContext.configure(connection)
+        with context.begin_transaction():
+            op = Operations(context)
+            if external:
+                with pytest.raises(MigrationRefused, match="on which no transaction is open"):
+                    op.riverrun_migrate()  # type: ignore[attr-defined]
+                connection.rollback()
+            else:
+                op.riverrun_migrate()  # type: ignore[attr-defined]
+    assert found() == before
+    if not external:
+        assert actual(empty_database) == expected()
+    host.dispose()

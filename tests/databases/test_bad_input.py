@@ -73,7 +73,7 @@ def test_missing_tables_are_named(engine: Engine, kind: str, verb: str) -> None:
     told = str(caught.value)
     assert "nowhere" in told
     assert repr(engine.url.database) in told
-    assert "riverrun migrate up" in told
+    assert "`riverrun migrate up --schema nowhere`" in told
 
 
 @pytest.mark.parametrize("name", ["Mail", "a b", "", "-a", "a--b", "x" * 65, 7, "a\n", "a;b"])

@@ -10,6 +10,7 @@ from riverrun.client.crew import unworked
 from riverrun.db.standby import is_standby
 from riverrun.jobs.states import JobState
 from riverrun.migrations import validate
+from riverrun.migrations.run import of_schema
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.verbs.status import count_jobs, get_leader, list_clients, unworked_queues
 
@@ -43,7 +44,8 @@ def health(
             standby = is_standby(connection)
         if missing:
             listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
-            problems = [f"schema lacks {listed}; run `riverrun migrate up`"]
+            command = f"riverrun migrate up{of_schema(on.schema)}"
+            problems = [f"schema lacks {listed}; run `{command}`"]
             show_one({"healthy": False, "problems": problems}, as_json=as_json)
             sys.exit(ExitCode.schema_behind)
         counts = count_jobs(on.engine, schema=on.schema)

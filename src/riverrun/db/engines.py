@@ -1,6 +1,5 @@
 """Engines: what a client does to the host's, and makes of its own."""
 
-import logging
 import os
 from typing import Any
 from weakref import WeakSet
@@ -11,9 +10,6 @@ from riverrun.db.driver import plain_results
 from riverrun.db.forks import cut_off_connections
 from riverrun.db.urls import psycopg_url
 from riverrun.errors import InvalidOption
-
-logger = logging.getLogger(__name__)
-
 
 _forked: WeakSet[Engine] = WeakSet()
 
@@ -88,21 +84,6 @@ def engine_at(said: str | URL) -> Engine:
         UnsupportedDatabase: As `psycopg_url` does.
     """
     return create_engine(psycopg_url(said), pool_use_lifo=True)
-
-
-def engine_beside(engine: Engine) -> Engine:
-    """Return `engine` if a client can work with it, else one of psycopg 3 at the same URL.
-
-    Raises:
-        UnsupportedDatabase: If it is on another database than PostgreSQL.
-    """
-    dialect = engine.dialect
-    if (dialect.name, dialect.driver, dialect.is_async) == ("postgresql", "psycopg", False):
-        return engine
-    own = engine_at(engine.url)
-    message = "made an engine of psycopg 3 for the client, at the URL of the application's (%s)"
-    logger.info(message, engine.driver)
-    return own
 
 
 def address(engine: Engine, database: str | None = None) -> str:

@@ -64,6 +64,7 @@ class Transaction:
     def __init__(self, tx: Session | Connection | Engine, schema: str | None) -> None:
         self._tx = tx
         self._begun: Connection | None = None
+        self._schema = schema
         self._options: dict[str, Any] = {"autoflush": False, "synchronize_session": False}
         if schema is not None:
             self._options["schema_translate_map"] = {None: schema}
@@ -165,7 +166,8 @@ class Transaction:
         code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
         if code not in _MISSING:
             return None
-        return SchemaMissing(str(orig).splitlines()[0], self.engine.url.database or "?")
+        database = self.engine.url.database or "?"
+        return SchemaMissing(str(orig).splitlines()[0], database, self._schema)
 
 
 def _bind_arguments(session: Session) -> dict[str, Any]:

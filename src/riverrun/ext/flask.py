@@ -50,7 +50,8 @@ from riverrun.cli.app import HOST_CLIENT, Shell
 from riverrun.cli.main import HOST_COMMANDS
 from riverrun.client.client import Client
 from riverrun.config import QueueConfig
-from riverrun.db.engines import engine_at, engine_beside
+from riverrun.db.engines import engine_at
+from riverrun.db.second_engine import engine_beside
 from riverrun.db.transactions import Tx
 from riverrun.errors import ClientNotReady
 from riverrun.execution.context import JobContext

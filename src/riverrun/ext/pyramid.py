@@ -32,7 +32,8 @@ from riverrun.cli.app import HOST_CLIENT, CommandError, ExitCode, Shell
 from riverrun.cli.main import HOST_COMMANDS
 from riverrun.client.client import Client
 from riverrun.config import QueueConfig
-from riverrun.db.engines import engine_at, engine_beside
+from riverrun.db.engines import engine_at
+from riverrun.db.second_engine import engine_beside
 from riverrun.db.urls import psycopg_url
 from riverrun.errors import ClientNotReady
 from riverrun.execution.context import JobContext
@@ -204,7 +205,8 @@ class _State:
         if "sqlalchemy.url" in self._registry.settings:
             said = self._registry.settings["sqlalchemy.url"]
             if str(said).partition(":")[0] not in {"postgres", "postgresql", "postgresql+psycopg"}:
-                return engine_at(said)  # the settings beside it may be of another driver
+                psycopg_url(said)  # says what it is that riverrun does not work on
+                return engine_beside(engine_from_config(self._registry.settings, "sqlalchemy."))
             settings = {**self._registry.settings, "sqlalchemy.url": psycopg_url(said)}
             return engine_from_config(settings, "sqlalchemy.")
         advice = "set sqlalchemy.url or riverrun.database_url, or call config.set_riverrun_client"

@@ -4,13 +4,51 @@ DDL is written as text: it must equal River's in what the catalog then says, and
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from alembic.migration import MigrationContext
 from alembic.operations import Operations
 
+from riverrun.errors import RiverrunError
 from riverrun.jobs.checks import check_schema
 
 OWN_TRANSACTION = "riverrun_own_transaction"
 """The context's option that says: this version's transaction holds nothing else."""
+
+
+class MigrationRefused(RiverrunError, RuntimeError):
+    """A migration cannot be done as it was asked for."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem)
+
+
+@contextmanager
+def transaction_of_its_own(context: MigrationContext) -> Iterator[None]:
+    """Commit what Alembic has begun, have the block be a transaction, and begin another.
+
+    Alembic's own `autocommit_block` does so by the connection's isolation level, which it does not
+    leave as it was found.
+
+    Raises:
+        MigrationRefused: If the transaction is not Alembic's to commit.
+    """
+    connection = context.connection
+    assert connection is not None  # noqa: S101  a script has no transaction to leave
+    # It has no public name. Alembic looks for it there, so that another may take its place.
+    transaction = context._transaction
+    if transaction is not None:
+        transaction.commit()
+    elif connection.in_transaction():
+        raise MigrationRefused(
+            "version 4 adds to an enum, which a transaction that goes on to use it cannot do; pass "
+            "context.configure a connection on which no transaction is open"
+        )
+    with connection.begin():
+        yield
+    if transaction is not None:
+        context._transaction = connection.begin()
 
 
 def prefix(schema: str | None) -> str:

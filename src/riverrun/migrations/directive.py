@@ -10,10 +10,10 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
 
 from riverrun.jobs.checks import check_schema
-from riverrun.migrations.ddl import run
+from riverrun.migrations.ddl import MigrationRefused, run
 from riverrun.migrations.environments import guard_maker, made_by_another, sign
 from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
-from riverrun.migrations.run import MigrationRefused, of_schema, path_to, take
+from riverrun.migrations.run import of_schema, path_to, take
 from riverrun.migrations.state import current, guard, recorded, schema_of_tables
 
 logger = logging.getLogger(__name__)

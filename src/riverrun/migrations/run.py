@@ -11,9 +11,8 @@ from alembic.operations import Operations
 from sqlalchemy import Connection, Engine, text
 
 from riverrun.db.driver import lent
-from riverrun.errors import RiverrunError
 from riverrun.jobs.checks import check_schema
-from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix, run
+from riverrun.migrations.ddl import OWN_TRANSACTION, MigrationRefused, escaped, prefix, run
 from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
 from riverrun.migrations.state import (
     complete,
@@ -24,13 +23,6 @@ from riverrun.migrations.state import (
     schema_of_tables,
     versions,
 )
-
-
-class MigrationRefused(RiverrunError, RuntimeError):
-    """A migration cannot be done as it was asked for."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
 
 
 @attrs.frozen

@@ -3,7 +3,7 @@
 from alembic.operations import Operations
 from sqlalchemy import text
 
-from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix, run
+from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix, run, transaction_of_its_own
 from riverrun.migrations.river.v002 import NOTIFY
 
 # For a type made in the transaction now open, whose table is as good as empty. Until PostgreSQL 17
@@ -132,5 +132,5 @@ def _add_pending(op: Operations, schema: str | None) -> None:
         return
     # A value added to a type that others know may not be used before its transaction ends, and
     # version 6 uses it; so this one statement has a transaction of its own.
-    with context.autocommit_block():
+    with transaction_of_its_own(context):
         run(op, schema, statement)
