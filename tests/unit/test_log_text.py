@@ -1,7 +1,7 @@
 """What reaches a log line: nothing of a row's values, and nothing that forges a line."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -64,6 +64,19 @@ def test_a_missing_right_is_named() -> None:
     assert reason(wrapped(ProgrammingError, denied)) == (
         "ProgrammingError 42501: permission denied for table riverrun_periodic"
     )
+
+
+def test_a_message_of_a_trigger_is_left_out() -> None:
+    """A trigger's RAISE is named by its SQLSTATE: its message may hold values of the row."""
+    raised = SimpleNamespace(
+        sqlstate="54000",
+        diag=SimpleNamespace(message_primary="4111-SECRET", source_function="exec_stmt_raise"),
+    )
+    assert reason(wrapped(OperationalError, cast("Exception", raised))) == (
+        "OperationalError 54000 ProgramLimitExceeded"
+    )
+    own = SimpleNamespace(sqlstate="MY001", diag=raised.diag)
+    assert reason(wrapped(OperationalError, cast("Exception", own))) == "OperationalError MY001"
 
 
 def test_an_outage_is_told_with_its_cause() -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import sessionmaker
 from riverrun.clock import Clock
 from riverrun.config import QueueConfig
 from riverrun.db.async_engine import AsyncEngineBeside
-from riverrun.db.statement_timeout import SINGLE, within
+from riverrun.db.statement_timeout import SINGLE, with_timeout
 from riverrun.db.worker_engine import WorkerEngine, capacity, too_few
 from riverrun.errors import (
     AttemptInterrupted,
@@ -199,9 +199,9 @@ class Crew:
         self._makers = settings.makers(self._async_engine)
         self._connections = own
         # One statement a transaction needs no BEGIN and no COMMIT around it.
-        signs = within(own.signs, ANSWER_S, **{SINGLE: True})
-        self._claims = within(own.claims, ANSWER_S, **{SINGLE: True})
-        self._upkeep = within(own.maintenance, UPKEEP_S)
+        signs = with_timeout(own.signs, ANSWER_S, **{SINGLE: True})
+        self._claims = with_timeout(own.claims, ANSWER_S, **{SINGLE: True})
+        self._upkeep = with_timeout(own.maintenance, UPKEEP_S)
         self._completer = Completer(
             signs,
             on_due=self._expect,
@@ -211,7 +211,7 @@ class Crew:
             rng=rng,
         )
         self._heartbeat = Heartbeat(
-            within(own.signs, SIGN_S, **{SINGLE: True}),
+            with_timeout(own.signs, SIGN_S, **{SINGLE: True}),
             client_id=settings.client_id,
             queues=lambda: list(self._producers),
             attempts=self._unwritten,
@@ -237,7 +237,7 @@ class Crew:
         self._maintenance_services = self._maintenance()
         maintainer = Maintainer(self._maintenance_services)
         self._elector = Elector(
-            within(own.signs, SIGN_S),
+            with_timeout(own.signs, SIGN_S),
             client_id=settings.client_id,
             schema=schema,
             on_elected=maintainer.start,
@@ -260,7 +260,7 @@ class Crew:
         self._heartbeat.watch_over(self._watchdog)
         self._deadline = Deadline(clock=clock)
         self._notifier = Notifier(
-            within(own.sessions, ANSWER_S),
+            with_timeout(own.sessions, ANSWER_S),
             schema=schema,
             on_notification=self._hear,
             on_listening=self._listening,

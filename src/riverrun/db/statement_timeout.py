@@ -1,6 +1,7 @@
-"""Answers: how long a client's own statements may wait for theirs. The service `Deadline` looks.
+"""Time limits for the client's own SQL statements. `runtime.statement_canceller` enforces them.
 
-TCP notices a server that is gone, but not a proxy that acknowledges what it passes on to nobody.
+TCP notices a server that is gone, but not a proxy that acknowledges data and passes it on to no
+server.
 """
 
 import math
@@ -11,44 +12,46 @@ from typing import Any
 import psycopg
 from sqlalchemy import Engine
 
-_LIMIT = "riverrun_answer_s"
+_LIMIT = "riverrun_timeout_s"
 
 
 SINGLE = "riverrun_single"
-"""The execution option of an engine on which each transaction of riverrun's is one statement.
+"""The execution option for an engine on which each of riverrun's transactions is one statement.
 
-It needs no BEGIN and no COMMIT. SQLAlchemy's own option, `isolation_level="AUTOCOMMIT"`, would
-leave a connection of the host's with another isolation level than it had.
+Such a transaction needs no BEGIN and no COMMIT. SQLAlchemy's own option,
+`isolation_level="AUTOCOMMIT"`, would return a connection to the application with a changed
+isolation level.
 """
 
 
-def within(engine: Engine, limit_s: float, **options: Any) -> Engine:
-    """Return `engine` for statements whose transaction is given up if it is not over in time.
+def with_timeout(engine: Engine, limit_s: float, **options: Any) -> Engine:
+    """Return `engine` with a time limit for each of riverrun's transactions on it.
 
     Args:
-        engine: The engine whose pool they share.
-        limit_s: Seconds that a transaction may take, its connection's check-out included.
+        engine: The engine. The result shares its pool.
+        limit_s: Seconds that a transaction may take, including the check-out of its connection.
         **options: Further execution options.
     """
     return engine.execution_options(**{_LIMIT: limit_s}, **options)
 
 
 def limit_of(engine: Engine) -> float:
-    """Return the seconds that a transaction of `engine` may take; infinite unless `within` some."""
+    """Return the seconds that a transaction on `engine` may take; infinite if it has no limit."""
     limit_s: float = engine.get_execution_options().get(_LIMIT, math.inf)
     return limit_s
 
 
-class Awaited:
-    """The time in which a thread awaits answers on a connection of `engine`.
+class Waiting:
+    """A context manager in which a thread waits for the server on a connection of `engine`.
 
-    Nothing here asks for the time: it is for every statement there is.
+    Entering must be cheap because every statement does. So it does not read the clock:
+    the statement canceller stamps the deadline when it first sees the entry.
 
     Attributes:
         thread: The thread's identity.
-        limit_s: Seconds it may take; infinite unless the engine is from `within`.
-        until: When it is to be over, by the process's clock; None until somebody has looked.
-        asked: The connection on which the server was asked to end it.
+        limit_s: Seconds that the wait may take; infinite if the engine has no limit.
+        until: The deadline, by the process's monotonic clock. None until the first look at it.
+        asked: The connection whose statement the server was asked to cancel; None before that.
     """
 
     __slots__ = ("asked", "limit_s", "thread", "until")
@@ -60,15 +63,15 @@ class Awaited:
         self.asked: psycopg.Connection[Any] | None = None
 
     def __enter__(self) -> None:
-        awaited.add(self)
+        waiting.add(self)
 
     def __exit__(self, *_: object) -> None:
-        awaited.discard(self)
+        waiting.discard(self)
 
 
-awaited: set[Awaited] = set()
-"""What is awaited at the moment, in all threads."""
+waiting: set[Waiting] = set()
+"""The current waits of all threads."""
 
 
-# In a forked child the parent's threads are not there, and new ones may have their identities.
-os.register_at_fork(after_in_child=awaited.clear)
+# A forked child has none of the parent's threads, and its own may get their identities.
+os.register_at_fork(after_in_child=waiting.clear)

@@ -33,7 +33,7 @@ from riverrun.db.driver import (
     suits,
 )
 from riverrun.db.engines import check_pool
-from riverrun.db.statement_timeout import SINGLE, Awaited
+from riverrun.db.statement_timeout import SINGLE, Waiting
 from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
 from riverrun.wire.characters import encodings_of
@@ -394,7 +394,7 @@ def joined(tx: Tx, schema: str | None = None) -> Iterator[Transaction]:
     if isinstance(tx, Engine):
         check_pool(tx)
         try:
-            with Awaited(tx), ExitStack() as stack:
+            with Waiting(tx), ExitStack() as stack:
                 yield OwnTransaction(tx, schema, stack)
         except DBAPIError as error:
             # A standby keeps its connections for as long as it lives, and a pool would, too.

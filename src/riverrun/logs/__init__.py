@@ -1,1 +1,1 @@
-"""What riverrun writes to a log, and what it never writes there."""
+"""The texts that riverrun writes to a log, and the checks that keep a job's values out of it."""

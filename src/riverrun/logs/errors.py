@@ -1,6 +1,6 @@
-"""Errors of listeners, handlers and riverrun itself, as they reach a log: without their texts.
+"""Log unexpected errors of listeners, handlers and riverrun itself, without their texts.
 
-The logger `riverrun.tracebacks` is the switch for texts. It is off until its level is set, as
+Setting the level of the logger `riverrun.tracebacks` turns the texts on, as
 `riverrun work --tracebacks` does.
 """
 
@@ -22,14 +22,14 @@ def log_error(
     *args: object,
     level: int = logging.ERROR,
 ) -> None:
-    """Log an error that nobody expected, with the frames that lead to it.
+    """Log an unexpected error, with the frames that lead to it.
 
     Args:
-        to: Where to.
-        error: What was raised.
-        message: What did not work, with the places of `args`.
-        *args: The values of `message`.
-        level: The level.
+        to: The logger.
+        error: The error.
+        message: What failed, with a `%s` for each of `args`.
+        *args: The values for `message`.
+        level: The level of the log line. Default: ERROR.
     """
     if tracebacks.isEnabledFor(level):
         text = printable_lines(folded(trace_of(error)))

@@ -1,4 +1,4 @@
-"""Tracebacks for people: the application's frames, and runs of library frames as one line each."""
+"""Tracebacks that show the application's frames, with runs of library frames folded to a line."""
 
 import re
 import sysconfig
@@ -25,13 +25,13 @@ _STDLIB = sysconfig.get_path("stdlib") + "/"
 
 
 def folded(trace: str) -> str:
-    """Return a traceback's text with each run of library frames as one line that counts them.
+    """Return a traceback's text with each run of library frames folded to one line.
 
-    What calls the application is left out: its own frames come first. The last frame of a
-    traceback stays, also if it is a library's: it is where the error was raised.
+    The frames before the application's first one are left out. The last frame stays even if it is
+    a library's, because the error was raised there.
 
     Args:
-        trace: Text in the form of Python's `traceback` module, of one exception or of several.
+        trace: A text as Python's `traceback` module writes it, for one exception or for a chain.
     """
     lines: list[str] = []
     for block in _blocks(trace.splitlines()):
@@ -40,17 +40,17 @@ def folded(trace: str) -> str:
 
 
 def trace_of(error: BaseException) -> str:
-    """Return an error's traceback as text; only its frames where its own text cannot be had."""
+    """Return an error's traceback as text; only its frames if the error's own text raises."""
     try:
         return "".join(traceback.format_exception(error, limit=-50))
-    except BaseException:  # of its author's __str__, which may raise whatever it likes
+    except BaseException:  # the application's __str__ may raise anything
         return "".join(traceback.format_tb(error.__traceback__, limit=-50))
 
 
 def place_of(error: BaseException) -> str:
-    """Return the application's innermost frame in an error's traceback: `jobs.py:20 in send`.
+    """Return the application's innermost frame in an error's traceback, as `jobs.py:20 in send`.
 
-    It is empty where no frame is the application's.
+    The text is empty if no frame is the application's.
     """
     places = [
         (frame.f_code, line)
@@ -64,27 +64,27 @@ def place_of(error: BaseException) -> str:
 
 
 def outline(error: BaseException) -> str:
-    """Return the classes and frames of an error and its causes, a line each, without any text.
+    """Return the classes and frames of an error and its causes, one per line, without their texts.
 
-    An exception's text may hold what belongs in a row and not in a log; code does not.
+    An exception's text may hold values that belong in a row and not in a log.
     """
     lines: list[str] = []
     seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen and len(seen) < _CAUSES_MAX:
-        seen.add(id(each))
-        lines.append(type(each).__name__ if each is error else f"from {type(each).__name__}")
-        frames = list(traceback.walk_tb(each.__traceback__))[-_FRAMES_MAX:]
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen and len(seen) < _CAUSES_MAX:
+        seen.add(id(cause))
+        lines.append(type(cause).__name__ if cause is error else f"from {type(cause).__name__}")
+        frames = list(traceback.walk_tb(cause.__traceback__))[-_FRAMES_MAX:]
         lines += [
             f"  {frame.f_code.co_filename}:{line} in {frame.f_code.co_name}"
             for frame, line in frames
         ]
-        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return "\n".join(lines)
 
 
 def _blocks(lines: list[str]) -> Iterator[list[str]]:
-    """Yield the lines of each exception's traceback, with what stands before and after it."""
+    """Yield the lines of each exception's traceback, with the text before and after it."""
     block: list[str] = []
     for line in lines:
         if "Traceback (most recent call last):" in line and block:

@@ -14,8 +14,8 @@ import attrs
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.db.refusals import Fault, describe, fault_of
-from riverrun.db.statement_timeout import within
+from riverrun.db.refusals import Fault, fault_of
+from riverrun.db.statement_timeout import with_timeout
 from riverrun.errors import AttemptLost, JobSnooze
 from riverrun.events import (
     Hub,
@@ -30,6 +30,7 @@ from riverrun.events import (
 from riverrun.execution.attempt import Ended, event_state
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
+from riverrun.logs.text import reason
 from riverrun.runtime.isolator import Isolator
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
@@ -84,7 +85,7 @@ class Completer(Service):
         self.gave_up = threading.Event()
         self._most = BATCH_MAX  # outcomes written at once; fewer while the database is slow
         self._writer = Writer(
-            within(engine, ANSWER_S),
+            with_timeout(engine, ANSWER_S),
             schema=schema,
             settled=self._settled,
             clock=clock,
@@ -263,7 +264,7 @@ class Completer(Service):
                 logging.DEBUG if isinstance(error, TooLarge) else logging.WARNING,
                 "holding %s outcomes, to be written apart from others: %s",
                 len(refused),
-                describe(error),
+                reason(error),
             )
             self._isolator.take(refused=refused)
         self._held[: len(batch)] = kept

@@ -15,10 +15,11 @@ from itertools import count
 import attrs
 
 from riverrun.clock import Clock
-from riverrun.db.refusals import Fault, describe, fault_of
-from riverrun.db.statement_timeout import awaited
+from riverrun.db.refusals import Fault, fault_of
+from riverrun.db.statement_timeout import waiting
 from riverrun.execution.attempt import Ended
 from riverrun.logs.errors import log_error
+from riverrun.logs.text import reason
 from riverrun.outcome import Outcome
 from riverrun.runtime.service import Pause, Service
 from riverrun.runtime.writer import Writer, Written, job_id
@@ -138,7 +139,7 @@ class Isolator(Service):
         """End without what is still held; a statement that is being executed is cancelled."""
         self._abandoned = True
         self._woken.set()
-        for each in list(awaited):
+        for each in list(waiting):
             if self._thread is not None and each.thread == self._thread.ident:
                 each.until = -math.inf
 
@@ -233,7 +234,7 @@ class Isolator(Service):
         self._parts_at = self._clock.monotonic() + pause_s
         if held := self.unsorted:
             logger.warning(
-                "holding %s outcomes, trying again in %.1f s: %s", held, pause_s, describe(error)
+                "holding %s outcomes, trying again in %.1f s: %s", held, pause_s, reason(error)
             )
 
     def _look_at_locked(self) -> None:
@@ -296,7 +297,7 @@ class Isolator(Service):
                 "holding the outcome of job %s, trying again in %.1f s: %s",
                 job_id(each.ended),
                 pause_s,
-                describe(error),
+                reason(error),
                 extra={"job_id": job_id(each.ended)},
             )
         self._wait(each, pause_s)
@@ -304,7 +305,7 @@ class Isolator(Service):
     def _reduce(self, each: _Alone, error: Exception) -> None:
         """Write the outcome without what it can do without, less each time, until it is taken."""
         assert each.ended.outcome is not None  # noqa: S101  else it would not be held
-        number, why = job_id(each.ended), describe(error)
+        number, why = job_id(each.ended), reason(error)
         for lost, outcome in reductions(each.ended.outcome, why):
             written = self._attempt(each, outcome)
             if written.count:

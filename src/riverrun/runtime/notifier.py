@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from riverrun.db.driver import OwnCursor
 from riverrun.db.forks import close_in_child
-from riverrun.db.statement_timeout import Awaited
+from riverrun.db.statement_timeout import Waiting
 from riverrun.db.transactions import fetch
 from riverrun.logs.errors import log_error
 from riverrun.queries import notify as queries
@@ -87,7 +87,7 @@ class Notifier(Service):
                 self.stopping.wait(pause_s)
 
     def _listen(self, wakes: socket.socket) -> None:
-        with Awaited(self._engine):
+        with Waiting(self._engine):
             pooled = self._engine.raw_connection()
         driver = pooled.driver_connection
         assert isinstance(driver, psycopg.Connection)  # noqa: S101  the client has checked it
@@ -96,7 +96,7 @@ class Notifier(Service):
         pooled.detach()
         with contextlib.closing(driver):
             driver.autocommit = True
-            with Awaited(self._engine):
+            with Waiting(self._engine):
                 channels = self._channels(driver)
                 for channel in channels:
                     listen = sql.SQL("LISTEN {}").format(sql.Identifier(channel))
@@ -113,7 +113,7 @@ class Notifier(Service):
                     if not selector.select(PING_S):
                         # psycopg 3.2 drops what is notified while it executes. As all else that is
                         # lost, it is found by those who look by the clock.
-                        with Awaited(self._engine):
+                        with Waiting(self._engine):
                             OwnCursor(driver).execute("SELECT 1")
                     # Not driver.notifies(): it takes longer than the server does to notify.
                     driver.pgconn.consume_input()

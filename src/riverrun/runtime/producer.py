@@ -13,13 +13,13 @@ from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.config import QueueConfig
-from riverrun.db.refusals import describe
 from riverrun.errors import AttemptInterrupted
 from riverrun.events import Hub, JobsClaimed
 from riverrun.execution.attempt import Attempt, Ended, not_begun
 from riverrun.execution.processes import ProcessPool
 from riverrun.execution.slots import Slots
 from riverrun.jobs.states import JobState
+from riverrun.logs.text import reason
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.event_loop import LoopThread
 from riverrun.runtime.outage import log_failure
@@ -444,7 +444,7 @@ class Producer(Service):
                 tx = self._engine
                 given = give_back(tx, jobs, client_id=self._client_id, schema=self._schema)
         except Exception as error:
-            logger.warning("holding %s jobs that had not begun: %s", len(jobs), describe(error))
+            logger.warning("holding %s jobs that had not begun: %s", len(jobs), reason(error))
         # A row that is locked, or refused, is the completer's, as an outcome's is.
         for job in jobs:
             if job.id not in given:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import psycopg
 
 from riverrun.clock import Clock
-from riverrun.db.statement_timeout import Awaited, awaited
+from riverrun.db.statement_timeout import Waiting, waiting
 from riverrun.logs.errors import log_error
 from riverrun.runtime.service import Service
 
@@ -45,17 +45,17 @@ class Deadline(Service):
                 log_error(logger, error, "the deadline failed at one look")
 
     def run_once(self) -> None:
-        """Look once at all that is awaited."""
-        for each in list(awaited):
+        """Check all waits once."""
+        for wait in list(waiting):
             now = self._clock.monotonic()
-            if each.until is None:
-                each.until = now + each.limit_s
-            elif now >= each.until:
-                self._give_up(each)
+            if wait.until is None:
+                wait.until = now + wait.limit_s
+            elif now >= wait.until:
+                self._give_up(wait)
 
-    def _give_up(self, late: Awaited) -> None:
+    def _give_up(self, late: Waiting) -> None:
         driver = _waits_on(sys._current_frames().get(late.thread))
-        if driver is None or late not in awaited:
+        if driver is None or late not in waiting:
             return
         if driver is late.asked:
             logger.warning("hung up on a server that does not answer")

@@ -8,11 +8,11 @@ import attrs
 from sqlalchemy import Engine
 
 from riverrun.db.conflicts import tried_again
-from riverrun.db.refusals import describe
 from riverrun.db.transactions import Tx, joined
 from riverrun.errors import JobRescued
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
+from riverrun.logs.text import reason
 from riverrun.outcome import Outcome, decide
 from riverrun.policies.backoff import Backoff
 from riverrun.queries import rescue as queries
@@ -109,7 +109,7 @@ def _record_apart(
     done = by_halves(outcomes, act)
     refused = []
     for outcome, error in done.refused:
-        forms = [form for _, form in reductions(outcome, describe(error))]
+        forms = [form for _, form in reductions(outcome, reason(error))]
         if not any(by_halves([form], act).results for form in forms):
             refused.append((outcome.job_id, error))
     log_refused("jobs not rescued", refused)
