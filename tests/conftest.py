@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import count
 
 import hypothesis
@@ -11,7 +11,7 @@ from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun.embedded import Cluster, PostgresNotFound
-from schemas import AWKWARD, DECOY, new_schema_name
+from schemas import AWKWARD, DECOY, ORIGINAL, dump, migrations_of, new_schema_name, quoted
 
 IN_CI = bool(os.environ.get("CI"))
 
@@ -90,18 +90,24 @@ def engine(database_url: str) -> Iterator[Engine]:
     engine.dispose()
 
 
-@pytest.fixture
-def schema(engine: Engine) -> Iterator[str]:
-    """The name of a schema with every table of River's and riverrun's, all empty."""
-    from riverrun.migrations import LATEST, Line, sql
+@pytest.fixture(scope="session")
+def copied(engine: Engine) -> Callable[[str], str]:
+    """Returns the statements that make a schema of a name as the migrations have made another."""
+    from riverrun.migrations import migrate
 
-    name = new_schema_name("t")
-    # In one go: to ask the database between the steps would be most of a test's time.
-    script = "".join(sql(line, 0, LATEST[line], name) for line in Line)
     with engine.begin() as connection:
-        connection.execute(CreateSchema(name))
-        script = script.replace("BEGIN;", "").replace("COMMIT;", "")
-        connection.connection.cursor().execute(script)
+        connection.execute(CreateSchema(ORIGINAL))
+        migrate(connection, schema=ORIGINAL)
+    script = dump(engine.url, ORIGINAL) or migrations_of(ORIGINAL)
+    return lambda name: script.replace(ORIGINAL, quoted(name))
+
+
+@pytest.fixture
+def schema(engine: Engine, copied: Callable[[str], str]) -> Iterator[str]:
+    """The name of a schema with every table of River's and riverrun's, all empty."""
+    name = new_schema_name("t")
+    with engine.begin() as connection:
+        connection.connection.cursor().execute(copied(name))
     yield name
     with engine.begin() as connection:
         # A transaction that a test forgot would keep us waiting; so it is an error instead.

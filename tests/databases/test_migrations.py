@@ -15,6 +15,7 @@ from riverrun.jobs.args import RawArgs
 from riverrun.migrations import LATEST, Line, Missing, current, migrate, sql, validate
 from riverrun.migrations.run import MigrationRefused
 from riverrun.models import Base
+from schemas import ORIGINAL, migrations_of, new_schema_name, quoted
 
 JOB_STATES = {
     2: ["available", "running", "completed", "retryable", "scheduled", "discarded", "cancelled"],
@@ -88,8 +89,22 @@ def test_the_catalog_is_rivers(empty_database: Engine, way: Callable[[Engine], N
 
 
 def test_a_schema_of_its_own_is_no_different(engine: Engine, schema: str) -> None:
-    """In a custom schema everything is as in the default one, and nothing is beside it."""
+    """In a custom schema everything is as in the default one, and in the tests' copies of it."""
+    assert actual(engine, ORIGINAL) == expected()
     assert actual(engine, schema) == expected()
+    with engine.connect() as connection:
+        assert validate(connection, schema=schema) == []
+
+
+def test_the_tests_need_no_pg_dump(engine: Engine, schema: str) -> None:
+    """Where no `pg_dump` can say what a schema is, the migrations' statements make the copies."""
+    with engine.connect() as connection, connection.begin() as transaction:
+        name = new_schema_name("migrated")
+        script = migrations_of(ORIGINAL).replace(ORIGINAL, quoted(name))
+        connection.connection.cursor().execute(script)
+        migrated = {part: sorted(rows) for part, rows in catalog(connection, name).items()}
+        transaction.rollback()
+    assert migrated == expected()
 
 
 @pytest.mark.parametrize("version", range(1, 8))
