@@ -36,7 +36,7 @@ PAUSE_S = 0.02
 LOOK_S = 0.02
 COUNT_S = 0.2
 
-Tell = Callable[[str], None]
+Show = Callable[[str], None]
 
 
 class WorkedWrongly(Exception):
@@ -76,7 +76,7 @@ def bench(
     duration_s: float | None,
     processes: int,
     stop: threading.Event,
-    tell: Tell,
+    show: Show,
 ) -> Result:
     """Insert jobs, have them worked, and return the figures.
 
@@ -86,7 +86,7 @@ def bench(
         duration_s: Seconds after which a continuous run ends.
         processes: How many work; one is this process itself.
         stop: Set to end it early.
-        tell: Told, every two seconds, how far it is.
+        show: Told, every two seconds, how far it is.
 
     Raises:
         WorkedWrongly: If a job was worked twice or not at all.
@@ -98,9 +98,9 @@ def bench(
         inserted = 0
         if jobs is not None:
             inserted = _insert(client, settings, jobs, stop)
-            tell(f"inserted {inserted:,} jobs")
+            show(f"inserted {inserted:,} jobs")
         with crew_of(settings, processes, elsewhere=processes > 1) as crew:
-            watch = _Watch(engine, settings, tell)
+            watch = _Watch(engine, settings, show)
             if jobs is None:
                 end = time.monotonic() + (duration_s or math.inf)
                 while not stop.is_set() and time.monotonic() < end:
@@ -242,12 +242,12 @@ def pick_ups(
 class _Watch:
     """Looks at the queue, and tells how far it is."""
 
-    def __init__(self, engine: Engine, settings: Settings, tell: Tell) -> None:
+    def __init__(self, engine: Engine, settings: Settings, show: Show) -> None:
         self._engine = engine.execution_options(
             isolation_level="AUTOCOMMIT", schema_translate_map={None: settings.schema}
         )
         self._queue = settings.queue
-        self._tell = tell
+        self._show = show
         self._told_at = time.monotonic()
         self._told = 0
 
@@ -263,13 +263,13 @@ class _Watch:
         return int(self._scalar(select(func.count()).where(self._own(JobState.available))) or 0)
 
     def look(self, inserted: int) -> None:
-        """Tell how far it is, if two seconds have passed."""
+        """Show how far it is, if two seconds have passed."""
         now = time.monotonic()
         if now - self._told_at < LINE_S:
             return
         worked = int(self._scalar(select(func.count()).where(self._own(JobState.completed))) or 0)
         rate = (worked - self._told) / (now - self._told_at)
-        self._tell(f"worked {worked:,} of {inserted:,} inserted, {rate:,.0f} jobs/s")
+        self._show(f"worked {worked:,} of {inserted:,} inserted, {rate:,.0f} jobs/s")
         self._told, self._told_at = worked, now
 
     def drained(self) -> tuple[int, float, int]:

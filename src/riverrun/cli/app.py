@@ -1,4 +1,4 @@
-"""What the commands share: options, the client or database they act on, and exit codes."""
+"""What the commands share: options, finding the client or database, and exit codes."""
 
 import importlib
 import json
@@ -26,11 +26,14 @@ from riverrun.logs.traces import folded
 F = TypeVar("F", bound=Callable[..., Any])
 
 HOST_CLIENT = "riverrun.host_client"
-"""Where in click's `Context.meta` a host's commands keep what returns its client."""
+"""The key in click's `Context.meta` of a function that returns the host application's client."""
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says; 1 is also for what was not found, not healthy or failed."""
+    """Exit codes of the commands.
+
+    Code 1 also means not found, not healthy, or failed.
+    """
 
     ok = 0
     cut_off = 1
@@ -46,19 +49,22 @@ class CommandError(click.ClickException):
 
     def __init__(self, message: str, code: ExitCode) -> None:
         super().__init__(message)
-        self.exit_code = int(code)  # type: ignore[misc]  # click declares what it lets one set
+        self.exit_code = int(code)  # type: ignore[misc]  # click's class attribute
 
 
 def load_client(app: str) -> Client:
-    """Return the client that `app`, `module:attribute`, names.
+    """Import and return the application's client.
+
+    Args:
+        app: Where the client is, as `module:attribute`.
 
     Raises:
-        CommandError: If there is none; exit code 2.
+        CommandError: If there is no such client; exit code 2.
     """
     module_name, _, attribute = app.partition(":")
     if not module_name or not attribute:
         raise CommandError(f"{app!r} is not module:client, such as jobs:client", ExitCode.usage)
-    # As `python -m` would: the application's modules stand in the current folder.
+    # As `python -m` does: the application's modules are in the current folder.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
@@ -68,7 +74,7 @@ def load_client(app: str) -> Client:
             place = f"in {os.getcwd()} or elsewhere on sys.path"
             problem = f"cannot import {app!r}: no module {error.name!r} {place}"
             raise CommandError(problem, ExitCode.usage) from error
-        # The traceback is of the application's own code, and what its author looks for.
+        # The error is in the application's own code, so its author needs the traceback.
         text = "".join(traceback.format_exception(error, limit=-50))
         click.echo(printable_lines(folded(text)), err=True)
         problem = f"cannot import {app!r}: {type(error).__name__} in {module_name}"
@@ -86,7 +92,10 @@ def load_client(app: str) -> Client:
 
 
 def _part_of(module_name: str, missing: str | None) -> bool:
-    """Return whether `missing` is the module asked for or a package of it, not what it imports."""
+    """Return whether `missing` is `module_name` or one of its parent packages.
+
+    Otherwise the module was found, and something that it imports was not.
+    """
     return missing is not None and f"{module_name}.".startswith(f"{missing}.")
 
 
@@ -95,16 +104,15 @@ def _clients_in(module: object) -> str:
     return f"; it has the client {', '.join(map(repr, names))}" if names else ""
 
 
-def option(*names: str, **said: Any) -> Callable[[F], F]:
-    """Declare an option that `RIVERRUN_<OPTION>` stands for too, and whose help says so."""
+def option(*names: str, **settings: Any) -> Callable[[F], F]:
+    """Declare an option that the variable `RIVERRUN_<OPTION>` also sets; its help names it."""
     long = next(name for name in names if name.startswith("--")).partition("/")[0]
-    said.setdefault("envvar", "RIVERRUN_" + long.removeprefix("--").replace("-", "_").upper())
-    said.setdefault("show_envvar", True)
-    return click.option(*names, **said)
+    variable = "RIVERRUN_" + long.removeprefix("--").replace("-", "_").upper()
+    return click.option(*names, **{"envvar": variable, "show_envvar": True, **settings})
 
 
 class Seconds(click.FloatRange):
-    """Seconds, up to thirty years: what a timedelta and a wait can take, and never NaN."""
+    """A number of seconds, at most 1e9 (thirty years), which timedelta and waits accept; no NaN."""
 
     name = "seconds"
 
@@ -136,12 +144,14 @@ def database_option(*, required: bool = True) -> Callable[[F], F]:
     )
 
 
-schema_option = option("--schema", help="The tables' schema; the search path's unless given.")
-json_option = option("--json", "as_json", is_flag=True, help="Print JSON, for machines.")
+schema_option = option(
+    "--schema", help="The schema of riverrun's tables. Default: found by the search path."
+)
+json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Shell(click.Group):
-    """A group of commands: errors are JSON under `--json`, and `-h` is `--help`."""
+    """A group of commands that prints errors as JSON under `--json`, and takes `-h` for help."""
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         attributes.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
@@ -155,8 +165,8 @@ class Shell(click.Group):
         except click.ClickException as error:
             if not as_json:
                 raise
-            said = {"error": error.format_message(), "exit_code": error.exit_code}
-            click.echo(json.dumps(said), err=True)
+            report = {"error": error.format_message(), "exit_code": error.exit_code}
+            click.echo(json.dumps(report), err=True)
             ctx.exit(error.exit_code)
 
 
@@ -164,12 +174,12 @@ watch_option = option(
     "--watch",
     type=click.FloatRange(0.2, 3_600),
     metavar="SECONDS",
-    help="Show it again every so many seconds, until Ctrl-C.",
+    help="Repeat every so many seconds, until Ctrl-C.",
 )
 
 
 def target_options(command: F) -> F:
-    """Declare what a command acts on, an application's client or a database, and `--json`."""
+    """Declare `--app`, `--database-url` and `--schema`, which say what to act on, and `--json`."""
     for declare in (
         json_option,
         schema_option,
@@ -185,9 +195,9 @@ class Target:
     """What a command acts on.
 
     Attributes:
-        client: The application's client, or one that only inserts.
-        engine: Its database.
-        schema: The schema of its tables.
+        client: The application's client, or a client made for the command that only inserts.
+        engine: The client's engine.
+        schema: The schema of the client's tables.
     """
 
     client: Client
@@ -205,13 +215,18 @@ class Target:
 
 @contextmanager
 def target(app: str | None, database_url: str | None, schema: str | None) -> Iterator[Target]:
-    """Yield what a command acts on, errors turned into lines and exit codes.
+    """Yield what a command acts on, and turn errors inside into one line and an exit code.
 
-    A flag wins over the environment, that over the application. Within Flask's or Pyramid's command
-    it is the host's client.
+    A `--database-url` on the command line comes first, then the application, then the URL in the
+    environment. Inside Flask's or Pyramid's command group, the application is the host.
+
+    Args:
+        app: Where the application's client is, as `module:attribute`.
+        database_url: A database to use without an application.
+        schema: The schema of the tables.
 
     Raises:
-        CommandError: If there is nothing to act on, or what was done failed.
+        CommandError: If neither an application nor a database is given, or the command failed.
     """
     with reported():
         host = host_client()
@@ -234,17 +249,17 @@ def target(app: str | None, database_url: str | None, schema: str | None) -> Ite
 
 
 def host_client() -> Client | None:
-    """Return the client of the host whose command group this runs in; None in `riverrun`."""
+    """Return the client of the host application whose command group this is; else None."""
     meta = click.get_current_context().meta
     return meta[HOST_CLIENT]() if HOST_CLIENT in meta else None
 
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Turn what a command may raise into one line and an exit code.
+    """Turn the errors that a command may raise into one line and an exit code.
 
     Raises:
-        CommandError: In place of an error of riverrun's or of the connection's.
+        CommandError: In place of an error of riverrun or of the database.
     """
     try:
         yield
@@ -253,7 +268,7 @@ def reported() -> Iterator[None]:
     except PoolTimeout as error:
         raise CommandError("no connection to the database is free", ExitCode.unreachable) from error
     except UnicodeEncodeError as error:
-        problem = "what is no UTF-8 cannot be looked for in the database"
+        problem = "an argument is not valid UTF-8, so the database cannot search for it"
         raise CommandError(problem, ExitCode.usage) from error
     except SchemaMissing as error:
         raise CommandError(str(error), ExitCode.schema_behind) from error
@@ -265,10 +280,10 @@ def reported() -> Iterator[None]:
 
 @contextmanager
 def database_engine(database_url: str) -> Iterator[Engine]:
-    """Yield an engine on a PostgreSQL by psycopg 3, for the while of a command.
+    """Yield an engine for a PostgreSQL database; dispose of it at the end of the command.
 
     Raises:
-        CommandError: If there is none to be had, or what was done with it failed.
+        CommandError: If the URL is not one of PostgreSQL, or the command failed.
     """
     with reported():
         engine = engine_at(database_url)
@@ -278,12 +293,12 @@ def database_engine(database_url: str) -> Iterator[Engine]:
             engine.dispose()
 
 
-# Connection, authorization, no such database, insufficient resources, operator's intervention.
+# SQLSTATE classes: connection, authorization, no such database, insufficient resources, shutdown.
 _UNREACHABLE = ("08", "28", "3D", "53", "57P")
 
 
 def _database_problem(error: DBAPIError) -> tuple[str, ExitCode]:
-    """Return what to say of a database's error, in a line, and the exit code."""
+    """Return a one-line message for a database error, and the exit code."""
     reason = (str(error.orig).splitlines() or [type(error.orig).__name__])[0]
     state = getattr(error.orig, "sqlstate", None)
     if isinstance(error, OperationalError) and (state is None or state.startswith(_UNREACHABLE)):

@@ -1,4 +1,4 @@
-"""`riverrun bench`: what this machine and this database can do."""
+"""`riverrun bench`: measure how fast this machine and this database work jobs."""
 
 import json
 import signal
@@ -23,11 +23,11 @@ from riverrun.cli.app import (
 
 @click.command
 @database_option()
-@option("--schema", help="A schema with River's tables; one of its own unless given.")
+@option("--schema", help="A schema with River's tables. Default: a temporary one.")
 @option(
     "--jobs",
     type=click.IntRange(1, 10_000_000),
-    help="Insert so many jobs, then drain them; without it insert and work until stopped.",
+    help="Insert so many jobs, then work them. Default: insert and work until stopped.",
 )
 @option(
     "--duration", type=click.FloatRange(min=0.1), help="Seconds that a run without --jobs takes."
@@ -35,9 +35,9 @@ from riverrun.cli.app import (
 @option(
     "--max-workers",
     type=click.IntRange(1, 10_000),
-    help="Slots of each process; 100 unless given.",
+    help="Slots of each process. Default: 100.",
 )
-@option("--tuned", is_flag=True, help="Use settings that suit throughput.")
+@option("--tuned", is_flag=True, help="Use settings for high throughput.")
 @option(
     "--processes",
     type=click.IntRange(1, 100),
@@ -45,7 +45,7 @@ from riverrun.cli.app import (
     show_default=True,
     help="How many processes work the queue.",
 )
-@option("--json", "as_json", is_flag=True, help="End with one line of JSON, not a summary.")
+@option("--json", "as_json", is_flag=True, help="Print one line of JSON instead of a summary.")
 def bench(
     database_url: str,
     schema: str | None,
@@ -56,13 +56,14 @@ def bench(
     processes: int,
     as_json: bool,
 ) -> None:
-    """Measure how many jobs a second are worked, and how soon one begins.
+    """Measure how many jobs per second are worked, and how soon a job begins.
 
-    The jobs do nothing. They have a queue, and unless --schema is given a schema, of their own, and
-    are removed afterwards. The rate is that of jobs completed from the first claim to the last
-    completion; each is checked to have been worked once. --tuned means batches
-    of 600 and a garbage collector that looks less often. Exit codes: 0, 1 a job was worked twice or
-    not at all.
+    The jobs do nothing. They have a queue of their own, and a temporary schema unless --schema is
+    given; both are removed afterwards. The rate counts completed jobs from the first claim to the
+    last completion. The command checks that each job was worked exactly once. --tuned means batches
+    of 600 and a garbage collector that runs less often.
+
+    Exit codes: 0 each job was worked once; 1 a job was worked twice or not at all.
     """
     from riverrun.bench import run
     from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
@@ -81,7 +82,7 @@ def bench(
                     max_workers=max_workers or (TUNED_SLOTS if tuned else default.max_workers),
                     claim_ahead=TUNED_AHEAD if tuned else default.claim_ahead,
                     gc_threshold=TUNED_GC_THRESHOLD if tuned else None,
-                    leads=schema is None,  # In a schema in use, others' jobs are not ours to tidy.
+                    leads=schema is None,  # Do not maintain the jobs of others in their schema.
                 )
                 result = run.bench(
                     settings,
@@ -89,7 +90,7 @@ def bench(
                     duration_s=duration,
                     processes=processes,
                     stop=stop,
-                    tell=lambda line: click.echo(line, err=as_json),
+                    show=lambda line: click.echo(line, err=as_json),
                 )
         except run.WorkedWrongly as error:
             raise CommandError(str(error), ExitCode.cut_off) from error
@@ -109,7 +110,7 @@ def bench(
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """Yield an event that SIGINT and SIGTERM set, so that what was begun is also cleared away."""
+    """Yield an event that SIGINT and SIGTERM set, so that an interrupted run still cleans up."""
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:

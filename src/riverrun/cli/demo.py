@@ -1,4 +1,4 @@
-"""`riverrun demo`: a sign-up service and its jobs, run for real, and audited."""
+"""`riverrun demo`: run a sign-up service with its jobs, and audit what they did."""
 
 import importlib.util
 import json
@@ -30,7 +30,7 @@ COMPLAINTS_SHOWN = 20
 
 
 @click.command
-@option("--json", "as_json", is_flag=True, help="End with one line of JSON, not a table.")
+@option("--json", "as_json", is_flag=True, help="Print one line of JSON instead of a table.")
 @option(
     "--signups",
     type=click.IntRange(min=1, max=100_000),
@@ -41,22 +41,24 @@ COMPLAINTS_SHOWN = 20
 @option(
     "--database-url",
     envvar=["RIVERRUN_DATABASE_URL", "DATABASE_URL"],
-    help="A PostgreSQL database, which gets a schema for the while; else a server of our own.",
+    help="A PostgreSQL database to make a temporary schema in. Default: a temporary server.",
 )
 def demo(as_json: bool, signups: int, database_url: str | None) -> None:
     """Run a sign-up service, its jobs and two workers, and audit what they did.
 
-    People sign up at a Flask service. In the transaction that adds a user it inserts four jobs: an
-    e-mail, a PDF, a call of a CRM that fails one time in five, a credit. One sign-up in ten is
-    rolled back, some click twice, and meanwhile one worker is killed with SIGKILL at work. In the
-    end the mails, the files, the CRM's log and the database tell whether each job ran once; a
-    mail, file or call of a job that was rescued may come once more. Exit codes: 0 it did, 1 not.
+    People sign up at a Flask service. In the transaction that adds a user, the service inserts four
+    jobs: an e-mail, a PDF, a call to a CRM that fails one time in five, and a credit. One sign-up
+    in ten is rolled back, some people click twice, and one worker is killed with SIGKILL while it
+    works. Afterwards the mails, the files, the CRM's log and the database are checked: each job
+    must have run once. Only a rescued job may send its mail, file or call a second time.
+
+    Exit codes: 0 each job ran once; 1 not.
     """
     missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
     if missing:
         problem = f"the demo needs {', '.join(missing)}: pip install 'riverrun[demo]'"
         raise CommandError(problem, ExitCode.usage)
-    # Late: no other command shall wait for Flask.
+    # Imported here so that the other commands need not load Flask.
     from sqlalchemy.exc import DBAPIError
 
     from riverrun.demo import story
@@ -66,7 +68,7 @@ def demo(as_json: bool, signups: int, database_url: str | None) -> None:
 
     progress = Progress()
     try:
-        verdict = story.play(signups=signups, database_url=database_url, tell=progress.tell)
+        verdict = story.play(signups=signups, database_url=database_url, show=progress.show)
     except story.Interrupted as error:
         progress.end()
         click.echo("interrupted; everything was stopped and removed", err=True)
@@ -97,14 +99,14 @@ def demo(as_json: bool, signups: int, database_url: str | None) -> None:
 
 
 class Progress:
-    """Tells what goes on, on stderr: on a terminal in one line that changes."""
+    """Prints progress to stderr; on a terminal, in one line that is overwritten."""
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
-        self._open = 0  # characters of the line that may still change
+        self._open = 0  # length of the line that the next one overwrites
 
-    def tell(self, line: str, passing: bool) -> None:
-        """Show a line; one in passing gives way to the next, and needs a terminal."""
+    def show(self, line: str, passing: bool) -> None:
+        """Print a line. A passing line is overwritten by the next, and only shown on a terminal."""
         if passing and not self._terminal:
             return
         start = "\r" if self._terminal else ""
@@ -112,7 +114,7 @@ class Progress:
         self._open = len(line) if passing else 0
 
     def end(self) -> None:
-        """Leave the line as it is."""
+        """Keep the current line, and go to the next."""
         if self._open:
             click.echo(err=True)
             self._open = 0

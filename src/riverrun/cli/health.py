@@ -1,4 +1,4 @@
-"""`riverrun health`: whether jobs are being worked, for people, probes and alarms."""
+"""`riverrun health`: report whether jobs are being worked, for people, probes and alarms."""
 
 import sys
 
@@ -19,9 +19,14 @@ from riverrun.verbs.status import count_jobs, get_leader, list_clients, unworked
 @option(
     "--max-age",
     type=Seconds(),
-    help="Seconds that a job may wait for a slot before this is unhealthy.",
+    help="Unhealthy if a job waits longer than this for a slot. Default: no limit.",
 )
-@option("--min-clients", type=click.IntRange(0), default=0, help="Clients that must live.")
+@option(
+    "--min-clients",
+    type=click.IntRange(0),
+    default=0,
+    help="Unhealthy if fewer clients live than this. Default: 0.",
+)
 @target_options
 def health(
     max_age: float | None,
@@ -31,19 +36,19 @@ def health(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Say what waits, who works and who leads.
+    """Show how many jobs wait and run, which clients live, and which one leads.
 
-    On a hot standby the leader is not known, and all else is as old as what has been replayed.
+    On a hot standby the leader is not known, and all figures are as of the last replayed change.
 
-    Exit codes: 0 healthy; 1 a queue has due jobs, is not paused and no living client works it, jobs
-    wait too long, or clients are missing; 3 database not reachable; 4 schema behind.
+    Exit codes: 0 healthy; 1 jobs wait too long, clients are missing, or a queue that is not paused
+    has due jobs and no living client; 3 database not reachable; 4 schema behind.
     """
     with target(app, database_url, schema) as on:
         with on.engine.connect() as connection:
             missing = validate(connection, on.schema)
             standby = is_standby(connection)
         if missing:
-            listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
+            listed = ", ".join(f"{step.line} {step.version:03}" for step in missing)
             command = f"riverrun migrate up{of_schema(on.schema)}"
             problems = [f"schema lacks {listed}; run `{command}`"]
             show_one({"healthy": False, "problems": problems}, as_json=as_json)
@@ -53,10 +58,12 @@ def health(
         leader = get_leader(on.engine, schema=on.schema)
         queues = unworked_queues(on.engine, dead_s=DEAD_S, schema=on.schema)
     clients = [client for client in known if client.silent_s <= DEAD_S]
-    waiting = [each for each in counts if each.state is JobState.available]
-    oldest = max(waiting, key=lambda each: each.age_s, default=None)
+    waiting = [group for group in counts if group.state is JobState.available]
+    oldest = max(waiting, key=lambda group: group.age_s, default=None)
     problems = [unworked(name) for name in queues]
-    problems += [f"client {each.id}: {problem}" for each in clients for problem in each.problems]
+    problems += [
+        f"client {client.id}: {problem}" for client in clients for problem in client.problems
+    ]
     if max_age is not None and oldest is not None and oldest.age_s > max_age:
         problem = f"a job of queue {oldest.queue} waits for {oldest.age_s:.0f} s"
         problems.append(f"{problem}, longer than {max_age:g} s")
@@ -66,8 +73,8 @@ def health(
         {
             "healthy": not problems,
             "problems": problems,
-            "available": sum(each.count for each in waiting),
-            "running": sum(each.count for each in counts if each.state is JobState.running),
+            "available": sum(group.count for group in waiting),
+            "running": sum(group.count for group in counts if group.state is JobState.running),
             "oldest_available_s": None if oldest is None else round(oldest.age_s, 1),
             "clients": [client.id for client in clients],
             "leader": leader,

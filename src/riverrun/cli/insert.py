@@ -1,4 +1,4 @@
-"""`riverrun insert`: a job, or many, from the shell."""
+"""`riverrun insert`: insert a job, or many, from the shell."""
 
 import contextlib
 import json
@@ -22,11 +22,11 @@ BATCH = 1_000
 @click.command
 @click.argument("kind")
 @click.argument("args", default="{}", metavar="[JSON|-]")
-@option("--queue", "-q", help="The queue; the default one unless given.")
+@option("--queue", "-q", help="The queue. Default: the kind's own, else default.")
 @option("--priority", type=click.IntRange(1, 4), help="1, the highest, to 4.")
-@option("--max-attempts", type=click.IntRange(1, 32_767), help="How often it is tried at most.")
-@option("--delay", type=Seconds(), help="Seconds until it may be worked.")
-@option("--at", metavar="TIME", help="When it may be worked, such as 2026-12-24T18:00:00+01:00.")
+@option("--max-attempts", type=click.IntRange(1, 32_767), help="Most attempts.")
+@option("--delay", type=Seconds(), help="Seconds until the job may be worked.")
+@option("--at", metavar="TIME", help="When the job may be worked: 2026-12-24T18:00:00+01:00.")
 @option("--tag", "tags", multiple=True, help="A tag; may be given several times.")
 @option("--metadata", metavar="JSON", help="An object to keep with the job.")
 @target_options
@@ -45,10 +45,10 @@ def insert(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Insert a job of KIND, its args a JSON object; or, with -, one for each line of stdin.
+    """Insert a job of KIND with a JSON object as its args; with -, one job per line of stdin.
 
-    With --app they must fit its worker, and the kind's own options count. All lines are one
-    transaction: if one is refused, none is inserted.
+    With --app, the args must suit the application's worker, and the kind's own options apply. All
+    lines are one transaction: if one is refused, none is inserted.
     """
     if delay is not None and at is not None:
         raise click.UsageError("--delay or --at, not both")
@@ -77,17 +77,20 @@ def insert(
             )
             return
         lines = _lines(sys.stdin.buffer)
-        jobs = ((_typed(on.client, kind, each), opts) for each in lines)
+        jobs = ((_typed(on.client, kind, encoded), opts) for encoded in lines)
         count = 0
-        with on.engine.begin() as connection, progress("jobs inserted") as tell:
+        with on.engine.begin() as connection, progress("jobs inserted") as show_count:
             while batch := list(islice(jobs, BATCH)):
                 count += on.client.insert_many_fast(connection, batch)
-                tell(count)
+                show_count(count)
         show_one({"inserted": count, "kind": kind}, as_json=as_json)
 
 
 def _typed(client: Client, kind: str, encoded: Mapping[str, Any]) -> AnyArgs:
-    """Return args as the application's worker of the kind takes them: checked, with its options."""
+    """Return args of the type that the application's worker takes: checked, with its options.
+
+    Without a typed worker for the kind, return them raw.
+    """
     raw = RawArgs(kind=kind, encoded=encoded)
     worker = client.workers.find(kind) if client.workers else None
     if worker is None or worker.args_type is RawArgs:

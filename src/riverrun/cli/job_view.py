@@ -1,4 +1,4 @@
-"""One job for people: its facts, args, output, log and attempts, with real line breaks."""
+"""Print one job for people: its columns, args, output, log and attempts, with line breaks."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ from riverrun.logs.traces import folded
 _OUTPUT_KEY = "output"
 
 _BLOCK_MAX = 20_000
-"""Most characters of one block; `--json` prints all of it."""
+"""Longest block that is printed, in characters; `--json` prints all of it."""
 
 
 def show_job(job: JobRow, *, full: bool) -> None:
@@ -75,7 +75,7 @@ def _attempt(error: Mapping[str, Any], *, full: bool) -> Iterator[str]:
         title = f"{title} {ago(moment)}"
     trace = str(error.get("trace") or "")
     text = str(error.get("error") or "")
-    # A traceback's last line is the error's text once more.
+    # A traceback usually ends with the error's text; do not print that twice.
     shown = trace if full else folded(trace)
     yield from _block(title, shown if text and text in shown else f"{text}\n{shown}".strip())
 

@@ -1,4 +1,4 @@
-"""`riverrun jobs`: look at jobs, cancel, retry and delete them."""
+"""`riverrun jobs`: list, show, cancel, retry and delete jobs."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ from riverrun.verbs.read import count_listed, list_briefs
 COLUMNS = ("id", "kind", "queue", "state", "attempt", "max_attempts", "scheduled_at", "args")
 BATCH = 1_000
 COUNT_MAX = 10_000
-"""Most jobs that are counted before a question."""
+"""Most jobs that are counted before the command asks for confirmation."""
 
 WAITING = {JobState.available, JobState.pending, JobState.retryable, JobState.scheduled}
 
@@ -40,7 +40,7 @@ _Verb = Callable[[Engine, int], JobRow]
 
 @click.group()
 def jobs() -> None:
-    """Look at jobs, cancel, retry and delete them."""
+    """List, show, cancel, retry and delete jobs."""
 
 
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,10 +66,9 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 @option(
     "--descending/--ascending",
     default=None,
-    help="Whether the last comes first. Default: yes, unless only jobs that wait or run are asked "
-    "for.",
+    help="Default: descending; ascending if only states of waiting or running jobs are asked for.",
 )
-@option("--after", metavar="CURSOR", help="Go on where a list ended: its cursor.")
+@option("--after", metavar="CURSOR", help="Continue after a former page, by its cursor.")
 @option("--errors", is_flag=True, help="Show the first line of each job's last error.")
 @watch_option
 @target_options
@@ -89,7 +88,10 @@ def list_(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """List jobs, the newest first; with --json a line each, and then the cursor of the next."""
+    """List jobs, newest first.
+
+    --json prints one line per job, and the cursor of the next page if there may be one.
+    """
     chosen = {JobState(state) for state in states}
     final = bool(chosen) and chosen <= FINAL_STATES
     active = bool(chosen) and chosen <= WAITING | {JobState.running}
@@ -103,10 +105,10 @@ def list_(
             after=after,
         )
         if as_json:
-            found = on.client.list_jobs(on.engine, params)
-            show(found.jobs, COLUMNS, as_json=True)
-            if len(found.jobs) == limit:
-                show_json({"cursor": found.cursor})
+            page = on.client.list_jobs(on.engine, params)
+            show(page.jobs, COLUMNS, as_json=True)
+            if len(page.jobs) == limit:
+                show_json({"cursor": page.cursor})
             return
         for _ in watched(watch):
             _show_briefs(on, params, errors=errors)
@@ -141,7 +143,7 @@ def get(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Show all of a job: its facts, args, output, log, and each failed attempt."""
+    """Show everything about a job: its columns, args, output, log, and each failed attempt."""
     with target(app, database_url, schema) as on:
         job = on.client.get(on.engine, job_id)
     if as_json:
@@ -163,23 +165,23 @@ def _bulk(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @jobs.command()
 @_bulk
-def cancel(**said: Any) -> None:
-    """Cancel jobs by id, or all that the filters name; one that runs is told to end."""
-    _do("cancel", "cancelled", lambda client: client.cancel, **said)
+def cancel(**options: Any) -> None:
+    """Cancel jobs by id, or all that match the filters; a running job is asked to stop."""
+    _do("cancel", "cancelled", lambda client: client.cancel, **options)
 
 
 @jobs.command()
 @_bulk
-def retry(**said: Any) -> None:
-    """Make jobs available now, by id, or all that the filters name; not one that runs."""
-    _do("retry", "retried", lambda client: client.retry, **said)
+def retry(**options: Any) -> None:
+    """Make jobs available now, by id, or all that match the filters; never a running one."""
+    _do("retry", "retried", lambda client: client.retry, **options)
 
 
 @jobs.command()
 @_bulk
-def delete(**said: Any) -> None:
-    """Delete jobs by id, or all that the filters name; never one that runs."""
-    _do("delete", "deleted", lambda client: client.delete, **said)
+def delete(**options: Any) -> None:
+    """Delete jobs by id, or all that match the filters; never a running one."""
+    _do("delete", "deleted", lambda client: client.delete, **options)
 
 
 def _do(
@@ -213,25 +215,26 @@ def _do(
             question = f"{name.capitalize()} {number} job{'' if count == 1 else 's'}?"
             click.confirm(question, abort=True, err=True)
         count = 0
-        with progress(f"jobs {done}") as tell:
-            for more in _deleted(on, params) if name == "delete" else _found(on, params, verb):
+        with progress(f"jobs {done}") as show_count:
+            steps = _delete_batches(on, params) if name == "delete" else _apply(on, params, verb)
+            for more in steps:
                 count += more
-                tell(count)
+                show_count(count)
     show_one({done: count}, as_json=as_json)
 
 
-def _deleted(on: Target, params: JobListParams) -> Iterator[int]:
-    """Delete the jobs that `params` name, a batch at a time; yield how many each was."""
+def _delete_batches(on: Target, params: JobListParams) -> Iterator[int]:
+    """Delete the jobs that match `params` in batches; yield the size of each batch."""
     while batch := on.client.delete_many(on.engine, attrs.evolve(params, limit=BATCH)):
         yield len(batch)
 
 
-def _found(on: Target, params: JobListParams, verb: _Verb) -> Iterator[int]:
-    """Do the verb to the jobs that `params` name, by their ids; yield 1 for each that it could."""
+def _apply(on: Target, params: JobListParams, verb: _Verb) -> Iterator[int]:
+    """Call `verb` for each job that matches `params`, a page at a time; yield 1 per success."""
     page = attrs.evolve(params, limit=BATCH)
     while jobs := (found := list_briefs(on.engine, page, schema=on.schema)).jobs:
         for job in jobs:
-            # It may be gone by now, or another job may hold its unique key.
+            # The job may be gone by now, or another job may hold its unique key.
             with contextlib.suppress(RiverrunError):
                 verb(on.engine, job.id)
                 yield 1
@@ -253,7 +256,7 @@ def _params(
 
 
 def _each(on: Target, ids: tuple[int, ...], verb: _Verb, *, as_json: bool) -> None:
-    """Do the verb to each job, also if one before it could not be done; say what came of all."""
+    """Call `verb` for every id, also after a failure; then print the jobs and all errors."""
     rows: list[JobRow] = []
     failed: list[RiverrunError] = []
     for job_id in ids:

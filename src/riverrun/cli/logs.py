@@ -1,4 +1,4 @@
-"""What `riverrun work` logs: lines for people, or JSON for machines."""
+"""Logging of `riverrun work`: lines for people, or JSON for machines."""
 
 import json
 import logging
@@ -8,31 +8,27 @@ from typing import Any
 from riverrun.logs.errors import tracebacks as texts
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
-"""What every record has; the rest was given as `extra`, by riverrun or by the application."""
+"""Attributes of every record; all others came as `extra` from riverrun or the application."""
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON, with all that was given as its `extra`."""
+    """Formats a record as one line of JSON that includes its `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        said: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "level": record.levelname.lower(),
             "logger": record.name,
             "pid": record.process,
             "message": record.getMessage(),
         }
-        said.update(
-            {
-                key: value
-                for key, value in vars(record).items()
-                if key not in _OWN and key not in said
-            }
-        )
+        for key, value in vars(record).items():
+            if key not in _OWN:
+                fields.setdefault(key, value)
         if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said, default=str)
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields, default=str)
 
 
 def configure(level: str, *, as_json: bool, force: bool, tracebacks: bool) -> None:
@@ -40,9 +36,9 @@ def configure(level: str, *, as_json: bool, force: bool, tracebacks: bool) -> No
 
     Args:
         level: The lowest level that is logged.
-        as_json: Whether each record is a line of JSON.
-        force: Whether this replaces what the application has configured.
-        tracebacks: Whether failed attempts are logged with their texts and tracebacks.
+        as_json: Whether each record is one line of JSON.
+        force: Whether to replace what the application has configured.
+        tracebacks: Whether to log the error text and traceback of each failed attempt.
     """
     handler = logging.StreamHandler()
     text = logging.Formatter("%(asctime)s %(levelname)s [%(process)d] %(name)s: %(message)s")

@@ -17,7 +17,7 @@ from riverrun.cli.top import top
 from riverrun.cli.work import work
 
 HOST_COMMANDS = (health, insert, jobs, migrate, periodic, queues, top, work)
-"""The commands that a host's own command group has too."""
+"""The commands that a host application's command group has too."""
 
 
 @click.group(cls=Shell)

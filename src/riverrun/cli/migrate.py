@@ -1,4 +1,4 @@
-"""`riverrun migrate`: the schema, for those without Alembic."""
+"""`riverrun migrate`: migrate the schema without Alembic."""
 
 import sys
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _LINE = option("--line", type=_LINES, help="Only this line.")
 
 @click.group()
 def migrate() -> None:
-    """Bring the database's schema to a version, and say where it stands."""
+    """Migrate the database's schema, and show which versions it has."""
 
 
 @migrate.command()
@@ -43,7 +43,7 @@ def up(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Migrate up: both lines to their newest version, unless told otherwise."""
+    """Migrate up. Default: both lines, to their newest versions."""
     with target(app, database_url, schema) as on:
         if to is not None:
             if line is None:
@@ -51,9 +51,8 @@ def up(
             with on.engine.connect() as connection:
                 at = current(connection, Line(line), on.schema)
             if at > to:
-                raise CommandError(
-                    f"line {line} is at {at} already; to go down: down", ExitCode.usage
-                )
+                problem = f"line {line} is at {at} already; to go down, use `riverrun migrate down`"
+                raise CommandError(problem, ExitCode.usage)
         _go(on, [Line(line)] if line else list(Line), to, down=False, as_json=as_json)
 
 
@@ -68,7 +67,7 @@ def up(
 @option(
     "--to",
     type=click.IntRange(0),
-    help="The version to stop at; one less unless given.",
+    help="The version to stop at. Default: one less than the current version.",
 )
 @target_options
 def down(
@@ -79,22 +78,21 @@ def down(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Migrate down, by one version unless told otherwise; 0 removes a line with its data."""
+    """Migrate down. Default: by one version. To version 0, a line is removed with its data."""
     with target(app, database_url, schema) as on:
         with on.engine.connect() as connection:
             at = max(recorded(connection, Line(line), on.schema), default=0)
         goal = max(at - 1, 0) if to is None else to
         if goal > at:
-            raise CommandError(
-                f"line {line} is at {at}, below {goal}; to go up: up", ExitCode.usage
-            )
+            problem = f"line {line} is at {at}, below {goal}; to go up, use `riverrun migrate up`"
+            raise CommandError(problem, ExitCode.usage)
         _go(on, [Line(line)], goal, down=True, as_json=as_json)
 
 
 @migrate.command(name="list")
 @target_options
 def list_(app: str | None, database_url: str | None, schema: str | None, as_json: bool) -> None:
-    """List every version, and mark those the database has."""
+    """List every version, and mark those that the database has."""
     with target(app, database_url, schema) as on, on.engine.connect() as connection:
         for line in Line:
             known = versions(connection, line, on.schema)
@@ -108,15 +106,15 @@ def list_(app: str | None, database_url: str | None, schema: str | None, as_json
 @migrate.command(name="validate")
 @target_options
 def validate_(app: str | None, database_url: str | None, schema: str | None, as_json: bool) -> None:
-    """Say whether the schema is at the newest version; exit 4 if it is not."""
+    """Check that the schema is at the newest version; exit with 4 if it is not."""
     with target(app, database_url, schema) as on, on.engine.connect() as connection:
         missing = validate(connection, on.schema)
     if as_json:
-        said = [{"line": each.line, "version": each.version} for each in missing]
-        show_json({"valid": not missing, "missing": said})
+        steps = [{"line": step.line, "version": step.version} for step in missing]
+        show_json({"valid": not missing, "missing": steps})
         sys.exit(ExitCode.schema_behind if missing else ExitCode.ok)
     if missing:
-        listed = ", ".join(f"{each.line} {each.version:03}" for each in missing)
+        listed = ", ".join(f"{step.line} {step.version:03}" for step in missing)
         raise CommandError(
             f"missing: {listed}. Run `riverrun migrate up{of_schema(on.schema)}`",
             ExitCode.schema_behind,
@@ -129,34 +127,34 @@ def validate_(app: str | None, database_url: str | None, schema: str | None, as_
 @option(
     "--line",
     type=_LINES,
-    help="Only this line; both from nothing unless given.",
+    help="Only this line. Default: both, from an empty schema.",
 )
 @option("--from", "frm", type=click.IntRange(0), default=0, help="The version to start at.")
-@option("--to", type=click.IntRange(0), help="The version to stop at; the newest if absent.")
+@option("--to", type=click.IntRange(0), help="The version to stop at. Default: the newest.")
 def sql_(schema: str | None, line: str | None, frm: int, to: int | None) -> None:
-    """Print the statements instead of executing them."""
+    """Print the SQL of migrations instead of executing it."""
     if line is None and (frm or to is not None):
         raise click.UsageError("--from and --to need --line")
     try:
-        for each in [Line(line)] if line else list(Line):
-            click.echo(script(each, frm, LATEST[each] if to is None else to, schema))
+        for chosen in [Line(line)] if line else list(Line):
+            click.echo(script(chosen, frm, LATEST[chosen] if to is None else to, schema))
     except RiverrunError as error:
         raise CommandError(str(error), ExitCode.usage) from error
 
 
 def _go(on: Target, lines: Sequence[Line], goal: int | None, *, down: bool, as_json: bool) -> None:
-    """Go from version to version, and show each when it is done: one may take long."""
+    """Migrate version by version, and print each as soon as it is done: one may take long."""
     done = False
     for line in lines:
         to = None if goal is None else check_version(line, goal)
-        for each in walk(on.engine, line=line, to=to, schema=on.schema, down=down):
+        for step in walk(on.engine, line=line, to=to, schema=on.schema, down=down):
             done = True
-            _tell("up" if each.up else "down", each.line, each.version, as_json=as_json)
+            _show("up" if step.up else "down", step.line, step.version, as_json=as_json)
     if not done and not as_json:
         click.echo("nothing to do")
 
 
-def _tell(what: str, line: Line, version: int, *, as_json: bool) -> None:
+def _show(what: str, line: Line, version: int, *, as_json: bool) -> None:
     if as_json:
         show_json({"did": what, "line": line, "version": version})
     else:

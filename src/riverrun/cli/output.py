@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for machines."""
+"""Output of the commands: tables for people, JSON for machines."""
 
 import json
 import shutil
@@ -18,19 +18,19 @@ from riverrun.clock import Clock
 from riverrun.logs.text import printable
 
 _LONGEST = 100_000
-"""Most characters of one value that are printed; `--json` prints all of it."""
+"""Longest value that is printed, in characters; `--json` prints all of it."""
 
 
 def show(
     rows: Iterable[Any], columns: Sequence[str], *, as_json: bool, nothing: str = "nothing"
 ) -> None:
-    """Print objects as a table of some of their attributes, or all of each as a line of JSON.
+    """Print objects as a table of some attributes, or each whole as one line of JSON.
 
     Args:
         rows: Objects of attrs classes, or mappings.
         columns: The attributes to show.
         as_json: Whether to print JSON.
-        nothing: What to say to people if there are no rows.
+        nothing: What to print in place of an empty table.
     """
     values = [row if isinstance(row, Mapping) else attrs.asdict(row, recurse=False) for row in rows]
     if as_json:
@@ -44,41 +44,41 @@ def show(
 
 
 def show_one(value: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print one thing: an attribute a line, of a list each element on its own; or JSON."""
+    """Print one mapping: a line per item, and per element of a list; or one line of JSON."""
     if as_json:
         show_json(value)
         return
     width = max(len(name) for name in value)
-    for name, each in value.items():
-        elements = (each or [None]) if isinstance(each, list) else [each]
+    for name, item in value.items():
+        elements = (item or [None]) if isinstance(item, list) else [item]
         for label, element in zip_longest((name,), elements, fillvalue=""):
             click.echo(f"{label:<{width}}  {text_of(element)}")
 
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int], None]]:
-    """Yield a function that tells people how many of `what` are done; machines are told nothing."""
-    told = False
+    """Yield a function that shows how many of `what` are done; it prints only to a terminal."""
+    shown = False
 
-    def tell(count: int) -> None:
-        nonlocal told
+    def show_count(count: int) -> None:
+        nonlocal shown
         if sys.stderr.isatty():
-            told = True
+            shown = True
             click.echo(f"\r{count:,} {what}", err=True, nl=False)
 
     try:
-        yield tell
+        yield show_count
     finally:
-        if told:
+        if shown:
             click.echo(err=True)
 
 
 def watched(every_s: float | None, *, clear: bool = True) -> Iterator[None]:
-    """Yield once, or again and again until Ctrl-C.
+    """Yield once, or repeatedly until Ctrl-C.
 
     Args:
-        every_s: Seconds between two; None for once.
-        clear: Whether the screen is cleared before each but the first.
+        every_s: Seconds between two turns; None for one turn only.
+        clear: Whether to clear the screen before each turn but the first.
     """
     yield
     while every_s is not None:
@@ -94,12 +94,12 @@ def watched(every_s: float | None, *, clear: bool = True) -> Iterator[None]:
 def show_json(value: object) -> None:
     """Print a value as one line of JSON."""
     text = json.dumps(value, default=_encoded)
-    # JSON has no word for infinity, which a number of thousands of digits is read as.
+    # A number with thousands of digits is read as infinity, which JSON cannot express.
     click.echo(json.dumps(json.loads(text, parse_constant=str)) if "Infinity" in text else text)
 
 
 def ago(moment: datetime | None, clock: Clock | None = None) -> str:
-    """Return how long ago, or in how long, `moment` is, to people."""
+    """Return how long ago `moment` was, or how far in the future it is, as text for people."""
     if moment is None:
         return "-"
     passed_s = ((clock or Clock()).now() - moment).total_seconds()
@@ -123,7 +123,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         else:
             table = Table(*columns)
             for row in rows:
-                # As Text: brackets in a job's kind are no markup.
+                # As Text, or rich would take brackets in a job's kind for markup.
                 table.add_row(*map(Text, row))
             Console().print(table)
             return
@@ -135,7 +135,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def text_of(value: object) -> str:
-    """Return a value of a row as people read it, on one line that cannot paint a terminal."""
+    """Return a value as text on one line, without characters that control a terminal."""
     match value:
         case None:
             return "-"

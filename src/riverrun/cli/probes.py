@@ -1,4 +1,4 @@
-"""Probes over HTTP beside a working client: /livez, /readyz, and /metrics for Prometheus."""
+"""HTTP probes of a working client: /livez, /readyz, and /metrics for Prometheus."""
 
 import logging
 import socket
@@ -15,31 +15,30 @@ from riverrun.db.forks import close_in_child
 
 logger = logging.getLogger(__name__)
 
-
 MOST = 16
-"""Connections at once; beyond it the oldest is closed for a new one."""
+"""Most connections at once; for another one, the oldest is closed."""
 
 LONGEST_S = 10.0
-"""Seconds after which a connection is closed, however busy its caller is."""
+"""Seconds after which a connection is closed, even if data still comes in."""
 
 
 class Probes:
-    """A small HTTP server in a thread of its own.
+    """A small HTTP server, in a thread of its own, that answers probes of a client.
 
     Args:
-        client: The client that is asked about.
+        client: The client to report on.
         host: The address to listen on.
-        port: The port; 0 for any.
+        port: The port; 0 for any free one.
 
     Raises:
-        CommandError: If the address cannot be had; exit code 2.
+        CommandError: If the server cannot listen there; exit code 2.
     """
 
     def __init__(self, client: Client, host: str, port: int) -> None:
         metrics = _metrics(client)
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = LONGEST_S  # for one read; service_actions() sees to the whole
+            timeout = LONGEST_S  # for one read; service_actions() limits the whole connection
 
             def do_GET(self) -> None:
                 self.wfile.write(self._head())
@@ -48,7 +47,7 @@ class Probes:
                 self._head()
 
             def _head(self) -> bytes:
-                """Send all but the body; return that."""
+                """Send the status and the headers; return the body."""
                 status, kind, body = 404, "text/plain", b"one of /livez, /readyz, /metrics\n"
                 match self.path.partition("?")[0]:
                     case "/livez":
@@ -56,7 +55,7 @@ class Probes:
                     case "/readyz":
                         problems = client.problems
                         status = 503 if problems else 200
-                        body = "".join(f"{each}\n" for each in problems or ("ok",)).encode()
+                        body = "".join(f"{line}\n" for line in problems or ("ok",)).encode()
                     case "/metrics":
                         status, kind, body = metrics()
                 self.send_response(status)
@@ -66,7 +65,7 @@ class Probes:
                 return body
 
             def log_message(self, *_: object) -> None:
-                """Probes come every few seconds; nobody wants to read of them."""
+                """Log nothing: probes come every few seconds."""
 
         try:
             self._server = _server(host, port, Handler)
@@ -76,11 +75,11 @@ class Probes:
         self._thread = threading.Thread(target=self._server.serve_forever, name="riverrun.probes")
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Begin to answer."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Answer no more."""
+        """Stop answering, and close the socket."""
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -96,23 +95,23 @@ def _server(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> Thre
 
 
 class _Server(ThreadingHTTPServer):
-    """A server that a caller cannot fill: connections are few, and end in time."""
+    """A server with a limit on the number and the duration of its connections."""
 
     daemon_threads = True
 
     def __init__(self, *args: Any) -> None:
         self._open_lock = threading.Lock()  # guards _open
-        self._open: dict[socket.socket, float] = {}  # since when; the oldest first
+        self._open: dict[socket.socket, float] = {}  # connection: when it began; oldest first
         super().__init__(*args)
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Take a call; a child that is forked meanwhile must not keep its caller waiting."""
+        """Accept a connection; a child forked meanwhile must not keep it open."""
         connection, caller = super().get_request()
         close_in_child(connection)
         return connection, caller
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread; where there are too many, the oldest caller has to go."""
+        """Answer in a thread; if there are too many connections, close the oldest."""
         with self._open_lock:
             if len(self._open) >= MOST:
                 _hang_up(next(iter(self._open)))
@@ -124,7 +123,7 @@ class _Server(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # the process may have no more threads
+        except RuntimeError:  # the process cannot start another thread
             self.shutdown_request(request)
 
     def shutdown_request(self, request: Any) -> None:
@@ -134,15 +133,15 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Hang up on callers whose time is over; called every half second."""
+        """Close connections that have lasted too long. Called every half second."""
         now = time.monotonic()
         with self._open_lock:
-            late = [each for each, since in self._open.items() if now - since > LONGEST_S]
-        for each in late:
-            _hang_up(each)
+            late = [connection for connection, at in self._open.items() if now - at > LONGEST_S]
+        for connection in late:
+            _hang_up(connection)
 
     def handle_error(self, *_: object) -> None:
-        """A caller that goes before it was answered is none of our errors."""
+        """Log at DEBUG only: a caller that leaves before its answer is not an error of ours."""
         logger.debug("a probe failed: %s", sys.exc_info()[1])
 
 
@@ -159,6 +158,6 @@ def _metrics(client: Client) -> Any:
 
 
 def _hang_up(connection: socket.socket) -> None:
-    # Its thread, which reads or writes, finds the end and closes it.
+    # The thread that reads or writes it then sees the end, and closes the socket.
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""`riverrun queues`: look at queues, pause and resume them."""
+"""`riverrun queues`: list, pause and resume queues."""
 
 from collections import defaultdict
 from typing import Any
@@ -19,7 +19,7 @@ COLUMNS = ("name", "paused_at", "clients", "last_worked_at", *STATES)
 
 @click.group()
 def queues() -> None:
-    """Look at queues, pause and resume them."""
+    """List, pause and resume queues."""
 
 
 @queues.command(name="list")
@@ -34,7 +34,7 @@ def list_(
 ) -> None:
     """List queues: which clients work each, when it was last worked, and how many jobs wait.
 
-    Clients are riverrun's own that live; River's in Go do not name their queues.
+    Only living clients of riverrun are listed; River's Go clients do not record their queues.
     """
     with target(app, database_url, schema) as on:
         for _ in watched(watch):
@@ -47,11 +47,11 @@ def list_(
 
 
 def queue_rows(on: Target) -> list[dict[str, Any]]:
-    """Return how each queue stands: each that a client works or worked, or that has jobs."""
+    """Return a row for each queue that a client works or has worked, or that has jobs."""
     known = {row.name: row for row in on.client.queues.list(on.engine, limit=10_000)}
     counts: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(STATES, 0))
-    for each in count_jobs(on.engine, schema=on.schema):
-        counts[each.queue][each.state] = each.count
+    for group in count_jobs(on.engine, schema=on.schema):
+        counts[group.queue][group.state] = group.count
     clients: dict[str, list[str]] = defaultdict(list)
     for client in list_clients(on.engine, schema=on.schema):
         if client.silent_s <= DEAD_S:
@@ -77,7 +77,7 @@ def queue_rows(on: Target) -> list[dict[str, Any]]:
 def pause(
     name: str, app: str | None, database_url: str | None, schema: str | None, as_json: bool
 ) -> None:
-    """Claim nothing more from the queue NAME, in any client; "*" for all. What runs goes on."""
+    """Pause the queue NAME, or "*" for all, in every client. Running jobs go on."""
     with target(app, database_url, schema) as on:
         _show(on.client.queues.pause(on.engine, name), as_json=as_json)
 
@@ -88,7 +88,7 @@ def pause(
 def resume(
     name: str, app: str | None, database_url: str | None, schema: str | None, as_json: bool
 ) -> None:
-    """Claim from the queue NAME again; "*" for all."""
+    """Resume the queue NAME, or "*" for all."""
     with target(app, database_url, schema) as on:
         _show(on.client.queues.resume(on.engine, name), as_json=as_json)
 

@@ -1,4 +1,4 @@
-"""Signals: counted, and what waits for one is woken."""
+"""Counts the signals that ask a process to stop, and wakes the main thread for them."""
 
 import os
 import select
@@ -13,7 +13,7 @@ STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 @attrs.frozen(eq=False)
 class _End:
-    """An end of a pipe."""
+    """One end of a pipe."""
 
     fd: int
 
@@ -22,17 +22,17 @@ class _End:
 
 
 class Signals:
-    """SIGTERM, SIGINT and SIGQUIT, counted as they are read from a pipe.
+    """A count of SIGTERM, SIGINT and SIGQUIT, read from a pipe.
 
-    The interpreter writes the number of each signal to the pipe as it comes. The handlers do
-    nothing: psycopg's commit is Python code, which an exception out of a handler could cut in two.
-    SIGQUIT means at once, as a second signal does. An application's own signals, such as a handler
-    of SIGUSR1, come through it too, and are none of ours.
-    In a child that a worker forks the signals do what they did before.
+    The interpreter writes the number of each signal that arrives to the pipe. The handlers
+    themselves do nothing: psycopg's commit is Python code, and an exception from a handler could
+    interrupt it halfway. SIGQUIT means "stop at once", as a second signal does, so it counts twice.
+    The application's own signals, such as a SIGUSR1 that it handles, arrive in the same pipe and
+    are skipped. In a child that a worker forks, signals do what they did before.
 
     Attributes:
-        count: How many came, as far as was read by `wait`.
-        last: The last of them.
+        count: How many stop signals `wait` has read.
+        last: The last one of them.
     """
 
     def __init__(self) -> None:
@@ -47,16 +47,16 @@ class Signals:
         ignore(STOPS)
 
     def fileno(self) -> int:
-        """Return what becomes readable when a signal came, for `select`."""
+        """Return the file descriptor that is readable once a signal has arrived, for `select`."""
         return self._reader.fd
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for a signal, one of an application's own too; return whether one says stop.
+        """Wait for any signal; return whether a stop signal has arrived so far.
 
-        Once one has said so there is nothing to wait for.
+        It returns for the application's own signals too. After a stop signal it never waits.
 
         Args:
-            timeout: Seconds; for ever if None.
+            timeout: Seconds to wait at most; None for no limit.
         """
         ready, _, _ = select.select([self._reader], [], [], 0 if self.count else timeout)
         if ready:

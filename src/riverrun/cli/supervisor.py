@@ -1,4 +1,4 @@
-"""Several processes that work one client's queues: each started again when it dies."""
+"""`riverrun work --processes`: runs several worker processes, and restarts those that die."""
 
 import contextlib
 import logging
@@ -22,20 +22,25 @@ from riverrun.runtime.parent_death import end_with_parent
 logger = logging.getLogger(__name__)
 
 SUPERVISED = "RIVERRUN_SUPERVISED"
-"""Names, in a child's environment, its number and the file descriptor that ties it to us."""
+"""The variable in a child's environment that holds its number and its end of the tie."""
 
 LONGEST_PAUSE_S = 10.0
+"""Longest pause before a child that died is started again, in seconds."""
+
 STEADY_S = 10.0
+"""A child that lived for longer than these seconds is started again without a growing pause."""
+
 KILL_AFTER_S = 30.0
+"""Seconds after the stop timeout at which children that still run are killed."""
 
 
 @attrs.frozen
 class Tie:
-    """What ties a process to its supervisor.
+    """A child's end of the socket pair that it shares with its supervisor.
 
     Attributes:
-        number: The process's number among its siblings, 0 upwards.
-        fd: A socket that the supervisor has the other end of.
+        number: The child's number among its siblings, from 0.
+        fd: The file descriptor of its socket.
     """
 
     number: int
@@ -45,19 +50,22 @@ class Tie:
         """Return `fd`."""
         return self.fd
 
-    def say_ready(self) -> None:
-        """Tell the supervisor that jobs are worked."""
-        with contextlib.suppress(OSError):  # it is gone, which ends us anyway
+    def report_ready(self) -> None:
+        """Report to the supervisor that this process works jobs."""
+        with contextlib.suppress(OSError):  # The supervisor is gone, which ends us anyway.
             os.write(self.fd, b"R")
 
 
 def supervised() -> Tie | None:
-    """Return what ties this process to its supervisor, whose end is its own; None without one."""
-    # Taken: what workers start is no child of the supervisor's.
-    said = os.environ.pop(SUPERVISED, None)
-    if said is None:
+    """Return the tie to this process's supervisor, or None without one.
+
+    From then on, this process ends when its supervisor does.
+    """
+    # Removed from the environment: processes that workers start are not the supervisor's children.
+    value = os.environ.pop(SUPERVISED, None)
+    if value is None:
         return None
-    number, _, fd = said.partition(":")
+    number, _, fd = value.partition(":")
     tie = Tie(int(number), int(fd))
     os.set_inheritable(tie.fd, False)
     close_in_child(tie)
@@ -66,10 +74,10 @@ def supervised() -> Tie | None:
 
 
 class Child:
-    """One process, started anew whenever it has died.
+    """One worker process, which is started again whenever it has died.
 
     Args:
-        number: Its number among its siblings.
+        number: Its number among its siblings, from 0.
     """
 
     def __init__(self, number: int) -> None:
@@ -81,15 +89,15 @@ class Child:
         self.at_once()
 
     def at_once(self) -> None:
-        """Let it be started at once, as if it had never died."""
-        self.next_start = 0.0  # when it may be started, by the monotonic clock
+        """Allow the next start at once, as if the process had never died."""
+        self.next_start = 0.0  # earliest start, by the monotonic clock
         self._pause_s = 0.25
 
     def start(self) -> None:
-        """Start it: the command that this process was started with, once more."""
+        """Start the process, with the command line of this process."""
         ours, theirs = socket.socketpair()
         with theirs:
-            # It is this process that speaks to systemd.
+            # Only the supervisor talks to systemd.
             environment = {
                 name: value
                 for name, value in os.environ.items()
@@ -100,32 +108,32 @@ class Child:
                 [sys.executable, *sys.orig_argv[1:]],
                 env=environment,
                 pass_fds=[theirs.fileno()],
-                # Ctrl-C is for us; we tell it once, by SIGTERM.
+                # Ctrl-C must reach the supervisor alone; it sends each child one SIGTERM.
                 start_new_session=True,
             )
         self._tie, self.ready, self._began = ours, False, time.monotonic()
 
     @property
     def lives(self) -> bool:
-        """Whether it was started, and its end was not yet told."""
+        """Whether it was started, and `exit_code` has not yet reported its end."""
         return self._popen is not None
 
     @property
     def tie(self) -> socket.socket | None:
-        """Becomes readable when it is ready; None when nothing more will be said."""
+        """Our end of the tie: readable when the process has news; None once it is closed."""
         return self._tie
 
-    def hear(self) -> None:
-        """Take what it says."""
-        assert self._tie is not None  # noqa: S101  heard only while there is one
+    def read_tie(self) -> None:
+        """Read news of the process: it is ready, or it has closed its end."""
+        assert self._tie is not None  # noqa: S101  only called for a readable tie
         if self._tie.recv(1):
             self.ready = True
         else:
             self._tie.close()
             self._tie = None
 
-    def ended(self) -> int | None:
-        """Return its exit code if it has died, once."""
+    def exit_code(self) -> int | None:
+        """Return the exit code if the process has died since the last call; else None."""
         code = None if self._popen is None else self._popen.poll()
         if code is None:
             return None
@@ -140,18 +148,18 @@ class Child:
         return code
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, if it lives."""
+        """Send the process a signal, if it lives."""
         if self._popen is not None:
             self._popen.send_signal(number)
 
 
 class Supervisor:
-    """Keeps `count` processes at work until a signal says stop.
+    """Keeps `count` worker processes running until a signal asks to stop.
 
     Args:
-        count: How many.
-        stop_timeout: Seconds that their running jobs have to end.
-        reload: Whether to start them anew whenever a Python file below the current folder changes.
+        count: How many processes.
+        stop_timeout: Seconds that running jobs have to end after that signal.
+        reload: Whether to restart them when a Python file below the current folder changes.
     """
 
     def __init__(self, count: int, *, stop_timeout: float, reload: bool) -> None:
@@ -162,8 +170,9 @@ class Supervisor:
         self._signals = Signals()
 
     def run(self) -> ExitCode:
-        """Supervise; return with what code to end."""
-        # Its only use: the end of a child ends our wait, whoever still holds its tie.
+        """Supervise the processes; return the exit code for this process."""
+        # The handler does nothing, but the signal ends our wait when a child dies, even if another
+        # process still holds the child's end of the tie.
         signal.signal(signal.SIGCHLD, lambda *_: None)
         if self._watcher is not None:
             self._watcher.start()
@@ -181,7 +190,7 @@ class Supervisor:
                 if not child.lives and child.next_start <= now:
                     child.start()
             due = [child.next_start - now for child in self._children if not child.lives]
-            for child, code in self._hear(min(due, default=None)):
+            for child, code in self._wait(min(due, default=None)):
                 if self._hopeless(child, code):
                     self._stop()
                     return ExitCode(code)
@@ -193,7 +202,7 @@ class Supervisor:
                 return self._stop()
             if self._watcher is not None and self._watcher.changed.is_set():
                 self._watcher.changed.clear()
-                logger.info("a file has changed: starting anew")
+                logger.info("a file has changed: restarting")
                 code = self._stop(for_good=False)
                 if self._signals.wait(0):
                     return code
@@ -202,17 +211,20 @@ class Supervisor:
             if not self._was_ready and all(child.ready for child in self._children):
                 self._was_ready = True
                 systemd.notify("READY=1")
-                logger.info("%s processes work", len(self._children))
+                logger.info("all %s processes are working", len(self._children))
 
     def _hopeless(self, child: Child, code: int) -> bool:
-        """Return whether it is of no use to start `child` again: none of them ever was ready."""
+        """Return whether starting `child` again cannot help.
+
+        That is so if no process was ever ready, and this one exited for a lasting reason.
+        """
         reasons = {ExitCode.usage, ExitCode.unreachable, ExitCode.schema_behind}
         return not self._was_ready and not child.ready and code in reasons
 
-    def _hear(self, timeout: float | None) -> list[tuple[Child, int]]:
-        """Wait for news, at most so many seconds; return who has died, and how."""
+    def _wait(self, timeout: float | None) -> list[tuple[Child, int]]:
+        """Wait up to `timeout` seconds for an event; return children that died, with exit codes."""
         systemd.alive()
-        limits = [each for each in (timeout, systemd.watchdog_s()) if each is not None]
+        limits = [limit for limit in (timeout, systemd.watchdog_s()) if limit is not None]
         ties = {child.tie.fileno(): child for child in self._children if child.tie is not None}
         watched = [self._signals.fileno(), *ties]
         if self._watcher is not None:
@@ -220,15 +232,15 @@ class Supervisor:
         ready, _, _ = select.select(watched, [], [], max(0.0, min(limits)) if limits else None)
         self._signals.wait(0)
         if self._watcher is not None:
-            self._watcher.take()
+            self._watcher.drain()
         for fd in ready:
             if fd in ties:
-                ties[fd].hear()
-        ended = [(child, child.ended()) for child in self._children]
-        return [(child, code) for child, code in ended if code is not None]
+                ties[fd].read_tie()
+        codes = [(child, child.exit_code()) for child in self._children]
+        return [(child, code) for child, code in codes if code is not None]
 
     def _stop(self, *, for_good: bool = True) -> ExitCode:
-        """Tell all to end, and wait until they have; a second signal hurries them."""
+        """Send all children SIGTERM, and wait for their end; a second signal makes it SIGQUIT."""
         if for_good:
             systemd.notify("STOPPING=1")
         hurried = False
@@ -242,8 +254,8 @@ class Supervisor:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 self._send(signal.SIGKILL)
-            for child, code in self._hear(left_s if left_s > 0 else None):
-                # Until its handlers are there SIGTERM ends it, or SIGQUIT, and cuts nothing off.
+            for child, code in self._wait(left_s if left_s > 0 else None):
+                # A child without its handlers yet dies of the signal, and has no jobs to cut off.
                 if code not in {0, -signal.SIGTERM, -signal.SIGQUIT}:
                     logger.error("process %s ended with %s", child.number, code)
                     worst = ExitCode.cut_off
@@ -257,7 +269,7 @@ class Supervisor:
 
 
 class _Watcher:
-    """Notices changed Python files; readable, for `select`, when there are any."""
+    """Watches for changed Python files; readable, for `select`, once one has changed."""
 
     def __init__(self) -> None:
         try:
@@ -267,8 +279,8 @@ class _Watcher:
             raise CommandError(problem, ExitCode.usage) from error
         self.changed = threading.Event()
         self._stop = threading.Event()
-        self._told, self._tell = os.pipe()
-        os.set_blocking(self._told, False)
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._reader, False)
         changes = watchfiles.watch(
             os.getcwd(),
             watch_filter=watchfiles.PythonFilter(),
@@ -279,16 +291,16 @@ class _Watcher:
         def run() -> None:
             for _ in changes:
                 self.changed.set()
-                os.write(self._tell, b"C")
+                os.write(self._writer, b"C")
 
         self._thread = threading.Thread(target=run, name="riverrun.reload")
 
     def fileno(self) -> int:
-        return self._told
+        return self._reader
 
-    def take(self) -> None:
+    def drain(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            os.read(self._told, 4096)
+            os.read(self._reader, 4096)
 
     def start(self) -> None:
         self._thread.start()

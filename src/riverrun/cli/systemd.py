@@ -1,11 +1,11 @@
-"""systemd: a service of `Type=notify` says when it is ready, that it stops, and that it lives."""
+"""Notifications to systemd, for a service of `Type=notify`: ready, stopping, and still alive."""
 
 import os
 import socket
 
 
 def notify(state: str) -> bool:
-    """Tell systemd `state`, such as "READY=1", if it listens; return whether it does.
+    """Send `state`, such as "READY=1", to systemd; return whether it could be sent.
 
     Source: systemd 257, sd_notify(3): datagrams to the socket in $NOTIFY_SOCKET.
     """
@@ -16,7 +16,7 @@ def notify(state: str) -> bool:
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
-            connection.settimeout(1.0)  # nobody may keep us from our work by not listening
+            connection.settimeout(1.0)  # a receiver that does not read must not block us
             connection.connect(address)
             connection.sendall(state.encode())
     except OSError:
@@ -25,13 +25,17 @@ def notify(state: str) -> bool:
 
 
 def alive() -> None:
-    """Tell systemd that this process lives, if it wants to know."""
+    """Tell systemd's watchdog that this process is alive, if the unit has a watchdog."""
     if watchdog_s() is not None:
         notify("WATCHDOG=1")
 
 
 def watchdog_s() -> float | None:
-    """Return how many seconds may pass between signs of life; None if systemd wants none."""
-    said = os.environ.get("WATCHDOG_USEC", "")
+    """Return the seconds between two calls of `alive`: half the watchdog's limit.
+
+    Returns:
+        None if the unit has no watchdog, or it watches another process.
+    """
+    limit_us = os.environ.get("WATCHDOG_USEC", "")
     ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    return int(said) / 2_000_000 if said.isdigit() and int(said) and ours else None
+    return int(limit_us) / 2_000_000 if limit_us.isdigit() and int(limit_us) and ours else None

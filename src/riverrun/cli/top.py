@@ -1,4 +1,4 @@
-"""`riverrun top`: queues, rates, slots, failures and clients, shown again and again."""
+"""`riverrun top`: show queues, rates, slots, failures and clients, and keep them current."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -33,9 +33,9 @@ _RETRYABLE = JobListParams(states=[JobState.retryable], descending=True, limit=5
     default=2.0,
     show_default=True,
     metavar="SECONDS",
-    help="Seconds between two looks.",
+    help="Seconds between two updates.",
 )
-@option("--once", is_flag=True, help="Show it once and end.")
+@option("--once", is_flag=True, help="Show it once and exit.")
 @target_options
 def top(
     interval: float,
@@ -45,20 +45,20 @@ def top(
     schema: str | None,
     as_json: bool,
 ) -> None:
-    """Show queues, rates, failures and clients as they change, until Ctrl-C.
+    """Show queues, rates, failures and clients, updated until Ctrl-C.
 
-    With --json each look is one line.
+    With --json each update is one line.
     """
     with target(app, database_url, schema) as on:
         for _ in watched(None if once else interval, clear=not as_json):
-            view = _look(on)
+            view = _read(on)
             if as_json:
                 show_json(view)
             else:
                 _show(view)
 
 
-def _look(on: Target) -> dict[str, Any]:
+def _read(on: Target) -> dict[str, Any]:
     clients = list_clients(on.engine, schema=on.schema)
     failures = [
         job
@@ -69,7 +69,7 @@ def _look(on: Target) -> dict[str, Any]:
         "at": datetime.now(UTC),
         "per_second": finish_rates(on.engine, schema=on.schema),
         "queues": queue_rows(on),
-        "clients": [attrs.asdict(each) for each in clients if each.silent_s <= DEAD_S],
+        "clients": [attrs.asdict(client) for client in clients if client.silent_s <= DEAD_S],
         "leader": get_leader(on.engine, schema=on.schema),
         "failures": [attrs.asdict(job) for job in failures],
     }

@@ -1,4 +1,4 @@
-"""`riverrun work`: a client, worked until a signal says stop."""
+"""`riverrun work`: run a client until a signal asks it to stop."""
 
 import functools
 import logging
@@ -37,16 +37,16 @@ from riverrun.logs.errors import log_error
 logger = logging.getLogger(__name__)
 
 TRY_AGAIN_S = 1.0
-"""Seconds between two tries to start while the database cannot be reached."""
+"""Seconds between two attempts to start while the database cannot be reached."""
 
 CHILDREN_S = 2.0
-"""Seconds that processes left behind by workers have to end before they are killed."""
+"""Seconds that processes left behind by workers have to exit before they are killed."""
 
 GIVE_UP_S = 1.0
-"""Seconds that a start has to end after a signal."""
+"""Seconds that `Client.start` has to return after a signal."""
 
 LOOK_S = 1.0
-"""Seconds between two looks whether the client still has all that it needs."""
+"""Seconds between two checks that the client can still do its work."""
 
 
 @click.command
@@ -58,8 +58,8 @@ LOOK_S = 1.0
     "queues",
     multiple=True,
     metavar="NAME[:SLOTS]",
-    help="Work this queue alone, in place of all of the client's; may be given several times."
-    " Default for SLOTS: the client's own for this queue, else 100.",
+    help="Work this queue instead of the client's own queues; may be given several times. "
+    "Default for SLOTS: the client's own for this queue, else 100.",
 )
 @option(
     "--processes",
@@ -67,7 +67,7 @@ LOOK_S = 1.0
     type=click.IntRange(1, 1_000),
     default=1,
     show_default=True,
-    help="How many processes work, each with all slots; one that dies is started again.",
+    help="How many processes to run, each with all slots. One that dies is started again.",
 )
 @option(
     "--stop-timeout",
@@ -82,14 +82,14 @@ LOOK_S = 1.0
     type=Seconds(),
     default=60.0,
     show_default=True,
-    help="Seconds that a start waits for a database that cannot be reached.",
+    help="At the start, seconds to wait for a database that cannot be reached.",
 )
-@option("--no-wait", is_flag=True, help="Do not wait for the database: as --wait 0.")
+@option("--no-wait", is_flag=True, help="Do not wait for the database, like --wait 0.")
 @option(
     "--health-port",
     type=click.IntRange(0, 65_535),
-    help="Answer /livez, /readyz and /metrics there; of several processes the next ones on the "
-    "ports after it.",
+    help="Answer /livez, /readyz and /metrics on this port. With several processes, each further "
+    "one uses the next port.",
 )
 @option(
     "--health-host",
@@ -114,10 +114,10 @@ LOOK_S = 1.0
 @option(
     "--tracebacks/--no-tracebacks",
     default=None,
-    help="Log the text and traceback of each failed attempt. Default: on a terminal and with "
-    "--reload; elsewhere a log has no text of an exception, which may hold args.",
+    help="Log the text and traceback of each failed attempt. Default: yes on a terminal or with "
+    "--reload, else no: the text of an exception may contain args.",
 )
-@option("--reload", is_flag=True, help="Start anew when a Python file changes; for development.")
+@option("--reload", is_flag=True, help="Restart when a Python file changes; for development.")
 def work(
     client_named: str | None,
     app: str | None,
@@ -135,17 +135,18 @@ def work(
 ) -> None:
     """Work the jobs of MODULE:CLIENT, or of --app, until SIGTERM or SIGINT.
 
-    The first signal lets running jobs end, the second, or SIGQUIT, cancels them. Exit codes: 0
-    stopped, 1 jobs were cut off, 2 no such client, 3 database not reachable, 4 tables missing, 5
-    a thread of the client's own could not be kept alive, 130 second Ctrl-C.
+    The first signal lets running jobs finish. A second one, or SIGQUIT, cancels them.
+
+    Exit codes: 0 stopped; 1 jobs were cut off; 2 no such client; 3 database not reachable; 4 tables
+    missing; 5 one of the client's own threads could not be kept alive; 130 second Ctrl-C.
     """
     context = click.get_current_context()
-    said = {context.get_parameter_source(name) for name in ("log_level", "log_format")}
+    sources = {context.get_parameter_source(name) for name in ("log_level", "log_format")}
     log = functools.partial(
         configure,
         log_level,
         as_json=log_format == "json",
-        force=said != {click.core.ParameterSource.DEFAULT},
+        force=sources != {click.core.ParameterSource.DEFAULT},
         tracebacks=(reload or sys.stderr.isatty()) if tracebacks is None else tracebacks,
     )
     tie = supervised()
@@ -153,7 +154,7 @@ def work(
         log()
         sys.exit(Supervisor(processes, stop_timeout=stop_timeout, reload=reload).run())
     client, own = _client(client_named or app, queues)
-    log()  # after the application, which may have configured logging
+    log()  # After the import: the application may have configured logging.
     for name in client.queues:
         if own and name not in own:
             text = "--queue names %r, which is not a queue of the client; it has %s"
@@ -168,13 +169,13 @@ def work(
         probes.start()
     systemd.notify("READY=1")
     if tie is not None:
-        tie.say_ready()
+        tie.report_ready()
     while not signals.wait(min(systemd.watchdog_s() or LOOK_S, LOOK_S)):
         systemd.alive()
         if client.beyond_repair:
             break
     systemd.notify("STOPPING=1")
-    logger.info("stopping in %g s at most; a second signal cancels what runs", stop_timeout)
+    logger.info("stopping in %g s at most; a second signal cancels running jobs", stop_timeout)
     if client.beyond_repair:
         logger.error("this process is beyond repair: %s", "; ".join(client.problems))
         _stop_broken(client, signals, stop_timeout)
@@ -186,7 +187,7 @@ def work(
 
 
 def _client(app: str | None, queues: tuple[str, ...]) -> tuple[Client, list[str]]:
-    """Return the client, working `queues` if they are given, and the queues that it had before."""
+    """Return the client, and the names of its own queues; `queues` replace these if given."""
     with reported():
         client = host_client()
         if client is None:
@@ -196,7 +197,7 @@ def _client(app: str | None, queues: tuple[str, ...]) -> tuple[Client, list[str]
             client = load_client(app)
         own = client.queues.configs
         if queues:
-            configs = dict(_queue(each, own) for each in queues)
+            configs = dict(_queue(text, own) for text in queues)
             for name in own:
                 client.queues.remove(name)
             for name, config in configs.items():
@@ -204,32 +205,34 @@ def _client(app: str | None, queues: tuple[str, ...]) -> tuple[Client, list[str]
     return client, list(own)
 
 
-def _queue(named: str, own: Mapping[str, QueueConfig]) -> tuple[str, QueueConfig]:
-    """Return a queue's name and how it is worked: as the client would, but for the slots given."""
-    name, colon, slots = named.partition(":")
+def _queue(text: str, own: Mapping[str, QueueConfig]) -> tuple[str, QueueConfig]:
+    """Return the name in NAME[:SLOTS], and the client's configuration for it with these slots."""
+    name, colon, slots = text.partition(":")
     config = own.get(name, QueueConfig())
     if not colon:
         return name, config
     if not slots.isdigit():
-        problem = f"--queue is {named!r}; expected NAME or NAME:SLOTS, such as mail:20"
+        problem = f"--queue is {text!r}; expected NAME or NAME:SLOTS, such as mail:20"
         raise CommandError(problem, ExitCode.usage)
     return name, attrs.evolve(config, max_workers=int(slots))
 
 
 def _start(client: Client, signals: Signals, *, wait_s: float) -> None:
-    """Start `client`, and wait for a database that is not there yet; a signal ends the wait.
+    """Start `client`; wait for a database that cannot be reached yet.
+
+    A signal ends the wait, and the process.
 
     Args:
         client: The client.
-        signals: Where signals are read.
-        wait_s: Seconds to wait for a database that cannot be reached.
+        signals: Where signals arrive.
+        wait_s: Seconds to wait at most for the database.
     """
     began = time.monotonic()
     waiting = False
     while True:
         starting = _Call(client.start)
-        while starting.goes_on(0.1):
-            if signals.wait(0) and starting.goes_on(GIVE_UP_S):
+        while starting.runs_after(0.1):
+            if signals.wait(0) and starting.runs_after(GIVE_UP_S):
                 logger.info("stopped while starting: the database does not answer")
                 _end(ExitCode.ok, at_once=True)
         try:
@@ -253,7 +256,7 @@ def _start(client: Client, signals: Signals, *, wait_s: float) -> None:
 
 def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
     stopping = _Call(lambda: client.stop(timeout=timeout))
-    while stopping.goes_on(0.1):
+    while stopping.runs_after(0.1):
         systemd.alive()
         signals.wait(0)
         if signals.count > 1:
@@ -269,20 +272,20 @@ def _stop(client: Client, signals: Signals, timeout: float) -> ExitCode:
 
 
 def _stop_broken(client: Client, signals: Signals, timeout: float) -> NoReturn:
-    """Stop as far as can be, and end: another process is to take over."""
+    """Stop as far as possible, and exit, so that another process can take over."""
     try:
         _stop(client, signals, timeout)
     except Exception as error:
-        log_error(logger, error, "not stopped as it should be; its jobs will be rescued")
+        log_error(logger, error, "the client could not stop cleanly; its jobs will be rescued")
     _end(ExitCode.broken, at_once=True)
 
 
 def _end_children() -> None:
-    """End the processes that workers left behind, for which multiprocessing waits at the exit."""
+    """End processes that workers left behind: multiprocessing would wait for them at exit."""
     children = multiprocessing.active_children()
     if children:
         names = ", ".join(f"{child.name} (pid {child.pid})" for child in children)
-        logger.warning("ending what workers left behind: %s", names)
+        logger.warning("ending processes that workers left behind: %s", names)
     for child in children:
         child.terminate()
     deadline = time.monotonic() + CHILDREN_S
@@ -296,13 +299,13 @@ def _end(code: ExitCode, *, at_once: bool = False) -> NoReturn:
     logging.shutdown()
     sys.stdout.flush()
     if at_once or code is ExitCode.cut_off:
-        # A worker that ignores its cancellation would keep the interpreter from ending.
+        # A worker that ignores its cancellation would keep the interpreter from exiting.
         os._exit(code)
     sys.exit(code)
 
 
 class _Call:
-    """A call in a thread of its own: handlers of signals run only in the main thread's Python."""
+    """A function call in another thread, so that the main thread stays free to handle signals."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self._call = call
@@ -310,13 +313,13 @@ class _Call:
         self._thread = threading.Thread(target=self._run, name="riverrun.call")
         self._thread.start()
 
-    def goes_on(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for its end; return whether it goes on."""
+    def runs_after(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds for the call to end; return whether it still runs."""
         self._thread.join(timeout)
         return self._thread.is_alive()
 
     def result(self) -> None:
-        """Raise what it raised."""
+        """Raise the exception of the call, if there was one."""
         if self._error is not None:
             raise self._error
 

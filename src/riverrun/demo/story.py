@@ -34,7 +34,7 @@ KILL_LOOKS, KILL_LOOK_S = 100, 0.005
 SENT_S = 0.1
 
 T = TypeVar("T")
-Tell = Callable[[str, bool], None]
+Show = Callable[[str, bool], None]
 """Takes a line, and whether the line is still being written: a later one may take its place."""
 
 
@@ -46,14 +46,14 @@ class Interrupted(Exception):
         self.number = number
 
 
-def play(*, signups: int, database_url: str | None, tell: Tell) -> Verdict:
+def play(*, signups: int, database_url: str | None, show: Show) -> Verdict:
     """Play the story and return what it came to.
 
     Args:
         signups: How many people sign up.
         database_url: A PostgreSQL database, which gets a schema for the while; one of our own
             server unless given.
-        tell: Told what goes on.
+        show: Told what goes on.
 
     Raises:
         Interrupted: If SIGINT or SIGTERM came; everything is cleared away.
@@ -67,7 +67,7 @@ def play(*, signups: int, database_url: str | None, tell: Tell) -> Verdict:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="riverrun-demo-"))
         url = database_url
         if url is None:
-            tell("starting a PostgreSQL of our own", False)
+            show("starting a PostgreSQL of our own", False)
             url = stop.or_go_on(
                 lambda: stack.enter_context(Cluster()).create_database("riverrun_demo")
             )
@@ -77,7 +77,7 @@ def play(*, signups: int, database_url: str | None, tell: Tell) -> Verdict:
             folder=folder,
         )
         stop.or_go_on(lambda: stack.enter_context(schema(settings)))
-        answers, killed_at = _run(settings, signups, stop, tell)
+        answers, killed_at = _run(settings, signups, stop, show)
         return audit(gather(settings, answers, killed_at), seconds=time.monotonic() - start_s)
 
 
@@ -147,7 +147,7 @@ def schema(settings: Settings) -> Iterator[None]:
 
 
 def _run(
-    settings: Settings, signups: int, stop: Stop, tell: Tell
+    settings: Settings, signups: int, stop: Stop, show: Show
 ) -> tuple[Sequence[Answer], datetime | None]:
     clicks = plan(signups)
     settings.path("invoices").mkdir()
@@ -160,7 +160,7 @@ def _run(
 
     # They end in the opposite order: workers first, the world last, so that it hears everything.
     with ExitStack() as stack:
-        tell("starting the sign-up service, the world and two workers", False)
+        show("starting the sign-up service, the world and two workers", False)
         world = start("world", "-m", "riverrun.demo.world")
         service = start("signup", "-m", "riverrun.demo.signup")
         smtp_port, crm_port = _ports(world, stop)
@@ -171,7 +171,7 @@ def _run(
         for worker in workers:
             _ports(worker, stop)  # None; but a worker that still imports slows the service down.
         with Browsers(clicks, port) as browsers:
-            killed_at = _watch(settings, clicks, browsers, [world, service], workers, stop, tell)
+            killed_at = _watch(settings, clicks, browsers, [world, service], workers, stop, show)
         for process in (*workers, service, world):
             process.tell_to_end()
             process.join()
@@ -185,7 +185,7 @@ def _watch(
     others: Sequence[Process],
     workers: Sequence[Process],
     stop: Stop,
-    tell: Tell,
+    show: Show,
 ) -> datetime | None:
     expected = JOBS_PER_CLICK * len({click.email for click in clicks if not click.refused})
     engine = settings.engine()
@@ -201,7 +201,7 @@ def _watch(
                 rows = connection.execute(select(Job.state, func.count()).group_by(Job.state))
                 counts = dict(rows.tuples().all())
             final = sum(count for state, count in counts.items() if state.is_final)
-            tell(
+            show(
                 f"{answered} of {len(clicks)} requests answered, {final} of {expected} jobs done",
                 True,
             )
@@ -209,13 +209,13 @@ def _watch(
             if final * 4 >= expected and killed_at is None:
                 killed_at = _kill(workers[0], engine, stop)
                 if killed_at is not None:
-                    tell(f"a part of it is done: SIGKILL to {workers[0].name}, at work", False)
+                    show(f"a part of it is done: SIGKILL to {workers[0].name}, at work", False)
             if browsers.done and final == sum(counts.values()):
-                tell(f"all done: {answered} requests answered, {final} jobs", False)
+                show(f"all done: {answered} requests answered, {final} jobs", False)
                 return killed_at
             if time.monotonic() > deadline_s:
                 # The audit will say which.
-                tell(f"gave up after {WORK_TIMEOUT_S:g} s; jobs are left: {counts}", False)
+                show(f"gave up after {WORK_TIMEOUT_S:g} s; jobs are left: {counts}", False)
                 return killed_at
             stop.wait(TURN_S)
     finally:
