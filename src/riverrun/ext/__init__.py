@@ -1,1 +1,1 @@
-"""At home in other people's applications: their sessions, their settings, their lifecycles."""
+"""Integrations with Flask, Pyramid, Alembic and pytest."""

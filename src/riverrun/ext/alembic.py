@@ -1,19 +1,20 @@
-"""The Alembic plugin (Alembic 1.18 and newer): a host's autogenerate knows our tables.
+"""The Alembic plugin (Alembic 1.18 and newer): a host's autogenerate migrates our tables.
 
-Found by its entry point, it needs no configuration:
+Alembic finds the plugin by its entry point; it needs no configuration:
 
-- our tables, type, functions and triggers are never dropped, compared or made by what autogenerate
-  proposes, its own or that of other plugins (alembic-postgresql-enum, alembic_utils);
-- `alembic revision --autogenerate` proposes `op.riverrun_migrate(...)` when the database has our
-  tables at older versions than this release knows, and `alembic check` fails for it;
-- it proposes the first install to a host that asks: `context.configure(..., riverrun=True)`, or,
-  for schemas other than the search path's, `riverrun="jobs"` or `riverrun=["jobs_1", "jobs_2"]`.
-  In an environment of several databases (`multidb`) that is the default one, and
-  `riverrun={"engine2": True}` names another;
-- a host that names schemas is proposed nothing for others; with `riverrun=False`, nothing at all.
+- Autogenerate never proposes to create, alter or drop our tables, type, functions and triggers. The
+  same holds for the plugins alembic-postgresql-enum and alembic_utils.
+- `alembic revision --autogenerate` proposes `op.riverrun_migrate(...)` if the database has our
+  tables at an older version than this release knows; `alembic check` then fails.
+- The first install is proposed only if the host asks: `context.configure(..., riverrun=True)`, or
+  `riverrun="jobs"` or `riverrun=["jobs_1", "jobs_2"]` for schemas that are not first on the search
+  path. With several databases (`multidb`) this means the default one; `riverrun={"engine2": True}`
+  names another.
+- A host that names schemas gets no proposals for other schemas. With `riverrun=False` it gets none
+  at all.
 
-It is switched off with `autogenerate_plugins=["alembic.autogenerate.*",
-"~alembic.autogenerate.riverrun"]`. Hosts on older releases pass
+Switch the plugin off with `autogenerate_plugins=["alembic.autogenerate.*",
+"~alembic.autogenerate.riverrun"]`. Hosts on older Alembic releases pass
 `include_name=riverrun.migrations.include_name` to `context.configure`.
 """
 
@@ -24,14 +25,14 @@ from types import ModuleType
 from typing import Any
 from warnings import warn
 
-# While this is imported Alembic is half imported itself, and must not be asked for anything.
+# Alembic imports this module while it is only half imported itself, so do not import Alembic here.
 
 
 class _Plugin(ModuleType):
-    """What Alembic sets up. Alembic 1.18.0 to 1.19.1 iterate it, where later ones take a module."""
+    """The object at our entry point. Alembic 1.18.0 to 1.19.1 iterate it; later ones want a module."""
 
     def setup(self, plugin: Any) -> None:
-        """Take part in comparing, before any table is looked at."""
+        """Register `compare`, to run before Alembic looks at any table."""
         from alembic.util import DispatchPriority
 
         plugin.add_autogenerate_comparator(compare, "schema", priority=DispatchPriority.FIRST)
@@ -44,12 +45,12 @@ plugin = _Plugin(__name__)
 
 
 def compare(context: Any, upgrade_ops: Any, schemas: set[str | None]) -> None:
-    """Hide our tables from autogenerate, and propose to migrate them if that is due.
+    """Hide our tables from autogenerate, and propose to migrate them if they are behind.
 
     Args:
         context: Alembic's AutogenContext.
-        upgrade_ops: What the revision will do; what we propose comes first in it.
-        schemas: The schemas compared, None for the search path's.
+        upgrade_ops: The operations of the new revision; our proposals are put first.
+        schemas: The schemas that are compared; None stands for the search path's.
     """
     from riverrun.migrations import LATEST, Line, RiverrunMigrate, current
 
@@ -62,7 +63,7 @@ def compare(context: Any, upgrade_ops: Any, schemas: set[str | None]) -> None:
     ahead = []
     for schema in sorted(schemas | set(wanted), key=lambda name: name or ""):
         if context.opts.get("riverrun") is False or (named and schema not in wanted):
-            continue  # another environment's
+            continue  # Another Alembic environment migrates this schema.
         frm = (
             current(context.connection, Line.main, schema),
             current(context.connection, Line.riverrun, schema),
@@ -77,7 +78,8 @@ def compare(context: Any, upgrade_ops: Any, schemas: set[str | None]) -> None:
 def _hide(context: Any) -> None:
     from riverrun.migrations import include_name
 
-    # Alembic has no public way for a plugin to filter; were its own gone, a host still has one.
+    # Alembic has no public way for a plugin to filter names. If the private one goes away, hosts
+    # can still pass include_name themselves.
     names = getattr(context, "_name_filters", None)
     objects = getattr(context, "_object_filters", None)
     if names is None or objects is None:
@@ -90,12 +92,12 @@ def _hide(context: Any) -> None:
 
 
 def _hide_enum(include: Callable[[str, str, dict[str, Any]], bool]) -> None:
-    """Hide our type from alembic-postgresql-enum, which has a filter of its own."""
+    """Hide our enum type from alembic-postgresql-enum, which has a filter of its own."""
     other = sys.modules.get("alembic_postgresql_enum.configuration")
     if other is None:
         return
     config = other.get_configuration()
-    if not hasattr(config, "include_name"):  # it has one since 1.5
+    if not hasattr(config, "include_name"):  # added in alembic-postgresql-enum 1.5
         return
     hosts = config.include_name
     if getattr(hosts, "of_riverrun", False):
@@ -109,26 +111,26 @@ def _hide_enum(include: Callable[[str, str, dict[str, Any]], bool]) -> None:
 
 
 def _database(opts: Mapping[str, Any]) -> str:
-    """Return the name of the database in an environment of several; "" for the default one."""
+    """Return which database of a multidb environment is compared; "" for the default one."""
     # Source: Alembic 1.20 and Flask-Migrate 4.1, their templates "multidb".
     token: str = opts.get("upgrade_token") or "upgrades"
     return token.removesuffix("upgrades").removesuffix("_")
 
 
-def _wanted(said: object, database: str) -> Sequence[str | None]:
-    """Return the schemas in which the host wants the first install."""
-    if isinstance(said, Mapping):
-        said = said.get(database, None if database else said.get(None))
+def _wanted(option: object, database: str) -> Sequence[str | None]:
+    """Return the schemas in which the host's `riverrun=` option asks for the first install."""
+    if isinstance(option, Mapping):
+        option = option.get(database, None if database else option.get(None))
     elif database:
         return []
-    match said:
+    match option:
         case None | False:
             return []
         case True:
             return [None]
         case str():
-            return [said]
+            return [option]
         case list() | tuple() | set():
-            return list(said)
+            return list(option)
     expected = "True, a schema's name, a list of such, or a dict of these by database"
-    raise TypeError(f"context.configure(riverrun={said!r}): expected {expected}")
+    raise TypeError(f"context.configure(riverrun={option!r}): expected {expected}")

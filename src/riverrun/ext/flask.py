@@ -1,4 +1,4 @@
-"""riverrun in Flask: the application's session, settings, context and command line.
+"""The Flask extension: jobs in the application's session, with its settings and its CLI.
 
     db = SQLAlchemy()                # Flask-SQLAlchemy 3.1 or Flask-SQLAlchemy-Lite
     jobs = Riverrun()
@@ -24,8 +24,8 @@
 
         return app
 
-`flask riverrun work` works them. Settings are the client's options under `RIVERRUN_`, such as
-`RIVERRUN_QUEUES = {"default": 10}`; the default queue is worked unless said.
+`flask riverrun work` works the jobs. The client's options are settings that begin with `RIVERRUN_`,
+such as `RIVERRUN_QUEUES = {"default": 10}`. Default: only the queue `default` is worked.
 """
 
 import asyncio
@@ -75,18 +75,18 @@ PREFIX = "RIVERRUN_"
 
 
 class Riverrun:
-    """The extension; one may serve several applications, each with a client of its own.
+    """The Flask extension. It may serve several applications, each with a client of its own.
 
     Args:
-        app: An application, or None and `init_app` later.
-        workers: Who works what; `@jobs.worker` adds to it.
-        session: Returns the session that `insert` joins, or a scoped_session; that of
-            Flask-SQLAlchemy or Flask-SQLAlchemy-Lite unless said.
-        engine: The client's. Default: made of `RIVERRUN_DATABASE_URL`, or Flask-SQLAlchemy's of
-            the name `RIVERRUN_BIND`, or its default one. In place of one with another driver than
-            psycopg 3 the client makes its own, at the same URL.
-        plugins: What takes part in inserts and attempts, within the app context.
-        **options: Further options of the Client; settings win over them.
+        app: The application. Default: None; call `init_app` later.
+        workers: The workers by kind; `@jobs.worker` adds to them.
+        session: A function that returns the Session or scoped_session that `insert` joins. Default:
+            the session of Flask-SQLAlchemy or Flask-SQLAlchemy-Lite.
+        engine: The client's engine. Default: an engine for `RIVERRUN_DATABASE_URL`, else
+            Flask-SQLAlchemy's engine named by `RIVERRUN_BIND`, else its default engine. If the
+            engine has another driver than psycopg 3, the client makes its own at the same URL.
+        plugins: Plugins around inserts and attempts; they run within the app context.
+        **options: Further options of the Client. Settings override them.
     """
 
     def __init__(
@@ -109,15 +109,15 @@ class Riverrun:
             self.init_app(app)
 
     def init_app(self, app: Flask) -> None:
-        """Serve `app`; before or after the extension that has its engine.
+        """Initialize `app`, before or after the extension that has its engine.
 
         Raises:
-            InvalidOption: If a setting is none, or its value cannot be read.
+            InvalidOption: If there is no such setting, or its value cannot be read.
         """
-        said = app.config.get_namespace(PREFIX)
-        url, bind = said.pop("database_url", None), said.pop("bind", None)
-        path = said.pop("flask_app", None)
-        options = {**self._options, **client_options(said, PREFIX)}
+        settings = app.config.get_namespace(PREFIX)
+        url, bind = settings.pop("database_url", None), settings.pop("bind", None)
+        path = settings.pop("flask_app", None)
+        options = {**self._options, **client_options(settings, PREFIX)}
         state = app.extensions["riverrun"] = _State(self, app, url, bind, options)
         state.made_by = _MadeBy(path or os.environ.get("FLASK_APP") or app.import_name)
         app.cli.add_command(_group())
@@ -155,18 +155,18 @@ def client_of(app: Flask) -> Client:
     """Return the client of the application `app`.
 
     Raises:
-        ClientNotReady: If it was not initialized, or has no database.
+        ClientNotReady: If the application was not initialized, or has no database.
     """
     return _state_of(app).client
 
 
 @contextmanager
 def rolled_back(app: Flask) -> Iterator[Session]:
-    """Have all that the application `app` writes be undone at the end; yield a Session in it.
+    """Undo everything that the application `app` writes in the block; yield a Session to test with.
 
-    Its sessions, those of views and workers, are savepoints in one transaction: they see what each
-    other committed, and another connection sees nothing of it. Sessions that are made of an engine,
-    not by the application's extension or scoped_session, are left alone.
+    The application's sessions, in views and in workers, become savepoints in one transaction: each
+    sees what the others committed, and other connections see none of it. Sessions made directly
+    from an engine, not by the application's extension or scoped_session, are not affected.
 
     Raises:
         ClientNotReady: As for `client_of`.
@@ -183,7 +183,7 @@ def _state_of(app: Flask) -> "_State":
 
 
 class _State:
-    """An application's client, made when it is first asked for: then its engine is there."""
+    """One application's client, made on first use, because its engine may not exist earlier."""
 
     def __init__(
         self,
@@ -199,14 +199,14 @@ class _State:
         self._extension = extension
         self._url = url
         self._options = options
-        self._lock = threading.Lock()  # guards _client, of which there shall be one
+        self._lock = threading.Lock()  # guards _client, so that only one is made
         self._client: Client | None = None
 
     @property
     def client(self) -> Client:
         with self._lock:
             if self._client is None:
-                self._client = self._made()
+                self._client = self._make_client()
             return self._client
 
     @property
@@ -214,7 +214,7 @@ class _State:
         """The application's session, or its connection to the database that `RIVERRUN_BIND` names.
 
         Raises:
-            ClientNotReady: If the application has neither of the extensions that have a session.
+            ClientNotReady: If the application has neither Flask-SQLAlchemy nor its Lite version.
         """
         host = self.app.extensions.get("sqlalchemy")
         if host is None:
@@ -222,7 +222,7 @@ class _State:
             raise ClientNotReady(f"the application has no Flask-SQLAlchemy; {advice}")
         tx: Tx = host.session
         if self._bind is not None:
-            # The session would look for the table of the jobs in the default database.
+            # The session itself would look for the jobs' table in the default database.
             tx = host.session.connection(bind_arguments={"bind": self._engines(host)[self._bind]})
         return tx
 
@@ -233,13 +233,16 @@ class _State:
             connections = UndoneConnections(self.client.engine, stack)
             stack.enter_context(self.sessions_within(connections))
             session = stack.enter_context(self._test_session(connections.first))
-            # The outermost savepoint: to end one that is older would end this one, too.
+            # Begin the outermost savepoint: ending an older one would end this one too.
             session.connection(bind_arguments={"bind": connections.first})
             yield session
 
     @contextmanager
     def sessions_within(self, binds: Binds | None) -> Iterator[None]:
-        """Have the application's sessions be savepoints on what `binds` says; None for others."""
+        """Make the application's sessions savepoints on the connections that `binds` returns.
+
+        Without `binds`, they are ordinary sessions in a scope of their own.
+        """
         host = self._host_session()
         with ExitStack() as stack:
             if isinstance(host, scoped_session):
@@ -249,12 +252,12 @@ class _State:
             yield
 
     def _host_session(self) -> Any:
-        """Return what makes the application's sessions: a scoped_session or a sessionmaker."""
+        """Return the scoped_session or sessionmaker that makes the application's sessions."""
         if self._extension._session is not None:
             return self._in_context(self._extension._session)
         host = self.app.extensions.get("sqlalchemy")
-        # Flask-SQLAlchemy-Lite has one for each application, and a Session for each app context;
-        # Flask-SQLAlchemy's attribute of that name is SQLAlchemy's class.
+        # Flask-SQLAlchemy-Lite has one sessionmaker per application, and one Session per app
+        # context. Flask-SQLAlchemy's attribute of the same name is SQLAlchemy's class.
         factory = self._in_context(lambda: getattr(host, "sessionmaker", None))
         return factory if isinstance(factory, sessionmaker) else getattr(host, "session", None)
 
@@ -264,14 +267,15 @@ class _State:
         if not isinstance(factory, sessionmaker):
             return Session(connection, join_transaction_mode="create_savepoint")
         session: Session = factory()
-        # Flask-SQLAlchemy's asks the current application for its engines; a test may have none.
+        # Flask-SQLAlchemy's session takes its engines from the current application, and a test may
+        # have none.
         get_bind = session.get_bind
         session.get_bind = lambda *args, **options: self._in_context(  # type: ignore[method-assign]
             lambda: get_bind(*args, **options)
         )
         return session
 
-    def _made(self) -> Client:
+    def _make_client(self) -> Client:
         return Client(
             self._engine(),
             workers=self._extension.workers,
@@ -289,7 +293,7 @@ class _State:
             advice = f"install Flask-SQLAlchemy, pass engine=, or set {PREFIX}DATABASE_URL"
             raise ClientNotReady(f"the application has no database; {advice}")
         engines = self._engines(host)
-        # Flask-SQLAlchemy's name for the default one, and Flask-SQLAlchemy-Lite's.
+        # The default engine is named None by Flask-SQLAlchemy, "default" by Flask-SQLAlchemy-Lite.
         for name in (None, "default") if self._bind is None else (self._bind,):
             if name in engines:
                 return engine_beside(engines[name])
@@ -300,15 +304,15 @@ class _State:
         )
 
     def _engines(self, host: Any) -> Mapping[str | None, Engine]:
-        """Return the application's engines by name; those beneath its AsyncEngines, too."""
-        awaited = self._in_context(lambda: getattr(host, "async_engines", {}))
+        """Return the application's engines by name, including those inside its AsyncEngines."""
+        async_engines = self._in_context(lambda: getattr(host, "async_engines", {}))
         return {
-            **{name: engine.sync_engine for name, engine in awaited.items()},
+            **{name: engine.sync_engine for name, engine in async_engines.items()},
             **self._in_context(lambda: host.engines),
         }
 
     def _in_context(self, call: Callable[[], R]) -> R:
-        """Call `call` with the application as the current one, and end nobody's session by it."""
+        """Call `call` with this as the current application, without a teardown of sessions."""
         if current_app and current_app._get_current_object() is self.app:  # type: ignore[attr-defined]
             return call()
 
@@ -316,13 +320,14 @@ class _State:
             self.app.app_context().push()
             return call()
 
-        # Never popped: teardown functions would end the session of a caller whose scope is another
-        # one than the app context. In a context of its own the push is gone with that.
+        # The app context is never popped: that would run teardown functions, which would end the
+        # session of a caller whose scope is not the app context. The push disappears with the
+        # copied context.
         return copy_context().run(pushed)
 
 
 class _AppContext(Plugin):
-    """Calls workers within an app context; its teardown removes the job's session."""
+    """Calls each worker within an app context, whose teardown removes the job's session."""
 
     def __init__(self, state: "_State") -> None:
         self._state = state
@@ -334,7 +339,7 @@ class _AppContext(Plugin):
     async def work_async(self, ctx: JobContext, call_next: Callable[[], Awaitable[object]]) -> None:
         app = self._state.app
         with self._sessions(ctx):
-            if any(iscoroutinefunction(each) for each in app.teardown_appcontext_funcs):
+            if any(iscoroutinefunction(function) for function in app.teardown_appcontext_funcs):
                 own = _torn_down_here(app, call_next)
                 await asyncio.get_running_loop().create_task(own, context=copy_context())
                 return
@@ -363,11 +368,11 @@ class _AppContext(Plugin):
 
 @attrs.frozen
 class _MadeBy:
-    """How a process makes the application anew: as the command `flask` does.
+    """How a worker process makes the application again: the way the command `flask` does.
 
     Attributes:
-        path: What `flask --app` takes; None where it finds a `wsgi.py` or `app.py` by itself.
-        create_app: The function that a command of the application's own is made with.
+        path: The value of `flask --app`; None if `flask` finds `wsgi.py` or `app.py` by itself.
+        create_app: The factory of an application that has a command of its own.
     """
 
     path: str | None
@@ -375,7 +380,7 @@ class _MadeBy:
 
 
 class _InAppContext:
-    """Calls a worker in its process within an app context of the application made there."""
+    """Calls a worker in a worker process, within an app context of the application made there."""
 
     def __init__(self, made_by: _MadeBy) -> None:
         self._made_by = made_by
@@ -385,7 +390,7 @@ class _InAppContext:
             return call_next()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # In the process, before the attempt's time begins: an application may take long to make.
+        # Runs in the worker process, before the attempt's time begins: making it may take long.
         self.__dict__.update(state)
         _app_of(self._made_by)
 
@@ -401,10 +406,11 @@ def _app_of(made_by: _MadeBy) -> Flask:
 
 
 async def _torn_down_here(app: Flask, call_next: Callable[[], Awaitable[object]]) -> None:
-    """Call within an app context whose `async def` teardown functions are awaited here.
+    """Call within an app context, and await its `async def` teardown functions in this loop.
 
-    Flask runs them in an event loop of their own, and refuses to do so in one that runs; what they
-    close, such as an AsyncSession, belongs to this one. In a task of its own: nothing pops it.
+    Flask would run them in an event loop of their own, and refuses to while a loop runs. But what
+    they close, such as an AsyncSession, belongs to this loop. The caller runs this in a task of its
+    own, because the app context is never popped.
     """
     app.app_context().push()
     error: BaseException | None = None
@@ -414,10 +420,10 @@ async def _torn_down_here(app: Flask, call_next: Callable[[], Awaitable[object]]
         error = raised
         raise
     finally:
-        for each in reversed(app.teardown_appcontext_funcs):
-            torn: Any = each(error)
-            if isawaitable(torn):
-                await torn
+        for function in reversed(app.teardown_appcontext_funcs):
+            result: Any = function(error)
+            if isawaitable(result):
+                await result
         appcontext_tearing_down.send(app, _async_wrapper=app.ensure_sync, exc=error)
 
 
@@ -425,7 +431,7 @@ def _group() -> click.Group:
     @click.group("riverrun", cls=Shell)
     @click.pass_context
     def group(context: click.Context) -> None:
-        """Background jobs: work them, migrate their tables, look at them."""
+        """Work, list and insert background jobs, and migrate their tables."""
         info = context.ensure_object(ScriptInfo)
         app = info.load_app()
         if not app.config.get(f"{PREFIX}FLASK_APP"):

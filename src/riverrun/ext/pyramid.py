@@ -1,19 +1,20 @@
-"""riverrun in Pyramid: `config.include("riverrun.ext.pyramid")`.
+"""The Pyramid integration: `config.include("riverrun.ext.pyramid")`.
 
     def signup(request):
         request.dbsession.add(user)
         request.dbsession.flush()
         request.insert_job(SendEmail(user.id))      # in request.dbsession's transaction
 
-pyramid_tm commits it or aborts it with the rest; what pyramid_retry does again inserts once. The
-client is made of the settings under `riverrun.`, such as `riverrun.queues = default:10 mail:2` and
-`riverrun.workers = shop.jobs.workers`, or is the application's own:
+pyramid_tm commits or aborts the job with the rest of the transaction, so a request that
+pyramid_retry repeats inserts its job once. The client is made from settings that begin with
+`riverrun.`, such as `riverrun.queues = default:10 mail:2` and
+`riverrun.workers = shop.jobs.workers`. Or the application passes its own:
 
     config.set_riverrun_client(client)
 
-The default queue is worked unless said. `priverrun production.ini work` works the jobs, each within
-a request of its own: what `get_current_request().dbsession` did is committed when the worker
-returns.
+Default: only the queue `default` is worked. `priverrun production.ini work` works the jobs, each
+within a request of its own: the changes in `get_current_request().dbsession` are committed when the
+worker returns.
 """
 
 import os
@@ -50,10 +51,10 @@ KEY = "riverrun"
 
 
 def includeme(config: Any) -> None:
-    """Add the directives and the request's methods; called by `config.include`.
+    """Add the directives and request methods; `config.include` calls this function.
 
     Raises:
-        InvalidOption: If a setting is none, or its value cannot be read.
+        InvalidOption: If there is no such setting, or its value cannot be read.
     """
     settings = {
         name.removeprefix(PREFIX): value
@@ -77,16 +78,21 @@ def includeme(config: Any) -> None:
 
 
 def set_riverrun_client(config: Any, client: Client | str) -> None:
-    """Directive, `config.set_riverrun_client`: use `client`, or what its dotted name stands for."""
+    """Use the application's own client: the directive `config.set_riverrun_client`.
+
+    Args:
+        config: Pyramid's Configurator, on which the directive is called.
+        client: A Client, or its dotted name.
+    """
     found = config.maybe_dotted(client)
     config.action("riverrun.client", lambda: config.registry[KEY].use(found))
 
 
 def set_riverrun_workers(config: Any, workers: Workers | str) -> None:
-    """Directive, `config.set_riverrun_workers`: work with these, or what a dotted name stands for.
+    """Use these workers: the directive `config.set_riverrun_workers`.
 
     Args:
-        config: Pyramid's Configurator; called on it as a method.
+        config: Pyramid's Configurator, on which the directive is called.
         workers: A Workers, or its dotted name.
     """
     found = config.maybe_dotted(workers)
@@ -115,23 +121,24 @@ def insert_jobs(request: Any, jobs: Iterable[object]) -> list[InsertResult]:
 
 
 def client_of(registry: Any) -> Client:
-    """Return the client of an application, by its registry.
+    """Return the client of the application that has this registry.
 
     Raises:
-        ClientNotReady: If riverrun was not included, or there is no database.
+        ClientNotReady: If riverrun was not included, or the application has no database.
     """
     return _state_of(registry).client
 
 
 @contextmanager
 def rolled_back(app: Any) -> Iterator[Session]:
-    """Have all that the application `app` writes be undone at the end; yield a Session in it.
+    """Undo everything that the application `app` writes in the block; yield a Session to test with.
 
-    What `registry["dbsession_factory"]` makes, for requests and for workers, are savepoints in one
-    transaction: they see what each other committed, and another connection sees nothing of it.
+    The sessions that `registry["dbsession_factory"]` makes, for requests and for workers, become
+    savepoints in one transaction: each sees what the others committed, and other connections see
+    none of it.
 
     Args:
-        app: What `make_wsgi_app()` returns, or its registry.
+        app: The return value of `make_wsgi_app()`, or its registry.
 
     Raises:
         ClientNotReady: As for `client_of`, or if the registry has no `dbsession_factory`.
@@ -153,7 +160,7 @@ def _client(request: Any) -> Client:
 
 
 class _State:
-    """What the configuration said, and the client made of it when it is first asked for."""
+    """One application's configuration, and the client that is made from it on first use."""
 
     def __init__(self, registry: Any) -> None:
         self.workers: Workers | None = None
@@ -161,13 +168,13 @@ class _State:
         self.ini: str | None = None
         self.options: dict[str, Any] = {}
         self._registry = registry
-        self._lock = threading.Lock()  # guards _client, of which there shall be one
+        self._lock = threading.Lock()  # guards _client, so that only one is made
         self._client: Client | None = None
 
     def use(self, client: Client) -> None:
-        """Take the application's own client; its workers too run within requests."""
-        # In place of that of another application, as when tests make one after another.
-        others = [each for each in client._plugins if not isinstance(each, _RequestContext)]
+        """Use this client, and run its workers within requests."""
+        # The client may still have the plugin of another application: tests make several in turn.
+        others = [plugin for plugin in client._plugins if not isinstance(plugin, _RequestContext)]
         client._plugins = (_RequestContext(self._registry), *others)
         self._client = client
 
@@ -177,12 +184,12 @@ class _State:
         factory = self._registry.get("dbsession_factory")
         if not isinstance(factory, sessionmaker):
             advice = "put the sessionmaker that request.dbsession uses there"
-            raise ClientNotReady(f'registry["dbsession_factory"] is no sessionmaker; {advice}')
+            raise ClientNotReady(f'registry["dbsession_factory"] is not a sessionmaker; {advice}')
         with ExitStack() as stack:
             connections = UndoneConnections(self.client.engine, stack)
             stack.enter_context(factory_within(factory, connections))
             session = stack.enter_context(factory())
-            # The outermost savepoint: to end one that is older would end this one, too.
+            # Begin the outermost savepoint: ending an older one would end this one too.
             session.connection(bind_arguments={"bind": connections.first})
             yield session
 
@@ -192,7 +199,7 @@ class _State:
             if self._client is None:
                 options = {"queues": {QUEUE_DEFAULT: QueueConfig()}, **self.options}
                 self.use(Client(self._engine(), workers=self.workers, **options))
-                assert self._client is not None  # noqa: S101  just used
+                assert self._client is not None  # noqa: S101  set by use()
             return self._client
 
     def _engine(self) -> Engine:
@@ -203,20 +210,21 @@ class _State:
         if isinstance(bind, Engine):
             return engine_beside(bind)
         if "sqlalchemy.url" in self._registry.settings:
-            said = self._registry.settings["sqlalchemy.url"]
-            if str(said).partition(":")[0] not in {"postgres", "postgresql", "postgresql+psycopg"}:
-                psycopg_url(said)  # says what it is that riverrun does not work on
+            url = self._registry.settings["sqlalchemy.url"]
+            if str(url).partition(":")[0] not in {"postgres", "postgresql", "postgresql+psycopg"}:
+                psycopg_url(url)  # Raises an error that names the database, if not PostgreSQL.
                 return engine_beside(engine_from_config(self._registry.settings, "sqlalchemy."))
-            settings = {**self._registry.settings, "sqlalchemy.url": psycopg_url(said)}
+            settings = {**self._registry.settings, "sqlalchemy.url": psycopg_url(url)}
             return engine_from_config(settings, "sqlalchemy.")
         advice = "set sqlalchemy.url or riverrun.database_url, or call config.set_riverrun_client"
         raise ClientNotReady(f"the application has no database that riverrun knows; {advice}")
 
 
 class _RequestContext(Plugin):
-    """Calls workers within a request, and a transaction of its manager if it has one.
+    """Calls each worker within a request, and in a transaction of its manager if it has one.
 
-    Not `async def` workers: Pyramid keeps its request by thread, and theirs is shared.
+    `async def` workers are called without: Pyramid keeps one current request per thread, and they
+    share a thread.
     """
 
     def __init__(self, registry: Any) -> None:
@@ -231,17 +239,17 @@ class _RequestContext(Plugin):
         ini = self._registry[KEY].ini
         if ini is None:
             problem = "a worker's process cannot make the application"
-            advice = f"start it with priverrun, or say in its INI file {PREFIX}ini = %(__file__)s"
+            advice = f"start it with priverrun, or set {PREFIX}ini = %(__file__)s in its INI file"
             raise ClientNotReady(f"{problem}; {advice}")
         return _InRequest(ini)
 
     def _join(self, request: Any, *, test: Connection | None, stack: ExitStack) -> None:
-        """Have the request's session be a savepoint in a test's transaction."""
+        """Make the request's session a savepoint in a test's transaction."""
         with suppress(ImportError):
             from transaction import TransactionManager
 
-            # pyramid_tm's own default is the thread's manager, and to begin there would abort the
-            # test's transaction.
+            # pyramid_tm's default is the thread's manager; beginning a transaction there would
+            # abort the test's.
             request.environ["tm.manager"] = TransactionManager(explicit=True)
         factory = self._registry.get("dbsession_factory")
         if test is not None and isinstance(factory, sessionmaker):
@@ -270,7 +278,7 @@ def _within_request(
 
 
 class _InRequest:
-    """Calls a worker in its process within a request of the application made there."""
+    """Calls a worker in a worker process, within a request of the application made there."""
 
     def __init__(self, ini: str) -> None:
         self._ini = ini
@@ -279,7 +287,7 @@ class _InRequest:
         _within_request(_registry_of(self._ini), call_next)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # In the process, before the attempt's time begins: an application may take long to make.
+        # Runs in the worker process, before the attempt's time begins: making it may take long.
         self.__dict__.update(state)
         _registry_of(self._ini)
 
@@ -289,7 +297,8 @@ def _registry_at(ini: str) -> Any:
     from pyramid.paster import get_app, setup_logging
 
     setup_logging(ini)
-    # What a pipeline's filters wrap is no Pyramid application itself, but was made last.
+    # A PasteDeploy pipeline returns its outermost filter, which is no Pyramid application. The
+    # application inside it was made last.
     return getattr(get_app(ini), "registry", None) or global_registries.last
 
 
@@ -300,7 +309,7 @@ _registry_of = cache(_registry_at)
 @click.argument("config_uri", metavar="INI")
 @click.pass_context
 def main(context: click.Context, config_uri: str) -> None:
-    """Work and look at the jobs of the Pyramid application of an INI file."""
+    """Work, list and insert the jobs of the Pyramid application in an INI file."""
     if find_spec("pyramid") is None:
         raise CommandError("priverrun needs Pyramid: pip install pyramid", ExitCode.usage)
     if not os.path.exists(config_uri.partition("#")[0]):

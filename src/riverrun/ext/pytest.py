@@ -1,11 +1,11 @@
-"""The pytest plugin: fixtures on `riverrun.testing`; installed with riverrun, idle until asked.
+"""The pytest plugin: fixtures made from `riverrun.testing`. It does nothing until a test uses one.
 
-`riverrun_jobs` is what tests use, `riverrun_async_jobs` what async ones do. They need a client:
-pytest's setting `riverrun_client` names it as `module:attribute`, or a fixture of that name in
-`conftest.py` returns it. Of an application in Flask or Pyramid the fixture `riverrun_app` returns
-the application; then all that it writes during the test is undone. An AsyncSession is the
-application's to make, as its event loop is: an async fixture `riverrun_async_session` yields what
-`riverrun.testing.rolled_back_async` does.
+Tests use `riverrun_jobs`, async tests `riverrun_async_jobs`. Both need a client: name it in pytest's
+setting `riverrun_client` as `module:attribute`, or define a fixture `riverrun_client` in
+`conftest.py`. For a Flask or Pyramid application, define a fixture `riverrun_app` that returns it;
+then everything that the application writes during a test is undone. Async tests define an async
+fixture `riverrun_async_session` that yields `riverrun.testing.rolled_back_async(engine)`, because
+the application chooses its AsyncEngine and event loop.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from riverrun.testing import AsyncJobs, Jobs, rolled_back
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let pytest's configuration name the client; `parser` is pytest's own."""
+    """Add the setting `riverrun_client` to pytest's configuration."""
     parser.addini("riverrun_client", "the client of the tests, as module:attribute", default="")
 
 
 def _scope(fixture_name: str, config: pytest.Config) -> str:
-    """Return how long the client lives: as long as the application, if that has it."""
+    """Return the scope of the client: the session if it is a module's, else one test."""
     del fixture_name
     return "session" if config.getini("riverrun_client") else "function"
 
@@ -36,9 +36,9 @@ def riverrun_app() -> Any:
     return None
 
 
-@pytest.fixture(scope=_scope)  # type: ignore[arg-type]  # its type knows fewer strings
+@pytest.fixture(scope=_scope)  # type: ignore[arg-type]  # the stub's type is narrower
 def riverrun_client(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Client:
-    """The client under test: the application's, or that of the setting; or override it."""
+    """The client under test: that of pytest's setting, else the application's."""
     named: str = pytestconfig.getini("riverrun_client")
     if named:
         try:
@@ -62,11 +62,11 @@ def riverrun_session(riverrun_client: Client, riverrun_app: Any) -> Iterator[Ses
 
 
 def _state_of(app: Any) -> Any:
-    """Return what `riverrun.ext.flask` or `riverrun.ext.pyramid` keeps with an application."""
+    """Return the state that `riverrun.ext.flask` or `riverrun.ext.pyramid` stores in `app`."""
     if app is None:
         return None
-    kept = getattr(app, "extensions", None) or getattr(app, "registry", app)
-    state = kept.get("riverrun") if hasattr(kept, "get") else None
+    states = getattr(app, "extensions", None) or getattr(app, "registry", app)
+    state = states.get("riverrun") if hasattr(states, "get") else None
     if state is None:
         expected = "an application in Flask or Pyramid that has initialized riverrun"
         raise pytest.UsageError(f"riverrun_app is {app!r}; expected {expected}")
@@ -75,7 +75,7 @@ def _state_of(app: Any) -> Any:
 
 @pytest.fixture
 def riverrun_jobs(riverrun_session: Any, riverrun_client: Client) -> Jobs:
-    """What was inserted in the test's transaction, and ways to work it there."""
+    """Functions to find and work the jobs inserted in the test's transaction."""
     return Jobs(riverrun_session, riverrun_client)
 
 
@@ -83,10 +83,10 @@ def riverrun_jobs(riverrun_session: Any, riverrun_client: Client) -> Jobs:
 def riverrun_async_session() -> Any:
     """An AsyncSession; override it with the application's own."""
     advice = "define a fixture of that name, with riverrun.testing.rolled_back_async(engine)"
-    raise pytest.UsageError(f"riverrun_async_session is not there; {advice}")
+    raise pytest.UsageError(f"riverrun_async_session is not defined; {advice}")
 
 
 @pytest.fixture
 def riverrun_async_jobs(riverrun_async_session: Any, riverrun_client: Client) -> AsyncJobs:
-    """As `riverrun_jobs`, awaited, in the transaction of `riverrun_async_session`."""
+    """Like `riverrun_jobs`, with coroutines, in the transaction of `riverrun_async_session`."""
     return AsyncJobs(riverrun_async_session, riverrun_client)

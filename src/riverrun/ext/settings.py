@@ -1,4 +1,4 @@
-"""A client's options from an application's settings: Python's values, or an ini file's text."""
+"""Reads a client's options from an application's settings: Python values, or text of INI files."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,25 +9,25 @@ from riverrun.errors import InvalidOption
 _TRUE, _FALSE = frozenset({"1", "on", "true", "yes"}), frozenset({"0", "false", "no", "off"})
 
 
-def client_options(said: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the options of a Client that `said`, settings without their prefix, stand for.
+def client_options(settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the options for a Client from an application's settings.
 
-    Text is read as what the option takes: numbers of seconds, "true" or "false", "none"; queues as
-    "default:10 mail:2".
+    Text is converted to the type of the option: numbers of seconds, "true" or "false", "none", and
+    queues as "default:10 mail:2".
 
     Args:
-        said: Settings by name, in lower case.
-        prefix: How their names began, for errors.
+        settings: Settings by name, in lower case and without their prefix.
+        prefix: The prefix, to name a setting in errors.
 
     Raises:
-        InvalidOption: If there is no such option, or a text cannot be read.
+        InvalidOption: If there is no such option, or a text cannot be converted.
     """
 
     def full(name: str) -> str:
         return prefix + (name.upper() if prefix.isupper() else name)
 
     options = {}
-    for name, value in said.items():
+    for name, value in settings.items():
         if name not in _READERS:
             raise InvalidOption("setting", full(name), f"one of {', '.join(map(full, _READERS))}")
         try:
@@ -61,7 +61,7 @@ def _seconds(value: Any) -> Any:
 
 def _queues(value: Any) -> dict[str, QueueConfig]:
     if isinstance(value, str):
-        pairs = [each.partition(":") for each in value.split()]
+        pairs = [queue.partition(":") for queue in value.split()]
         return {name: _queue(int(slots) if colon else None) for name, colon, slots in pairs}
     if not isinstance(value, Mapping):
         raise TypeError(value)

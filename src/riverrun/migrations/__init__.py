@@ -1,6 +1,6 @@
-"""Migrations of River's tables and riverrun's own, for any Alembic chain or for none.
+"""Migrations of River's tables and riverrun's own, with Alembic or without.
 
-A host's own revision, first and alone in it:
+With Alembic, as the only operation of one of the application's own revisions:
 
     import riverrun.migrations
 

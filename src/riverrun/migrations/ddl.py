@@ -1,6 +1,7 @@
-"""What the versions share: running their DDL, and naming things in a schema.
+"""Helpers for the modules of the versions: running DDL, and naming objects in a schema.
 
-DDL is written as text: it must equal River's in what the catalog then says, and text shows that.
+DDL is written as text because its result in the catalog must equal that of River's migrations, and
+text is easy to compare.
 """
 
 import re
@@ -14,7 +15,7 @@ from riverrun.errors import RiverrunError
 from riverrun.jobs.checks import check_schema
 
 OWN_TRANSACTION = "riverrun_own_transaction"
-"""The context's option that says: this version's transaction holds nothing else."""
+"""The option of Alembic's context for a version whose transaction does nothing else."""
 
 
 class MigrationRefused(RiverrunError, RuntimeError):
@@ -52,7 +53,7 @@ def transaction_of_its_own(context: MigrationContext) -> Iterator[None]:
 
 
 def prefix(schema: str | None) -> str:
-    """Return what stands before a name in `schema`."""
+    """Return the quoted schema and a dot, to put before a name; "" for no schema."""
     if schema is None:
         return ""
     name = check_schema(schema) or ""
@@ -60,20 +61,20 @@ def prefix(schema: str | None) -> str:
 
 
 def escaped(statement: str) -> str:
-    """Return `statement` for SQLAlchemy's `text`: a colon in it begins no bind."""
+    """Return `statement` for SQLAlchemy's `text`, with colons escaped so that none is a bind."""
     return statement.replace(":", "\\:")
 
 
 def run(op: Operations, schema: str | None, *statements: str) -> None:
-    """Execute `statements`, in which `{s}` stands before every name of ours."""
+    """Execute `statements`, which have `{s}` before each of our names for the schema's prefix."""
     place = prefix(schema)
-    # At the beginning of a literal, as in to_regclass('...'), a quote is doubled.
+    # At the beginning of a literal, as in to_regclass('{s}...'), quotes must be doubled.
     places = {"{s}": place, "'{s}": "'" + place.replace("'", "''")}
-    # A name that contains the tag would end the body that the tag quotes.
+    # A schema's name that contains the dollar quote's tag would end the body, so vary the tag.
     tag = "$body$"
     while tag in place:
         tag = f"{tag[:-1]}_$"
     for statement in statements:
-        # In one pass, as the schema's own name may contain `{s}`.
+        # Replace in one pass, as the schema's own name may contain `{s}`.
         named = re.sub("'?{s}", lambda found: places[found[0]], statement.replace("$body$", tag))
         op.execute(escaped(named.strip()))

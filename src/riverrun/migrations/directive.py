@@ -1,4 +1,4 @@
-"""`op.riverrun_migrate`: the migrations as one operation of a host's own revision."""
+"""`op.riverrun_migrate`: an Alembic operation that runs the migrations in a host's revision."""
 
 import logging
 import sys
@@ -18,17 +18,18 @@ from riverrun.migrations.state import current, guard, recorded, schema_of_tables
 
 logger = logging.getLogger(__name__)
 
-_PRINTED = "riverrun_printed"  # where, by schema, the script printed so far leads
+_PRINTED = "riverrun_printed"
+"""The option of Alembic's context with the versions, by schema, that the printed SQL leads to."""
 
 
 @Operations.register_operation("riverrun_migrate")
 class RiverrunMigrate(MigrateOperation):
-    """Bring River's tables and riverrun's to given versions.
+    """The operation that migrates River's tables and riverrun's to given versions.
 
     Args:
         river: The version of River's line to end at.
         riverrun: The version of riverrun's line to end at.
-        frm: The versions of both to start at; None to ask the database.
+        frm: The versions of both lines to start at; None to read them from the database.
         schema: The schema of the tables; None for the search path's.
     """
 
@@ -41,14 +42,14 @@ class RiverrunMigrate(MigrateOperation):
         self.schema = check_schema(schema)
 
     def reverse(self) -> "RiverrunMigrate":
-        """Return what leads back; autogenerate writes it into `downgrade()`."""
+        """Return the reverse operation, which autogenerate writes into `downgrade()`."""
         main, own = self.frm or (0, 0)
         return RiverrunMigrate(main, own, (self.river, self.riverrun), self.schema)
 
     def to_diff_tuple(
         self,
     ) -> tuple[str, tuple[int, int] | None, tuple[int, int], str | None]:
-        """Return what `alembic check` shows of it."""
+        """Return the tuple that `alembic check` prints for this operation."""
         return ("riverrun_migrate", self.frm, (self.river, self.riverrun), self.schema)
 
     @classmethod
@@ -63,22 +64,23 @@ class RiverrunMigrate(MigrateOperation):
     ) -> None:
         """Migrate to `river` and `riverrun`, up or down; `(0, 0)` removes every table.
 
-        Let it stand first and alone in its revision: taking over a database at version 2 or 3 of
-        River's line commits once in between.
+        Make it the first and only operation of its revision: on a database at version 2 or 3 of
+        River's line, it commits once in between.
 
         Args:
             operations: Alembic's `op`.
             river: The version of River's line.
             riverrun: The version of riverrun's line.
-            frm: The versions of both from which to start; a database that is elsewhere is refused.
-                Default: where the database is, an `upgrade()` taking no line down and a
-                `downgrade()` none up; tables that another Alembic environment has made stay as they
-            are. Offline: where the script has led so far, else to be given.
+            frm: The versions of both lines to start from; a database at other versions is refused.
+                Default: the database's versions; then `upgrade()` takes no line down, and
+                `downgrade()` takes none up, nor any tables that another Alembic environment has
+                made down. Offline, the default is where the script printed so far has led; without
+                that, `frm` is required.
             schema: The schema of the tables. Default: the search path's.
 
         Raises:
-            MigrationRefused: If the lines cannot be had at these versions together, if the database
-                is elsewhere than at `frm`, or if offline nothing says where it is.
+            MigrationRefused: If the lines cannot be at these versions together, if the database is
+                not at `frm`, or if offline the start is not known.
         """
         operations.invoke(cls(river, riverrun, frm, schema))
 
@@ -86,7 +88,7 @@ class RiverrunMigrate(MigrateOperation):
 @renderers.dispatch_for(RiverrunMigrate)
 def _render(context: AutogenContext, operation: RiverrunMigrate) -> str:
     context.imports.add("import riverrun.migrations")
-    # Versions, not "the newest": what a revision does must not change with the library.
+    # Write versions, not "the newest": a revision must not change with the installed release.
     schema = "" if operation.schema is None else f", schema={operation.schema!r}"
     versions = f"{operation.river}, {operation.riverrun}, frm={operation.frm}"
     return f"op.riverrun_migrate({versions}{schema})"
@@ -106,7 +108,8 @@ def _migrate(operations: Operations, operation: RiverrunMigrate) -> None:
         _print(operations, operation, to, upgrade)
         return
     connection = operations.get_bind()
-    # As in `walk`: what is made joins what is there, which need not be first on the search path.
+    # As in `walk`: new tables go where the existing ones are, which need not be the first schema of
+    # the search path.
     schema = schema_of_tables(connection) if operation.schema is None else operation.schema
     at = (
         current(connection, Line.main, schema),
@@ -142,12 +145,12 @@ def _print(
     to: tuple[int, int],
     upgrade: bool | None,
 ) -> None:
-    """Print a script that fails where the database is elsewhere than the script takes it for."""
+    """Print a script that fails if the database is not at the versions the script starts from."""
     context, schema = operations.get_context(), operation.schema
     printed: dict[str | None, tuple[int, int]] = context.opts.setdefault(_PRINTED, {})
     frm = operation.frm or printed.get(schema)
     if frm is None and upgrade is not False and not context.get_current_heads():
-        frm = (0, 0)  # the script begins with an empty chain
+        frm = (0, 0)  # The script starts at the chain's beginning.
     if frm is None:
         raise MigrationRefused(
             "offline (--sql) the database cannot be asked where it stands; pass "
@@ -169,7 +172,7 @@ def _print(
 
 
 def _take(operations: Operations, paths: list[Sequence[Step]], schema: str | None) -> None:
-    # Up, River's tables come first; down, they go last.
+    # Going up, River's tables come first; going down, they are removed last.
     up = all(step.up for path in paths for step in path)
     for path in paths if up else reversed(paths):
         take(operations, path, schema)
@@ -178,9 +181,9 @@ def _take(operations: Operations, paths: list[Sequence[Step]], schema: str | Non
 
 
 def _in_upgrade() -> bool | None:
-    """Return whether a revision's upgrade() or, if False, its downgrade() is running.
+    """Return True within a revision's upgrade(), False within its downgrade(), else None.
 
-    Alembic does not let an operation know. None where it is no revision that runs it.
+    Alembic does not tell an operation which it is, so this looks at the callers' frames.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -196,7 +199,8 @@ def _turns_round(
 ) -> bool:
     """Return whether a line would go down in an upgrade, or up in a downgrade.
 
-    It would where something else led the database further. To remove or make all is meant.
+    That is so if something else has led the database further. Removing everything in an upgrade, or
+    creating everything in a downgrade, is taken as intended.
     """
     if upgrade:
         return end < start and to != (0, 0)
@@ -204,7 +208,7 @@ def _turns_round(
 
 
 def _elsewhere(operation: RiverrunMigrate, at: tuple[int, int]) -> str:
-    assert operation.frm is not None  # noqa: S101  what the caller compared
+    assert operation.frm is not None  # noqa: S101  the caller compared it
     behind = [
         f"`riverrun migrate up --line {line} --to {wanted}{of_schema(operation.schema)}`"
         for line, wanted, found in zip(Line, operation.frm, at, strict=True)

@@ -1,4 +1,4 @@
-"""Which tables and other objects are ours, for hosts whose autogenerate compares the database."""
+"""Names of our tables and other objects, so that a host's autogenerate can leave them alone."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ OWN_TABLES = frozenset(
         "riverrun_periodic",
     }
 )
-"""Tables of River's at any version, and of riverrun's."""
+"""The tables of River at any version, and those of riverrun."""
 
 OWN_OBJECTS = OWN_TABLES | {
     "river_job_notify",
@@ -24,18 +24,18 @@ OWN_OBJECTS = OWN_TABLES | {
     "river_job_state_in_bitmask",
     "river_notify",
 }
-"""The same, and types, functions and triggers, which other plugins for autogenerate look at."""
+"""Our tables, types, functions and triggers; other autogenerate plugins compare them all."""
 
 
 def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) -> bool:
-    """Return False for what is ours: `context.configure(..., include_name=include_name)`.
+    """Return False for our own objects: `context.configure(..., include_name=include_name)`.
 
-    Only hosts on Alembic before 1.18 need it; later ones have our plugin.
+    Only hosts on Alembic before 1.18 need it; later releases load our plugin.
 
     Args:
-        name: What something in the database is called.
-        type_: What it is, such as "table", or "enum" and "function" where other plugins ask.
-        parent_names: What it belongs to; not looked at.
+        name: The name of an object in the database.
+        type_: The type of object: "table", or "enum", "function" and so on from other plugins.
+        parent_names: The object's schema and table; ignored.
     """
     del parent_names
     match type_:
@@ -43,6 +43,6 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
             return name not in OWN_TABLES
         case "schema" | "column" | "index" | "unique_constraint" | "foreign_key_constraint":
             return True
-    # As `schema.name(arguments)` where a plugin needs more than the name.
+    # Some plugins pass `schema.name(arguments)`.
     bare = (name or "").partition("(")[0].rpartition(".")[2].strip('"')
     return bare not in OWN_OBJECTS

@@ -1,4 +1,4 @@
-"""The two lines of migrations, and the steps that lead from one version to another."""
+"""The two lines of migrations, and the steps between their versions."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -28,10 +28,10 @@ MAKES = {
     (Line.riverrun, 1): ("riverrun_client",),
     (Line.riverrun, 2): ("riverrun_periodic",),
 }
-"""The tables that a version makes, and that no later one drops."""
+"""The tables that a version creates and no later version drops."""
 
 LINES_SINCE = 5
-"""The version of `main` from which river_migration tells lines apart."""
+"""The version of `main` that adds the column `line` to river_migration."""
 
 
 class _Version(Protocol):
@@ -46,8 +46,8 @@ class Step:
 
     Attributes:
         line: The line.
-        version: The version gone up to, or gone down from.
-        up: Whether it goes up.
+        version: The version that the step creates or removes.
+        up: Whether the step creates it.
     """
 
     line: Line
@@ -55,7 +55,7 @@ class Step:
     up: bool
 
     def run(self, op: Operations, schema: str | None) -> None:
-        """Change `schema` by Alembic's `op`; river_migration is the caller's to write."""
+        """Change `schema` with Alembic's `op`. The caller records the step in river_migration."""
         package = "river" if self.line is Line.main else "riverrun"
         name = f"riverrun.migrations.{package}.v{self.version:03}"
         module = cast("_Version", import_module(name))

@@ -1,4 +1,4 @@
-"""Running migrations: where a database stands, and each step with its row in river_migration."""
+"""Runs migrations: plans the steps for a database, and takes and records each of them."""
 
 import io
 import shlex
@@ -47,20 +47,21 @@ def migrate(
 ) -> list[Step]:
     """Migrate a database, up or down, and return the steps taken.
 
-    Given an Engine, or a Connection on which no transaction is open, each version has a
-    transaction of its own; on one that is open, all is done in it.
+    With an Engine, or a Connection without an open transaction, each version has a transaction of
+    its own. With an open transaction, all steps are part of it.
 
     Args:
-        tx: The database.
-        line: Which line; both unless said.
-        to: To which version of `line`; the newest unless said, or where a newer release has led.
-        schema: The schema of the tables; the search path's unless said.
+        tx: The database: an Engine or a Connection.
+        line: The line to migrate. Default: both.
+        to: The version of `line` to end at. Default: the newest one, or a higher one that a newer
+            release has already installed.
+        schema: The schema of the tables. Default: the search path's.
 
     Raises:
-        InvalidOption: If this release does not know the version, or `to` is said without `line`.
-        MigrationRefused: If River's line shall go below 5 while riverrun's is there, riverrun's
-            shall go up before River's is at 5, or a value must be added to an enum that was there
-            before the transaction now open.
+        InvalidOption: If this release does not know the version.
+        MigrationRefused: If `to` is given without `line`, if River's line would go below version 5
+            while riverrun's is installed, if riverrun's would go up while River's is below 5, or if
+            an open transaction would have to add a value to an enum that is older than itself.
     """
     return list(walk(tx, line=line, to=to, schema=schema))
 
@@ -73,27 +74,27 @@ def walk(
     schema: str | None = None,
     down: bool | None = None,
 ) -> Iterator[Step]:
-    """As `migrate`, and yield each step when it is taken.
+    """Migrate like `migrate`, and yield each step once it is taken.
 
     Args:
-        tx: The database.
+        tx: As for `migrate`.
         line: As for `migrate`.
         to: As for `migrate`.
         schema: As for `migrate`.
-        down: Whether versions above `to` are taken down. Default: if `to` is given.
+        down: Whether to remove versions above `to`. Default: only if `to` is given.
     """
     check_schema(schema)
     if isinstance(tx, Engine):
         with tx.connect() as connection, lent(connection):
-            # What a listener of the host's has begun, such as one that sets the search path.
+            # A listener of the host, such as one that sets the search path, may have begun one.
             connection.commit()
             yield from walk(connection, line=line, to=to, schema=schema, down=down)
             return
     if line is None:
         if to is not None:
             raise MigrationRefused(f"version {to} of which line? Pass line='main' or 'riverrun'")
-        for each in Line:
-            yield from walk(tx, line=each, schema=schema)
+        for one in Line:
+            yield from walk(tx, line=one, schema=schema)
         return
     of = Line(line)
     goal = check_version(of, LATEST[of] if to is None else to)
@@ -103,12 +104,12 @@ def walk(
         with ExitStack() as stack:
             if not joined:
                 stack.enter_context(tx.begin())
-            # Two that migrate at once, as two containers that start together, take turns.
+            # Processes that migrate at once, such as containers that start together, take turns.
             lock = text("SELECT pg_advisory_xact_lock(hashtext(:name))")
             tx.execute(lock, {"name": f"riverrun.migrate.{schema or ''}"})
             if place is None:
-                # The tables need not be in the first schema of the search path, which is where
-                # a CREATE TABLE without a schema would make the next one.
+                # CREATE TABLE without a schema uses the first schema of the search path, but the
+                # existing tables may be in another.
                 place = schema_of_tables(tx)
             path = path_to(tx, of, goal, place, down=to is not None if down is None else down)
             if not path:
@@ -134,22 +135,22 @@ def path_to(
 ) -> Sequence[Step]:
     """Return the steps that lead a database to version `to` of a line.
 
-    A version that is missing in between is made, and after it what stands above it.
+    If a version in between is missing, it and all versions above it are installed again.
 
     Args:
         connection: A Connection on the database.
         line: The line.
         to: The version to end at.
         schema: The schema of the tables; None for the search path's.
-        down: Whether versions above `to` are taken down.
+        down: Whether to remove versions above `to`.
 
     Raises:
-        MigrationRefused: If a later release has made what would have to be changed.
+        MigrationRefused: If a step would change what a later release has installed.
     """
     highest = max(recorded(connection, line, schema), default=0)
     at = complete(versions(connection, line, schema))
     path = steps(line, highest, to) if highest > to and down else steps(line, at, max(at, to))
-    # Steps up below what is there already: a version is missing.
+    # This release does not know all versions that the steps would remove or install again.
     if path and highest > LATEST[line]:
         problem = (
             f"line {line} is at {highest}, and this release knows it up to {LATEST[line]}; use the "
@@ -160,7 +161,7 @@ def path_to(
 
 
 def take(op: Operations, path: Sequence[Step], schema: str | None) -> None:
-    """Take the steps that `path_to` has returned."""
+    """Take the steps that `path_to` returned."""
     if path and path[0].up and not op.get_context().as_sql:
         connection = op.get_bind()
         if has_lines(connection, schema) is not None:
@@ -174,7 +175,7 @@ def validate(connection: Connection, schema: str | None = None) -> Sequence[Miss
 
     Args:
         connection: A Connection on the database.
-        schema: The schema of the tables; the search path's unless said.
+        schema: The schema of the tables. Default: the search path's.
     """
     return [
         Missing(line, version)
@@ -186,13 +187,13 @@ def validate(connection: Connection, schema: str | None = None) -> Sequence[Miss
 
 
 def sql(line: Line | str, frm: int, to: int, schema: str | None = None) -> str:
-    """Return the statements that lead a line from one version to another, as a script.
+    """Return a script with the statements that lead a line from one version to another.
 
     Args:
-        line: `Line.main`, River's, or `Line.riverrun`.
+        line: `Line.main` (River's) or `Line.riverrun`.
         frm: The version to start at; 0 for an empty schema.
         to: The version to end at.
-        schema: The schema of the tables; the search path's unless said.
+        schema: The schema of the tables. Default: the search path's.
 
     Raises:
         InvalidOption: If this release does not know a version.
@@ -202,7 +203,7 @@ def sql(line: Line | str, frm: int, to: int, schema: str | None = None) -> str:
     buffer = io.StringIO()
     context = MigrationContext.configure(
         dialect_name="postgresql",
-        # A per cent sign is itself in a script, not the beginning of a bind.
+        # With the default paramstyle, each per cent sign of the script would be doubled.
         dialect_opts={"paramstyle": "named"},
         opts={"as_sql": True, "output_buffer": buffer},
     )
@@ -214,7 +215,7 @@ def sql(line: Line | str, frm: int, to: int, schema: str | None = None) -> str:
 
 
 def apply(op: Operations, step: Step, schema: str | None) -> None:
-    """Take one step and write its row, in whatever transaction `op` is in."""
+    """Take one step and record it in river_migration, in the current transaction of `op`."""
     table = escaped(f"{prefix(schema)}river_migration")
     lines = step.line is Line.riverrun or step.version > LINES_SINCE
     if step.line is Line.riverrun and step.up and not op.get_context().as_sql:
@@ -225,7 +226,7 @@ def apply(op: Operations, step: Step, schema: str | None) -> None:
     if step.up:
         step.run(op, schema)
         if not op.get_context().as_sql:
-            # As the table is, not as it should be: somebody may have made the tables by hand.
+            # Look at the table itself: it may have been created by hand, in another form.
             lines = bool(has_lines(op.get_bind(), schema))
         if lines or step.version == LINES_SINCE:
             key, values = "line, version", f"'{step.line}', {step.version}"
@@ -242,7 +243,7 @@ def apply(op: Operations, step: Step, schema: str | None) -> None:
 
 
 def of_schema(schema: str | None) -> str:
-    """Return the option that names `schema` to `riverrun migrate`, with a blank before it."""
+    """Return ` --schema NAME` to append to a `riverrun migrate` command; "" for no schema."""
     return "" if schema is None else f" --schema {shlex.quote(schema)}"
 
 

@@ -1,4 +1,4 @@
-"""Where a database stands: the versions that river_migration names, and what is there of them."""
+"""Reads which versions a database has: the rows of river_migration whose tables exist."""
 
 from collections.abc import Collection
 from itertools import count
@@ -20,20 +20,18 @@ def schema_of_tables(connection: Connection) -> str | None:
 
 
 def current(connection: Connection, line: Line | str, schema: str | None = None) -> int:
-    """Return the version of `line` up to which a database has everything; 0 if nothing.
-
-    Where a version in between is missing, it is the one before that.
+    """Return the highest version of `line` that a database has without a gap below; 0 for none.
 
     Args:
         connection: A Connection on the database.
-        line: `Line.main`, River's, or `Line.riverrun`.
+        line: `Line.main` (River's) or `Line.riverrun`.
         schema: The schema of the tables. Default: the search path's.
     """
     return complete(versions(connection, Line(line), schema))
 
 
 def complete(known: Collection[int]) -> int:
-    """Return the version below the first that is not among `known`."""
+    """Return the version before the first one that is not in `known`."""
     return next(version for version in count(1) if version not in known) - 1
 
 
@@ -50,7 +48,7 @@ def recorded(connection: Connection, line: Line, schema: str | None = None) -> f
 
 
 def versions(connection: Connection, line: Line, schema: str | None = None) -> frozenset[int]:
-    """Return the versions of `line` that have a row, and whose tables are there."""
+    """Return the versions of `line` that have a row and whose tables exist."""
     rows = recorded(connection, line, schema)
     made = {
         f"{prefix(schema)}{name}": v
@@ -66,7 +64,7 @@ def versions(connection: Connection, line: Line, schema: str | None = None) -> f
 
 
 def has_lines(connection: Connection, schema: str | None) -> bool | None:
-    """Return whether river_migration tells lines apart; None if there is no such table."""
+    """Return whether river_migration has the column `line`; None if there is no such table."""
     statement = text(
         "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'line'"
         " AND NOT attisdropped) FROM pg_class c WHERE c.oid = to_regclass(:name)"
@@ -77,7 +75,7 @@ def has_lines(connection: Connection, schema: str | None) -> bool | None:
 
 
 def forget_above(connection: Connection, line: Line, version: int, schema: str | None) -> None:
-    """Delete the rows of `line` above `version`: what stands above a gap is made again."""
+    """Delete the rows of `line` above `version`: versions above a gap are installed again."""
     where = " AND line = :line" if has_lines(connection, schema) else ""
     table = escaped(f"{prefix(schema)}river_migration")
     statement = text(f"DELETE FROM {table} WHERE version > :version{where}")
@@ -86,7 +84,7 @@ def forget_above(connection: Connection, line: Line, version: int, schema: str |
 
 
 def guard(line: Line, version: int) -> str:
-    """Return a statement that fails unless `line` stands at `version`, as a script expects."""
+    """Return a statement for a script that fails unless `line` is at `version`."""
     stands = (
         "SELECT count(*) INTO stands FROM (SELECT version, row_number() OVER (ORDER BY version)"
         " AS n FROM {s}river_migration"
@@ -113,7 +111,7 @@ def guard(line: Line, version: int) -> str:
                 RAISE EXCEPTION USING
                     MESSAGE = 'this script starts at version {version} of line {line}, and the '
                         || 'database is at ' || stands,
-                    HINT = 'Make the script anew from the version that the database has.';
+                    HINT = 'Print the script again, from the version that the database has.';
             END IF;
         END;
         $body$

@@ -1,4 +1,4 @@
-"""River's line of migrations, `main`: one module a version.
+"""River's line of migrations, `main`: one module per version.
 
-Source: River 0.51, riverdriver/riverpgxv5/migration/main, as facts.
+Source: River 0.51, riverdriver/riverpgxv5/migration/main (facts only, no code).
 """

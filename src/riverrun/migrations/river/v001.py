@@ -1,4 +1,4 @@
-"""Version 1: the table that says which versions a database has, in its first form."""
+"""Version 1: river_migration, the table of installed versions, in its first form."""
 
 from alembic.operations import Operations
 
@@ -18,7 +18,7 @@ def upgrade(op: Operations, schema: str | None) -> None:
             CONSTRAINT version CHECK (version >= 1)
         )
         """,
-        # Not on a table that tells lines apart already: each line has a version 1.
+        # Not if the table already has the column `line`: each line has a version 1.
         """
         DO $body$
         BEGIN

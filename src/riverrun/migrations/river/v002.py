@@ -31,7 +31,7 @@ def upgrade(op: Operations, schema: str | None) -> None:
     run(
         op,
         schema,
-        # CREATE TYPE knows no IF NOT EXISTS.
+        # CREATE TYPE has no IF NOT EXISTS.
         """
         DO $body$
         BEGIN
@@ -99,7 +99,7 @@ def upgrade(op: Operations, schema: str | None) -> None:
 
 
 def downgrade(op: Operations, schema: str | None) -> None:
-    """Drop everything of this version, the jobs with it."""
+    """Drop everything that this version created, including all jobs."""
     run(
         op,
         schema,

@@ -6,7 +6,7 @@ from riverrun.migrations.ddl import run
 
 
 def upgrade(op: Operations, schema: str | None) -> None:
-    """Fill tags that are null, and allow no more of them."""
+    """Replace null tags with empty ones, and forbid null."""
     run(
         op,
         schema,

@@ -1,4 +1,4 @@
-"""Version 4: the state `pending`, stricter jobs, queues; notifications leave the trigger."""
+"""Version 4: the state `pending`, stricter constraints, river_queue; drops the insert trigger."""
 
 from alembic.operations import Operations
 from sqlalchemy import text
@@ -6,8 +6,8 @@ from sqlalchemy import text
 from riverrun.migrations.ddl import OWN_TRANSACTION, escaped, prefix, run, transaction_of_its_own
 from riverrun.migrations.river.v002 import NOTIFY
 
-# For a type made in the transaction now open, whose table is as good as empty. Until PostgreSQL 17
-# a value added to it could not be used before the commit, and version 6 uses it.
+# Replaces the type if the current transaction created it, so that its table is nearly empty. Before
+# PostgreSQL 17, a value added to it could not be used before the commit, and version 6 uses it.
 _NEW_TYPE = (
     "ALTER TABLE {s}river_job DROP CONSTRAINT IF EXISTS finalized_or_finalized_at_null",
     "ALTER TYPE {s}river_job_state RENAME TO river_job_state_old",
@@ -28,7 +28,7 @@ _NEW_TYPE = (
 
 
 def upgrade(op: Operations, schema: str | None) -> None:
-    """Add what is new, and make args and metadata never null."""
+    """Add `pending` and river_queue, and make args and metadata NOT NULL."""
     run(
         op,
         schema,
@@ -74,7 +74,7 @@ def upgrade(op: Operations, schema: str | None) -> None:
 
 
 def downgrade(op: Operations, schema: str | None) -> None:
-    """Undo it all but `pending`: PostgreSQL cannot take a value out of an enum."""
+    """Undo everything but `pending`: PostgreSQL cannot remove a value from an enum."""
     run(
         op,
         schema,
@@ -103,7 +103,7 @@ def downgrade(op: Operations, schema: str | None) -> None:
 def _add_pending(op: Operations, schema: str | None) -> None:
     context = op.get_context()
     if context.as_sql:
-        # However the script is run later, in one transaction or in many, this way is right.
+        # This works however the script is run later, in one transaction or in many.
         run(op, schema, *_NEW_TYPE)
         return
     statement = "ALTER TYPE {s}river_job_state ADD VALUE IF NOT EXISTS 'pending' AFTER 'discarded'"
@@ -121,16 +121,16 @@ def _add_pending(op: Operations, schema: str | None) -> None:
         )
         .one()
     )
-    has_pending, made_here = row
+    has_pending, created_here = row
     if has_pending:
         return
-    if made_here:
+    if created_here:
         run(op, schema, *_NEW_TYPE)
         return
     if context.opts.get(OWN_TRANSACTION):
         run(op, schema, statement)
         return
-    # A value added to a type that others know may not be used before its transaction ends, and
-    # version 6 uses it; so this one statement has a transaction of its own.
+    # A value added to an already committed type cannot be used before the transaction ends, and
+    # version 6 uses it; so this statement gets a transaction of its own.
     with transaction_of_its_own(context):
         run(op, schema, statement)

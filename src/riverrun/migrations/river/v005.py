@@ -1,4 +1,4 @@
-"""Version 5: lines of migrations, unique keys, and two tables for clients."""
+"""Version 5: lines in river_migration, unique keys, and two tables for clients."""
 
 from alembic.operations import Operations
 
@@ -39,7 +39,7 @@ NO_CLIENTS = (
 
 
 def upgrade(op: Operations, schema: str | None) -> None:
-    """Give river_migration its lines, river_job its unique key, and add the clients."""
+    """Add `line` to river_migration and `unique_key` to river_job, and create the client tables."""
     run(
         op,
         schema,
@@ -71,7 +71,7 @@ def upgrade(op: Operations, schema: str | None) -> None:
         $body$
         """,
         "ALTER TABLE {s}river_job ADD COLUMN IF NOT EXISTS unique_key bytea",
-        # Not where version 6 has been: it made keys unique in another way.
+        # Not if version 6 is installed already: it makes keys unique in another way.
         """
         DO $body$
         BEGIN
@@ -92,7 +92,7 @@ def upgrade(op: Operations, schema: str | None) -> None:
 
 
 def downgrade(op: Operations, schema: str | None) -> None:
-    """Undo it; refused while river_migration holds another line than River's."""
+    """Undo the upgrade; it fails while river_migration has rows of other lines than River's."""
     run(
         op,
         schema,

@@ -1,4 +1,4 @@
-"""Version 6: a job is unique only in the states that its mask names."""
+"""Version 6: a job's key is unique only among jobs in the states of its bit mask."""
 
 from alembic.operations import Operations
 
@@ -6,7 +6,7 @@ from riverrun.migrations.ddl import run
 
 
 def upgrade(op: Operations, schema: str | None) -> None:
-    """Add the mask, the function that reads it, and the index that uses both."""
+    """Add the bit mask, the function that reads it, and the index that uses both."""
     run(
         op,
         schema,
@@ -39,7 +39,7 @@ def upgrade(op: Operations, schema: str | None) -> None:
 
 
 def downgrade(op: Operations, schema: str | None) -> None:
-    """Go back to keys that are unique by kind, in any state."""
+    """Go back to keys that are unique per kind, in any state."""
     run(
         op,
         schema,

@@ -1,4 +1,7 @@
-"""Version 7: notifications for databases that have none, two defaults; the clients go."""
+"""Version 7: a table of notifications, and two defaults; drops the client tables.
+
+River uses that table on databases without LISTEN and NOTIFY.
+"""
 
 from alembic.operations import Operations
 
@@ -7,7 +10,7 @@ from riverrun.migrations.river.v005 import CLIENTS, NO_CLIENTS
 
 
 def upgrade(op: Operations, schema: str | None) -> None:
-    """Add river_notification and the defaults, drop the clients."""
+    """Create river_notification, add the defaults, and drop the client tables."""
     run(
         op,
         schema,
@@ -35,7 +38,7 @@ def upgrade(op: Operations, schema: str | None) -> None:
 
 
 def downgrade(op: Operations, schema: str | None) -> None:
-    """Undo it; the clients come back empty."""
+    """Undo the upgrade; the client tables come back empty."""
     run(
         op,
         schema,

@@ -1,4 +1,4 @@
-"""Version 8: changes SQLite only; on PostgreSQL it is a number that River's validate asks for."""
+"""Version 8: changes SQLite only. On PostgreSQL, River's validate still expects its row."""
 
 from alembic.operations import Operations
 

@@ -1,1 +1,1 @@
-"""riverrun's own line of migrations, `riverrun`: one module a version."""
+"""riverrun's own line of migrations, `riverrun`: one module per version."""

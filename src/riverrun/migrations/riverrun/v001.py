@@ -1,4 +1,4 @@
-"""Version 1: clients that live, as they say themselves."""
+"""Version 1: riverrun_client, the table of running clients with their heartbeats."""
 
 from alembic.operations import Operations
 

@@ -1,4 +1,4 @@
-"""Version 2: when periodic jobs with an id run next."""
+"""Version 2: riverrun_periodic, the table of when periodic jobs with an id run next."""
 
 from alembic.operations import Operations
 
