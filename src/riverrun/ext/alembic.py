@@ -29,7 +29,7 @@ from warnings import warn
 
 
 class _Plugin(ModuleType):
-    """The object at our entry point. Alembic 1.18.0 to 1.19.1 iterate it; later ones want a module."""
+    """The object at our entry point: a module; Alembic 1.18.0 to 1.19.1 iterate it instead."""
 
     def setup(self, plugin: Any) -> None:
         """Register `compare`, to run before Alembic looks at any table."""

@@ -1,7 +1,7 @@
 """The pytest plugin: fixtures made from `riverrun.testing`. It does nothing until a test uses one.
 
-Tests use `riverrun_jobs`, async tests `riverrun_async_jobs`. Both need a client: name it in pytest's
-setting `riverrun_client` as `module:attribute`, or define a fixture `riverrun_client` in
+Tests use `riverrun_jobs`, async tests `riverrun_async_jobs`. Both need a client: name it in
+pytest's setting `riverrun_client` as `module:attribute`, or define a fixture `riverrun_client` in
 `conftest.py`. For a Flask or Pyramid application, define a fixture `riverrun_app` that returns it;
 then everything that the application writes during a test is undone. Async tests define an async
 fixture `riverrun_async_session` that yields `riverrun.testing.rolled_back_async(engine)`, because

@@ -72,10 +72,10 @@ class RiverrunMigrate(MigrateOperation):
             river: The version of River's line.
             riverrun: The version of riverrun's line.
             frm: The versions of both lines to start from; a database at other versions is refused.
-                Default: the database's versions; then `upgrade()` takes no line down, and
-                `downgrade()` takes none up, nor any tables that another Alembic environment has
-                made down. Offline, the default is where the script printed so far has led; without
-                that, `frm` is required.
+                Default: the database's versions; then `upgrade()` takes no line down, `downgrade()`
+                takes none up, and tables made by another Alembic environment stay as they are.
+                Offline, the default is where the script printed so far has led; without that, `frm`
+                is required.
             schema: The schema of the tables. Default: the search path's.
 
         Raises:
