@@ -33,6 +33,7 @@ from riverrun.jobs.row import AttemptError, JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.traces import trace_of
 from riverrun.policies.backoff import Backoff, RiverBackoff
+from riverrun.wire import go_json
 
 SCHEDULER_INTERVAL_S = 5.0
 """A job due within this many seconds does not wait for the scheduler: it is set to available at
@@ -234,7 +235,7 @@ def attempt_error(attempt: int, at: datetime, error: BaseException) -> AttemptEr
 
 def error_json(error: AttemptError) -> dict[str, Any]:
     """Return `error` as the JSON object that River writes."""
-    at = error.at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    at = go_json.time(error.at)
     return {"at": at, "attempt": error.attempt, "error": error.error, "trace": error.trace}
 
 

@@ -16,7 +16,8 @@ from interop.clients import Clients
 from interop.peers import Peers, StartPeer
 from interop.rpc import Process
 from riverrun import InsertOpts, JobArgs, UniqueOpts
-from riverrun.jobs.args import RawArgs
+from riverrun.errors import InvalidArgs
+from riverrun.jobs.args import RawArgs, encode
 from riverrun.jobs.states import JobState, mask_of
 from riverrun.policies.uniqueness import REQUIRED_STATES
 from riverrun.verbs.draft import JobDraft, draft
@@ -90,8 +91,15 @@ floats = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([1e-6, 9.99e-7, 1e-7, 1e20, 1e21, 1e22, -0.0, 5e-324, 1.7976931348623157e308]),
 )
-# Where args may be anything, a float that jsonb returns as another number is refused at insert.
-kept_floats = floats.filter(lambda value: value % 1 != 0 or int(value) == int(Decimal(repr(value))))
+
+
+def comes_back(value: float) -> bool:
+    """Return whether jsonb, which writes whole numbers out, returns `value` as an equal number."""
+    return value % 1 != 0 or int(value) == int(Decimal(repr(value)))
+
+
+# Where args may be anything, another float is refused at insert: see the last test.
+kept_floats = floats.filter(comes_back)
 scalars = st.one_of(st.none(), st.booleans(), int64, kept_floats, texts)
 values = st.recursive(
     scalars,
@@ -328,3 +336,26 @@ def go_job(case: Case) -> dict[str, Any]:
             "unique": {**in_go(case.unique), "by_period_ms": (period or timedelta()) // MS},
         },
     }
+
+
+@settings(max_examples=100, phases=GENERATE)
+@given(value=floats | st.floats(1e15, 1e300).map(round).map(float))
+def test_only_floats_that_come_back_are_taken_where_anything_may_stand(value: float) -> None:
+    """A float that jsonb returns as another number is refused, and no other float is."""
+    args = Nested(zulu="", able={"value": value}, maybe=None)
+    job = Typed(
+        zeta="",
+        alpha=0,
+        huge=0,
+        ratio=0.0,
+        flag=False,
+        maybe=None,
+        values=[],
+        labels={},
+        nested=args,
+    )
+    if comes_back(value):
+        encode(job)
+        return
+    with pytest.raises(InvalidArgs, match="its worker would get"):
+        encode(job)

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import Job
 from riverrun.queries.chosen import Chosen
-from riverrun.queries.expressions import NOW, job_columns, state_literal
+from riverrun.queries.expressions import NOW, go_time, job_columns, state_literal
 
 
 @lru_cache
@@ -63,7 +63,9 @@ def _cancelled(job: Any) -> dict[Any, Any]:
     return {
         job.state: case((running, job.state), else_=state_literal(JobState.cancelled, job)),
         job.finalized_at: case((running, job.finalized_at), else_=NOW),
-        job.metadata_: job.metadata_.op("||")(func.jsonb_build_object("cancel_attempted_at", NOW)),
+        job.metadata_: job.metadata_.op("||")(
+            func.jsonb_build_object("cancel_attempted_at", go_time(NOW))
+        ),
     }
 
 

@@ -62,6 +62,15 @@ _FIRST, _LAST = (
 )
 
 
+def go_time(time: ColumnElement[Any]) -> ColumnElement[str]:
+    """Return a time's text as Go writes it into JSON, as `wire.go_json.time` does."""
+    # JSON has no digit more than it needs, and ISO 8601 whatever the session's DateStyle.
+    text = func.to_jsonb(func.timezone(literal_column("'UTC'"), time)).op("#>>")(
+        literal_column("'{}'::text[]")
+    )
+    return func.concat(text, literal_column("'Z'"))
+
+
 def state_literal(state: JobState, job: Any = Job) -> ColumnElement[Any]:
     """Return `state` as a literal: the planner then knows which part of the index it will read.
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -49,6 +50,7 @@ type cronResult struct {
 }
 
 func (p *peer) addControls() {
+	add(p, "interop_attempt_errors", attemptErrors)
 	add(p, "clock_set", func(_ context.Context, params *clockParams) (any, error) {
 		p.clock.now = &params.Now
 		return nil, nil
@@ -77,4 +79,23 @@ func (p *peer) addControls() {
 		}
 		return result, nil
 	})
+}
+
+type attemptErrorsParams struct {
+	UnixMicro []int64 `json:"unix_micro"`
+}
+
+// attemptErrors encodes one attempt error for each time, as River does.
+func attemptErrors(_ context.Context, params *attemptErrorsParams) (any, error) {
+	texts := make([]string, len(params.UnixMicro))
+	for i, micro := range params.UnixMicro {
+		text, err := json.Marshal(rivertype.AttemptError{
+			At: time.UnixMicro(micro).UTC(), Attempt: i, Error: "failed", Trace: "main.go:1",
+		})
+		if err != nil {
+			return nil, err
+		}
+		texts[i] = string(text)
+	}
+	return map[string]any{"errors": texts}, nil
 }
