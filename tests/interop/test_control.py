@@ -1,5 +1,6 @@
 """Pauses, resumes and cancels that one side says and the other hears."""
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -170,3 +171,53 @@ def test_a_cancel_of_what_waits(go_peer: StartPeer, here: Clients) -> None:
     assert peer.call("retry", id=second["id"])["state"] == "available"
     assert client.delete(here.engine, second["id"]).id == second["id"]
     assert peer.call("delete", id=first.id)["id"] == first.id
+
+
+def notify(here: Clients, topic: str, payload: dict[str, object]) -> None:
+    """Send a notification that no row stands behind."""
+    here.do(
+        "SELECT pg_notify(current_schema() || '.' || :topic, :payload)",
+        topic=topic,
+        payload=json.dumps(payload),
+    )
+
+
+def test_go_does_what_a_notification_says(go_peer: StartPeer, here: Clients) -> None:
+    """River cancels, pauses and resigns by a notification alone, whatever the tables say."""
+    peer = go_peer()
+    peer.call("start", client_id="gopher", fetch_poll_interval_ms=60_000)
+    here.wait(lambda: peer.call("listener_count")["count"], "Go listens")
+    here.wait(lambda: peer.call("leader")["leader_id"] == "gopher", "Go leads")
+    job = peer.call("insert", behavior="cooperative_cancel")["id"]
+    here.wait_state(job, "running")
+    notify(here, "river_control", {"action": "cancel", "job_id": job, "queue": "default"})
+    here.wait_state(job, "cancelled")
+    assert "cancel_attempted_at" not in peer.call("get", id=job)["metadata"]
+    notify(here, "river_control", {"action": "pause", "queue": "default"})
+    here.wait(lambda: "queue_paused" in peer.call("runtime_stats")["events"], "Go paused")
+    assert peer.call("queue_get", name="default")["paused_at"] is None
+    term = peer.call("leader")["elected_at"]
+    notify(here, "river_leadership", {"action": "request_resign", "leader_id": ""})
+    here.wait(lambda: peer.call("leader")["elected_at"] not in {None, term}, "another term")
+
+
+def test_a_notification_has_riverrun_look_at_the_row(here: Clients) -> None:
+    """A cancel or a pause that is not in the tables has no effect on riverrun."""
+    begun: list[int] = []
+
+    def wait(args: Echo, ctx: JobContext) -> None:
+        begun.append(ctx.job.id)
+        if args.behavior:
+            ctx.wait(DEADLINE_S)
+            ctx.raise_if_cancelled()
+
+    client = here.run(wait)
+    first, second = (client.insert(here.engine, Echo(behavior="wait")).job.id for _ in range(2))
+    here.wait(lambda: {first, second} <= set(begun), "both at work")
+    notify(here, "river_control", {"action": "cancel", "job_id": first, "queue": "default"})
+    notify(here, "river_control", {"action": "pause", "queue": "default"})
+    # What was sent before it has been read by the time that this one is obeyed.
+    client.cancel(here.engine, second)
+    here.wait_state(second, "cancelled")
+    here.wait_state(client.insert(here.engine, Echo()).job.id, "completed")
+    assert client.get(here.engine, first).state == "running"
