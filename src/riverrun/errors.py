@@ -68,6 +68,23 @@ class ObjectGone(RiverrunError, LookupError):
         return f"there is no {class_name} with the primary key {key!r} any more"
 
 
+class ObjectBusy(RiverrunError, RuntimeError):
+    """The object by which a worker is serialized is locked; the job comes back soon.
+
+    The attempt does not count, and the worker was not called.
+
+    Args:
+        class_name: The object's class.
+        mark: What jobs that wait for it are marked with in their metadata.
+    """
+
+    def __init__(self, class_name: str, mark: str) -> None:
+        super().__init__(class_name, mark)
+
+    def __str__(self) -> str:
+        return f"the {self.args[0]} {self.args[1]} is locked by another transaction"
+
+
 class ObjectLocked(RiverrunError, RuntimeError):
     """The object that a reference is to is locked by another transaction.
 

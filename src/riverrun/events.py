@@ -69,6 +69,13 @@ class JobConflicted(JobInterrupted):
     """
 
 
+class JobDeferred(JobInterrupted):
+    """A worker was not called, as another one works on the object by which it is serialized.
+
+    The job comes back soon, its attempt given back.
+    """
+
+
 @attrs.frozen(kw_only=True)
 class JobsClaimed(Event):
     """A claim took jobs from a queue.

@@ -18,6 +18,7 @@ from riverrun.errors import (
     JobRescued,
     JobSnooze,
     NoConnection,
+    ObjectBusy,
     ObjectGone,
     UndecodableArgs,
     UnknownKind,
@@ -48,6 +49,15 @@ CONFLICTS_MAX = 20
 CONFLICT_S = 0.05
 """Seconds after the first conflict until the job may be claimed again; doubled after each one."""
 
+WAITS_KEY = "riverrun:waits_for"
+"""The key of a job's metadata that says for which object it waits, to be worked alone on it."""
+
+WAITS_COUNT_KEY = "riverrun:waits"
+"""The key of a job's metadata that counts how often that object was locked."""
+
+WAIT_S = 0.1
+"""Seconds until a job comes back for an object that was locked; doubled each time."""
+
 MAX_ERROR_CHARS = 16_384
 MAX_TRACE_CHARS = 65_536
 
@@ -67,7 +77,7 @@ _WITHOUT_TRACE = (
 )
 """Expected errors, recorded as their text alone: a type or a traceback would add nothing."""
 
-_COUNT = re.compile(r"-?[0-9]{1,19}")
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 _COUNT_MAX = 2**63 - 1
 
 
@@ -155,6 +165,14 @@ def decide(
                 scheduled_at=_later(now, error.delay_s),
                 give_back=True,
             )
+        case ObjectBusy():
+            count = _count(job, WAITS_COUNT_KEY)
+            staged |= {WAITS_KEY: error.args[1], WAITS_COUNT_KEY: count + 1}
+            # Mostly it is made due sooner, by the job that has the object. Not all at once, where
+            # that one has failed.
+            pause_s = min(WAIT_S * 2 ** min(count, 10), SCHEDULER_INTERVAL_S)
+            at = _later(now, pause_s * (0.75 + job.id % 16 / 64))
+            return outcome(JobState.available, scheduled_at=at, give_back=True)
         case NoConnection():
             # Not at once: whatever uses up the connections is likely to continue for a while.
             at = _later(now, SCHEDULER_INTERVAL_S)
@@ -193,8 +211,12 @@ def may_begin_again(job: JobRow) -> bool:
 
 
 def _conflicts(job: JobRow) -> int:
-    count = job.metadata.get(CONFLICTS_KEY)
     # Counted over all attempts, so that a job that meets nothing but conflicts fails at last.
+    return _count(job, CONFLICTS_KEY)
+
+
+def _count(job: JobRow, key: str) -> int:
+    count = job.metadata.get(key)
     return count if isinstance(count, int) and count > 0 else 0
 
 
@@ -297,7 +319,7 @@ def _snoozes(metadata: Mapping[str, Any]) -> int:
             count = int(number)
         case float() as number if math.isfinite(number):
             count = int(number)
-        case str() as text if _COUNT.fullmatch(text):
+        case str() as text if _NUMBER.fullmatch(text):
             count = int(text)
         case _:
             return 0

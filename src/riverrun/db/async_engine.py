@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class AsyncEngineBeside:
     """An AsyncEngine that connects as a client's Engine does, made when it is first asked for.
 
-    It has the pool's sizes, the `connect_args`, the execution options and the `do_connect`
-    listeners of that engine, and no other listeners. It belongs to one event loop.
+    It has that engine's `connect_args`, pool sizes, isolation level, JSON functions, execution
+    options and `do_connect` listeners, and no other listeners. It belongs to one event loop.
 
     Args:
         engine: The client's engine.
@@ -56,15 +56,21 @@ class AsyncEngineBeside:
     def _make(self) -> "AsyncEngine":
         from sqlalchemy.ext.asyncio import create_async_engine
 
-        engine = self._engine
+        engine, dialect = self._engine, self._engine.dialect
+        options: dict[str, Any] = _sizes(engine) if self._pooled else {"poolclass": NullPool}
+        level = getattr(dialect, "_on_connect_isolation_level", None)
+        if level is not None:
+            options["isolation_level"] = level
         made = create_async_engine(
             engine.url,
             connect_args=_connect_args(engine),
             execution_options=dict(engine.get_execution_options()),
             hide_parameters=engine.hide_parameters,
-            **(_sizes(engine) if self._pooled else {"poolclass": NullPool}),
+            json_serializer=getattr(dialect, "_json_serializer", None),
+            json_deserializer=getattr(dialect, "_json_deserializer", None),
+            **options,
         )
-        for listener in engine.dialect.dispatch.do_connect:
+        for listener in dialect.dispatch.do_connect:
             if listener.__module__ != forks.__name__:  # of sync connections
                 event.listen(made.sync_engine, "do_connect", listener)
         event.listen(made.sync_engine, "connect", _connected)

@@ -23,6 +23,7 @@ from riverrun.errors import (
     JobSnooze,
     JobTimedOut,
     NoConnection,
+    ObjectBusy,
     ObjectGone,
 )
 from riverrun.execution.attempt_log import log_completed, log_conflict, log_failed, log_gone
@@ -294,6 +295,8 @@ class Attempt:
             worker.work(args, self.ctx)
             return
         with self.ctx.worker_transaction.session(parameter.wanted) as session:
+            if worker.serialize_by is not None:
+                self.ctx.worker_transaction.serialize(session, args, worker.serialize_by)
             worker.work(args, self.ctx, **{parameter.name: session})
             self._check_steps()
 
@@ -303,6 +306,9 @@ class Attempt:
             await worker.work_async(args, self.ctx)
             return
         async with self.ctx.worker_transaction.session_async(parameter.wanted) as session:
+            if worker.serialize_by is not None:
+                serialize = self.ctx.worker_transaction.serialize
+                await session.run_sync(serialize, args, worker.serialize_by)
             await worker.work_async(args, self.ctx, **{parameter.name: session})
             self._check_steps()
 
@@ -376,7 +382,9 @@ class Attempt:
 
     def _handled(self, error: BaseException, *, stopping: bool) -> bool:
         """Ask the error handler about a failure; return whether it cancels the job."""
-        wished = isinstance(error, JobSnooze | JobCancel | JobCancelledRemotely | NoConnection)
+        wished = isinstance(
+            error, JobSnooze | JobCancel | JobCancelledRemotely | NoConnection | ObjectBusy
+        )
         wished = wished or self._is_cancelled_as_gone(error)
         stopped = stopping and isinstance(error, ClientStopping)
         if self._terms.error_handler is None or wished or stopped:

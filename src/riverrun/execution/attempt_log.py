@@ -15,6 +15,7 @@ from riverrun.errors import (
     JobCancelledRemotely,
     JobSnooze,
     NoConnection,
+    ObjectBusy,
     UndecodableArgs,
     UnknownKind,
 )
@@ -60,6 +61,9 @@ def log_failed(job: JobRow, error: BaseException, *, after_completion: bool) -> 
             return
         case JobCancelledRemotely() | ClientStopping():
             logger.info("interrupted job %s (%s): %s", job.id, kind, error, extra=extra)
+            return
+        case ObjectBusy():
+            logger.debug("deferred job %s (%s): its object is locked", job.id, kind, extra=extra)
             return
         case NoConnection():
             logger.warning("gave back job %s (%s): %s", job.id, kind, error, extra=extra)

@@ -45,6 +45,9 @@ class HeldSession(Protocol):
             sqlalchemy.exc.SQLAlchemyError: If an earlier error left the transaction unusable.
         """
 
+    def held_keep(self) -> None:
+        """Have no rollback of the worker's undo what was done until now."""
+
     def release(self) -> None:
         """Close the session for good; what is not committed is rolled back."""
 

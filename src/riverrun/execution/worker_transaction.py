@@ -14,7 +14,9 @@ from riverrun.db.refusals import sqlstate
 from riverrun.db.worker_engine import WorkerEngine, waiting_as
 from riverrun.errors import ClientNotReady, JobCancel, JobSnooze
 from riverrun.execution.worker_session import HeldSession, SessionMakers
+from riverrun.outcome import WAITS_KEY
 from riverrun.verbs.complete import complete, record_wish
+from riverrun.verbs.serialize import lock_for_worker, wake_waiting
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -53,6 +55,7 @@ class WorkerTransaction:
         self._makers = makers
         self._open = False
         self._wish: JobSnooze | JobCancel | None = None
+        self._mark: str | None = None  # of the object that this attempt alone works on
 
     @contextmanager
     def block(self, **session_options: Any) -> Iterator[Session]:
@@ -108,6 +111,26 @@ class WorkerTransaction:
                     await session.run_sync(_complete_and_commit, self._end)
                 finally:
                     await session.run_sync(_release)
+
+    def serialize(self, session: Any, args: object, field: str) -> None:
+        """Lock the object in a field of the args until the transaction ends.
+
+        Args:
+            session: The worker's, of `session` or `session_async`.
+            args: The worker's.
+            field: The field; where it is None, nothing is locked.
+
+        Raises:
+            ObjectBusy: If another transaction has locked it.
+        """
+        ref = getattr(args, field)
+        if ref is None:
+            return
+        self._mark = lock_for_worker(session, ref)
+        session.held_keep()  # or a rollback of the worker's would release it
+        if self._ctx.job.metadata.get(WAITS_KEY) is not None:
+            # It waits no more, so that nobody finds it among those that do.
+            self._ctx.set_metadata(WAITS_KEY, None)
 
     @contextmanager
     def connected(self) -> Iterator[tuple[Connection, Any]]:
@@ -199,6 +222,7 @@ class WorkerTransaction:
         try:
             if self._wish is None:
                 complete(session, ctx.job, metadata=ctx.staged or None, schema=self._schema)
+                self._wake_waiting(session)
                 return
             ctx.stage_progress()
             ctx.written = record_wish(
@@ -209,10 +233,19 @@ class WorkerTransaction:
                 schema=self._schema,
                 now=ctx.now(),
             )
+            self._wake_waiting(session)
         except DBAPIError as error:
             if sqlstate(error) == _ABORTED:
                 error.add_note(_SWALLOWED)
             raise
+
+    def _wake_waiting(self, session: Session) -> None:
+        """Have the oldest of the jobs that wait for the object claimed once this has committed."""
+        if self._mark is None:
+            return
+        queue = wake_waiting(session, self._mark, schema=self._schema)
+        if queue is not None and self._ctx.client is not None:
+            self._ctx.client._inserter.announce(session, {queue})
 
 
 def _complete_and_commit(session: Any, complete: Any) -> None:

@@ -23,6 +23,7 @@ from riverrun.execution.signature import By, Signature, call, call_async, name_o
 from riverrun.jobs.args import AnyArgs, RawArgs, decode, encode, kind_of
 from riverrun.jobs.checks import check_duration, check_kind
 from riverrun.jobs.json_types import is_struct
+from riverrun.jobs.references import reference_fields
 from riverrun.outcome import IfGone
 from riverrun.policies.backoff import Backoff
 
@@ -73,6 +74,7 @@ class Worker:
         executor: Where it is called.
         interrupt: Whether an Interruption is thrown into its thread when it shall end.
         if_gone: What becomes of a job for which it raises ObjectGone.
+        serialize_by: The field of the args whose object only one attempt works on at a time.
     """
 
     kind: str
@@ -86,6 +88,7 @@ class Worker:
     executor: Executor = Executor.thread
     interrupt: bool = False
     if_gone: IfGone = IfGone.cancel
+    serialize_by: str | None = None
 
     @property
     def takes_context(self) -> bool:
@@ -165,6 +168,7 @@ class Workers:
         executor: Executor | str | None = None,
         interrupt: bool = False,
         if_gone: IfGone | str = IfGone.cancel,
+        serialize_by: str | None = None,
     ) -> "Registered": ...
 
     def register(
@@ -179,6 +183,7 @@ class Workers:
         executor: Executor | str | None = None,
         interrupt: bool = False,
         if_gone: IfGone | str = IfGone.cancel,
+        serialize_by: str | None = None,
     ) -> Any:
         """Register a function as a worker; a decorator, with options or without.
 
@@ -202,6 +207,10 @@ class Workers:
                 `Exception` is thrown into its thread, between two steps of its Python code.
             if_gone: What becomes of a job whose worker raises ObjectGone, as `ref.get_one(session)`
                 does for an object that was deleted: an IfGone or its name. Default: cancel.
+            serialize_by: A field of the args that is a Ref. Its object is locked FOR NO KEY UPDATE
+                in the worker's session before the worker is called. If another transaction has
+                locked it, the job comes back soon and the attempt does not count: jobs of one
+                object are worked one at a time. Default: None, jobs are worked side by side.
 
         Raises:
             DuplicateKind: If the kind, or an alias of it, has a worker already.
@@ -233,6 +242,7 @@ class Workers:
                 executor=_executor(name, signature, executor),
                 interrupt=interrupt,
                 if_gone=policy,
+                serialize_by=_serialize_by(name, signature, serialize_by),
             )
             kinds = (worker.kind, *getattr(worker.args_type, "kind_aliases", ()))
             for each in kinds:
@@ -314,6 +324,20 @@ def _executor(name: str, signature: Signature, chosen: Executor | str | None) ->
         problem = "another process imports it by its name: define it at the top of a module"
         raise InvalidWorker(name, problem)
     return executor or Executor.thread
+
+
+def _serialize_by(name: str, signature: Signature, field: str | None) -> str | None:
+    if field is None:
+        return None
+    if signature.session is None:
+        problem = "serialize_by holds a lock in the worker's own transaction; add a parameter"
+        raise InvalidWorker(name, f"{problem} annotated with Session, or AsyncSession")
+    fields = [] if signature.args_type is RawArgs else reference_fields(signature.args_type)
+    if field not in fields:
+        listed = ", ".join(map(repr, fields)) or "none"
+        problem = f"serialize_by={field!r} is no field of its args that is a Ref"
+        raise InvalidWorker(name, f"{problem}; those are: {listed}")
+    return field
 
 
 def _if_gone(chosen: IfGone | str) -> IfGone:

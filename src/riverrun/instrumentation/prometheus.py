@@ -26,6 +26,7 @@ from riverrun.events import (
     JobCancelled,
     JobCompleted,
     JobConflicted,
+    JobDeferred,
     JobEvent,
     JobFailed,
     JobInterrupted,
@@ -43,6 +44,7 @@ _OUTCOMES: dict[type[Event], str] = {
     JobSnoozed: "snoozed",
     JobInterrupted: "interrupted",
     JobConflicted: "conflicted",
+    JobDeferred: "deferred",
 }
 
 
@@ -52,7 +54,7 @@ def instrument(
     """Measure `client` from now on; nothing if it is measured in the registry already.
 
     - `riverrun_attempts_total` by kind, queue and outcome: completed, failed, discarded, cancelled,
-      snoozed, interrupted, or conflicted with another transaction;
+      snoozed, interrupted, conflicted with another transaction, or deferred;
     - `riverrun_attempt_duration_seconds` by kind: what its worker took;
     - `riverrun_queue_wait_seconds` by queue: from when a job was due to its claim;
     - `riverrun_claim_duration_seconds` by queue: the claim's statement and commit;

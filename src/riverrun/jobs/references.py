@@ -1,5 +1,6 @@
 """References in args, as what reads and writes args sees them; `riverrun.orm.refs` has the one."""
 
+import types
 import typing
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
@@ -68,6 +69,20 @@ class Referring:
         def __post_init__(self, *_):
             """Make references of mapped objects."""
             _refer(self)
+
+
+def reference_fields(cls: type) -> list[str]:
+    """Return the fields of a class of args that hold one reference, or None."""
+    found = []
+    for name, _ in _reference_fields(cast("Hashable", cls)):
+        hint = typing.get_type_hints(typing.get_origin(cls) or cls)[name]
+        options = set(typing.get_args(hint)) - {type(None)}
+        if reference_class(hint) or (
+            typing.get_origin(hint) in (typing.Union, types.UnionType)
+            and all(map(reference_class, options))
+        ):
+            found.append(name)
+    return found
 
 
 def _refer(args: object) -> None:

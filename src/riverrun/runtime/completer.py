@@ -16,12 +16,13 @@ from sqlalchemy import Engine
 from riverrun.clock import Clock
 from riverrun.db.refusals import Fault, fault_of
 from riverrun.db.statement_timeout import with_timeout
-from riverrun.errors import AttemptLost, JobSnooze
+from riverrun.errors import AttemptLost, JobSnooze, ObjectBusy
 from riverrun.events import (
     Hub,
     JobCancelled,
     JobCompleted,
     JobConflicted,
+    JobDeferred,
     JobEvent,
     JobFailed,
     JobInterrupted,
@@ -304,6 +305,8 @@ def _event_type(state: JobState, ended: Ended) -> type[JobEvent]:
         return JobCancelled
     if isinstance(ended.error, JobSnooze):
         return JobSnoozed
+    if isinstance(ended.error, ObjectBusy):
+        return JobDeferred
     if ended.conflict:
         return JobConflicted
     if ended.outcome is not None and ended.outcome.give_back:

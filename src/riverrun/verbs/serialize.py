@@ -1,0 +1,79 @@
+"""Serialize: one job at a time works on an object; those that wait for it come back when it ends.
+
+Nothing but the object's row says that it is worked on: its lock ends with the worker's transaction,
+however that ends, and works across processes and languages.
+"""
+
+from typing import Any
+
+from sqlalchemy import Select, select, true
+from sqlalchemy.orm import Mapper, Session
+
+from riverrun.db.transactions import Tx, joined
+from riverrun.errors import ObjectBusy
+from riverrun.jobs.json_values import json_text
+from riverrun.orm.object_keys import keys_of, mapper_of
+from riverrun.orm.refs import Ref
+from riverrun.outcome import WAITS_KEY
+from riverrun.queries import serialize as queries
+
+
+def lock_for_worker(session: Session, ref: "Ref[Any]") -> str:
+    """Lock an object's row for as long as the session's transaction lasts, or do not wait for it.
+
+    The lock lets others insert rows that refer to the object. One that is gone cannot be locked,
+    and its worker is to find out.
+
+    Args:
+        session: The worker's.
+        ref: The object.
+
+    Returns:
+        What jobs that wait for the object are marked with.
+
+    Raises:
+        ObjectBusy: If another transaction has locked it.
+    """
+    mapper = _base(ref.entity)
+    key = ref.key if isinstance(ref.key, tuple) else (ref.key,)
+    mark = f"{mapper.local_table}:{json_text(keys_of(mapper).write(key))}"
+    # The base table alone, and no entity: what is locked is the same for all subclasses, and
+    # PostgreSQL locks no row beyond an outer join.
+    row = select(*mapper.primary_key)
+    for column, value in zip(mapper.primary_key, key, strict=True):
+        row = row.where(column == value)
+    # SQLAlchemy 2.0 takes a statement for the same with key_share and without. What is always true
+    # is not sent, and tells this one from the application's own.
+    locking = row.where(true(), true(), true()).with_for_update(key_share=True, skip_locked=True)
+    if _found(session, mapper, locking) or not _found(session, mapper, row):
+        return mark
+    raise ObjectBusy(ref.entity.__name__, mark)
+
+
+def wake_waiting(tx: Tx, mark: str, *, schema: str | None = None) -> str | None:
+    """Have the oldest job that waits for an object be due now.
+
+    Args:
+        tx: Whose transaction, as for `insert`.
+        mark: What `lock_for_worker` returned.
+        schema: The schema of River's tables. Default: the search path's.
+
+    Returns:
+        The job's queue; None if there is no such job.
+    """
+    params = {"mark": json_text({WAITS_KEY: mark})}
+    with joined(tx, schema) as transaction:
+        queue: str | None = transaction.execute(queries.wake_waiting(), params).scalar()
+        return queue
+
+
+def _base(entity: type[Any]) -> Mapper[Any]:
+    mapper = mapper_of(entity)
+    assert mapper is not None  # noqa: S101  a reference is to a mapped class
+    while mapper.inherits is not None and not mapper.concrete:
+        mapper = mapper.inherits
+    return mapper
+
+
+def _found(session: Session, mapper: Mapper[Any], statement: Select[Any]) -> bool:
+    return session.execute(statement, bind_arguments={"mapper": mapper}).first() is not None
