@@ -20,6 +20,7 @@ from riverrun import (
     JobRow,
     JobSnooze,
     Plugin,
+    QueueConfig,
     Workers,
 )
 from riverrun.errors import InvalidOption
@@ -238,6 +239,21 @@ def test_what_a_worker_logs_is_kept_with_its_job(bench: Any) -> None:
         assert all(f"job {job_id}, attempt" in entry["log"] for entry in entries)
     quiet = client.insert(bench.engine, Task(), InsertOpts(scheduled_at=None)).job
     assert "river:log" not in quiet.metadata
+
+
+def test_a_line_is_kept_once_however_many_clients_keep_logs(bench: Any) -> None:
+    """Each JobLog of a process keeps the lines of its own client's jobs, and those once."""
+    logger = logging.getLogger("host.mailer")
+    for queue in ("mail", "print"):
+        client, events = bench.run(
+            lambda args, ctx: logger.warning("working"),
+            plugins=[JobLog()],
+            queues={queue: QueueConfig(max_workers=1)},
+        )
+        job = client.insert(bench.engine, Task(), InsertOpts(queue=queue)).job
+        events.get(DEADLINE_S)
+        (entry,) = client.get(bench.engine, job.id).metadata["river:log"]
+        assert entry["log"].count("working") == 1
 
 
 def test_output_beyond_its_limit_fails_the_attempt(bench: Any, monkeypatch: Any) -> None:

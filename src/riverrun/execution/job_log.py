@@ -71,7 +71,7 @@ class JobLog(Plugin):
     @contextmanager
     def _keeping(self, ctx: JobContext) -> Iterator[None]:
         self._attach()
-        lines = _Lines(self._max_attempt_chars)
+        lines = _Lines(self._max_attempt_chars, self._handler, _lines.get())
         token = _lines.set(lines)
         try:
             yield
@@ -101,9 +101,17 @@ class JobLog(Plugin):
 
 
 class _Lines:
-    """What one attempt has logged, up to a limit."""
+    """What one attempt has logged, up to a limit.
 
-    def __init__(self, limit: int) -> None:
+    Args:
+        limit: The most characters to keep.
+        handler: The handler whose records these are: another JobLog's sees the same records.
+        outer: The lines of the JobLog around this one, if there is one.
+    """
+
+    def __init__(self, limit: int, handler: "_Handler", outer: "_Lines | None") -> None:
+        self.handler = handler
+        self.outer = outer
         self._limit = limit
         self._parts: list[str] = []
         self._chars = 0
@@ -129,6 +137,8 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         lines = _lines.get()
+        while lines is not None and lines.handler is not self:
+            lines = lines.outer
         if lines is not None:
             try:
                 lines.add(self.format(record))
