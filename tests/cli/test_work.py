@@ -425,7 +425,7 @@ def test_an_applications_own_logs(
 
 BROKEN = """
 import threading
-from riverrun import crew
+from riverrun.client import crew
 
 crew.BEYOND_REPAIR_S = 1.0
 start = threading.Thread.start

@@ -34,7 +34,8 @@ def other(empty_database: Engine) -> Engine:
 
 
 def _dsn(engine: Engine) -> str:
-    return engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    return url.replace("+", "%20")  # SQLAlchemy writes a space as forms do; libpq takes it for a +
 
 
 def _by_creator(to: Engine, client: Engine) -> Engine:

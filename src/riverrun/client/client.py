@@ -56,7 +56,7 @@ from riverrun.verbs.reindex import INDEXES
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("riverrun.client")  # as operators name it, in filters and levels
 
 
 DEFAULT_JOB_TIMEOUT_S = 60.0
