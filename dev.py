@@ -2,7 +2,7 @@
 """Run riverrun's demo, tests and checks from a fresh clone; needs Python and pip, no more.
 
 usage: python3 dev.py demo [arguments of `riverrun demo`]
-       python3 dev.py test [arguments of pytest]
+       python3 dev.py test [arguments of pytest]   says first how long it takes, and what is skipped
        python3 dev.py check      format, lint, types, layers
        python3 dev.py postgres   a throw-away PostgreSQL, until Ctrl-C; prints its DATABASE_URL
        python3 dev.py sync       install into .venv again
@@ -30,7 +30,12 @@ PYTHON = os.path.join(VENV, "bin", "python")
 EMBEDDED = os.path.join(ROOT, "src", "riverrun", "embedded.py")  # needs nothing installed
 STAMP = os.path.join(VENV, "riverrun-installed")
 
-WHOLE = ("--numprocesses=4", "--dist=loadfile")
+NEEDS = os.path.join(ROOT, "tests", "needs.py")  # needs nothing installed, either
+
+# In the order that tests/conftest.py gives them: what takes longest first.
+WHOLE = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
+WHOLE_MINUTES = 5
+"""What the whole suite takes on two cores that do nothing else."""
 
 POSTGRES = """
 import runpy, signal, sys
@@ -87,6 +92,10 @@ def test(arguments: list[str]) -> int:
     """Become pytest; the whole suite is shared by several processes."""
     install()
     os.chdir(ROOT)
+    if not arguments:
+        print(f"The whole suite takes about {WHOLE_MINUTES} minutes on two idle cores.")
+        for line in runpy.run_path(NEEDS)["missing"]():
+            print(f"{'Will fail' if os.environ.get('CI') else 'Will be skipped'}: {line}")
     return become(PYTHON, "-m", "pytest", *(arguments or WHOLE))
 
 

@@ -1,9 +1,11 @@
 """A PostgreSQL server for all tests, a database for this run, a fresh schema for each test."""
 
 import os
+import random
 import sys
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -20,12 +22,48 @@ hypothesis.settings.register_profile("dev", deadline=None, database=None)
 hypothesis.settings.register_profile("ci", deadline=None, database=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
+_HERE = Path(__file__).parent
 _database_numbers = count(1)
 
 # Hundreds of tests start Python. Where it may not keep what it compiles, as in many containers,
 # each start compiles SQLAlchemy and all else again: about three times the time of the import.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+# Those whose files take longest come first: what begins last is waited for by all. Each has a file
+# that takes a minute. tests/unit fills what is left.
+FIRST = ("faults", "interop", "docs", "cli", "ext", "typing", "runtime")
+LAST = ("unit",)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--shuffle`."""
+    parser.addoption("--shuffle", metavar="SEED", help="run the tests in the order of this seed")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the tests in order: the slowest folders first, or as `--shuffle` has it."""
+    seed = config.getoption("shuffle")
+    if seed is None:
+        items.sort(key=lambda item: _rank(item.path.relative_to(_HERE).parts[0]))
+        return
+    # Modules and the tests of each; not all in one, or each test would make its module's fixtures.
+    order = random.Random(seed)
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    shuffled = list(modules.values())
+    order.shuffle(shuffled)
+    for tests in shuffled:
+        order.shuffle(tests)
+    items[:] = [item for tests in shuffled for item in tests]
+
+
+def _rank(folder: str) -> int:
+    if folder in FIRST:
+        return FIRST.index(folder)
+    return len(FIRST) + LAST.index(folder) + 1 if folder in LAST else len(FIRST)
 
 
 @pytest.hookimpl(wrapper=True)

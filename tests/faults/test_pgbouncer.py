@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from sqlalchemy import Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import OperationalError
 
 from faults.worker import Book, Send
+from needs import need
 from network import free_ports
 from riverrun import Client, QueueConfig, RawArgs, Workers
 from riverrun.errors import InvalidOption
@@ -39,10 +39,7 @@ max_client_conn = 200
 @pytest.fixture
 def pooled(engine: Engine) -> Iterator[Engine]:
     """An engine on the run's database, through a PgBouncer of the test's own."""
-    program = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        problem = "no pgbouncer found: install your system's package of that name"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)
+    program = need("pgbouncer")
     url, port = engine.url, free_ports(1)
     # It refuses to run as root, and as another it must read its settings.
     user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None

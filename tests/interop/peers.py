@@ -3,7 +3,6 @@
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,9 +16,9 @@ import pytest
 from sqlalchemy import URL, Engine
 
 from interop.rpc import Process
+from needs import need
 
 HERE = Path(__file__).parent
-IN_CI = bool(os.environ.get("CI"))
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "riverrun-interop"
 
 BUILD_S = 900.0
@@ -37,12 +36,7 @@ def build(module: str, package: str = ".") -> Path:
         module: The folder beside this file with the Go module that names every version.
         package: The program's package: the module's own, or one that it depends on.
     """
-    go = shutil.which("go")
-    if go is None:
-        problem = "no Go on PATH; River itself is not tried against. Install Go 1.21 or newer"
-        if IN_CI:
-            pytest.fail(problem)
-        pytest.skip(problem)
+    go = need("go")
     program = CACHE / f"{module}-{_fingerprint(HERE / module)}"
     CACHE.mkdir(parents=True, exist_ok=True)
     # Two runs at once must not build into one file.

@@ -202,6 +202,29 @@ def test_exit_code_and_arguments_are_the_programs_own(
     assert became == [(*start, "-k", "walk"), (*start, *dev.WHOLE)]
 
 
+def test_the_whole_suite_says_first_what_it_takes(
+    dev: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything else it says how long it takes, and what is skipped for want of what."""
+    dev.install = lambda: None
+    dev.become = lambda *command: 0
+    monkeypatch.chdir(os.getcwd())
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert dev.main(["test"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "The whole suite takes about 5 minutes on two idle cores."
+    assert (
+        "Will be skipped: tests/interop: River itself is not tried against"
+        " (needs Go 1.21 or newer)" in lines
+    )
+    monkeypatch.setenv("CI", "true")
+    dev.main(["test"])
+    assert "Will fail: tests/interop" in capsys.readouterr().out
+    dev.main(["test", "tests/unit"])
+    assert capsys.readouterr().out == ""
+
+
 def test_postgres_needs_no_installation_beside_the_systems(dev: Any) -> None:
     """The throw-away server starts at once where the system has its programs, else after pip."""
     did: list[Any] = []
