@@ -1,8 +1,11 @@
 """`riverrun.testing`: jobs looked for and worked inside a test's own transaction."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 import pytest
@@ -333,6 +336,8 @@ def test_says_that_an_attempt_was_undone(engine: Engine, schema: str, *, committ
         client.insert(session, Note())
         if committed:
             session.commit()
+            [job] = client.list_jobs(session).jobs
+            client.update(session, job.id, metadata={"seen": True})
         with pytest.raises(AssertionError, match=r"is undone: its worker.*riverrun_app"):
             drain(session, client)
 
@@ -379,3 +384,59 @@ def test_undoes_what_an_async_engine_in_autocommit_writes(
         await own.dispose()
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize("kind", ["rolled back", "session", "connection"])
+def test_drains_what_the_test_has_written(
+    engine: Engine, schema: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Jobs that waited before the test are left alone, in whatever state and queue they wait."""
+    worked: list[str] = []
+    workers = Workers()
+
+    @workers.register
+    def note(args: Note, ctx: JobContext) -> None:
+        worked.append(args.text)
+        if args.text == "again":
+            ctx.client.insert(engine, Note("committed meanwhile"))
+            with ctx.transaction() as inner:
+                ctx.client.insert(inner, Note("by a worker"))
+
+    client = Client(engine, workers=workers, schema=schema)
+    later = datetime.now(UTC) + timedelta(days=1)
+    for text_, opts in (("before", None), ("before", InsertOpts(scheduled_at=later))):
+        client.insert(engine, Note(text_), opts)
+    touched = client.insert(engine, Note("touched")).job
+    until = later + timedelta(days=1)
+    with ExitStack() as stack:
+        if kind == "rolled back":
+            tx: Any = stack.enter_context(rolled_back(engine))
+        elif kind == "session":
+            tx = stack.enter_context(Session(engine))
+        else:
+            tx = stack.enter_context(engine.connect())
+        assert drain(tx, client, until=until) == []
+        assert "left 2 due jobs alone" in caplog.text  # the third is scheduled, and stays so
+        client.insert(tx, Note("again"))
+        with suppress(KeyError), tx.begin_nested():
+            client.insert(tx, Note("undone"))
+            raise KeyError
+        with tx.begin_nested():
+            client.insert(tx, Note("in a savepoint"), InsertOpts(scheduled_at=later))
+        client.update(tx, touched.id, metadata={"seen": True})
+        if kind == "rolled back":
+            tx.commit()
+        drain(tx, client, until=until)
+        tx.rollback()
+    assert sorted(worked) == ["again", "by a worker", "in a savepoint", "touched"]
+    counts = Counter(each.state for each in client.list_jobs(engine).jobs)
+    assert counts == {"available": 3, "scheduled": 1}
+    drain(engine, client, until=until)
+    assert Counter(worked) == {
+        "again": 1,
+        "before": 2,
+        "by a worker": 1,
+        "committed meanwhile": 1,
+        "in a savepoint": 1,
+        "touched": 2,
+    }

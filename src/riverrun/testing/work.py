@@ -56,8 +56,12 @@ def drain(
 ) -> list[Worked]:
     """Work every job that is due, and those that they insert, in the test's transaction.
 
+    Jobs that were in the database before are left alone, unless the test's transaction has changed
+    them, as by a retry: what their workers do elsewhere could not be undone.
+
     Args:
-        tx: The test's Session or Connection; an Engine for jobs that were committed.
+        tx: The test's Session or Connection, for jobs that its transaction has inserted or
+            changed; an Engine for all jobs that are committed.
         client: The client whose workers, plugins and policies count; it needs not run.
         queue: Which queue; all that the client works unless said, or "default" if it works none.
         until: The time to take for now, aware: what is scheduled or to be retried by then is worked

@@ -1,6 +1,7 @@
 """What works a job in a test's transaction: claim, attempt, completion, and no thread."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -29,6 +30,7 @@ from riverrun.jobs.checks import check_aware, check_int
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
+from riverrun.queries.own_jobs import count_others_jobs, next_own_job, own_waiting_jobs
 from riverrun.verbs.claim import ClaimedJob, claim, claim_job
 from riverrun.verbs.read import get
 from riverrun.verbs.record import record
@@ -36,6 +38,8 @@ from riverrun.verbs.schedule import schedule
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+
+logger = logging.getLogger(__name__)
 
 _MOST = 10_000
 
@@ -98,6 +102,8 @@ class Workbench:
                 problem = f"{limit} attempts did not drain {', '.join(queues)}; next was"
                 raise AssertionError(f"{problem} job {job.id} ({job.kind}). Pass a higher limit=")
             yield self._attempt(job)
+        if not count:
+            self._warn_of_others(queues)
 
     def work(self, attempt: Attempt, *, reraise: bool) -> Worked:
         """Execute and complete."""
@@ -140,6 +146,8 @@ class Workbench:
 
     def _next(self, queues: Sequence[str]) -> JobRow | None:
         self._flush()
+        if not isinstance(self._tx, Engine):
+            return self._next_own(queues)
         schema, now = self._client.schema, self._now()
         if now is not None:
             schedule(self._tx, schema=schema, now=now)
@@ -148,6 +156,37 @@ class Workbench:
             if claimed:
                 return claimed[0]
         return None
+
+    def _next_own(self, queues: Sequence[str]) -> JobRow | None:
+        """Claim a job that the test's transaction has written.
+
+        What has been in the database before is not the test's. It would be undone with the test's
+        transaction, but not what its workers do elsewhere.
+        """
+        client, schema, now = self._client, self._client.schema, self._now()
+        with joined(self._tx, schema) as transaction:
+            if now is not None:
+                own = transaction.execute(own_waiting_jobs(), {}).scalars().all()
+                schedule(self._tx, ids=own, schema=schema, now=now)
+            for queue in queues:
+                params = {"queue_name": queue, "now": now}
+                job_id = transaction.execute(next_own_job(), params).scalar_one_or_none()
+                if job_id is not None:
+                    return claim_job(self._tx, job_id, client_id=client.id, schema=schema, now=now)
+        return None
+
+    def _warn_of_others(self, queues: Sequence[str]) -> None:
+        if isinstance(self._tx, Engine):
+            return
+        params = {"names": list(queues), "now": self._now()}
+        with joined(self._tx, self._client.schema) as transaction:
+            count = transaction.execute(count_others_jobs(), params).scalar_one()
+        if count:
+            logger.warning(
+                "left %s due jobs alone that the test's transaction has not written; to work jobs "
+                "that are committed, pass an Engine",
+                count,
+            )
 
     def _now(self) -> datetime | None:
         return self._until or self._client._clock.database_now()

@@ -41,6 +41,7 @@ def schedule(
     *,
     limit: int = 10_000,
     skip: Collection[int] = (),
+    ids: Collection[int] | None = None,
     schema: str | None = None,
     now: datetime | None = None,
 ) -> Scheduled:
@@ -52,6 +53,7 @@ def schedule(
         tx: Whose transaction, as for `insert`.
         limit: Most jobs to move.
         skip: Ids of jobs to leave as they are.
+        ids: Ids of the only jobs to move. Default: all that are due.
         schema: The schema of River's tables; the search path's by default.
         now: For tests: the time to take for the database's, aware.
     """
@@ -61,8 +63,11 @@ def schedule(
         "skipped": list(skip),
         "now": now,
     }
+    if ids is not None:
+        params["ids"] = list(ids)
+    statement = queries.schedule_jobs(schema=schema, these=ids is not None)
     try:
-        done = _schedule(tx, queries.schedule_jobs(schema=schema), params, schema)
+        done = _schedule(tx, statement, params, schema)
         return attrs.evolve(done, more=done.available + done.discarded == limit)
     except Exception as error:
         # A transaction of the host's is over with the first error.
@@ -70,6 +75,8 @@ def schedule(
             raise
     with joined(tx, schema) as transaction:
         found = list(transaction.execute(queries.due_jobs(), params).scalars())
+    if ids is not None:
+        found = [job_id for job_id in found if job_id in ids]
 
     def act(part: Sequence[int]) -> Scheduled:
         these = queries.schedule_jobs(schema=schema, these=True)
