@@ -6,7 +6,7 @@ it to the announcer.
 
 from collections.abc import Callable, Container, Iterable, Sequence
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from sqlalchemy import Engine, Pool
@@ -17,16 +17,18 @@ from riverrun.clock import Clock
 from riverrun.db.conflicts import again
 from riverrun.db.engines import address, identity
 from riverrun.db.transactions import Transaction, Tx, joined
-from riverrun.errors import UnknownKind, WrongDatabase
+from riverrun.errors import InvalidArgs, UnknownKind, WrongDatabase
 from riverrun.execution.plugins import Plugin, around_insert, begin_inserts, of_kind
 from riverrun.execution.workers import Workers
-from riverrun.jobs.args import kind_of
+from riverrun.jobs.args import RawArgs, kind_of
+from riverrun.jobs.json_types import shown_type
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.states import JobState
 from riverrun.runtime.announcer import Announcer
 from riverrun.verbs.draft import JobDraft, draft, drafts, jobs_of
 from riverrun.verbs.insert import InsertResult, insert_drafts
 from riverrun.verbs.insert_fast import copy_drafts
+from riverrun.verbs.insert_from import common_draft, insert_rows_from
 from riverrun.verbs.notify import notify_inserted
 
 R = TypeVar("R")
@@ -129,6 +131,28 @@ class Inserter:
         self._announce_own(tx, names)
         return count
 
+    def insert_from(self, tx: Tx, source: object, args_type: Any, opts: InsertOpts | None) -> int:
+        """Insert a job for each row of a select; see `Client.insert_from`."""
+        now = self._clock.database_now()
+        common = common_draft(args_type, opts, max_attempts=self._max_attempts, now=now)
+        self._check_type(common.kind, args_type)
+        for plugin in (*self._plugins(), *of_kind(args_type)):
+            common = plugin.insert_from(common)
+
+        def insert_all() -> tuple[int, set[str]]:
+            with joined(tx) as transaction:
+                self._check_database(transaction)
+                count = insert_rows_from(
+                    transaction, source, args_type, common, opts, schema=self._schema, now=now
+                )
+                names = {common.queue} if count and common.state is JobState.available else set()
+                self._leave_word(tx, transaction, names)
+            return count, names
+
+        count, names = again(tx, insert_all)
+        self._announce_own(tx, names)
+        return count
+
     def announce(self, tx: Tx, names: set[str]) -> None:
         """Have jobs announced that were made available in `tx`'s transaction."""
         with joined(tx, self._schema) as transaction:
@@ -199,6 +223,18 @@ class Inserter:
                     worker.check_args(each)
             elif not self._skip_unknown_job_check:
                 raise UnknownKind(kind, workers.kinds)
+
+    def _check_type(self, kind: str, args_type: type) -> None:
+        workers = self._workers
+        if workers is None or not workers.kinds:
+            return
+        worker = workers.find(kind)
+        if worker is None:
+            if not self._skip_unknown_job_check:
+                raise UnknownKind(kind, workers.kinds)
+        elif worker.args_type is not args_type and worker.args_type is not RawArgs:
+            given, taken = shown_type(args_type), shown_type(worker.args_type)
+            raise InvalidArgs(kind, f"they are {given}, and its worker takes {taken}")
 
     def _check_database(self, transaction: Transaction) -> None:
         """Refuse a transaction on another database than the client's.

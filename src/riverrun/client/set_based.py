@@ -1,14 +1,15 @@
 """Set-based work: the methods of a client that insert or change any number of jobs at once."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 
 from sqlalchemy import ColumnElement
 
 from riverrun.client.inserter import Inserter
 from riverrun.clock import Clock, Duration
-from riverrun.db.async_sessions import AsyncTx, run_in_batches
+from riverrun.db.async_sessions import AsyncTx, run_in, run_in_batches
 from riverrun.db.transactions import Tx
+from riverrun.jobs.options import InsertOptions, InsertOpts, with_options
 from riverrun.verbs.cancel import cancel_where
 from riverrun.verbs.chosen import Changed
 from riverrun.verbs.delete import delete_where
@@ -22,6 +23,47 @@ class SetBased:
     schema: str | None
     _inserter: Inserter
     _clock: Clock
+
+    def insert_from(
+        self,
+        tx: Tx,
+        source: Any,
+        args_type: Any,
+        opts: InsertOpts | None = None,
+        **options: Unpack[InsertOptions],
+    ) -> int:
+        """Insert a job for each row of a select, by one statement; return how many.
+
+            client.insert_from(session, select(User.id.label("user_id")), SendDigest, queue="mail")
+
+        See `riverrun.verbs.insert_from`.
+
+        Args:
+            tx: Whose transaction, as for `insert`.
+            source: A select, each column labelled with the name of a field of the args.
+            args_type: The class of the args.
+            opts: The options of all jobs.
+            **options: The same as keywords, as for `insert`.
+
+        Raises:
+            InvalidArgs: If the columns do not fit the fields, or a row's value does not.
+            InvalidOption: If an option, or a plugin, cannot be had for rows of a select.
+            RiverrunError: As for `insert`.
+        """
+        return self._inserter.insert_from(tx, source, args_type, with_options(opts, options))
+
+    async def insert_from_async(
+        self,
+        tx: AsyncTx,
+        source: Any,
+        args_type: Any,
+        opts: InsertOpts | None = None,
+        **options: Unpack[InsertOptions],
+    ) -> int:
+        """As `insert_from`, from async code."""
+        return await run_in(
+            tx, self._inserter.insert_from, source, args_type, with_options(opts, options)
+        )
 
     def cancel_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
         """Cancel all jobs of some criteria; see `riverrun.verbs.cancel_where`."""

@@ -39,6 +39,25 @@ class Plugin:
         """Return what to insert in place of `draft`; what is raised refuses the whole batch."""
         return draft
 
+    def insert_from(self, draft: JobDraft) -> JobDraft:
+        """Return what the jobs of an `insert_from` have in common in place of `draft`.
+
+        Its rows never come to Python, so that `insert_many` and `insert_begin` cannot be called for
+        them. A plugin that overrides one of these and not this refuses `insert_from`.
+
+        Args:
+            draft: What all jobs have in common; its args are empty, and stay so.
+
+        Raises:
+            InvalidOption: By default, if the plugin takes part in inserts otherwise.
+        """
+        own = type(self)
+        for name in ("insert_many", "insert_begin"):
+            if getattr(own, name) is not getattr(Plugin, name):
+                expected = f"insert_from() beside {name}(), which cannot see the rows of a select"
+                raise InvalidOption("plugins", own.__name__, expected)
+        return draft
+
     def periodic_jobs_start(self) -> None:
         """Be told that this client leads now, and begins to insert its periodic jobs."""
 

@@ -45,6 +45,10 @@ class Tracing(Plugin):
                 propagate.inject(carrier)
         return draft.with_metadata(carrier) if carrier else draft
 
+    def insert_from(self, draft: JobDraft) -> JobDraft:
+        """Carry the insert's context in the metadata of all jobs of a select."""
+        return self.insert_begin(draft)
+
     def insert_many(self, drafts: Sequence[JobDraft], call_next: Callable[[], R]) -> R:
         """Make a span of the insert."""
         queues = sorted({draft.queue for draft in drafts})

@@ -108,14 +108,17 @@ def own_code(cls: type) -> str | None:
         made = inspect.signature(cls).parameters
         if extra := set(made) - {each.name for each in dataclasses.fields(cls)}:
             return f"InitVar {min(extra)!r} of {cls.__name__}"
-    for kind, found in (
-        vars(getattr(cls, "__pydantic_decorators__", object())).items()
-        if (is_pydantic(cls))
-        else ()
-    ):
-        if found:
-            return f"{cls.__name__}'s {kind}"
+    decorators = getattr(cls, "__pydantic_decorators__", None)
+    for name in _DECORATORS if is_pydantic(cls) else ():
+        if getattr(decorators, name, None):
+            return f"{cls.__name__}'s {name}"
     return None
+
+
+_DECORATORS = (
+    *("validators", "field_validators", "root_validators", "model_validators"),
+    *("field_serializers", "model_serializers", "computed_fields"),
+)
 
 
 def _hints(cls: type) -> Mapping[str, Any]:

@@ -228,7 +228,7 @@ def _plain_type(sql_type: TypeEngine[Any]) -> TypeEngine[Any]:
         Mismatch: If Python sees other values than the database holds.
     """
     sql_type = getattr(sql_type, "_variant_mapping", {}).get("postgresql", sql_type)
-    while isinstance(sql_type, TypeDecorator):
+    while isinstance(sql_type, TypeDecorator) and not isinstance(sql_type, Interval):
         cls = type(sql_type)
         for name in ("process_result_value", "result_processor"):
             if getattr(cls, name) is not getattr(TypeDecorator, name):
@@ -284,10 +284,10 @@ def _unfit(sql_type: TypeEngine[Any], member: Any) -> str:
     if isinstance(sql_type, NullType):
         return "its SQL type is not known; use cast(column, ...) or type_coerce(column, ...)"
     name = shown_sql_type(sql_type)
-    expected = f"a field of type {shown_type(member)}"
+    expected = shown_type(member)
     if member is str and not isinstance(sql_type, String):
-        return f"it is {name}, which is no {expected}; cast(column, Text) makes text of it"
-    return f"it is {name}, from which SQL cannot make the JSON of {expected} as Python would"
+        return f"it is {name}, expected text for {expected}; cast(column, Text) makes text of it"
+    return f"it is {name}, of which SQL cannot make JSON for {expected} as Python does"
 
 
 def shown_sql_type(sql_type: TypeEngine[Any]) -> str:

@@ -6,6 +6,7 @@ from riverrun.verbs.complete import complete, discard, fail, snooze
 from riverrun.verbs.delete import delete, delete_many, delete_where
 from riverrun.verbs.insert import InsertResult, insert, insert_many
 from riverrun.verbs.insert_fast import insert_many_fast
+from riverrun.verbs.insert_from import insert_from
 from riverrun.verbs.queues import (
     QueueRow,
     get_queue,
@@ -39,6 +40,7 @@ __all__ = [
     "get_leader",
     "get_queue",
     "insert",
+    "insert_from",
     "insert_many",
     "insert_many_fast",
     "list_clients",

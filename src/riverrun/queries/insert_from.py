@@ -1,0 +1,253 @@
+"""The statement of `verbs.insert_from`."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Insert,
+    SmallInteger,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.types import ARRAY, JSON, String
+
+from riverrun.jobs.args import MAX_ARGS_BYTES
+from riverrun.jobs.columns import Timestamp
+from riverrun.jobs.options import MAX_ATTEMPTS_DEFAULT, PRIORITY_DEFAULT, QUEUE_DEFAULT
+from riverrun.jobs.states import JobState, mask_of
+from riverrun.models import Job
+from riverrun.orm.columns_of_args import ArgsColumns
+from riverrun.orm.sql_json import refusal, takes_none
+from riverrun.queries.expressions import in_mask, state_literal
+
+_PAIRS_MAX = 45
+"""Pairs of one jsonb_build_object: PostgreSQL's functions take 100 arguments."""
+
+_YEAR_1_S = -62_135_596_800
+
+
+@attrs.frozen(kw_only=True)
+class Period:
+    """A period of uniqueness that depends on each job's scheduled_at.
+
+    Attributes:
+        micros: Its length in microseconds.
+        now: The time of jobs that have none.
+    """
+
+    micros: int
+    now: datetime
+
+
+@attrs.frozen(kw_only=True)
+class Unique:
+    """What unique keys are made of.
+
+    Attributes:
+        parts: What the texts are made of, of which the keys are digests: texts, names of fields,
+            whose JSON stands there, and periods. None where `key` is every job's.
+        key: The key of every job.
+        states: In which states a job holds it.
+    """
+
+    parts: Sequence["str | FieldText | Period"] | None
+    key: bytes | None = None
+    states: frozenset[JobState]
+
+
+@attrs.frozen
+class FieldText:
+    """The JSON of a field, as text.
+
+    Attributes:
+        name: The name of the field.
+    """
+
+    name: str
+
+
+@attrs.frozen(kw_only=True)
+class Common:
+    """What all jobs of an insert have in common.
+
+    Attributes:
+        constants: The JSON of the fields that no column gives.
+        queue: Where they wait.
+        priority: From 1 to 4.
+        max_attempts: How often each is tried.
+        scheduled_at: Not before, aware; None for now.
+        tags: As they are stored.
+        metadata: A JSON object as text.
+        state: `available`, `scheduled` or `pending`.
+    """
+
+    constants: str
+    queue: str
+    priority: int
+    max_attempts: int
+    scheduled_at: datetime | None
+    tags: Sequence[str]
+    metadata: str
+    state: JobState
+
+
+def insert_from(
+    rows: ArgsColumns,
+    common: Common,
+    unique: Unique | None,
+    *,
+    schema: str | None,
+    now: datetime | None,
+) -> Insert:
+    """Insert a job for each row of a select; of jobs with one unique key only the first.
+
+    Locks nothing but what it inserts; waits for another transaction that has inserted the same
+    unique key. Index: river_job_unique_idx. River: JobInsertFastMany.
+    """
+    job = Job.in_schema(schema)
+    values: dict[str, Any] = {
+        "args": _args(rows, common.constants),
+        "kind": literal(rows.kind, Text),
+    }
+    if common.max_attempts != MAX_ATTEMPTS_DEFAULT:
+        values["max_attempts"] = cast(literal(common.max_attempts), SmallInteger)
+    if common.metadata != "{}":
+        values["metadata"] = cast(literal(common.metadata, Text), JSONB)
+    if common.queue != QUEUE_DEFAULT:
+        values["queue"] = literal(common.queue, Text)
+    if common.tags:
+        values["tags"] = literal(list(common.tags), Job.tags.type)
+    values |= _planned(rows.options, common, now, job)
+    if unique is not None:
+        values["unique_key"] = _key(rows, unique)
+        mask: ColumnElement[Any] = literal_column(f"B'{mask_of(unique.states):08b}'")
+        values["unique_states"] = cast(mask, Job.unique_states.type)
+    statement = insert(job).from_select(
+        list(values), select(*values.values()).select_from(rows.source)
+    )
+    if unique is not None:
+        statement = statement.on_conflict_do_nothing(
+            index_elements=[job.unique_key],
+            index_where=and_(
+                job.unique_key.is_not(None),
+                job.unique_states.is_not(None),
+                in_mask(job.unique_states, job.state, schema),
+            ),
+        )
+    return statement.execution_options(dml_strategy="raw", preserve_rowcount=True)
+
+
+def _planned(
+    options: Mapping[str, Any], common: Common, now: datetime | None, job: Any
+) -> dict[str, Any]:
+    """Return what says when jobs run, and which first; nothing where it is as by default."""
+    values: dict[str, Any] = {}
+    if "priority" in options:
+        priority = cast(options["priority"], SmallInteger)
+        values["priority"] = func.coalesce(priority, common.priority)
+    elif common.priority != PRIORITY_DEFAULT:
+        values["priority"] = cast(literal(common.priority), SmallInteger)
+    state = state_literal(common.state, job)
+    at: Any = None if common.scheduled_at is None else literal(common.scheduled_at, Timestamp)
+    moment = func.now() if now is None else literal(now, Timestamp)
+    if "scheduled_at" in options:
+        given = cast(options["scheduled_at"], Timestamp)
+        at = func.coalesce(given, moment if at is None else at)
+        if common.state is JobState.available:
+            planned = state_literal(JobState.scheduled, job)
+            state = case((given.is_(None), state), else_=planned)
+    if at is not None or now is not None:
+        values["scheduled_at"] = moment if at is None else cast(at, Timestamp)
+    if common.state is not JobState.available or "scheduled_at" in options:
+        values["state"] = state
+    if now is not None:
+        values["created_at"] = moment
+    return values
+
+
+def _args(rows: ArgsColumns, constants: str) -> ColumnElement[Any]:
+    pairs = [
+        (literal(field.key, Text), _present(rows, field.name, field.annotation))
+        for field in rows.fields
+        if field.name in rows.columns
+    ]
+    args: ColumnElement[Any] | None = None
+    if constants != "{}" or not pairs:
+        args = cast(literal(constants, Text), JSONB)
+    for start in range(0, len(pairs), _PAIRS_MAX):
+        flat = [each for pair in pairs[start : start + _PAIRS_MAX] for each in pair]
+        built = func.jsonb_build_object(*flat, type_=JSONB())
+        args = built if args is None else args.op("||", return_type=JSONB())(built)
+    assert args is not None  # noqa: S101  there are constants or pairs
+    return _limited(rows, args)
+
+
+def _present(rows: ArgsColumns, name: str, annotation: Any) -> ColumnElement[Any]:
+    value = rows.columns[name].value
+    if takes_none(annotation):
+        return value
+    problem = f"the column of the field {name!r} is NULL in a row, which is no value of it"
+    # A NULL has no text, so that only the function's own text is left of it.
+    refused = cast(refusal(problem, value), JSONB)
+    return case((value.is_not(None), value), else_=refused)
+
+
+def _limited(rows: ArgsColumns, args: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return `args`, or an error for those that are too large."""
+    sizes: list[Any] = [
+        func.coalesce(func.octet_length(cast(column, Text)), 0)
+        for column in rows.source.c
+        if isinstance(column.type, JSON | ARRAY)
+        or (isinstance(column.type, String) and column.type.length is None)
+    ]
+    if not sizes:
+        return args
+    total: Any = sum(sizes[1:], sizes[0])
+    # What is escaped may have six times the size. To write args as text takes time.
+    large = and_(
+        cast(total, BigInteger) > MAX_ARGS_BYTES // 6,
+        func.octet_length(cast(args, Text)) > MAX_ARGS_BYTES,
+    )
+    problem = f"args are larger than {MAX_ARGS_BYTES:,} bytes of JSON in a row"
+    return case((large, cast(refusal(problem, total), JSONB)), else_=args)
+
+
+def _key(rows: ArgsColumns, unique: Unique) -> ColumnElement[Any]:
+    if unique.parts is None:
+        assert unique.key is not None  # noqa: S101  one of both is there
+        return func.decode(literal(unique.key.hex(), Text), "hex")
+    text: ColumnElement[Any] = literal("", Text)
+    for part in unique.parts:
+        match part:
+            case str():
+                text = text.concat(literal(part, Text))
+            case FieldText(name):
+                field_text = rows.columns[name].text
+                assert field_text is not None  # noqa: S101  has been checked
+                text = text.concat(func.coalesce(field_text, "null"))
+            case Period():
+                text = text.concat(_period(rows.options["scheduled_at"], part))
+    return func.sha256(func.convert_to(text, "UTF8"))
+
+
+def _period(scheduled_at: Any, period: Period) -> ColumnElement[Any]:
+    """Return the beginning of a job's period as River writes it."""
+    moment = func.coalesce(cast(scheduled_at, Timestamp), literal(period.now, Timestamp))
+    seconds = cast(func.date_part("epoch", func.date_trunc("second", moment)), BigInteger)
+    whole = (seconds - _YEAR_1_S) * 1_000_000 + cast(
+        func.mod(cast(func.date_part("microseconds", moment), BigInteger), 1_000_000), BigInteger
+    )
+    start_s = (whole - whole % period.micros) // 1_000_000 + _YEAR_1_S
+    start = func.timezone("UTC", func.to_timestamp(cast(start_s, BigInteger)))
+    return func.to_char(start, 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
