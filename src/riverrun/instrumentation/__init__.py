@@ -1,1 +1,1 @@
-"""What others may see of a client: metrics and traces, each with the library it needs."""
+"""Metrics and traces of a client; each module needs its own library."""

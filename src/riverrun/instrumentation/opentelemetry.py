@@ -1,10 +1,10 @@
-"""Spans across insert and work, by OpenTelemetry: the trace that inserted a job goes on in it.
+"""OpenTelemetry spans of inserts and attempts; a job continues the trace that inserted it.
 
     client = Client(engine, plugins=[Tracing()])
 
-The context is carried in the job's metadata, under the keys that the configured propagator uses,
-`traceparent` and `tracestate` by default. Attributes are those of the semantic conventions for
-messaging, which are still in development (semconv 1.45).
+The trace context is stored in the job's metadata, under the keys of the configured propagator;
+`traceparent` and `tracestate` by default. Attributes follow the semantic conventions for messaging,
+which are still in development (semconv 1.45).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -26,17 +26,17 @@ SYSTEM = "river"
 
 
 class Tracing(Plugin):
-    """A plugin that makes a span of every insert and of every attempt.
+    """A plugin that records a span for every insert and every attempt.
 
     Args:
-        tracer_provider: Whose spans; the global one unless said.
+        tracer_provider: The provider of the spans' tracer. Default: the global one.
     """
 
     def __init__(self, tracer_provider: TracerProvider | None = None) -> None:
         self._tracer = trace.get_tracer("riverrun", tracer_provider=tracer_provider)
 
     def insert_begin(self, draft: JobDraft) -> JobDraft:
-        """Carry the insert's context in the job's metadata; begin a trace if there is none."""
+        """Store the current trace context in the job's metadata; begin a trace if there is none."""
         carrier: dict[str, str] = {}
         if trace.get_current_span().get_span_context().is_valid:
             propagate.inject(carrier)
@@ -50,7 +50,7 @@ class Tracing(Plugin):
         return self.insert_begin(draft)
 
     def insert_many(self, drafts: Sequence[JobDraft], call_next: Callable[[], R]) -> R:
-        """Make a span of the insert."""
+        """Record a span for the insert."""
         queues = sorted({draft.queue for draft in drafts})
         kinds = sorted({draft.kind for draft in drafts})
         attributes: dict[str, str | int] = {
@@ -108,7 +108,7 @@ class Tracing(Plugin):
 
 def _record(span: trace.Span, error: BaseException) -> None:
     if isinstance(error, JobSnooze | JobCancel):
-        # As the worker wished: no error.
+        # The worker asked for this outcome, so it is not an error.
         span.set_attribute("riverrun.job.outcome", type(error).__name__)
         return
     span.record_exception(error)

@@ -1,10 +1,10 @@
-"""Metrics of a client, for Prometheus.
+"""Prometheus metrics of a client.
 
     from riverrun.instrumentation.prometheus import instrument
     instrument(client)
 
-Names end in their unit, and kinds and queues are labels; a client whose kinds or queues have no end
-has metrics without one too.
+Names end in their unit. Kinds and queues are labels, so a client with an unlimited number of kinds
+or queues has an unlimited number of series.
 """
 
 import threading
@@ -51,31 +51,32 @@ _OUTCOMES: dict[type[Event], str] = {
 def instrument(
     client: Client, *, registry: CollectorRegistry = REGISTRY, count_interval: float = 15.0
 ) -> None:
-    """Measure `client` from now on; nothing if it is measured in the registry already.
+    """Measure `client` from now on. Does nothing if the registry measures it already.
 
     - `riverrun_attempts_total` by kind, queue and outcome: completed, failed, discarded, cancelled,
       snoozed, interrupted, conflicted with another transaction, or deferred;
-    - `riverrun_attempt_duration_seconds` by kind: what its worker took;
-    - `riverrun_queue_wait_seconds` by queue: from when a job was due to its claim;
+    - `riverrun_attempt_duration_seconds` by kind: how long the worker ran;
+    - `riverrun_queue_wait_seconds` by queue: from when a job was due until its claim;
     - `riverrun_claim_duration_seconds` by queue: the claim's statement and commit;
-    - `riverrun_complete_duration_seconds` by queue: from the worker's end to the row's;
-    - `riverrun_jobs` and `riverrun_oldest_job_age_seconds` by queue and state, final ones left out:
-      of the whole database, counted when asked for, at most every `count_interval`;
+    - `riverrun_complete_duration_seconds` by queue: from the worker's return until the row is
+      completed;
+    - `riverrun_jobs` and `riverrun_oldest_job_age_seconds` by queue and state, except final states:
+      for the whole database, counted when the metrics are read, at most every `count_interval`;
     - `riverrun_leader`: 1 in the client that leads, else 0;
-    - `riverrun_healthy`: 1 if every client that works has no `problems`, else 0;
-    - `riverrun_held_outcomes` and `riverrun_refused_outcomes`: attempts that ended and are not
-      written yet, and those that the database refuses for good.
+    - `riverrun_healthy`: 1 if no running client has `problems`, else 0;
+    - `riverrun_held_outcomes` and `riverrun_refused_outcomes`: outcomes of attempts that are not
+      written yet, and those that the database has refused for good.
 
-    Several clients in one registry are added up, a database that they share counted once; for
-    figures of each, give each a registry of its own.
+    Figures of several clients in one registry are added up; a database that they share is counted
+    once. For separate figures, give each client a registry of its own.
 
     Args:
         client: The client.
-        registry: Where the metrics are kept.
-        count_interval: Seconds for which a count of the database's jobs serves again.
+        registry: The registry of the metrics. Default: Prometheus's global one.
+        count_interval: Seconds for which a count of the database's jobs is reused.
 
     Raises:
-        ValueError: If the registry has metrics of these names that are not ours.
+        ValueError: If the registry already has other metrics with these names.
     """
     with _lock:
         metrics = _of_registries.get(registry)
@@ -85,26 +86,29 @@ def instrument(
 
 
 class _Metrics(Collector):
-    """What a registry holds of its clients; as a collector, what is asked of them when asked."""
+    """The metrics of all clients in one registry, and the collector of their gauges."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._clients: list[Client] = []
         self._databases: dict[tuple[URL, str | None], _Database] = {}
         self._attempts = Counter(
             "riverrun_attempts",
-            "Attempts that ended.",
+            "Finished attempts.",
             ["kind", "queue", "outcome"],
             registry=registry,
         )
-        self._run = _histogram(registry, "attempt_duration", "What a worker took.", "kind")
+        self._run = _histogram(registry, "attempt_duration", "How long a worker ran.", "kind")
         self._wait = _histogram(
-            registry, "queue_wait", "From when a job was due to its claim.", "queue"
+            registry, "queue_wait", "From when a job was due until its claim.", "queue"
         )
         self._claim = _histogram(
             registry, "claim_duration", "A claim's statement and commit.", "queue"
         )
         self._complete = _histogram(
-            registry, "complete_duration", "From a worker's end to its row's.", "queue"
+            registry,
+            "complete_duration",
+            "From a worker's return until its row is completed.",
+            "queue",
         )
         registry.register(self)
 
@@ -114,10 +118,10 @@ class _Metrics(Collector):
         place = client.engine.url, client.schema
         self._databases.setdefault(place, _Database(client, interval_s))
         self._clients = [*self._clients, client]
-        client.listen(self._hear)
+        client.listen(self._record)
 
     def describe(self) -> Iterator[Any]:
-        """Say nothing: to be asked at registration would ask the database."""
+        """Describe nothing, because collecting at registration would query the database."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -138,9 +142,11 @@ class _Metrics(Collector):
         labels = ["queue", "state"]
         jobs = GaugeMetricFamily("riverrun_jobs", "Jobs that are not final.", labels=labels)
         age = GaugeMetricFamily(
-            "riverrun_oldest_job_age_seconds", "How long the oldest is due.", labels=labels
+            "riverrun_oldest_job_age_seconds",
+            "How long the oldest job has been due.",
+            labels=labels,
         )
-        # Nought is a figure too: without it a queue that was drained would seem to be unknown.
+        # Report zeros too, or an empty queue would look like an unknown one.
         depths: dict[tuple[str, JobState], tuple[int, float]] = {}
         for database in list(self._databases.values()):
             counts = database.count()
@@ -153,16 +159,16 @@ class _Metrics(Collector):
                     for state in JobState
                     if state not in FINAL_STATES and (queue, state) not in depths
                 }
-            for each in counts:
-                count, age_s = depths.get((each.queue, each.state), (0, 0.0))
-                depths[each.queue, each.state] = count + each.count, max(age_s, each.age_s)
+            for group in counts:
+                count, age_s = depths.get((group.queue, group.state), (0, 0.0))
+                depths[group.queue, group.state] = count + group.count, max(age_s, group.age_s)
         for (queue, state), (count, age_s) in sorted(depths.items()):
             jobs.add_metric([queue, state.value], count)
             age.add_metric([queue, state.value], age_s)
         yield jobs
         yield age
 
-    def _hear(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         if isinstance(event, JobsClaimed):
             self._claim.labels(event.queue).observe(event.claim_s)
         elif isinstance(event, JobEvent):
@@ -181,7 +187,7 @@ _of_registries: WeakKeyDictionary[CollectorRegistry, _Metrics] = WeakKeyDictiona
 
 
 class _Database:
-    """A database's jobs, counted when it is asked for."""
+    """Counts a database's jobs on demand, and reuses the counts for a while."""
 
     def __init__(self, client: Client, interval_s: float) -> None:
         self._client = client
@@ -190,14 +196,14 @@ class _Database:
         self._counts: list[JobCount] | None = None
 
     def count(self) -> list[JobCount] | None:
-        """Return the counts; None if there are none to be had."""
+        """Return the counts; None if the database cannot be queried."""
         now = time.monotonic()
         if now - self._counted_at >= self._interval_s:
             self._counted_at = now
             try:
                 self._counts = count_jobs(self._client.engine, schema=self._client.schema)
             except (SQLAlchemyError, RiverrunError):
-                # No figure rather than an old one: what watches it sees the gap.
+                # Report no figures rather than old ones, so that monitoring sees the gap.
                 self._counts = None
         return self._counts
 

@@ -19,7 +19,7 @@ OWN_TRANSACTION = "riverrun_own_transaction"
 
 
 class MigrationRefused(RiverrunError, RuntimeError):
-    """A migration cannot be done as it was asked for."""
+    """A migration cannot be done as requested."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
@@ -27,17 +27,17 @@ class MigrationRefused(RiverrunError, RuntimeError):
 
 @contextmanager
 def transaction_of_its_own(context: MigrationContext) -> Iterator[None]:
-    """Commit what Alembic has begun, have the block be a transaction, and begin another.
+    """Commit Alembic's transaction, run the block in one of its own, and begin another.
 
-    Alembic's own `autocommit_block` does so by the connection's isolation level, which it does not
-    leave as it was found.
+    Alembic's `autocommit_block` changes the connection's isolation level for that, and does not
+    restore it.
 
     Raises:
-        MigrationRefused: If the transaction is not Alembic's to commit.
+        MigrationRefused: If Alembic did not begin the open transaction, and so cannot commit it.
     """
     connection = context.connection
     assert connection is not None  # noqa: S101  a script has no transaction to leave
-    # It has no public name. Alembic looks for it there, so that another may take its place.
+    # This attribute is private, but Alembic reads it from here, so we can replace the transaction.
     transaction = context._transaction
     if transaction is not None:
         transaction.commit()

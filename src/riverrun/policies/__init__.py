@@ -1,1 +1,1 @@
-"""What users may replace: when a failed job returns, and what counts as the same job."""
+"""Policies that users may replace: backoff, periodic schedules, and uniqueness."""

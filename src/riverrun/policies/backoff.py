@@ -1,4 +1,4 @@
-"""When a failed job may be claimed again."""
+"""Backoff policies: when a failed job may be claimed again."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -17,27 +17,27 @@ _MAX_S = (2**63 - 1) / 1e9
 
 
 class Backoff(Protocol):
-    """Says when a failed job may be claimed again."""
+    """A policy for when a failed job may be claimed again."""
 
     def __call__(self, job: JobRow, now: datetime) -> datetime:
         """Return when `job` may be claimed again.
 
         Args:
-            job: The job as claimed; its `errors` do not yet hold the failure at hand.
+            job: The job as claimed; its `errors` do not yet include this failure.
             now: The database's time, aware.
 
         Returns:
-            A time after `now`; one in the past is replaced by River's.
+            A time after `now`. A time in the past is replaced by that of River's policy.
         """
 
 
 @attrs.frozen(kw_only=True)
 class _Delay:
-    """A delay that depends on how often the job has failed, this time included.
+    """A delay that depends on how often the job has failed, including this time.
 
     Attributes:
-        jitter: The share of the delay, 0 to 1, by which it is made longer or shorter at random.
-        rng: Where the jitter's dice come from.
+        jitter: The fraction of the delay, 0 to 1, that is randomly added or subtracted at most.
+        rng: The source of random numbers from 0 to 1.
     """
 
     jitter: float = attrs.field(default=0.1)
@@ -53,7 +53,7 @@ class _Delay:
         raise NotImplementedError
 
     def __call__(self, job: JobRow, now: datetime) -> datetime:
-        """Return `now` and the delay, jittered."""
+        """Return `now` plus the delay, with jitter."""
         delay_s = min(self.delay_s(len(job.errors) + 1), _MAX_S)
         # Jobs that failed together must not return together.
         if delay_s < _MAX_S:
@@ -96,10 +96,10 @@ class RiverBackoff(_Delay):
 
 @attrs.frozen(kw_only=True)
 class Exponential(_Delay):
-    """`initial` times `base` to the number of earlier failures, at most `cap`.
+    """A delay of `initial` times `base` to the power of earlier failures, at most `cap`.
 
     Attributes:
-        base: The factor from one failure to the next, at least 1.
+        base: The factor from one delay to the next, at least 1.
         initial: The first delay, seconds or a timedelta.
         cap: The longest delay, seconds or a timedelta.
     """
@@ -124,10 +124,10 @@ class Exponential(_Delay):
 
 @attrs.frozen(kw_only=True)
 class Linear(_Delay):
-    """`step` more after each failure, at most `cap`.
+    """A delay that grows by `step` with each failure, up to `cap`.
 
     Attributes:
-        step: What each failure adds, seconds or a timedelta.
+        step: The time that each failure adds, seconds or a timedelta.
         cap: The longest delay, seconds or a timedelta.
     """
 
@@ -141,10 +141,10 @@ class Linear(_Delay):
 
 @attrs.frozen(kw_only=True)
 class Constant(_Delay):
-    """The same delay each time.
+    """The same delay after every failure.
 
     Attributes:
-        delay: Seconds or a timedelta.
+        delay: The delay, seconds or a timedelta.
     """
 
     delay: Duration = attrs.field(default=10.0, converter=_delay)
@@ -163,10 +163,10 @@ def _delays(values: Sequence[Duration]) -> tuple[float, ...]:
 
 @attrs.frozen
 class Explicit(_Delay):
-    """A list of delays, one for each failure; the last one stays.
+    """A list of delays, one per failure; the last one is used for all later failures.
 
     Attributes:
-        delays: Seconds or timedeltas, at least one.
+        delays: The delays, seconds or timedeltas; at least one.
     """
 
     delays: Sequence[Duration] = attrs.field(converter=_delays, kw_only=False)
@@ -177,6 +177,6 @@ class Explicit(_Delay):
 
 
 def _float(duration: Duration) -> float:
-    # The converters have made seconds of it; only the annotation still says either.
+    # The converters have turned it into seconds; only the annotation still allows a timedelta.
     assert not isinstance(duration, timedelta)  # noqa: S101
     return duration

@@ -1,4 +1,4 @@
-"""When a periodic job recurs."""
+"""Schedules of periodic jobs: intervals and cron expressions."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from riverrun.jobs.checks import check_duration
 
 
 class Schedule(Protocol):
-    """Says when a periodic job runs next."""
+    """A policy for when a periodic job runs next."""
 
     def __call__(self, after: datetime) -> datetime:
         """Return the first run after `after`, both aware."""
@@ -27,21 +27,21 @@ def _every(value: object) -> Duration:
 
 @attrs.frozen
 class Interval:
-    """The same time between runs.
+    """A schedule with the same time between runs.
 
     Attributes:
-        every: Seconds or a timedelta, at least 0.1 s.
+        every: The time between runs, seconds or a timedelta; at least 0.1 s.
     """
 
     every: Duration = attrs.field(converter=_every)
 
     def __call__(self, after: datetime) -> datetime:
-        """Return `every` later than `after`."""
+        """Return `after` plus `every`."""
         return after + timedelta(seconds=seconds(self.every))
 
 
-# Source of the syntax and of its rules: github.com/robfig/cron v3, ParseStandard and
-# SpecSchedule.Next, for which River's users write their expressions.
+# Source of the syntax and its rules: github.com/robfig/cron v3, ParseStandard and
+# SpecSchedule.Next, which River's users use.
 _NAMED = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -61,12 +61,12 @@ _FIELDS: Sequence[tuple[str, int, int, Sequence[str]]] = (
     ("weekday", 0, 6, _WEEKDAYS),
 )
 _YEARS = 5
-"""Years to look ahead for a time before there is taken to be none."""
+"""Years to search ahead for a time before the expression is refused."""
 
 _UNITS_NS = {
     "ns": 1,
     "us": 10**3,
-    "\u00b5s": 10**3,  # the micro sign and the Greek letter: Go takes either
+    "\u00b5s": 10**3,  # the micro sign and the Greek letter: Go accepts both
     "\u03bcs": 10**3,
     "ms": 10**6,
     "s": 10**9,
@@ -79,19 +79,20 @@ _NUMBER = re.compile(r"\+?[0-9]+")
 
 @attrs.frozen
 class Cron:
-    """Times by a cron expression, in a time zone, to the second those of River.
+    """A schedule by a cron expression in a time zone; its times equal River's to the second.
 
-    Five fields, names, `?`, and `@daily` and its like, `@every 1h30m`, `CRON_TZ=Zone` before it.
-    Sunday is 0. If both days are restricted, either may match. What is due in an hour that is left
-    out when clocks are put forward does not run that day; what is due in one that comes twice runs
-    twice: where that matters, choose another hour, or UTC.
+    The syntax: five fields, names of months and weekdays, `?`, `@daily` and the like,
+    `@every 1h30m`, and `CRON_TZ=Zone` in front. Sunday is 0. If both the day of the month and the
+    weekday are restricted, either may match. When clocks are put forward, a job due in the skipped
+    hour does not run that day; when they are put back, a job due in the repeated hour runs twice.
+    Where that matters, choose another hour, or UTC.
 
     Attributes:
-        expression: Such as `"30 3 * * MON-FRI"`.
-        tz: A time zone or its name; UTC unless said. One in the expression goes before it.
+        expression: The cron expression, such as `"30 3 * * MON-FRI"`.
+        tz: A time zone or its name. Default: UTC. A zone in the expression overrides it.
 
     Raises:
-        InvalidOption: If the expression cannot be read, or has no time within five years.
+        InvalidOption: If the expression cannot be parsed, or has no time within five years.
     """
 
     expression: str
@@ -142,14 +143,19 @@ class Cron:
 
 @attrs.frozen
 class _Field:
-    """The values that a field allows, and whether it leaves the choice to others."""
+    """The values that a field of an expression allows.
+
+    Attributes:
+        values: The allowed values.
+        star: Whether the field is unrestricted, such as `*`.
+    """
 
     values: frozenset[int]
     star: bool
 
 
 def _field(word: str, low: int, high: int, names: Sequence[str]) -> _Field:
-    """Return a field of an expression: ranges, with commas between them."""
+    """Parse a field of an expression: ranges, separated by commas."""
     values: set[int] = set()
     stars = False
     for term in filter(None, word.split(",")):
@@ -184,7 +190,7 @@ def _number(text: str) -> int:
 
 @attrs.frozen
 class _Times:
-    """What each field of an expression allows."""
+    """The five fields of an expression."""
 
     minute: _Field
     hour: _Field
@@ -195,8 +201,9 @@ class _Times:
     def after(self, moment: datetime, zone: tzinfo) -> datetime | None:
         """Return the first time after `moment`, in UTC; None if there is none in five years.
 
-        From the month down, each field is moved on until it matches; where one begins anew, all
-        above it are looked at again. Clock changes come out as that walk meets them, as in Go.
+        From the month down, each field is advanced until it matches. When a field wraps around, the
+        fields above it are checked again. Clock changes have the same effect on this search as on
+        Go's.
         """
         at = moment.astimezone(UTC).replace(microsecond=0) + timedelta(seconds=1)
         last, moved = at.astimezone(zone).year + _YEARS, False
@@ -210,15 +217,15 @@ class _Times:
                 continue
             if local.hour not in self.hour.values and not moved:
                 at, moved = _moment(zone, local.replace(minute=0, second=0)), True
-            at, anew, stepped = _step(at, zone, "hour", self.hour, timedelta(hours=1))
+            at, wrapped, stepped = _step(at, zone, "hour", self.hour, timedelta(hours=1))
             moved |= stepped
-            if anew:
+            if wrapped:
                 continue
             if at.astimezone(zone).minute not in self.minute.values and not moved:
                 at = at.replace(second=0)
-            at, anew, stepped = _step(at, zone, "minute", self.minute, timedelta(minutes=1))
+            at, wrapped, stepped = _step(at, zone, "minute", self.minute, timedelta(minutes=1))
             moved |= stepped
-            if anew:
+            if wrapped:
                 continue
             if at.second == 0:
                 return at
@@ -234,7 +241,11 @@ class _Times:
 def _step(
     at: datetime, zone: tzinfo, name: str, field: _Field, step: timedelta
 ) -> tuple[datetime, bool, bool]:
-    """Return `at`, moved on until `field` matches or begins anew; whether it does, or moved."""
+    """Advance `at` until `field` matches or wraps around to 0.
+
+    Returns:
+        The new time, whether the field wrapped around, and whether the time moved.
+    """
     start = at
     while getattr(at.astimezone(zone), name) not in field.values:
         at += step
@@ -248,17 +259,17 @@ def _next_day(at: datetime, zone: tzinfo, *, midnight: bool) -> datetime:
     if midnight:
         local = _moment(zone, local.replace(hour=0, minute=0, second=0)).astimezone(zone)
     at = _moment(zone, local + timedelta(days=1))
-    # Where clocks leave out midnight, what Go makes of it is an hour before or after.
+    # If clocks skip midnight, Go's date arithmetic lands an hour before or after it.
     if hour := at.astimezone(zone).hour:
         at += timedelta(hours=24 - hour if hour > 12 else -hour)
     return at
 
 
 def _moment(zone: tzinfo, local: datetime) -> datetime:
-    """Return a local time in UTC; of one that is not there, or is twice, what Go returns."""
-    said = local.replace(tzinfo=UTC)
-    offset = said.astimezone(zone).utcoffset() or timedelta(0)
-    return said - ((said - offset).astimezone(zone).utcoffset() or timedelta(0))
+    """Return a local time in UTC; if it is skipped or repeated, the time that Go chooses."""
+    as_utc = local.replace(tzinfo=UTC)
+    offset = as_utc.astimezone(zone).utcoffset() or timedelta(0)
+    return as_utc - ((as_utc - offset).astimezone(zone).utcoffset() or timedelta(0))
 
 
 def _whole_seconds(expression: str, text: str) -> Schedule:

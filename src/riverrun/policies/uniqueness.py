@@ -1,4 +1,4 @@
-"""What counts as the same job."""
+"""Uniqueness policies: which jobs count as the same."""
 
 import dataclasses
 import hashlib
@@ -59,25 +59,26 @@ def _on_conflict(value: object) -> OnConflict:
 
 @attrs.frozen(kw_only=True)
 class UniqueOpts:
-    """River's uniqueness: the same kind, and as much more as is asked for.
+    """River's uniqueness: jobs of one kind count as the same if the chosen properties are equal.
 
     Attributes:
-        by_args: True for the whole args; or the names of the fields that count, a tuple of names
-            for one in a nested object.
-        by_period: Seconds or a timedelta, at least 1 s: the same only within one period, counted
-            from year 1 in UTC; a job's period is that of `scheduled_at`, or of now.
-        by_queue: The same only within one queue.
-        by_state: States in which a job stands in the way of another; must hold available, pending,
-            running and scheduled. Unless said, those with completed and retryable.
-        exclude_kind: Jobs of different kinds may be the same too; needs by_args, by_period or
-            by_queue, or all jobs there are would be the same.
-        on_conflict: What a duplicate does to the job that waits in its way: an OnConflict or its
-            name, such as "debounce".
+        by_args: True to compare all args, or the names of the fields to compare. A field in a
+            nested object is a tuple of names.
+        by_period: A period, seconds or a timedelta, at least 1 s: only jobs within one period count
+            as the same. Periods are counted from year 1 in UTC; a job is in the period of its
+            `scheduled_at`, or of now.
+        by_queue: Whether only jobs in the same queue count as the same.
+        by_state: The states in which a job blocks duplicates. They must include available, pending,
+            running and scheduled. Default: these, completed and retryable.
+        exclude_kind: Whether jobs of different kinds may count as the same. It needs by_args,
+            by_period or by_queue, or all jobs would be the same.
+        on_conflict: What a duplicate does to the waiting job: an OnConflict or its name, such as
+            "debounce".
 
     Raises:
         InvalidOption: If a value is out of range, or none of the first four is set.
 
-    Source: River 0.51, internal/dbunique; the key is equal to the byte.
+    Source: River 0.51, internal/dbunique; keys equal River's to the byte.
     """
 
     by_args: bool | Sequence[str | Sequence[str]] = attrs.field(default=False, converter=_by_args)
@@ -99,7 +100,7 @@ class UniqueOpts:
             raise InvalidOption("unique", self, expected)
 
     def __call__(self, draft: Draft, now: datetime) -> UniqueMark:
-        """Return River's key for `draft`, and the states in which it counts."""
+        """Return River's unique key for `draft`, and the states in which it applies."""
         key = hashlib.sha256(self.describe(draft, now).encode()).digest()
         states = frozenset(self.by_state or DEFAULT_STATES)
         return UniqueMark(key=key, states=states, on_conflict=self.on_conflict)
@@ -130,16 +131,16 @@ def _plain_key(value: object) -> str:
 
 @attrs.frozen
 class UniqueKey:
-    """The same is what has the same key, a text of the application's own.
+    """Uniqueness by a key that the application chooses.
 
     Attributes:
-        key: The text, such as `"invoice-7"`.
+        key: The key, such as `"invoice-7"`.
         by_state: As for `UniqueOpts`.
-        exclude_kind: Whether jobs of different kinds may be the same too.
-        on_conflict: What a duplicate does to the job that waits in its way.
+        exclude_kind: Whether jobs of different kinds with the same key count as the same.
+        on_conflict: What a duplicate does to the waiting job; as for `UniqueOpts`.
 
     Raises:
-        InvalidOption: If the text is empty, or `by_state` lacks a required state.
+        InvalidOption: If the key is empty, or `by_state` lacks a required state.
     """
 
     key: str = attrs.field(converter=_plain_key)
@@ -152,8 +153,8 @@ class UniqueKey:
     )
 
     def __call__(self, draft: Draft, now: datetime) -> UniqueMark:  # noqa: ARG002
-        """Return the mark of `draft`: its key, and the states in which it counts."""
-        # River's texts begin with "&" or are empty, so no text of its is one of these.
+        """Return the unique key for `draft`, and the states in which it applies."""
+        # The texts that River hashes are empty or begin with "&", so none can equal one of these.
         kind = "" if self.exclude_kind else draft.kind
         text = f"riverrun:key={len(kind)}:{kind}:{self.key}"
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
@@ -162,7 +163,7 @@ class UniqueKey:
 
 
 def _subset(encoded: Mapping[str, Any], paths: Sequence[str | Sequence[str]]) -> str:
-    """Return the named parts of `encoded` in the order of their dotted paths; "" without any."""
+    """Return the named fields of `encoded` as JSON, ordered by dotted path; "" if it has none."""
     chosen: dict[str, Any] = {}
     for path in sorted((tuple(path) for path in paths), key=lambda p: ".".join(p).encode()):
         value: Any = encoded
@@ -187,10 +188,10 @@ def _subset(encoded: Mapping[str, Any], paths: Sequence[str | Sequence[str]]) ->
 
 
 def _maps_sorted(value: object, encoded: Any) -> Any:
-    """Return `encoded` with the keys of maps sorted, those of structs as they are declared.
+    """Return `encoded` with the keys of maps sorted, and those of structs in declared order.
 
-    Go's encoder does so. A mapping in typed args is a map, an attrs class, dataclass or pydantic
-    model a struct. Raw JSON keeps its order: nothing tells there which is which.
+    Go's encoder does this. In typed args, a mapping is a map, and an attrs class, dataclass or
+    pydantic model is a struct. Raw JSON keeps its order, because it does not show which is which.
     """
     if isinstance(encoded, Mapping):
         if isinstance(value, Mapping):

@@ -1,13 +1,13 @@
-"""For users' tests: what was inserted, and jobs worked inside the test's own transaction.
+"""Helpers for an application's tests: find inserted jobs, and work them in the test's transaction.
 
     with Session(engine) as session:                     # rolled back at the end
         sign_up(session, "alice@example.com")            # the code under test
         require_inserted(session, SendEmail(to="alice@example.com"), queue="mail")
-        drain(session, client, "mail")                   # its jobs, and those that they insert
+        drain(session, client, "mail")                   # its jobs, and the jobs that they insert
 
-Each function takes the test's Session or Connection first, so that `run_sync` hands over that of an
-AsyncSession. None commits: SQLAlchemy's recipe for a test suite, a session joined to a transaction
-that is rolled back, needs nothing more.
+Each function takes the test's Session or Connection first, so `run_sync` of an AsyncSession can
+call it. None of them commits, so they work with SQLAlchemy's recipe for test suites: a session
+joined to a transaction that is rolled back.
 """
 
 from riverrun.testing.clock import FrozenClock

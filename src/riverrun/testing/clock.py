@@ -1,4 +1,4 @@
-"""A clock that stands still."""
+"""A clock for tests, which only moves when a test advances it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,14 +8,14 @@ from riverrun.jobs.checks import check_aware
 
 
 class FrozenClock(Clock):
-    """A clock that stands still until it is told to advance, for rows too.
+    """A clock that stands still until `advance` is called, also for the times in rows.
 
         clock = FrozenClock(datetime(2026, 1, 1, tzinfo=UTC))
         client = Client(engine, clock=clock)
         clock.advance(timedelta(hours=1))
 
     Args:
-        at: What time it is, aware; the process's unless said.
+        at: The time to begin at, aware. Default: now, by the process's clock.
     """
 
     def __init__(self, at: datetime | None = None) -> None:
@@ -23,19 +23,19 @@ class FrozenClock(Clock):
         self._monotonic = 0.0
 
     def now(self) -> datetime:
-        """Return the time at which it stands."""
+        """Return the clock's time."""
         return self._now
 
     def monotonic(self) -> float:
-        """Return the seconds by which it was advanced."""
+        """Return the seconds by which the clock was advanced in all."""
         return self._monotonic
 
     def database_now(self) -> datetime:
-        """Return the time at which it stands: rows live by it."""
+        """Return the clock's time, which rows then get in place of the database's."""
         return self._now
 
     def advance(self, duration: Duration) -> datetime:
-        """Go forward by `duration`, seconds or a timedelta, and return the time it is then."""
+        """Advance the clock by `duration`, seconds or a timedelta; return its new time."""
         passed_s = seconds(duration)
         if passed_s < 0:
             raise InvalidOption("duration", duration, "no negative one: jobs do not go back")

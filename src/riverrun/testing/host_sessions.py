@@ -1,8 +1,8 @@
-"""An application's own sessions, put into a test's transaction for a while.
+"""Joins an application's own sessions to a test's transaction for the duration of a test.
 
-What makes them, a `sessionmaker` or a `scoped_session`, stays in its place.
-Meanwhile each Session that it makes is a savepoint in the test's transaction: it sees what the test
-wrote, and its commits are undone with the rest.
+The application goes on using its `sessionmaker` or `scoped_session`. Each Session that it makes is
+a savepoint in the test's transaction: it sees what the test wrote, and its commits are undone with
+the rest.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,15 +17,15 @@ from riverrun.db.engines import same_database
 from riverrun.testing.sessions import undone
 
 Binds: TypeAlias = Callable[[Any], Any]
-"""Returns what to use in place of an Engine or Connection."""
+"""A function that returns the Connection to use in place of an Engine or Connection."""
 
 
 class UndoneConnections:
-    """A connection for each database of an application, in a transaction that is rolled back.
+    """One connection per database of an application, in a transaction that is rolled back.
 
     Args:
         engine: The database of the test's own session.
-        stack: Ends the transactions.
+        stack: Rolls the transactions back when it is closed.
     """
 
     def __init__(self, engine: Engine, stack: ExitStack) -> None:
@@ -34,7 +34,7 @@ class UndoneConnections:
         self.first = self._open(engine)
 
     def __call__(self, bind: Engine | Connection) -> Connection:
-        """Return the connection to use in place of `bind`; one is opened where there is none."""
+        """Return the connection to use in place of `bind`; open one if there is none yet."""
         if isinstance(bind, Connection):
             return bind
         for connection in self._connections:
@@ -49,7 +49,7 @@ class UndoneConnections:
 
 
 def binds_of(connection: Connection) -> Binds:
-    """Return what has `connection` used in place of each engine on its database."""
+    """Return Binds that use `connection` in place of every engine on the same database."""
 
     def binds(bind: Engine | Connection) -> Engine | Connection:
         if isinstance(bind, Engine) and same_database(bind, connection.engine):
@@ -61,7 +61,7 @@ def binds_of(connection: Connection) -> Binds:
 
 @contextmanager
 def factory_within(factory: sessionmaker[Any], binds: Binds) -> Iterator[None]:
-    """Have each Session that `factory` makes be a savepoint on what `binds` returns."""
+    """Make each Session of `factory` a savepoint on the connection that `binds` returns."""
     own = factory.class_
     factory.class_ = savepoints(own, binds)
     try:
@@ -72,25 +72,26 @@ def factory_within(factory: sessionmaker[Any], binds: Binds) -> Iterator[None]:
 
 @contextmanager
 def registry_within(registry: scoped_session[Any], binds: Binds | None) -> Iterator[None]:
-    """Give `registry` no session to begin with, and put back what it had; close those made between.
+    """Give `registry` new sessions in the block; close them and restore its own at the end.
 
-    So nothing that removes its session, such as the end of an app context, ends the test's.
+    So code that removes the registry's session, such as the end of an app context, does not end the
+    test's session.
 
     Args:
-        registry: The application's.
-        binds: As for `factory_within`; None for sessions of their own, as in production.
+        registry: The application's scoped_session.
+        binds: As for `factory_within`; None for independent sessions, as in production.
     """
-    before, made = registry.registry, list[Session]()
+    before, sessions = registry.registry, list[Session]()
     factory: Any = registry.session_factory
 
     def make() -> Session:
         if isinstance(factory, sessionmaker):
             session: Session = factory()
         else:
-            # It may return the test's own session, which is not this scope's to close.
+            # The factory may return the test's own session, which this scope must not close.
             bind = factory().get_bind()
             session = Session(bind) if binds is None else savepoints(Session, binds)(bind)
-        made.append(session)
+        sessions.append(session)
         return session
 
     with ExitStack() as stack:
@@ -105,12 +106,12 @@ def registry_within(registry: scoped_session[Any], binds: Binds | None) -> Itera
             yield
         finally:
             registry.registry = before
-            for session in made:
+            for session in sessions:
                 session.close()
 
 
 def savepoints(own: type[Session], binds: Binds) -> type[Session]:
-    """Return a subclass of a Session's class, which makes savepoints on what `binds` says."""
+    """Return a subclass of a Session class whose sessions are savepoints; `binds` says where."""
 
     class Within(own):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **options: Any) -> None:

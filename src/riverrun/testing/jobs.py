@@ -1,4 +1,4 @@
-"""The functions on one session and client: what the pytest plugin hands out."""
+"""The functions of `riverrun.testing`, bound to a session and a client: the pytest fixtures."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Jobs:
-    """The functions of this module, on one session and client: what the pytest plugin hands out.
+    """The functions of `riverrun.testing`, bound to one session and client: a pytest fixture.
 
     Attributes:
         session: The test's Session.
@@ -60,7 +60,7 @@ class Jobs:
 
 
 class AsyncJobs:
-    """The same, awaited, on an AsyncSession or AsyncConnection.
+    """Like `Jobs`, with coroutines, on an AsyncSession or AsyncConnection.
 
     Attributes:
         session: The test's AsyncSession.

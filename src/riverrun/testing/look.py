@@ -1,4 +1,4 @@
-"""What was inserted: found by class, args, kind or any attribute, or said to be missing."""
+"""Assertions about inserted jobs, by class of args, args, kind, or any attribute."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,45 +18,45 @@ _MOST = 10_000
 def require_inserted(
     tx: Tx, expected: object, *, schema: str | None = None, **conditions: object
 ) -> JobRow:
-    """Return the one job that is as expected; fail if there is none, or more than one.
+    """Return the one job that matches; fail if there is none, or more than one.
 
     Args:
         tx: The test's Session or Connection; an Engine sees what was committed.
-        expected: A class of args, for any job of its kind; args, which must then be equal; or a
-            kind's name.
-        schema: The schema of River's tables; the search path's unless said.
-        **conditions: What else must be so, by the attributes of a JobRow, such as `queue="mail"`;
-            `metadata` and `args` need only contain what is given.
+        expected: A class of args, for any job of its kind; args, which must be equal; or the name
+            of a kind.
+        schema: The schema of River's tables. Default: the search path's.
+        **conditions: Values that attributes of the JobRow must have, such as `queue="mail"`.
+            `metadata` and `args` need only contain the given items.
 
     Raises:
-        AssertionError: If there is not exactly one; it lists the jobs there are.
+        AssertionError: If not exactly one job matches; it lists the jobs of the kind.
     """
     found, others = _search(tx, expected, conditions, schema)
     if len(found) != 1:
-        raise AssertionError(_said("exactly one", len(found), expected, conditions, others))
+        raise AssertionError(_problem("exactly one", len(found), expected, conditions, others))
     return found[0]
 
 
 def require_many_inserted(
     tx: Tx, expected: Sequence[object], *, schema: str | None = None
 ) -> list[JobRow]:
-    """Return the jobs of all the kinds in `expected`; fail if they are not these, in this order.
+    """Return all jobs of the kinds in `expected`; fail if they are not these, in this order.
 
     Args:
         tx: The test's Session or Connection.
-        expected: Classes of args, args or kinds' names, in the order of their inserts.
-        schema: The schema of River's tables; the search path's unless said.
+        expected: Classes of args, args, or names of kinds, in the order of the inserts.
+        schema: The schema of River's tables. Default: the search path's.
 
     Raises:
-        AssertionError: If they are others, or come in another order; it lists them.
+        AssertionError: If other jobs were inserted, or in another order; it lists them.
     """
-    kinds = sorted({_kind(each) for each in expected})
+    kinds = sorted({_kind(item) for item in expected})
     jobs = _jobs(tx, JobListParams(kinds=kinds, limit=_MOST), schema)
     same = len(jobs) == len(expected) and all(
-        _fits(job, each, {}) for job, each in zip(jobs, expected, strict=True)
+        _fits(job, item, {}) for job, item in zip(jobs, expected, strict=True)
     )
     if not same:
-        wanted = "\n".join(f"  {_named(each)}" for each in expected)
+        wanted = "\n".join(f"  {_named(item)}" for item in expected)
         raise AssertionError(f"expected these jobs:\n{wanted}\nbut there are:\n{_listed(jobs)}")
     return jobs
 
@@ -64,27 +64,27 @@ def require_many_inserted(
 def require_not_inserted(
     tx: Tx, expected: object, *, schema: str | None = None, **conditions: object
 ) -> None:
-    """Fail if a job is as described.
+    """Fail if any job matches.
 
     Args:
         tx: The test's Session or Connection; an Engine sees what was committed.
-        expected: A class of args, args or a kind's name, as for `require_inserted`.
-        schema: The schema of River's tables; the search path's unless said.
-        **conditions: What else must be so, by the attributes of a JobRow.
+        expected: As for `require_inserted`.
+        schema: The schema of River's tables. Default: the search path's.
+        **conditions: As for `require_inserted`.
 
     Raises:
-        AssertionError: If there is one; it lists them.
+        AssertionError: If a job matches; it lists all that do.
     """
     found, _ = _search(tx, expected, conditions, schema)
     if found:
-        raise AssertionError(_said("no", len(found), expected, conditions, found))
+        raise AssertionError(_problem("no", len(found), expected, conditions, found))
 
 
 def _search(
     tx: Tx, expected: object, conditions: Mapping[str, object], schema: str | None
 ) -> tuple[list[JobRow], list[JobRow]]:
-    """Return the jobs that are as expected, and all of the kind."""
-    known = {each.name for each in attrs.fields(JobRow)}
+    """Return the jobs that match, and all jobs of the kind."""
+    known = {field.name for field in attrs.fields(JobRow)}
     if unknown := sorted(set(conditions) - known):
         raise InvalidOption("condition", unknown[0], f"an attribute of a JobRow: {sorted(known)}")
     jobs = _jobs(tx, JobListParams(kinds=[_kind(expected)], limit=_MOST), schema)
@@ -125,7 +125,7 @@ def _named(expected: object) -> str:
     return f"{_kind(expected)!r} with args {dict(encode(expected))}"
 
 
-def _said(
+def _problem(
     wanted: str,
     found: int,
     expected: object,

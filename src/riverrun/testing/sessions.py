@@ -1,4 +1,4 @@
-"""Sessions whose commits are undone, and inserts of which none is a duplicate."""
+"""Sessions whose commits are undone, and inserts without unique keys, for tests."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def rolled_back(engine: Engine, **session_options: Any) -> Iterator[Session]:
-    """Yield a Session whose every commit is undone at the end.
+    """Yield a Session whose commits are all undone at the end.
 
     Source: SQLAlchemy 2.1, "Joining a Session into an External Transaction".
 
@@ -34,9 +34,9 @@ def rolled_back(engine: Engine, **session_options: Any) -> Iterator[Session]:
 
 @contextmanager
 def undone(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in a transaction that is rolled back at the end, in autocommit too."""
+    """Yield a connection in a transaction that is rolled back, even on an autocommit engine."""
     with engine.connect() as connection, in_transactions(connection):
-        # A listener of the host's may have begun it already, as one that sets the search path.
+        # A listener of the host, such as one that sets the search path, may have begun one.
         transaction = connection.get_transaction() or connection.begin()
         try:
             yield connection
@@ -48,7 +48,7 @@ def undone(engine: Engine) -> Iterator[Connection]:
 async def rolled_back_async(
     engine: "AsyncEngine", **session_options: Any
 ) -> "AsyncIterator[AsyncSession]":
-    """As `rolled_back`, of an AsyncEngine: yield an AsyncSession."""
+    """Yield an AsyncSession whose commits are all undone at the end; see `rolled_back`."""
     from sqlalchemy.ext.asyncio import AsyncSession
 
     async with engine.connect() as connection, in_transactions_async(connection):
@@ -63,7 +63,7 @@ async def rolled_back_async(
 
 @contextmanager
 def without_uniqueness(client: Client) -> Iterator[Client]:
-    """Insert jobs of `client` without their unique keys for a while: none is a duplicate."""
+    """Insert the jobs of `client` without unique keys in the block, so that none is a duplicate."""
     plugins = client._plugins
     client._plugins = (*plugins, _NoMark())
     try:

@@ -1,4 +1,4 @@
-"""Jobs worked here and now, in the test's own transaction."""
+"""Functions that work jobs at once, in the test's own transaction."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -23,22 +23,22 @@ def work_one(
     *,
     reraise: bool = True,
 ) -> Worked:
-    """Work one job here and now, in the test's transaction, as the client would.
+    """Work one job at once, in the test's transaction, as the client would.
 
-    The worker's `ctx.transaction()` is a savepoint in it. What the Session has not flushed is
-    flushed before, and what it has loaded is expired after: the worker has a Session of its own.
+    The worker's `ctx.transaction()` is a savepoint in that transaction. The Session is flushed
+    before, and its objects are expired afterwards, because the worker has a Session of its own.
 
     Args:
         tx: The test's Session or Connection; an Engine for jobs that were committed.
-        client: The client whose workers, plugins and policies count; it needs not run.
-        job: A JobRow that waits, whenever it is due, or args, which are inserted first.
-        opts: How they are inserted.
-        reraise: Whether what the worker raises is raised here too, once it is recorded; JobCancel
-            and JobSnooze are not: they are outcomes.
+        client: The client whose workers, plugins and policies apply. It need not run.
+        job: A JobRow that waits, due or not; or args, which are inserted first.
+        opts: The options to insert args with.
+        reraise: Whether to raise the worker's exception here too, once it is recorded. JobCancel
+            and JobSnooze are outcomes, and never raised.
 
     Raises:
-        ClientNotReady: If the client has no workers, or an `async def` worker is called from a
-            running event loop, where `work_one_async` is to be used.
+        ClientNotReady: If the client has no workers, or an event loop runs and the worker is an
+            `async def`: use `work_one_async`.
         JobNotWaiting: If the job runs or is final.
     """
     bench = Workbench(tx, client)
@@ -54,31 +54,31 @@ def drain(
     limit: int = 1_000,
     reraise: bool = True,
 ) -> list[Worked]:
-    """Work every job that is due, and those that they insert, in the test's transaction.
+    """Work every due job, and the jobs that these insert, in the test's transaction.
 
     Jobs that were in the database before are left alone, unless the test's transaction has changed
-    them, as by a retry: what their workers do elsewhere could not be undone.
+    them, for example by a retry: effects of their workers outside it could not be undone.
 
     Args:
         tx: The test's Session or Connection, for jobs that its transaction has inserted or
             changed; an Engine for all jobs that are committed.
-        client: The client whose workers, plugins and policies count; it needs not run.
-        queue: Which queue; all that the client works unless said, or "default" if it works none.
-        until: The time to take for now, aware: what is scheduled or to be retried by then is worked
-            too. The client's clock, if it is frozen, or the database's, unless said.
-        limit: Most attempts, so that a job that inserts itself ends.
-        reraise: Whether what a worker raises is raised here too, once it is recorded, the jobs
-            after it left waiting.
+        client: The client whose workers, plugins and policies apply. It need not run.
+        queue: The queue to work. Default: all that the client works, or "default" if none.
+        until: The time to use as now, aware: jobs scheduled or retryable by then are worked too.
+            Default: the client's clock if it is frozen, else the database's.
+        limit: Most attempts, to stop jobs that insert themselves again.
+        reraise: Whether to raise a worker's exception here too, once it is recorded. The jobs after
+            it are then left waiting.
 
     Returns:
-        The attempts, in their order.
+        The attempts, in order.
 
     Raises:
         ClientNotReady: As for `work_one`.
-        AssertionError: If `limit` attempts were not enough.
+        AssertionError: If jobs are left after `limit` attempts.
     """
     bench = Workbench(tx, client, until)
-    return [bench.work(each, reraise=reraise) for each in bench.claim_all(queue, limit)]
+    return [bench.work(attempt, reraise=reraise) for attempt in bench.claim_all(queue, limit)]
 
 
 async def work_one_async(
@@ -89,7 +89,7 @@ async def work_one_async(
     *,
     reraise: bool = True,
 ) -> Worked:
-    """As `work_one`, with an AsyncSession, for workers of either sort."""
+    """Work one job like `work_one`, with an AsyncSession; for sync and `async def` workers."""
 
     def claimed(session: Any) -> tuple["Workbench", Attempt]:
         bench = Workbench(session, client)
@@ -108,7 +108,7 @@ async def drain_async(
     limit: int = 1_000,
     reraise: bool = True,
 ) -> list[Worked]:
-    """As `drain`, with an AsyncSession, for workers of either sort."""
+    """Work every due job like `drain`, with an AsyncSession; for sync and `async def` workers."""
     worked: list[Worked] = []
     attempts: Iterator[Attempt] | None = None
     bench: Workbench | None = None

@@ -1,4 +1,4 @@
-"""What works a job in a test's transaction: claim, attempt, completion, and no thread."""
+"""Claims, executes and completes jobs in a test's transaction, without threads."""
 
 import asyncio
 import logging
@@ -46,11 +46,11 @@ _MOST = 10_000
 
 @attrs.frozen(kw_only=True)
 class Worked:
-    """What an attempt at a job came to.
+    """The result of an attempt at a job.
 
     Attributes:
-        job: The job as it is now.
-        error: What the worker raised; None if it returned.
+        job: The job after the attempt.
+        error: The exception that the worker raised; None if it returned.
     """
 
     job: JobRow
@@ -63,7 +63,7 @@ class Worked:
 
 
 class Workbench:
-    """Claims, works and completes in one Session's, Connection's or Engine's transaction."""
+    """Claims, executes and completes jobs on one Session, Connection or Engine."""
 
     def __init__(self, tx: Tx, client: Client, until: datetime | None = None) -> None:
         if client.workers is None:
@@ -75,7 +75,7 @@ class Workbench:
         self._until = None if until is None else check_aware("until", until)
 
     def claim_one(self, job: AnyArgs, opts: InsertOpts | None) -> Attempt:
-        """Claim `job`, which is a JobRow, or args to insert first."""
+        """Claim `job`: a JobRow, or args, which are inserted first."""
         if not isinstance(job, JobRow):
             job = self._client.insert(self._tx, job, opts).job
         elif opts is not None:
@@ -92,7 +92,7 @@ class Workbench:
         )
 
     def claim_all(self, queue: str | None, limit: int) -> Iterator[Attempt]:
-        """Claim jobs as long as there are any, one by one."""
+        """Claim jobs one by one, as long as there are any."""
         check_int("limit", limit, 1, _MOST)
         queues = [queue] if queue is not None else (list(self._client.queues) or ["default"])
         count = 0
@@ -106,7 +106,7 @@ class Workbench:
             self._warn_of_others(queues)
 
     def work(self, attempt: Attempt, *, reraise: bool) -> Worked:
-        """Execute and complete."""
+        """Execute an attempt and complete its job."""
         if not attempt.is_async:
             return self._end(attempt, attempt.execute(), reraise=reraise)
         try:
@@ -119,10 +119,10 @@ class Workbench:
     async def work_async(
         self, tx: "AsyncSession | AsyncConnection", attempt: Attempt, *, reraise: bool
     ) -> Worked:
-        """Execute and complete, from async code."""
+        """Execute an attempt and complete its job, from async code."""
         if not attempt.is_async:
             return await tx.run_sync(lambda _: self.work(attempt, reraise=reraise))
-        assert isinstance(attempt.ctx, SavepointContext)  # noqa: S101  `_attempt` has made it
+        assert isinstance(attempt.ctx, SavepointContext)  # noqa: S101  made by `_attempt`
         attempt.ctx.joined_async = tx
         ended = await attempt.execute_async()
         return await tx.run_sync(lambda _: self._end(attempt, ended, reraise=reraise))
@@ -213,7 +213,7 @@ class Workbench:
         return Worked(job=get(self._tx, attempt.claimed.id, schema=schema), error=ended.error)
 
     def _check_claim(self, attempt: Attempt, error: BaseException | None) -> None:
-        """Fail if what was claimed is unclaimed again: the job would be worked for ever."""
+        """Fail if the claim was rolled back, because the job would be worked again for ever."""
         claimed = attempt.claimed
         try:
             attempts = get(self._tx, claimed.id, schema=self._client.schema).attempt
@@ -238,7 +238,7 @@ class SavepointContext(JobContext):
 
     @property
     def test_connection(self) -> Connection | None:
-        """The test's connection; None where the test has an Engine, or a worker is awaited."""
+        """The test's connection; None if the test uses an Engine, or the worker is awaited."""
         if isinstance(self._tx, Engine) or self.joined_async is not None:
             return None
         with joined(self._tx) as test:
