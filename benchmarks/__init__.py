@@ -1,1 +1,1 @@
-"""What riverrun promises of speed, measured: `python -m benchmarks.run`, `--small` for a minute."""
+"""Benchmarks of what riverrun promises of speed; run them with `python -m benchmarks.run`."""

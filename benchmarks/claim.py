@@ -10,7 +10,7 @@ from riverrun.verbs import claim
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Claim 100 of ever more waiting jobs, beside finished ones."""
+    """Claim 100 of more and more waiting jobs, with many finished ones in the table."""
     sizes = [1_000, 5_000] if small else [1_000, 100_000, 1_000_000]
     finished = 5_000 if small else 1_000_000
     samples: dict[str, list[float]] = {}
@@ -28,7 +28,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
                     jobs = claim(connection, limit=100, client_id="benchmark", schema=name)
                     taken.append((time.perf_counter() - began) * 1e3)
                     assert len(jobs) == 100
-                    # Undone, so that each claim meets the same table; the first one compiles.
+                    # Roll back, so that each claim sees the same table. The first one compiles.
                     connection.rollback()
             samples[f"{size:,} waiting"] = taken[1:]
     first = next(iter(samples))

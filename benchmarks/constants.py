@@ -1,6 +1,7 @@
-"""What does a job cost its database: bytes of log and of disk, statements, connections?
+"""What does a job cost its database: bytes of WAL and of disk, statements, connections?
 
-Counted, not timed: a busy machine changes nothing. The server must be nobody else's meanwhile.
+These are counts, not times, so a busy machine does not change them. No other client may use the
+server meanwhile.
 """
 
 import random
@@ -27,7 +28,7 @@ SLOTS = 10
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Count all of it."""
+    """Count everything."""
     jobs = 200 if small else 5_000
     return [
         wal(engine, jobs, checkpoint=False),
@@ -55,7 +56,7 @@ def wal(engine: Engine, jobs: int, *, checkpoint: bool) -> Comparison:
         with engine.begin() as connection:
             still = f"ALTER TABLE {SCHEMA}.river_job SET (autovacuum_enabled = off)"
             connection.execute(text(still))
-        # So that no page is new to the log that is not new to the table.
+        # Fill the table first, so that only pages that are new to the table are new to the WAL.
         client.insert_many_fast(engine, _args(jobs))
         settle(engine)
         with engine.connect() as connection:
@@ -170,7 +171,7 @@ def connections(engine: Engine, *, small: bool) -> Comparison:
             names = {f"queue_{number}": QueueConfig() for number in range(queues)}
             client = Client(own, workers=workers, queues=names, schema=name, poll_only=poll_only)
             with client:
-                # Until it leads, and has begun all that it does.
+                # Wait until it leads and has started all its parts.
                 threading.Event().wait(1 if small else 10)
                 statement = text(
                     "SELECT count(*) FROM pg_stat_activity "
@@ -196,7 +197,7 @@ def _no_op(_: NoOp) -> None:
 
 
 def _args(count: int, size: int = 20) -> list[RawArgs]:
-    """Return args that take about `size` bytes of JSON, each its own."""
+    """Return different args that take about `size` bytes of JSON each."""
     rng = random.Random(size)
     letters = max(1, size - len('{"text":""}'))
     alphabet = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"

@@ -1,6 +1,6 @@
 """How fast are `async def` workers that wait, in 5,000 slots of one event loop?
 
-As `python -m benchmarks.coroutines` it is the process that works them.
+`python -m benchmarks.coroutines` is the process that works the jobs.
 """
 
 import asyncio
@@ -20,16 +20,16 @@ OURS = "riverrun, 5,000 slots"
 
 
 class Awaiting(Bench):
-    """A client whose jobs wait, as for an answer from elsewhere."""
+    """A client whose jobs wait, as if for an answer over the network."""
 
     async def no_op(self, args: NoOp) -> None:
-        """Wait, and count one more."""
+        """Wait, then count the job."""
         await asyncio.sleep(AWAITED_S)
         super().no_op(args)
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Drain 50,000 jobs that await 50 ms each, beside a loop that works none."""
+    """Drain 50,000 jobs that await 50 ms each, compared with a raw loop that runs no workers."""
     jobs, slots, rounds = (2_000, 500, 1) if small else (50_000, 5_000, 5)
     bound = slots / AWAITED_S
 

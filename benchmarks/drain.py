@@ -1,6 +1,6 @@
-"""How fast are waiting jobs worked by few slots, and by many processes?
+"""How fast do few slots, and several processes, work waiting jobs?
 
-`versus_river` has the drain by one process at its best.
+`versus_river` has the drain by one tuned process.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ FEW = "riverrun, defaults, 5 slots"
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Drain 50,000 no-op jobs by each side in turns."""
+    """Drain 50,000 no-op jobs by each side, in turns."""
     jobs, rounds = (2_000, 1) if small else (50_000, 5)
     sides = {
         "raw loop, 100 at a time": lambda: raw(engine, jobs, 100),
@@ -64,7 +64,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
 @contextlib.contextmanager
 def waiting(engine: Engine, jobs: int) -> Iterator[str]:
-    """Yield the name of a schema in which so many no-op jobs wait."""
+    """Yield the name of a schema in which `jobs` no-op jobs wait."""
     with schema(engine) as name:
         fill(engine, jobs)
         settle(engine)
@@ -72,7 +72,7 @@ def waiting(engine: Engine, jobs: int) -> Iterator[str]:
 
 
 def raw(engine: Engine, jobs: int, batch: int) -> float:
-    """Return the jobs per second of a loop that claims and completes, and does no more."""
+    """Return the jobs per second of a loop that only claims and completes."""
     with waiting(engine, jobs):
         raw_drain(engine, batch)
         return drained(engine, jobs)
@@ -97,7 +97,7 @@ def ours(
             claim_ahead=QueueConfig().claim_ahead if ahead is None else ahead,
             gc_threshold=gc_threshold,
         )
-        # In processes of their own, as in earnest: what this one keeps must not slow them down.
+        # In other processes, as in production: objects of this one must not slow them down.
         with crew_of(settings, processes, elsewhere=True) as crew:
             wait(engine, name)
         assert crew.worked == jobs, f"{crew.worked} worked of {jobs}"
@@ -105,7 +105,7 @@ def ours(
 
 
 def tuned(engine: Engine, jobs: int, *, processes: int = 1) -> float:
-    """Return the jobs per second of riverrun, tuned for that."""
+    """Return the jobs per second of riverrun with settings for throughput."""
     return ours(
         engine,
         jobs,
@@ -120,7 +120,7 @@ def wait(engine: Engine, name: str) -> None:
     """Wait until no job waits or runs.
 
     Raises:
-        TimeoutError: If some do after five minutes; who should work them is probably dead.
+        TimeoutError: If jobs are left after five minutes; the worker is probably dead.
     """
     statement = text(
         f"SELECT EXISTS (SELECT 1 FROM {name}.river_job WHERE state = 'available') "

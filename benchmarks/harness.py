@@ -1,4 +1,4 @@
-"""What the scripts share: a server that is durable, schemas full of jobs, raw loops, results."""
+"""Shared by the scripts: a durable server, schemas full of jobs, raw loops, and results."""
 
 import contextlib
 import json
@@ -24,23 +24,24 @@ from riverrun.migrations import migrate
 RESULTS = Path(__file__).with_name("results")
 SCHEMA = "benchmark"
 RUNS = 5
-"""Samples that a side has at least."""
+"""Least number of samples of a side in a full run."""
 
 SERVER = {
-    "max_wal_size": "4GB",  # No checkpoint that is due to the size falls into a measurement.
-    "track_commit_timestamp": "on",  # `latency` reads when a completion was there for others.
+    "max_wal_size": "4GB",  # The size of the WAL never causes a checkpoint in a measurement.
+    "track_commit_timestamp": "on",  # `latency` reads when a completion became visible.
 }
 
 
 @attrs.frozen
 class Target:
-    """What a side must reach: a ratio to another side's median, or a figure of its own.
+    """A target of a side: a ratio to another side's median, or a limit for its own figure.
 
     Attributes:
-        side: Whose.
-        limit: At least this, or at most if less is better.
-        against: The side that it is compared with; the comparison's first unless said.
-        percentile: Compare nothing; hold this percentile of the side's samples against the limit.
+        side: The side that has the target.
+        limit: The least value; if less is better, the greatest.
+        against: The side to compare with. Default: the first side of the comparison.
+        percentile: If given, this percentile of the side's own samples must keep the limit, and no
+            sides are compared.
     """
 
     side: str
@@ -50,7 +51,7 @@ class Target:
 
 
 def _targets(value: Mapping[str, float] | Sequence[Target]) -> tuple[Target, ...]:
-    """Return targets; a mapping is short for ratios to the first side."""
+    """Return the targets. A mapping is short for ratios to the first side."""
     if isinstance(value, Mapping):
         return tuple(Target(side, limit) for side, limit in value.items())
     return tuple(value)
@@ -58,18 +59,18 @@ def _targets(value: Mapping[str, float] | Sequence[Target]) -> tuple[Target, ...
 
 @attrs.frozen(kw_only=True)
 class Comparison:
-    """Sides measured in turns, in one run on one server.
+    """The figures of several sides, measured in turns in one run on one server.
 
     Attributes:
-        question: What is asked.
-        unit: Of the samples.
-        samples: Of each side, by its name; the first is what the others are compared with, unless
-            their targets say otherwise.
-        targets: What must be reached.
+        question: What was measured.
+        unit: The unit of the samples.
+        samples: The samples of each side, by its name. Unless a target names another, the first
+            side is the one that the others are compared with.
+        targets: The targets of the sides.
         less: Whether less is better.
-        settings: What was set.
-        notes: What a reader of the figures must know.
-        profiles: Where the time of a side that missed its target went, as text.
+        settings: The settings of the run.
+        notes: Remarks that a reader of the figures needs.
+        profiles: For each side that missed a target, where its time went, as text.
     """
 
     question: str
@@ -83,11 +84,11 @@ class Comparison:
 
     @property
     def first(self) -> str:
-        """The side that others are compared with."""
+        """The side that others are compared with by default."""
         return next(iter(self.samples))
 
     def verdicts(self) -> "list[Verdict]":
-        """Return what came of each target; one whose sides were not measured has none."""
+        """Return the verdict on each target whose sides were measured."""
         return [
             self._verdict(target)
             for target in self.targets
@@ -96,7 +97,7 @@ class Comparison:
 
     def missed(self) -> set[str]:
         """Return the sides that missed a target."""
-        return {each.target.side for each in self.verdicts() if not each.reached}
+        return {verdict.target.side for verdict in self.verdicts() if not verdict.reached}
 
     def _verdict(self, target: Target) -> "Verdict":
         samples = self.samples[target.side]
@@ -105,7 +106,7 @@ class Comparison:
         else:
             base = self.samples[target.against or self.first]
             value = statistics.median(samples) / statistics.median(base)
-            # Each with its neighbour in time: what disturbed both does not count as spread.
+            # Pair samples taken in the same turn: what disturbed both then cancels out.
             ratios = [mine / theirs for mine, theirs in zip(samples, base, strict=False) if theirs]
             spread = (min(ratios), max(ratios)) if len(samples) == len(base) else None
         reached = value <= target.limit if self.less else value >= target.limit
@@ -114,13 +115,13 @@ class Comparison:
 
 @attrs.frozen
 class Verdict:
-    """What came of a target.
+    """Whether a target was reached.
 
     Attributes:
         target: The target.
-        value: The ratio or the figure.
-        spread: The least and the greatest ratio of samples taken one after the other.
-        reached: Whether it is reached.
+        value: The measured ratio or figure.
+        spread: The least and the greatest ratio of samples taken in one turn.
+        reached: Whether the target is reached.
     """
 
     target: Target
@@ -130,23 +131,26 @@ class Verdict:
 
 
 class LeftOut(Exception):
-    """A script cannot run here, and need not; the message says why."""
+    """A script cannot run here, and may be skipped; the message says why."""
 
 
 @contextlib.contextmanager
 def server(url: str | None) -> Iterator[Engine]:
-    """Yield an engine on a database of a server that waits for its disk.
+    """Yield an engine for a database of a server whose commits wait for the disk.
 
     Args:
-        url: A database to use; without it a server of our own, made for the while.
+        url: The URL of a database. Default: a temporary server.
+
+    Raises:
+        Forgetful: If the server's commits do not wait for the disk.
     """
     with contextlib.ExitStack() as stack:
         if url is None:
             cluster = stack.enter_context(Cluster(durable=True, settings=SERVER))
-            made = make_url(cluster.create_database("benchmarks"))
+            address = make_url(cluster.create_database("benchmarks"))
         else:
-            made = make_url(url).set(drivername="postgresql+psycopg")
-        engine = create_engine(made, pool_size=40)
+            address = make_url(url).set(drivername="postgresql+psycopg")
+        engine = create_engine(address, pool_size=40)
         stack.callback(engine.dispose)
         forgets = [name for name, value in durability(engine).items() if value != "on"]
         if forgets:
@@ -155,11 +159,11 @@ def server(url: str | None) -> Iterator[Engine]:
 
 
 class Forgetful(Exception):
-    """The server does not wait for its disk; what it does in a second says nothing."""
+    """The server's commits do not wait for the disk, so its figures would mean nothing."""
 
 
 def durability(engine: Engine) -> dict[str, str]:
-    """Return those settings of the server by which a commit reaches the disk."""
+    """Return the server's settings that make a commit reach the disk."""
     names = ("fsync", "synchronous_commit", "full_page_writes")
     with engine.connect() as connection:
         return {name: str(connection.scalar(text(f"SHOW {name}"))) for name in names}
@@ -168,7 +172,7 @@ def durability(engine: Engine) -> dict[str, str]:
 @contextlib.contextmanager
 def schema(engine: Engine) -> Iterator[str]:
     """Yield the name of a schema with River's tables, all empty."""
-    # Connections keep plans for tables that had the same name.
+    # Old connections may hold plans for former tables of the same names.
     engine.dispose()
     with engine.begin() as connection:
         connection.execute(DropSchema(SCHEMA, cascade=True, if_exists=True))
@@ -182,7 +186,7 @@ def schema(engine: Engine) -> Iterator[str]:
 
 
 def driver(engine: Engine) -> psycopg.Connection[Any]:
-    """Return a raw connection, each statement a transaction of its own."""
+    """Return a raw connection in autocommit mode."""
     url = engine.url
     return psycopg.connect(
         host=url.query.get("host") or url.host,  # type: ignore[arg-type]
@@ -195,7 +199,7 @@ def driver(engine: Engine) -> psycopg.Connection[Any]:
 
 
 def settle(engine: Engine) -> None:
-    """Have the server do now what it would do in the middle of a measurement."""
+    """Vacuum, analyze and checkpoint now, so that it does not happen during a measurement."""
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.execute(text(f"VACUUM ANALYZE {SCHEMA}.river_job"))
         connection.execute(text("CHECKPOINT"))
@@ -230,7 +234,7 @@ COMPLETE = f"""
 
 
 def raw_drain(engine: Engine, batch: int) -> None:
-    """Claim and complete all that waits, `batch` at a time, with nothing between."""
+    """Claim and complete all waiting jobs, `batch` at a time, and do nothing else."""
     with driver(engine) as connection:
         while rows := connection.execute(CLAIM, (batch,)).fetchall():
             connection.execute(COMPLETE, ([row[0] for row in rows],))
@@ -254,7 +258,7 @@ def drained(engine: Engine, expected: int) -> float:
 
 
 def in_turns(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Return `rounds` samples of each side, taken in turns, so that a slow minute is all sides'."""
+    """Return `rounds` samples of each side, taken in turns so that a slow minute affects all."""
     samples: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
         for side, measure in sides.items():
@@ -265,11 +269,11 @@ def in_turns(sides: dict[str, Callable[[], float]], rounds: int) -> dict[str, li
 def profiled(comparison: Comparison, again: Mapping[str, Callable[[], object]]) -> Comparison:
     """Return a comparison with a profile of each side that missed its target.
 
-    A small run misses all sorts of targets, and measures nothing: it is left as it is.
+    A small run is returned as it is: its figures, and so its missed targets, mean nothing.
 
     Args:
-        comparison: What was measured.
-        again: By side, what runs it once more, in this process or in children of it.
+        comparison: The comparison.
+        again: By side, a function that runs it once more, in this process or its children.
     """
     if min(len(samples) for samples in comparison.samples.values()) < RUNS:
         return comparison
@@ -280,14 +284,14 @@ def profiled(comparison: Comparison, again: Mapping[str, Callable[[], object]]) 
 def save(
     engine: Engine, comparisons: Sequence[Comparison], path: Path, *, took_s: float, load: float
 ) -> None:
-    """Write what was measured, with what it takes to repeat it.
+    """Write the figures to a file, with everything that is needed to repeat the run.
 
     Args:
-        engine: On the server that took part.
-        comparisons: What was measured.
+        engine: An engine on the server of the run.
+        comparisons: The figures.
         path: The file.
-        took_s: Seconds that it took.
-        load: Processes that wanted a processor before it began, as the system counts them.
+        took_s: How long the run took, in seconds.
+        load: The system's load average before the run.
     """
     saved = {
         "revision": revision(),
@@ -300,16 +304,16 @@ def save(
             "load": round(load, 1),
         },
         "server": server_settings(engine),
-        "comparisons": [attrs.asdict(each) for each in comparisons],
+        "comparisons": [attrs.asdict(comparison) for comparison in comparisons],
     }
     path.parent.mkdir(exist_ok=True)
     path.write_text(compact_json(saved))
 
 
 def revision() -> str:
-    """Return the commit that is measured; "-dirty" after it if the tree has changes on top.
+    """Return the current commit, followed by "-dirty" if the tree has changes.
 
-    What a run writes itself, results and the README's table, is none of them.
+    Files that a run itself writes, results and README.md, do not count as changes.
     """
     root = RESULTS.parent.parent
     commit = _git(root, "rev-parse", "HEAD")
@@ -325,7 +329,7 @@ def _git(root: Path, *arguments: str) -> str:
 
 
 def server_settings(engine: Engine) -> dict[str, str]:
-    """Return the server's settings that figures depend on."""
+    """Return the server's settings that the figures depend on."""
     with engine.connect() as connection:
         others = {
             name: str(connection.scalar(text(f"SHOW {name}")))
@@ -335,32 +339,32 @@ def server_settings(engine: Engine) -> dict[str, str]:
 
 
 def compact_json(value: object) -> str:
-    """Return JSON with a line for each array of numbers, those with five digits."""
-    return _written(value, "\n") + "\n"
+    """Return JSON with each array of numbers on one line; floats have five digits."""
+    return _compact(value, "\n") + "\n"
 
 
-def _written(value: object, line: str) -> str:
+def _compact(value: object, line: str) -> str:
     within = f"{line} "
     match value:
         case dict() if value:
-            items = [f"{json.dumps(key)}: {_written(each, within)}" for key, each in value.items()]
+            items = [f"{json.dumps(key)}: {_compact(item, within)}" for key, item in value.items()]
             return f"{{{within}{f',{within}'.join(items)}{line}}}"
-        case list() | tuple() if not all(isinstance(each, int | float) for each in value):
-            return f"[{within}{f',{within}'.join(_written(each, within) for each in value)}{line}]"
+        case list() | tuple() if not all(isinstance(item, int | float) for item in value):
+            return f"[{within}{f',{within}'.join(_compact(item, within) for item in value)}{line}]"
         case list() | tuple():
-            return f"[{', '.join(_written(each, within) for each in value)}]"
+            return f"[{', '.join(_compact(item, within) for item in value)}]"
         case float():
             return json.dumps(float(f"{value:.5g}"))
     return json.dumps(value, ensure_ascii=False)
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """Return what `save` has written, its comparisons as such; None if it has not."""
+    """Return the contents of a file that `save` wrote; None if there is no such file."""
     if not path.exists():
         return None
     saved: dict[str, Any] = json.loads(path.read_text())
     saved["comparisons"] = [
-        Comparison(**{**each, "targets": [Target(**target) for target in each["targets"]]})
-        for each in saved["comparisons"]
+        Comparison(**{**fields, "targets": [Target(**target) for target in fields["targets"]]})
+        for fields in saved["comparisons"]
     ]
     return saved

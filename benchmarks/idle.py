@@ -1,4 +1,4 @@
-"""What does a client cost that has nothing to do?"""
+"""What does an idle client cost?"""
 
 import threading
 import time
@@ -15,16 +15,16 @@ QUEUES = 10
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Let one client of ten queues wait, and count what it asks and how long it computes."""
+    """Count the statements and the processor time of one idle client with ten queues."""
     seconds, rounds = (1.0, 1) if small else (10.0, 5)
     samples: dict[str, list[float]] = {"per queue": [], "of all the client": []}
     transactions, computed = [], []
-    asked: Counter[str] = Counter()
+    executed: Counter[str] = Counter()
     own = create_engine(engine.url)
 
     @event.listens_for(own, "before_cursor_execute")
     def count(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        asked[" ".join(statement.split())[:100]] += 1
+        executed[" ".join(statement.split())[:100]] += 1
 
     workers = Workers()
     workers.register(no_op)
@@ -37,19 +37,19 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
         )
         with client:
             pause = threading.Event()
-            pause.wait(1 if small else 5)  # Until it leads, and has begun all that it does.
+            pause.wait(1 if small else 5)  # Until it leads and has started all its parts.
             whole: Counter[str] = Counter()
             for _ in range(rounds):
                 before = committed(engine)
-                asked.clear()
+                executed.clear()
                 cpu_s, began = time.process_time(), time.monotonic()
                 pause.wait(seconds)
                 took_s = time.monotonic() - began
                 computed.append(100 * (time.process_time() - cpu_s) / took_s)
-                counts = asked.copy()
+                counts = executed.copy()
                 whole += counts
                 transactions.append((committed(engine) - before) / took_s)
-                beyond = sum(n for each, n in counts.items() if not is_heartbeat(each))
+                beyond = sum(n for statement, n in counts.items() if not is_heartbeat(statement))
                 samples["per queue"].append(beyond / took_s / QUEUES)
                 samples["of all the client"].append(counts.total() / took_s)
     own.dispose()
@@ -64,7 +64,10 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             },
             targets=[Target("riverrun, a queue, beyond heartbeats", 0.5, percentile=50)],
             less=True,
-            notes=[f"{n / (rounds * seconds):.2f}/s: `{each}`" for each, n in whole.most_common(8)],
+            notes=[
+                f"{n / (rounds * seconds):.2f}/s: `{statement}`"
+                for statement, n in whole.most_common(8)
+            ],
         ),
         Comparison(
             question=f"processor time of an idle client with {QUEUES} queues",
@@ -81,12 +84,12 @@ def no_op(_: NoOp) -> None:
 
 
 def is_heartbeat(statement: str) -> bool:
-    """Return whether a statement says that a client or leader lives, whatever its queues."""
+    """Return whether a statement is a heartbeat of a client or leader: the same for any queues."""
     return "riverrun_client" in statement or "river_leader" in statement
 
 
 def committed(engine: Engine) -> int:
-    """Return the transactions that the database has seen."""
+    """Return how many transactions the database has executed."""
     statement = (
         "SELECT xact_commit + xact_rollback FROM pg_stat_database "
         "WHERE datname = current_database()"

@@ -1,4 +1,4 @@
-"""What does an insert cost the transaction that it is part of?"""
+"""How long does an insert take within an open transaction?"""
 
 import json
 import threading
@@ -23,14 +23,14 @@ COPY = f"COPY {SCHEMA}.river_job (args, kind, max_attempts) FROM STDIN"
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Insert one and 1,000 in an open transaction, and by 32 threads at once."""
+    """Insert one job and 1,000 jobs in an open transaction, and by 32 threads at once."""
     rounds = 2 if small else 7
     times = 50 if small else 500
-    # Both sides begin with values: whoever inserts has no JSON lying about.
+    # Both sides begin with Python values, as an application does, and not with JSON.
     values = [{"number": n} for n in range(1_000)]
     args = [NoOp(n) for n in range(1_000)]
-    # The tables are on the search path, as they are by default: to name another schema costs
-    # SQLAlchemy some 30 µs a statement.
+    # The tables are on the search path, as by default: naming another schema costs SQLAlchemy about
+    # 30 µs per statement.
     url = engine.url.update_query_dict({"options": f"-csearch_path={SCHEMA}"})
     near = create_engine(url, pool_size=40)
     with schema(engine), driver(engine) as raw, near.connect() as connection:
@@ -110,7 +110,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
 
 def timed(call: object, times: int) -> float:
-    """Return the seconds that one of `times` calls took."""
+    """Return the average seconds of one call, of `times` calls."""
     began = time.perf_counter()
     for _ in range(times):
         call()  # type: ignore[operator]
@@ -118,10 +118,10 @@ def timed(call: object, times: int) -> float:
 
 
 def copy(raw: psycopg.Connection[object], values: list[dict[str, int]]) -> None:
-    """Copy jobs in."""
+    """Insert jobs by COPY."""
     with raw.cursor() as cursor, cursor.copy(COPY) as stream:
-        for each in values:
-            stream.write_row((json.dumps(each), "riverrun_bench_no_op", 25))
+        for value in values:
+            stream.write_row((json.dumps(value), "riverrun_bench_no_op", 25))
 
 
 def commits(engine: Engine, notify: Notify, seconds: float) -> float:

@@ -1,4 +1,4 @@
-"""How long from the claim of a short job until others see it completed, beside River (Go)?"""
+"""How long does it take from a short job's claim to its visible completion, beside River (Go)?"""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from sqlalchemy import Engine, text
 from benchmarks import tools
 from benchmarks.drain import wait
 from benchmarks.harness import SCHEMA, Comparison, LeftOut, Target, drained, schema, settle
-from benchmarks.versus_river import AS_IN_ITS_BENCH, VERSION, told, url
+from benchmarks.versus_river import AS_IN_ITS_BENCH, VERSION, environment, url
 from riverrun.bench.run import Elsewhere, crew_of
 from riverrun.bench.settings import Settings
 from riverrun.config import QueueConfig
@@ -21,10 +21,10 @@ COMMIT, COLUMN = "to the commit", "to finalized_at"
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Work 200 jobs of 10 ms by each side in turns.
+    """Work 200 jobs of 10 ms by each side, in turns.
 
     Raises:
-        LeftOut: If the server keeps no times of commits.
+        LeftOut: If the server does not record the times of commits.
     """
     with engine.connect() as connection:
         if connection.scalar(text("SHOW track_commit_timestamp")) != "on":
@@ -56,7 +56,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
         def river() -> tuple[float, float]:
             with schema(engine) as name:
                 fill(engine, jobs)
-                with Elsewhere([str(program), "drain"], told(engine, name, RIVER)) as crew:
+                with Elsewhere([str(program), "drain"], environment(engine, name, RIVER)) as crew:
                     wait(engine, name)
                 return p95s(engine, jobs, crew.worked)
 

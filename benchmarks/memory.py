@@ -1,4 +1,4 @@
-"""How much memory does a worker take, and does it stay so?"""
+"""How much memory does a worker process use, and does it grow?"""
 
 import threading
 from pathlib import Path
@@ -15,7 +15,7 @@ SLOTS = 100
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Start a worker of 100 slots, and have it work 500,000 jobs in lots."""
+    """Measure a worker process with 100 slots at its start, and after each lot of jobs."""
     lot, lots, rounds = (1_000, 2, 1) if small else (100_000, 5, 5)
     start = "riverrun, at start"
     after = [f"riverrun, after {lot * (number + 1):,} jobs" for number in range(lots)]
@@ -32,7 +32,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             with crew_of(settings, 1, elsewhere=True) as crew:
                 assert isinstance(crew, Elsewhere)
                 (pid,) = crew.pids()
-                threading.Event().wait(1 if small else 3)  # Until it has begun all that it does.
+                threading.Event().wait(1 if small else 3)  # Until all its parts have started.
                 samples[start].append(resident(pid))
                 for side in after:
                     fill(engine, lot)
@@ -61,7 +61,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
 
 def resident(pid: int) -> float:
-    """Return the megabytes of memory that a process has in use."""
+    """Return the resident memory of a process, in megabytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024 / 1e6

@@ -1,4 +1,4 @@
-"""How soon does a job begin after the commit that inserted it? And a notification, alone?"""
+"""How soon does a job begin after the commit of its insert, compared with a bare notification?"""
 
 import threading
 import time
@@ -16,7 +16,7 @@ SAME = "riverrun, same process"
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Insert jobs one by one at idle, at default settings."""
+    """Insert jobs one by one while the worker is idle, with default settings."""
     rounds = 1 if small else 6
     idle_s = 0.2 if small else 2.0
     sides = {
@@ -42,7 +42,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
 
 def pick_up(engine: Engine, *, elsewhere: bool, rounds: int, idle_s: float) -> list[float]:
-    """Return the milliseconds from each commit to the worker's first line."""
+    """Return the milliseconds from each commit to the first line of the worker."""
     default = QueueConfig()
     with schema(engine) as name:
         settings = Settings(
@@ -67,11 +67,11 @@ def pick_up(engine: Engine, *, elsewhere: bool, rounds: int, idle_s: float) -> l
 def notifications(engine: Engine, count: int) -> list[float]:
     """Return the milliseconds from NOTIFY to its arrival at another connection."""
     taken = []
-    with driver(engine) as sender, driver(engine) as hearer:
-        hearer.execute("LISTEN benchmark")
+    with driver(engine) as sender, driver(engine) as listener:
+        listener.execute("LISTEN benchmark")
         for _ in range(count):
             began = time.perf_counter()
             sender.execute("NOTIFY benchmark")
-            next(hearer.notifies(timeout=5, stop_after=1))
+            next(listener.notifies(timeout=5, stop_after=1))
             taken.append((time.perf_counter() - began) * 1e3)
     return taken

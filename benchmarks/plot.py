@@ -1,6 +1,6 @@
-"""Small SVG plots, without a library: bars with median and spread, lines over time.
+"""Small SVG plots, made without a library: bars with median and spread, and lines over time.
 
-Each brings its own background, and turns dark where the reader's system is.
+Each plot has its own background, and follows the reader's dark mode.
 """
 
 import math
@@ -16,7 +16,7 @@ ROW = 26
 PLOT_HEIGHT = 240
 MARGIN = 16
 LETTER = 6.7
-"""Width of a letter in pixels, about: whoever draws has no font to ask."""
+"""Approximate width of a letter in pixels; there is no font here to measure."""
 LINES = 6
 
 LIGHT = {
@@ -44,46 +44,47 @@ def bars(
     unit: str,
     ours: Collection[str] = (),
 ) -> str:
-    """Return an SVG of a bar for each side: as long as its median, with a line from least to most.
+    """Return an SVG with a bar per side: its length is the median, its line the spread.
 
     Args:
-        title: What is shown.
-        samples: Of each side, by its name; a side without any is left out.
-        unit: Of the samples.
-        ours: The sides to point out.
+        title: The title.
+        samples: The samples of each side, by its name. A side without samples is left out.
+        unit: The unit of the samples.
+        ours: The sides to highlight.
     """
-    samples = {side: each for side, each in samples.items() if each}
-    # A line that reaches further than twice the longest bar would make the bars unreadable.
-    longest = max(statistics.median(each) for each in samples.values())
-    most = min(max(max(each) for each in samples.values()), 2 * longest) or 1.0
+    samples = {side: values for side, values in samples.items() if values}
+    # Cut lines at twice the longest bar, or they would make the bars too short to read.
+    longest = max(statistics.median(values) for values in samples.values())
+    most = min(max(max(values) for values in samples.values()), 2 * longest) or 1.0
     left = MARGIN + 10 + LETTER * max(len(side) for side in samples)
-    right = MARGIN + 10 + LETTER * max(len(_spread(each, unit)) for each in samples.values())
+    right = MARGIN + 10 + LETTER * max(len(_spread(values, unit)) for values in samples.values())
     scale = (WIDTH - left - right) / most
     drawn = []
-    for index, (side, each) in enumerate(samples.items()):
+    for index, (side, values) in enumerate(samples.items()):
         y = HEADER + ROW * index
-        end = left + statistics.median(each) * scale
-        low, high = (left + min(value, most) * scale for value in (min(each), max(each)))
+        end = left + statistics.median(values) * scale
+        low, high = (left + min(value, most) * scale for value in (min(values), max(values)))
         kind = "ours" if side in ours else "bar"
         width = max(end - left, 0.5)
+        text = _spread(values, unit)
         drawn += [
             f'<text class="end" x="{left - 8:.1f}" y="{y + 16}">{escape(side)}</text>',
             f'<rect class="{kind}" x="{left:.1f}" y="{y + 3}" width="{width:.1f}" height="18"/>',
             _path(
                 "ink", f"M{low:.1f} {y + 12}H{high:.1f}M{low:.1f} {y + 8}v8M{high:.1f} {y + 8}v8"
             ),
-            f'<text x="{max(end, high) + 8:.1f}" y="{y + 16}">{escape(_spread(each, unit))}</text>',
+            f'<text x="{max(end, high) + 8:.1f}" y="{y + 16}">{escape(text)}</text>',
         ]
     return _drawing(title, HEADER + ROW * len(samples) + MARGIN, drawn)
 
 
 @attrs.frozen
 class Mark:
-    """Something that happened at a time, told in a line from bottom to top.
+    """An event, drawn as a vertical line.
 
     Attributes:
-        at: When, on the horizontal axis.
-        label: What.
+        at: Its time, on the horizontal axis.
+        label: Its label.
     """
 
     at: float
@@ -98,15 +99,15 @@ def lines(
     along: str = "s",
     marks: Sequence[Mark] = (),
 ) -> str:
-    """Return an SVG of a line for each series, over time.
+    """Return an SVG with a line per series, over time. The vertical axis begins at zero.
 
     Args:
-        title: What is shown.
-        series: Points (time, value) of each, by its name, in order of time; one that is empty is
-            left out. Values are drawn from zero up.
-        unit: Of the values.
+        title: The title.
+        series: Points (time, value) in order of time, by the name of the series. An empty series is
+            left out.
+        unit: The unit of the values.
         along: The unit of time.
-        marks: What happened meanwhile.
+        marks: Events to mark.
     """
     series = {name: points for name, points in series.items() if points}
     times = [at for points in series.values() for at, _ in points] + [mark.at for mark in marks]
@@ -158,7 +159,7 @@ def _spread(samples: Sequence[float], unit: str) -> str:
 
 
 def number(value: float) -> str:
-    """Return three digits of `value`, and thousands whole."""
+    """Return `value` with three significant digits, and from thousands on as a whole number."""
     if value == 0:
         return "0"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -167,7 +168,7 @@ def number(value: float) -> str:
 
 
 def _ticks(most: float) -> list[float]:
-    """Return three to six round values from zero, the last not below `most`."""
+    """Return three to six round values from zero; the last is at least `most`."""
     if most <= 0:
         return [0.0, 1.0]
     power = 10.0 ** math.floor(math.log10(most / 5))
@@ -180,7 +181,7 @@ def _path(kind: str, path: str) -> str:
 
 
 def _style() -> str:
-    # Spelled out in classes, not by CSS variables: not all that shows SVG knows those.
+    # Use classes and not CSS variables, which some SVG viewers do not support.
     return (
         'text { font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; } '
         "text.title { font-weight: 600; font-size: 14px; } "

@@ -1,4 +1,4 @@
-"""What does a job cost that keeps a processor busy, beside the same call in a plain pool?"""
+"""How fast are jobs that keep a processor busy, compared with calls in a plain process pool?"""
 
 import os
 import time
@@ -14,7 +14,7 @@ from riverrun import Client, JobArgs, QueueConfig, Workers
 
 OURS = "riverrun, process executor"
 TURNS = 150_000
-"""Of a loop, some 10 ms."""
+"""Turns of a loop that takes about 10 ms."""
 
 
 @attrs.frozen
@@ -38,7 +38,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
     def plain() -> float:
         with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-            list(pool.map(burn, [Burn(1)] * processes * 5))  # Started, and imported.
+            list(pool.map(burn, [Burn(1)] * processes * 5))  # Start and import.
             began = time.perf_counter()
             list(pool.map(burn, [Burn(TURNS)] * jobs))
             return jobs / (time.perf_counter() - began)

@@ -1,6 +1,6 @@
-"""Where the time goes: what py-spy sees of this process and its children meanwhile.
+"""Profiles of this process and its children, made with py-spy.
 
-py-spy is installed into a folder of its own when it is first needed; see `tools.environment`.
+py-spy is installed into a folder of its own on first use; see `tools.environment`.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import tools
 
 RATE = 500
-"""Looks a second."""
+"""Samples per second."""
 
 SECONDS = 5.0
 SHOWN = 12
@@ -23,7 +23,7 @@ REQUIREMENTS = Path(__file__).with_name("peers") / "requirements-profile.txt"
 
 
 def profile(run: Callable[[], object]) -> str:
-    """Call `run` until five seconds have passed; return the functions that were busiest."""
+    """Call `run` repeatedly for five seconds; return the busiest functions."""
     try:
         program = tools.environment(REQUIREMENTS) / "bin" / "py-spy"
     except tools.Unavailable as error:
@@ -35,7 +35,7 @@ def profile(run: Callable[[], object]) -> str:
                 "record",
                 f"--pid={os.getpid()}",
                 "--subprocesses",
-                "--gil",  # Who computes; else a hundred slots that wait are all there is to see.
+                "--gil",  # Only threads that compute, or a hundred waiting slots would hide them.
                 f"--rate={RATE}",
                 "--format=raw",
                 "--duration=unlimited",
@@ -51,17 +51,17 @@ def profile(run: Callable[[], object]) -> str:
                 run()
         finally:
             spy.send_signal(signal.SIGINT)
-            _, said = spy.communicate(timeout=60)
+            _, errors = spy.communicate(timeout=60)
         if spy.returncode != 0:
-            return f"no profile: {said.strip()}"
+            return f"no profile: {errors.strip()}"
         return summary(stacks.read())
 
 
 def summary(stacks: str) -> str:
-    """Return, of py-spy's raw stacks, the functions in which most looks found the interpreter.
+    """Return the functions that held the interpreter in most of py-spy's raw stacks.
 
-    Only of children if there are any, since this process then only waits for them; without what
-    they import.
+    If there are child processes, only these count, since this process then only waits for them.
+    Imports do not count.
     """
     looks = [
         (path.split(";"), int(count))
@@ -90,7 +90,7 @@ def _processes(path: Sequence[str]) -> int:
 
 
 def _short(frame: str) -> str:
-    """Return `function (file)`: the file's last two names, and no line number."""
+    """Return `function (file)`, with the last two parts of the path and without the line."""
     name, _, place = frame.rpartition(" (")
     file = place.rstrip(")").rpartition(":")[0] or place.rstrip(")")
     return f"{name} ({'/'.join(Path(file).parts[-2:])})"

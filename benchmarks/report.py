@@ -1,4 +1,4 @@
-"""The saved results as a reader meets them: a table, plots, and the short of it for the README."""
+"""Writes the saved results for readers: a table, plots, and a summary for the README."""
 
 import re
 import statistics
@@ -15,13 +15,13 @@ README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"(<!-- benchmarks -->\n).*?(<!-- /benchmarks -->)", re.DOTALL)
 
 PLOTTED = ("versus_river", "versus_peers")
-"""The scripts whose first plot the README shows."""
+"""The scripts whose first plot is in the README."""
 
-TOLD = ("pickup", "insert", "coroutines")
-"""The scripts whose figures it tells."""
+TABULATED = ("pickup", "insert", "coroutines")
+"""The scripts whose figures are in the README's table."""
 
 BUSY = 1.0
-"""Processes that wanted a processor before a run began."""
+"""The load average before a run, from which on the machine counts as busy."""
 
 HEADER = """\
 | Question | Side | Median (least to most) | Against | Target | Measured | |
@@ -38,11 +38,11 @@ is that of the medians; in brackets, the least and the greatest of samples taken
 
 
 def table(comparisons: Sequence[Comparison], *, judged: bool = True) -> str:
-    """Return the figures as a table in Markdown: a row for each side and each of its targets.
+    """Return the figures as a Markdown table with a row per side and target.
 
     Args:
-        comparisons: What was measured.
-        judged: Whether to say what was reached; figures of small sizes mean nothing.
+        comparisons: The figures.
+        judged: Whether to show which targets were reached. For small sizes that means nothing.
     """
     if not judged:
         comparisons = [attrs.evolve(each, targets=()) for each in comparisons]
@@ -51,7 +51,7 @@ def table(comparisons: Sequence[Comparison], *, judged: bool = True) -> str:
 
 
 def write(names: Sequence[str]) -> None:
-    """Write results/README.md, its plots, and the part of the README that is made of results."""
+    """Write results/README.md, its plots, and the part of README.md that shows results."""
     results = {name: saved for name in names if (saved := read(RESULTS / f"{name}.json"))}
     comparisons = [each for saved in results.values() for each in saved["comparisons"]]
     for old in RESULTS.glob("*.svg"):
@@ -93,7 +93,7 @@ def _section(name: str, saved: dict[str, Any]) -> str:
 
 
 def busy(saved: Mapping[str, Any]) -> bool:
-    """Return whether others computed when a measurement began: its figures say little then."""
+    """Return whether other processes kept the machine busy before a run, so that it says little."""
     return bool(saved["machine"]["load"] > BUSY)
 
 
@@ -150,7 +150,7 @@ def _word(verdict: Verdict) -> str:
 
 
 def _short(results: Mapping[str, dict[str, Any]]) -> str:
-    """Return what the README shows: the plots that matter most, and some figures."""
+    """Return the part of README.md that shows results: the main plots, and some figures."""
     plots = [
         f"![{results[name]['comparisons'][0].question}](benchmarks/results/{name}-1.svg)"
         for name in PLOTTED
@@ -158,7 +158,7 @@ def _short(results: Mapping[str, dict[str, Any]]) -> str:
     ]
     rows = [
         f"| {each.question} | {_figure(each, each.targets[0].side)} | {_beside(each)} |"
-        for name in TOLD
+        for name in TABULATED
         if name in results
         for each in results[name]["comparisons"]
     ]

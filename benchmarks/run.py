@@ -27,18 +27,18 @@ NAMES = (
     "constants",
 )
 LONG = ("soak",)
-"""Those that have a command of their own, and only their small form here."""
+"""Scripts that have a command of their own; here only their small form runs."""
 
 
 @click.command
-@click.option("--small", is_flag=True, help="Small sizes: shows that all runs, measures nothing.")
-@click.option("--database-url", help="A database; without it a server made for the while.")
+@click.option("--small", is_flag=True, help="Small sizes: only check that everything runs.")
+@click.option("--database-url", help="A database. Default: a temporary server.")
 @click.option("--report", "only_report", is_flag=True, help="Only write the report again.")
 @click.argument("names", nargs=-1, type=click.Choice(NAMES + LONG))
 def main(small: bool, database_url: str | None, only_report: bool, names: tuple[str, ...]) -> None:
-    """Measure, print a table, and unless --small save it.
+    """Run benchmarks, print a table, and unless --small save the results.
 
-    A script that fails does not keep the others from running; the exit code is 1 then.
+    If a script fails, the others still run, and the exit code is 1.
     """
     comparisons: list[Comparison] = []
     failed: list[str] = []

@@ -1,7 +1,7 @@
-"""What does a transaction cost that stays open: a forgotten psql, a long report, a slow backup?
+"""How much slower are claims while a transaction stays open, such as a forgotten psql or a backup?
 
-While its snapshot is held, nothing that is deleted or updated can be vacuumed: a claim passes by
-the dead entries of all that was worked meanwhile.
+While its snapshot is held, dead rows cannot be vacuumed, so a claim must skip the dead index
+entries of all jobs that were worked meanwhile.
 """
 
 import time
@@ -13,7 +13,7 @@ from riverrun.verbs import claim
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Claim 100 before, during and after a snapshot that is held while jobs are worked."""
+    """Claim 100 jobs before, during and after the time that a snapshot is held."""
     lots = (2_000,) if small else (20_000, 80_000)
     samples: dict[str, list[float]] = {}
     held = engine.execution_options(isolation_level="REPEATABLE READ")
@@ -47,7 +47,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
 
 def claims(engine: Engine, name: str, *, small: bool) -> list[float]:
-    """Return how many milliseconds each of some claims took; each is undone."""
+    """Return the milliseconds of each of some claims, which are all rolled back."""
     taken = []
     with engine.connect() as connection:
         for _ in range(4 if small else 41):

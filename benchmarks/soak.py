@@ -1,7 +1,7 @@
-"""Does it stay as it is for minutes while workers are killed, and is every job worked once?
+"""Do speed and memory stay stable while workers are killed, and is every job worked once?
 
-`python -m benchmarks.soak [--minutes 15] [--retained 1000000] [--small]`. Too long for the run of
-all benchmarks, which has only its small form.
+`python -m benchmarks.soak [--minutes 15] [--retained 1000000] [--small]`. It takes too long for
+`benchmarks.run`, which only has its small form.
 """
 
 import contextlib
@@ -33,15 +33,15 @@ DEADLINE_S = 180.0
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """How a soak goes.
+    """The parameters of a soak.
 
     Attributes:
-        seconds: For how long jobs are inserted.
+        seconds: How long jobs are inserted, in seconds.
         kill_s: Seconds between two kills.
-        look_s: Seconds between two looks.
-        rate: Jobs inserted each second.
-        retained: Completed jobs that are there from the start.
-        hasten: Whether the jobs of the killed are rescued as soon as a rescuer looks.
+        look_s: Seconds between two samples.
+        rate: Jobs inserted per second.
+        retained: Completed jobs in the table from the start.
+        hasten: Whether to expire a killed worker's heartbeat, so that its jobs are rescued at once.
     """
 
     seconds: float
@@ -57,15 +57,15 @@ SMALL = Plan(seconds=4, kill_s=2, look_s=1, rate=100, retained=1_000, hasten=Tru
 
 @attrs.frozen(kw_only=True)
 class Look:
-    """What was seen at one time.
+    """One sample of all figures.
 
     Attributes:
         at: Seconds since the start.
-        throughput: Jobs completed each second since the last look.
-        waited_p50_ms, waited_p99_ms: From when jobs were due until they were claimed.
-        resident_mb: Of all workers together.
-        connections: To the database, the soak's own included.
-        dead_tuples: Of the job table, by the server's statistics.
+        throughput: Jobs completed per second since the last sample.
+        waited_p50_ms, waited_p99_ms: Milliseconds from when jobs were due until their claim.
+        resident_mb: Resident memory of all workers together, in megabytes.
+        connections: Connections to the database, including the soak's own.
+        dead_tuples: Dead rows of the job table, by the server's statistics.
         open_jobs: Jobs that are not final.
     """
 
@@ -98,7 +98,7 @@ of five kinds were inserted each second, beside {retained:,} completed ones, and
 
 
 class Fleet:
-    """Worker processes, of which one after the other is killed."""
+    """Worker processes, which are killed and replaced one after the other."""
 
     def __init__(self, engine: Engine) -> None:
         self._url = engine.url.render_as_string(hide_password=False)
@@ -114,14 +114,14 @@ class Fleet:
         self._living[name] = subprocess.Popen(command, stderr=subprocess.DEVNULL)
 
     def kill_one(self, *, hasten: bool) -> None:
-        """Kill the oldest, and start another."""
+        """Kill the oldest process, and start another."""
         name = next(iter(self._living))
         process = self._living.pop(name)
         process.kill()
         process.wait()
         self._start()
         if hasten:
-            # Its heart has not beaten for an hour, nor does it lead.
+            # Pretend that its last heartbeat, and its term as leader, ended an hour ago.
             over = "now() - interval '1 hour'"
             with self._engine.begin() as connection:
                 for table, column, key in (
@@ -132,34 +132,38 @@ class Fleet:
                     connection.execute(text(change), {"name": name})
 
     def resident_mb(self) -> float:
-        """Return the memory of all."""
+        """Return the resident memory of all processes, in megabytes."""
         return sum(resident(process.pid) for process in self._living.values())
 
     def stop(self) -> None:
-        """End all, in order."""
+        """Stop all processes in order.
+
+        Raises:
+            AssertionError: If one of them does not exit with 0.
+        """
         for process in self._living.values():
             process.send_signal(signal.SIGTERM)
         codes = [process.wait(60) for process in self._living.values()]
         assert set(codes) == {0}, f"workers ended with {codes}"
 
     def close(self) -> None:
-        """End all that is left."""
+        """Kill all processes that are left."""
         for process in self._living.values():
             process.kill()
             process.wait()
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Soak, in the small form; the other is a command of its own."""
+    """Run the small form; the long one has a command of its own."""
     looks, _ = soak(engine, SMALL if small else Plan(seconds=900))
     return comparisons(looks)
 
 
 def soak(engine: Engine, plan: Plan) -> tuple[list[Look], list[float]]:
-    """Insert, work, kill and look; then audit.
+    """Insert and work jobs while workers are killed; then check that each was worked once.
 
     Returns:
-        What was seen, and when workers were killed, in seconds since the start.
+        The samples, and the times of kills, in seconds since the start.
 
     Raises:
         AssertionError: If a job was lost, or had its effect twice.
@@ -211,7 +215,7 @@ def _go(engine: Engine, plan: Plan, fleet: Fleet) -> tuple[list[Look], list[floa
 
 
 def _mix() -> Iterator[object]:
-    """Yield jobs of all kinds, for ever."""
+    """Yield jobs of all kinds, endlessly."""
     while True:
         yield from [Short()] * 5
         yield Large("x" * 10_000)
@@ -272,7 +276,7 @@ def _one(engine: Engine, statement: str) -> Any:
 
 
 def comparisons(looks: Sequence[Look]) -> list[Comparison]:
-    """Return what was seen over time as figures."""
+    """Return a comparison per figure, with its samples over time."""
     return [
         Comparison(
             question=f"soak: {name.replace('_', ' ')} while workers are killed",
@@ -285,7 +289,7 @@ def comparisons(looks: Sequence[Look]) -> list[Comparison]:
 
 
 def report(looks: Sequence[Look], kills: Sequence[float], plan: Plan, *, load: float) -> None:
-    """Write a table of what was seen, and a plot of each figure over time."""
+    """Write a table of the figures, and a plot of each over time."""
     marks = [Mark(at) for at in kills]
     parts = [
         "# Soak",
@@ -339,10 +343,10 @@ def report(looks: Sequence[Look], kills: Sequence[float], plan: Plan, *, load: f
 @click.option("--minutes", type=click.FloatRange(0.1), default=15.0, show_default=True)
 @click.option("--retained", type=click.IntRange(0), default=1_000_000, show_default=True)
 @click.option("--rate", type=click.IntRange(1), default=200, show_default=True)
-@click.option("--small", is_flag=True, help="Seconds: shows that it runs, measures nothing.")
-@click.option("--database-url", help="A database; without it a server made for the while.")
+@click.option("--small", is_flag=True, help="A few seconds: only check that it runs.")
+@click.option("--database-url", help="A database. Default: a temporary server.")
 def main(minutes: float, retained: int, rate: int, small: bool, database_url: str | None) -> None:
-    """Soak, and unless --small save what was seen."""
+    """Run the soak, and unless --small save its figures."""
     plan = SMALL if small else Plan(seconds=60 * minutes, retained=retained, rate=rate)
     began = time.monotonic()
     load = os.getloadavg()[0]

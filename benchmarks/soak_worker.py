@@ -1,7 +1,7 @@
-"""A worker of the soak: `python -m benchmarks.soak_worker URL SCHEMA ID`; it works until SIGTERM.
+"""A worker process of the soak: `python -m benchmarks.soak_worker URL SCHEMA ID`.
 
-Every job's effect is a row that is committed with its completion, and that nothing keeps from being
-doubled: so the rows tell what was worked how often.
+It works until SIGTERM. The effect of a job is a row, committed with the job's completion. No
+constraint prevents a second row, so the rows show how often each job was worked.
 """
 
 import random
@@ -21,7 +21,7 @@ workers = Workers()
 
 @attrs.frozen
 class Short(JobArgs, kind="soak_short"):
-    """Args of a job that does nothing else."""
+    """Args of a job that only has its effect."""
 
 
 @attrs.frozen
@@ -67,7 +67,7 @@ def long(_: Long, ctx: JobContext) -> None:
 
 @workers.register(backoff=Constant(delay=1))
 def flaky(_: Flaky, ctx: JobContext) -> None:
-    """Fail, the next time have the effect."""
+    """Fail the first time, then have the effect."""
     if not ctx.job.errors:
         raise RuntimeError("the first attempt")
     have_effect(ctx)
@@ -75,14 +75,14 @@ def flaky(_: Flaky, ctx: JobContext) -> None:
 
 @workers.register
 def patient(_: Patient, ctx: JobContext) -> None:
-    """Snooze, the next time have the effect."""
+    """Snooze the first time, then have the effect."""
     if "snoozes" not in ctx.job.metadata:
         raise JobSnooze(1)
     have_effect(ctx)
 
 
 def have_effect(ctx: JobContext) -> None:
-    """Write that the job was worked, in the transaction that completes it."""
+    """Insert the row of the effect, in the transaction that completes the job."""
     job = ctx.job
     assert job.attempted_at is not None
     waited_s = (job.attempted_at - job.scheduled_at).total_seconds()
@@ -92,7 +92,7 @@ def have_effect(ctx: JobContext) -> None:
 
 
 def main() -> None:
-    """Work until told to end."""
+    """Work until SIGTERM."""
     url, schema, client_id = sys.argv[1:]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -1,4 +1,4 @@
-"""What benchmarks need and the project does not: built or installed outside the tree, once."""
+"""Tools that only benchmarks need; they are built or installed once, outside the repository."""
 
 import hashlib
 import os
@@ -11,24 +11,24 @@ RIVER = Path(__file__).with_name("river")
 
 
 class Unavailable(Exception):
-    """It cannot be had here; the message says why."""
+    """A tool is not available here; the message says why."""
 
 
 def cache() -> Path:
-    """Return the folder that keeps what was built and installed."""
+    """Return the folder of the built and installed tools."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "riverrun-benchmarks"
 
 
 def environment(requirements: Path, *, make: bool = True) -> Path:
-    """Return a virtual environment with what a file of requirements pins.
+    """Return a virtual environment with the packages of a requirements file.
 
     Args:
-        requirements: The file.
-        make: Whether to make it if it is not there.
+        requirements: The requirements file.
+        make: Whether to create the environment if it does not exist.
 
     Raises:
-        Unavailable: If it is not there, or cannot be made.
+        Unavailable: If the environment does not exist, or cannot be created.
     """
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     place = _place(f"{requirements.stem}-{python}", [requirements])
@@ -44,11 +44,11 @@ def environment(requirements: Path, *, make: bool = True) -> Path:
 
 
 def river() -> Path:
-    """Return the program that has River (Go) work, built unless it is.
+    """Return the Go program that runs River; build it first if needed.
 
     Raises:
-        Unavailable: If there is no Go.
-        subprocess.CalledProcessError: If there is, and it fails.
+        Unavailable: If Go is not installed.
+        subprocess.CalledProcessError: If the build fails.
     """
     go = shutil.which("go")
     if go is None:
@@ -63,7 +63,7 @@ def river() -> Path:
 
 
 def _place(name: str, sources: list[Path]) -> Path:
-    """Return the folder for what is made of these files, as they are."""
+    """Return the folder for a tool that is made from these versions of the files."""
     digest = hashlib.sha256()
     for source in sources:
         digest.update(source.read_bytes())

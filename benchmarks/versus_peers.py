@@ -1,7 +1,7 @@
-"""riverrun and its peers in Python, in turns: how fast are waiting no-op jobs worked?
+"""How fast do riverrun and other Python job queues work waiting no-op jobs?
 
-Each peer is a program under peers/, in an environment of their own that is made by the first whole
-run. Redis is a program on PATH; without it, its two peers are left out.
+Each peer is a program under peers/. All peers share a virtual environment, which the first full run
+creates. Without a `redis-server` on PATH, the two peers on Redis are left out.
 """
 
 import contextlib
@@ -33,17 +33,17 @@ DEFAULTS = "riverrun, defaults"
 
 
 class Failed(Exception):
-    """A peer did not do what it should; it is left out, and the result says so."""
+    """A peer failed. It is left out, and the result says so."""
 
 
 @attrs.frozen
 class Peer:
-    """Somebody else's queue.
+    """Another job queue.
 
     Attributes:
-        name: As a reader knows it.
-        module: Its program under peers/.
-        package: What must be installed for it.
+        name: Its name for readers.
+        module: The module of its program under peers/.
+        package: The package that it needs.
         redis: Whether its jobs are in Redis.
     """
 
@@ -64,7 +64,7 @@ ALL = (
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Drain as many jobs by each, one peer after the other, five times."""
+    """Drain the same number of jobs by each side in turns, five times."""
     jobs, rounds = (200, 1) if small else (5_000, 5)
     try:
         environment = tools.environment(PEERS / "requirements.txt", make=not small)
@@ -95,7 +95,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
             except Failed as error:
                 if small:
                     raise
-                # What failed once may do so again, and a median of fewer runs is none.
+                # Leave it out: it may fail again, and fewer runs give no fair median.
                 notes.append(f"{side} is left out: {error}.")
                 del sides[side], samples[side]
     peers = [side for side in samples if side not in (OURS, DEFAULTS)]
@@ -112,16 +112,16 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
 
 def drain(engine: Engine, environment: Path, peer: Peer, jobs: int) -> float:
-    """Return the jobs per second of a peer, each of which it was seen to call once."""
+    """Return the jobs per second of a peer, after checking that it called each job once."""
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="riverrun-peer-"))
-        told = {"url": "", "redis": "", "ledger": f"{folder}/ledger", "jobs": jobs}
+        settings = {"url": "", "redis": "", "ledger": f"{folder}/ledger", "jobs": jobs}
         if peer.redis:
-            told["redis"] = stack.enter_context(redis(folder))
+            settings["redis"] = stack.enter_context(redis(folder))
         else:
-            told["url"] = stack.enter_context(database(engine))
-        ledger = Ledger.make(told["ledger"], jobs)  # type: ignore[arg-type]
-        variables = {**os.environ, VARIABLE: json.dumps(told), "PYTHONPATH": str(PEERS)}
+            settings["url"] = stack.enter_context(database(engine))
+        ledger = Ledger.make(settings["ledger"], jobs)  # type: ignore[arg-type]
+        variables = {**os.environ, VARIABLE: json.dumps(settings), "PYTHONPATH": str(PEERS)}
         ask(environment, peer, "fill", variables)
         if not peer.redis:
             with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
@@ -137,11 +137,11 @@ def drain(engine: Engine, environment: Path, peer: Peer, jobs: int) -> float:
         ) as worker:
             try:
                 await_calls(ledger, worker, peer)
-                settled = await_records(environment, peer, variables)
+                unfinished = await_records(environment, peer, variables)
             finally:
                 end(worker)
-        if settled:
-            raise Failed(f"{settled} jobs were called, and are not done in its own records")
+        if unfinished:
+            raise Failed(f"{unfinished} jobs were called, and are not done in its own records")
         calls = ledger.calls()
         twice = sum(times > 1 for _, times in calls)
         if twice:
@@ -151,7 +151,7 @@ def drain(engine: Engine, environment: Path, peer: Peer, jobs: int) -> float:
 
 
 def await_calls(ledger: Ledger, worker: subprocess.Popen[str], peer: Peer) -> None:
-    """Wait until each job has been called."""
+    """Wait until every job has been called."""
     deadline = time.monotonic() + DEADLINE_S
     while left := sum(not times for _, times in ledger.calls()):
         if worker.poll() is not None:
@@ -162,7 +162,7 @@ def await_calls(ledger: Ledger, worker: subprocess.Popen[str], peer: Peer) -> No
 
 
 def await_records(environment: Path, peer: Peer, variables: Mapping[str, str]) -> int:
-    """Return how many jobs are not done by the peer's own records, when it has had its time."""
+    """Wait up to ten seconds; return how many jobs are still unfinished in the peer's records."""
     deadline = time.monotonic() + 10
     while left := int(ask(environment, peer, "unfinished", variables)):
         if time.monotonic() > deadline:
@@ -171,7 +171,7 @@ def await_records(environment: Path, peer: Peer, variables: Mapping[str, str]) -
 
 
 def end(worker: subprocess.Popen[str]) -> None:
-    """Ask a worker to end; kill it, and all that it started, if it does not."""
+    """Ask a worker to end; if it does not, kill it and all processes that it started."""
     worker.terminate()
     try:
         worker.communicate(timeout=15)
@@ -181,7 +181,7 @@ def end(worker: subprocess.Popen[str]) -> None:
 
 
 def ask(environment: Path, peer: Peer, what: str, variables: Mapping[str, str]) -> str:
-    """Return what a peer's program prints."""
+    """Run a command of a peer's program, and return its output."""
     done = subprocess.run(
         command(environment, peer, what),
         env=variables,
@@ -197,7 +197,7 @@ def ask(environment: Path, peer: Peer, what: str, variables: Mapping[str, str]) 
 
 
 def command(environment: Path, peer: Peer, what: str) -> list[str]:
-    """Return how a peer's program is started."""
+    """Return the command line of a peer's program."""
     return [str(environment / "bin" / "python"), str(PEERS / f"{peer.module}.py"), what]
 
 
@@ -211,7 +211,7 @@ def missing(found: Mapping[str, str], peer: Peer) -> str | None:
 
 
 def installed(environment: Path) -> dict[str, str]:
-    """Return the versions of the peers in their environment."""
+    """Return the installed versions of the peers."""
     done = subprocess.run(
         [str(environment / "bin" / "pip"), "list", "--format=json"],
         capture_output=True,
@@ -220,7 +220,9 @@ def installed(environment: Path) -> dict[str, str]:
     )
     names = {peer.package for peer in ALL}
     return {
-        each["name"]: each["version"] for each in json.loads(done.stdout) if each["name"] in names
+        package["name"]: package["version"]
+        for package in json.loads(done.stdout)
+        if package["name"] in names
     }
 
 
@@ -242,7 +244,7 @@ def database(engine: Engine) -> Iterator[str]:
 
 @contextlib.contextmanager
 def redis(folder: str) -> Iterator[str]:
-    """Yield the URL of a Redis server that appends to its file, and syncs that once a second."""
+    """Yield the URL of a Redis server with an append-only file that is synced once a second."""
     socket = f"{folder}/redis.sock"
     options = {
         "port": "0",

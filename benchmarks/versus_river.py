@@ -1,4 +1,4 @@
-"""riverrun and River (Go) on the same tables: how fast do they drain, how soon do they begin?"""
+"""How fast do riverrun and River (Go) drain the same tables, and how soon do they begin a job?"""
 
 import json
 import os
@@ -22,8 +22,8 @@ from riverrun.config import QueueConfig
 
 VERSION = "v0.51.2"
 PAUSE_S = 0.12
-"""Between two pick-ups: longer than the 100 ms that River waits between fetches, or it would be
-measured instead."""
+"""Seconds between two pick-ups: more than River's wait of 100 ms between fetches, or the benchmark
+would measure that wait."""
 
 RAW = "raw loop, 1,000 at a time"
 TUNED = "riverrun, tuned"
@@ -34,12 +34,12 @@ RIVER_DEFAULTS = "River (Go), defaults, 100 workers"
 
 @attrs.frozen(kw_only=True)
 class River:
-    """How River works; a duration of 0 is River's default.
+    """Settings of River; a duration of 0 means River's default.
 
     Attributes:
-        workers: Jobs of the queue at once.
-        cooldown_ms: Milliseconds between two fetches, at least.
-        poll_ms: Milliseconds between two fetches that nothing has asked for.
+        workers: Most jobs of the queue at once.
+        cooldown_ms: Least milliseconds between two fetches.
+        poll_ms: Milliseconds between two fetches without a notification.
     """
 
     workers: int
@@ -53,25 +53,25 @@ BY_DEFAULT = River(workers=100)
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
-    """Drain by each side in turns; then insert jobs one by one at idle."""
+    """Drain jobs by each side in turns; then insert jobs one by one at idle."""
     try:
         program, without = tools.river(), ()
     except tools.Unavailable as error:
         program, without = None, (f"{error}.",)
     found = [drain(engine, program, small=small), pickup(engine, program, small=small)]
-    return [attrs.evolve(each, notes=[*each.notes, *without]) for each in found]
+    return [attrs.evolve(comparison, notes=[*comparison.notes, *without]) for comparison in found]
 
 
 def drain(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
     """Drain 50,000 jobs by riverrun, by River, and by the raw loop."""
     jobs, rounds = (2_000, 1) if small else (50_000, 5)
-    # At its defaults River's rate is that of its cooldown; ten times the jobs would last a minute.
+    # With its defaults, River's cooldown limits its rate; ten times the jobs would take a minute.
     fewer = 500 if small else 5_000
 
     def river(settings: River, count: int) -> float:
         assert program is not None
         with waiting(engine, count) as name:
-            with Elsewhere([str(program), "drain"], told(engine, name, settings)) as crew:
+            with Elsewhere([str(program), "drain"], environment(engine, name, settings)) as crew:
                 wait(engine, name)
             assert crew.worked == count
             return drained(engine, count)
@@ -145,7 +145,7 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
         with schema(engine) as name:
             done = subprocess.run(
                 [str(program), "pickup"],
-                env=told(engine, name, settings, count=count, idle_s=idle_s),
+                env=environment(engine, name, settings, count=count, idle_s=idle_s),
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
@@ -191,24 +191,25 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
 
 
 def since_claimed(engine: Engine) -> list[float]:
-    """Return the milliseconds from the beginning of each pick-up's claim to the first line."""
+    """Return the milliseconds from the begin of each claim to the first line of the worker."""
     statement = (
         "SELECT CAST(metadata->>'output' AS bigint), extract(epoch FROM attempted_at) "
         f"FROM {SCHEMA}.river_job ORDER BY id"
     )
-    ahead_s = time.time() - time.monotonic()  # of the workers' clock; the server's is this one
+    # The worker records monotonic time; the server's clock is this machine's wall clock.
+    ahead_s = time.time() - time.monotonic()
     with engine.connect() as connection:
         rows = connection.execute(text(statement)).all()
     return [(at / 1e9 + ahead_s - float(claimed)) * 1e3 for at, claimed in rows]
 
 
-def told(
+def environment(
     engine: Engine, name: str, settings: River, *, count: int = 0, idle_s: float = 0.0
 ) -> Mapping[str, str]:
-    """Return the environment in which the Go program finds its settings."""
+    """Return an environment that passes the settings to the Go program."""
     address = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    said = {"url": address, "schema": name, "count": count, "pause_s": PAUSE_S, "idle_s": idle_s}
-    return {**os.environ, "RIVER_BENCH": json.dumps({**said, **attrs.asdict(settings)})}
+    values = {"url": address, "schema": name, "count": count, "pause_s": PAUSE_S, "idle_s": idle_s}
+    return {**os.environ, "RIVER_BENCH": json.dumps({**values, **attrs.asdict(settings)})}
 
 
 def url(engine: Engine) -> str:

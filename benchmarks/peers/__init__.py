@@ -1,1 +1,1 @@
-"""Peers of riverrun, each a program for their own environment; see common.py."""
+"""Programs that run other job queues, in a virtual environment of their own; see common.py."""

@@ -1,8 +1,9 @@
-"""Celery, on Redis: one process for each processor, results ignored, 128 tasks taken ahead.
+"""Celery, on Redis: one process per processor, results ignored, 128 tasks prefetched.
 
-Settings: its guide, "Optimizing", has a prefetch multiplier of 64 or 128 for many short tasks; the
-tasks guide has `ignore_result`; gossip and mingle are of no use to one worker. By default tasks are
-acknowledged when they begin: what runs when a worker is killed is lost. Redis as for Dramatiq.
+Settings: its guide "Optimizing" recommends a prefetch multiplier of 64 or 128 for many short tasks,
+and its guide on tasks recommends `ignore_result`. Gossip and mingle are of no use to one worker. By
+default tasks are acknowledged when they begin, so tasks that run when a worker is killed are lost.
+Redis is set up as for Dramatiq.
 """
 
 import celery
@@ -10,7 +11,7 @@ import common
 import redis
 
 app = celery.Celery(
-    "with_celery", broker=common.told()["redis"].replace("unix://", "redis+socket://")
+    "with_celery", broker=common.settings()["redis"].replace("unix://", "redis+socket://")
 )
 app.conf.update(
     task_ignore_result=True,
@@ -29,7 +30,7 @@ def no_op(number: int) -> None:
 def fill() -> None:
     """Insert the jobs."""
     with app.producer_or_acquire() as producer:
-        for number in range(common.told()["jobs"]):
+        for number in range(common.settings()["jobs"]):
             no_op.apply_async((number,), producer=producer)
 
 
@@ -40,7 +41,7 @@ def work() -> None:
 
 def unfinished() -> int:
     """Return how many messages Redis still has."""
-    client = redis.Redis.from_url(common.told()["redis"])
+    client = redis.Redis.from_url(common.settings()["redis"])
     return client.llen("celery") + client.hlen("unacked")
 
 

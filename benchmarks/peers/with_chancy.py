@@ -1,7 +1,7 @@
 """chancy, on PostgreSQL: coroutines, 1,000 at once.
 
-Settings: the documentation of its Queue has `eager_polling` for less time between jobs, and that of
-its AsyncExecutor recommends it for large numbers of jobs.
+Settings: its documentation recommends `eager_polling` for less time between jobs, and AsyncExecutor
+for large numbers of jobs.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ def fill() -> None:
     """Make the tables and insert the jobs."""
 
     async def filling() -> None:
-        async with Chancy(common.told()["url"]) as chancy:
+        async with Chancy(common.settings()["url"]) as chancy:
             await chancy.migrate()
             await chancy.declare(
                 Queue(
@@ -36,7 +36,9 @@ def fill() -> None:
                     eager_polling=True,
                 )
             )
-            jobs = [no_op.job.with_kwargs(number=number) for number in range(common.told()["jobs"])]
+            jobs = [
+                no_op.job.with_kwargs(number=number) for number in range(common.settings()["jobs"])
+            ]
             async for _ in chancy.push_many(jobs):
                 pass
 
@@ -49,7 +51,7 @@ def work() -> None:
     async def working() -> None:
         stop = asyncio.Event()
         async with (
-            Chancy(common.told()["url"], log=logging.getLogger("quiet")) as chancy,
+            Chancy(common.settings()["url"], log=logging.getLogger("quiet")) as chancy,
             Worker(chancy, register_signal_handlers=False),
         ):
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -60,7 +62,7 @@ def work() -> None:
 
 def unfinished() -> int:
     """Return how many jobs did not succeed."""
-    with psycopg.connect(common.told()["url"]) as connection:
+    with psycopg.connect(common.settings()["url"]) as connection:
         return connection.execute(
             "SELECT count(*) FROM chancy_jobs WHERE state <> 'succeeded'"
         ).fetchone()[0]

@@ -1,8 +1,8 @@
-"""Dramatiq, on Redis: its command line's defaults.
+"""Dramatiq, on Redis: the defaults of its command line.
 
-Settings: its guide has one process for each processor and 8 threads in each, and nothing to tune
-beyond. Redis appends to its file and syncs it once a second, which Redis recommends: a crash of the
-machine may lose a second of jobs, where PostgreSQL here loses none.
+Settings: by its guide, one process per processor with 8 threads each; the guide names nothing else
+to tune. Redis syncs its append-only file once a second, as it recommends. So a crash of the machine
+may lose a second of jobs, while PostgreSQL here loses none.
 """
 
 import sys
@@ -12,7 +12,7 @@ import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
 
-broker = RedisBroker(url=common.told()["redis"])
+broker = RedisBroker(url=common.settings()["redis"])
 dramatiq.set_broker(broker)
 
 
@@ -24,7 +24,7 @@ def no_op(number: int) -> None:
 
 def fill() -> None:
     """Insert the jobs."""
-    for number in range(common.told()["jobs"]):
+    for number in range(common.settings()["jobs"]):
         no_op.send(number)
 
 
@@ -37,7 +37,7 @@ def work() -> None:
 
 def unfinished() -> int:
     """Return how many messages Redis still has."""
-    return redis.Redis.from_url(common.told()["redis"]).hlen("dramatiq:default.msgs")
+    return redis.Redis.from_url(common.settings()["redis"]).hlen("dramatiq:default.msgs")
 
 
 if __name__ == "__main__":

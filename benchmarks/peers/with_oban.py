@@ -1,6 +1,6 @@
 """Oban for Python, on PostgreSQL: coroutines, 100 at once.
 
-Settings: its README's Quick Start gives a queue its limit; its shell runs on uvloop.
+Settings: the limit of a queue is that of its README's Quick Start; its CLI runs on uvloop.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ SLOTS = 100
 
 @worker(queue="default", max_attempts=1)
 class NoOp:
-    """A job that is counted and does nothing."""
+    """A job that is only counted."""
 
     async def process(self, job: object) -> None:
         """Do nothing but be counted."""
@@ -28,10 +28,10 @@ def fill() -> None:
     """Make the tables and insert the jobs."""
 
     async def filling() -> None:
-        pool = await Oban.create_pool(common.told()["url"])
+        pool = await Oban.create_pool(common.settings()["url"])
         await install(pool)
         oban = Oban(pool=pool)
-        jobs = common.told()["jobs"]
+        jobs = common.settings()["jobs"]
         for first in range(0, jobs, 1_000):
             numbers = range(first, min(first + 1_000, jobs))
             await oban.enqueue_many(NoOp.new({"number": number}) for number in numbers)
@@ -46,7 +46,7 @@ def work() -> None:
     async def working() -> None:
         stop = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-        pool = await Oban.create_pool(common.told()["url"], min_size=10, max_size=10)
+        pool = await Oban.create_pool(common.settings()["url"], min_size=10, max_size=10)
         async with Oban(pool=pool, queues={"default": SLOTS}):
             await stop.wait()
         await pool.close()
@@ -56,7 +56,7 @@ def work() -> None:
 
 def unfinished() -> int:
     """Return how many jobs did not complete."""
-    with psycopg.connect(common.told()["url"]) as connection:
+    with psycopg.connect(common.settings()["url"]) as connection:
         return connection.execute(
             "SELECT count(*) FROM oban_jobs WHERE state <> 'completed'"
         ).fetchone()[0]

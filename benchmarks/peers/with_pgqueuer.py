@@ -1,8 +1,7 @@
 """PgQueuer, on PostgreSQL: coroutines, on asyncpg and uvloop.
 
-Settings: its README recommends asyncpg; `batch_size` of `PgQueuer.run` is what its documentation's
-page on benchmarks raises for throughput. Jobs that are done are deleted, which is its design; its
-log has a row for each.
+Settings: its README recommends asyncpg, and its documentation on benchmarks raises the `batch_size`
+of `PgQueuer.run` for throughput. By design it deletes finished jobs, and adds a row to its log.
 """
 
 import asyncio
@@ -21,10 +20,10 @@ def fill() -> None:
     """Make the tables and insert the jobs."""
 
     async def filling() -> None:
-        connection = await asyncpg.connect(common.told()["url"])
+        connection = await asyncpg.connect(common.settings()["url"])
         queries = Queries(AsyncpgDriver(connection))
         await queries.install()
-        jobs = common.told()["jobs"]
+        jobs = common.settings()["jobs"]
         for first in range(0, jobs, 1_000):
             numbers = [str(n).encode() for n in range(first, min(first + 1_000, jobs))]
             await queries.enqueue(["no_op"] * len(numbers), numbers, [0] * len(numbers))
@@ -37,7 +36,7 @@ def work() -> None:
     """Work until SIGTERM."""
 
     async def working() -> None:
-        connection = await asyncpg.connect(common.told()["url"])
+        connection = await asyncpg.connect(common.settings()["url"])
         queuer = PgQueuer(AsyncpgDriver(connection))
 
         @queuer.entrypoint("no_op")
@@ -52,7 +51,7 @@ def work() -> None:
 
 def unfinished() -> int:
     """Return how many jobs are still there."""
-    with psycopg.connect(common.told()["url"]) as connection:
+    with psycopg.connect(common.settings()["url"]) as connection:
         return connection.execute("SELECT count(*) FROM pgqueuer").fetchone()[0]
 
 

@@ -1,7 +1,7 @@
 """procrastinate, on PostgreSQL: coroutines, 100 at once.
 
-Settings: its worker has `concurrency` for async tasks, and notifications by default. A larger pool
-of connections was tried, and made it no faster: one job is claimed at a time.
+Settings: its worker has `concurrency` for async tasks, and uses notifications by default. A larger
+pool of connections did not make it faster, because it claims one job at a time.
 """
 
 import common
@@ -10,7 +10,7 @@ import psycopg
 
 SLOTS = 100
 
-app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=common.told()["url"]))
+app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=common.settings()["url"]))
 
 
 @app.task(name="no_op")
@@ -22,12 +22,12 @@ async def no_op(number: int) -> None:
 def fill() -> None:
     """Make the tables and insert the jobs."""
     syncer = procrastinate.App(
-        connector=procrastinate.SyncPsycopgConnector(conninfo=common.told()["url"])
+        connector=procrastinate.SyncPsycopgConnector(conninfo=common.settings()["url"])
     )
     with syncer.open():
         syncer.schema_manager.apply_schema()
         syncer.configure_task("no_op").batch_defer(
-            *({"number": number} for number in range(common.told()["jobs"]))
+            *({"number": number} for number in range(common.settings()["jobs"]))
         )
 
 
@@ -38,7 +38,7 @@ def work() -> None:
 
 def unfinished() -> int:
     """Return how many jobs did not succeed at their first attempt."""
-    with psycopg.connect(common.told()["url"]) as connection:
+    with psycopg.connect(common.settings()["url"]) as connection:
         return connection.execute(
             "SELECT count(*) FROM procrastinate_jobs WHERE status <> 'succeeded'"
         ).fetchone()[0]

@@ -1,1 +1,1 @@
-"""`riverrun bench`: how many jobs a second this machine and database work, and how soon."""
+"""The benchmark of `riverrun bench`: jobs per second, and the delay until a job begins."""

@@ -1,4 +1,4 @@
-"""A benchmark from an empty queue to the figures; whatever happens, nothing is left behind."""
+"""Runs a benchmark, from an empty queue to the figures, and always cleans up."""
 
 import gc
 import importlib.metadata
@@ -29,7 +29,7 @@ from riverrun.models import Job, Queue
 LINE_S = 2.0
 BATCH = 5_000
 WAITING_MIN = 75_000
-"""Jobs that wait at least in a continuous run. Source of both: River 0.51, riverbench."""
+"""Least number of waiting jobs in a continuous run. Source of both: River 0.51, riverbench."""
 
 PICKUPS = 50
 PAUSE_S = 0.02
@@ -40,23 +40,23 @@ Show = Callable[[str], None]
 
 
 class WorkedWrongly(Exception):
-    """The benchmark's jobs were not each worked once; its figures would be worth nothing."""
+    """The jobs were not each worked once, so the figures would mean nothing."""
 
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """What a benchmark came to.
+    """The result of a benchmark.
 
     Attributes:
-        jobs_per_second: Jobs completed, by the seconds from the first claim to the last completion.
-        pickup_p50_ms: Half of the jobs inserted at idle began within so many milliseconds of the
-            commit; None if it was stopped before.
-        pickup_p99_ms: The same for all but one in a hundred.
+        jobs_per_second: Completed jobs per second, from the first claim to the last completion.
+        pickup_p50_ms: The median time from the commit of a job inserted at idle until its worker
+            began, in milliseconds; None if the benchmark was stopped before.
+        pickup_p99_ms: The 99th percentile of the same.
         inserted: Jobs inserted for the drain.
-        worked: Those that were worked.
-        seconds: From the first claim to the last completion.
-        settings: How they were worked.
-        versions: Of what took part.
+        worked: Completed jobs of these.
+        seconds: The seconds from the first claim to the last completion.
+        settings: The settings of the workers.
+        versions: The versions of Python, PostgreSQL and the packages.
     """
 
     jobs_per_second: float
@@ -78,15 +78,15 @@ def bench(
     stop: threading.Event,
     show: Show,
 ) -> Result:
-    """Insert jobs, have them worked, and return the figures.
+    """Insert jobs, work them, and return the figures.
 
     Args:
-        settings: How; their schema has River's tables.
-        jobs: How many to insert and drain; None to insert and work at once, until stopped.
-        duration_s: Seconds after which a continuous run ends.
-        processes: How many work; one is this process itself.
-        stop: Set to end it early.
-        show: Told, every two seconds, how far it is.
+        settings: The settings of the workers. The schema must have River's tables.
+        jobs: How many jobs to insert and then work; None to insert and work until stopped.
+        duration_s: Seconds after which a continuous run ends; None for no end.
+        processes: How many processes work. One means this process.
+        stop: Set it to end the benchmark early.
+        show: Called with a line of progress every two seconds.
 
     Raises:
         WorkedWrongly: If a job was worked twice or not at all.
@@ -107,10 +107,10 @@ def bench(
                     crew.check()
                     lacking = WAITING_MIN - watch.waiting()
                     if lacking > 0:
-                        # Not more than a batch at once: it shall be told of in time.
+                        # Insert one batch at most, so that progress is shown in time.
                         inserted += _insert(client, settings, min(lacking, BATCH), stop)
                     watch.look(inserted)
-                    # Counting is the server's work; 75,000 last longer than this.
+                    # Counting loads the server, and 75,000 jobs last longer than this pause.
                     stop.wait(0 if lacking > BATCH else COUNT_S)
             while watch.unfinished() and not stop.is_set():
                 crew.check()
@@ -146,11 +146,11 @@ def bench(
 
 @contextmanager
 def place(url: str, schema: str | None) -> Iterator[tuple[str | None, str]]:
-    """Yield a schema and a queue for a benchmark alone; its tables, or its rows, are removed after.
+    """Yield a schema and a queue for the benchmark; remove its schema or its rows afterwards.
 
     Args:
-        url: The database.
-        schema: A schema with River's tables; one that is made for the while if None.
+        url: The URL of the database.
+        schema: A schema with River's tables. Default: a temporary one.
     """
     name = f"riverrun_bench_{os.getpid()}"
     engine = engine_at(url)
@@ -183,7 +183,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def versions(engine: Engine) -> dict[str, str]:
-    """Return the versions of what takes part."""
+    """Return the versions of Python, PostgreSQL and the packages."""
     with engine.connect() as connection:
         server = str(connection.execute(text("SHOW server_version")).scalar_one())
     names = ("riverrun", "sqlalchemy", "psycopg")
@@ -213,7 +213,7 @@ def pick_ups(
     count: int = PICKUPS,
     pause_s: float = PAUSE_S,
 ) -> list[float]:
-    """Return the milliseconds from commit to first line, for jobs that come one by one at idle."""
+    """Insert jobs one by one at idle; return the milliseconds from each commit to its worker."""
     committed: dict[int, int] = {}
     opts = InsertOpts(queue=settings.queue)
     for number in range(count):
@@ -224,9 +224,9 @@ def pick_ups(
             connection.commit()
             committed[job_id] = time.monotonic_ns()
     options = {"schema_translate_map": {None: settings.schema}}
-    begun: dict[int, int] = {}
+    started: dict[int, int] = {}
     deadline = time.monotonic() + 10
-    while len(begun) < len(committed) and time.monotonic() < deadline and not stop.wait(LOOK_S):
+    while len(started) < len(committed) and time.monotonic() < deadline and not stop.wait(LOOK_S):
         statement = select(Job.id, Job.metadata_["output"].label("at")).where(
             Job.kind == PickUp.kind,
             Job.queue == settings.queue,
@@ -234,13 +234,15 @@ def pick_ups(
         )
         with engine.connect() as connection:
             rows = connection.execution_options(**options).execute(statement)
-            begun = {row.id: int(row.at) for row in rows}
-    # Begun before the commit's answer came: no time at all.
-    return [max(0, begun[job_id] - at) / 1e6 for job_id, at in committed.items() if job_id in begun]
+            started = {row.id: int(row.at) for row in rows}
+    # A worker may start before the answer to the commit arrives here: count that as 0.
+    return [
+        max(0, started[job_id] - at) / 1e6 for job_id, at in committed.items() if job_id in started
+    ]
 
 
 class _Watch:
-    """Looks at the queue, and tells how far it is."""
+    """Reads the state of the benchmark's queue, and shows progress."""
 
     def __init__(self, engine: Engine, settings: Settings, show: Show) -> None:
         self._engine = engine.execution_options(
@@ -248,8 +250,8 @@ class _Watch:
         )
         self._queue = settings.queue
         self._show = show
-        self._told_at = time.monotonic()
-        self._told = 0
+        self._shown_at = time.monotonic()
+        self._shown = 0
 
     def unfinished(self) -> bool:
         """Return whether jobs wait or run."""
@@ -263,17 +265,17 @@ class _Watch:
         return int(self._scalar(select(func.count()).where(self._own(JobState.available))) or 0)
 
     def look(self, inserted: int) -> None:
-        """Show how far it is, if two seconds have passed."""
+        """Show progress, if two seconds have passed since the last time."""
         now = time.monotonic()
-        if now - self._told_at < LINE_S:
+        if now - self._shown_at < LINE_S:
             return
         worked = int(self._scalar(select(func.count()).where(self._own(JobState.completed))) or 0)
-        rate = (worked - self._told) / (now - self._told_at)
+        rate = (worked - self._shown) / (now - self._shown_at)
         self._show(f"worked {worked:,} of {inserted:,} inserted, {rate:,.0f} jobs/s")
-        self._told, self._told_at = worked, now
+        self._shown, self._shown_at = worked, now
 
     def drained(self) -> tuple[int, float, int]:
-        """Return how many jobs were completed, within how many seconds, in how many attempts."""
+        """Return the number of completed jobs, the seconds they took, and their attempts."""
         seconds = func.extract("epoch", func.max(Job.finalized_at) - func.min(Job.attempted_at))
         statement = select(func.count(), seconds, func.sum(Job.attempt)).where(
             self._own(JobState.completed)
@@ -291,7 +293,7 @@ class _Watch:
 
 
 def crew_of(settings: Settings, processes: int, *, elsewhere: bool) -> "Here | Elsewhere":
-    """Return who works: this process, or so many that do nothing else."""
+    """Return the workers: this process, or `processes` others that do nothing else."""
     if not elsewhere:
         return Here(settings)
     command = [sys.executable, "-m", "riverrun.bench.work"]
@@ -299,7 +301,7 @@ def crew_of(settings: Settings, processes: int, *, elsewhere: bool) -> "Here | E
 
 
 class Here:
-    """This process works."""
+    """A client in this process works the jobs."""
 
     def __init__(self, settings: Settings) -> None:
         self._bench = Bench(settings)
@@ -311,7 +313,7 @@ class Here:
         return self
 
     def check(self) -> None:
-        """Do nothing: this process is there."""
+        """Do nothing: this process is alive."""
 
     def __exit__(
         self,
@@ -325,13 +327,13 @@ class Here:
 
 
 class Elsewhere:
-    """Processes work that do nothing else.
+    """Other processes, which do nothing else, work the jobs.
 
     Args:
-        command: What to start. It says "ready", works when a line comes, and, when its input ends,
-            says how many jobs it has worked.
-        environment: What it is told.
-        processes: How many of it.
+        command: The command of a process. It prints "ready", works once it reads a line, and prints
+            how many jobs it has worked when its input ends.
+        environment: The environment of the processes, with their settings.
+        processes: How many processes.
     """
 
     def __init__(
@@ -352,7 +354,7 @@ class Elsewhere:
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     text=True,
-                    start_new_session=True,  # Ctrl-C is for this process, which ends them.
+                    start_new_session=True,  # Ctrl-C must reach this process alone; it ends them.
                 )
                 stack.callback(child.kill)
                 self._children.append(child)
@@ -366,10 +368,10 @@ class Elsewhere:
         return self
 
     def check(self) -> None:
-        """Make sure that all processes are there, or nobody might work what is waited for.
+        """Check that all processes live, or we might wait for jobs that no process works.
 
         Raises:
-            WorkedWrongly: If one has ended.
+            WorkedWrongly: If a process has ended.
         """
         for child in self._children:
             if (code := child.poll()) is not None:
@@ -386,10 +388,10 @@ class Elsewhere:
         trace: TracebackType | None,
     ) -> None:
         for child in self._children:
-            said, _ = child.communicate()
-            self.worked += int(said or 0)
+            output, _ = child.communicate()
+            self.worked += int(output or 0)
 
 
 def _pipe(pipe: Any) -> Any:
-    assert pipe is not None  # noqa: S101  Popen was asked for it
+    assert pipe is not None  # noqa: S101  Popen was given PIPE
     return pipe

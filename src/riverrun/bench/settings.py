@@ -1,4 +1,4 @@
-"""What a benchmark is told, in this process and in those that it starts."""
+"""Settings of a benchmark, passed to its processes in one environment variable."""
 
 import gc
 import json
@@ -11,14 +11,15 @@ from sqlalchemy import Engine
 from riverrun.db.engines import engine_at
 
 VARIABLE = "RIVERRUN_BENCH"
-# By the environment, and not by arguments: those are everybody's to read, and a URL has a password.
+# Not passed as arguments, which other users can read: the URL may have a password.
 
 TUNED_SLOTS = 100
 TUNED_AHEAD = 600
 TUNED_GC_THRESHOLD = 50_000
-"""Objects between two looks for garbage; Python's own is 2,000.
+"""New objects between two garbage collections. Python's default: 2,000.
 
-Jobs in flight are many objects and no garbage. It is the process's to set, not a library's.
+Jobs in flight are many objects that are not garbage. Only an application may change this setting, a
+library must not.
 """
 
 
@@ -27,13 +28,13 @@ class Settings:
     """How jobs are worked.
 
     Attributes:
-        url: The database.
+        url: The URL of the database.
         schema: The schema of River's tables.
         queue: The benchmark's own queue.
         max_workers: Slots of each process.
         claim_ahead: Jobs that a process may claim ahead of free slots.
-        gc_threshold: Objects made between two looks for garbage; None for Python's own.
-        leads: Whether to stand for election, as workers do. A leader tidies up other queues too.
+        gc_threshold: New objects between two garbage collections. Default: Python's own setting.
+        leads: Whether the client may be elected leader. A leader maintains other queues too.
     """
 
     url: str = attrs.field(repr=False)
@@ -49,15 +50,15 @@ class Settings:
         return engine_at(self.url)
 
     def apply(self) -> None:
-        """Set what is this process's to set."""
+        """Apply the settings that are of the whole process."""
         if self.gc_threshold is not None:
             gc.set_threshold(self.gc_threshold)
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment in which a process finds these settings."""
+        """Return an environment that passes these settings to a process."""
         return {**os.environ, VARIABLE: json.dumps(attrs.asdict(self))}
 
 
-def told() -> Settings:
+def settings_from_environment() -> Settings:
     """Return the settings of this process."""
     return Settings(**json.loads(os.environ[VARIABLE]))

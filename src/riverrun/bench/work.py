@@ -1,6 +1,7 @@
-"""The jobs of a benchmark, who works them, and a process that does nothing else.
+"""The jobs of a benchmark, and the client that works them.
 
-`python -m riverrun.bench.work` says "ready", works when a line comes, and ends when its input does.
+`python -m riverrun.bench.work` is a process that only works jobs. It prints "ready", starts once it
+reads a line, and ends when its input does.
 """
 
 import itertools
@@ -10,7 +11,7 @@ import time
 import attrs
 
 from riverrun import Client, JobArgs, JobContext, QueueConfig, Workers
-from riverrun.bench.settings import Settings, told
+from riverrun.bench.settings import Settings, settings_from_environment
 
 
 @attrs.frozen
@@ -29,13 +30,13 @@ class Nap(JobArgs, kind="riverrun_bench_nap"):
 
 @attrs.frozen
 class PickUp(JobArgs, kind="riverrun_bench_pick_up"):
-    """Args of a job that says when it begins."""
+    """Args of a job that records when it begins."""
 
     number: int = 0
 
 
 class Bench:
-    """A client that works a benchmark's jobs, and how many it has worked."""
+    """A client that works a benchmark's jobs, and counts them."""
 
     def __init__(self, settings: Settings) -> None:
         self._calls = itertools.count()
@@ -52,16 +53,16 @@ class Bench:
             reindexer_schedule=None,
             leader_election_disabled=not settings.leads,
         )
-        self._asked = 0
+        self._reads = 0
 
     def worked(self) -> int:
-        """Return how many jobs were worked that do nothing, or wait."""
-        # A counter's next is one step of the interpreter: no worker has to lock for it.
-        self._asked += 1
-        return next(self._calls) - (self._asked - 1)
+        """Return how many jobs of the kinds NoOp and Nap were worked."""
+        # next() of a counter is atomic, so workers need no lock. Each read here counts up too.
+        self._reads += 1
+        return next(self._calls) - (self._reads - 1)
 
     def no_op(self, _: NoOp) -> None:
-        """Count one more."""
+        """Count the job."""
         next(self._calls)
 
     def _nap(self, args: Nap) -> None:
@@ -73,17 +74,17 @@ class Bench:
 
 
 def work(kind: type[Bench]) -> None:
-    """Work until the input ends; say then how many jobs it was."""
-    settings = told()
+    """Work until the input ends; then print how many jobs were worked."""
+    settings = settings_from_environment()
     settings.apply()
     bench = kind(settings)
     with bench.client.engine.connect():
-        pass  # The first connection of an engine asks the server about itself.
-    print("ready", flush=True)  # noqa: T201  whoever started this process waits for it
+        pass  # The first connection of an engine queries the server's version and settings.
+    print("ready", flush=True)  # noqa: T201  the parent process waits for it
     if sys.stdin.readline():
         with bench.client:
             sys.stdin.read()
-        print(bench.worked(), flush=True)  # noqa: T201  and adds it up
+        print(bench.worked(), flush=True)  # noqa: T201  the parent process adds it up
 
 
 if __name__ == "__main__":

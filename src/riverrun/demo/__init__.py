@@ -1,5 +1,6 @@
-"""A sign-up service, its jobs, two workers and the world they talk to: all real, for half a minute.
+"""The demo: a real sign-up service with jobs, two workers, a mail server and a CRM.
 
-`story.py` starts every part in a process of its own and plays the story; `audit.py` then asks the
-database, the mails, the files and the CRM, and never the workers, whether each job ran once.
+`story.py` starts each part in a process of its own and runs them for half a minute. `audit.py` then
+checks that each job ran once, by the database, the mails, the files and the CRM's log; the workers
+are not asked.
 """

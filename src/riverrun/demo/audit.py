@@ -1,4 +1,4 @@
-"""Whether each job ran once, none was lost and none ran that never was: judged by what is left."""
+"""Checks, by the traces that they left, that all jobs ran once, and no job of a rollback ran."""
 
 import math
 from collections import Counter
@@ -14,30 +14,31 @@ JOBS_PER_CLICK = len(KINDS)
 CREATED, CONFLICT = 201, 409
 
 Wanted = tuple[str, str]
-"""An effect: the kind of its job, and the user it is for (the e-mail, or `#` and the id)."""
+"""An effect: the kind of the job, and its user (the e-mail address, or `#` and the id)."""
 
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """What the demo came to. Jobs are counted, but for `requests`.
+    """The result of the demo. All figures but `requests` count jobs.
 
     Attributes:
-        requests: Clicks that were answered.
-        request_p50_ms: Half of the answers took no longer, in milliseconds.
-        request_p99_ms: All but one in a hundred took no longer, in milliseconds.
-        inserted: Rows of jobs in the database.
-        rolled_back: Jobs whose insert the service undid.
-        completed: Jobs that ended well.
-        retried: Attempts that failed and were followed by another.
-        duplicates_skipped: Inserts of jobs that were there already.
-        lost: Jobs of users who are in the database that had no effect or were not completed.
-        ran_after_rollback: Effects, and jobs, for users who are not in the database.
-        worked_twice: Jobs that had their effect more often than they may: once, and once more for
-            each rescue unless they use `ctx.transaction()`.
-        rescued: Jobs taken back from the worker that was killed.
-        rescue_p50_s: Half of them were at work again within so many seconds of the kill.
-        seconds: How long everything took.
-        complaints: What was lost, ran or was worked twice, in words.
+        requests: Requests that were answered.
+        request_p50_ms: The median latency of a request, in milliseconds.
+        request_p99_ms: The 99th percentile of the latency, in milliseconds.
+        inserted: Jobs in the database.
+        rolled_back: Jobs whose insert the service rolled back.
+        completed: Completed jobs.
+        retried: Failed attempts that were followed by another.
+        duplicates_skipped: Inserts that were skipped because the job existed already.
+        lost: Jobs, of users in the database, that had no effect or were not completed.
+        ran_after_rollback: Effects and jobs for users who are not in the database.
+        worked_twice: Jobs that had their effect too often. An effect may happen once, and once more
+            per rescue unless the job uses `ctx.transaction()`.
+        rescued: Jobs rescued from the killed worker.
+        rescue_p50_s: The median time from the kill until a rescued job was claimed again, in
+            seconds.
+        seconds: How long everything took, in seconds.
+        complaints: One line per job that was lost, ran after a rollback, or was worked twice.
     """
 
     requests: int
@@ -67,10 +68,10 @@ class Verdict:
 
 
 def audit(evidence: Evidence, *, seconds: float) -> Verdict:
-    """Return what the evidence says.
+    """Judge the evidence.
 
     Args:
-        evidence: What was left when nothing ran any more.
+        evidence: The traces, gathered when nothing runs any more.
         seconds: How long everything took.
     """
     effects = Counter(_effects(evidence))
@@ -122,7 +123,7 @@ def percentile(values: Sequence[float], percent: int) -> float:
 
 
 def _effects(evidence: Evidence) -> Iterable[Wanted]:
-    # One for each time. A request that the CRM refused had no effect, so a retry is no second one.
+    # Yield one per time it happened. A request that the CRM refused had no effect.
     emails = _emails(evidence)
     yield from ((SendWelcome.kind, to) for to in evidence.mails)
     yield from ((RenderInvoice.kind, emails.get(n, f"#{n}")) for n in evidence.renderings)
@@ -141,7 +142,7 @@ def _rescues(evidence: Evidence) -> Counter[Wanted]:
 def _lost(evidence: Evidence, effects: Counter[Wanted], wanted: set[Wanted]) -> list[Wanted]:
     emails = _emails(evidence)
     lost = {effect for effect in wanted if not effects[effect]}
-    # The line in the log is not the file.
+    # The log of renderings is not enough: the file itself must be there.
     lost |= {
         (RenderInvoice.kind, email)
         for email, user_id in evidence.users.items()
@@ -153,7 +154,7 @@ def _lost(evidence: Evidence, effects: Counter[Wanted], wanted: set[Wanted]) -> 
         if job.state is JobState.completed
     }
     lost |= wanted - completed
-    # Who was told "created" and is not in the database has lost everything.
+    # A user who got the answer "created" but is not in the database has lost all jobs.
     lost |= {
         (kind, answer.email)
         for answer in evidence.answers
@@ -167,7 +168,7 @@ def _ran(evidence: Evidence) -> set[Wanted]:
     emails = _emails(evidence)
     return {
         *_effects(evidence),
-        # A request that was refused, and a file without a line in the log, ran as well.
+        # A refused request, and a file without a line in the log, show that a job ran too.
         *((SyncCrm.kind, email) for email, _ in evidence.crm),
         *((RenderInvoice.kind, emails.get(n, f"#{n}")) for n in evidence.invoices),
         *((job.kind, emails.get(job.user_id, f"#{job.user_id}")) for job in evidence.jobs),

@@ -1,4 +1,4 @@
-"""Those who sign up: a plan of clicks, and threads that send them as people would, at any time."""
+"""The people who sign up: a plan of clicks, and threads that send them at a steady rate."""
 
 import http.client
 import itertools
@@ -21,7 +21,7 @@ TIMEOUT_S = 30.0
 
 @attrs.frozen(kw_only=True)
 class Click:
-    """One request."""
+    """One request to sign up."""
 
     email: str
     name: str
@@ -29,19 +29,19 @@ class Click:
 
     @property
     def refused(self) -> bool:
-        """Whether the service will find, at the end, that it cannot be had."""
+        """Whether the service will refuse it, at the end of its transaction."""
         return self.team == RESERVED_TEAM
 
 
 @attrs.frozen(kw_only=True)
 class Answer:
-    """What came of a click.
+    """The answer to a click.
 
     Attributes:
-        email: Whose it was.
+        email: The user's e-mail address.
         status: The HTTP status; 0 if there was no answer.
         ms: How long the answer took, in milliseconds.
-        problem: What went wrong, if there was no answer.
+        problem: The error, if there was no answer.
     """
 
     email: str
@@ -61,17 +61,17 @@ def plan(signups: int) -> list[Click]:
 
 
 class Browsers:
-    """Threads that send clicks at a steady rate, whether or not earlier ones were answered.
+    """Threads that send clicks at a steady rate, without waiting for earlier answers.
 
     Args:
-        clicks: What to send, in order.
-        port: The service's.
+        clicks: The clicks, in order.
+        port: The port of the service.
     """
 
     def __init__(self, clicks: Sequence[Click], port: int) -> None:
         self.answers: list[Answer] = []  # list.append is atomic
         self._clicks = clicks
-        self._next = itertools.count()  # so is its next()
+        self._next = itertools.count()  # its next() is atomic too
         self._port = port
         self._stopping = threading.Event()
         self._start_s = 0.0
@@ -81,7 +81,7 @@ class Browsers:
 
     @property
     def done(self) -> bool:
-        """Whether every click is answered."""
+        """Whether all clicks are answered."""
         return len(self.answers) == len(self._clicks)
 
     def __enter__(self) -> Self:

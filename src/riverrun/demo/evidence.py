@@ -1,4 +1,4 @@
-"""What is left when all is over, gathered from those who have no part in the work."""
+"""Gathers the traces that the jobs left in the database, the mails, the files and the CRM."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from riverrun.models import Job
 
 @attrs.frozen(kw_only=True)
 class JobSeen:
-    """A row of `river_job`, as far as the audit is concerned."""
+    """The columns of a job that the audit needs."""
 
     kind: str
     user_id: int
@@ -32,17 +32,17 @@ class JobSeen:
 
 @attrs.frozen(kw_only=True)
 class Evidence:
-    """All that the audit judges by.
+    """The traces that the audit judges by.
 
     Attributes:
-        answers: What the browsers were answered.
-        users: The users in the database, e-mail to id.
+        answers: The service's answers to the clicks.
+        users: The ids of the users in the database, by e-mail address.
         jobs: The jobs in the database.
-        mails: The addresses of each mail that the SMTP sink took.
-        invoices: For each PDF file, the user's id in its name and the address in it, or "".
-        renderings: The id of the user, for each time an invoice was put in its place.
-        crm: User's e-mail and status, for each request that the CRM answered.
-        credits: The user's id, for each credit in the database.
+        mails: The recipients of the mails that the mail server accepted.
+        invoices: The address inside each PDF file, or "" if it is broken, by the user's id.
+        renderings: The user's id, once per rendering of an invoice.
+        crm: The e-mail address and the status, per request that the CRM answered.
+        credits: The user's id, per credit in the database.
         killed_at: When a worker was killed, by the database's clock; None if none was.
     """
 
@@ -58,7 +58,7 @@ class Evidence:
 
 
 def gather(settings: Settings, answers: Sequence[Answer], killed_at: datetime | None) -> Evidence:
-    """Return the evidence; nothing may run any more."""
+    """Return the evidence. Call it when nothing runs any more."""
     engine = settings.engine()
     try:
         with Session(engine) as session:
@@ -74,7 +74,7 @@ def gather(settings: Settings, answers: Sequence[Answer], killed_at: datetime | 
                 )
                 for job in session.scalars(select(Job))
             ]
-            given = list(session.scalars(select(Credit.user_id)))
+            credited = list(session.scalars(select(Credit.user_id)))
     finally:
         engine.dispose()
     return Evidence(
@@ -90,7 +90,7 @@ def gather(settings: Settings, answers: Sequence[Answer], killed_at: datetime | 
             int(Path(name).stem) for name in settings.path("renderings").read_text().split()
         ],
         crm=[(request["email"], request["status"]) for request in _lines(settings.path("crm"))],
-        credits=given,
+        credits=credited,
         killed_at=killed_at,
     )
 

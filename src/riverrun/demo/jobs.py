@@ -1,16 +1,16 @@
-"""What a sign-up leaves to do later: four kinds of job, each wanted once for a user."""
+"""The four kinds of job that a sign-up inserts; each must run once per user."""
 
 import attrs
 
 from riverrun import InsertOpts, JobArgs, UniqueOpts
 
-# Who clicks twice signs up once: the second click's jobs are the first's.
+# A double click signs up once: the second click's jobs are duplicates of the first's.
 ONCE = InsertOpts(unique=UniqueOpts(by_args=True))
 
 
 @attrs.frozen(kw_only=True)
 class SendWelcome(JobArgs, kind="demo_send_welcome", insert_opts=ONCE):
-    """A welcome e-mail."""
+    """Args of the job that sends the welcome e-mail."""
 
     user_id: int
     email: str
@@ -19,7 +19,7 @@ class SendWelcome(JobArgs, kind="demo_send_welcome", insert_opts=ONCE):
 
 @attrs.frozen(kw_only=True)
 class RenderInvoice(JobArgs, kind="demo_render_invoice", insert_opts=ONCE):
-    """An invoice as a PDF file."""
+    """Args of the job that renders an invoice as a PDF file."""
 
     user_id: int
     email: str
@@ -28,7 +28,7 @@ class RenderInvoice(JobArgs, kind="demo_render_invoice", insert_opts=ONCE):
 
 @attrs.frozen(kw_only=True)
 class SyncCrm(JobArgs, kind="demo_sync_crm", insert_opts=ONCE):
-    """The user's entry in the CRM."""
+    """Args of the job that adds the user to the CRM."""
 
     user_id: int
     email: str
@@ -36,7 +36,7 @@ class SyncCrm(JobArgs, kind="demo_sync_crm", insert_opts=ONCE):
 
 @attrs.frozen(kw_only=True)
 class CreditAccount(JobArgs, kind="demo_credit_account", insert_opts=ONCE):
-    """The welcome credit in the user's account: money, which must not be given twice."""
+    """Args of the job that gives the welcome credit: money, which must not be given twice."""
 
     user_id: int
     email: str

@@ -1,4 +1,4 @@
-"""Processes that start, are watched and surely end: the story's hold on them, and their side."""
+"""Processes of the demo: the story starts, watches and ends them; they report when ready."""
 
 import signal
 import subprocess
@@ -17,35 +17,35 @@ TAIL_LINES = 20
 
 
 class PartFailed(Exception):
-    """A part of the demo did not do what it should."""
+    """A part of the demo failed."""
 
-    def __init__(self, name: str, problem: str, said: str) -> None:
-        super().__init__(name, problem, said)
+    def __init__(self, name: str, problem: str, stderr: str) -> None:
+        super().__init__(name, problem, stderr)
 
     def __str__(self) -> str:
-        name, problem, said = self.args
-        return f"{name} {problem}; its stderr ends:\n{said or '(nothing)'}"
+        name, problem, stderr = self.args
+        return f"{name} {problem}; its stderr ends:\n{stderr or '(nothing)'}"
 
 
 class Process:
-    """A process of the demo, in a session of its own: Ctrl-C is for the story, which ends it.
+    """A process of the demo, in a session of its own, so that Ctrl-C reaches the story alone.
 
     Args:
-        settings: What it is told; their `name` is its name.
-        arguments: What Python runs.
+        settings: The settings of the process, with its name.
+        arguments: The arguments of Python.
     """
 
     def __init__(self, settings: Settings, arguments: Sequence[str]) -> None:
         self.name = settings.name
         self._ready = settings.path(f"{settings.name}.ready")
         self._stderr = settings.path(f"{settings.name}.stderr")
-        self._told_to_end = False
+        self._terminated = False
         self.killed = False
         with self._stderr.open("wb") as stderr:
             self._popen = subprocess.Popen(  # noqa: S603
                 [sys.executable, *arguments],
                 env=settings.environment(),
-                stdin=subprocess.PIPE,  # Closed when we are gone, however that comes about.
+                stdin=subprocess.PIPE,  # Closes when this process ends, for whatever reason.
                 stdout=stderr,
                 stderr=stderr,
                 start_new_session=True,
@@ -60,9 +60,9 @@ class Process:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it, by force if it does not listen, and wait until it has."""
+        """End the process, by SIGKILL if SIGTERM has no effect, and wait for it."""
         try:
-            self.tell_to_end()
+            self.terminate()
             self._popen.wait(STOP_TIMEOUT_S if kind is None else 5.0)
         except subprocess.TimeoutExpired:
             self._popen.kill()
@@ -71,20 +71,20 @@ class Process:
             if self._popen.stdin is not None:
                 self._popen.stdin.close()
 
-    def tell_to_end(self) -> None:
+    def terminate(self) -> None:
         """Send SIGTERM, once."""
-        if not self._told_to_end:
-            self._told_to_end = True
+        if not self._terminated:
+            self._terminated = True
             self._popen.send_signal(signal.SIGTERM)
 
     def kill_if(self, condition: Callable[[], bool]) -> bool:
-        """Kill it if `condition` holds while it stands still; return whether it did."""
+        """Stop the process, and kill it if `condition` holds meanwhile; return whether it did."""
         self._popen.send_signal(signal.SIGSTOP)
         holds = False
         try:
             holds = condition()
         finally:
-            if not holds:  # or was not to be had: a process that stands still could not be ended
+            if not holds:  # Also if `condition` raised: a stopped process could not be ended.
                 self._popen.send_signal(signal.SIGCONT)
         if not holds:
             return False
@@ -93,33 +93,28 @@ class Process:
         self.killed = True
         return True
 
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended."""
-        return self._popen.poll() is not None
-
     def ready(self) -> list[int] | None:
-        """Return the ports it listens on; None while it has not said."""
+        """Return the ports that the process listens on; None until it has reported them."""
         try:
             return [int(port) for port in self._ready.read_text().split()]
         except FileNotFoundError:
             return None
 
     def check(self) -> None:
-        """Raise if it has ended without being told to, or not as it should.
+        """Raise if the process has ended by itself, or with an error.
 
         Raises:
-            PartFailed: With what it said last.
+            PartFailed: With the end of its stderr.
         """
         code = self._popen.poll()
-        if not self.killed and code is not None and (code != 0 or not self._told_to_end):
+        if not self.killed and code is not None and (code != 0 or not self._terminated):
             raise self.failed(f"ended with {code}")
 
     def join(self) -> None:
-        """Wait until it has ended, as it was told to.
+        """Wait until the process has ended, after `terminate`.
 
         Raises:
-            PartFailed: If it does not, or says that something went wrong.
+            PartFailed: If it does not end in time, or ends with an error.
         """
         try:
             self._popen.wait(STOP_TIMEOUT_S)
@@ -128,34 +123,34 @@ class Process:
         self.check()
 
     def failed(self, problem: str) -> PartFailed:
-        """Return an error that says so, with the tail of its stderr."""
+        """Return an error with this problem and the end of the process's stderr."""
         lines = self._stderr.read_text(errors="replace").splitlines()
         return PartFailed(self.name, problem, "\n".join(lines[-TAIL_LINES:]))
 
 
-def say_ready(settings: Settings, *ports: int) -> None:
-    """Tell the story, from within a process, which ports it listens on."""
+def report_ready(settings: Settings, *ports: int) -> None:
+    """Report to the story that this process is ready, and which ports it listens on."""
     place = settings.path(f"{settings.name}.ready")
     unfinished = place.with_suffix(".unready")
     unfinished.write_text(" ".join(map(str, ports)))
-    unfinished.replace(place)  # Or half a number might be read.
+    unfinished.replace(place)  # Atomically, so that no half number is read.
 
 
 def serve(server: BaseServer, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM; answer then what was asked, and return.
+    """Serve until SIGTERM; then answer the open requests, and return.
 
     Args:
-        server: Bound and listening.
-        on_ready: Called when requests and signals are heard.
+        server: A server that listens already.
+        on_ready: Called once requests are served and signals are handled.
     """
-    told_to_end = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: told_to_end.set())
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     end_with_parent(0)
     thread = threading.Thread(target=server.serve_forever, name="server")
     thread.start()
     try:
         on_ready()
-        told_to_end.wait()
+        stop.wait()
     finally:
         server.shutdown()
         thread.join()

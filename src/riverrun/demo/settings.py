@@ -1,4 +1,4 @@
-"""What every process of the demo is told when it starts, in one environment variable."""
+"""Settings of the demo's processes, passed to each in one environment variable."""
 
 import json
 import os
@@ -9,20 +9,20 @@ import attrs
 from sqlalchemy import Engine, create_engine
 
 VARIABLE = "RIVERRUN_DEMO"
-# By the environment, and not by arguments: those are everybody's to read, and a URL has a password.
+# Not passed as arguments, which other users can read: the URL may have a password.
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """Where things are.
+    """The settings of a process of the demo.
 
     Attributes:
-        url: The database.
+        url: The URL of the database.
         schema: The schema of the host's tables and of River's.
-        folder: What the world and the workers leave behind: see `evidence.py`.
-        name: What the process is called.
-        smtp_port: Where the SMTP sink listens; 0 while nobody knows.
-        crm_port: Where the CRM listens; 0 while nobody knows.
+        folder: The folder for the traces that jobs leave; see `evidence.py`.
+        name: The name of the process.
+        smtp_port: The port of the mail server; 0 while unknown.
+        crm_port: The port of the CRM; 0 while unknown.
     """
 
     url: str = attrs.field(repr=False)
@@ -33,11 +33,11 @@ class Settings:
     crm_port: int = 0
 
     def path(self, name: str) -> Path:
-        """Return the place of a file in the folder."""
+        """Return the path of a file in the folder."""
         return Path(self.folder) / name
 
     def engine(self) -> Engine:
-        """Return an engine whose tables are the schema's."""
+        """Return an engine whose tables are in the schema."""
         return create_engine(
             self.url,
             pool_size=16,
@@ -45,15 +45,15 @@ class Settings:
         )
 
     def environment(self) -> Mapping[str, str]:
-        """Return the environment in which a process finds these settings."""
+        """Return an environment that passes these settings to a process."""
         return {**os.environ, VARIABLE: json.dumps(attrs.asdict(self))}
 
 
-def told() -> Settings:
+def settings_from_environment() -> Settings:
     """Return the settings of this process.
 
     Raises:
-        RuntimeError: If it is no process of the demo's.
+        RuntimeError: If this is not a process of the demo.
     """
     try:
         return Settings(**json.loads(os.environ[VARIABLE]))

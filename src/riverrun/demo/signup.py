@@ -1,6 +1,6 @@
-"""The host: a Flask service that signs users up, with a table of its own and no time to lose.
+"""The host application: a Flask service that signs users up, and answers before the jobs run.
 
-One transaction has the user and the four jobs, so there is never the one without the others.
+The user and the four jobs are inserted in one transaction, so neither exists without the other.
 """
 
 from flask import Flask, Response, jsonify, request
@@ -11,18 +11,18 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from riverrun import Client
 from riverrun.demo.jobs import CreditAccount, RenderInvoice, SendWelcome, SyncCrm
-from riverrun.demo.processes import say_ready, serve
-from riverrun.demo.settings import told
+from riverrun.demo.processes import report_ready, serve
+from riverrun.demo.settings import settings_from_environment
 
 RESERVED_TEAM = "admin"
 
 
 class Base(DeclarativeBase):
-    """The host's own tables; riverrun's are none of them."""
+    """The base of the host's own tables."""
 
 
 class User(Base):
-    """Somebody who signed up."""
+    """A user who signed up."""
 
     __tablename__ = "demo_user"
 
@@ -32,7 +32,7 @@ class User(Base):
 
 
 class Credit(Base):
-    """Money in a user's account. Nothing but its worker keeps a second row out."""
+    """Money in a user's account. No constraint prevents a second row: the worker must."""
 
     __tablename__ = "demo_credit"
 
@@ -42,15 +42,15 @@ class Credit(Base):
 
 
 class TeamTaken(Exception):
-    """The team's name cannot be had. It is found out last, so everything has to be undone."""
+    """The team's name is taken. This is checked last, so everything before is rolled back."""
 
 
 def create_app(engine: Engine, client: Client) -> Flask:
     """Return the service.
 
     Args:
-        engine: Where users are kept.
-        client: What inserts their jobs; it needs no workers.
+        engine: The engine of the users' database.
+        client: The client that inserts their jobs; it needs no workers.
     """
     app = Flask(__name__)
 
@@ -82,8 +82,8 @@ def create_app(engine: Engine, client: Client) -> Flask:
 
 
 def add_user(session: Session, email: str, name: str) -> User:
-    """Return the user of `email`, added unless there already."""
-    # A double click may come twice at once: the second waits here for the first to commit.
+    """Return the user of `email`; add the user if there is none."""
+    # The two requests of a double click may overlap: the second waits here until the first commits.
     session.execute(insert(User).values(email=email, name=name).on_conflict_do_nothing())
     return session.scalars(select(User).where(User.email == email)).one()
 
@@ -92,17 +92,17 @@ class Quiet(WSGIRequestHandler):
     """A request handler that does not write a line for each request."""
 
     def log_request(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def main() -> None:
-    """Serve until told to end."""
-    settings = told()
+    """Serve until SIGTERM."""
+    settings = settings_from_environment()
     engine = settings.engine()
     client = Client(engine, schema=settings.schema, id=settings.name)
     app = create_app(engine, client)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
-    serve(server, lambda: say_ready(settings, server.server_port))
+    serve(server, lambda: report_ready(settings, server.server_port))
     client.flush_announcements()
     engine.dispose()
 

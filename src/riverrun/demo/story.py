@@ -1,4 +1,4 @@
-"""The story, from an empty database to the verdict; whatever happens, nothing is left behind."""
+"""Runs the demo, from an empty database to the verdict, and always cleans up."""
 
 import os
 import signal
@@ -35,11 +35,11 @@ SENT_S = 0.1
 
 T = TypeVar("T")
 Show = Callable[[str, bool], None]
-"""Takes a line, and whether the line is still being written: a later one may take its place."""
+"""A function that shows a line. The second argument says whether the next line may replace it."""
 
 
 class Interrupted(Exception):
-    """A signal said stop."""
+    """A signal interrupted the demo."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -47,18 +47,18 @@ class Interrupted(Exception):
 
 
 def play(*, signups: int, database_url: str | None, show: Show) -> Verdict:
-    """Play the story and return what it came to.
+    """Run the demo and return its verdict.
 
     Args:
         signups: How many people sign up.
-        database_url: A PostgreSQL database, which gets a schema for the while; one of our own
-            server unless given.
-        show: Told what goes on.
+        database_url: A PostgreSQL database to make a temporary schema in. Default: a temporary
+            server.
+        show: Called with lines that report progress.
 
     Raises:
-        Interrupted: If SIGINT or SIGTERM came; everything is cleared away.
-        PartFailed: If a process of the story's failed.
-        UnsupportedDatabase: If `database_url` is none of PostgreSQL's.
+        Interrupted: If SIGINT or SIGTERM arrived; everything is cleaned up.
+        PartFailed: If a process of the demo failed.
+        UnsupportedDatabase: If `database_url` is not a PostgreSQL URL.
         riverrun.embedded.PostgresNotFound: If there is no PostgreSQL.
     """
     start_s = time.monotonic()
@@ -82,30 +82,30 @@ def play(*, signups: int, database_url: str | None, show: Show) -> Verdict:
 
 
 class Stop:
-    """A signal's wish to stop, heard where the story waits; a handler only notes it."""
+    """A request to stop, by a signal. The handler only notes it; waiting raises it."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._number = 0
 
     def handle(self, number: int, _: FrameType | None) -> None:
-        """Note that the signal came."""
+        """Note that the signal arrived."""
         self._number = number
         self._event.set()
 
     def wait(self, timeout_s: float) -> None:
-        """Wait.
+        """Wait `timeout_s` seconds.
 
         Raises:
-            Interrupted: If a signal comes, or came.
+            Interrupted: If a signal arrives, or has arrived.
         """
         if self._event.wait(timeout_s):
             raise Interrupted(self._number)
 
     def or_go_on(self, step: Callable[[], T]) -> T:
-        """Return what `step` does; a failure is the signal's, if one came meanwhile.
+        """Return what `step` returns; if a signal arrived meanwhile, raise Interrupted instead.
 
-        A terminal sends Ctrl-C to initdb and the like as well.
+        A terminal sends Ctrl-C to child processes such as initdb too, so `step` may fail then.
         """
         try:
             return step()
@@ -115,7 +115,7 @@ class Stop:
 
 @contextmanager
 def signals() -> Iterator[Stop]:
-    """Yield what hears SIGINT and SIGTERM; afterwards they mean again what they meant."""
+    """Yield a Stop that handles SIGINT and SIGTERM; restore the handlers afterwards."""
     stop = Stop()
     before = {
         number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)
@@ -129,7 +129,7 @@ def signals() -> Iterator[Stop]:
 
 @contextmanager
 def schema(settings: Settings) -> Iterator[None]:
-    """Make a schema with River's tables and the host's; drop it at the end."""
+    """Create a schema with River's tables and the host's; drop it at the end."""
     engine = create_engine(settings.url)
     try:
         with engine.begin() as connection:
@@ -158,7 +158,7 @@ def _run(
         own = attrs.evolve(settings, name=name)
         return stack.enter_context(Process(own, arguments))
 
-    # They end in the opposite order: workers first, the world last, so that it hears everything.
+    # They end in reverse order, the world last, so that it records everything.
     with ExitStack() as stack:
         show("starting the sign-up service, the world and two workers", False)
         world = start("world", "-m", "riverrun.demo.world")
@@ -169,11 +169,11 @@ def _run(
         workers = [start(f"worker-{n}", *work) for n in (1, 2)]
         (port,) = _ports(service, stop)
         for worker in workers:
-            _ports(worker, stop)  # None; but a worker that still imports slows the service down.
+            _ports(worker, stop)  # Wait: a worker that still imports slows the service down.
         with Browsers(clicks, port) as browsers:
             killed_at = _watch(settings, clicks, browsers, [world, service], workers, stop, show)
         for process in (*workers, service, world):
-            process.tell_to_end()
+            process.terminate()
             process.join()
         return list(browsers.answers), killed_at
 
@@ -205,7 +205,7 @@ def _watch(
                 f"{answered} of {len(clicks)} requests answered, {final} of {expected} jobs done",
                 True,
             )
-            # From early on: not each try meets it at work, and it needs jobs to be left.
+            # Try from early on: not every try meets the worker at work, and jobs must be left.
             if final * 4 >= expected and killed_at is None:
                 killed_at = _kill(workers[0], engine, stop)
                 if killed_at is not None:
@@ -214,7 +214,7 @@ def _watch(
                 show(f"all done: {answered} requests answered, {final} jobs", False)
                 return killed_at
             if time.monotonic() > deadline_s:
-                # The audit will say which.
+                # The audit reports which.
                 show(f"gave up after {WORK_TIMEOUT_S:g} s; jobs are left: {counts}", False)
                 return killed_at
             stop.wait(TURN_S)
@@ -223,25 +223,26 @@ def _watch(
 
 
 def _kill(worker: Process, engine: Engine, stop: Stop) -> datetime | None:
-    """Kill `worker` as soon as it has jobs at work; return when, by the database's clock.
+    """Kill `worker` as soon as it runs jobs; return when, by the database's clock.
 
-    Its jobs are short: to look once a turn could miss them all. None if there were none for long.
+    This looks many times in a row, because its jobs are short. Return None if it ran no job.
     """
     at_work = select(func.count()).where(
         Job.state == JobState.running,
-        # The last to have it: others may run what this one has failed at.
+        # Compare the last client only: another one may run a job that this one has failed.
         Job.attempted_by[func.cardinality(Job.attempted_by)] == worker.name,
     )
     autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
     with autocommit.connect() as connection:
 
         def still_at_work() -> bool:
-            # What it had sent before it stood still is done by then: no completion is under way.
+            # Statements sent before the process was stopped are done by then, so no completion is
+            # under way.
             stop.wait(SENT_S)
             return bool(connection.scalar(at_work))
 
         for _ in range(KILL_LOOKS):
-            # It stands still only when it seems worth it.
+            # Stop the process only if it seems to run jobs.
             if connection.scalar(at_work) and worker.kill_if(still_at_work):
                 at: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
                 return at

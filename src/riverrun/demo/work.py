@@ -1,4 +1,4 @@
-"""The workers: `riverrun work riverrun.demo.work:client`, in as many processes as you like."""
+"""The workers of the demo, run by `riverrun work riverrun.demo.work:client`."""
 
 import http.client
 import json
@@ -11,20 +11,20 @@ from fpdf import FPDF
 
 from riverrun import Client, Exponential, JobContext, QueueConfig, Workers
 from riverrun.demo.jobs import CreditAccount, RenderInvoice, SendWelcome, SyncCrm
-from riverrun.demo.processes import say_ready
-from riverrun.demo.settings import told
+from riverrun.demo.processes import report_ready
+from riverrun.demo.settings import settings_from_environment
 from riverrun.demo.signup import Credit
 from riverrun.runtime.parent_death import end_with_parent
 
 SLOTS = 4
 TIMEOUT_S = 30.0
 
-settings = told()
+settings = settings_from_environment()
 workers = Workers()
 
 
 class CrmUnavailable(Exception):
-    """The CRM did not take it; it may, later."""
+    """The CRM refused the request; a retry may succeed."""
 
 
 @workers.register
@@ -42,7 +42,7 @@ def send_welcome(args: SendWelcome, ctx: JobContext) -> None:
 
 @workers.register
 def render_invoice(args: RenderInvoice) -> None:
-    """Render the invoice into a file that is there as a whole or not at all."""
+    """Render the invoice into a file, which appears whole or not at all."""
     pdf = FPDF()
     pdf.set_compression(False)  # So that the audit can read it without a PDF library.
     pdf.add_page()
@@ -55,15 +55,15 @@ def render_invoice(args: RenderInvoice) -> None:
     with tempfile.NamedTemporaryFile(dir=settings.path("invoices"), delete=False) as file:
         file.write(bytes(pdf.output()))
     os.replace(file.name, settings.path("invoices") / name)
-    # A second rendering would replace the first and be seen by nobody, but for this line.
+    # Without this log, a second rendering would replace the first unnoticed.
     with settings.path("renderings").open("ab", buffering=0) as log:
         log.write(f"{name}\n".encode())
 
 
-# Short delays, for a short story: in earnest a CRM that is down gets minutes.
+# The demo is short, so the delays are: in production, give a CRM that is down minutes.
 @workers.register(backoff=Exponential(initial=0.2, base=2, cap=2))
 def sync_crm(args: SyncCrm) -> None:
-    """Tell the CRM of the user."""
+    """Add the user to the CRM."""
     connection = http.client.HTTPConnection("127.0.0.1", settings.crm_port, timeout=TIMEOUT_S)
     try:
         body = json.dumps({"user_id": args.user_id, "email": args.email})
@@ -78,7 +78,7 @@ def sync_crm(args: SyncCrm) -> None:
 
 @workers.register
 def credit_account(args: CreditAccount, ctx: JobContext) -> None:
-    """Give the welcome credit, in one commit with the job's completion: once, come what may."""
+    """Give the welcome credit in the commit that completes the job, so that it happens once."""
     with ctx.transaction() as session:
         session.add(Credit(user_id=args.user_id, cents=500))
 
@@ -91,4 +91,4 @@ client = Client(
     id=settings.name,
 )
 end_with_parent(0)
-say_ready(settings)
+report_ready(settings)

@@ -1,6 +1,6 @@
-"""The outside world: a mail server that keeps what it gets, and a CRM that fails one time in five.
+"""The outside world: a mail server that keeps its mails, and a CRM that fails one time in five.
 
-Both write down what came, line by line, as JSON: that is the evidence.
+Both write each request to a file, as a line of JSON, for the audit.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from pathlib import Path
 from aiosmtpd.smtp import SMTP, Envelope
 from aiosmtpd.smtp import Session as SmtpSession
 
-from riverrun.demo.processes import say_ready
-from riverrun.demo.settings import told
+from riverrun.demo.processes import report_ready
+from riverrun.demo.settings import settings_from_environment
 from riverrun.runtime.parent_death import end_with_parent
 
 FAILING_SHARE = 0.2
@@ -24,19 +24,19 @@ SEED = 20
 
 
 class Mailbox:
-    """What the mail server does with a mail: it keeps it.
+    """The mail server's handler, which writes each mail to a file.
 
     Args:
-        path: The file that gets a line for each mail.
+        path: The file, which gets a line per mail.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def handle_DATA(  # noqa: N802  aiosmtpd's name for it
+    async def handle_DATA(  # noqa: N802  aiosmtpd's name
         self, server: SMTP, session: SmtpSession, envelope: Envelope
     ) -> str:
-        """Write the mail down, then say it is taken."""
+        """Write the mail to the file, then accept it."""
         del server, session
         content = envelope.content or b""
         text = content if isinstance(content, str) else content.decode(errors="replace")
@@ -48,7 +48,7 @@ class Crm(ThreadingHTTPServer):
     """A CRM that answers 503 to a fifth of its requests: the same ones in every run.
 
     Args:
-        path: The file that gets a line for each request.
+        path: The file, which gets a line per request.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,10 +58,10 @@ class Crm(ThreadingHTTPServer):
         self._lock = threading.Lock()  # guards the tries, and the order of lines
 
     def status_for(self, email: str, user_id: int) -> int:
-        """Return what is answered, having written it down."""
+        """Write a request and its status to the file; return the status."""
         with self._lock:
             self._tries[email] += 1
-            # By who and how often, not by the order in which requests come: that is chance.
+            # The same in every run: it depends on the user and the try, not on the order.
             fate = random.Random(f"{SEED} {email} {self._tries[email]}").random()
             status = 503 if fate < FAILING_SHARE else 201
             append(self._path, {"email": email, "user_id": user_id, "status": status})
@@ -72,7 +72,7 @@ class CrmRequest(BaseHTTPRequestHandler):
     """One request to the CRM."""
 
     def do_POST(self) -> None:
-        """Take a contact, or be unavailable."""
+        """Accept a contact, or answer 503."""
         assert isinstance(self.server, Crm)  # noqa: S101
         contact = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(self.server.status_for(contact["email"], contact["user_id"]))
@@ -80,7 +80,7 @@ class CrmRequest(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: the file tells all."""
+        """Log nothing: the file has every request."""
 
 
 def append(path: Path, line: object) -> None:
@@ -90,22 +90,22 @@ def append(path: Path, line: object) -> None:
 
 
 async def receive_mail(mailbox: Mailbox, crm_port: int) -> None:
-    """Speak SMTP until told to end."""
-    settings = told()
+    """Serve SMTP until SIGTERM."""
+    settings = settings_from_environment()
     loop = asyncio.get_running_loop()
-    told_to_end = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, told_to_end.set)
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     server = await loop.create_server(lambda: SMTP(mailbox, loop=loop), "127.0.0.1", 0)
     smtp_port = server.sockets[0].getsockname()[1]
-    say_ready(settings, smtp_port, crm_port)
-    await told_to_end.wait()
+    report_ready(settings, smtp_port, crm_port)
+    await stop.wait()
     server.close()
 
 
 def main() -> None:
-    """Be the world until told to end."""
+    """Serve SMTP and the CRM until SIGTERM."""
     end_with_parent(0)
-    settings = told()
+    settings = settings_from_environment()
     crm = Crm(settings.path("crm"))
     thread = threading.Thread(target=crm.serve_forever, name="crm")
     thread.start()
