@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class AsyncEngineBeside:
-    """An AsyncEngine that connects as a client's Engine does, made when it is first asked for.
+    """An AsyncEngine that connects as a client's Engine does. It is made on first use.
 
     It has that engine's `connect_args`, pool sizes, isolation level, JSON functions, execution
     options and `do_connect` listeners, and no other listeners. It belongs to one event loop.
 
     Args:
         engine: The client's engine.
-        pooled: Whether it keeps connections.
+        pooled: Whether to keep connections in a pool.
     """
 
     def __init__(self, engine: Engine, *, pooled: bool) -> None:
@@ -34,7 +34,7 @@ class AsyncEngineBeside:
         """Return the engine.
 
         Raises:
-            ClientNotReady: If it cannot be told how the client's engine connects.
+            ClientNotReady: If it is not known how the client's engine connects.
         """
         with self._lock:
             if self._made is None:
@@ -42,15 +42,15 @@ class AsyncEngineBeside:
             return self._made
 
     async def dispose(self) -> None:
-        """Close the connections; called in the event loop that they belong to."""
+        """Close the connections. Call it in the event loop to which they belong."""
         with self._lock:
-            made, self._made = self._made, None
-        if made is not None:
-            await made.dispose()
+            engine, self._made = self._made, None
+        if engine is not None:
+            await engine.dispose()
 
     @property
     def is_made(self) -> bool:
-        """Whether there is one to dispose of."""
+        """Whether the engine was made, and must be disposed of."""
         return self._made is not None
 
     def _make(self) -> "AsyncEngine":
@@ -78,7 +78,7 @@ class AsyncEngineBeside:
 
 
 def _connect_args(engine: Engine) -> dict[str, Any]:
-    # create_engine() keeps these nowhere but in the function that connects.
+    # create_engine() keeps these only in the closure of the function that connects.
     creator: Any = engine.pool._creator
     outer = inspect.getclosurevars(creator).nonlocals if inspect.isfunction(creator) else {}
     if not {"cparams", "dialect"} <= outer.keys():

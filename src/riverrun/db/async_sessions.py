@@ -1,4 +1,4 @@
-"""Async sessions: call a function in the transaction of an AsyncSession and its like."""
+"""Call a sync function in the transaction of an AsyncSession, AsyncConnection or AsyncEngine."""
 
 from collections.abc import Callable
 from functools import partial, wraps
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 AsyncTx: TypeAlias = Union[
     "AsyncSession", "async_scoped_session[Any]", "AsyncConnection", "AsyncEngine"
 ]
-"""What async methods take first. An AsyncEngine begins and commits a transaction of its own."""
+"""The first argument of async methods. On an AsyncEngine they begin and commit a transaction."""
 
 
 T = TypeVar("T")
@@ -26,12 +26,12 @@ T = TypeVar("T")
 async def run_in_batches(
     tx: AsyncTx, function: Callable[..., T], *args: object, **options: object
 ) -> T:
-    """Return what `function` returns, as `run_in`; with an AsyncEngine it gets an Engine.
+    """Call `function` as `run_in` does, but pass it an Engine if `tx` is an AsyncEngine.
 
-    So it can have a transaction for each batch.
+    So it can use a transaction for each batch.
 
     Raises:
-        NotATransaction: If `tx` is none of these.
+        NotATransaction: If `tx` is none of the types of `AsyncTx`.
     """
     from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -43,12 +43,12 @@ async def run_in_batches(
 
 
 async def run_in(tx: AsyncTx, function: Callable[..., T], *args: object) -> T:
-    """Return what `function` returns, called with the sync side of `tx` first, then `args`.
+    """Call `function` with the sync counterpart of `tx` and `args`, and return its result.
 
     Raises:
-        NotATransaction: If `tx` is none of these.
+        NotATransaction: If `tx` is none of the types of `AsyncTx`.
     """
-    # Here, as it needs greenlet: applications without async code need not have that.
+    # Imported here because it needs greenlet, which applications without async code may not have.
     from sqlalchemy.ext.asyncio import (
         AsyncConnection,
         AsyncEngine,

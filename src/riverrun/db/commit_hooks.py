@@ -1,10 +1,10 @@
 """Commit hooks: call something once a transaction has committed, or refuse its COMMIT.
 
-SQLAlchemy has an event before a Connection commits, and none after it. So the engine's dialect,
-which sends each COMMIT, is wrapped, once for as long as the engine lives. What is to be called is
-kept with the transaction, and weakly: one that is rolled back, lost or forgotten takes it along,
-and nothing has to look at its connection, which may not be there any more. An error of a hook is
-logged, and the host's commit does not fail by it.
+SQLAlchemy has an event before a Connection commits, and none after it. So this wraps the engine's
+dialect, which sends each COMMIT, once per engine. The hooks are stored by weak reference to their
+transaction: they vanish with a transaction that is rolled back, lost or forgotten, and no code has
+to look at its connection, which may be gone by then. An error of a hook is logged and does not make
+the application's commit fail.
 """
 
 import logging
@@ -30,12 +30,12 @@ _IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
 
 @attrs.define(eq=False)
 class _Pending:
-    """What to call when a transaction has committed.
+    """The calls to make when a transaction has committed.
 
     Attributes:
-        transaction: The transaction. Another one on the same connection has nothing to do with it.
-        calls: What to call, and with what, each once and in order.
-        savepoints: How many calls there were when a savepoint was made, by its name.
+        transaction: The transaction. A later one on the same connection does not make the calls.
+        calls: Functions with their argument, each once and in order.
+        savepoints: For each savepoint, by name, the number of calls when it was made.
     """
 
     transaction: weakref.ref[RootTransaction]
@@ -51,16 +51,17 @@ _wrapped: weakref.WeakSet[Dialect] = weakref.WeakSet()
 
 
 def after_commit(connection: Connection, call: Callable[[T], object], item: T) -> None:
-    """Have `call(item)` called once the transaction now open on `connection` has committed.
+    """Call `call(item)` once the transaction that is open on `connection` has committed.
 
-    It is called in the thread that commits, before the host's commit() returns; never if the
-    transaction, or the savepoint that is open now, is rolled back. The same call of the same item
-    is made once. In autocommit, where the last statement has committed by itself, it is made now.
+    The call is made in the thread that commits, before the application's commit() returns. It is
+    not made if the transaction, or the current savepoint, is rolled back. The same call with the
+    same item is made only once. In autocommit the last statement has committed already, and the
+    call is made at once.
 
     Args:
-        connection: A Connection that has executed a statement just now.
-        call: What to call. It must not wait, and what it raises is logged.
-        item: What to call it with.
+        connection: A Connection that has just executed a statement.
+        call: The function. It must not block. An error that it raises is logged.
+        item: Its argument.
     """
     proxied = connection.connection
     if not _in_transaction(proxied):
@@ -68,7 +69,7 @@ def after_commit(connection: Connection, call: Callable[[T], object], item: T) -
         return
     transaction = connection.get_transaction()
     if transaction is None:
-        return  # The driver's own transaction, whose end SQLAlchemy does not know.
+        return  # The driver's own transaction, of whose end SQLAlchemy has no notice.
     _wrap(connection.dialect)
     pending = _pending.get(proxied)
     if pending is None or pending.transaction() is not transaction:
@@ -77,10 +78,10 @@ def after_commit(connection: Connection, call: Callable[[T], object], item: T) -
 
 
 def refuse_commit(connection: Connection, problem: str) -> PoolProxiedConnection:
-    """Have a COMMIT on `connection` roll back and raise ClientNotReady, until it is allowed.
+    """Make each COMMIT on `connection` roll back and raise ClientNotReady, until it is allowed.
 
     Returns:
-        What `allow_commit` takes; the connection itself may be invalid by then.
+        The argument for `allow_commit`. By then the connection itself may be invalid.
     """
     _wrap(connection.dialect)
     proxied = connection.connection
@@ -89,7 +90,7 @@ def refuse_commit(connection: Connection, problem: str) -> PoolProxiedConnection
 
 
 def allow_commit(proxied: PoolProxiedConnection) -> None:
-    """Allow what `refuse_commit` has refused."""
+    """Allow the commits that `refuse_commit` refuses."""
     _refused.pop(proxied, None)
 
 
@@ -102,7 +103,8 @@ def _wrap(dialect: Dialect) -> None:
 
     def do_commit(dbapi_connection: PoolProxiedConnection) -> None:
         if problem := _refused and _refused.get(dbapi_connection):
-            # SQLAlchemy takes a transaction whose COMMIT failed for over, and leaves it as it is.
+            # SQLAlchemy considers a transaction whose COMMIT failed to be over, and would leave it
+            # open.
             dialect.do_rollback(dbapi_connection)
             raise ClientNotReady(problem)
         calls = _take(dbapi_connection)
@@ -120,9 +122,9 @@ def _wrap(dialect: Dialect) -> None:
             pending.savepoints[name] = len(pending.calls)
 
     def do_rollback_to_savepoint(connection: Connection, name: str) -> None:
-        # Before it: what is to be undone is undone, or else the connection is lost.
+        # Drop the calls first: either the rollback succeeds, or the connection is lost.
         if pending := _find(_proxied(connection)):
-            # A savepoint of before the first call is not known.
+            # A savepoint that is older than the first call is not in `savepoints`.
             for key in list(pending.calls)[pending.savepoints.get(name, 0) :]:
                 del pending.calls[key]
         rollback_to(connection, name)
@@ -132,21 +134,21 @@ def _wrap(dialect: Dialect) -> None:
 
 
 def _proxied(connection: Connection) -> PoolProxiedConnection | None:
-    """Return what `connection` has from its pool; None if that is lost.
+    """Return the pooled connection of `connection`; None if it is lost.
 
-    To ask a Connection for it that was invalidated would connect anew, or raise.
+    An invalidated Connection would reconnect to return it, or raise.
     """
     return None if connection.closed or connection.invalidated else connection.connection
 
 
 def _find(proxied: PoolProxiedConnection | None) -> _Pending | None:
-    """Return what is pending on the transaction that is open on `proxied`."""
+    """Return the pending calls of the transaction that is open on `proxied`; None if none."""
     if proxied is None or not _pending:
         return None
     try:
         pending = _pending.get(proxied)
     except TypeError:
-        return None  # One of SQLAlchemy's for a moment, to which no weak reference can be.
+        return None  # A short-lived object of SQLAlchemy's that does not allow weak references.
     if pending is None:
         return None
     transaction = pending.transaction()
@@ -173,7 +175,7 @@ def _make(calls: list[tuple[Callable[[Any], object], Any]]) -> None:
 
 
 def _in_transaction(proxied: PoolProxiedConnection) -> bool:
-    """Return whether a transaction is open on `proxied`, as its driver has it."""
+    """Return whether a transaction is open on `proxied`, according to its driver."""
     driver: Any = proxied.driver_connection
     status = getattr(getattr(driver, "info", None), "transaction_status", None)
     if status is not None:  # psycopg, and psycopg2

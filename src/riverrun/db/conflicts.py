@@ -1,4 +1,4 @@
-"""Again: transactions that PostgreSQL rolled back only because another one was in their way."""
+"""Retry transactions that PostgreSQL rolled back because of a conflict with another one."""
 
 import random
 import threading
@@ -19,63 +19,65 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 CONFLICTS = frozenset({"40001", "40P01"})
-"""A serialization failure, and a deadlock that this transaction was chosen to end."""
+"""The SQLSTATEs of a serialization failure and of a deadlock."""
 
 
 LOCKED = "55P03"
-"""A row that another transaction has locked, where the statement does not wait, or no longer."""
+"""The SQLSTATE of NOWAIT or a `lock_timeout` where another transaction has locked the row."""
+
 
 TRIES = 6
 
 
 PAUSE_S = 0.01
-"""Seconds before the second try; doubled before each further one."""
+"""Seconds before the second try; doubled before each further try."""
 
 
 def is_conflict(error: BaseException | None) -> bool:
-    """Return whether `error`, or what it was raised from, is a database's conflict."""
+    """Return whether `error` or one of its causes is a conflict between transactions."""
     return error is not None and sqlstate(error) in CONFLICTS
 
 
 def met_another(error: BaseException) -> bool:
-    """Return whether a worker's transaction failed only because another one was in its way.
+    """Return whether a worker's transaction failed only because of another transaction.
 
-    That is a conflict, a lock that was not waited for, or a row of the ORM's that has another
-    version by now, wherever in the chain of errors: a worker may have raised its own in place of
-    it.
+    That is so after a conflict, a lock for which a statement did not wait, or an ORM object whose
+    version has changed. The whole chain of errors counts, because a worker may have raised its own
+    error from such a one.
     """
-    for each in chain(error):
-        driver = getattr(each, "orig", None) or each
+    for link in chain(error):
+        driver = getattr(link, "orig", None) or link
         state = getattr(driver, "sqlstate", None) or getattr(driver, "pgcode", None)
-        if isinstance(each, StaleDataError) or state in CONFLICTS or state == LOCKED:
+        if isinstance(link, StaleDataError) or state in CONFLICTS or state == LOCKED:
             return True
     return False
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield `error`, and each error that it was raised from or while it was handled."""
-    met: set[int] = set()
+    """Yield `error`, its causes, and the errors during whose handling they were raised."""
+    seen: set[int] = set()
     left = [error]
     while left:
-        each = left.pop()
-        if id(each) in met:
+        link = left.pop()
+        if id(link) in seen:
             continue
-        met.add(id(each))
-        yield each
-        if each.__cause__ is not None:
-            left.append(each.__cause__)
-        if each.__context__ is not None and not each.__suppress_context__:
-            left.append(each.__context__)
+        seen.add(id(link))
+        yield link
+        if link.__cause__ is not None:
+            left.append(link.__cause__)
+        if link.__context__ is not None and not link.__suppress_context__:
+            left.append(link.__context__)
 
 
 def again(tx: object, work: Callable[[], R]) -> R:
-    """Return what `work` returns; on an Engine, whose transaction it begins, try it again.
+    """Return the result of `work`. On an Engine, try it again after a conflict.
 
-    A Session's or Connection's transaction is the host's, and so is what to do about a conflict.
+    The transaction of a Session or Connection belongs to the application, which must decide itself
+    what to do after a conflict.
 
     Args:
-        tx: Whose transaction it is, as for a verb.
-        work: Does all of it, from the beginning each time.
+        tx: The transaction, as for a verb.
+        work: A function that begins and commits the whole transaction.
 
     Raises:
         sqlalchemy.exc.DBAPIError: If the last try meets a conflict, too, or on any other error.
@@ -88,14 +90,14 @@ def again(tx: object, work: Callable[[], R]) -> R:
         except DBAPIError as error:
             if not is_conflict(error):
                 raise
-        # Not all at once: what conflicted would only meet again.
+        # Wait for a random time, or the same transactions would conflict again.
         pause_s = PAUSE_S * 2**number * (0.5 + random.random())
         threading.Event().wait(pause_s)
     return work()
 
 
 def tried_again(verb: F) -> F:
-    """Have a verb, whose first argument says whose transaction, be tried as `again` does."""
+    """Decorate a verb, whose first argument is its transaction, so that `again` calls it."""
 
     @wraps(verb)
     def call(tx: object, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Connections of the host's pool: set as riverrun's statements need them, then put back."""
+"""Set the application's connections as riverrun's statements need them, and restore them after."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _default_adapters() -> AdaptersMap:
-    # Not a copy of psycopg.adapters: what an application registers there is for its own statements.
+    # Not a copy of psycopg.adapters: the application's adapters there are for its own statements.
     adapters = AdaptersMap(types=postgres.types)
     postgres.register_default_adapters(adapters)
     register_all_arrays(adapters)
@@ -45,7 +45,7 @@ _ADAPTERS = _default_adapters()
 _ADAPTERS.register_loader("bit", _BitLoader)
 
 
-_ADAPTERS.register_loader(0, TextBinaryLoader)  # what psycopg does not know: an enum's value
+_ADAPTERS.register_loader(0, TextBinaryLoader)  # types that psycopg does not know, such as enums
 
 
 _TIMES_AS_NUMBERS = AdaptersMap(_ADAPTERS)
@@ -55,10 +55,10 @@ _TIMES_AS_NUMBERS.register_loader("timestamptz", Int8BinaryLoader)
 
 
 class OwnCursor(psycopg.Cursor[Any]):
-    """psycopg's cursor with its defaults, whatever factories and adapters the connection has.
+    """A cursor with psycopg's defaults, whatever factories and adapters the connection has.
 
-    Results are binary, which no setting of the session changes: as text a time depends on
-    DateStyle, and psycopg reads only one style.
+    Results are binary, which no setting of the session changes. Times in text depend on DateStyle,
+    and psycopg reads only one style.
     """
 
     def __init__(self, connection: psycopg.Connection[Any], **_: object) -> None:
@@ -72,16 +72,16 @@ class OwnCursor(psycopg.Cursor[Any]):
 
 
 class TimesAsNumbers(OwnCursor):
-    """An OwnCursor that returns a time as PostgreSQL keeps it: microseconds since the year 2000."""
+    """An OwnCursor that returns times as PostgreSQL stores them: in microseconds since 2000."""
 
     @property
     def adapters(self) -> AdaptersMap:
-        """The default adapters, apart from the one for timestamptz."""
+        """The default adapters of psycopg, except the one for timestamptz."""
         return _TIMES_AS_NUMBERS
 
 
 class _OwnAsyncCursor(psycopg.AsyncCursor[Any]):
-    """As OwnCursor."""
+    """An OwnCursor for async connections."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any], **_: object) -> None:
         super().__init__(connection, row_factory=tuple_row)
@@ -94,9 +94,9 @@ class _OwnAsyncCursor(psycopg.AsyncCursor[Any]):
 
 
 class Loan:
-    """A connection of psycopg with settings of riverrun's, until `give_back` restores the host's.
+    """A psycopg connection with riverrun's settings, until `give_back` restores the application's.
 
-    Setting them sends nothing to the server: psycopg only words its next BEGIN by them.
+    Changing the settings sends nothing to the server: psycopg uses them for its next BEGIN.
 
     Args:
         driver: A connection on which no transaction is open.
@@ -104,39 +104,39 @@ class Loan:
             READ COMMITTED and may write, whatever the defaults of database, role and engine are.
     """
 
-    __slots__ = ("_driver", "_found")
+    __slots__ = ("_driver", "_old")
 
     def __init__(self, driver: psycopg.Connection[Any], *, autocommit: bool) -> None:
         self._driver = driver
-        self._found: list[tuple[str, Any]] = []
+        self._old: list[tuple[str, Any]] = []
         self._set("cursor_factory", OwnCursor)
         self._set("autocommit", autocommit)
         if autocommit:
             return
         self._set("isolation_level", IsolationLevel.READ_COMMITTED)
         read_only = driver.read_only or _is_on(driver, b"default_transaction_read_only")
-        # A standby refuses to begin such a transaction, with an error that does not say why.
+        # A standby would refuse a BEGIN READ WRITE, with an error that does not give the reason.
         if read_only and not _is_on(driver, b"in_hot_standby"):
             self._set("read_only", False)
 
     def _set(self, name: str, value: object) -> None:
-        found = getattr(self._driver, name)
-        if found != value:
-            self._found.append((name, found))
+        old = getattr(self._driver, name)
+        if old != value:
+            self._old.append((name, old))
             setattr(self._driver, name, value)
 
     def give_back(self) -> bool:
-        """Restore what was found; return whether that was possible."""
+        """Restore the old settings. Return whether the connection can be used again."""
         try:
-            for name, value in reversed(self._found):
+            for name, value in reversed(self._old):
                 setattr(self._driver, name, value)
-        except psycopg.Error:  # It was left amid a statement.
+        except psycopg.Error:  # A statement is still in progress.
             return False
         return not self._driver.closed
 
 
 def is_idle(driver: psycopg.Connection[Any]) -> bool:
-    """Return whether no transaction is open, and so the connection's settings can change."""
+    """Return whether no transaction is open, so that the connection's settings can be changed."""
     return driver.pgconn.transaction_status == TransactionStatus.IDLE
 
 
@@ -144,10 +144,10 @@ _committed: WeakKeyDictionary[psycopg.Connection[Any], bool] = WeakKeyDictionary
 
 
 def suits(driver: psycopg.Connection[Any]) -> bool:
-    """Return whether a statement in autocommit runs here as in a transaction of riverrun's own.
+    """Return whether a statement in autocommit runs as it would in riverrun's own transaction.
 
-    Where it does not, a BEGIN must say what differs. The default isolation level is asked for once
-    in a connection's life.
+    If not, a BEGIN must set what differs. The default isolation level is queried once per
+    connection.
 
     Args:
         driver: A connection in autocommit.
@@ -162,21 +162,21 @@ def suits(driver: psycopg.Connection[Any]) -> bool:
 
 
 def speaks_utf8(driver: psycopg.Connection[Any]) -> bool:
-    """Return whether every text can be sent to the server, and be read from it."""
+    """Return whether the connection can send and receive every text."""
     return driver.pgconn.parameter_status(b"client_encoding") == b"UTF8"
 
 
 def _is_on(driver: psycopg.Connection[Any], parameter: bytes) -> bool:
-    # PostgreSQL reports these whenever they change, so this sends nothing.
+    # PostgreSQL reports these parameters whenever they change, so no query is needed.
     return driver.pgconn.parameter_status(parameter) == b"on"
 
 
 @contextmanager
 def lent(connection: Connection, *, single: bool = False) -> Iterator[None]:
-    """Have the transactions on `connection` be riverrun's own, then restore its settings.
+    """Set `connection` for riverrun's own transactions within the block, then restore it.
 
     Args:
-        connection: A connection of the host's pool.
+        connection: A connection of the application's pool.
         single: Whether each transaction is one statement.
     """
     driver = connection.connection.driver_connection
@@ -184,7 +184,7 @@ def lent(connection: Connection, *, single: bool = False) -> Iterator[None]:
         with in_transactions(connection):
             yield
         return
-    # Amid a transaction that a listener of the host's has begun nothing can be set.
+    # Nothing can be set if a listener of the application's has begun a transaction.
     loan = _loan(driver, single=single) if is_idle(driver) else None
     try:
         yield
@@ -206,10 +206,10 @@ def _loan(driver: psycopg.Connection[Any], *, single: bool) -> Loan:
 
 @contextmanager
 def in_transactions(connection: Connection) -> Iterator[None]:
-    """Have `connection` not be in autocommit within the block, and as it was after it.
+    """Take `connection` out of autocommit within the block, then restore it.
 
-    SQLAlchemy restores what its option `isolation_level` has changed to the level that it believes
-    to be the default, so here the driver's own setting is changed and restored.
+    This changes the driver's own setting. SQLAlchemy's option `isolation_level` would not do: it
+    restores the level that SQLAlchemy believes to be the default.
     """
     changed = _leave_autocommit(connection)
     try:
@@ -221,7 +221,7 @@ def in_transactions(connection: Connection) -> Iterator[None]:
 
 @asynccontextmanager
 async def in_transactions_async(connection: "AsyncConnection") -> AsyncIterator[None]:
-    """As `in_transactions`."""
+    """Do the same as `in_transactions`, for an AsyncConnection."""
     changed = await connection.run_sync(_leave_autocommit)
     try:
         yield
@@ -236,7 +236,7 @@ def _leave_autocommit(connection: Connection) -> bool:
         return False
     dbapi.autocommit = False
     if dbapi.autocommit:
-        # SQLAlchemy's asyncpg returns to the level last set, and the engine's is AUTOCOMMIT.
+        # SQLAlchemy's asyncpg dialect keeps the level last set, and the engine's is AUTOCOMMIT.
         dbapi.isolation_level = None
     return True
 
@@ -254,10 +254,10 @@ def _enter_autocommit(connection: Connection) -> None:
 
 @contextmanager
 def plain_results(driver: Any) -> Iterator[None]:
-    """Have statements within return rows as SQLAlchemy expects them, on a connection of the host's.
+    """Make statements in the block return rows as SQLAlchemy expects them.
 
     Args:
-        driver: The driver's connection. Only psycopg's are changed.
+        driver: The driver's connection, of the application's pool. Only psycopg's are changed.
     """
     own: type[Any]
     default: type[Any]
@@ -269,9 +269,9 @@ def plain_results(driver: Any) -> Iterator[None]:
         case _:
             yield
             return
-    found = driver.cursor_factory
-    if found is own or (
-        found is default
+    factory = driver.cursor_factory
+    if factory is own or (
+        factory is default
         and driver.row_factory is tuple_row
         and (driver.pgconn.parameter_status(b"DateStyle") or b"").startswith(b"ISO")
     ):
@@ -281,4 +281,4 @@ def plain_results(driver: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        driver.cursor_factory = found
+        driver.cursor_factory = factory

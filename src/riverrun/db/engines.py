@@ -1,4 +1,4 @@
-"""Engines: what a client does to the host's, and makes of its own."""
+"""Engines: make a client's own, prepare and check the application's, and compare them."""
 
 import os
 from typing import Any
@@ -15,7 +15,7 @@ _forked: WeakSet[Engine] = WeakSet()
 
 
 def renew_after_fork(engine: Engine) -> None:
-    """Have a forked child open connections of its own; the parent's stay the parent's.
+    """Make forked children open their own connections, and leave the parent's to the parent.
 
     Source: SQLAlchemy 2.1, "Using Connection Pools with Multiprocessing or os.fork()".
     """
@@ -38,17 +38,17 @@ DEAD_PEER: dict[str, int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
-"""libpq's settings by which a server that vanished is noticed after 25 s; unless said, Linux waits
-for quarters of an hour, and for hours where nothing was sent. The last is in milliseconds."""
+"""libpq's settings that notice a lost server after 25 s. By default Linux waits for a quarter of an
+hour, or for hours if nothing was sent. The last value is in milliseconds, the others in seconds."""
 
 
 _noticing: WeakSet[Engine] = WeakSet()
 
 
 def notice_dead_peers(engine: Engine) -> None:
-    """Have connections that `engine` makes from now on notice a server that is gone.
+    """Make new connections of `engine` notice a lost server, by the settings of `DEAD_PEER`.
 
-    What the engine's own URL or `connect_args` say wins; on Unix sockets nothing of it counts.
+    Settings in the engine's URL or `connect_args` take precedence. Unix sockets ignore them all.
     """
     if engine not in _noticing:
         _noticing.add(engine)
@@ -69,41 +69,42 @@ def check_pool(engine: Engine) -> None:
     """
     if not isinstance(engine.pool, QueuePool | NullPool):
         expected = (
-            "a QueuePool, SQLAlchemy's default, or a NullPool: in others transactions that are open"
-            " at the same time share a connection, or are refused one"
+            "a QueuePool, SQLAlchemy's default, or a NullPool: in other pools transactions that are"
+            " open at the same time share a connection, or are refused one"
         )
         raise InvalidOption("the engine's pool", type(engine.pool), expected)
 
 
-def engine_at(said: str | URL) -> Engine:
-    """Return an engine on the PostgreSQL at the URL `said`, in any spelling.
+def engine_at(url: str | URL) -> Engine:
+    """Return an engine for a URL in any form that `psycopg_url` accepts.
 
-    Of its connections the one used last is used next: its server process has what it needs at hand.
+    Its pool reuses the connection that was used last, because the caches of that connection's
+    server process are warm.
 
     Raises:
-        UnsupportedDatabase: As `psycopg_url` does.
+        UnsupportedDatabase: If `psycopg_url` raises it.
     """
-    return create_engine(psycopg_url(said), pool_use_lifo=True)
+    return create_engine(psycopg_url(url), pool_use_lifo=True)
 
 
 def address(engine: Engine, database: str | None = None) -> str:
-    """Return where `engine` connects to, without user and password.
+    """Return the database, host and port of `engine`, without user and password.
 
     Args:
         engine: The engine.
-        database: The database's name, if it is known better than by the engine's URL.
+        database: The database's name. Default: the one in the engine's URL.
     """
     database = database or engine.url.database or "the default database"
     name = engine.dialect.name
     if name != "postgresql":
         return f"{database} ({name})"
-    # As the driver is told: of hosts and ports a URL may have several, and in several places.
-    given = engine.dialect.create_connect_args(engine.url)[1]
-    return f"{database}@{given.get('host') or 'local'}:{given.get('port') or 5432}"
+    # Use the driver's arguments: a URL may have several hosts and ports, and in several places.
+    args = engine.dialect.create_connect_args(engine.url)[1]
+    return f"{database}@{args.get('host') or 'local'}:{args.get('port') or 5432}"
 
 
 def same_database(one: Engine, other: Engine) -> bool:
-    """Return whether two engines lead to one database, as far as their URLs tell."""
+    """Return whether two engines lead to the same database, judging by their pools and URLs."""
     if one.pool is other.pool:
         return True
     if one.dialect.name != other.dialect.name or one.url.database is None:
@@ -112,8 +113,8 @@ def same_database(one: Engine, other: Engine) -> bool:
 
 
 def identity(connection: Connection) -> tuple[str, str]:
-    """Return the database's name, and what tells its server from every other one."""
-    # As text and without a time zone: drivers and sessions differ in how they read a time.
+    """Return the database's name, and a text that differs for each server: its start time."""
+    # Cast in SQL, because drivers and sessions differ in how they read a time.
     server = "CAST(extract(epoch FROM pg_postmaster_start_time()) AS text)"
     with plain_results(connection.connection.driver_connection):
         row = connection.execute(text(f"SELECT current_database(), {server}")).one()

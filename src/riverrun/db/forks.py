@@ -1,8 +1,8 @@
-"""Forks: what a child process does not take over from riverrun in its parent.
+"""Release riverrun's files and signal handlers in a forked child.
 
-A child that is forked has its parent's open files and signal handlers. Of riverrun's it must keep
-neither: it would hold a port, a connection's transaction or the other end of a pipe for as long as
-it lives, and could not be ended. A child that executes another program has lost both already.
+A forked child has its parent's open files and signal handlers. It must keep none of riverrun's: it
+would hold a port, a connection's transaction or the end of a pipe for as long as it lives, and
+signals could not end it. A child that executes another program has lost both already.
 """
 
 import os
@@ -18,7 +18,7 @@ from weakref import WeakSet
 from sqlalchemy import Engine, event
 
 CONNECT_MAX_S = 60.0
-"""Seconds after which a connection that was begun is taken for one that failed."""
+"""Seconds after which an attempt to connect is considered to have failed."""
 
 
 class _File(Protocol):
@@ -28,37 +28,37 @@ class _File(Protocol):
 _files: WeakSet[_File] = WeakSet()
 
 
-_connecting: dict[int, float] = {}  # by thread: when it began to connect
+_connecting: dict[int, float] = {}  # when each thread began to connect, by its identity
 
 
-_handlers: dict[signal.Signals, Any] = {}  # what was there before ours
+_handlers: dict[signal.Signals, Any] = {}  # the handlers that ours replaced
 
 
 _mask = threading.local()
 
 
 def close_in_child(*files: _File) -> None:
-    """Keep a forked child from holding `files`; this process keeps them."""
+    """Close `files` in forked children. This process keeps them."""
     _files.update(files)
 
 
 def cut_off_connections(engine: Engine) -> None:
-    """Keep a forked child from holding the connections that `engine` makes, or keeps by now."""
+    """Close the engine's present and future connections in forked children."""
     event.listen(engine, "do_connect", _connects)
-    # First, as SQLAlchemy's own listener executes statements.
+    # Before SQLAlchemy's own listener, because that executes statements.
     event.listen(engine, "connect", _connected, insert=True)
-    # What is in the pool already; SQLAlchemy has no public way to list that.
+    # The connections in the pool. SQLAlchemy has no public way to list them.
     records = getattr(getattr(engine.pool, "_pool", None), "queue", ())
     close_in_child(*(record.dbapi_connection for record in list(records)))
 
 
 def ignore(numbers: Iterable[signal.Signals]) -> None:
-    """Have signals do nothing in this process; in its children they do what they did before.
+    """Ignore signals in this process, but not in its children.
 
-    SIG_IGN would not do: a program that a child executes keeps ignoring what its parent ignored.
+    SIG_IGN would not do: a program that a child executes goes on ignoring the same signals.
 
     Args:
-        numbers: The signals. Whoever set a wakeup file is told of them all the same.
+        numbers: The signals. Python still writes them to a wakeup file, if one is set.
     """
     for number in numbers:
         handler = signal.signal(number, lambda *_: None)
@@ -77,7 +77,7 @@ def _connected(connection: Any, _: object) -> None:
 
 def _before() -> None:
     if _handlers:
-        # A signal to the child that came before its handlers are reset would be lost, or be
+        # If a signal reached the child before its handlers are reset, it would be lost or be
         # written to the parent's wakeup file.
         _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, _handlers)
 
@@ -99,29 +99,30 @@ def _in_child() -> None:
 
 
 def _cut_off() -> None:
-    """Put a closed socket in the place of each file.
+    """Replace each file by a socket whose other end is closed.
 
-    Not closed: the objects that know a file's number would then use whatever gets it next.
+    The files cannot be closed: objects that know a file's number would then use whatever file gets
+    that number next.
     """
     files = set()
     for file in list(_files):
-        with suppress(Exception):  # it is closed already
+        with suppress(Exception):  # if it is closed already
             files.add(file.fileno())
     files |= _half_made(files)
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    with ours:
+    closed, other = socket.socketpair()
+    other.close()
+    with closed:
         for fd in files:
             if fd >= 0:
-                os.dup2(ours.fileno(), fd, inheritable=False)
+                os.dup2(closed.fileno(), fd, inheritable=False)
 
 
 def _half_made(known: set[int]) -> set[int]:
-    """Return the sockets of connections that other threads were making, known by their servers.
+    """Return the sockets of connections that other threads were making, recognised by the server.
 
-    Nothing tells such a socket from one that the application opened to the same server by itself,
-    so that one is cut off, too. The number of the file tells nothing: a file that another thread
-    closes meanwhile gives its number to the socket.
+    A socket that the application itself opened to the same server looks the same, so it is cut
+    off, too. The file's number is no help: the new socket may have the number of a file that
+    another thread has just closed.
     """
     recent = time.monotonic() - CONNECT_MAX_S
     connecting = any(since > recent for since in _connecting.values())
@@ -131,7 +132,7 @@ def _half_made(known: set[int]) -> set[int]:
     servers = {_peer(fd) for fd in known} - {None, ""}
     try:
         files = set(map(int, os.listdir("/dev/fd")))
-    except OSError:  # there is no such folder on this system
+    except OSError:  # this system has no such folder
         return set()
     return {fd for fd in files - known if _peer(fd) in servers}
 

@@ -1,4 +1,4 @@
-"""The engine of psycopg 3 that a client has beside an application's engine of another driver."""
+"""Make an engine of psycopg 3 for a client whose application's engine has another driver."""
 
 import inspect
 import logging
@@ -18,27 +18,28 @@ _OWN_ENGINE = (
     "RIVERRUN_DATABASE_URL in Flask, riverrun.database_url in Pyramid"
 )
 _OF_URL = frozenset({"host", "port", "database", "dbname", "dsn"})
-"""What asyncpg is told by the URL, in forms of its own; the URL says it to psycopg, too."""
+"""Arguments of asyncpg that come from the URL, in its own form. Psycopg gets the URL, too."""
 
 
 def engine_beside(engine: Engine) -> Engine:
-    """Return `engine` if a client can work with it, else one of psycopg 3 on the same database.
+    """Return `engine` if a client can work with it; otherwise a new one of psycopg 3.
 
-    That one takes over what its driver and pool understand: `connect_args`, what the
-    application's `do_connect` listeners change of them at each connection, such as a password that
-    expires, the isolation level, execution options, JSON functions and the pool's settings.
+    The new engine is on the same database and takes over all that psycopg 3 and its pool support:
+    the `connect_args`, with the changes that the application's `do_connect` listeners make at each
+    connection, such as a password that expires; the isolation level; the execution options; the
+    JSON functions; and the pool's settings.
 
     Raises:
-        InvalidOption: If the application makes connections itself, by `creator`, or gives its
-            driver what psycopg 3 cannot take, such as an SSLContext.
-        UnsupportedDatabase: If it is on another database than PostgreSQL.
+        InvalidOption: If the application makes connections itself, by `creator`, or passes its
+            driver an argument that psycopg 3 cannot take, such as an SSLContext.
+        UnsupportedDatabase: If the engine's database is not PostgreSQL.
     """
     dialect = engine.dialect
     if (dialect.name, dialect.driver, dialect.is_async) == ("postgresql", "psycopg", False):
         return engine
     own_url = psycopg_url(engine.url)
     given = _connect_args(engine)
-    _for_psycopg(given, engine)  # refused now, and not at the first connection
+    _for_psycopg(given, engine)  # raises here, not at the first connection
     options = {
         "execution_options": engine.get_execution_options(),
         "hide_parameters": engine.hide_parameters,
@@ -64,13 +65,13 @@ def engine_beside(engine: Engine) -> Engine:
 
 
 def _connect_args(engine: Engine) -> dict[str, Any]:
-    """Return what `engine` passes to its driver's `connect`, before any listener changes it.
+    """Return the arguments of `engine` for its driver's `connect`, before listeners change them.
 
     Raises:
         InvalidOption: If a `creator` connects.
     """
-    # SQLAlchemy keeps them nowhere but in the function that it makes for the pool. What a listener
-    # is given cannot take their place: those of the application are called before it.
+    # SQLAlchemy keeps them only in the closure of the function that it makes for the pool. A
+    # listener of ours would come too late: the application's listeners are called before it.
     creator = engine.pool._creator
     kept = None
     if inspect.isfunction(creator):
@@ -86,10 +87,10 @@ def _made_by_hand(how: str, engine: Engine) -> InvalidOption:
 
 
 def _for_psycopg(params: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
-    """Return what psycopg 3 is to be given of another driver's arguments."""
+    """Return those of another driver's arguments that psycopg 3 takes, in its own form."""
     known = {option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()}
     if engine.driver != "asyncpg":
-        # The others are made of libpq too. Their own arguments, such as a cursor factory, are not
+        # The other drivers use libpq, too. Their own arguments, such as a cursor factory, are not
         # for psycopg 3.
         return {name: value for name, value in params.items() if name in known}
     taken = {name: value for name, value in params.items() if name in known and name not in _OF_URL}
@@ -109,7 +110,7 @@ def _for_psycopg(params: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
     if "application_name" in settings:
         taken["application_name"] = settings.pop("application_name")
     if settings:
-        # As libpq reads them: a blank ends a value unless a backslash stands before it.
+        # In libpq's syntax a blank ends a value, unless a backslash precedes it.
         escape = str.maketrans({"\\": "\\\\", " ": "\\ "})
         taken["options"] = " ".join(
             f"-c {name}={str(value).translate(escape)}" for name, value in settings.items()
@@ -124,7 +125,7 @@ def _pool_settings(engine: Engine) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "pool_pre_ping": pool._pre_ping,
         "pool_recycle": pool._recycle,
-        # The connection used last is used next: its server process has what it needs at hand.
+        # Reuse the connection that was used last: the caches of its server process are warm.
         "pool_use_lifo": True,
     }
     if isinstance(pool, QueuePool):

@@ -1,4 +1,4 @@
-"""Hot standbys: which connections lead to a server that only follows another one."""
+"""Find out whether a connection leads to a hot standby, a read-only copy of another server."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import psycopg
 from sqlalchemy import Connection, text
 
 _PARAMETER = "in_hot_standby"
-"""The setting that PostgreSQL 14 and newer report to each connection, without being asked."""
+"""The setting that PostgreSQL 14 and newer report on each connection without a query."""
 
 
 def is_standby(connection: Connection) -> bool:
     """Return whether `connection` leads to a hot standby.
 
-    There tables that are not logged, as River's `river_leader`, cannot be read: a statement that
-    names one is refused before it begins.
+    On a standby unlogged tables such as River's `river_leader` cannot be read: it refuses every
+    statement that names one.
     """
     driver: Any = connection.connection.driver_connection
     reported = None
@@ -23,5 +23,5 @@ def is_standby(connection: Connection) -> bool:
         reported = driver.get_parameter_status(_PARAMETER)
     if reported is not None:
         return bool(reported == "on")
-    # A driver, or a pooler, that does not pass it on.
+    # The server is older, or the driver or a pooler does not pass the setting on.
     return bool(connection.scalar(text("SELECT pg_is_in_recovery()")))

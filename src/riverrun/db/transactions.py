@@ -1,4 +1,4 @@
-"""Whose transaction it is: a Session's, a Connection's, or, given an Engine, one of our own."""
+"""The transaction of a verb: a Session's, a Connection's, or, on an Engine, riverrun's own."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -39,27 +39,29 @@ from riverrun.models import Job
 from riverrun.wire.characters import encodings_of
 
 Tx: TypeAlias = Session | scoped_session[Any] | Connection | Engine
-"""What every verb takes first. A Session or Connection is joined, an Engine is not shared."""
+"""The first argument of every verb. A Session's or Connection's transaction is joined; on an Engine
+the verb begins and commits its own."""
 
 
-# Undefined table, type, function, column and schema.
+# SQLSTATEs of an undefined table, type, function, column and schema.
 _MISSING = frozenset({"42P01", "42704", "42883", "42703", "3F000"})
 
 
 _READ_ONLY = "25006"
-"""A read-only transaction: of our own none is, so it is the server that is."""
+"""The SQLSTATE of a write in a read-only transaction. Riverrun's own transactions are never
+read-only, so the server is."""
 
 
 _FROM_ASYNC = "From async code: await client.insert_async(...), or await session.run_sync(...)"
 
 
-# Work on Job, and a write: a session that routes by mapper or by statement is to know. The mapper,
-# not the class: SQLAlchemy itself passes one to get_bind(), so that is what a host's own takes.
+# A session that chooses its database by mapper or by statement must see that this is a write to
+# Job. It gets the mapper and not the class, because SQLAlchemy itself passes mappers to get_bind().
 _WRITE: dict[str, Any] = {"mapper": Job.__mapper__, "clause": delete(Job)}
 
 
 class Transaction:
-    """An open transaction that a verb may execute its statements in, and do nothing else to."""
+    """An open transaction, in which a verb executes statements. The verb never ends it."""
 
     def __init__(self, tx: Session | Connection | Engine, schema: str | None) -> None:
         self._tx = tx
@@ -71,14 +73,14 @@ class Transaction:
 
     @property
     def connection(self) -> Connection:
-        """The connection beneath; asking for it flushes nothing."""
-        # No cached_property: until Python 3.12 one lock is held while any of them is computed, and
-        # to wait here for a connection may take as long as other threads keep theirs.
+        """The transaction's connection. Getting it does not flush the session."""
+        # Not a cached_property: before Python 3.12 all threads share one lock for computing it, and
+        # this may wait for as long as other threads keep their connections.
         if self._begun is None:
             try:
                 self._begun = self._connect()
             except MissingGreenlet as error:
-                # The sync side of something async, outside of its run_sync().
+                # The sync counterpart of an async object, used outside of run_sync().
                 raise NotATransaction(type(self._tx).__name__, _FROM_ASYNC) from error
         return self._begun
 
@@ -90,36 +92,36 @@ class Transaction:
 
     @property
     def engine(self) -> Engine:
-        """The engine that the transaction is on."""
+        """The engine of the transaction."""
         return self.connection.engine
 
     @property
     def in_two_phases(self) -> bool:
-        """Whether its host commits it in two phases."""
+        """Whether the application commits the transaction in two phases."""
         return isinstance(self.connection.get_transaction(), TwoPhaseTransaction)
 
     @property
     def encodings(self) -> tuple[str, ...]:
-        """The encodings that text must pass on its way to the tables."""
+        """The encodings that text passes on its way to the tables."""
         return encodings_of(self.connection)
 
     def execute(self, statement: Executable, params: Mapping[str, Any]) -> Result[Any]:
-        """Execute `statement` without flushing what the host has not flushed.
+        """Execute `statement` without flushing the session.
 
         Raises:
-            SchemaMissing: If a table, type or function of the schema is not there.
+            SchemaMissing: If a table, type or function of the schema does not exist.
         """
         connection = self.connection
         try:
             with plain_results(connection.connection.driver_connection):
-                if isinstance(self._tx, Session) and self._followed:
+                if isinstance(self._tx, Session) and self._has_statement_listeners:
                     return self._tx.execute(
                         statement,
                         params,
                         execution_options=self._options,
                         bind_arguments=_bind_arguments(self._tx),
                     )
-                # For a Session too: its own execute() takes as long again, and has nobody to tell.
+                # For a Session, too: its own execute() takes twice as long and has no listener.
                 return connection.execute(statement, params, execution_options=self._options)
         except ProgrammingError as error:
             if missing := self.missing(error.orig):
@@ -129,40 +131,42 @@ class Transaction:
     def rows(
         self, statement: Any, params: Mapping[str, Any], *, times: bool = False
     ) -> Sequence[Sequence[Any]]:
-        """Execute a statement that runs often, and return its rows, as the driver has them.
+        """Execute a statement that runs often, and return its rows as the driver returns them.
 
         Args:
-            statement: Of types that the driver knows, in binds and columns.
+            statement: A statement whose binds and columns have types that the driver knows.
             params: Its binds.
-            times: Whether it returns times, of many rows: then each is what `time_of` takes.
+            times: Whether it returns times in many rows. Each time is then an argument for
+                `time_of`.
 
         Raises:
-            SchemaMissing: If a table, type or function of the schema is not there.
+            SchemaMissing: If a table, type or function of the schema does not exist.
             sqlalchemy.exc.DBAPIError: If the database refuses it, as from `execute`.
         """
-        del times  # SQLAlchemy reads them as ever
+        del times  # SQLAlchemy returns them as datetimes
         return self.execute(statement, params).all()
 
     def begin(self) -> None:
-        """Begin what SQLAlchemy begins with a first statement, for those it does not see.
+        """Begin the transaction before a statement that SQLAlchemy does not see.
 
-        Without it a Connection's commit() believes that there is nothing to commit.
+        SQLAlchemy itself begins it with its first statement. Otherwise a Connection's commit()
+        would find nothing to commit.
         """
         if not self.connection.in_transaction():
             self.connection.begin()
-        if self._followed:
+        if self._has_statement_listeners:
             self.execute(delete(Job).where(false()), {})
 
     @property
-    def _followed(self) -> bool:
-        """Whether somebody follows what the session executes.
+    def _has_statement_listeners(self) -> bool:
+        """Whether the session has `do_orm_execute` listeners.
 
-        Such as zope.sqlalchemy, which rolls back where it has seen no write.
+        zope.sqlalchemy has one, and rolls back unless that listener has seen a write.
         """
         return isinstance(self._tx, Session) and bool(self._tx.dispatch.do_orm_execute)
 
     def missing(self, orig: BaseException | None) -> SchemaMissing | None:
-        """Return what to raise if `orig`, the driver's error, says that the schema is missing."""
+        """Return a SchemaMissing if the driver's error `orig` means that; otherwise None."""
         code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
         if code not in _MISSING:
             return None
@@ -171,19 +175,19 @@ class Transaction:
 
 
 def _bind_arguments(session: Session) -> dict[str, Any]:
-    """Return by what `session` chooses the database for jobs.
+    """Return the arguments by which `session` chooses the database for jobs.
 
     Raises:
-        NotATransaction: If it is a ShardedSession that chooses none.
+        NotATransaction: If it is a ShardedSession that does not choose one.
     """
     if not isinstance(session, ShardedSession):
         return _WRITE
-    # By itself it would execute on each shard that its execute_chooser names: one job in each.
+    # Without a shard_id it would insert the job on each shard that its execute_chooser returns.
     cause: Exception | None = None
     try:
         shard_id = session.shard_chooser(Job.__mapper__, None, _WRITE["clause"])
     except Exception as error:
-        # Choosers look at an instance as a rule, and there is none.
+        # Most choosers look at the instance, and there is none.
         shard_id, cause = None, error
     if shard_id is None:
         problem = "Its shard_chooser chooses no shard for jobs"
@@ -193,37 +197,37 @@ def _bind_arguments(session: Session) -> dict[str, Any]:
 
 
 class OwnTransaction(Transaction):
-    """A transaction of our own: begun on its engine once something asks for its connection.
+    """A transaction of riverrun's own on an engine. It begins when its connection is first used.
 
-    It runs at READ COMMITTED, on any engine, and the connection goes back as it was found.
+    It runs at READ COMMITTED on any engine, and then restores the connection's settings.
 
-    What runs often goes to the driver, unless the engine's statements have listeners: over a small
-    one SQLAlchemy takes several times as long as the driver. Where each
-    transaction is one statement there is no BEGIN, and for that a connection of the pool is enough.
+    Statements that run often go directly to the driver, unless the engine has listeners for
+    statements: for a small one SQLAlchemy takes several times as long as the driver. If each
+    transaction is one statement, there is no BEGIN, and the connection is in autocommit.
     """
 
     def __init__(self, engine: Engine, schema: str | None, stack: ExitStack) -> None:
         super().__init__(engine, schema)
         self._engine = engine
         self._stack = stack
-        self._last: psycopg.Connection[Any] | None = None  # what `rows` used last
+        self._last: psycopg.Connection[Any] | None = None  # the connection that `rows` used last
 
     def _connect(self) -> Connection:
         return self._stack.enter_context(own_connection(self._engine))
 
     @property
     def in_two_phases(self) -> bool:
-        """Never; asking for it begins nothing."""
+        """Always False. Reading this does not begin the transaction."""
         return False
 
     @property
     def engine(self) -> Engine:
-        """The engine; asking for it begins nothing."""
+        """The engine. Reading this does not begin the transaction."""
         return self._engine
 
     @property
     def encodings(self) -> tuple[str, ...]:
-        """As a Transaction's; begins nothing."""
+        """The encodings, as of a Transaction. Reading this does not begin the transaction."""
         if self._begun is not None:
             return encodings_of(self._begun, own=True)
         with self._engine.connect() as connection:
@@ -232,9 +236,9 @@ class OwnTransaction(Transaction):
     def rows(
         self, statement: Any, params: Mapping[str, Any], *, times: bool = False
     ) -> Sequence[Sequence[Any]]:
-        """As a Transaction's."""
+        """Do the same as `Transaction.rows`, on the driver's connection if possible."""
         engine = self._engine
-        if engine.dialect.driver != "psycopg" or _heard(engine):
+        if engine.dialect.driver != "psycopg" or _has_statement_listeners(engine):
             return super().rows(statement, params, times=times)
         options = {**engine.get_execution_options(), **self._options}
         schema = options.get("schema_translate_map", {}).get(None)
@@ -260,9 +264,11 @@ class OwnTransaction(Transaction):
             ) from error
 
     def _lost(self) -> None:
-        # SQLAlchemy has not met it, and would leave alone all that is as old in the pool.
+        # SQLAlchemy did not see this error, so it would go on using the pool's other connections to
+        # the lost server.
         if self._begun is not None:
-            # Now, or its rollback would, and its error take the place of the driver's.
+            # Make SQLAlchemy notice now. Otherwise its rollback would notice, and its error would
+            # replace the driver's.
             with suppress(DBAPIError):
                 self.connection.exec_driver_sql("SELECT 1")
         else:
@@ -276,7 +282,7 @@ class OwnTransaction(Transaction):
                 if driver.autocommit and suits(driver):
                     yield driver
                     return
-        # Not known before: what it takes to connect, SQLAlchemy reports itself.
+        # None while connecting: SQLAlchemy itself sees those errors.
         self._last = None
         connection = self.connection
         self._last = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
@@ -289,8 +295,8 @@ def in_autocommit(engine: Engine, *, alone: bool = False) -> Iterator[psycopg.Co
 
     Args:
         engine: The engine.
-        alone: Whether to roll back what a listener of the host's has begun on the connection.
-            Otherwise such a connection comes as it is, and not in autocommit.
+        alone: Whether to roll back a transaction that a listener of the application's has begun on
+            the connection. Otherwise such a connection is yielded as it is, not in autocommit.
     """
     pooled = engine.raw_connection()
     try:
@@ -302,7 +308,7 @@ def in_autocommit(engine: Engine, *, alone: bool = False) -> Iterator[psycopg.Co
             yield driver
         finally:
             if loan is not None and not loan.give_back():
-                # Closed, or left amid a statement: no connection for anybody else.
+                # It is closed, or a statement is still in progress: it cannot be used again.
                 pooled.invalidate()
     finally:
         pooled.close()
@@ -311,18 +317,18 @@ def in_autocommit(engine: Engine, *, alone: bool = False) -> Iterator[psycopg.Co
 def fetch(
     driver: psycopg.Connection[Any], engine: Engine, statement: Any, params: Mapping[str, Any]
 ) -> Sequence[Sequence[Any]]:
-    """Execute a statement that needs no schema on a connection of `engine`, and return its rows."""
+    """Execute a statement that uses no tables on a connection of `engine`, and return its rows."""
     query, constants = _compiled(statement, engine.dialect, None)
     return OwnCursor(driver).execute(query, {**constants, **params}).fetchall()
 
 
 @contextmanager
 def own_connection(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in a transaction of our own, which ends with the block."""
+    """Yield a connection in a transaction of riverrun's own, which ends with the block."""
     with (
         engine.connect() as connection,
         lent(connection, single=_is_single(engine)),
-        # A listener of the host's may have begun it already, as one that sets the search path.
+        # A listener of the application's, such as one that sets the search path, may have begun it.
         connection.get_transaction() or connection.begin(),
     ):
         driver = connection.connection.driver_connection
@@ -334,12 +340,12 @@ def own_connection(engine: Engine) -> Iterator[Connection]:
 
 
 def _is_single(engine: Engine) -> bool:
-    """Return whether each transaction of our own on `engine` is one statement."""
+    """Return whether each of riverrun's own transactions on `engine` is one statement."""
     return bool(engine.get_execution_options().get(SINGLE))
 
 
-def _heard(engine: Engine) -> bool:
-    """Return whether somebody hears of each statement, as tracing and the engine's log do."""
+def _has_statement_listeners(engine: Engine) -> bool:
+    """Return whether each statement is passed on, as to tracing or to the engine's log."""
     dispatch: Any = engine.dispatch
     return bool(
         dispatch.before_cursor_execute
@@ -354,12 +360,13 @@ _TIMES_FROM = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 def time_of(value: datetime | int) -> datetime:
-    """Return a time of `Transaction.rows`, in UTC.
+    """Return a time from `Transaction.rows` as a datetime in UTC.
 
-    A time takes the driver ten times as long as a number, and most are never looked at.
+    Only here is a number converted: the driver takes ten times as long for a time as for a number,
+    and most times are never read.
 
     Args:
-        value: The time, or as PostgreSQL has it: microseconds since the year 2000.
+        value: A datetime, or the number that PostgreSQL stores: microseconds since the year 2000.
     """
     if isinstance(value, int):
         return _TIMES_FROM + timedelta(microseconds=value)
@@ -370,7 +377,7 @@ def time_of(value: datetime | int) -> datetime:
 def _compiled(
     statement: ClauseElement, dialect: Dialect, schema: str | None
 ) -> tuple[str, dict[str, Any]]:
-    """Return a statement as the driver takes it, and the binds that are the same each time."""
+    """Return a statement's text for the driver, and its constant binds."""
     places: Any = {} if schema is None else {"schema_translate_map": {None: schema}}
     compiled = statement.compile(
         dialect=dialect, render_schema_translate=schema is not None, **places
@@ -380,16 +387,17 @@ def _compiled(
 
 @contextmanager
 def joined(tx: Tx, schema: str | None = None) -> Iterator[Transaction]:
-    """Yield the transaction that `tx` stands for.
+    """Yield the transaction of `tx`.
 
-    A Session's or Connection's is left as it is found: not committed, not rolled back, not closed.
-    An Engine's is begun here, committed at the end, and rolled back on an exception; where the
-    server takes no writes, the engine's pool is left, as its address may lead elsewhere by now.
+    A Session's or Connection's transaction is joined: it is not committed, rolled back or closed.
+    On an Engine a transaction is begun here, committed at the end, and rolled back on an exception.
+    If the server refuses writes, the engine's pool is disposed of, because its address may lead to
+    another server now.
 
     Raises:
         InvalidOption: If the Engine's pool does not give each transaction its own connection.
-        NotATransaction: If `tx` is none of these.
-        TransactionClosed: If it is closed.
+        NotATransaction: If `tx` is none of the types of `Tx`.
+        TransactionClosed: If `tx` is closed.
     """
     if isinstance(tx, Engine):
         check_pool(tx)
@@ -397,7 +405,7 @@ def joined(tx: Tx, schema: str | None = None) -> Iterator[Transaction]:
             with Waiting(tx), ExitStack() as stack:
                 yield OwnTransaction(tx, schema, stack)
         except DBAPIError as error:
-            # A standby keeps its connections for as long as it lives, and a pool would, too.
+            # A standby does not close its connections, so the pool would keep them, too.
             if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
                 tx.dispose()
             raise
@@ -406,10 +414,10 @@ def joined(tx: Tx, schema: str | None = None) -> Iterator[Transaction]:
 
 
 def session_or_connection(tx: object) -> Session | Connection:
-    """Return the Session or Connection that `tx` is, or is a registry of.
+    """Return `tx`, or the current Session if `tx` is a scoped_session.
 
     Raises:
-        NotATransaction: If it is neither.
+        NotATransaction: If `tx` is not a Session, scoped_session or Connection.
         TransactionClosed: If it is closed for good.
     """
     if isinstance(tx, scoped_session):
@@ -419,8 +427,8 @@ def session_or_connection(tx: object) -> Session | Connection:
             raise TransactionClosed("Connection")
         return tx
     if isinstance(tx, Session):
-        # Only a session made with close_resets_only=False, or after its `with` block in such a
-        # one, is closed for good; any other begins anew, as SQLAlchemy has it.
+        # Only a session made with close_resets_only=False is closed for good, by close() or at the
+        # end of its `with` block. Any other session begins anew.
         if getattr(tx, "_close_state", None) is not None and _is_closed(tx):
             raise TransactionClosed("Session")
         return tx

@@ -1,4 +1,4 @@
-"""Where a PostgreSQL is, in any spelling, as SQLAlchemy's URL for psycopg 3."""
+"""Convert the usual forms of a PostgreSQL URL to SQLAlchemy's URL for psycopg 3."""
 
 import re
 from typing import Any
@@ -20,23 +20,24 @@ _ASYNCPG = frozenset(
     {"prepared_statement_cache_size", "prepared_statement_name_func", "statement_cache_size"}
     | {"async_fallback", "command_timeout", "max_cached_statement_lifetime"}
 )
-"""What asyncpg alone knows of a URL's query."""
+"""Parameters of a URL's query that only asyncpg has."""
 
 
-def psycopg_url(said: str | URL) -> URL:
-    """Return `said`, in any spelling of where a PostgreSQL is, as SQLAlchemy's URL for psycopg 3.
+def psycopg_url(given: str | URL) -> URL:
+    """Return SQLAlchemy's URL for psycopg 3 for a PostgreSQL URL in any of its usual forms.
 
-    Platforms hand out `postgres://` and `postgresql://`; applications' names a driver of theirs;
-    libpq takes several hosts, `postgresql://user@a:1,b:2/database`, and `host=a dbname=database`.
+    Platforms provide `postgres://` and `postgresql://`. An application's URL names its driver.
+    libpq accepts several hosts, `postgresql://user@a:1,b:2/database`, and keywords,
+    `host=a dbname=database`.
 
     Raises:
-        UnsupportedDatabase: If it is no such. It does not repeat the URL, which may hold a
-            password.
+        UnsupportedDatabase: If it is none of these. The error does not repeat the URL, which may
+            hold a password.
     """
     try:
-        url = _parsed(said)
+        url = _parsed(given)
     except (ArgumentError, ValueError, psycopg.Error):
-        # ValueError: a port that is no number, as with a password that holds a '/' or '@'.
+        # ValueError: the port is not a number, as when a password contains a '/' or '@'.
         raise UnsupportedDatabase("a database URL that cannot be read", _EXPECTED) from None
     backend, _, driver = url.drivername.partition("+")
     if backend not in {"postgres", "postgresql"}:
@@ -46,21 +47,21 @@ def psycopg_url(said: str | URL) -> URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def _parsed(said: str | URL) -> URL:
-    if isinstance(said, URL):
-        return said
-    if "://" not in said and "=" in said:
-        return _of_keywords(conninfo_to_dict(said))
-    found = _URL.fullmatch(said)
+def _parsed(given: str | URL) -> URL:
+    if isinstance(given, URL):
+        return given
+    if "://" not in given and "=" in given:
+        return _of_keywords(conninfo_to_dict(given))
+    found = _URL.fullmatch(given)
     if found is None or "," not in found[3]:
-        return make_url(said)
+        return make_url(given)
     scheme, user, hosts, rest = found.groups()
-    pairs = [_host_and_port(each) for each in hosts.split(",")]
+    pairs = [_host_and_port(host) for host in hosts.split(",")]
     return _at(make_url(f"{scheme}{user}{rest}"), *map(list, zip(*pairs, strict=True)))
 
 
-def _host_and_port(said: str) -> tuple[str, str]:
-    found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(\d*))?", said)
+def _host_and_port(text: str) -> tuple[str, str]:
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(\d*))?", text)
     if found is None:
         raise ValueError
     return found[1].strip("[]"), found[2] or ""
@@ -79,13 +80,13 @@ def _of_keywords(keywords: dict[str, Any]) -> URL:
 
 
 def _at(url: URL, hosts: list[str], ports: list[str]) -> URL:
-    """Return `url` with hosts and ports in its query, where SQLAlchemy takes several of them."""
+    """Return `url` with hosts and ports in its query, where SQLAlchemy accepts several."""
     query = {"host": ",".join(hosts), "port": ",".join(ports)}
     return url.update_query_dict({name: value for name, value in query.items() if value.strip(",")})
 
 
 def _without_asyncpg(url: URL) -> URL:
-    """Return `url` with what its query says to asyncpg as libpq has it, or left out."""
+    """Return `url` with the asyncpg parameters of its query converted to libpq's, or removed."""
     query = {name: value for name, value in url.query.items() if name not in _ASYNCPG}
     if "timeout" in query:
         query["connect_timeout"] = query.pop("timeout")

@@ -1,7 +1,7 @@
-"""The host's engine as `ctx.transaction()` uses it: an attempt waits for a connection to be free.
+"""The application's engine for `ctx.transaction()`, on which an attempt waits for a connection.
 
-Slots may outnumber the connections of the pool. The wait is no failure of the job: it lasts as long
-as the attempt may take, and an attempt that got none in that time does not count.
+There may be more slots than connections in the pool. To wait is not a failure of the job: the wait
+lasts up to the attempt's timeout, and an attempt that gets no connection until then is not counted.
 """
 
 import asyncio
@@ -25,23 +25,23 @@ logger = logging.getLogger(__name__)
 
 
 PAUSE_S = 0.1
-"""Seconds between two tries of what was refused at once; doubled up to ten times that."""
+"""Seconds between tries to connect; doubled after each try, up to ten times this."""
 
 
 WARN_S = 10.0
-"""Least seconds between two warnings of one engine that its connections are all in use."""
+"""Least seconds between two warnings of an engine that an attempt waits for a connection."""
 
 
 class Patient(Protocol):
-    """Who waits for a connection: an attempt's context."""
+    """An attempt's context, as far as it can wait for a connection."""
 
     @property
     def reason(self) -> AttemptInterrupted | None:
-        """Why it shall wait no longer; None while it may."""
+        """Why the attempt must stop waiting; None while it may wait."""
         ...
 
     def wait(self, timeout: float) -> bool:
-        """Sleep for `timeout` seconds, or less if it may wait no longer; return whether so."""
+        """Wait for `timeout` seconds, or until interrupted; return whether it was interrupted."""
         ...
 
 
@@ -50,7 +50,7 @@ _waiting: ContextVar[Patient | None] = ContextVar("riverrun_waiting", default=No
 
 @contextmanager
 def waiting_as(attempt: Patient) -> Iterator[None]:
-    """Let connections that a WorkerEngine opens in this block be waited for by `attempt`."""
+    """Make `attempt` wait for the connections that a WorkerEngine opens in this block."""
     token = _waiting.set(attempt)
     try:
         yield
@@ -59,14 +59,14 @@ def waiting_as(attempt: Patient) -> Iterator[None]:
 
 
 class WorkerEngine(OptionEngine):
-    """The host's engine and pool; an attempt waits for its connections as long as it may.
+    """The application's engine and pool, on which an attempt waits for a connection.
 
     Args:
-        host: The host's engine; an AsyncEngine's `sync_engine` too.
-        slots: How many attempts share its pool; for what is told when they are too many.
+        host: The application's engine, or the `sync_engine` of its AsyncEngine.
+        slots: How many attempts share the pool, for the warning that they are too many.
 
     Attributes:
-        slots: The same; it changes with the client's queues.
+        slots: The current number; it changes with the client's queues.
     """
 
     def __init__(self, host: Engine, slots: int) -> None:
@@ -79,7 +79,7 @@ class WorkerEngine(OptionEngine):
         """Return a connection of the pool.
 
         Raises:
-            NoConnection: If there was none before the attempt's time was over.
+            NoConnection: If none was free before the attempt's timeout.
             AttemptInterrupted: If the attempt was interrupted for another reason.
         """
         attempt = _waiting.get()
@@ -95,7 +95,7 @@ class WorkerEngine(OptionEngine):
             except Exception as error:
                 if not _is_refusal(error):
                     raise
-                # Its class only: what the driver says may repeat what was meant as a password.
+                # Only the class: the driver's text may repeat a part of the password.
                 problem, text = error, f"the database refuses them ({type(error).__name__})"
             self._warn(text)
             self._sleep(attempt, pause_s)
@@ -121,7 +121,7 @@ class WorkerEngine(OptionEngine):
 
 
 def capacity(pool: Pool) -> int | None:
-    """Return how many connections `pool` gives out at once; None if it has no limit."""
+    """Return how many connections `pool` provides at once; None if it has no limit."""
     if isinstance(pool, NullPool | SingletonThreadPool):
         return None
     if isinstance(pool, QueuePool):
@@ -131,7 +131,7 @@ def capacity(pool: Pool) -> int | None:
 
 
 def too_few(pool: Pool, slots: int) -> str:
-    """Return the figures of a pool that has fewer connections than slots share, and the advice."""
+    """Return advice for a pool with fewer connections than the slots that share it."""
     have = capacity(pool)
     sizes = ""
     if isinstance(pool, QueuePool):
@@ -141,7 +141,7 @@ def too_few(pool: Pool, slots: int) -> str:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Return whether a connection was refused: by the server, or by what leads to it."""
-    # asyncpg's errors come as they are; 53 is too many connections, 57 a server that starts.
+    """Return whether the server, or something on the way to it, refused a connection."""
+    # asyncpg's errors come unwrapped. 53: too many connections; 57: the server is starting.
     state = getattr(error, "sqlstate", None) or ""
     return isinstance(error, psycopg.OperationalError | OSError) or state[:2] in ("08", "53", "57")
