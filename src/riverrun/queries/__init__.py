@@ -1,1 +1,1 @@
-"""The statements: built here from plain values, executed in verbs."""
+"""SQLAlchemy statements, built from plain values. The functions in `verbs` execute them."""

@@ -28,9 +28,9 @@ from riverrun.queries.expressions import NOW, names_a_running_job, seconds, stat
 
 @lru_cache
 def beat() -> Insert:
-    """Say that client `client_id` lives, with its host, pid, queues and how it is (bind `state`).
+    """Write the heartbeat of client `client_id`: host, pid, queues and its health (bind `state`).
 
-    Returns whether somebody leads who never says so, as River's clients do not. Index:
+    Returns whether the leader is a client without heartbeats, as River's are. Index:
     riverrun_client_pkey.
     """
     statement = insert(ClientRecord).values(
@@ -59,9 +59,9 @@ def beat() -> Insert:
 
 @lru_cache
 def sign_on() -> Insert:
-    """Register client `client_id`, unless somebody of that name lives or has left a job running.
+    """Register client `client_id`, unless a client of that id is alive or left a job running.
 
-    Index: as `leave`.
+    Index: the same as for `leave`.
     """
     client_id = bindparam("client_id", type_=Text)
     owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
@@ -92,7 +92,7 @@ def sign_on() -> Insert:
 
 @lru_cache
 def leave() -> Delete:
-    """Forget client `client_id`, unless a running job names it: the rescuer goes by its heartbeat.
+    """Remove client `client_id`, unless a running job names it: the rescuer needs its heartbeat.
 
     Index: riverrun_client_pkey, and river_job_prioritized_fetching_index for the running jobs.
     """
@@ -104,8 +104,8 @@ def leave() -> Delete:
 def touch_jobs() -> Update:
     """Renew the attempt time of the running jobs in binds `ids` and `attempts`.
 
-    River's rescuer goes by that time alone, and would take a healthy job that runs for an hour.
-    Skips what others have locked. Index: river_job_pkey.
+    River's rescuer looks only at that time, and would rescue a healthy job that runs for an hour.
+    Skips locked rows. Index: river_job_pkey.
     """
     mine = (
         func.unnest(

@@ -24,7 +24,7 @@ from riverrun.queries.expressions import NOW, go_time, job_columns, state_litera
 
 @lru_cache
 def cancel_job() -> Update:
-    """Cancel the job with bind `job_id`; a running one is only marked, a final one not touched.
+    """Cancel the job with bind `job_id`. A running job is only marked; a final one stays as it is.
 
     Locks the row. Index: river_job_pkey. River: JobCancel.
     """
@@ -37,9 +37,9 @@ def cancel_job() -> Update:
 
 
 def cancel_chosen(which: Chosen, *, by_ids: bool) -> Update:
-    """Cancel the chosen jobs; running ones are only marked, and their ids and queues returned.
+    """Cancel the chosen jobs. Running ones are only marked, and their ids and queues returned.
 
-    Locks the rows in the order of their ids. River: JobCancel, for many.
+    Locks the rows in the order of their ids. River: JobCancel, here for many jobs.
     """
     job, found = which.job, which.locked(by_ids=by_ids)
     running = job.state == state_literal(JobState.running, job)
@@ -52,7 +52,7 @@ def cancel_chosen(which: Chosen, *, by_ids: bool) -> Update:
 
 
 def not_final(job: Any) -> ColumnElement[bool]:
-    """Return whether a job can be cancelled."""
+    """Return the condition for a job that can be cancelled."""
     final = [state_literal(state, job) for state in sorted(FINAL_STATES)]
     can: ColumnElement[bool] = job.state.not_in(final)
     return can
@@ -71,7 +71,7 @@ def _cancelled(job: Any) -> dict[Any, Any]:
 
 @lru_cache
 def cancelled_jobs() -> Select[Any]:
-    """Read which of binds `ids` run and were asked to cancel. Index: river_job_pkey."""
+    """Read which jobs in bind `ids` are running and marked as cancelled. Index: river_job_pkey."""
     return select(Job.id).where(
         Job.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))),
         Job.state == state_literal(JobState.running),

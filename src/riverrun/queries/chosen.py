@@ -1,4 +1,4 @@
-"""Which jobs criteria choose: the part that statements over many jobs have in common."""
+"""Choose jobs by criteria: the part that statements over many jobs have in common."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -38,15 +38,15 @@ from riverrun.queries.expressions import in_mask
 
 @attrs.frozen(eq=False)
 class Chosen:
-    """Jobs in certain states that criteria are true of.
+    """Jobs for which criteria are true, and which may be changed.
 
     Attributes:
         job: The class of the jobs, with the schema of their table.
-        criteria: What is true of them, over that class and the tables of the host.
-        legal: In which states, or at which times, they may be changed.
+        criteria: Conditions over that class and the application's tables.
+        legal: The condition for a job that may be changed, such as on its state.
         schema: The schema of the jobs' table; None for the search path's.
-        unique: Whether they become jobs that hold their unique keys, so that each key may be
-            chosen once, and none that another job holds.
+        unique: Whether the change makes jobs hold their unique keys. Then only one job of each key
+            is chosen, and none whose key another job holds.
     """
 
     job: Any
@@ -56,11 +56,11 @@ class Chosen:
     unique: bool = False
 
     def locked(self, *, by_ids: bool, key_share: bool = True) -> CTE:
-        """Return the ids, and lock the rows in their order; waits for others' locks.
+        """Return the ids, and lock the rows in the order of the ids. Waits for other locks.
 
         Args:
-            by_ids: Whether only the jobs in bind `chosen_ids` are meant.
-            key_share: Whether rows of the host that refer to a job may be inserted meanwhile.
+            by_ids: Whether to choose only among the jobs in bind `chosen_ids`.
+            key_share: Whether other transactions may insert rows that refer to a locked job.
         """
         return (
             self._ids(by_ids=by_ids)
@@ -70,12 +70,13 @@ class Chosen:
         )
 
     def count(self) -> Select[Any]:
-        """Count them; locks nothing."""
+        """Count the jobs. Locks nothing."""
         return select(func.count()).select_from(self._ids(by_ids=False).subquery())
 
     def page(self) -> Select[Any]:
-        """Read the first ids after bind `after`, up to bind `limit`, in their order."""
-        # By an expression, or the planner walks the primary key past all that is final.
+        """Read the next ids after bind `after`, in order, up to bind `limit`."""
+        # Order by an expression. By the column the planner would walk the primary key past all
+        # final jobs.
         return (
             self._ids(by_ids=False)
             .where(self.job.id > bindparam("after", type_=BigInteger))
@@ -108,14 +109,14 @@ class Chosen:
     def _where(self, *, by_ids: bool) -> list[ColumnElement[bool]]:
         where = [self.legal, *self.criteria]
         if by_ids:
-            # As text, which needs no adapting item by item.
+            # Bound as text, so that the driver need not adapt each item.
             ids = cast(bindparam("chosen_ids", type_=Text), ARRAY(BigInteger))
             where.append(self.job.id == func.any(ids))
         return where
 
 
 def _holds(job: Any, schema: str | None) -> ColumnElement[bool]:
-    """Return whether a job holds its unique key."""
+    """Return the condition for a job that holds its unique key."""
     return and_(job.unique_states.is_not(None), in_mask(job.unique_states, job.state, schema))
 
 
@@ -127,23 +128,23 @@ def chosen(
     schema: str | None,
     unique: bool = False,
 ) -> Chosen:
-    """Return which jobs of the class `job` criteria over `Job` choose.
+    """Return the jobs of the class `job` for which criteria over `Job` are true.
 
-    What they say of other tables is asked in an EXISTS, so that a job counts once.
+    Conditions on other tables are put in an EXISTS, so that each job is chosen once.
 
     Raises:
-        InvalidOption: If they are no SQLAlchemy criteria, or name no job.
+        InvalidOption: If the criteria are not SQLAlchemy expressions, or none is about jobs.
     """
     if not criteria:
         raise InvalidOption("criteria", criteria, "at least one; true() for all jobs")
-    joined = and_(*(adapted(_checked(each), job) for each in criteria))
+    joined = and_(*(adapted(_checked(criterion), job) for criterion in criteria))
     table = inspect(job).local_table
-    others = list(select(literal(1)).where(joined).get_final_froms())
-    mentioned = [each for each in others if each is not table]
-    if others and len(mentioned) == len(others):
-        names = ", ".join(str(getattr(each, "name", each)) for each in others)
+    tables = list(select(literal(1)).where(joined).get_final_froms())
+    others = [other for other in tables if other is not table]
+    if tables and len(others) == len(tables):
+        names = ", ".join(str(getattr(other, "name", other)) for other in tables)
         raise InvalidOption("criteria", names, "criteria that name Job, too, or all jobs are meant")
-    if mentioned:
+    if others:
         joined = exists(select(literal(1)).where(joined).correlate(job))
     return Chosen(job, [joined], legal, schema, unique)
 
@@ -186,7 +187,7 @@ def _is_state(sql_type: Any) -> bool:
 
 
 def _is_jobs(element: Any) -> bool:
-    # An entity of the ORM's is the table, annotated; it has the hash of the table itself.
+    # An ORM entity is the annotated table, and has the table's hash.
     return (
         getattr(element, "__visit_name__", "") == "table"
         and element.name == Job.__tablename__

@@ -26,7 +26,8 @@ from riverrun.models import Job
 from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_column, state_literal
 
 ATTEMPTED_BY_MAX = 100
-"""Clients a job remembers; the oldest fall out. Source: River 0.51, JobGetAvailable."""
+"""Most clients in a job's `attempted_by`; the oldest are dropped. Source: River 0.51,
+JobGetAvailable."""
 
 
 CLAIMED = (
@@ -44,14 +45,14 @@ CLAIMED = (
     "metadata_",
     "tags",
 )
-"""What a claim returns, in this order."""
+"""The columns that a claim returns, in order."""
 
 
 @lru_cache
 def claim_jobs() -> Update:
     """Claim up to `limit` available jobs of `queue` for `client_id`.
 
-    Locks what it claims and skips what others have locked. Index:
+    Locks the rows that it claims, and skips locked ones. Index:
     river_job_prioritized_fetching_index. River: JobGetAvailable.
     """
     claimable = (
@@ -71,10 +72,10 @@ def claim_jobs() -> Update:
 
 @lru_cache
 def queues_waiting() -> Select[Any]:
-    """Read which queues of bind `names`, an array, have a job that `claim_jobs` might claim.
+    """Read which queues in the array `names` have a job that `claim_jobs` might claim.
 
-    Locks nothing. Index: river_job_prioritized_fetching_index, once for each queue: by its order,
-    for a planner that only looks for one row may take any way to it.
+    Locks nothing. Index: river_job_prioritized_fetching_index, once for each queue. The order is
+    that of the index, because for one row in any order the planner may choose another way.
     """
     asked = (
         func.unnest(bindparam("names", type_=ARRAY(Text)))
@@ -97,7 +98,7 @@ def queues_waiting() -> Select[Any]:
 
 @lru_cache
 def claim_job() -> Update:
-    """Claim the job `job_id` for `client_id` if it waits, whenever it is due.
+    """Claim the job `job_id` for `client_id` if it is waiting, even if it is not due.
 
     Locks its row. Index: river_job_pkey.
     """
@@ -118,7 +119,7 @@ def _claim(claimable: CTE) -> Update:
     client_id = cast(bindparam("client_id"), Text)
     length = func.array_length(Job.attempted_by, 1)
     kept = case(
-        # Nothing can be appended to it, and the claims of all others must not fail for that.
+        # Nothing can be appended to a nested array, and no other job's claim must fail for that.
         (func.array_ndims(Job.attempted_by) > 1, None),
         (
             length >= ATTEMPTED_BY_MAX,
@@ -128,8 +129,8 @@ def _claim(claimable: CTE) -> Update:
     )
     return (
         update(Job)
-        # Not a join: how many are locked is not known when the plan is made, and by what the
-        # planner supposes it would read all of a table of 50,000 rows for a thousand.
+        # Not a join: the planner does not know how many rows will be locked, and by its estimate it
+        # would read the whole of a table of 50,000 rows for a thousand.
         .where(Job.id == func.any(func.array(select(claimable.c.id).scalar_subquery())))
         .values(
             state=state_literal(JobState.running),

@@ -14,9 +14,9 @@ from riverrun.queries.expressions import NOW, seconds, state_literal
 
 @lru_cache
 def old_jobs() -> Select[Any]:
-    """Choose up to `limit` final jobs past their retention after bind `after_id`, by id.
+    """Choose up to `limit` final jobs past their retention, by id, after bind `after_id`.
 
-    A null retention keeps them. Locks them, and skips what others have locked. Index:
+    A null retention keeps all jobs. Locks the rows, and skips locked ones. Index:
     river_job_state_and_finalized_at_index.
     """
 
@@ -53,9 +53,9 @@ def clean_these_jobs() -> ReturningDelete[Any]:
 
 @lru_cache
 def old_queues() -> Select[Any]:
-    """Choose up to `limit` queues not worked for `idle_s`.
+    """Choose up to `limit` queues that no client has worked for `idle_s` seconds.
 
-    Locks them, and skips what others have locked.
+    Locks the rows, and skips locked ones.
     """
     return (
         select(Queue.name)

@@ -25,16 +25,16 @@ from riverrun.queries.expressions import finished_at, state_literal, still_runni
 
 @lru_cache
 def complete_jobs(*, skip_locked: bool) -> Update:
-    """Complete the jobs in binds `ids`, ascending, and `attempts`, where they still run.
+    """Complete the jobs in binds `ids`, ascending, that still run at their attempt in `attempts`.
 
     `ages_us` are the microseconds since each worker returned. All three are the texts of arrays.
-    Locks the rows in the order of the arrays, or only those that nobody else has locked. Index:
-    river_job_pkey. River: JobSetStateIfRunningMany, for the case that a worker returned and said
-    nothing more.
+    Locks the rows in the order of the arrays; with `skip_locked` only those that are free. Index:
+    river_job_pkey. River: JobSetStateIfRunningMany, for workers that returned and changed nothing
+    else of the job.
     """
-    # A job's place among the ids is found by halving, and not by a join: how many rows there will
-    # be is not known when the plan is made, and for many the planner would read all of the table.
-    # As subqueries, the texts are read once and not for each row.
+    # A job's place among the ids is found by bisection and not by a join: the planner does not know
+    # how many rows there will be, and for many it would read the whole table. In subqueries the
+    # texts are parsed once and not for each row.
     ids, ages = (
         select(cast(bindparam(name, type_=Text), ARRAY(BigInteger))).scalar_subquery()
         for name in ("ids", "ages_us")
@@ -50,9 +50,9 @@ def complete_jobs(*, skip_locked: bool) -> Update:
 
 @lru_cache
 def merge_metadata() -> Update:
-    """Merge bind `merged` into the metadata of a job that runs at `attempt_number`.
+    """Merge bind `merged` into the metadata of a job if it is running at `attempt_number`.
 
-    Locks the row. Index: river_job_pkey. River: JobUpdate, which is not fenced.
+    Locks the row. Index: river_job_pkey. River: JobUpdate, which does not check the attempt.
     """
     merged = cast(bindparam("merged", type_=Text), JSONB)
     return (

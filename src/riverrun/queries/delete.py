@@ -22,7 +22,10 @@ from riverrun.queries.read import listed
 
 @lru_cache
 def delete_job() -> ReturningDelete[Any]:
-    """Delete the job with bind `job_id` unless it runs. Index: river_job_pkey. River: JobDelete."""
+    """Delete the job with bind `job_id` unless it is running.
+
+    Index: river_job_pkey. River: JobDelete.
+    """
     return (
         delete(Job)
         .where(
@@ -34,9 +37,9 @@ def delete_job() -> ReturningDelete[Any]:
 
 
 def delete_jobs(params: JobListParams) -> ReturningDelete[Any]:
-    """Delete the jobs that `params` ask for, none that runs.
+    """Delete the jobs that `params` select, except running ones.
 
-    Locks what it deletes and skips what others have locked. River: JobDeleteMany.
+    Locks the rows that it deletes, and skips locked ones. River: JobDeleteMany.
     """
     chosen = (
         listed(params, Job.id)
@@ -55,6 +58,6 @@ def delete_chosen(which: Chosen, *, by_ids: bool) -> Delete:
 
 
 def not_running(job: Any) -> ColumnElement[bool]:
-    """Return whether a job can be deleted."""
+    """Return the condition for a job that can be deleted."""
     can: ColumnElement[bool] = job.state != state_literal(JobState.running, job)
     return can

@@ -13,13 +13,13 @@ from riverrun.queries.expressions import NOW, seconds
 
 @lru_cache
 def expire_leader() -> Delete:
-    """Remove a term that is over. River: LeaderDeleteExpired."""
+    """Remove an expired term. River: LeaderDeleteExpired."""
     return delete(Leader).where(Leader.expires_at < NOW)
 
 
 @lru_cache
 def elect_leader() -> Insert:
-    """Begin a term of `ttl_s` seconds, unless somebody leads. River: LeaderAttemptElect."""
+    """Begin a term of `ttl_s` seconds, unless a client leads. River: LeaderAttemptElect."""
     return (
         insert(Leader)
         .values(
@@ -42,7 +42,7 @@ def _term() -> Any:
 
 @lru_cache
 def reelect_leader() -> Update:
-    """Extend one's own term that is not over. River: LeaderAttemptReelect."""
+    """Extend the client's own term if it has not expired. River: LeaderAttemptReelect."""
     return (
         update(Leader)
         .where(_term(), Leader.expires_at >= NOW)
@@ -53,5 +53,5 @@ def reelect_leader() -> Update:
 
 @lru_cache
 def resign_leader() -> Any:
-    """End one's own term. River: LeaderResign."""
+    """End the client's own term. River: LeaderResign."""
     return delete(Leader).where(_term()).returning(Leader.leader_id)

@@ -1,7 +1,7 @@
-"""What several statements are made of.
+"""Expressions that several statements share.
 
-A statement is built once and cached; what varies is bound. Only tests set the bind `now`: rows live
-by the database's clock.
+A statement is built once and cached, and its variable parts are binds. Times come from the
+database's clock; only tests set the bind `now`.
 """
 
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ from riverrun.jobs.states import JobState
 from riverrun.models import ClientRecord, Job
 
 ATTEMPT_MAX = 32_767
-"""As many attempts as a smallint counts."""
+"""Most attempts that the column, a smallint, can count."""
 
 
 _LISTS = frozenset({"attempted_by", "errors", "tags"})
@@ -53,7 +53,8 @@ FIRST_TIME = datetime(1, 1, 2, tzinfo=UTC)
 
 
 LAST_TIME = datetime(9999, 12, 30, tzinfo=UTC)
-"""What is read of a time that Python cannot tell in every zone, such as 'infinity'."""
+"""FIRST_TIME and LAST_TIME replace times beyond them, such as 'infinity', which Python cannot hold
+in every time zone."""
 
 
 _FIRST, _LAST = (
@@ -63,8 +64,8 @@ _FIRST, _LAST = (
 
 
 def go_time(time: ColumnElement[Any]) -> ColumnElement[str]:
-    """Return a time's text as Go writes it into JSON, as `wire.go_json.time` does."""
-    # JSON has no digit more than it needs, and ISO 8601 whatever the session's DateStyle.
+    """Return a time's text as Go writes it in JSON, like `wire.go_json.time`."""
+    # to_jsonb() drops trailing zeros, and writes ISO 8601 whatever the session's DateStyle.
     text = func.to_jsonb(func.timezone(literal_column("'UTC'"), time)).op("#>>")(
         literal_column("'{}'::text[]")
     )
@@ -72,39 +73,39 @@ def go_time(time: ColumnElement[Any]) -> ColumnElement[str]:
 
 
 def state_literal(state: JobState, job: Any = Job) -> ColumnElement[Any]:
-    """Return `state` as a literal: the planner then knows which part of the index it will read.
+    """Return `state` as a literal, so that the planner knows which part of an index it will read.
 
     Args:
         state: The state.
-        job: The class of the jobs, whose schema that of the type is.
+        job: The class of the jobs. The state's type is in the schema of its table.
     """
     return cast(literal_column(f"'{state.value}'"), job.state.type)
 
 
 def job_columns() -> list[Any]:
-    """Return every column of a job, as `job_row` reads them."""
-    # Labelled: a Session names a column by its attribute, a Connection by its column.
+    """Return all columns of a job, in the form that `job_row` reads."""
+    # With labels, because a Session names a column by its attribute, a Connection by its column.
     return [job_column(name).label(name) for name in JOB_COLUMNS]
 
 
 def job_column(name: str) -> Any:
-    """Return the column `name` of a job as `job_row` reads it."""
+    """Return the column `name` of a job, in the form that `job_row` reads."""
     column = getattr(Job, name)
     if name == "errors":
         column = cast(column, ARRAY(Text))
-    # As lists the driver has them already; SQLAlchemy would build each anew.
+    # The driver returns lists already, and SQLAlchemy would copy each of them.
     return type_coerce(column, NullType) if name in _LISTS else readable(column)
 
 
 def readable(column: Any) -> Any:
-    """Return a column as it can be read of every row, whoever wrote it.
+    """Return a column in a form that can be read from every row, whatever wrote the row.
 
-    Of one row that Python has no value for, as a time before its first year or a state that a later
-    River knows, the driver or SQLAlchemy would give up the whole result.
+    For one value that Python cannot hold, such as a time before the year 1 or a state that only a
+    later River knows, the driver or SQLAlchemy would refuse the whole result.
     """
     match column.type:
         case JSONB() | ENUM():
-            # JSON as text also for speed: to parse it here costs half of the driver's hook.
+            # For JSON also because it is faster: parsing here costs half of the driver's hook.
             return cast(column, Text)
         case DateTime():
             return case((column < _FIRST, _FIRST), (column > _LAST, _LAST), else_=column)
@@ -112,14 +113,14 @@ def readable(column: Any) -> Any:
 
 
 class _InMask(FunctionElement[bool]):
-    """River's function, in a schema of any name: SQLAlchemy's own functions do not quote all."""
+    """River's function in a schema of any name: `func` of SQLAlchemy does not quote all names."""
 
     name = "river_job_state_in_bitmask"
     type = Boolean()
     inherit_cache = True
 
     def __init__(self, mask: Any, state: Any, *, schema: str | None) -> None:
-        # As an argument, so that a compiled statement is found again by it, too.
+        # The schema is an argument, so that it is a part of the key of compiled statements.
         super().__init__(mask, state, literal_column(schema or ""))
 
 
@@ -127,17 +128,17 @@ class _InMask(FunctionElement[bool]):
 def _compile_in_mask(element: _InMask, compiler: SQLCompiler, **options: Any) -> str:
     mask, state, schema = element.clauses
     place = schema.name and f"{compiler.preparer.quote_schema(schema.name)}."
-    arguments = ", ".join(compiler.process(each, **options) for each in (mask, state))
+    arguments = ", ".join(compiler.process(argument, **options) for argument in (mask, state))
     return f"{place}{element.name}({arguments})"
 
 
 def in_mask(mask: Any, state: Any, schema: str | None) -> ColumnElement[bool]:
-    """Return whether `state` is among those of a unique mask."""
+    """Return the condition that `state` is in a unique mask."""
     return _InMask(mask, state, schema=schema)
 
 
 def records(name: str, *columns: Any) -> Any:
-    """Return the bind `name`, JSON text of an array of objects, as rows with `columns`."""
+    """Return the bind `name`, the JSON text of an array of objects, as rows with `columns`."""
     source = func.jsonb_to_recordset(cast(bindparam(name, type_=Text), JSONB))
     return source.table_valued(*columns, name=name).render_derived(name=name, with_types=True)
 
@@ -146,7 +147,7 @@ def attempts(name: str) -> Any:
     """Return binds `ids` and `attempts`, the texts of two arrays, as rows."""
     return (
         func.unnest(
-            # As text, which needs no adapting item by item.
+            # Bound as text, so that the driver need not adapt each item.
             cast(bindparam("ids", type_=Text), ARRAY(BigInteger)),
             cast(bindparam("attempts", type_=Text), ARRAY(Integer)),
         )
@@ -156,16 +157,16 @@ def attempts(name: str) -> Any:
 
 
 def finished_at(age_us: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return when an attempt finished that did so `age_us` microseconds ago.
+    """Return the time at which an attempt finished, `age_us` microseconds ago.
 
-    Never before the attempt began, and never in the future, whatever the clocks did meanwhile.
+    It is never before the attempt began and never in the future, even if a clock was changed.
     """
     at = NOW - age_us * literal_column("interval '1 microsecond'", Interval)
     return func.least(NOW, func.greatest(Job.attempted_at, at))
 
 
 def still_running(*, skip_locked: bool) -> list[ColumnElement[bool]]:
-    """Return what holds of the jobs of `attempts` that still run at their attempt."""
+    """Return the conditions for the jobs of `attempts` that still run at their attempt."""
     done = attempts("done")
     fence = [
         Job.id == done.c.id,
@@ -174,7 +175,7 @@ def still_running(*, skip_locked: bool) -> list[ColumnElement[bool]]:
     ]
     if not skip_locked:
         return fence
-    # No key changes: a row that refers to the job, in an open transaction, does not matter.
+    # No key changes, so this need not wait for open transactions that insert references to the job.
     place: ColumnElement[Any] = literal_column("ctid")
     held = (
         select(place.label("place"))
@@ -182,17 +183,17 @@ def still_running(*, skip_locked: bool) -> list[ColumnElement[bool]]:
         .with_for_update(of=Job, key_share=True, skip_locked=True)
         .cte("held")
     )
-    # By its place a row that was just locked is found without the index once more. One that was
-    # changed between the look and the lock is at another place, and is written at the next try.
+    # By its ctid a row that was just locked is found without using the index again. A row that was
+    # changed between the read and the lock has another ctid, and is written at the next try.
     return [place == func.any(func.array(select(held.c.place).scalar_subquery()))]
 
 
 def seconds(name: str) -> Any:
-    """Return the bind `name`, seconds, as an interval."""
+    """Return the bind `name`, in seconds, as an interval."""
     return func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam(name), Float))
 
 
 def names_a_running_job() -> Any:
-    """Return whether a running job was attempted by a client of this id last."""
+    """Return the condition for a client that was the last to claim a job that is still running."""
     owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
     return exists().where(Job.state == state_literal(JobState.running), owner == ClientRecord.id)

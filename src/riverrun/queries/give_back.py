@@ -1,4 +1,4 @@
-"""The statements that make a client's own running jobs available again, their attempts returned."""
+"""The statements of `verbs.give_back`: make a client's own running jobs available again."""
 
 from functools import lru_cache
 from typing import Any
@@ -29,7 +29,7 @@ from riverrun.queries.expressions import readable, state_literal
 
 
 def _mine() -> ColumnElement[bool]:
-    """Return whether a job runs, and bind `client_id` is the last that claimed it."""
+    """Return the condition for a running job that bind `client_id` was the last to claim."""
     owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
     return and_(
         Job.state == state_literal(JobState.running),
@@ -38,18 +38,18 @@ def _mine() -> ColumnElement[bool]:
 
 
 def _array(name: str, type_: Any) -> Any:
-    # As text, which needs no adapting item by item.
+    # Bound as text, so that the driver need not adapt each item.
     return cast(bindparam(name, type_=Text), ARRAY(type_))
 
 
 def _give_back(rows: Any, fence: ColumnElement[bool]) -> Update:
-    """Give back the jobs named by `rows` that pass `fence`; skip what others have locked."""
+    """Give back the jobs in `rows` that fulfil the condition `fence`, and skip locked ones."""
     free = (
         select(Job.id)
-        # Not JOIN, which hides the table's system columns.
+        # Not a JOIN, which would hide the table's system columns.
         .where(Job.id == rows.c.id, _mine(), fence)
         .order_by(Job.id)
-        # No key changes: a row that refers to the job, in an open transaction, does not matter.
+        # No key changes, so this need not wait for transactions that insert references to the job.
         .with_for_update(of=Job, key_share=True, skip_locked=True)
         .cte("free")
     )
@@ -57,7 +57,7 @@ def _give_back(rows: Any, fence: ColumnElement[bool]) -> Update:
     claims_before = Job.attempted_by[1 : func.array_length(Job.attempted_by, 1) - 1]
     return (
         update(Job)
-        # Not a join, for the planner's sake: as when jobs are claimed.
+        # Not a join, for the same reason as in `claim_jobs`.
         .where(Job.id == func.any(func.array(select(free.c.id).scalar_subquery())))
         .values(
             state=case(
@@ -80,8 +80,9 @@ def _give_back(rows: Any, fence: ColumnElement[bool]) -> Update:
 def give_back_jobs() -> Update:
     """Make the jobs in binds `ids` and `attempts`, two arrays, available again.
 
-    Only where they run at that attempt for `client_id`. One that was asked to cancel meanwhile is
-    cancelled instead. Locks by id, and skips what others have locked. Index: river_job_pkey.
+    This changes only jobs that are running at that attempt for `client_id`. A job that was marked
+    as cancelled in the meantime is cancelled instead. Locks the rows by id, and skips locked ones.
+    Index: river_job_pkey.
     """
     claims = (
         func.unnest(_array("ids", BigInteger), _array("attempts", Integer))
@@ -93,19 +94,19 @@ def give_back_jobs() -> Update:
 
 @lru_cache
 def running_jobs() -> Select[Any]:
-    """Read the jobs that run for `client_id`, each with its row's version.
+    """Read the jobs that are running for `client_id`, each with the version of its row.
 
     Locks nothing. Index: river_job_prioritized_fetching_index, whose part for running jobs is
     small.
     """
-    # Another transaction's number with each change of the row.
+    # xmin is the transaction that wrote the row last, so each change gives it another value.
     version: Any = literal_column("xmin::text").label("version")
     return select(Job.id, Job.queue, version).where(_mine())
 
 
 @lru_cache
 def give_back_unchanged() -> Update:
-    """Do as `give_back_jobs` with the rows in binds `ids` and `versions` that have not changed.
+    """Give back the jobs in binds `ids` whose rows still have the versions in bind `versions`.
 
     Index: river_job_pkey.
     """

@@ -43,19 +43,19 @@ _INSERTED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "unique_key": (Text, lambda value: func.decode(value, "hex")),
     "unique_states": (Text, lambda value: cast(value, Job.unique_states.type)),
 }
-"""What an insert may give: the type in which a column is bound, and what becomes of the bind."""
+"""The columns that an insert can set: the type of the bind, and the expression made from it."""
 
 
 @lru_cache(maxsize=1024)
 def insert_job(columns: Sequence[str], *, schema: str | None, unique: bool) -> Insert:
-    """Insert the job whose `columns` are binds `job_args`, ...; the table's defaults are the rest.
+    """Insert a job. Its `columns` are binds named `job_args` and so on; the others have defaults.
 
-    Returns what only the database knows: of a `unique` job, which may be a duplicate, all; see
-    `insert_jobs`. River: JobInsertFastMany.
+    Returns the columns that only the database knows. For a `unique` job, which may be a duplicate,
+    it returns all columns, as `insert_jobs` does. River: JobInsertFastMany.
     """
     statement = insert(Job).values(
         {
-            # By table column: an attribute of a mapped class cannot be named metadata.
+            # By the table's columns, because a mapped class can have no attribute named metadata.
             Job.__table__.c[name]: _INSERTED[name][1](
                 bindparam(f"job_{name}", type_=_INSERTED[name][0])
             )
@@ -67,9 +67,9 @@ def insert_job(columns: Sequence[str], *, schema: str | None, unique: bool) -> I
 
 @lru_cache(maxsize=1024)
 def insert_jobs(columns: Sequence[str], *, schema: str | None, unique: bool) -> Insert:
-    """Insert the jobs whose `columns` are binds `jobs_args`, ..., each the text of an array.
+    """Insert many jobs. Their `columns` are binds named `jobs_args` and so on, texts of arrays.
 
-    Of `unique` jobs, one whose key is taken returns the job that has it, and locks that. Index:
+    For a `unique` job whose key is taken, it locks and returns the job that holds the key. Index:
     river_job_unique_idx. River: JobInsertFastMany.
     """
     rows = (
@@ -88,7 +88,7 @@ def insert_jobs(columns: Sequence[str], *, schema: str | None, unique: bool) -> 
 
 
 def _returning(statement: PostgresInsert, *, schema: str | None, unique: bool) -> Insert:
-    # Raw: the parameters are binds of the statement, not rows for the ORM to insert.
+    # "raw": the parameters are binds of the statement, and not rows for the ORM to insert.
     statement = statement.execution_options(dml_strategy="raw")
     if not unique:
         return statement.returning(Job.id, Job.created_at)
@@ -99,18 +99,19 @@ def _returning(statement: PostgresInsert, *, schema: str | None, unique: bool) -
             Job.unique_states.is_not(None),
             in_mask(Job.unique_states, Job.state, schema),
         ),
-        # Something must be set for the row to come back; its kind may be another's.
+        # Something must be set, or the row is not returned. This sets its own kind, as the other
+        # job may be of another one.
         set_={"kind": Job.kind},
     )
-    # A row that was inserted by this very statement has no deleting transaction.
+    # xmax is 0 in a row that this statement has inserted.
     return statement.returning(*job_columns(), literal_column("xmax::text <> '0'").label("skipped"))
 
 
 @lru_cache
 def change_waiting() -> Update:
-    """Change jobs that wait, as the records in bind `changes` say; a null leaves as it is.
+    """Change waiting jobs by the records in bind `changes`. A null leaves a column unchanged.
 
-    Locks the rows by id; an insert that met them has done so already. Index: river_job_pkey.
+    Locks the rows by id; the insert that found them has locked them already. Index: river_job_pkey.
     """
     rows = records(
         "changes",

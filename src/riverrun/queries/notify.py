@@ -1,4 +1,4 @@
-"""The statements of `verbs.notify`, and where River's tables and channels are."""
+"""The statements of `verbs.notify`, and those that find River's tables and channels."""
 
 from functools import lru_cache
 from typing import Any
@@ -22,21 +22,21 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from riverrun.models import Job
 
 CHANNEL_MAX = 63
-"""Bytes of a channel's name that PostgreSQL takes."""
+"""Longest name of a channel in PostgreSQL, in bytes."""
 
 
 @lru_cache
 def schema_of_tables() -> Select[Any]:
-    """Read the schema of River's tables: bind `schema`, or where the search path finds them."""
+    """Read the schema of River's tables: bind `schema`, or the one that the search path finds."""
     return select(_place())
 
 
 @lru_cache
 def channels() -> Select[Any]:
-    """Read the channels of bind `topics`, an array of text, beside each one's topic.
+    """Read the channels for bind `topics`, an array of text, each with its topic.
 
-    On a search path whose first schema is not that of the tables there are two of each: River's
-    clients name theirs by the first.
+    If the first schema of the search path is not that of the tables, each topic has two channels:
+    River's clients name theirs by the first schema.
     """
     topics = (
         func.unnest(bindparam("topics", type_=ARRAY(Text)))
@@ -50,9 +50,9 @@ def channels() -> Select[Any]:
 
 @lru_cache
 def notify() -> Select[Any]:
-    """Send `payloads`, an array of text, on the channels of `topic`; see `channels`.
+    """Send `payloads`, an array of text, on the channels of `topic` when the transaction commits.
 
-    Sent when the transaction commits.
+    See `channels`.
     """
     payloads = (
         func.unnest(bindparam("payloads", type_=ARRAY(Text)))
@@ -87,7 +87,7 @@ def _places() -> Any:
 
 def _channel(place: ColumnElement[Any], topic: ColumnElement[Any]) -> ColumnElement[str]:
     named = func.concat(place, ".", topic)
-    # Longer names are none for PostgreSQL. River has no clients there: it refuses such a schema.
+    # PostgreSQL refuses longer names. There are no clients of River, which refuses such a schema.
     digest = func.encode(func.sha256(func.convert_to(place, "UTF8")), "hex")
     short = func.concat(func.left(digest, 32), ".", topic)
     return case((func.octet_length(named) > CHANNEL_MAX, short), else_=named)

@@ -1,4 +1,4 @@
-"""The statements on periodic jobs, as PostgreSQL takes them."""
+"""The statements of `verbs.periodic`."""
 
 from functools import lru_cache
 from typing import Any
@@ -29,9 +29,10 @@ def _pairs() -> Any:
 
 @lru_cache
 def plan_runs() -> Insert:
-    """Plan the first run of binds `ids` at binds `times`; one planned later is brought forward.
+    """Plan the next run of binds `ids` at binds `times`, unless an earlier one is planned.
 
-    A schedule may have become a more frequent one since. Locks the rows that it changes.
+    A later run is moved, because the schedule may have become a more frequent one. Locks the rows
+    that it changes.
     """
     pairs = _pairs()
     source = sa_select(pairs.c.id, pairs.c.next_run_at).order_by(pairs.c.id)
@@ -49,7 +50,7 @@ def plan_runs() -> Insert:
 
 @lru_cache
 def due_runs() -> Select[Any]:
-    """Read and lock those of binds `ids` that are due, and skip what others have locked."""
+    """Read and lock the runs of binds `ids` that are due, and skip locked rows."""
     return (
         sa_select(*_COLUMNS)
         .where(
@@ -63,7 +64,7 @@ def due_runs() -> Select[Any]:
 
 @lru_cache
 def next_runs() -> Select[Any]:
-    """Read when binds `ids` run next."""
+    """Read the next runs of binds `ids`."""
     return sa_select(*_COLUMNS).where(
         PeriodicRun.id == func.any(bindparam("ids", type_=ARRAY(Text)))
     )
@@ -77,7 +78,7 @@ def list_runs() -> Select[Any]:
 
 @lru_cache
 def advance_runs() -> Update:
-    """Set the next runs of binds `ids` to binds `times`, their last one to now."""
+    """Set the next runs of binds `ids` to binds `times`, and their last runs to now."""
     pairs = _pairs()
     return (
         sa_update(PeriodicRun)

@@ -1,4 +1,4 @@
-"""The statements about queues: what operators ask, and what producers say, for PostgreSQL."""
+"""The statements of `verbs.queues`."""
 
 from functools import lru_cache
 from typing import Any
@@ -23,11 +23,11 @@ from riverrun.models import Queue
 from riverrun.queries.expressions import NOW, readable
 
 ALL = "*"
-"""The name that stands for every queue."""
+"""The name that means all queues."""
 
 
 def _columns() -> list[Any]:
-    # Labelled: a Session names a column by its attribute, a Connection by its column.
+    # With labels, because a Session names a column by its attribute, a Connection by its column.
     names = ("name", "created_at", "metadata_", "paused_at", "updated_at")
     return [readable(getattr(Queue, name)).label(name) for name in names]
 
@@ -39,7 +39,7 @@ def _named() -> Any:
 
 @lru_cache
 def upsert_queues() -> Insert:
-    """Say that the queues in bind `names` are worked now; how they stand comes back.
+    """Record that the queues in bind `names` are being worked, and return their rows.
 
     Index: river_queue_pkey. River: QueueCreateOrSetUpdatedAt.
     """
@@ -76,7 +76,7 @@ def read_queues() -> Select[Any]:
 
 @lru_cache
 def pause_queue() -> Update:
-    """Pause the queue with bind `queue_name`, or all; one that is paused keeps its time.
+    """Pause the queue with bind `queue_name`, or all. A paused queue keeps the time of its pause.
 
     Locks the rows. Index: river_queue_pkey. River: QueuePause.
     """

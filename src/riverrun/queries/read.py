@@ -35,7 +35,7 @@ BRIEF_CHARS = 200
 
 
 BRIEF_ARGS_BYTES = 2_000
-"""Args stored in more bytes than this are not read for a brief list."""
+"""Largest args, in bytes as stored, that are read for a brief list."""
 
 
 @lru_cache
@@ -45,19 +45,19 @@ def get_job() -> Select[Any]:
 
 
 def list_jobs(params: JobListParams) -> Select[Any]:
-    """Read the jobs that `params` ask for, in their order, with the time that orders them.
+    """Read the jobs that `params` select, in order, each with the time that orders it.
 
     Index: river_job_pkey in the order of ids; river_job_state_and_finalized_at_index in the order
-    of ends; river_job_prioritized_fetching_index by state and queue; river_job_kind,
+    of finalized_at; river_job_prioritized_fetching_index by state and queue; river_job_kind;
     river_job_metadata_index.
     """
     return listed(params, *job_columns())
 
 
 def list_briefs(params: JobListParams, *, errors: bool) -> Select[Any]:
-    """Read what a table shows of the jobs that `params` ask for. Indexes: as `list_jobs`.
+    """Read the short form of the jobs that `params` select. Indexes: the same as for `list_jobs`.
 
-    Args that are long stay where they are: a page of 50 jobs with 1 MB each would take a second.
+    Long args are not read: a page of 50 jobs with 1 MB each would take a second.
     """
     stored = func.pg_column_size(Job.args)
     short = case((stored <= BRIEF_ARGS_BYTES, func.left(cast(Job.args, Text), BRIEF_CHARS)))
@@ -73,7 +73,7 @@ def list_briefs(params: JobListParams, *, errors: bool) -> Select[Any]:
 
 
 def count_listed(params: JobListParams, most: int) -> Select[Any]:
-    """Count the jobs that `params` ask for, up to `most`. Indexes: as `list_jobs`."""
+    """Count the jobs that `params` select, up to `most`. Indexes: the same as for `list_jobs`."""
     found = select(Job.id).where(*criteria(params)).limit(most).subquery()
     return select(func.count()).select_from(found)
 
@@ -93,14 +93,14 @@ _BRIEF = (
 
 
 def listed(params: JobListParams, *columns: Any) -> Select[Any]:
-    """Return the statement that reads `columns` of the jobs of a list, in its order."""
+    """Return the statement that reads `columns` of a list's jobs, in the order of the list."""
     time = _time(params)
     key = [Job.id] if params.order_by is JobOrder.id else [time, Job.id]
-    order = [each.desc() if params.descending else each for each in key]
+    order = [column.desc() if params.descending else column for column in key]
     statement = select(*columns, readable(time).label("order_time")).order_by(*order)
     states = params.states or ()
     if time is Job.finalized_at and len(states) > 1 and set(states) <= FINAL_STATES:
-        # The index has each state's jobs in the order of their ends, and not those of several.
+        # The index orders the jobs of one state by finalized_at, but not those of several states.
         pages = [
             select(Job.id)
             .where(*_page(attrs.evolve(params, states=[state]), time))
@@ -111,7 +111,8 @@ def listed(params: JobListParams, *columns: Any) -> Select[Any]:
         ]
         found = union_all(*(select(page.c.id) for page in pages)).subquery()
     elif params.order_by is JobOrder.id and states and not set(states) & FINAL_STATES:
-        # By an expression, or the planner walks the primary key past all that is final.
+        # Order by an expression. By the column the planner would walk the primary key past all
+        # final jobs.
         place = Job.id + 0
         page = select(Job.id).where(*_page(params, time)).limit(params.limit)
         found = page.order_by(place.desc() if params.descending else place).subquery()
@@ -123,14 +124,14 @@ def listed(params: JobListParams, *columns: Any) -> Select[Any]:
 def _page(params: JobListParams, time: Any) -> list[ColumnElement[bool]]:
     filters = criteria(params)
     if time is Job.finalized_at and set(params.states or ()) <= FINAL_STATES:
-        filters.append(Job.finalized_at.is_not(None))  # as the index says
+        filters.append(Job.finalized_at.is_not(None))  # the condition of the partial index
     if (after := params.cursor()) is not None:
         filters.append(_beyond(after, time, params))
     return filters
 
 
 def criteria(params: JobListParams) -> list[ColumnElement[bool]]:
-    """Return what a job must be to be in the list."""
+    """Return the conditions for the jobs of a list."""
     filters: list[ColumnElement[bool]] = []
     if params.ids is not None:
         filters.append(Job.id.in_(params.ids))
@@ -139,7 +140,7 @@ def criteria(params: JobListParams) -> list[ColumnElement[bool]]:
     if params.queues is not None:
         filters.append(Job.queue.in_(params.queues))
         if params.states is None:
-            # All of them, for an index that begins with the state.
+            # All states, for an index that begins with the state.
             filters.append(Job.state.in_([state_literal(state) for state in JobState]))
     if params.priorities is not None:
         filters.append(Job.priority.in_(params.priorities))
@@ -162,7 +163,7 @@ def criteria(params: JobListParams) -> list[ColumnElement[bool]]:
 
 
 def _beyond(after: JobCursor, time: Any, params: JobListParams) -> ColumnElement[bool]:
-    """Return what stands after a cursor; no time is later than any, as PostgreSQL sorts it."""
+    """Return the condition for jobs after a cursor. PostgreSQL sorts a null after all times."""
     here = Job.id < after.id if params.descending else Job.id > after.id
     if params.order_by is JobOrder.id:
         return here
@@ -170,7 +171,7 @@ def _beyond(after: JobCursor, time: Any, params: JobListParams) -> ColumnElement
         if params.descending:
             return or_(time.is_not(None), here)
         return and_(time.is_(None), here)
-    # Of times that Python cannot tell the cursor knows only that: no index serves them.
+    # The cursor does not have the times that Python cannot hold. No index serves them.
     compared = readable(time) if after.time in (FIRST_TIME, LAST_TIME) else time
     place, last = tuple_(compared, Job.id), [after.time, after.id]
     if params.descending:
@@ -179,7 +180,7 @@ def _beyond(after: JobCursor, time: Any, params: JobListParams) -> ColumnElement
 
 
 def _time(params: JobListParams) -> Any:
-    """Return the column that orders."""
+    """Return the time by which a list is ordered."""
     if params.order_by is JobOrder.finalized_at:
         return Job.finalized_at
     if params.order_by is JobOrder.time and params.states:

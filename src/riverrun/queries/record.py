@@ -36,9 +36,10 @@ from riverrun.queries.expressions import (
 
 @lru_cache
 def unwritten_jobs() -> Select[Any]:
-    """Read which of binds `ids` are there, whether at `attempts` they run, and are not locked.
+    """Read the jobs in binds `ids`: whether they run at their attempt, and whether they are free.
 
-    Locks what is free for a moment, and skips the rest. Index: river_job_pkey.
+    Locks the rows that are not locked, until the transaction ends, to find out which those are.
+    Index: river_job_pkey.
     """
     asked, again = attempts("asked"), attempts("again")
     free = (
@@ -54,12 +55,13 @@ def unwritten_jobs() -> Select[Any]:
 
 @lru_cache
 def record_outcomes(*, skip_locked: bool) -> Update:
-    """Write the outcomes in bind `outcomes` where the jobs still run at the same attempt.
+    """Write the outcomes in bind `outcomes` of jobs that still run at the same attempt.
 
-    A job that somebody asked to cancel meanwhile, and that would run again, is cancelled instead.
-    A final job is finalized when its worker returned, `age_us` microseconds ago. Staged metadata is
-    merged also where the job no longer runs, if `merge_anyway`. Locks the rows by id, or only those
-    that nobody else has locked. Index: river_job_pkey. River: JobSetStateIfRunningMany.
+    A job that was marked as cancelled in the meantime, and that would run again, is cancelled
+    instead. The `finalized_at` of a final job is when its worker returned, `age_us` microseconds
+    ago. With `merge_anyway` metadata is merged even if the job no longer runs. Locks the rows by
+    id; with `skip_locked` only those that are free. Index: river_job_pkey. River:
+    JobSetStateIfRunningMany.
     """
     rows = records(
         "outcomes",
@@ -84,7 +86,7 @@ def record_outcomes(*, skip_locked: bool) -> Update:
     again = rows.c.state.in_(
         [literal_column(f"'{state}'") for state in ("available", "retryable", "scheduled")]
     )
-    # To an array of arrays, which only a stranger writes, nothing can be appended.
+    # Nothing can be appended to a nested array, which neither River nor riverrun writes.
     before = case(
         (func.array_ndims(Job.errors) > 1, array([func.to_jsonb(Job.errors)])), else_=Job.errors
     )

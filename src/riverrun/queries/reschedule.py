@@ -13,14 +13,14 @@ WAITING = (JobState.available, JobState.pending, JobState.retryable, JobState.sc
 
 
 def reschedule_chosen(which: Chosen, scheduled_at: Any, *, by_ids: bool) -> Update:
-    """Have the chosen jobs wait until `scheduled_at`; return the queues of those available now.
+    """Make the chosen jobs due at `scheduled_at`, and return the queues of those available now.
 
     Locks the rows in the order of their ids.
 
     Args:
         which: The jobs.
         scheduled_at: An expression over the jobs' columns.
-        by_ids: Whether only the jobs in bind `chosen_ids` are meant.
+        by_ids: Whether to change only the jobs in bind `chosen_ids`.
     """
     job, found = which.job, which.locked(by_ids=by_ids)
     at = cast(scheduled_at, Timestamp)
@@ -41,6 +41,6 @@ def reschedule_chosen(which: Chosen, scheduled_at: Any, *, by_ids: bool) -> Upda
 
 
 def waiting(job: Any) -> ColumnElement[bool]:
-    """Return whether a job waits."""
+    """Return the condition for a waiting job."""
     waits: ColumnElement[bool] = job.state.in_([state_literal(state, job) for state in WAITING])
     return waits

@@ -31,19 +31,21 @@ from riverrun.queries.expressions import (
 )
 
 LOST_BYTES = 2 * 1024 * 1024
-"""Most bytes of lost jobs read at once, as they are stored: compressed, often to a tenth."""
+"""Most bytes of lost jobs that are read at once. They are counted as stored: compressed, often to a
+tenth."""
 
 
 @lru_cache
 def lost_jobs() -> Select[Any]:
     """Read and lock running jobs whose client is gone.
 
-    Gone is a client whose heartbeat is older than `dead_s`. One that never had a heartbeat, such as
-    River's, is taken for gone when the attempt is older than `stuck_s`, never if that is null, and
-    than what the kind's worker may take, as binds `kinds` and `timeouts_s` say, null for ever; one
-    whose heart beats keeps its jobs however long they run. Returns no more than `LOST_BYTES`, and
-    with each how many it `found`. Skips what others have locked. Index:
-    river_job_prioritized_fetching_index, whose part for running jobs is small.
+    A client is gone if its heartbeat is older than `dead_s`. While it has heartbeats it keeps its
+    jobs, however long they run. A client without heartbeats, such as River's, is considered gone
+    when the attempt is older than both `stuck_s` and the timeout of the job's kind, in binds
+    `kinds` and `timeouts_s`. A null in either means never.
+
+    Returns jobs of at most `LOST_BYTES`, and with each the number of jobs `found`. Skips locked
+    rows. Index: river_job_prioritized_fetching_index, whose part for running jobs is small.
     """
     owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
     known = (
@@ -54,7 +56,7 @@ def lost_jobs() -> Select[Any]:
         .render_derived(name="known")
     )
     dead = ClientRecord.heartbeat_at < NOW - seconds("dead_s")
-    # One that runs since nobody knows when was not claimed by a client.
+    # Without attempted_at the job was not claimed by a client.
     since = func.coalesce(Job.attempted_at, Job.created_at)
     late = since < NOW - func.make_interval(0, 0, 0, 0, 0, 0, known.c.timeout_s)
     stuck = and_(
@@ -96,10 +98,10 @@ def lost_jobs() -> Select[Any]:
 
 @lru_cache
 def dead_clients() -> Select[Any]:
-    """Choose up to `limit` clients dead for `dead_s` that no running job names.
+    """Choose up to `limit` clients without running jobs, and without a heartbeat for `dead_s`.
 
-    Locks them, and skips what others have locked. Index: river_job_prioritized_fetching_index, for
-    the running jobs.
+    Locks the rows, and skips locked ones. Index: river_job_prioritized_fetching_index, for the
+    running jobs.
     """
     return (
         select(ClientRecord.id)

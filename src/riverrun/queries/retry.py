@@ -22,7 +22,7 @@ from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_columns, state_li
 
 @lru_cache
 def retry_job() -> Update:
-    """Make the job with bind `job_id` available now, unless it runs or is available and due.
+    """Make the job with bind `job_id` available now, unless it is running, or available and due.
 
     Locks the row. Index: river_job_pkey. River: JobRetry.
     """
@@ -37,14 +37,14 @@ def retry_job() -> Update:
 def retry_chosen(which: Chosen, *, by_ids: bool) -> Update:
     """Make the chosen jobs available now, and return their queues.
 
-    Locks the rows in the order of their ids. River: JobRetry, for many.
+    Locks the rows in the order of their ids. River: JobRetry, here for many jobs.
     """
     job, found = which.job, which.locked(by_ids=by_ids)
     return update(job).where(job.id == found.c.id).values(_available(job)).returning(job.queue)
 
 
 def not_due(job: Any) -> ColumnElement[bool]:
-    """Return whether a job can be retried: it does not run, and is not available and due."""
+    """Return the condition for a job that can be retried: not running, nor available and due."""
     due = and_(job.state == state_literal(JobState.available, job), job.scheduled_at < NOW)
     return and_(job.state != state_literal(JobState.running, job), ~due)
 
@@ -61,7 +61,7 @@ def _available(job: Any) -> dict[Any, Any]:
             ),
             else_=job.max_attempts,
         ),
-        # A cancel that was asked for before must not end the attempts to come.
+        # The mark of an earlier cancel must not cancel the next attempts.
         job.metadata_: case(
             (
                 func.jsonb_typeof(job.metadata_) == "object",

@@ -29,9 +29,9 @@ from riverrun.queries.expressions import NOW, in_mask, readable, state_literal
 
 @lru_cache
 def due_jobs() -> Select[Any]:
-    """Choose up to `limit` retryable and scheduled jobs due before now + `ahead_s`.
+    """Choose up to `limit` retryable and scheduled jobs that are due within `ahead_s` seconds.
 
-    None with an id in bind `skipped`. Locks them and skips what others have locked. Index:
+    Leaves out the ids in bind `skipped`. Locks the rows, and skips locked ones. Index:
     river_job_prioritized_fetching_index.
     """
     waiting = Job.state.in_([state_literal(JobState.retryable), state_literal(JobState.scheduled)])
@@ -53,9 +53,9 @@ def due_jobs() -> Select[Any]:
 
 @lru_cache
 def schedule_jobs(*, schema: str | None, these: bool = False) -> Update:
-    """Make the `due_jobs` available, or those with bind `ids` that still are among them.
+    """Make the `due_jobs` available; with `these` only those in bind `ids`.
 
-    One whose unique key another job holds is discarded. River: JobSchedule.
+    A job whose unique key another job holds is discarded. River: JobSchedule.
     """
     chosen = due_jobs()
     if these:
@@ -93,7 +93,7 @@ def schedule_jobs(*, schema: str | None, these: bool = False) -> Update:
             ),
             finalized_at=case((ranked.c.conflict, NOW), else_=None),
             metadata_=case((ranked.c.conflict, Job.metadata_.op("||")(mark)), else_=Job.metadata_),
-            # Where discarded jobs hold their key too, the index would refuse this one for ever.
+            # If discarded jobs hold their key, too, the unique index would always refuse this one.
             unique_states=case(
                 (and_(ranked.c.conflict, ranked.c.holds_discarded), None), else_=Job.unique_states
             ),

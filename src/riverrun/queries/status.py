@@ -52,7 +52,7 @@ def count_jobs() -> Select[Any]:
 
 @lru_cache
 def list_clients() -> Select[Any]:
-    """Read the clients that say that they live, by id. Index: riverrun_client_pkey."""
+    """Read the clients that have heartbeats, by id. Index: riverrun_client_pkey."""
     columns: tuple[Any, ...] = (
         ClientRecord.id,
         ClientRecord.hostname,
@@ -70,10 +70,10 @@ def list_clients() -> Select[Any]:
 
 @lru_cache
 def last_worked() -> Select[Any]:
-    """Read when a job of each queue in bind `names` was last attempted, of those scheduled last.
+    """Read when a job of each queue in bind `names` was last attempted, approximately.
 
-    A look at the end of each state and priority: no index is in the order of attempts, and jobs of
-    one priority are claimed in the order of their times.
+    For each state and priority it reads only the job that was scheduled last. No index is in the
+    order of attempts, but jobs of one priority are claimed in the order of their scheduled_at.
 
     Index: river_job_prioritized_fetching_index.
     """
@@ -105,13 +105,14 @@ def last_worked() -> Select[Any]:
 
 @lru_cache
 def unworked_queues(*, standby: bool) -> Select[Any]:
-    """Read queues with due jobs that are not paused and that no living client works, by name.
+    """Read queues with due jobs that are not paused and that no live client works, by name.
 
-    A client of riverrun's lives if its heartbeat is at most `dead_s` old. River's have none: where
-    one leads or runs a job of the queue, the queue's row, which they renew every 10 min, counts. On
-    a `standby` the leader cannot be read, and the queue's row counts in any case.
+    A client of riverrun is live if its heartbeat is at most `dead_s` old. River's clients have no
+    heartbeats, but renew the rows of their queues every 10 min. Such a row counts if a client of
+    River leads or runs a job of the queue. On a `standby` the leader cannot be read, so the row
+    always counts.
 
-    Index: river_job_prioritized_fetching_index, a look for each queue; riverrun_client_pkey.
+    Index: river_job_prioritized_fetching_index, once for each queue; riverrun_client_pkey.
     """
     available = Job.state == state_literal(JobState.available)
     first: Any = select(func.min(Job.queue).label("name")).where(available)
@@ -150,9 +151,9 @@ def unworked_queues(*, standby: bool) -> Select[Any]:
 
 @lru_cache
 def finish_rates() -> Select[Any]:
-    """Count the jobs that were finalized last, of each final state at most 1,000, in `window_s`.
+    """Count the jobs that were finalized within `window_s`, at most 1,000 of each final state.
 
-    Returns for each state their number and in how many seconds they were finalized.
+    Returns for each state the number of jobs and the seconds in which they were finalized.
 
     Index: river_job_state_and_finalized_at_index.
     """
@@ -180,5 +181,5 @@ def finish_rates() -> Select[Any]:
 
 @lru_cache
 def get_leader() -> Select[Any]:
-    """Read who leads now. Index: river_leader_pkey."""
+    """Read the id of the current leader. Index: river_leader_pkey."""
     return select(Leader.leader_id).where(Leader.expires_at > func.now())

@@ -1,4 +1,4 @@
-"""The verbs: plain functions that work on any session or connection, and need no client."""
+"""Plain functions, a verb each, that work on any Session or Connection and need no client."""
 
 from riverrun.verbs.cancel import cancel, cancel_where
 from riverrun.verbs.claim import claim

@@ -1,4 +1,4 @@
-"""Beat: "this client lives". Once it is no longer said, others rescue the jobs of the client."""
+"""Heartbeats of clients. When a client's heartbeats stop, other clients rescue its jobs."""
 
 import secrets
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -28,18 +28,19 @@ def sign_on(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> str:
-    """Register a client that begins, and return its name: `client_id`, or that with a suffix.
+    """Register a starting client, and return its id: `client_id`, if need be with a suffix.
 
-    What ran under a name is rescued when its heartbeats end; a namesake's would go on for it.
+    Jobs of a dead client are rescued because its heartbeats stop. A second client with the same id
+    would continue them.
 
     Args:
-        tx: Whose transaction, as for `insert`.
-        client_id: The name it wants.
-        hostname: Its host.
-        pid: Its process there.
+        tx: The transaction, as for `insert`.
+        client_id: The id that it asks for.
+        hostname: The name of its host.
+        pid: The id of its process.
         dead_s: Seconds without a heartbeat after which a client is gone.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
     """
     name = client_id
     with joined(tx, schema) as transaction:
@@ -68,17 +69,19 @@ def beat(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> bool:
-    """Say that `client_id` lives; return whether a client leads that never says so, as River's.
+    """Write a heartbeat of `client_id`, and return whether a client without heartbeats leads.
+
+    River's clients have none.
 
     Args:
-        tx: Whose transaction, as for `insert`.
-        client_id: The client.
-        hostname: Its host.
-        pid: Its process there.
-        queues: What it works.
-        state: How it is: its `slots` by queue, how many jobs are `running`, its `problems`.
+        tx: The transaction, as for `insert`.
+        client_id: The client's id.
+        hostname: The name of its host.
+        pid: The id of its process.
+        queues: The names of its queues.
+        state: Its health: `slots` by queue, the number of jobs `running`, and its `problems`.
         schema: The schema of River's tables. Default: the search path's.
-        now: For tests: the time to take for the database's, aware.
+        now: For tests: used as the database's time, aware.
     """
     params = {
         "client_id": client_id,
@@ -100,16 +103,16 @@ def touch(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> None:
-    """Renew the attempt time of one's own running jobs, out of reach of River's rescuer.
+    """Renew the attempt time of a client's running jobs, so that River's rescuer leaves them.
 
-    Rows that are locked are skipped. If `tx` is an Engine, rows that the database refuses to
-    change are logged and skipped.
+    Locked rows are skipped. On an Engine, rows that the database refuses to change are logged and
+    skipped.
 
     Args:
-        tx: Whose transaction, as for `insert`.
-        attempts: The jobs' ids, each with the attempt at which it was claimed.
+        tx: The transaction, as for `insert`.
+        attempts: Pairs of a job's id and the attempt at which it was claimed.
         schema: The schema of River's tables. Default: the search path's.
-        now: For tests: the time to take for the database's, aware.
+        now: For tests: used as the database's time, aware.
     """
 
     def act(part: Sequence[tuple[int, int]]) -> None:
@@ -135,6 +138,6 @@ def touch(
 
 @tried_again
 def leave(tx: Tx, client_id: str, *, schema: str | None = None) -> None:
-    """Say that `client_id` is gone of its own will, unless it has left something running."""
+    """Remove the record of a client that stops, unless it has left jobs running."""
     with joined(tx, schema) as transaction:
         transaction.execute(queries.leave(), {"client_id": client_id})

@@ -1,4 +1,4 @@
-"""Cancel: never again, by an operator's wish."""
+"""Cancel jobs, so that they do not run again."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,18 +22,18 @@ def cancel(
 ) -> JobRow:
     """Cancel a job.
 
-    One that waits is cancelled at once. One that runs is marked, and the client that runs it told
-    when the transaction commits; it is cancelled when its worker ends without success. A final one
-    is left as it is.
+    A waiting job is cancelled at once. A running job is marked, and the client that runs it is
+    notified when the transaction commits; the job is cancelled when its worker ends without
+    success. A final job is not changed.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job_id: The job.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
-        The job as it then is.
+        The job after the change.
 
     Raises:
         JobNotFound: If there is no such job.
@@ -56,25 +56,25 @@ def cancel_where(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Cancel all jobs that criteria are true of, as `cancel` does one; return how many.
+    """Cancel all jobs for which criteria are true, as `cancel` does; return how many.
 
         cancel_where(session, Job.args_of(SendReceipt).order == Order.id, Order.status == "void")
 
-    Final jobs are left as they are. Nothing is flushed: flush first what the criteria need. Jobs
-    that the session has loaded expire.
+    Final jobs are not changed. The session is not flushed: flush the changes that the criteria
+    need. Jobs that the session has loaded are expired.
 
     Args:
-        tx: Whose transaction: of a Session, scoped_session or Connection all jobs are changed in
-            it by one statement; with an Engine in batches of 1,000, each a transaction of its own.
-            Both wait for a row that another transaction has locked.
-        *criteria: SQLAlchemy criteria over Job, joined by AND. Other tables may be named; what they
-            say is asked in an EXISTS. `true()` is for all jobs.
+        tx: The transaction. In that of a Session, scoped_session or Connection one statement
+            changes all jobs; on an Engine they are changed in batches of 1,000, each in a
+            transaction of its own. Both wait for rows that another transaction has locked.
+        *criteria: SQLAlchemy criteria over Job, joined by AND. They may name other tables, which
+            are then used in an EXISTS. `true()` selects all jobs.
         dry_run: Whether only to count. Default: False.
         schema: The schema of River's tables. Default: the search path's.
-        now: For tests: the time to take for the database's, aware.
+        now: For tests: used as the database's time, aware.
 
     Raises:
-        InvalidOption: If the criteria are none, or do not name Job.
+        InvalidOption: If there are no criteria, or they do not name Job.
     """
     job = Job.in_schema(schema)
     which = chosen(job, criteria, queries.not_final(job), schema=schema)
@@ -93,7 +93,7 @@ def cancel_where(
 
 @tried_again
 def read_cancelled(tx: Tx, job_ids: Sequence[int], *, schema: str | None = None) -> list[int]:
-    """Return which of `job_ids` run and were asked to cancel."""
+    """Return which of `job_ids` are running and marked as cancelled."""
     with joined(tx, schema) as transaction:
         found = transaction.execute(queries.cancelled_jobs(), {"ids": list(job_ids)})
         return list(found.scalars())

@@ -1,4 +1,4 @@
-"""Chosen: act on all jobs of some criteria, in the caller's transaction or in small ones."""
+"""Change all jobs chosen by criteria, in the caller's transaction or in batches."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,21 +13,21 @@ from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.queries.chosen import Chosen
 
 BATCH = 1_000
-"""Jobs that one transaction changes where each batch has one of its own."""
+"""Most jobs that one transaction changes on an Engine."""
 
 PAGE = 100_000
-"""Ids that are read at once."""
+"""Most ids that one statement reads."""
 
 TRIES = 5
 
 
 @attrs.frozen(kw_only=True)
 class Changed:
-    """What became of chosen jobs.
+    """The result of a change to chosen jobs.
 
     Attributes:
-        count: How many were changed.
-        queues: The queues in which jobs are available now.
+        count: How many jobs were changed.
+        queues: The queues in which jobs were made available.
     """
 
     count: int
@@ -42,16 +42,17 @@ def change_chosen(
     dry_run: bool,
     attributes: Sequence[str] | None,
 ) -> Changed:
-    """Change the jobs that `which` chooses, or only count them.
+    """Change the chosen jobs, or only count them.
 
     Args:
-        tx: Whose transaction. An Engine has batches of jobs changed in transactions of their
-            own; any other has all of them changed by one statement.
+        tx: The transaction. On an Engine each batch of jobs is changed in a transaction of its
+            own; otherwise one statement changes all jobs.
         which: The jobs.
-        change: Changes them in a transaction; called with the bind `chosen_ids`, if that counts.
+        change: A function that changes them in a transaction. Its params have the bind
+            `chosen_ids`, or are empty for all jobs.
         dry_run: Whether only to count.
-        attributes: What it changes of jobs that the session has loaded, which expires; None for
-            all.
+        attributes: The attributes that it changes. They expire on jobs that the session has
+            loaded. None means all.
     """
     if dry_run:
         return again(tx, lambda: Changed(count=_count(tx, which)))
@@ -107,15 +108,15 @@ def _change_batch(
         try:
             return again(tx, act)
         except IntegrityError:
-            # A unique key was free when the statement began, and is taken now: it sees that next.
+            # A unique key was taken after the statement began. The next try sees that.
             continue
     return again(tx, act)
 
 
 def _expire(tx: Tx, job: type[Any], attributes: Sequence[str] | None) -> None:
-    """Have a session read again what was changed of the jobs that it has loaded.
+    """Expire the changed attributes of jobs that a session has loaded.
 
-    Not of those that the host has changed and not flushed.
+    Jobs with changes that the application has not flushed are left alone.
     """
     session = tx() if isinstance(tx, scoped_session) else tx
     if isinstance(session, Session):

@@ -24,12 +24,13 @@ _place = itemgetter(*(queries.CLAIMED.index(name) for name in ("priority", "sche
 
 
 class ClaimedJob:
-    """A job as its claim returned it: what every attempt asks for, and the rest when asked for.
+    """A job as its claim returned it. It has what every attempt needs, and can make a JobRow.
 
-    A JobRow takes longer to make than all else between a claim and a worker that takes its args.
+    To make a JobRow takes longer than everything else between a claim and the call of a worker
+    that takes only args.
 
     Attributes:
-        id, kind, queue, attempt: As a JobRow's.
+        id, kind, queue, attempt: The same as in JobRow.
     """
 
     __slots__ = ("_row", "attempt", "id", "kind", "queue")
@@ -43,23 +44,23 @@ class ClaimedJob:
 
     @property
     def args(self) -> Mapping[str, Any]:
-        """As a JobRow's; decoded each time."""
+        """The args, as in JobRow. They are decoded at each access."""
         args: Mapping[str, Any] = json_value(self._row[_ARGS])
         return args
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """As a JobRow's; decoded each time."""
+        """The metadata, as in JobRow. It is decoded at each access."""
         return json_object(self._row[_METADATA])
 
     @property
     def metadata_bytes(self) -> int:
-        """How many bytes of JSON its metadata has, nearly."""
+        """The approximate size of the metadata, in bytes of JSON."""
         return len(self._row[_METADATA] or "")
 
     def row(self) -> JobRow:
-        """Return all of it."""
-        # By position, as the statement returns them.
+        """Return the job as a JobRow."""
+        # In the order of CLAIMED.
         (
             job_id,
             kind,
@@ -105,15 +106,15 @@ def claim(
 ) -> list[JobRow]:
     """Claim available jobs: lock them, mark them `running`, count the attempt.
 
-    Nobody else can claim them once the transaction commits; if it rolls back they wait on.
+    Once the transaction commits no other client can claim them. If it rolls back they keep waiting.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         queue: The queue to claim from.
         limit: Most jobs to claim, 1 to 20,000.
-        client_id: Who claims, at most 100 characters.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        client_id: The id of the claiming client, at most 100 characters.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
         The jobs by priority, scheduled_at and id. Their unique keys are not read.
@@ -131,18 +132,18 @@ def claim_job(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> JobRow:
-    """Claim one job by its id if it waits, whenever it is due: for tests and consoles.
+    """Claim one job by its id if it is waiting, due or not. For tests and consoles.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job_id: The job.
-        client_id: Who claims, at most 100 characters.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        client_id: The id of the claiming client, at most 100 characters.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Raises:
         JobNotFound: If there is no such job.
-        JobNotWaiting: If it runs, is final, or another transaction has locked it.
+        JobNotWaiting: If it is running or final, or another transaction has locked it.
     """
     params = {"job_id": job_id, "client_id": client_id, "now": now}
     with joined(tx, schema) as transaction:
@@ -155,7 +156,7 @@ def claim_job(
 
 @tried_again
 def queues_waiting(tx: Tx, names: Iterable[str], *, schema: str | None = None) -> frozenset[str]:
-    """Return those of the queues `names` of which a claim would get a job now."""
+    """Return which of the queues `names` have a job that a claim would get now."""
     with joined(tx, schema) as transaction:
         rows = transaction.rows(queries.queues_waiting(), {"names": sorted(names)})
         return frozenset(name for (name,) in rows)
@@ -171,7 +172,7 @@ def claim_jobs(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> list[ClaimedJob]:
-    """Claim as `claim` does, and leave it to the attempts to make JobRows."""
+    """Claim jobs as `claim` does, but without making JobRows."""
     params = {
         "queue_name": check_queue(queue),
         "limit": check_int("limit", limit, 1, CLAIM_MAX),
@@ -180,5 +181,5 @@ def claim_jobs(
     }
     with joined(tx, schema) as transaction:
         rows = transaction.rows(queries.claim_jobs(), params, times=True)
-    # UPDATE returns its rows in no order.
+    # UPDATE returns its rows in any order.
     return [ClaimedJob(row, queue) for row in sorted(rows, key=_place)]

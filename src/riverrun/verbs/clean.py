@@ -1,4 +1,4 @@
-"""Clean: delete what is final and old, and what nobody works any more."""
+"""Delete old final jobs, queues that no client works, and records of dead clients."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -20,12 +20,13 @@ T = TypeVar("T", int, str)
 
 @attrs.frozen(kw_only=True)
 class Cleaned:
-    """What one turn of cleaning did.
+    """The result of one batch of cleaning.
 
     Attributes:
-        deleted: How many jobs it deleted.
-        refused: How many the database refused to delete, as those that another table refers to.
-        last_id: Where the next turn goes on, if there may be more.
+        deleted: How many jobs were deleted.
+        refused: How many jobs the database refused to delete, such as those that another table
+            refers to.
+        last_id: The id after which the next batch begins, if there may be more.
         more: Whether there may be more.
     """
 
@@ -48,17 +49,17 @@ def clean(
 ) -> int:
     """Delete final jobs older than their state's retention; return how many.
 
-    Of an Engine's rows those that cannot be deleted, as a foreign key of another table refers to
-    them or a trigger refuses it, are logged and left, the others deleted.
+    On an Engine, rows that cannot be deleted are logged and skipped, such as those that a foreign
+    key of another table refers to.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         cancelled_s: Seconds to keep cancelled jobs; None for ever.
         completed_s: Seconds to keep completed jobs; None for ever.
         discarded_s: Seconds to keep discarded jobs; None for ever.
         limit: Most jobs to delete.
-        schema: The schema of River's tables; the search path's by default.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
     """
     retention_s = {"cancelled": cancelled_s, "completed": completed_s, "discarded": discarded_s}
     return clean_after(tx, 0, retention_s=retention_s, limit=limit, schema=schema, now=now).deleted
@@ -73,15 +74,15 @@ def clean_after(
     schema: str | None,
     now: datetime | None = None,
 ) -> Cleaned:
-    """As `clean`, among jobs with an id beyond `after_id`.
+    """Do what `clean` does, among jobs with an id greater than `after_id`.
 
     Args:
-        tx: Whose transaction, as for `insert`.
-        after_id: The last id of the turn before; 0 to begin.
+        tx: The transaction, as for `insert`.
+        after_id: The last id of the previous batch; 0 for the first.
         retention_s: Seconds to keep jobs, by their final state; None for ever.
         limit: Most jobs to delete.
-        schema: The schema of River's tables; the search path's by default.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
     """
     params = {
         **{f"{state}_s": kept_s for state, kept_s in retention_s.items()},
@@ -131,7 +132,7 @@ def forget_clients(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Delete the records of clients that are dead and have left nothing running."""
+    """Delete the records of clients that are dead and have no running jobs."""
     params = {"dead_s": dead_s, "limit": limit, "now": now}
     statements = (rescue_queries.forget_clients(), dead_clients(), forget_these_clients())
     return _clean_named(tx, statements, params, "dead clients not deleted", schema)
@@ -157,7 +158,7 @@ def _clean_named(
 
 
 def _can_be_halved(tx: Tx, error: Exception) -> bool:
-    # A transaction of the host's is over with the first error.
+    # The first error aborts a transaction of the application's, so nothing more can be tried in it.
     return isinstance(tx, Engine) and fault_of(error) is not Fault.connection
 
 

@@ -1,10 +1,10 @@
 """Step 5 of 5: complete. Before: execute. After: nothing, or claim again.
 
-Each verb here ends one's own claim. It touches the job only while it is `running` at the attempt
-that was claimed.
+Each verb here ends the caller's own claim. It changes the job only if it is still `running` at the
+attempt that was claimed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import AttemptLost, JobCancel, JobSnooze
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.row import JobRow
-from riverrun.jobs.states import JobState, state_of
+from riverrun.jobs.states import JobState
 from riverrun.outcome import MAX_ROW_BYTES, Outcome, attempt_error, check_metadata, decide
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.queries import complete as queries
@@ -30,14 +30,14 @@ def complete(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> JobState:
-    """Complete a claimed job, in one commit with whatever else the transaction does.
+    """Complete a claimed job, in one commit with everything else in the transaction.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job: The job as it was claimed.
         metadata: What to merge into the job's metadata.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
         The state that the job now has.
@@ -59,15 +59,15 @@ def fail(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> JobState:
-    """Record what a claimed job's worker raised: retry it later, or discard, cancel or snooze it.
+    """Record the error of a claimed job: it is retried later, or discarded, cancelled or snoozed.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job: The job as it was claimed.
-        error: What was raised; a JobCancel cancels the job, a JobSnooze snoozes it.
-        backoff: When the job may be claimed again; River's unless said.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        error: The exception. A JobCancel cancels the job, and a JobSnooze snoozes it.
+        backoff: Returns when the job may be claimed again. Default: River's backoff.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
         The state that the job now has.
@@ -87,14 +87,14 @@ def snooze(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> JobState:
-    """Give a claimed job back, to run after `delay`; its attempt with it.
+    """Let a claimed job run again after `delay`. The attempt is not counted.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job: The job as it was claimed.
         delay: Seconds or a timedelta, not negative.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
         The state that the job now has.
@@ -115,12 +115,12 @@ def record_wish(
     now: datetime,
     schema: str | None = None,
 ) -> Outcome:
-    """Snooze or cancel a claimed job in the worker's own transaction, and return what was written.
+    """Snooze or cancel a claimed job in the worker's own transaction, and return the outcome.
 
     Args:
         tx: The worker's session.
         job: The job as it was claimed.
-        wish: What its worker raised.
+        wish: The exception that its worker raised.
         metadata: What to merge into the job's metadata.
         now: The database's time, aware.
         schema: The schema of River's tables. Default: the search path's.
@@ -147,11 +147,11 @@ def discard(
     """Record a claimed job's error and discard it, whatever attempts are left.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job: The job as it was claimed.
-        error: What to record.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        error: The error to record.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
         The state that the job now has.
@@ -178,7 +178,7 @@ def merge_metadata(
 
     Raises:
         AttemptLost: If the job no longer runs at that attempt; roll the transaction back.
-        InvalidOption: If JSON cannot hold it.
+        InvalidOption: If JSON cannot hold the metadata.
     """
     params = {
         "job_id": job.id,
@@ -193,16 +193,16 @@ def merge_metadata(
 def _end(
     tx: Tx,
     job: JobRow,
-    ended: BaseException | None,
+    error: BaseException | None,
     backoff: Backoff,
     metadata: Mapping[str, Any] | None,
     schema: str | None,
     now: datetime | None,
 ) -> JobState:
     with joined(tx, schema) as transaction:
-        # Only a time to come needs the database's clock; a completion is stamped by its statement.
-        moment = now or (_now(transaction) if ended is not None else job.scheduled_at)
-        outcome = decide(job, ended, now=moment, backoff=backoff, metadata=metadata)
+        # A completion needs no query for the time, because its statement sets the time itself.
+        moment = now or (_now(transaction) if error is not None else job.scheduled_at)
+        outcome = decide(job, error, now=moment, backoff=backoff, metadata=metadata)
         return _write_own(transaction, outcome, now)
 
 
@@ -216,7 +216,3 @@ def _write_own(transaction: Transaction, outcome: Outcome, now: datetime | None)
 def _now(transaction: Transaction) -> datetime:
     value: datetime = transaction.execute(queries.clock(), {}).scalar_one()
     return value
-
-
-def _states(rows: Sequence[Sequence[Any]]) -> list[tuple[int, JobState]]:
-    return [(job_id, state_of(state)) for job_id, state in rows]

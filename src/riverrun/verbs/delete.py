@@ -1,4 +1,4 @@
-"""Delete: a job's row, by an operator's wish; never one that runs."""
+"""Delete jobs, except running ones."""
 
 from typing import Any
 
@@ -18,16 +18,16 @@ from riverrun.verbs.read import get_in, job_row
 
 @tried_again
 def delete(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
-    """Delete a job, and return it as it was.
+    """Delete a job, and return it as it was before.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job_id: The job.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables. Default: the search path's.
 
     Raises:
         JobNotFound: If there is no such job.
-        JobRunning: If it runs.
+        JobRunning: If it is running.
     """
     with joined(tx, schema) as transaction:
         row = transaction.execute(queries.delete_job(), {"job_id": job_id}).one_or_none()
@@ -40,18 +40,18 @@ def delete(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
 def delete_many(
     tx: Tx, params: JobListParams, *, unsafe_all: bool = False, schema: str | None = None
 ) -> list[JobRow]:
-    """Delete the jobs that `params` ask for, at most its limit, and return them as they were.
+    """Delete the jobs that `params` select, at most its limit, and return them as they were.
 
-    Jobs that run are left, and so are those that another transaction has locked.
+    Running jobs, and jobs that another transaction has locked, are skipped.
 
     Args:
-        tx: Whose transaction, as for `insert`.
-        params: Which jobs.
-        unsafe_all: Whether `params` may be without any filter.
-        schema: The schema of River's tables; the search path's unless said.
+        tx: The transaction, as for `insert`.
+        params: The filters and the limit.
+        unsafe_all: Whether `params` may have no filter.
+        schema: The schema of River's tables. Default: the search path's.
 
     Raises:
-        InvalidOption: If there is no filter, and `unsafe_all` was not said.
+        InvalidOption: If there is no filter, and `unsafe_all` is False.
     """
     if not params.filters and not unsafe_all:
         expected = "at least one filter, or unsafe_all=True beside it"
@@ -62,24 +62,24 @@ def delete_many(
 
 
 def delete_where(tx: Tx, *criteria: Any, dry_run: bool = False, schema: str | None = None) -> int:
-    """Delete all jobs that criteria are true of, none that runs; return how many.
+    """Delete all jobs for which criteria are true, except running ones; return how many.
 
         delete_where(session, Job.args_of(SendReceipt).order.in_(gone))
 
-    Nothing is flushed. Jobs that the session has loaded expire: a deleted one's next use raises
+    The session is not flushed. Jobs that it has loaded are expired: to use a deleted one raises
     ObjectDeletedError.
 
     Args:
-        tx: Whose transaction: of a Session, scoped_session or Connection all jobs are changed in
-            it by one statement; with an Engine in batches of 1,000, each a transaction of its own.
-            Both wait for a row that another transaction has locked.
-        *criteria: SQLAlchemy criteria over Job, joined by AND. Other tables may be named; what they
-            say is asked in an EXISTS. `true()` is for all jobs.
+        tx: The transaction. In that of a Session, scoped_session or Connection one statement
+            changes all jobs; on an Engine they are changed in batches of 1,000, each in a
+            transaction of its own. Both wait for rows that another transaction has locked.
+        *criteria: SQLAlchemy criteria over Job, joined by AND. They may name other tables, which
+            are then used in an EXISTS. `true()` selects all jobs.
         dry_run: Whether only to count. Default: False.
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
-        InvalidOption: If the criteria are none, or do not name Job.
+        InvalidOption: If there are no criteria, or they do not name Job.
     """
     job = Job.in_schema(schema)
     which = chosen(job, criteria, queries.not_running(job), schema=schema)
@@ -87,7 +87,7 @@ def delete_where(tx: Tx, *criteria: Any, dry_run: bool = False, schema: str | No
     def change(transaction: Transaction, params: dict[str, Any]) -> Changed:
         statement = queries.delete_chosen(which, by_ids=bool(params))
         result = transaction.execute(statement, params)
-        assert isinstance(result, CursorResult)  # noqa: S101  as of every DELETE
+        assert isinstance(result, CursorResult)  # noqa: S101  every DELETE returns one
         return Changed(count=result.rowcount)
 
     return change_chosen(tx, which, change, dry_run=dry_run, attributes=None).count

@@ -1,4 +1,4 @@
-"""Drafts: jobs about to be inserted, checked, with every option decided."""
+"""Drafts: jobs that are ready to be inserted. They are checked, and all options have values."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -31,24 +31,24 @@ _NO_OPTIONS = InsertOpts()
 _NO_TYPES: Mapping[str, Any] = {}
 
 
-@attrs.frozen(kw_only=True, slots=False)  # Without slots a frozen object is made sooner.
+@attrs.frozen(kw_only=True, slots=False)  # Without slots a frozen object is made faster.
 class JobDraft:
-    """A job about to be inserted, checked, with every option decided.
+    """A job that is ready to be inserted. It is checked, and all options have values.
 
     Attributes:
-        kind: Names the worker.
-        args: What was handed to the insert.
-        encoded: That as the JSON object to store.
-        args_text: That as text.
-        queue: Where it will wait.
-        priority: From 1, the first, to 4.
-        max_attempts: How often it is tried.
-        scheduled_at: Not before, aware; None for now.
-        tags: As they will be stored.
-        metadata_text: A JSON object as text; `with_metadata` merges into it.
+        kind: The name by which its worker is found.
+        args: The args, as passed to the insert.
+        encoded: The args, as the JSON object to store.
+        args_text: The same as JSON text.
+        queue: The name of its queue.
+        priority: 1 (first) to 4.
+        max_attempts: Attempts before the job is discarded.
+        scheduled_at: When the job is due, aware; None for at once.
+        tags: The tags to store.
+        metadata_text: The metadata as JSON text; `with_metadata` merges into it.
         state: `available`, `scheduled` or `pending`.
-        mark: What counts as the same job; None if nothing does.
-        refers_to: The mapped objects that its args refer to, where they were given as objects.
+        mark: The unique key and its states; None if the job need not be unique.
+        refers_to: The mapped objects in its args that are stored as references.
     """
 
     kind: str
@@ -69,17 +69,17 @@ class JobDraft:
         """Return this job with `metadata` merged into its own.
 
         Raises:
-            InvalidOption: If JSON cannot hold it, or it is larger than 32 MiB.
+            InvalidOption: If JSON cannot hold the metadata, or it is larger than 32 MiB.
         """
         metadata_text(metadata)
         merged = {**json.loads(self.metadata_text), **metadata}
         return attrs.evolve(self, metadata_text=metadata_text(merged))
 
     def with_args(self, encoded: Mapping[str, Any]) -> "JobDraft":
-        """Return this job with `encoded` stored as its args; its unique key stays.
+        """Return this job with the JSON args `encoded` and the same unique key.
 
         Raises:
-            InvalidArgs: If JSON cannot hold them, or they are too large.
+            InvalidArgs: If JSON cannot hold the args, or they are too large.
         """
         if problem := json_problem(encoded):
             raise InvalidArgs(self.kind, problem)
@@ -94,22 +94,22 @@ def draft(
     now: datetime | None = None,
     types: Mapping[str, Any] = _NO_TYPES,
 ) -> JobDraft:
-    """Return the job that `args` and `opts` make, checked; nothing is inserted.
+    """Return the draft of a job, checked. Nothing is inserted.
 
     Args:
         args: An object of a class with a kind.
-        opts: What was said for this insert.
-        max_attempts: For a job for which nobody said it.
+        opts: The options of this insert.
+        max_attempts: The value for a job whose options do not set it.
         now: The process's time, aware, for periods of uniqueness.
-        types: By kind, what its worker takes, where that is more than the class of its args: a
-            generic class with its parameters.
+        types: By kind, the type that its worker takes, if that is not just the class of the args:
+            a generic class with its parameters.
     """
     return _draft(args, _decide(opts, _own(args), now), max_attempts, now, types)
 
 
 @attrs.frozen
 class _Decided:
-    """What options come to, for every job they are said for."""
+    """The values of a job's fields that depend only on its options."""
 
     max_attempts: int | None
     unique: Uniqueness | None
@@ -123,25 +123,25 @@ def _own(args: object) -> InsertOpts | None:
 def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | None) -> _Decided:
     if opts is not None and not isinstance(opts, InsertOpts):
         raise InvalidOption("opts", opts, "an InsertOpts")
-    said = opts or _NO_OPTIONS
+    given = opts or _NO_OPTIONS
     if own is not None:
-        said = said.over(own)
-    scheduled_at = said.scheduled_at
-    if said.delay:
-        scheduled_at = _later(said.delay, now or datetime.now(UTC))
-    if said.pending:
+        given = given.over(own)
+    scheduled_at = given.scheduled_at
+    if given.delay:
+        scheduled_at = _later(given.delay, now or datetime.now(UTC))
+    if given.pending:
         state = JobState.pending
     else:
         state = JobState.available if scheduled_at is None else JobState.scheduled
     return _Decided(
-        said.max_attempts,
-        said.unique,
+        given.max_attempts,
+        given.unique,
         {
-            "queue": said.queue or QUEUE_DEFAULT,
-            "priority": said.priority or PRIORITY_DEFAULT,
+            "queue": given.queue or QUEUE_DEFAULT,
+            "priority": given.priority or PRIORITY_DEFAULT,
             "scheduled_at": scheduled_at,
-            "tags": tuple(said.tags or ()),
-            "metadata_text": metadata_text(said.metadata) if said.metadata else "{}",
+            "tags": tuple(given.tags or ()),
+            "metadata_text": metadata_text(given.metadata) if given.metadata else "{}",
             "state": state,
         },
     )
@@ -168,7 +168,7 @@ def _draft(
         encoded = encode_of_kind(kind, args, types.get(kind))
     finally:
         referred.reset(collecting)
-    ready = JobDraft(
+    job = JobDraft(
         kind=kind,
         args=args,
         encoded=encoded,
@@ -178,15 +178,15 @@ def _draft(
         **decided.rest,
     )
     if decided.unique is None:
-        return ready
-    return attrs.evolve(ready, mark=decided.unique(ready, now or datetime.now(UTC)))
+        return job
+    return attrs.evolve(job, mark=decided.unique(job, now or datetime.now(UTC)))
 
 
 def jobs_of(jobs: object) -> list[Any]:
-    """Return the jobs of a batch.
+    """Return the jobs of a batch as a list.
 
     Raises:
-        InvalidOption: If it is no iterable of args, or of pairs of args and InsertOpts.
+        InvalidOption: If `jobs` is not an iterable of args, or of pairs of args and InsertOpts.
     """
     expected = "a list of args, or of pairs of args and InsertOpts"
     if isinstance(jobs, Session | scoped_session | Connection | Engine):
@@ -206,11 +206,12 @@ def drafts(
     """Return the drafts of `jobs`: args, or pairs of args and InsertOpts.
 
     Raises:
-        InvalidArgs, InvalidOption: If one is refused, and which; or if there is none.
+        InvalidArgs, InvalidOption: If a job is refused, with its index in a note; or if there is no
+            job.
     """
-    ready = []
-    # Options are mostly said once for many jobs. Kept beside what they came to: an id is an
-    # object's while that lives.
+    result = []
+    # Most jobs of a batch share one options object, so its result is cached by id(). The object is
+    # stored with it, so that the id cannot be reused.
     known: dict[tuple[int, int], tuple[object, _Decided]] = {}
     for index, item in enumerate(jobs_of(jobs)):
         args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
@@ -219,10 +220,10 @@ def drafts(
             found = known.get((id(opts), id(own)))
             if found is None:
                 found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own, now))
-            ready.append(_draft(args, found[1], max_attempts, now, types))
+            result.append(_draft(args, found[1], max_attempts, now, types))
         except (InvalidArgs, InvalidOption) as error:
             error.add_note(f"job {index} of the batch; none was inserted")
             raise
-    if not ready:
+    if not result:
         raise InvalidOption("jobs", [], "at least one job")
-    return ready
+    return result

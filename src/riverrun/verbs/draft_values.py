@@ -1,4 +1,4 @@
-"""What drafts become on their way to the database: batches, columns and texts."""
+"""Convert drafts for the database: into batches, columns and texts of arrays."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -21,20 +21,21 @@ _BATCH_CHARS = 8_000_000
 
 
 def in_encoding(ready: Sequence[JobDraft], encodings: tuple[str, ...]) -> Sequence[JobDraft]:
-    """Return jobs that can be sent where text is not UTF-8 all the way, their JSON in ASCII.
+    """Return jobs that can be sent in `encodings`; unless all is UTF-8, their JSON is in ASCII.
 
-    Checked here: the database's own refusal would end the host's transaction.
+    This checks the characters here, because an error of the database would abort the application's
+    transaction.
 
     Raises:
-        InvalidArgs, InvalidOption: If the database's encoding, or for tags the connection's, has no
-            such character.
+        InvalidArgs, InvalidOption: If the database's encoding lacks a character; for kinds and
+            tags also if the connection's does.
     """
     if encodings == UTF8:
         return ready
     for job in ready:
         if problem := _lacking(job.args_text, encodings[-1]):
             raise InvalidArgs(job.kind, f"the database, in {encodings[-1]}, has no {problem}")
-        # JSON can be sent in ASCII, and the database makes characters of it.
+        # JSON is sent in ASCII, and the database decodes the escapes.
         texts = {"metadata": (job.metadata_text, encodings[-1:]), "kind": (job.kind, encodings)}
         for name, (text, needed) in {**texts, "tags": (" ".join(job.tags), encodings)}.items():
             for encoding in needed:
@@ -58,7 +59,7 @@ def _lacking(text: str, encoding: str) -> str | None:
 
 
 def batches(ready: Sequence[JobDraft]) -> Iterator[Sequence[JobDraft]]:
-    """Yield drafts in batches bounded in number and in characters of args."""
+    """Yield drafts in batches, limited by their number and by the characters of their args."""
     if len(ready) == 1:
         yield ready
         return
@@ -74,7 +75,8 @@ def batches(ready: Sequence[JobDraft]) -> Iterator[Sequence[JobDraft]]:
         yield batch
 
 
-# How a column is written, and the table's default for it: what all jobs leave at that is not sent.
+# How each column is written, and its default in the table. A column in which all jobs have the
+# default is not sent.
 _COLUMNS: dict[str, tuple[Callable[[JobDraft], Any], Any]] = {
     "args": (attrgetter("args_text"), None),
     "kind": (attrgetter("kind"), None),
@@ -91,7 +93,7 @@ _COLUMNS: dict[str, tuple[Callable[[JobDraft], Any], Any]] = {
 
 
 def values_of(job: JobDraft, now: datetime | None) -> dict[str, Any]:
-    """Return by column what a job's row is given."""
+    """Return the values of a job's row, by column."""
     values = {
         name: value for name, (read, default) in _COLUMNS.items() if (value := read(job)) != default
     }
@@ -101,7 +103,7 @@ def values_of(job: JobDraft, now: datetime | None) -> dict[str, Any]:
 
 
 def columns_of(batch: Sequence[JobDraft], now: datetime | None) -> dict[str, list[Any]]:
-    """Return by column what the jobs' rows are given."""
+    """Return the values of the jobs' rows, by column."""
     columns = {}
     for name, (read, default) in _COLUMNS.items():
         values = list(map(read, batch))
@@ -115,7 +117,7 @@ def columns_of(batch: Sequence[JobDraft], now: datetime | None) -> dict[str, lis
 
 
 def array_text(items: Iterable[object]) -> str:
-    """Return the text of an array as PostgreSQL reads it."""
+    """Return `items` as the text of a PostgreSQL array."""
     return "{" + ",".join(map(_element, items)) + "}"
 
 
@@ -126,5 +128,5 @@ def _element(item: object) -> str:
 
 
 def checked_now(now: datetime | None) -> datetime | None:
-    """Return `now`, which only tests pass, checked."""
+    """Return `now`, which only tests pass, if it is an aware datetime or None."""
     return None if now is None else check_aware("now", now)

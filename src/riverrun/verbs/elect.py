@@ -1,4 +1,4 @@
-"""Elect: one client does maintenance, for a term. Shared with River's clients on one row."""
+"""Elect the client that does maintenance for a term. River's clients stand for the same row."""
 
 from datetime import datetime
 
@@ -16,8 +16,8 @@ class Term:
     """A term of leadership.
 
     Attributes:
-        leader_id: The client that leads.
-        since: When the term began, by the database's clock; together they name the term.
+        leader_id: The id of the client that leads.
+        since: When the term began, by the database's clock. Both together identify the term.
     """
 
     leader_id: str
@@ -50,7 +50,7 @@ def reelect(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> bool:
-    """Extend `term` to `ttl_s` seconds from now; return False if it is over."""
+    """Extend `term` to `ttl_s` seconds from now. Return False if it has expired."""
     params = {"client_id": term.leader_id, "since": term.since, "ttl_s": ttl_s, "now": now}
     with joined(tx, schema) as transaction:
         return transaction.execute(queries.reelect_leader(), params).first() is not None
@@ -58,7 +58,7 @@ def reelect(
 
 @tried_again
 def resign(tx: Tx, term: Term, *, schema: str | None = None) -> bool:
-    """End `term` and tell the others; return False if it was over."""
+    """End `term` and notify the other clients. Return False if it had expired."""
     params = {"client_id": term.leader_id, "since": term.since}
     with joined(tx, schema) as transaction:
         if transaction.execute(queries.resign_leader(), params).first() is None:
@@ -70,6 +70,6 @@ def resign(tx: Tx, term: Term, *, schema: str | None = None) -> bool:
 
 @tried_again
 def request_resign(tx: Tx, *, schema: str | None = None) -> None:
-    """Ask whoever leads to resign, when the transaction commits; River's clients obey too."""
+    """Ask the leader to resign, when the transaction commits. River's clients obey, too."""
     with joined(tx, schema) as transaction:
         notify_in(transaction, Topic.leadership, [request_resign_payload()], schema=schema)

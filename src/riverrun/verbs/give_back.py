@@ -1,4 +1,4 @@
-"""Give back: running jobs that nobody executes are available again, their attempts returned."""
+"""Give back running jobs that no thread executes: they are available again, without the attempt."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -28,17 +28,17 @@ class Claim(Protocol):
 
     @property
     def queue(self) -> str:
-        """Its queue."""
+        """The name of its queue."""
 
 
 @attrs.frozen(kw_only=True)
 class RunningRow:
-    """A job that runs for a client, as its row says.
+    """A job that is running for a client, according to its row.
 
     Attributes:
         id: The job's id.
-        queue: Its queue.
-        version: Changes with every change of the row.
+        queue: The name of its queue.
+        version: The version of the row, which each change of the row changes.
     """
 
     id: int
@@ -50,12 +50,12 @@ class RunningRow:
 def give_back(
     tx: Tx, claims: Sequence[Claim], *, client_id: str, schema: str | None = None
 ) -> dict[int, JobState]:
-    """Make claimed jobs that were never begun available again, and tell those who work their queue.
+    """Make claimed jobs that have not begun available again, and notify clients of their queues.
 
     Rows that another transaction has locked are skipped.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         claims: The jobs as they were claimed.
         client_id: The client that claimed them.
         schema: The schema of River's tables. Default: the search path's.
@@ -66,13 +66,13 @@ def give_back(
     with joined(tx, schema) as transaction:
         rows = transaction.rows(queries.give_back_jobs(), _params(claims, client_id))
         states = {job_id: state_of(state) for job_id, state in rows}
-        _tell(transaction, {claim.queue for claim in claims if claim.id in states}, schema)
+        _notify(transaction, {claim.queue for claim in claims if claim.id in states}, schema)
     return states
 
 
 @tried_again
 def read_running(tx: Tx, *, client_id: str, schema: str | None = None) -> list[RunningRow]:
-    """Return every job whose row says that it runs for the client `client_id`."""
+    """Return all jobs that are running for the client `client_id`, according to their rows."""
     with joined(tx, schema) as transaction:
         rows = transaction.rows(queries.running_jobs(), {"client_id": client_id})
         return [RunningRow(id=row[0], queue=row[1], version=row[2]) for row in rows]
@@ -86,12 +86,12 @@ def give_back_unchanged(
     client_id: str,
     schema: str | None = None,
 ) -> dict[int, JobState]:
-    """Give back what `read_running` returned, where no row has changed since.
+    """Give back jobs that `read_running` returned, if their rows have not changed since.
 
-    Of an Engine's rows, those that the database refuses to change are logged and left.
+    On an Engine, rows that the database refuses to change are logged and skipped.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         rows: The rows as they were read.
         client_id: The client that claimed them.
         schema: The schema of River's tables. Default: the search path's.
@@ -110,7 +110,7 @@ def give_back_unchanged(
         with joined(tx, schema) as transaction:
             found = transaction.rows(queries.give_back_unchanged(), params)
             states = {job_id: state_of(state) for job_id, state in found}
-            _tell(transaction, {row.queue for row in part if row.id in states}, schema)
+            _notify(transaction, {row.queue for row in part if row.id in states}, schema)
         return states
 
     if not isinstance(tx, Engine):
@@ -129,7 +129,7 @@ def _params(claims: Sequence[Claim], client_id: str) -> dict[str, str]:
     }
 
 
-def _tell(transaction: Transaction, names: Iterable[str], schema: str | None) -> None:
+def _notify(transaction: Transaction, names: Iterable[str], schema: str | None) -> None:
     if payloads := [insert_payload(name) for name in sorted(names)]:
         notify_in(transaction, Topic.insert, payloads, schema=schema)
 

@@ -1,4 +1,4 @@
-"""Halves: do something to many rows although the database refuses it for some of them."""
+"""Change many rows although the database refuses some, which are found by halving the batch."""
 
 import logging
 from collections import Counter
@@ -16,19 +16,19 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 TRIES_MAX = 2_000
-"""Most statements for one batch; what is not sorted by then is left for the next."""
+"""Most statements for one batch; rows that are left then are for the next batch."""
 
 FRUITLESS = 24
-"""Refusals in a row, with nothing done, by which it is the moment's fault and not the rows'."""
+"""After so many refusals in a row, with nothing done, the rows are not at fault."""
 
 
 @attrs.frozen(kw_only=True)
 class Halves(Generic[T, R]):
-    """What became of a batch.
+    """The result of a batch.
 
     Attributes:
-        results: What was returned for each part that was taken.
-        refused: What was refused alone, and why.
+        results: The result for each part that the database accepted.
+        refused: Each item that was refused by itself, with the error.
     """
 
     results: Sequence[R]
@@ -38,16 +38,16 @@ class Halves(Generic[T, R]):
 def by_halves(
     items: Sequence[T], act: Callable[[Sequence[T]], R], *, tries: int = TRIES_MAX
 ) -> Halves[T, R]:
-    """Call `act` with `items`; where that is refused with each half, and so on down to one.
+    """Call `act` with `items`. If it raises, call it with each half, and so on down to one item.
 
     Args:
-        items: What to act upon.
-        act: Acts in a transaction of its own, for it is called again.
+        items: The items.
+        act: A function that acts in a transaction of its own, because it is called again.
         tries: Most calls.
 
     Raises:
-        Exception: What `act` raises, if it is no item's fault: the connection's, or the same for
-            many parts in a row.
+        Exception: An error of `act` for which no item is at fault: the connection was lost, or many
+            parts in a row were refused.
     """
     results: list[R] = []
     refused: list[tuple[T, Exception]] = []
@@ -73,11 +73,11 @@ def by_halves(
 
 
 def log_refused(what: str, refused: Sequence[tuple[object, Exception]]) -> None:
-    """Log how many were refused, by reason, with some of their names.
+    """Log how many items were refused, by reason, with some of their names.
 
     Args:
-        what: What could not be done, such as `not deleted`.
-        refused: What was refused alone, and why.
+        what: What could not be done, such as `jobs not deleted`.
+        refused: The items, each with its error.
     """
     for why, number in Counter(reason(error) for _, error in refused).items():
         names = [name for name, error in refused if reason(error) == why][:10]

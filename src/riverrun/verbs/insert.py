@@ -1,4 +1,4 @@
-"""Step 1 of 5: insert. Before: the host's own work in the same transaction. After: notify."""
+"""Step 1 of 5: insert. Before: the application's work in the same transaction. After: notify."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -30,13 +30,13 @@ from riverrun.wire.characters import UTF8, encodings_of, escaped
 
 @attrs.frozen
 class InsertResult:
-    """What an insert came to.
+    """The result of an insert.
 
     Attributes:
-        job: The job inserted, or the one that stood in its way.
-        skipped_as_duplicate: Whether another job holds its unique key, and nothing was inserted.
-        changed: Whether that job was changed then, as the uniqueness's `on_conflict` asks for; not
-            if it runs or is final.
+        job: The inserted job, or the existing job of which it would be a duplicate.
+        skipped_as_duplicate: Whether another job holds the unique key, and nothing was inserted.
+        changed: Whether the existing job was changed by the uniqueness's `on_conflict`. A running
+            or final job is not changed.
     """
 
     job: JobRow
@@ -56,21 +56,22 @@ def insert(
     """Insert one job in the caller's transaction.
 
     Args:
-        tx: Whose transaction: a Session, scoped_session or Connection is joined; an Engine
-            begins and commits one of its own.
+        tx: The transaction. That of a Session, scoped_session or Connection is joined; on an
+            Engine one is begun and committed.
         args: An object of a class with a kind.
-        opts: How; what they leave open the args' own options and River's defaults decide.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        opts: The options. Those that are None are taken from the args' own options, or have
+            River's defaults.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Raises:
         InvalidArgs: If jsonb cannot hold the args, or they are too large.
         InvalidOption: If an option is out of range.
-        SchemaMissing: If the tables are not there.
+        SchemaMissing: If the tables do not exist.
     """
-    ready = draft(args, opts, now=now)
+    job = draft(args, opts, now=now)
     with joined(tx, schema) as transaction:
-        return insert_drafts(transaction, [ready], schema=schema, now=now)[0]
+        return insert_drafts(transaction, [job], schema=schema, now=now)[0]
 
 
 def insert_many(
@@ -80,43 +81,43 @@ def insert_many(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> list[InsertResult]:
-    """Insert jobs in the caller's transaction; all, or, if one is refused, none.
+    """Insert jobs in the caller's transaction. If one is refused, none is inserted.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         jobs: Args, or pairs of args and InsertOpts.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
-        A result for each job, in their order.
+        A result for each job, in the order of the jobs.
 
     Raises:
         InvalidOption: If there is no job, or an option is out of range.
         InvalidArgs: As for `insert`.
     """
-    ready = drafts(jobs, now=now)
+    drafted = drafts(jobs, now=now)
 
     def insert_all() -> list[InsertResult]:
         with joined(tx, schema) as transaction:
-            return insert_drafts(transaction, ready, schema=schema, now=now)
+            return insert_drafts(transaction, drafted, schema=schema, now=now)
 
     return again(tx, insert_all)
 
 
 def insert_drafts(
     transaction: Transaction,
-    ready: Sequence[JobDraft],
+    drafted: Sequence[JobDraft],
     *,
     schema: str | None = None,
     now: datetime | None = None,
 ) -> list[InsertResult]:
-    """Insert what was drafted and return a result for each, in their order."""
+    """Insert drafts, and return a result for each, in the same order."""
     moment = checked_now(now)
     results: list[InsertResult] = []
-    check_objects(transaction, ready)
-    ready = in_encoding(ready, encodings_of(transaction.connection))
-    for batch in batches(ready):
+    check_objects(transaction, drafted)
+    drafted = in_encoding(drafted, encodings_of(transaction.connection))
+    for batch in batches(drafted):
         if any(job.mark for job in batch):
             results += _insert_unique(transaction, batch, schema, moment)
         else:
@@ -136,7 +137,7 @@ def insert_rows(
     *,
     unique: bool = False,
 ) -> Sequence[Any]:
-    """Insert the drafts of one batch and return the rows that come back."""
+    """Insert the drafts of one batch, and return the rows of the statement."""
     if len(batch) == 1:
         values = values_of(batch[0], now)
         statement = queries.insert_job(tuple(values), schema=schema, unique=unique)
@@ -151,7 +152,7 @@ def insert_rows(
 def _insert_unique(
     transaction: Transaction, batch: Sequence[JobDraft], schema: str | None, now: datetime | None
 ) -> list[InsertResult]:
-    # One statement cannot meet the same row twice, so a batch is freed of its own duplicates.
+    # One statement cannot change the same row twice, so duplicates within the batch are left out.
     first: dict[bytes, int] = {}
     places = []
     distinct: list[JobDraft] = []
@@ -173,11 +174,11 @@ def _insert_unique(
 
 
 def _inserted(job: JobDraft, job_id: int, created_at: datetime) -> JobRow:
-    """Return the row that `job` has become; all else of it was known."""
+    """Return the row of an inserted job. The database returned only its id and time."""
     return JobRow(
         id=job_id,
         kind=job.kind,
-        # Anew: what was drafted may hold parts of the caller's own.
+        # Decoded again, because the draft's args may contain the caller's own objects.
         args=json.loads(job.args_text),
         state=job.state,
         queue=job.queue,
@@ -197,7 +198,7 @@ def _resolved(
     results: list[InsertResult],
     now: datetime | None,
 ) -> list[InsertResult]:
-    """Do to the jobs in the way what their duplicates ask for; the last one of each job counts."""
+    """Change existing jobs by the `on_conflict` of their duplicates; the last duplicate wins."""
     changes: dict[int, dict[str, Any]] = {}
     for job, result in zip(batch, results, strict=True):
         action = job.mark.on_conflict if job.mark else OnConflict.skip

@@ -1,4 +1,4 @@
-"""Insert many jobs by COPY, of which nothing comes back."""
+"""Insert many jobs with COPY, which returns nothing about them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -26,64 +26,66 @@ def insert_many_fast(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Insert jobs as `insert_many` does, by COPY where the driver can, and return how many.
+    """Insert jobs as `insert_many` does, but with COPY if the driver has it; return how many.
 
-    Jobs with a unique mark go by INSERT: COPY fails on the first duplicate.
+    If there are unique jobs, INSERT is used, because COPY fails at the first duplicate.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         jobs: Args, or pairs of args and InsertOpts.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
-        How many were inserted; duplicates are not.
+        How many jobs were inserted, without duplicates.
 
     Raises:
         InvalidOption: If there is no job, or an option is out of range.
         InvalidArgs: As for `insert`.
     """
-    ready = drafts(jobs, now=now)
+    drafted = drafts(jobs, now=now)
 
     def copy_all() -> int:
         with joined(tx, schema) as transaction:
-            return copy_drafts(transaction, ready, schema=schema, now=now)
+            return copy_drafts(transaction, drafted, schema=schema, now=now)
 
     return again(tx, copy_all)
 
 
 def copy_drafts(
     transaction: Transaction,
-    ready: Sequence[JobDraft],
+    drafted: Sequence[JobDraft],
     *,
     schema: str | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Insert what was drafted, by COPY where that is possible, and return how many."""
-    check_objects(transaction, ready)
-    ready = in_encoding(ready, encodings_of(transaction.connection))
+    """Insert drafts, with COPY if that is possible, and return how many."""
+    check_objects(transaction, drafted)
+    drafted = in_encoding(drafted, encodings_of(transaction.connection))
     driver = transaction.connection.connection.driver_connection
-    if not isinstance(driver, psycopg.Connection) or any(job.mark for job in ready):
-        if any(job.mark for job in ready):
+    if not isinstance(driver, psycopg.Connection) or any(job.mark for job in drafted):
+        if any(job.mark for job in drafted):
             return sum(
                 not result.skipped_as_duplicate
-                for result in insert_drafts(transaction, ready, schema=schema, now=now)
+                for result in insert_drafts(transaction, drafted, schema=schema, now=now)
             )
-        for batch in batches(ready):
+        for batch in batches(drafted):
             insert_rows(transaction, batch, schema, checked_now(now))
-        return len(ready)
+        return len(drafted)
     transaction.begin()
     try:
-        # A time left to the database is a column left out, and COPY's columns are the same for all.
+        # Jobs without a time leave out the column, so that the database sets it. A COPY has the
+        # same columns for all rows, so there is one for each kind.
         for planned in (False, True):
-            group = [job for job in ready if (job.scheduled_at is not None) is planned]
+            group = [job for job in drafted if (job.scheduled_at is not None) is planned]
             for batch in batches(group):
                 _copy(driver, columns_of(batch, checked_now(now)), schema)
     except psycopg.Error as error:
-        # As the same error of a statement that SQLAlchemy executes.
-        told = transaction.missing(error) or DBAPIError.instance("COPY", None, error, psycopg.Error)
-        raise told from error
-    return len(ready)
+        # Raise what a statement that SQLAlchemy executes would raise.
+        raise (
+            transaction.missing(error) or DBAPIError.instance("COPY", None, error, psycopg.Error)
+        ) from error
+    return len(drafted)
 
 
 def _copy(
@@ -93,7 +95,7 @@ def _copy(
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         table, sql.SQL(", ").join(map(sql.Identifier, columns))
     )
-    # Of what COPY's text format escapes only JSON may hold anything: a backslash.
+    # Of the characters that COPY's text format escapes only the backslash can occur, in JSON.
     texts = [
         [value.replace("\\", "\\\\") for value in values]
         if name in ("args", "metadata")

@@ -15,7 +15,7 @@ from riverrun.wire.topics import Topic, insert_payload
 
 @tried_again
 def notify_inserted(tx: Tx, names: Iterable[str], *, schema: str | None = None) -> None:
-    """Tell whoever works the queues `names` to look, when the transaction commits."""
+    """Notify the clients that work the queues `names` of new jobs, when the transaction commits."""
     with joined(tx, schema) as transaction:
         notify_in(
             transaction, Topic.insert, [insert_payload(name) for name in names], schema=schema
@@ -27,14 +27,14 @@ def notify_in(
 ) -> None:
     """Send `payloads` on `topic` when `transaction` commits.
 
-    PostgreSQL prepares no transaction that has notified. So what a host commits in two phases is
-    followed by a small transaction on the same connection, which notifies.
+    PostgreSQL cannot prepare a transaction that has executed NOTIFY. So a transaction that is
+    committed in two phases is followed by a small one on the same connection, which notifies.
     """
     params = {"topic": topic.value, "payloads": list(payloads), "schema": schema}
     if not transaction.in_two_phases:
         transaction.rows(queries.notify(), params)
         return
-    # A statement, or the driver would have begun nothing that this could follow.
+    # Execute a statement, or the driver would not have begun a transaction that can be followed.
     transaction.execute(select(true()), {})
     connection = transaction.connection
     compiled = queries.notify().compile(dialect=connection.dialect)
@@ -47,7 +47,7 @@ def notify_in(
 
 @attrs.frozen(eq=False)
 class _Notice:
-    """A statement that notifies, to execute on a connection of the driver's."""
+    """A statement that notifies, for execution on a driver's connection."""
 
     dbapi_connection: Any
     statement: str
@@ -60,7 +60,7 @@ def _send(notice: _Notice) -> None:
         cursor.execute(notice.statement, notice.params)
         notice.dbapi_connection.commit()
     except Exception:
-        # The connection goes on being the host's, in no transaction.
+        # The application uses the connection next, and must find no transaction open.
         notice.dbapi_connection.rollback()
         raise
     finally:

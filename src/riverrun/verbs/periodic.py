@@ -1,4 +1,4 @@
-"""Periodic runs: plan them, take those that are due, and set the next; kept in the database."""
+"""The runs of periodic jobs in the database: plan them, lock the due ones, and set the next."""
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
@@ -14,12 +14,12 @@ from riverrun.queries import periodic as queries
 
 @attrs.frozen(kw_only=True)
 class PeriodicRow:
-    """A periodic job with an id, as it stands in the database.
+    """The database's row of a periodic job with an id.
 
     Attributes:
-        id: Its id.
+        id: The periodic job's id.
         next_run_at: When it runs next.
-        last_run_at: When it last ran, or was due and left out; None if never.
+        last_run_at: When it last ran, or was due and skipped; None if never.
     """
 
     id: str
@@ -29,7 +29,13 @@ class PeriodicRow:
 
 @tried_again
 def list_periodic(tx: Tx, *, limit: int = 100, schema: str | None = None) -> list[PeriodicRow]:
-    """Return periodic jobs that have an id, by it; at most `limit`, 1 to 10,000."""
+    """Return at most `limit` periodic jobs that have an id, in the order of ids.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        limit: Most jobs, 1 to 10,000.
+        schema: The schema of River's tables. Default: the search path's.
+    """
     check_int("limit", limit, 1, 10_000)
     with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.list_runs(), {"limit": limit})
@@ -49,7 +55,7 @@ def plan(transaction: Transaction, times: Mapping[str, datetime], now: datetime)
 
 
 def due(transaction: Transaction, ids: Collection[str], now: datetime) -> dict[str, datetime]:
-    """Lock and return which of `ids` are due, and since when; not what another has locked."""
+    """Lock those of `ids` that are due, and return when each was due. Skips locked rows."""
     params = {"ids": list(ids), "now": now}
     return {row.id: row.next_run_at for row in transaction.execute(queries.due_runs(), params)}
 

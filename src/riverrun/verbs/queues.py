@@ -1,4 +1,4 @@
-"""Queues: pause and resume them, keep facts with them, and say which are worked."""
+"""Queues: pause and resume them, keep metadata with them, and record which are worked."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -22,14 +22,14 @@ ALL = queries.ALL
 
 @attrs.frozen(kw_only=True)
 class QueueRow:
-    """A queue as it stands in the database.
+    """The database's row of a queue.
 
     Attributes:
-        name: Its name.
-        metadata: What the application keeps with it.
-        paused_at: Since when nothing is claimed from it; None while it is worked.
-        created_at: When it was first worked.
-        updated_at: When a client last said that it works it, or somebody changed it.
+        name: The queue's name.
+        metadata: The application's metadata of the queue.
+        paused_at: When the queue was paused; None if it is not paused.
+        created_at: When a client first worked it.
+        updated_at: When a client last recorded that it works the queue, or the row was changed.
     """
 
     name: str
@@ -44,12 +44,12 @@ def get_queue(tx: Tx, name: str, *, schema: str | None = None) -> QueueRow:
     """Return the queue `name`.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         name: The queue.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables. Default: the search path's.
 
     Raises:
-        QueueNotFound: If no client has worked it of late.
+        QueueNotFound: If no client has worked it for a day.
     """
     with joined(tx, schema) as transaction:
         params = {"queue_name": _name(name)}
@@ -59,12 +59,12 @@ def get_queue(tx: Tx, name: str, *, schema: str | None = None) -> QueueRow:
 
 @tried_again
 def list_queues(tx: Tx, *, limit: int = 100, schema: str | None = None) -> list[QueueRow]:
-    """Return the queues that clients work or worked of late, by name.
+    """Return the queues that clients work, or have worked in the last day, by name.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         limit: Most queues, 1 to 10,000.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables. Default: the search path's.
     """
     check_int("limit", limit, 1, 10_000)
     with joined(tx, schema) as transaction:
@@ -76,37 +76,37 @@ def list_queues(tx: Tx, *, limit: int = 100, schema: str | None = None) -> list[
 def pause_queue(
     tx: Tx, name: str, *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
-    """Claim nothing more from the queue `name`, in any client; running jobs go on.
+    """Pause the queue `name`: no client claims more jobs from it. Running jobs continue.
 
-    Clients are told when the transaction commits.
+    Clients are notified when the transaction commits.
 
     Args:
-        tx: Whose transaction, as for `insert`.
-        name: The queue; "*" for all.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        tx: The transaction, as for `insert`.
+        name: The queue's name; "*" for all queues.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
-        The queues as they then are.
+        The queues after the change.
 
     Raises:
-        QueueNotFound: If there is no such queue; "*" may stand for none.
+        QueueNotFound: If there is no such queue. "*" never raises.
     """
     with joined(tx, schema) as transaction:
         params = {"queue_name": _name(name), "now": now}
         rows = transaction.execute(queries.pause_queue(), params).all()
-        return _told(transaction, name, rows, pause_payload(name), schema)
+        return _notified(transaction, name, rows, pause_payload(name), schema)
 
 
 @tried_again
 def resume_queue(
     tx: Tx, name: str, *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
-    """Claim again from the queue `name`; "*" for all. As `pause_queue`."""
+    """Resume the queue `name`, or all with "*". The arguments are those of `pause_queue`."""
     with joined(tx, schema) as transaction:
         params = {"queue_name": _name(name), "now": now}
         rows = transaction.execute(queries.resume_queue(), params).all()
-        return _told(transaction, name, rows, resume_payload(name), schema)
+        return _notified(transaction, name, rows, resume_payload(name), schema)
 
 
 @tried_again
@@ -118,14 +118,14 @@ def update_queue(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> QueueRow:
-    """Replace the metadata of the queue `name`, and tell those who work it.
+    """Replace the metadata of the queue `name`, and notify the clients that work it.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         name: The queue.
-        metadata: A JSON object, in place of what is there.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        metadata: The new metadata, a JSON object.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Raises:
         InvalidOption: If JSON cannot hold the metadata.
@@ -136,16 +136,16 @@ def update_queue(
     with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.update_queue(), params).all()
         payload = metadata_payload(name, metadata)
-        return _told(transaction, name, rows, payload, schema)[0]
+        return _notified(transaction, name, rows, payload, schema)[0]
 
 
 @tried_again
 def upsert_queues(
     tx: Tx, names: Sequence[str], *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
-    """Say that the queues `names` are worked; return how they stand.
+    """Record that a client works the queues `names`, and return their rows.
 
-    What is said is kept for a day: say it again before.
+    The record lasts for a day, so repeat this within a day.
     """
     with joined(tx, schema) as transaction:
         params = {"names": sorted(set(names)), "now": now}
@@ -154,7 +154,7 @@ def upsert_queues(
 
 @tried_again
 def read_queues(tx: Tx, names: Sequence[str], *, schema: str | None = None) -> list[QueueRow]:
-    """Return those of the queues `names` that there are."""
+    """Return the rows of the queues `names`, without those that do not exist."""
     with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.read_queues(), {"names": list(names)})
         return [queue_row(row) for row in rows]
@@ -172,7 +172,7 @@ def queue_row(row: Row[Any]) -> QueueRow:
 
 
 def _name(name: str) -> str:
-    # Of a name that no queue can have there is no queue; PostgreSQL must not see a NUL.
+    # No queue can have such a name, and PostgreSQL would refuse a NUL.
     if not isinstance(name, str) or "\x00" in name:
         raise QueueNotFound(name)
     return name
@@ -184,7 +184,7 @@ def _found(name: str, row: Row[Any] | None) -> QueueRow:
     return queue_row(row)
 
 
-def _told(
+def _notified(
     transaction: Transaction,
     name: str,
     rows: Sequence[Row[Any]],

@@ -30,9 +30,9 @@ def get(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
     """Return the job with the id `job_id`.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job_id: The job.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables. Default: the search path's.
 
     Raises:
         JobNotFound: If there is none.
@@ -46,9 +46,9 @@ def list_jobs(tx: Tx, params: JobListParams | None = None, *, schema: str | None
     """Return the jobs that `params` ask for, the first 100 by id if nothing is said.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         params: Which jobs, and in which order.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables. Default: the search path's.
     """
     asked = params or JobListParams()
     with joined(tx, schema) as transaction:
@@ -63,7 +63,7 @@ def list_briefs(
     """Return as much of the jobs that `params` ask for as a table shows.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         params: Which jobs, and in which order.
         errors: Whether the last error of each is read.
         schema: The schema of River's tables. Default: the search path's.
@@ -85,7 +85,7 @@ def count_listed(
     """Return how many jobs `params` ask for, its limit and cursor left aside; `most` at the most.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         params: Which jobs.
         most: Where the count ends; beyond it a count takes long and says little.
         schema: The schema of River's tables. Default: the search path's.

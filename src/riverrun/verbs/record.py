@@ -50,7 +50,7 @@ def record(
         transaction: Where to.
         outcomes: What to write; of no job more than one.
         merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
-        now: For tests: the time to take for the database's, aware.
+        now: For tests: used as the database's time, aware.
 
     Returns:
         The state each job has after it, by id; jobs that were not touched are missing.

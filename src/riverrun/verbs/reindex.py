@@ -43,7 +43,7 @@ def reindex(
         engine: Where; the statement cannot join a transaction.
         name: The index.
         timeout_s: Seconds it may take; 0 for as long as it does.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables. Default: the search path's.
         on_begin: Given a function that cancels it, to be called from another thread.
 
     Returns:

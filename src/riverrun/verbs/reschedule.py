@@ -38,19 +38,19 @@ def reschedule_where(
     key another job has taken. Nothing is flushed; jobs that the session has loaded expire.
 
     Args:
-        tx: Whose transaction: of a Session, scoped_session or Connection all jobs are changed in
-            it by one statement; with an Engine in batches of 1,000, each a transaction of its own.
-            Both wait for a row that another transaction has locked.
-        *criteria: SQLAlchemy criteria over Job, joined by AND. Other tables may be named; what they
-            say is asked in an EXISTS. `true()` is for all jobs.
+        tx: The transaction. In that of a Session, scoped_session or Connection one statement
+            changes all jobs; on an Engine they are changed in batches of 1,000, each in a
+            transaction of its own. Both wait for rows that another transaction has locked.
+        *criteria: SQLAlchemy criteria over Job, joined by AND. They may name other tables, which
+            are then used in an EXISTS. `true()` selects all jobs.
         scheduled_at: The time, aware, or an expression over Job's columns.
         delay: Seconds or a timedelta from now, in place of `scheduled_at`; 0 for now.
         dry_run: Whether only to count. Default: False.
         schema: The schema of River's tables. Default: the search path's.
-        now: For tests: the time to take for the database's, aware.
+        now: For tests: used as the database's time, aware.
 
     Raises:
-        InvalidOption: If the criteria are none, or do not name Job; if there is not one of
+        InvalidOption: If there are no criteria, or they do not name Job; if there is not one of
             `scheduled_at` and `delay`.
         sqlalchemy.exc.IntegrityError: As from `retry_where`.
     """

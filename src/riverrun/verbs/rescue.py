@@ -58,7 +58,7 @@ def rescue(
     A job of a kind that nobody here knows is treated like any other: it may be another's.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         dead_s: Seconds without a heartbeat after which a client is gone.
         stuck_s: Seconds that an attempt of a client without any heartbeat may take; None for as
             long as it likes.
@@ -67,8 +67,8 @@ def rescue(
             until then a client without any heartbeat keeps it.
         limit: Most jobs to rescue.
         after_id: Rescue only jobs with an id beyond this one.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
     """
     timeouts = timeouts_s or {}
     params: dict[str, Any] = {

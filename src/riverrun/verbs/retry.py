@@ -24,10 +24,10 @@ def retry(tx: Tx, job_id: int, *, schema: str | None = None, now: datetime | Non
     One that runs, or is available and due, is left as it is.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job_id: The job.
-        schema: The schema of River's tables; the search path's unless said.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
 
     Returns:
         The job as it then is.
@@ -62,17 +62,17 @@ def retry_where(
     that the session has loaded expire.
 
     Args:
-        tx: Whose transaction: of a Session, scoped_session or Connection all jobs are changed in
-            it by one statement; with an Engine in batches of 1,000, each a transaction of its own.
-            Both wait for a row that another transaction has locked.
-        *criteria: SQLAlchemy criteria over Job, joined by AND. Other tables may be named; what they
-            say is asked in an EXISTS. `true()` is for all jobs.
+        tx: The transaction. In that of a Session, scoped_session or Connection one statement
+            changes all jobs; on an Engine they are changed in batches of 1,000, each in a
+            transaction of its own. Both wait for rows that another transaction has locked.
+        *criteria: SQLAlchemy criteria over Job, joined by AND. They may name other tables, which
+            are then used in an EXISTS. `true()` selects all jobs.
         dry_run: Whether only to count. Default: False.
         schema: The schema of River's tables. Default: the search path's.
-        now: For tests: the time to take for the database's, aware.
+        now: For tests: used as the database's time, aware.
 
     Raises:
-        InvalidOption: If the criteria are none, or do not name Job.
+        InvalidOption: If there are no criteria, or they do not name Job.
         sqlalchemy.exc.IntegrityError: In the caller's transaction, if another job takes a unique
             key at the same time; roll it back, and try again.
     """

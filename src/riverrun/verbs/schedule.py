@@ -50,12 +50,12 @@ def schedule(
     Of an Engine's rows those that are refused, as by a trigger, are logged and left.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         limit: Most jobs to move.
         skip: Ids of jobs to leave as they are.
         ids: Ids of the only jobs to move. Default: all that are due.
-        schema: The schema of River's tables; the search path's by default.
-        now: For tests: the time to take for the database's, aware.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
     """
     params: dict[str, Any] = {
         "ahead_s": SCHEDULER_INTERVAL_S,

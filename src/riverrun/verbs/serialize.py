@@ -54,7 +54,7 @@ def wake_waiting(tx: Tx, mark: str, *, schema: str | None = None) -> str | None:
     """Have the oldest job that waits for an object be due now.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         mark: What `lock_for_worker` returned.
         schema: The schema of River's tables. Default: the search path's.
 

@@ -68,8 +68,8 @@ def count_jobs(tx: Tx, *, schema: str | None = None) -> list[JobCount]:
     """Return how many jobs there are by queue and state, those that are final left out.
 
     Args:
-        tx: Whose transaction, as for `insert`.
-        schema: The schema of River's tables; the search path's unless said.
+        tx: The transaction, as for `insert`.
+        schema: The schema of River's tables. Default: the search path's.
     """
     with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.count_jobs(), {})
@@ -81,9 +81,9 @@ def list_clients(tx: Tx, *, limit: int = 1_000, schema: str | None = None) -> li
     """Return riverrun's clients by id; Go's are not among them.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         limit: Most clients, 1 to 10,000.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables. Default: the search path's.
     """
     check_int("limit", limit, 1, 10_000)
     with joined(tx, schema) as transaction:
@@ -110,8 +110,8 @@ def get_leader(tx: Tx, *, schema: str | None = None) -> str | None:
     None also on a hot standby, where it cannot be read.
 
     Args:
-        tx: Whose transaction, as for `insert`.
-        schema: The schema of River's tables; the search path's unless said.
+        tx: The transaction, as for `insert`.
+        schema: The schema of River's tables. Default: the search path's.
     """
     with joined(tx, schema) as transaction:
         if is_standby(transaction.connection):
@@ -127,7 +127,7 @@ def last_worked(
     """Return when a job of each queue was last attempted; None where none is known.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         names: The queues.
         schema: The schema of River's tables. Default: the search path's.
     """
@@ -145,7 +145,7 @@ def unworked_queues(
     On a hot standby a queue is left out if any client has worked it in the last 11 minutes.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         dead_s: Seconds without a heartbeat after which a client is gone.
         limit: Most queues.
         schema: The schema of River's tables. Default: the search path's.
@@ -164,7 +164,7 @@ def finish_rates(
     """Return how many jobs a second reach each final state, by the last 1,000 of each.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         window_s: Seconds that are looked back at most.
         schema: The schema of River's tables. Default: the search path's.
     """

@@ -27,11 +27,11 @@ def update(
     """Merge `metadata`, and `output` as the job's recorded one, into a job, whatever its state.
 
     Args:
-        tx: Whose transaction, as for `insert`.
+        tx: The transaction, as for `insert`.
         job_id: The job.
         metadata: What to merge, at most 32 MiB; keys that it does not name stay.
         output: What JSON can hold, at most 32 MB; left as it is unless said.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables. Default: the search path's.
 
     Returns:
         The job as it then is.
