@@ -11,8 +11,7 @@ A job's life is five steps, each a module that says where it stands in the walk:
 
 import riverrun.libpq  # noqa: F401  # isort: split
 from riverrun.client.client import Client
-from riverrun.client.inserter import Notify
-from riverrun.config import QueueConfig
+from riverrun.config import Notify, QueueConfig
 from riverrun.errors import JobCancel, JobError, JobSnooze, ObjectGone, RiverrunError
 from riverrun.events import (
     Event,

@@ -136,26 +136,29 @@ class PeriodicJob:
 
 
 class PeriodicJobs:
-    """A client's periodic jobs. Jobs can be added and removed while it runs."""
+    """A client's periodic jobs, by handle; they may change while it runs.
+
+    Attributes:
+        changed: Set when jobs were added; what inserts them clears it.
+    """
 
     def __init__(
         self,
         jobs: Iterable[PeriodicJob],
         *,
-        on_change: Callable[[], None],
         leader_election_disabled: bool = False,
     ) -> None:
         self._lock = threading.Lock()  # guards _jobs
         self._jobs: dict[int, PeriodicJob] = {}
         self._handles = count(1)
         self._leader_election_disabled = leader_election_disabled
-        self._on_change: Callable[[], None] = lambda: None
+        self.changed = threading.Event()
         self.add_many(jobs)
-        self._on_change = on_change
 
     def forked(self) -> None:
         """Replace the lock in a forked child: a thread of the parent may have held the old one."""
         self._lock = threading.Lock()
+        self.changed = threading.Event()
 
     def add(self, job: PeriodicJob) -> int:
         """Add `job`, and return a handle for `remove`.
@@ -184,7 +187,7 @@ class PeriodicJobs:
                     taken.add(job.id)
                 added[next(self._handles)] = job
             self._jobs.update(added)
-        self._on_change()
+        self.changed.set()
         return list(added)
 
     def remove(self, handle: int) -> None:

@@ -425,9 +425,9 @@ def test_an_applications_own_logs(
 
 BROKEN = """
 import threading
-from riverrun.client import crew
+from riverrun.runtime import health
 
-crew.BEYOND_REPAIR_S = 1.0
+health.BEYOND_REPAIR_S = 1.0
 start = threading.Thread.start
 
 def refuse(thread):
@@ -447,7 +447,7 @@ def break_it(args: dict) -> None:
     gone = threading.Thread(target=bool)
     start(gone)
     gone.join()
-    client._crew._poller._thread = gone
+    client._services.poller._thread = gone
 """
 
 

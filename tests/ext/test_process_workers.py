@@ -62,7 +62,7 @@ def test_flask_in_a_program(
     app.config["RIVERRUN_FLASK_APP"] = "nowhere:create_app()"
     app.config["RIVERRUN_DATABASE_URL"] = schema_url
     Riverrun(app, workers=flask_shop.workers)
-    encoded = pickle.dumps(in_processes(client_of(app)._plugins)[0])
+    encoded = pickle.dumps(in_processes(client_of(app).plugins)[0])
     with pytest.raises(ClientNotReady, match="set RIVERRUN_FLASK_APP as for"):
         pickle.loads(encoded)
 

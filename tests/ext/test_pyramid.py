@@ -150,7 +150,7 @@ def test_takes_the_applications_client(engine: Engine) -> None:
     again = configured()
     again.set_riverrun_client(client)
     again.commit()
-    assert len(client._plugins) == 1, "a request within a request of another application"
+    assert len(client.plugins) == 1, "a request within a request of another application"
     config.set_riverrun_client(client)
     config.set_riverrun_client(Client(engine))
     with pytest.raises(ConfigurationConflictError):

@@ -19,7 +19,7 @@ from faults.server import Server
 from faults.worker import Book, Send
 from needs import need
 from riverrun import Client, InsertOpts, JobArgs, JobContext, QueueConfig, Workers, verbs
-from riverrun.client import crew
+from riverrun.client import services
 
 
 @pytest.mark.parametrize(("given", "expected_ms"), [({}, 25_000), ({"tcp_user_timeout": 7}, 7)])
@@ -130,8 +130,8 @@ def test_connections_that_a_proxy_forgot(
 
     It keeps its lead and the jobs it has, hears and works, while the old connections stay.
     """
-    monkeypatch.setattr(crew, "ANSWER_S", 3.0)
-    monkeypatch.setattr(crew, "UPKEEP_S", 3.0)
+    monkeypatch.setattr(services, "ANSWER_S", 3.0)
+    monkeypatch.setattr(services, "MAINTENANCE_S", 3.0)
     workers, begun, enough = Workers(), threading.Event(), threading.Event()
     ends: list[bool] = []
 

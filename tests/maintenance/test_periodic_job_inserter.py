@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -36,8 +37,8 @@ class Leaders:
     def inserter(self, *jobs: PeriodicJob, leads: Any = lambda: True) -> PeriodicJobInserter:
         return PeriodicJobInserter(
             self.engine,
-            jobs=PeriodicJobs(jobs, on_change=lambda: None),
-            leads=leads,
+            jobs=PeriodicJobs(jobs),
+            leadership=SimpleNamespace(leads=leads),
             plugins=(),
             max_attempts=7,
             schema=self.schema,

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from factories import insert_job, job_row
 from riverrun.clock import Clock
 from riverrun.events import Hub
-from riverrun.execution.attempt import Ended
+from riverrun.execution.result import AttemptResult
 from riverrun.jobs.row import AttemptError
 from riverrun.jobs.states import JobState
 from riverrun.outcome import Outcome
@@ -128,7 +128,7 @@ class Locks(RuleBasedStateMachine):
             "back": {"state": JobState.available, "give_back": True},
         }[how]
         self.part.put(
-            Ended(
+            AttemptResult(
                 job=None,
                 queue="default",
                 outcome=Outcome(job_id=job_id, attempt=1, **changes),

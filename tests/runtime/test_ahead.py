@@ -51,8 +51,8 @@ def holds_ahead(bench: Any, jobs: int, **options: Any) -> tuple[Any, Any, Held]:
     client.insert(bench.engine, Task(0))
     client.start()
     assert held.begun.wait(DEADLINE_S)
-    own = client._crew._producers["default"]
-    own._ahead = jobs  # as after many short jobs
+    own = client._services.producers["default"]
+    own._claim_ahead = jobs  # as after many short jobs
     client.insert_many(bench.engine, [Task(n) for n in range(1, jobs + 1)])
     own.wake()
     return client, events, held
@@ -108,9 +108,9 @@ def _all_states(bench: Any) -> list[str]:
 def test_does_not_claim_ahead_again_at_once(bench: Any) -> None:
     """After jobs went back, nothing is claimed ahead for a while, and longer each time."""
     client, _, held = holds_ahead(bench, 3)
-    own = client._crew._producers["default"]
+    own = client._services.producers["default"]
     until(lambda: own._wary_until > time.monotonic(), "the jobs' way back")
-    assert own._ahead == 0
+    assert own._claim_ahead == 0
     until(lambda: set(states(bench).values()) == {"available", "running"}, "the jobs' way back")
     held.go_on.set()
     until(lambda: set(states(bench).values()) == {"completed"}, "the end of all jobs")
@@ -158,7 +158,7 @@ def test_begins_only_what_is_its_own(
     if late:
         # As after a suspension of the process.
         def claimed() -> list[Any]:
-            known = client._crew._producers["default"]._claimed
+            known = client._services.producers["default"]._claimed
             return [each for each in known.values() if each.claimed.args["number"] == 1]
 
         until(claimed, "the client knows of its claim")
@@ -182,14 +182,14 @@ def test_one_slow_claim_does_not_make_jobs_short(bench: Any) -> None:
     """Whether jobs are shorter than a claim goes by claims as they usually are, not by one."""
     client = bench.client(Held(), slots=4)
     client.start()
-    own = client._crew._producers["default"]
+    own = client._services.producers["default"]
     client.stop()
     own._claims_s.clear()
 
     def ahead(claim_s: float) -> int:
-        own._ended.extend([0.01] * 4)
+        own._recent_run_s.extend([0.01] * 4)
         own._adapt(4, 4, claim_s)
-        return int(own._ahead)
+        return int(own._claim_ahead)
 
     assert [ahead(0.002), ahead(0.002), ahead(0.05)] == [0, 0, 0]
     assert ahead(0.05) > 0

@@ -233,7 +233,7 @@ def test_retries_what_fails_and_discards_it_at_last(bench: Any) -> None:
         assert isinstance(event, JobFailed)
         assert isinstance(event.error, ValueError)
         seen.append(event.job.state)
-        client._wake("default")
+        client._launcher.wake("default")
     assert seen == [JobState.available, JobState.available, JobState.discarded]
     row = client.get(bench.engine, job.id)
     assert (row.state, row.attempt) == (JobState.discarded, 3)
@@ -569,8 +569,8 @@ def test_gives_back_what_was_claimed_ahead(bench: Any) -> None:
     """What was claimed and has not begun goes back on stop, attempt and all."""
     gate = Gate()
     client, _ = bench.run(gate, slots=1, soft_stop_timeout=None)
-    producer = client._crew._producers["default"]
-    producer._ahead = 5  # as after many short jobs
+    producer = client._services.producers["default"]
+    producer._claim_ahead = 5  # as after many short jobs
     client.insert_many(bench.engine, [Task(number=n) for n in range(4)])
     gate.wait_began()
     gate.open.set()
@@ -663,9 +663,9 @@ def test_a_cancel_between_claim_and_begin_is_not_lost(bench: Any, came: Came) ->
     client.listen(hold, JobsClaimed)
     events = client.subscribe(JobEvent)
     client.start()
-    keeper = client._crew._keeper
-    cancel = keeper._on_cancelled
-    keeper._on_cancelled = lambda job_id: (cancel(job_id), heard.set())
+    producers = client._services.producers
+    cancel = producers.cancel
+    producers.cancel = lambda job_id: (cancel(job_id), heard.set())
     job = client.insert(bench.engine, Task()).job
     came(claimed, "the claim")
     Client(bench.engine, schema=bench.schema).cancel(bench.engine, job.id)
@@ -692,8 +692,8 @@ def test_a_cancel_reaches_what_was_claimed_ahead(bench: Any, came: Came) -> None
     first, second = client.insert_many(bench.engine, [Task(1), Task(2)])
     client.start()
     came(begun, "the first job")
-    producer = client._crew._producers["default"]
-    producer._ahead = 1
+    producer = client._services.producers["default"]
+    producer._claim_ahead = 1
     producer.wake()
     until(
         lambda: client.get(bench.engine, second.job.id).state is JobState.running,

@@ -13,7 +13,7 @@ from factories import insert_job, job_row
 from riverrun.clock import Clock
 from riverrun.errors import AttemptLost
 from riverrun.events import Hub, JobCompleted
-from riverrun.execution.attempt import Ended
+from riverrun.execution.result import AttemptResult
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.outcome import Outcome, attempt_error
@@ -35,11 +35,11 @@ def completer(engine: Engine, schema: str, hub: Hub | None = None) -> Completer:
     )
 
 
-def ended(job_id: int, **changes: Any) -> Ended:
+def ended(job_id: int, **changes: Any) -> AttemptResult:
     """Return a completed attempt at the job with `job_id`, its outcome with `changes`."""
     outcome = Outcome(job_id=job_id, attempt=1, **{"state": JobState.completed, **changes})
     job = job_row(id=job_id)
-    return Ended(
+    return AttemptResult(
         job=job, queue=job.queue, outcome=outcome, error=None, run_s=0.0, ended_monotonic=0.0
     )
 
@@ -140,7 +140,7 @@ def test_isolates_what_the_database_refuses(engine: Engine, schema: str, poison:
 def test_tells_of_no_attempt_that_was_lost(engine: Engine, schema: str) -> None:
     """An attempt whose job went on without it makes no event."""
     job_id = insert_job(engine, schema, state="running")
-    lost = Ended(
+    lost = AttemptResult(
         job=job_row(id=job_id + 1),
         queue="default",
         outcome=None,

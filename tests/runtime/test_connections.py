@@ -55,8 +55,8 @@ def test_a_client_lives_while_its_workers_hold_the_pool(
     with small.connect():
         job = bench.client().insert(bench.engine, Task(number=1)).job
         came(begun, "the job begins")
-        assert client._crew is not None
-        client._crew._heartbeat.run_once()
+        assert client._services is not None
+        client._services.heartbeat.run_once()
         bench.client().cancel(bench.engine, job.id)
         assert events.get(DEADLINE_S).job.state == "cancelled"
         assert client.healthy
@@ -221,7 +221,7 @@ def test_an_engine_without_a_pool_has_none_made_for_it(bench: Any, database_url:
     client, events = bench.run(engine=engine, poll_only=True)
     client.insert(bench.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
-    own = client._crew._connections
+    own = client._services._connections
     for each in (own.signs, own.claims, own.maintenance, own.sessions):
         assert isinstance(each.pool, NullPool)
     client.stop()

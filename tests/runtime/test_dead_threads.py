@@ -12,6 +12,7 @@ import pytest
 
 from riverrun import Constant, InsertOpts, JobCompleted, JobFailed, QueueConfig, Workers
 from riverrun.events import JobEvent
+from riverrun.maintenance.job_scheduler import JobScheduler
 from riverrun.runtime.service import Service
 from runtime.conftest import Task
 from waiting import DEADLINE_S, until
@@ -29,8 +30,8 @@ def throw_into(service: Service) -> None:
 
 
 SERVICES = (
-    "heartbeat watchdog completer poller keeper elector stand_in stocktaker notifier deadline "
-    "producer maintenance"
+    "heartbeat stuck_jobs completer poller queue_reporter elector stand_in stocktaker notifier "
+    "statement_canceller producer maintenance"
 )
 
 
@@ -41,15 +42,19 @@ def test_a_service_that_ended_is_started_again(
     """Whichever it is: an ERROR names it, and the client works on."""
     caplog.set_level(logging.ERROR)
     client, events = bench.run(poll_interval=0.1)
-    crew = client._crew
+    services = client._services
     until(lambda: client.leads, "the client leads")
     service: Service
     if name == "producer":
-        service = crew._producers["default"]
+        service = services.producers["default"]
     elif name == "maintenance":
-        service = crew._maintenance_services[0]
+        service = next(
+            each for each in services.health.services() if isinstance(each, JobScheduler)
+        )
     else:
-        service = getattr(crew, f"_{name}")
+        service = next(
+            each for each in services.health.services() if each.name == f"riverrun.{name}"
+        )
     until(lambda: service._thread is not None, "its thread is there")
     throw_into(service)
     service.interrupt()
@@ -66,8 +71,8 @@ def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
 ) -> None:
     """While it cannot be, the client is not healthy; then it is, and works on."""
     client, events = bench.run(poll_interval=0.1)
-    crew = client._crew
-    poller, start, allowed = crew._poller, threading.Thread.start, threading.Event()
+    services = client._services
+    poller, start, allowed = services.poller, threading.Thread.start, threading.Event()
 
     def refuse(thread: threading.Thread) -> None:
         if thread.name == poller.name and not allowed.is_set():

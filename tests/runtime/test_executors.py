@@ -259,7 +259,7 @@ def test_no_more_is_claimed_than_processes_work(bench: Any) -> None:
     """Long jobs that would wait for a process are left to other clients, whatever the slots."""
     client, events = process_client(bench, slots=20)
     client.insert_many(bench.engine, [Crunch("look") for _ in range(20)])
-    own = client._crew._producers["default"]
+    own = client._services.producers["default"]
     until(lambda: len(own.executor.running()) == 2, "two jobs")
     own.wake()
     assert len(own.claimed()) == 2
@@ -387,7 +387,7 @@ def test_a_job_is_cancelled_where_it_waits_for_a_process(bench: Any) -> None:
     """A cancel reaches what has a slot and no process yet; others that wait are not held up."""
     client, events = process_client(bench, processes=1)
     # As if it had workers of other sorts too: else it would claim for its processes alone.
-    client._crew._producers["default"]._processes = None
+    client._services.producers["default"]._only_processes = False
     looks = client.insert(bench.engine, Crunch("look")).job
     until(multiprocessing.active_children, "the first one has the process")
     waiting = [client.insert(bench.engine, Crunch()).job for _ in range(3)]

@@ -14,8 +14,8 @@ from sqlalchemy import text
 
 from riverrun import InsertOpts, QueueConfig
 from riverrun.cli import probes
-from riverrun.client import crew
 from riverrun.instrumentation.prometheus import instrument
+from riverrun.runtime import health
 from riverrun.verbs.status import list_clients, unworked_queues
 from runtime.conftest import Task
 from waiting import DEADLINE_S, until
@@ -67,7 +67,7 @@ def test_a_client_tells_of_queues_that_nobody_works(bench: Any) -> None:
 
 def test_outcomes_that_are_held_are_told(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While they cannot be written a client is not healthy, and its metrics say how many wait."""
-    monkeypatch.setattr(crew, "HELD_S", 0.2)
+    monkeypatch.setattr(health, "HELD_S", 0.2)
     release, begun = threading.Event(), threading.Event()
 
     def body(args: Task, ctx: Any) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,17 +43,23 @@ class Pulse:
         self.beat = Heartbeat(
             engine,
             client_id="client",
-            queues=lambda: ["default"],
-            attempts=lambda: {(job.id, job.attempt) for job in self.running},
-            state=dict,
-            on_given_up=self._give_up,
+            producers=self,
+            completer=SimpleNamespace(held_attempts=frozenset()),
+            health=SimpleNamespace(state=dict),
             rescue_after_s=3600.0,
             schema=schema,
             clock=self.clock,
             rng=random.Random(1),
         )
 
-    def _give_up(self) -> None:
+    names = ("default",)
+
+    def claimed(self) -> list[JobRow]:
+        """Return what runs, as producers do."""
+        return self.running
+
+    def cancel_all(self, _: object) -> None:
+        """Count, as it is called to give up."""
         self.given_up += 1
 
 
@@ -80,11 +87,11 @@ def test_knows_whether_it_is_heard(engine: Engine, schema: str) -> None:
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()
     pulse.clock.at = 2 * INTERVAL_S - 0.1
-    assert pulse.beat.heard
+    assert pulse.beat.healthy
     pulse.clock.at = 2 * INTERVAL_S
-    assert not pulse.beat.heard
+    assert not pulse.beat.healthy
     pulse.beat.run_once()
-    assert pulse.beat.heard
+    assert pulse.beat.healthy
 
 
 def test_a_beat_that_fails_is_no_beat(schema: str) -> None:
@@ -202,11 +209,11 @@ def test_silence_is_noticed_while_a_beat_waits_for_its_answer(engine: Engine, sc
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()
     pulse.clock.at = GIVEN_UP_S - 0.1
-    pulse.beat.look()
+    pulse.beat.check_silence()
     assert pulse.given_up == 0
     pulse.clock.at = GIVEN_UP_S
     for _ in range(2):
-        pulse.beat.look()
+        pulse.beat.check_silence()
         assert pulse.given_up == 1
 
 

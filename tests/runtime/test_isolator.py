@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from factories import insert_job, job_row
 from riverrun.clock import Clock
 from riverrun.events import Hub, JobCompleted
-from riverrun.execution.attempt import Ended
+from riverrun.execution.result import AttemptResult
 from riverrun.jobs.row import AttemptError
 from riverrun.jobs.states import JobState
 from riverrun.outcome import Outcome
@@ -42,11 +42,11 @@ def completing(engine: Engine, schema: str, hub: Hub | None = None) -> Iterator[
             assert part.stop(DEADLINE_S), "the completer did not end"
 
 
-def ended(job_id: int, **changes: Any) -> Ended:
+def ended(job_id: int, **changes: Any) -> AttemptResult:
     """Return a completed attempt at the job with `job_id`, its outcome with `changes`."""
     outcome = Outcome(job_id=job_id, attempt=1, **{"state": JobState.completed, **changes})
     job = job_row(id=job_id)
-    return Ended(
+    return AttemptResult(
         job=job,
         queue=job.queue,
         outcome=outcome,
@@ -56,7 +56,7 @@ def ended(job_id: int, **changes: Any) -> Ended:
     )
 
 
-def failed(job_id: int, **changes: Any) -> Ended:
+def failed(job_id: int, **changes: Any) -> AttemptResult:
     """Return an attempt that failed for good, with an error."""
     at = job_row(id=job_id).created_at
     error = AttemptError(attempt=1, at=at, error="no", trace="Traceback")

@@ -58,7 +58,7 @@ def test_a_queue_removed_during_the_start_is_not_worked(bench: Any) -> None:
     events = client.subscribe(JobEvent)
     with held_start(bench, client):
         client.queues.remove("gone")
-    assert client._crew.queues == {"default"}
+    assert client._services.producers.names == ["default"]
     left = client.insert(bench.engine, Task(), InsertOpts(queue="gone")).job
     client.insert(bench.engine, Task())
     assert events.get(DEADLINE_S).job.queue == "default"
@@ -76,7 +76,9 @@ def test_a_stop_during_the_start_stops_what_it_started(bench: Any) -> None:
     assert not client.running
 
 
-@pytest.mark.parametrize("name", ["riverrun.poller", "riverrun.slot", "riverrun.deadline"])
+@pytest.mark.parametrize(
+    "name", ["riverrun.poller", "riverrun.slot", "riverrun.statement_canceller"]
+)
 def test_a_start_without_threads_leaves_nothing(
     bench: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:

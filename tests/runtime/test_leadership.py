@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from riverrun.clock import Clock
-from riverrun.maintenance.elector import HEARD_S, TRUST_S, TTL_S, Elector
+from riverrun.maintenance.elector import STAND_S, TRUST_S, TTL_S, Elector
+from riverrun.maintenance.leadership import Leadership
 from riverrun.maintenance.maintainer import Maintainer
 from riverrun.runtime.service import Service
 from riverrun.verbs.elect import elect, reelect, request_resign, resign
@@ -36,15 +37,20 @@ class Post:
             engine,
             client_id=name,
             schema=schema,
-            on_elected=self._begin,
-            on_lost=lambda: self.calls.append("end"),
+            leadership=Leadership(self.clock),
+            maintainer=self,
             clock=self.clock,
             rng=random.Random(1),
         )
 
-    def _begin(self) -> None:
+    def start(self) -> None:
+        """Take note, as the maintainer that is started."""
         self.calls.append("begin")
         self.elected.set()
+
+    def stop(self) -> None:
+        """Take note, as the maintainer that is stopped."""
+        self.calls.append("end")
 
 
 @pytest.fixture
@@ -127,11 +133,11 @@ def test_a_resignation_is_heard_and_followed(
     ada.elector.run_once()
     bob.elector.start()
     try:
-        bob.elector.hear({"action": "resigned", "leader_id": "bob"})
-        assert not bob.elected.wait(2 * HEARD_S)
+        bob.elector.notified({"action": "resigned", "leader_id": "bob"})
+        assert not bob.elected.wait(2 * STAND_S)
         ada.elector.start()
         ada.elector.stop()
-        bob.elector.hear({"action": "resigned", "leader_id": "ada"})
+        bob.elector.notified({"action": "resigned", "leader_id": "ada"})
         assert bob.elected.wait(2), "bob did not stand within 2 s of hearing it"
     finally:
         bob.elector.stop()

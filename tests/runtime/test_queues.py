@@ -25,7 +25,7 @@ def test_pause_by_one_client_reaches_another(bench: Any, poll_only: bool) -> Non
     other.queues.pause(bench.engine, "default")
     assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
     job = other.insert(bench.engine, Task()).job
-    client._wake("default")
+    client._launcher.wake("default")
     with pytest.raises(TimeoutError):
         heard.get(0.5)
     assert client.get(bench.engine, job.id).state == "available"
@@ -39,7 +39,8 @@ def test_word_of_a_pause_wins_over_a_read_that_began_before(bench: Any) -> None:
     """Also where it comes between the look whether there was word, and what follows from it."""
     client = bench.client(poll_interval=0.05)
     client.start()
-    crew = client._crew
+    services = client._services
+    producers = services.producers
     said: list[threading.Thread] = []
 
     class Told(dict[str, float]):
@@ -47,17 +48,17 @@ def test_word_of_a_pause_wins_over_a_read_that_began_before(bench: Any) -> None:
             found = super().get(*args)
             if not said:
                 pause = threading.Thread(
-                    target=crew.pause, args=("default",), kwargs={"paused": True}
+                    target=producers.pause, args=("default",), kwargs={"paused": True}
                 )
                 said.append(pause)
                 pause.start()
                 pause.join(0.5)
             return found
 
-    crew._told = Told()
-    crew._keeper.run_once()
+    producers._paused_at = Told()
+    services.queue_reporter.run_once()
     said[0].join(DEADLINE_S)
-    assert crew._producers["default"].paused
+    assert producers["default"].paused
 
 
 def test_a_paused_queue_stays_paused_over_a_restart(bench: Any) -> None:
@@ -118,10 +119,10 @@ def test_refuses_queues_it_cannot_take(bench: Any) -> None:
     with pytest.raises(InvalidOption):
         client.queues.remove("stranger")
     assert list(client.queues) == ["default"]
-    crew = client._crew
+    services = client._services
     client.stop()
     with pytest.raises(ClientNotReady):
-        crew.add("late", QueueConfig())
+        services.add("late", QueueConfig())
 
 
 def test_a_cancel_reaches_a_client_that_hears_nothing(bench: Any) -> None:
@@ -145,13 +146,13 @@ def test_word_of_a_pause_wins_over_an_older_read(bench: Any) -> None:
     client = bench.client()
     heard = client.subscribe(QueuePaused, QueueResumed)
     client.start()
-    crew = client._crew
-    began = crew._settings.clock.monotonic()
+    services = client._services
+    began = client.config.clock.monotonic()
     stale = read_queues(bench.engine, ["default"], schema=bench.schema)
     client.queues.pause(bench.engine, "default")
     assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
-    crew._read(stale, began)
+    services.producers.follow(stale, began)
     with pytest.raises(TimeoutError):
         heard.get(0.2)
-    crew._read(stale, crew._settings.clock.monotonic() + 1)
+    services.producers.follow(stale, client.config.clock.monotonic() + 1)
     assert heard.get(DEADLINE_S) == QueueResumed(queue="default")

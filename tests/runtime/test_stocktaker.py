@@ -77,7 +77,7 @@ def test_an_attempt_changed_by_hand_is_found(bench: Any) -> None:
     assert begun.wait(DEADLINE_S)
     with rows(bench) as connection:
         connection.execute(update(Job).values(attempt=7))
-    looked = client._crew._stocktaker
+    looked = client._services.stocktaker
     assert looked.run_once() == 0
     assert calls == [1]
     go_on.set()
@@ -100,11 +100,11 @@ def test_a_claim_under_way_is_safe(bench: Any, monkeypatch: pytest.MonkeyPatch) 
     client.insert(bench.engine, Task())
     client.start()
     assert claimed.wait(DEADLINE_S)
-    assert client._crew._stocktaker.run_once() == 0
+    assert client._services.stocktaker.run_once() == 0
     assert states(bench) == {"running": 1}
     go_on.set()
     until(lambda: states(bench) == {"completed": 1}, "the job's completion")
-    assert client._crew._stocktaker.run_once() == 0
+    assert client._services.stocktaker.run_once() == 0
     assert calls == [1]
 
 
@@ -124,7 +124,7 @@ def test_a_slot_that_vanished_is_found(bench: Any) -> None:
     client.insert(bench.engine, Task())
     assert begun.wait(DEADLINE_S)
     # As if its thread had died without a trace.
-    slots = client._crew._producers["default"].executor._threads
+    slots = client._services.producers["default"].executor._threads
     [attempt] = slots._running.values()
     slots._running.clear()
     until(lambda: states(bench) == {"completed": 1}, "the job's completion")

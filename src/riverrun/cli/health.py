@@ -6,12 +6,12 @@ import click
 
 from riverrun.cli.app import ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import show_one
-from riverrun.client.crew import unworked
 from riverrun.db.standby import is_standby
 from riverrun.jobs.states import JobState
 from riverrun.migrations import validate
 from riverrun.migrations.run import of_schema
 from riverrun.runtime.heartbeat import DEAD_S
+from riverrun.runtime.queue_reporter import unworked_problem
 from riverrun.verbs.status import count_jobs, get_leader, list_clients, unworked_queues
 
 
@@ -60,7 +60,7 @@ def health(
     clients = [client for client in known if client.silent_s <= DEAD_S]
     waiting = [group for group in counts if group.state is JobState.available]
     oldest = max(waiting, key=lambda group: group.age_s, default=None)
-    problems = [unworked(name) for name in queues]
+    problems = [unworked_problem(name) for name in queues]
     problems += [
         f"client {client.id}: {problem}" for client in clients for problem in client.problems
     ]

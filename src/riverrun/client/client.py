@@ -1,52 +1,47 @@
-"""Client: the one door. It inserts jobs, and works them; its crew does the work."""
+"""Client: what an application inserts jobs with, and works them with."""
 
 import asyncio
 import logging
 import os
 import random
-import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 from weakref import WeakSet
 
+import attrs
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import sessionmaker
 
-from riverrun.client.crew import Crew, Settings
-from riverrun.client.inserter import Inserter, Notify
-from riverrun.client.launcher import Launcher
-from riverrun.client.queues import Queues, check_queues
+from riverrun.client.inserter import Inserter
+from riverrun.client.launcher import Launcher, default_id
+from riverrun.client.queues import Queues
+from riverrun.client.services import Services
 from riverrun.client.set_based import SetBased
 from riverrun.clock import Clock, Duration
-from riverrun.config import QueueConfig
+from riverrun.config import ClientConfig, Notify, QueueConfig
 from riverrun.db.async_sessions import AsyncTx, run_in
-from riverrun.db.engines import address, check_pool, engine_at, notice_dead_peers, renew_after_fork
-from riverrun.db.statement_timeout import SINGLE
+from riverrun.db.engines import address, engine_at, notice_dead_peers, renew_after_fork
 from riverrun.db.transactions import Tx
 from riverrun.errors import (
     ClientNotReady,
-    InvalidOption,
-    NotATransaction,
     StopTimeout,
-    UnsupportedDatabase,
 )
 from riverrun.events import Event, Hub, Subscription
 from riverrun.execution.handlers import ErrorHandler, JobStuckHandler
-from riverrun.execution.plugins import Plugin, check_plugins, in_processes
+from riverrun.execution.plugins import Plugin, in_processes
 from riverrun.execution.workers import Executor, Workers
 from riverrun.jobs.args import AnyArgs
-from riverrun.jobs.checks import check_duration, check_int, check_schema
+from riverrun.jobs.checks import check_duration
 from riverrun.jobs.listing import JobList, JobListParams
 from riverrun.jobs.options import InsertOptions, InsertOpts, with_options
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
-from riverrun.policies.backoff import Backoff, RiverBackoff
+from riverrun.policies.backoff import Backoff
 from riverrun.policies.schedule import Cron, Schedule
 from riverrun.verbs import cancel, delete, delete_many, get, list_jobs, retry, update
 from riverrun.verbs.elect import request_resign
@@ -168,84 +163,57 @@ class Client(SetBased):
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        _check_engine(engine)
-        for name, value in (
-            ("backoff", backoff),
-            ("error_handler", error_handler),
-            ("job_stuck_handler", job_stuck_handler),
-            ("reindexer_schedule", reindexer_schedule),
-        ):
-            _check_function(name, value)
-        renew_after_fork(engine)
-        notice_dead_peers(engine)
-        self.engine = engine
-        self.schema = check_schema(schema)
-        self.workers = _check_workers(workers)
-        self._own_id = id is None
-        self.id = _default_id() if id is None else _check_id(id)
-        self._poll_only = poll_only
-        self._listen_engine = _check_listen_engine(listen_engine, poll_only=poll_only) or engine
-        self._poll_interval_s = check_duration("poll_interval", poll_interval, 0.01)
-        self._job_timeout_s = check_duration("job_timeout", job_timeout, 0.0)
-        self._soft_stop_timeout_s = (
-            None
-            if soft_stop_timeout is None
-            else check_duration("soft_stop_timeout", soft_stop_timeout, 0.0)
-        )
-        self._hard_stop_timeout_s = check_duration("hard_stop_timeout", hard_stop_timeout, 0.0)
-        self._processes = check_int("processes", processes or os.cpu_count() or 1, 1, 1_000)
-        self._job_stuck_threshold_s = check_duration(
-            "job_stuck_threshold", job_stuck_threshold, 0.0
-        )
-        self._job_stuck_handler = job_stuck_handler
-        self._backoff = backoff or RiverBackoff()
-        self._plugins = check_plugins(plugins)
-        self._error_handler = error_handler
-        self._max_attempts = check_int("max_attempts", max_attempts, 1, 32_767)
-        self._rescue_after_s = check_duration("rescue_after", rescue_after, 1.0)
-        self._retention_s = {
-            state: None if kept is None else check_duration(f"{state}_retention", kept, 0.0)
-            for state, kept in (
-                ("cancelled", cancelled_retention),
-                ("completed", completed_retention),
-                ("discarded", discarded_retention),
-            )
-        }
-        self._leader_election_disabled = leader_election_disabled
-        self._reindexer_index_names = _check_names(reindexer_index_names)
-        self._reindexer_schedule = reindexer_schedule
-        self._reindexer_timeout_s = check_duration("reindexer_timeout", reindexer_timeout, 0.0)
-        self._sessionmaker = _check_sessionmaker(sessionmaker)
-        self._async_sessionmaker = _check_async_sessionmaker(async_sessionmaker)
-        self._clock = clock or Clock()
-        self._rng = rng or random.Random()
-        self._hub = Hub()
-        self._launcher = Launcher(check_queues({} if queues is None else queues))
-        self.queues = Queues(
-            self._launcher,
-            soft_stop_timeout_s=self._soft_stop_timeout_s,
+        self.config = config = ClientConfig(
+            engine=engine,
+            workers=workers,
+            queues=queues,
             schema=schema,
+            id=id,
+            notify=notify,
+            poll_only=poll_only,
+            listen_engine=listen_engine,
+            poll_interval=poll_interval,
+            job_timeout=job_timeout,
+            soft_stop_timeout=soft_stop_timeout,
+            hard_stop_timeout=hard_stop_timeout,
+            processes=processes,
+            job_stuck_threshold=job_stuck_threshold,
+            job_stuck_handler=job_stuck_handler,
+            backoff=backoff,
+            leader_election_disabled=leader_election_disabled,
+            periodic_jobs=periodic_jobs,
+            plugins=plugins,
+            error_handler=error_handler,
+            max_attempts=max_attempts,
+            rescue_after=rescue_after,
+            cancelled_retention=cancelled_retention,
+            completed_retention=completed_retention,
+            discarded_retention=discarded_retention,
+            reindexer_index_names=reindexer_index_names,
+            reindexer_schedule=reindexer_schedule,
+            reindexer_timeout=reindexer_timeout,
+            skip_unknown_job_check=skip_unknown_job_check,
+            sessionmaker=sessionmaker,
+            async_sessionmaker=async_sessionmaker,
+            clock=clock,
+            rng=rng,
+        )
+        for each in filter(None, (engine, listen_engine)):
+            renew_after_fork(each)
+            notice_dead_peers(each)
+        self.engine = engine
+        self.schema = config.schema
+        self.workers = config.workers
+        self.id = config.id or default_id()
+        self.hub = Hub()
+        self._launcher = Launcher(config.queues)
+        self.queues = Queues(
+            self._launcher, soft_stop_timeout_s=config.soft_stop_timeout_s, schema=config.schema
         )
         self.periodic_jobs = PeriodicJobs(
-            periodic_jobs,
-            on_change=self._wake_periodic,
-            leader_election_disabled=leader_election_disabled,
+            periodic_jobs, leader_election_disabled=leader_election_disabled
         )
-        # One statement a transaction needs no BEGIN and no COMMIT around it.
-        self._autocommit = engine.execution_options(**{SINGLE: True})
-        self._inserter = Inserter(
-            engine,
-            autocommit=self._autocommit,
-            schema=schema,
-            workers=workers,
-            plugins=lambda: self._plugins,
-            max_attempts=self._max_attempts,
-            notify=_check_notify(notify),
-            skip_unknown_job_check=skip_unknown_job_check,
-            on_committed=self._wake,
-            own_queues=self.queues,
-            clock=self._clock,
-        )
+        self._inserter = Inserter(config, launcher=self._launcher, own_queues=self.queues)
         _clients.add(self)
 
     @classmethod
@@ -354,6 +322,16 @@ class Client(SetBased):
         """
         return self._inserter.insert_many_fast(tx, jobs)
 
+    @property
+    def plugins(self) -> tuple[Plugin, ...]:
+        """What takes part in every insert and attempt; attempts take a change at the next start."""
+        return self.config.plugins
+
+    @plugins.setter
+    def plugins(self, plugins: Sequence[Plugin]) -> None:
+        self.config = attrs.evolve(self.config, plugins=plugins)
+        self._inserter.plugins = self.config.plugins
+
     def get(self, tx: Tx, job_id: int) -> JobRow:
         """Return the job with the id `job_id`; see `riverrun.verbs.get`."""
         return get(tx, job_id, schema=self.schema)
@@ -380,15 +358,15 @@ class Client(SetBased):
 
     def cancel(self, tx: Tx, job_id: int) -> JobRow:
         """Cancel a job; one that runs is told to end. See `riverrun.verbs.cancel`."""
-        job = cancel(tx, job_id, schema=self.schema, now=self._clock.database_now())
-        crew = self._crew
-        if crew is not None and job.state is JobState.running and isinstance(tx, Engine):
-            crew.cancel(job.id)
+        job = cancel(tx, job_id, schema=self.schema, now=self.config.clock.database_now())
+        services = self._services
+        if services is not None and job.state is JobState.running and isinstance(tx, Engine):
+            services.producers.cancel(job.id)
         return job
 
     def retry(self, tx: Tx, job_id: int) -> JobRow:
         """Make a job available now; see `riverrun.verbs.retry`."""
-        job = retry(tx, job_id, schema=self.schema, now=self._clock.database_now())
+        job = retry(tx, job_id, schema=self.schema, now=self.config.clock.database_now())
         if job.state is JobState.available:
             self._inserter.announce(tx, {job.queue})
         return job
@@ -398,7 +376,7 @@ class Client(SetBased):
 
         Of attempts, those that end from now on.
         """
-        return self._hub.subscribe(*kinds)
+        return self.hub.subscribe(*kinds)
 
     def listen(self, call: Callable[[Event], object], *kinds: type[Event]) -> None:
         """Have `call` called with each event of `kinds`, or with all, where it happens.
@@ -406,7 +384,7 @@ class Client(SetBased):
         Unlike a subscription it misses none; but the client waits for it, so it must be quick. What
         it raises is logged.
         """
-        self._hub.listen(call, *kinds)
+        self.hub.listen(call, *kinds)
 
     def flush_announcements(self, timeout: Duration = 1.0) -> bool:
         """Wait until all committed inserts are announced; the process's exit does so by itself.
@@ -426,13 +404,13 @@ class Client(SetBased):
     @property
     def leads(self) -> bool:
         """Whether the client leads now: of all, River's included, it does the maintenance."""
-        crew = self._crew
-        return crew is not None and crew.leads
+        services = self._services
+        return services is not None and services.elector.leads
 
     @property
     def running(self) -> bool:
         """Whether the client works jobs now."""
-        return self._crew is not None
+        return self._services is not None
 
     @property
     def healthy(self) -> bool:
@@ -448,20 +426,20 @@ class Client(SetBased):
         refused for good, or too many for more to be claimed; that a queue, also another's, has due
         jobs and is not paused, and no living client works it.
         """
-        crew = self._crew
-        return ("the client does not work",) if crew is None else tuple(crew.problems())
+        services = self._services
+        return ("the client does not work",) if services is None else tuple(services.problems())
 
     @property
     def held(self) -> int:
         """How many outcomes of attempts wait to be written."""
-        crew = self._crew
-        return 0 if crew is None else crew.held
+        services = self._services
+        return 0 if services is None else services.completer.held
 
     @property
     def refused(self) -> int:
         """Of how many jobs the database refuses the outcome for good; their rows say running."""
-        crew = self._crew
-        return 0 if crew is None else crew.refused
+        services = self._services
+        return 0 if services is None else len(services.completer.refused)
 
     @property
     def beyond_repair(self) -> bool:
@@ -469,8 +447,8 @@ class Client(SetBased):
 
         Then the process should end, so that its supervisor starts another; `riverrun work` does.
         """
-        crew = self._crew
-        return crew is not None and crew.beyond_repair
+        services = self._services
+        return services is not None and services.health.beyond_repair
 
     def start(self) -> None:
         """Start working the client's queues; nothing if it does already.
@@ -487,8 +465,8 @@ class Client(SetBased):
         if not self.workers or not self.workers.kinds:
             raise ClientNotReady("no worker is registered; pass workers= to the Client")
         if any(each.executor is Executor.process for each in self.workers):
-            in_processes(self._plugins)
-        if self._launcher.start(self._settings()):
+            in_processes(self.plugins)
+        if self._launcher.start(self.config, client=self, hub=self.hub, jobs=self.periodic_jobs):
             logger.info(
                 "started client %s, connected to %s, working %s; workers for %s",
                 self.id,
@@ -511,9 +489,9 @@ class Client(SetBased):
 
     def hurry(self) -> None:
         """Let a stop under way wait no longer: running jobs are cancelled now."""
-        crew = self._crew
-        if crew is not None:
-            crew.hurry()
+        services = self._services
+        if services is not None:
+            services.hurry()
 
     def stop(self, *, timeout: Duration | None = None, cancel: bool = False) -> None:
         """Finish what runs, then stop; a client that only inserts announces what it has inserted.
@@ -530,7 +508,7 @@ class Client(SetBased):
             ClientNotReady: If one of the client's own workers calls it.
             StopTimeout: If jobs run on in spite of that; it names them.
         """
-        soft_s = self._soft_stop_timeout_s
+        soft_s = self.config.soft_stop_timeout_s
         if timeout is not None:
             soft_s = check_duration("timeout", timeout, 0.0)
         left = self._launcher.stop(0.0 if cancel else soft_s)
@@ -565,60 +543,17 @@ class Client(SetBased):
     ) -> None:
         await asyncio.to_thread(self.stop)
 
-    def _settings(self) -> Settings:
-        assert self.workers is not None  # noqa: S101  start() has checked it
-        return Settings(
-            client=self,
-            client_id=self.id,
-            engine=self.engine,
-            schema=self.schema,
-            workers=self.workers,
-            poll_only=self._poll_only,
-            listen_engine=self._listen_engine,
-            poll_interval_s=self._poll_interval_s,
-            job_timeout_s=self._job_timeout_s,
-            hard_stop_timeout_s=self._hard_stop_timeout_s,
-            processes=self._processes,
-            job_stuck_threshold_s=self._job_stuck_threshold_s,
-            job_stuck_handler=self._job_stuck_handler,
-            backoff=self._backoff,
-            rescue_after_s=self._rescue_after_s,
-            plugins=self._plugins,
-            error_handler=self._error_handler,
-            retention_s=self._retention_s,
-            leader_election_disabled=self._leader_election_disabled,
-            periodic_jobs=self.periodic_jobs,
-            max_attempts=self._max_attempts,
-            reindexer_index_names=self._reindexer_index_names,
-            reindexer_schedule=self._reindexer_schedule,
-            reindexer_timeout_s=self._reindexer_timeout_s,
-            sessionmaker=self._sessionmaker,
-            async_sessionmaker=self._async_sessionmaker,
-            hub=self._hub,
-            clock=self._clock,
-            rng=self._rng,
-        )
-
-    def _wake(self, name: str) -> bool:
-        crew = self._crew
-        return crew is not None and crew.wake(name)
-
-    def _wake_periodic(self) -> None:
-        crew = self._crew
-        if crew is not None:
-            crew.wake_periodic()
-
     @property
-    def _crew(self) -> Crew | None:
-        return self._launcher.crew
+    def _services(self) -> Services | None:
+        return self._launcher.services
 
     def _forked(self) -> None:
         """Be a client of the forked child's own: the parent's threads and name stay its."""
         self._launcher.forked()
         self.periodic_jobs.forked()
-        self._hub.forked()
-        if self._own_id:
-            self.id = _default_id()
+        self.hub.forked()
+        if self.config.id is None:
+            self.id = default_id()
 
 
 _clients: WeakSet[Client] = WeakSet()
@@ -637,7 +572,7 @@ def _at_exit() -> None:
     for client in list(_clients):
         if client.running:
             try:
-                soft_s = client._soft_stop_timeout_s
+                soft_s = client.config.soft_stop_timeout_s
                 client.stop(timeout=EXIT_S if soft_s is None else soft_s)
             except Exception as error:
                 log_error(logger, error, "client %s did not stop as the process ended", client.id)
@@ -648,89 +583,5 @@ def _at_exit() -> None:
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
 
 
-def _check_notify(notify: Notify | str) -> Notify:
-    try:
-        return Notify(notify)
-    except ValueError:
-        raise InvalidOption("notify", notify, f"one of {', '.join(Notify)}") from None
-
-
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _check_engine(engine: object) -> None:
-    if not isinstance(engine, Engine):
-        advice = "The client takes create_engine(...)'s Engine"
-        if hasattr(engine, "sync_engine"):
-            advice = (
-                "Beside an AsyncEngine, give the client an engine of its own: Client.from_url(url)"
-            )
-        raise NotATransaction(type(engine).__name__, advice)
-    if engine.dialect.is_async:
-        advice = "Beside an AsyncEngine, give the client an engine of its own: Client.from_url(url)"
-        raise NotATransaction("sync_engine of an AsyncEngine", advice)
-    if engine.dialect.name != "postgresql" or engine.driver != "psycopg":
-        given = f"{engine.dialect.name}+{engine.driver}"
-        expected = "postgresql+psycopg, such as postgresql+psycopg://host/db"
-        if engine.dialect.name == "postgresql":
-            advice = "Client.from_url(url) makes an engine of its own"
-            expected += f". {advice}; your sessions may stay on {engine.driver}, and insert jobs"
-        raise UnsupportedDatabase(given, expected)
-    check_pool(engine)
-
-
-def _check_listen_engine(engine: Engine | None, *, poll_only: bool) -> Engine | None:
-    if engine is not None:
-        if poll_only:
-            raise InvalidOption("listen_engine", engine, "none with poll_only=True")
-        _check_engine(engine)
-        renew_after_fork(engine)
-        notice_dead_peers(engine)
-    return engine
-
-
-def _check_workers(workers: object) -> Workers | None:
-    if workers is None or isinstance(workers, Workers):
-        return workers
-    expected = "a Workers, with whose @workers.register each function is registered"
-    raise InvalidOption("workers", workers, expected)
-
-
-def _check_sessionmaker(maker: Any) -> "sessionmaker[Any] | None":
-    if maker is None or isinstance(maker, sessionmaker):
-        return maker
-    expected = "a sessionmaker, such as sessionmaker(engine); of a scoped_session, its own"
-    raise InvalidOption("sessionmaker", maker, expected)
-
-
-def _check_async_sessionmaker(maker: Any) -> "async_sessionmaker[Any] | None":
-    # Not by its class, for which SQLAlchemy would need greenlet.
-    if maker is None or type(maker).__name__ == "async_sessionmaker":
-        return maker  # type: ignore[no-any-return]
-    expected = "an async_sessionmaker, such as async_sessionmaker(async_engine)"
-    raise InvalidOption("async_sessionmaker", maker, expected)
-
-
-def _check_function(name: str, value: object) -> None:
-    if value is not None and not callable(value):
-        raise InvalidOption(name, value, "a function or another callable")
-
-
-def _check_names(names: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(names, str) or not all(isinstance(n, str) and "\x00" not in n for n in names):
-        raise InvalidOption("reindexer_index_names", names, "a sequence of names of indexes")
-    return tuple(names)
-
-
-def _check_id(client_id: str) -> str:
-    if not isinstance(client_id, str) or not 1 <= len(client_id) <= 100:
-        raise InvalidOption("id", client_id, "1 to 100 characters")
-    return client_id
-
-
-def _default_id() -> str:
-    # Source of the form: River 0.51, client.go; ours adds what tells two of one instant apart.
-    host = socket.gethostname().replace(".", "_")[:60]
-    start = datetime.now(UTC).strftime("%Y_%m_%dT%H_%M_%S_%f")
-    return f"{host}_{start}_{random.getrandbits(24):06x}"

@@ -5,7 +5,6 @@ it to the announcer.
 """
 
 from collections.abc import Callable, Container, Iterable, Sequence
-from enum import StrEnum
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -13,13 +12,14 @@ from sqlalchemy import Engine, Pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from riverrun.clock import Clock
+from riverrun.client.launcher import Launcher
+from riverrun.config import ClientConfig, Notify
 from riverrun.db.conflicts import again
 from riverrun.db.engines import address, identity
+from riverrun.db.statement_timeout import SINGLE
 from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import InvalidArgs, UnknownKind, WrongDatabase
-from riverrun.execution.plugins import Plugin, around_insert, begin_inserts, of_kind
-from riverrun.execution.workers import Workers
+from riverrun.execution.plugins import around_insert, begin_inserts, of_kind
 from riverrun.jobs.args import RawArgs, kind_of
 from riverrun.jobs.json_types import shown_type
 from riverrun.jobs.options import InsertOpts
@@ -34,69 +34,39 @@ from riverrun.verbs.notify import notify_inserted
 R = TypeVar("R")
 
 
-class Notify(StrEnum):
-    """When workers are told of inserted jobs.
-
-    `after_commit` costs the inserting transaction nothing; a crash between commit and announcement
-    costs a poll interval. `in_transaction` is River's way: PostgreSQL tells at commit, and commits
-    that notify take turns. `off` leaves it to polling.
-    """
-
-    after_commit = "after_commit"
-    in_transaction = "in_transaction"
-    off = "off"
-
-
 class Inserter:
     """Inserts a client's jobs, and has them announced.
 
     Args:
-        engine: The client's database.
-        autocommit: The same, for statements that are a transaction each.
-        schema: The schema of River's tables; the search path's if None.
-        workers: Who works what; kinds that nobody works are refused, unless it has none at all.
-        plugins: Returns the plugins that take part.
-        max_attempts: Tries of a job for which nobody said it.
-        notify: When workers are told.
-        skip_unknown_job_check: Whether to insert kinds that nobody works.
-        on_committed: Told of each queue that got jobs, when they are committed; returns whether
-            this process works it.
-        own_queues: The queues that the client has, whose names are right.
-        clock: The process's clock.
+        config: The client's options.
+        launcher: The client's working part, whose producers look for committed jobs at once.
+        own_queues: The queues that the client is to work: there is no need to warn of their names.
+
+    Attributes:
+        plugins: What takes part in every insert.
     """
 
     def __init__(
-        self,
-        engine: Engine,
-        *,
-        autocommit: Engine,
-        schema: str | None,
-        workers: Workers | None,
-        plugins: Callable[[], Sequence[Plugin]],
-        max_attempts: int,
-        notify: Notify,
-        skip_unknown_job_check: bool,
-        on_committed: Callable[[str], bool],
-        own_queues: Container[str],
-        clock: Clock,
+        self, config: ClientConfig, *, launcher: Launcher, own_queues: Container[str]
     ) -> None:
-        self._engine = engine
-        self._autocommit = autocommit
-        self._schema = schema
-        self._workers = workers
-        self._plugins = plugins
-        self._max_attempts = max_attempts
-        self._notify = notify
-        self._skip_unknown_job_check = skip_unknown_job_check
-        self._clock = clock
+        self._engine = config.engine
+        # One statement a transaction needs no BEGIN and no COMMIT around it.
+        self._autocommit = config.engine.execution_options(**{SINGLE: True})
+        self._schema = config.schema
+        self._workers = config.workers
+        self.plugins = config.plugins
+        self._max_attempts = config.max_attempts
+        self._notify = config.notify
+        self._skip_unknown_job_check = config.skip_unknown_job_check
+        self._clock = config.clock
         self._identity = ("", "")  # of the client's database, once asked for
         self._same_database: WeakSet[Pool] = WeakSet()  # of engines that lead there too
         self._announcer = Announcer(
-            autocommit,
-            schema=schema,
-            on_committed=on_committed,
+            self._autocommit,
+            schema=self._schema,
+            on_committed=launcher.wake,
             own_queues=own_queues,
-            clock=clock,
+            clock=self._clock,
         )
 
     def insert(self, tx: Tx, args: object, opts: InsertOpts | None) -> InsertResult:
@@ -136,7 +106,7 @@ class Inserter:
         now = self._clock.database_now()
         common = common_draft(args_type, opts, max_attempts=self._max_attempts, now=now)
         self._check_type(common.kind, args_type)
-        for plugin in (*self._plugins(), *of_kind(args_type)):
+        for plugin in (*self.plugins, *of_kind(args_type)):
             common = plugin.insert_from(common)
 
         def insert_all() -> tuple[int, set[str]]:
@@ -200,7 +170,7 @@ class Inserter:
         self, ready: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]
     ) -> tuple[Sequence[JobDraft], R]:
         """Insert within the plugins; return what was inserted, and what came of it."""
-        begun, plugins = ready, self._plugins()
+        begun, plugins = ready, self.plugins
 
         def begin() -> R:
             nonlocal begun

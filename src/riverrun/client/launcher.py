@@ -7,20 +7,23 @@ lock is renewed in a forked child, here alone.
 
 import logging
 import os
+import random
 import socket
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import Enum, auto
+from typing import Any
 
-import attrs
-
-from riverrun.client.crew import Crew, Settings
-from riverrun.config import QueueConfig
+from riverrun.client.services import Services
+from riverrun.config import ClientConfig, QueueConfig
 from riverrun.db.engines import address, identity
 from riverrun.db.statement_timeout import SINGLE
 from riverrun.db.transactions import own_connection
 from riverrun.errors import ClientNotReady, InvalidOption
+from riverrun.events import Hub
 from riverrun.jobs.row import JobRow
+from riverrun.periodic_jobs import PeriodicJobs
 from riverrun.runtime.connections import Connections
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.verbs.beat import sign_on
@@ -39,7 +42,7 @@ class State(Enum):
 
 
 class Launcher:
-    """Starts and stops a client's crew, and changes what it works.
+    """Starts and stops a client's services, and changes which queues they work.
 
     Args:
         queues: How each queue is worked, by name.
@@ -55,7 +58,7 @@ class Launcher:
     def _reset(self) -> None:
         self._changed = threading.Condition()  # guards all below, and _queues
         self._state = State.stopped
-        self._crew: Crew | None = None
+        self._services: Services | None = None
         self._adding: set[str] = set()
         self._removing: set[str] = set()
         self.stopped = threading.Event()
@@ -68,17 +71,28 @@ class Launcher:
             self._queues.pop(name, None)
 
     @property
-    def crew(self) -> Crew | None:
-        """Those who work, while they do."""
-        return self._crew
+    def services(self) -> Services | None:
+        """The services, while they run."""
+        return self._services
+
+    def wake(self, queue: str) -> bool:
+        """Look for jobs of `queue` now; return whether this client works it."""
+        services = self._services
+        return services is not None and services.producers.wake(queue)
 
     @property
     def queues(self) -> Mapping[str, QueueConfig]:
         """How each queue is worked, by name."""
         return self._queues
 
-    def start(self, settings: Settings) -> bool:
+    def start(self, config: ClientConfig, *, client: Any, hub: Hub, jobs: PeriodicJobs) -> bool:
         """Start working the queues; return False if they are worked already.
+
+        Args:
+            config: The client's options.
+            client: The client; it gets the name under which it has signed on.
+            hub: Where events go.
+            jobs: What the client inserts while it leads.
 
         Raises:
             ClientNotReady: If there is no queue.
@@ -97,16 +111,16 @@ class Launcher:
             queues = dict(self._queues)
             self.stopped.clear()
         try:
-            crew = _started(settings, queues)
+            services = self._started(config, queues, client, hub, jobs)
         except BaseException:
             with self._changed:
                 self._state = State.stopped
                 self._changed.notify_all()
             raise
         try:
-            self._catch_up(crew)
+            self._catch_up(services)
         except BaseException:
-            self._stop(crew, 0.0)
+            self._stop(services, 0.0)
             raise
         return True
 
@@ -122,18 +136,18 @@ class Launcher:
         Raises:
             ClientNotReady: If one of the client's own threads calls it.
         """
-        crew = self._crew
-        if crew is not None and crew.works_here():
+        services = self._services
+        if services is not None and services.is_own_thread():
             advice = "call it in a thread of its own: threading.Thread(target=client.stop).start()"
             raise ClientNotReady(f"stop() in a worker would wait for that worker; {advice}")
         with self._changed:
             self._changed.wait_for(lambda: self._state in {State.stopped, State.running})
-            crew = self._crew
-            if crew is None:
+            services = self._services
+            if services is None:
                 self.stopped.set()
                 return None
             self._state = State.stopping
-        return self._stop(crew, soft_s)
+        return self._stop(services, soft_s)
 
     def add(self, name: str, config: QueueConfig) -> None:
         """Work the queue `name` too; while the client starts, once it has.
@@ -148,12 +162,12 @@ class Launcher:
             if self._state is State.stopping:
                 raise ClientNotReady("the client is being stopped; add queues before or after")
             self._queues[name] = config
-            crew = self._crew
-            if crew is None:
+            services = self._services
+            if services is None:
                 return
             self._adding.add(name)
         try:
-            crew.add(name, config)
+            services.add(name, config)
         except BaseException:
             with self._changed:
                 self._queues.pop(name, None)
@@ -175,8 +189,8 @@ class Launcher:
             ClientNotReady: If one of its workers calls it, or it is being removed already.
             InvalidOption: If it is not worked.
         """
-        crew = self._crew
-        if crew is not None and crew.works_here(name):
+        services = self._services
+        if services is not None and services.is_own_thread(name):
             advice = "call it in a thread of its own: threading.Thread(target=...).start()"
             raise ClientNotReady(
                 f"remove({name!r}) in a worker would wait for that worker; {advice}"
@@ -188,78 +202,96 @@ class Launcher:
                 raise ClientNotReady(f"queue {name!r} is being removed already")
             if name not in self._queues:
                 raise InvalidOption("queue", name, f"one of {', '.join(sorted(self._queues))}")
-            crew = self._crew
-            if crew is None:
+            services = self._services
+            if services is None:
                 del self._queues[name]
                 return []
             self._removing.add(name)
         try:
             # Its jobs may take long: others are added and removed meanwhile.
-            return crew.remove(name, soft_s)
+            return services.remove(name, soft_s)
         finally:
             with self._changed:
                 self._removing.discard(name)
                 self._queues.pop(name, None)
                 self._changed.notify_all()
 
-    def _catch_up(self, crew: Crew) -> None:
-        """Let `crew` work what was added while it started, and no more what was removed."""
+    def _catch_up(self, services: Services) -> None:
+        """Work what was added while the services started, and no more what was removed."""
         while True:
             with self._changed:
-                wanted, worked = dict(self._queues), crew.queues
+                wanted, worked = dict(self._queues), set(services.producers.names)
                 if wanted.keys() == worked:
-                    self._crew, self._state = crew, State.running
+                    self._services, self._state = services, State.running
                     self._changed.notify_all()
                     return
             for name in wanted.keys() - worked:
-                crew.add(name, wanted[name])
+                services.add(name, wanted[name])
             for name in worked - wanted.keys():
-                crew.remove(name, 0.0)
+                services.remove(name, 0.0)
 
-    def _stop(self, crew: Crew, soft_s: float | None) -> list[JobRow]:
+    def _started(
+        self,
+        config: ClientConfig,
+        queues: Mapping[str, QueueConfig],
+        client: Any,
+        hub: Hub,
+        jobs: PeriodicJobs,
+    ) -> Services:
+        """Return services that run, under a name that no other client has."""
+        own = Connections(config.engine, config.listen_engine or config.engine)
         try:
-            return crew.stop(soft_s)
+            _check_schema(config, own, client.id)
+            name = sign_on(
+                own.signs.execution_options(**{SINGLE: True}),
+                client.id,
+                hostname=socket.gethostname(),
+                pid=os.getpid(),
+                dead_s=DEAD_S,
+                schema=config.schema,
+            )
+            if name != client.id:
+                message = "a client %s lives, or has left jobs to be rescued; this one is %s"
+                logger.warning(message, client.id, name, extra={"client_id": name})
+            client.id = name
+            services = Services(
+                config, queues, own, client=client, client_id=name, hub=hub, periodic_jobs=jobs
+            )
+            services.start()
+        except BaseException:
+            own.close()
+            raise
+        return services
+
+    def _stop(self, services: Services, soft_s: float | None) -> list[JobRow]:
+        try:
+            return services.stop(soft_s)
         finally:
             with self._changed:
-                self._crew, self._state = None, State.stopped
+                self._services, self._state = None, State.stopped
                 self.stopped.set()
                 self._changed.notify_all()
 
 
-def _started(settings: Settings, queues: Mapping[str, QueueConfig]) -> Crew:
-    """Return a crew that works, under a name that no other client has."""
-    own = Connections(settings.engine, settings.listen_engine)
-    try:
-        _check_schema(settings, own)
-        name = sign_on(
-            own.signs.execution_options(**{SINGLE: True}),
-            settings.client_id,
-            hostname=socket.gethostname(),
-            pid=os.getpid(),
-            dead_s=DEAD_S,
-            schema=settings.schema,
-        )
-        if name != settings.client_id:
-            message = "a client %s lives, or has left jobs to be rescued; this one is %s"
-            logger.warning(message, settings.client_id, name, extra={"client_id": name})
-        settings.client.id = name
-        crew = Crew(attrs.evolve(settings, client_id=name), queues, own)
-        crew.start()
-    except BaseException:
-        own.close()
-        raise
-    return crew
-
-
-def _check_schema(settings: Settings, own: Connections) -> None:
+def _check_schema(config: ClientConfig, own: Connections, client_id: str) -> None:
     # One claim of nothing touches every column and function that working needs.
     with own_connection(own.signs) as connection:
-        claim(connection, "default", limit=1, client_id=settings.client_id, schema=settings.schema)
+        claim(connection, "default", limit=1, client_id=client_id, schema=config.schema)
         connection.rollback()
-    if settings.listen_engine is not settings.engine:
+    if config.listen_engine is not None:
         # On another database it would listen for ever, and hear nothing.
         with own.sessions.connect() as connection, own.signs.connect() as other:
             same = identity(connection) == identity(other)
         if not same:
-            there, here = address(settings.listen_engine), address(settings.engine)
+            there, here = address(config.listen_engine), address(config.engine)
             raise InvalidOption("listen_engine", there, f"the database behind {here}")
+
+
+def default_id() -> str:
+    """Return a name that no other client has: its host and the time.
+
+    Source of the form: River 0.51, client.go; ours adds what tells two of one instant apart.
+    """
+    host = socket.gethostname().replace(".", "_")[:60]
+    start = datetime.now(UTC).strftime("%Y_%m_%dT%H_%M_%S_%f")
+    return f"{host}_{start}_{random.getrandbits(24):06x}"

@@ -1,15 +1,15 @@
 """Queues: those that a client works, and what operators do with them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sqlalchemy import Engine
 
 from riverrun.client.launcher import Launcher
 from riverrun.clock import Duration
-from riverrun.config import QueueConfig
+from riverrun.config import QueueConfig, check_queue_config
 from riverrun.db.transactions import Tx
-from riverrun.errors import InvalidOption, StopTimeout
+from riverrun.errors import StopTimeout
 from riverrun.jobs.checks import check_duration, check_queue
 from riverrun.verbs import queues as verbs
 from riverrun.verbs.queues import QueueRow
@@ -46,7 +46,7 @@ class Queues:
             InvalidOption: If the client works it already, or a value is out of range.
         """
         check_queue(name)
-        self._launcher.add(name, check_config(QueueConfig() if config is None else config))
+        self._launcher.add(name, check_queue_config(QueueConfig() if config is None else config))
 
     def remove(self, name: str, *, timeout: Duration | None = None) -> None:
         """Work the queue `name` no more, after its running jobs have ended.
@@ -75,13 +75,13 @@ class Queues:
     def pause(self, tx: Tx, name: str) -> list[QueueRow]:
         """Claim nothing more from a queue, in any client; see `riverrun.verbs.pause_queue`."""
         rows = verbs.pause_queue(tx, name, schema=self._schema)
-        self._tell(tx, name, paused=True)
+        self._apply(tx, name, paused=True)
         return rows
 
     def resume(self, tx: Tx, name: str) -> list[QueueRow]:
         """Claim from a queue again; see `riverrun.verbs.resume_queue`."""
         rows = verbs.resume_queue(tx, name, schema=self._schema)
-        self._tell(tx, name, paused=False)
+        self._apply(tx, name, paused=False)
         return rows
 
     def update(self, tx: Tx, name: str, *, metadata: Mapping[str, Any]) -> QueueRow:
@@ -101,35 +101,8 @@ class Queues:
         """Return the queues that any client works; see `riverrun.verbs.list_queues`."""
         return verbs.list_queues(tx, limit=limit, schema=self._schema)
 
-    def _tell(self, tx: Tx, name: str, *, paused: bool) -> None:
-        # In this process at once, where it is committed; it may hear no notifications.
-        crew = self._launcher.crew
-        if crew is not None and isinstance(tx, Engine):
-            crew.pause(name, paused=paused)
-
-
-def check_queues(configs: object) -> dict[str, QueueConfig]:
-    """Return how each queue is worked: given by name, by number of slots, or as names alone.
-
-    Raises:
-        InvalidOption: If a name or a config is none.
-    """
-    if isinstance(configs, Mapping):
-        return {check_queue(name): check_config(config) for name, config in configs.items()}
-    if isinstance(configs, Iterable) and not isinstance(configs, str | bytes):
-        return {check_queue(name): QueueConfig() for name in configs}
-    raise InvalidOption("queues", configs, 'names: ["default"], or slots by name: {"default": 10}')
-
-
-def check_config(config: object) -> QueueConfig:
-    """Return `config`, a QueueConfig or a number of slots, as a QueueConfig.
-
-    Raises:
-        InvalidOption: If it is neither.
-    """
-    if isinstance(config, QueueConfig):
-        return config
-    if isinstance(config, int):
-        return QueueConfig(max_workers=config)
-    expected = 'slots or QueueConfigs by name: {"default": 10, "mail": QueueConfig()}'
-    raise InvalidOption("queues", config, expected)
+    def _apply(self, tx: Tx, name: str, *, paused: bool) -> None:
+        # In this process at once, where it is committed; it may not listen for notifications.
+        services = self._launcher.services
+        if services is not None and isinstance(tx, Engine):
+            services.producers.pause(name, paused=paused)

@@ -6,7 +6,8 @@ from typing import Any, Unpack
 from sqlalchemy import ColumnElement
 
 from riverrun.client.inserter import Inserter
-from riverrun.clock import Clock, Duration
+from riverrun.clock import Duration
+from riverrun.config import ClientConfig
 from riverrun.db.async_sessions import AsyncTx, run_in, run_in_batches
 from riverrun.db.transactions import Tx
 from riverrun.jobs.options import InsertOptions, InsertOpts, with_options
@@ -22,7 +23,7 @@ class SetBased:
 
     schema: str | None
     _inserter: Inserter
-    _clock: Clock
+    config: ClientConfig
 
     def insert_from(
         self,
@@ -67,12 +68,12 @@ class SetBased:
 
     def cancel_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
         """Cancel all jobs of some criteria; see `riverrun.verbs.cancel_where`."""
-        now = self._clock.database_now()
+        now = self.config.clock.database_now()
         return cancel_where(tx, *criteria, dry_run=dry_run, schema=self.schema, now=now)
 
     def retry_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
         """Make all jobs of some criteria available now; see `riverrun.verbs.retry_where`."""
-        now = self._clock.database_now()
+        now = self.config.clock.database_now()
         changed = retry_chosen(tx, criteria, dry_run=dry_run, schema=self.schema, now=now)
         return self._announced(tx, changed)
 
@@ -96,7 +97,7 @@ class SetBased:
             delay=delay,
             dry_run=dry_run,
             schema=self.schema,
-            now=self._clock.database_now(),
+            now=self.config.clock.database_now(),
         )
         return self._announced(tx, changed)
 

@@ -9,7 +9,7 @@ from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engi
 from riverrun.db.driver import plain_results
 from riverrun.db.forks import cut_off_connections
 from riverrun.db.urls import psycopg_url
-from riverrun.errors import InvalidOption
+from riverrun.errors import InvalidOption, NotATransaction, UnsupportedDatabase
 
 _forked: WeakSet[Engine] = WeakSet()
 
@@ -73,6 +73,33 @@ def check_pool(engine: Engine) -> None:
             " open at the same time share a connection, or are refused one"
         )
         raise InvalidOption("the engine's pool", type(engine.pool), expected)
+
+
+def check_engine(engine: object) -> Engine:
+    """Return `engine` if a client can work with it.
+
+    Raises:
+        NotATransaction: If it is no Engine, or an async one.
+        UnsupportedDatabase: If it is not on PostgreSQL with psycopg 3.
+        InvalidOption: If its pool does not give each transaction its own connection.
+    """
+    beside = "Beside an AsyncEngine, give the client an engine of its own: Client.from_url(url)"
+    if not isinstance(engine, Engine):
+        advice = "The client takes create_engine(...)'s Engine"
+        if hasattr(engine, "sync_engine"):
+            advice = beside
+        raise NotATransaction(type(engine).__name__, advice)
+    if engine.dialect.is_async:
+        raise NotATransaction("sync_engine of an AsyncEngine", beside)
+    if engine.dialect.name != "postgresql" or engine.driver != "psycopg":
+        given = f"{engine.dialect.name}+{engine.driver}"
+        expected = "postgresql+psycopg, such as postgresql+psycopg://host/db"
+        if engine.dialect.name == "postgresql":
+            advice = "Client.from_url(url) makes an engine of its own"
+            expected += f". {advice}; your sessions may stay on {engine.driver}, and insert jobs"
+        raise UnsupportedDatabase(given, expected)
+    check_pool(engine)
+    return engine
 
 
 def engine_at(url: str | URL) -> Engine:

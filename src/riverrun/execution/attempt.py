@@ -7,12 +7,8 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 
-import attrs
-
-from riverrun.clock import Clock
 from riverrun.db.conflicts import chain
 from riverrun.errors import (
     AttemptInterrupted,
@@ -27,90 +23,22 @@ from riverrun.errors import (
     ObjectGone,
 )
 from riverrun.execution.attempt_log import log_completed, log_conflict, log_failed, log_gone
+from riverrun.execution.attempts import Attempts
 from riverrun.execution.context import JobContext
-from riverrun.execution.handlers import ErrorHandler, ErrorHandlerResult
-from riverrun.execution.plugins import InProcess as Around
+from riverrun.execution.handlers import ErrorHandlerResult
 from riverrun.execution.plugins import Plugin, around_work, around_work_async, in_processes, of_kind
+from riverrun.execution.processes import ProcessPool
+from riverrun.execution.result import AttemptResult
 from riverrun.execution.thread_interrupt import Interruptible, Interruption
-from riverrun.execution.workers import Executor, Worker, Workers
+from riverrun.execution.workers import Executor, Worker
 from riverrun.jobs.args import decode
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
 from riverrun.outcome import IfGone, Outcome, completed, decide, may_begin_again
-from riverrun.policies.backoff import Backoff
 from riverrun.verbs.claim import ClaimedJob
 
 logger = logging.getLogger(__name__)
-
-
-@attrs.define(kw_only=True)
-class Ended:
-    """An attempt that ended, on its way to the database; as an Outcome, never changed.
-
-    Attributes:
-        job: The job as claimed, for its event; None where nobody heard of events as it ended.
-        queue: The job's queue.
-        outcome: What shall be written; None if the worker's own transaction has written it.
-        written: What that has written, if it is no completion.
-        conflict: Whether the job begins again as its transaction could not commit.
-        error: What the worker raised, if it did.
-        run_s: Seconds its worker took.
-        ended_monotonic: When it ended, by the process's monotonic clock.
-        due_monotonic: When the job may be claimed again, by that clock, if it is available again
-            once this is written: nobody will tell of it.
-    """
-
-    job: JobRow | None
-    queue: str
-    outcome: Outcome | None
-    error: BaseException | None
-    run_s: float
-    ended_monotonic: float
-    due_monotonic: float | None = None
-    written: Outcome | None = None
-    conflict: bool = False
-
-
-def not_begun(job: JobRow | ClaimedJob, at_monotonic: float) -> Ended:
-    """Return the end of an attempt that never began: its job is given back."""
-    outcome = Outcome(job_id=job.id, attempt=job.attempt, state=JobState.available, give_back=True)
-    return Ended(
-        job=None,
-        queue=job.queue,
-        outcome=outcome,
-        error=None,
-        run_s=0.0,
-        ended_monotonic=at_monotonic,
-    )
-
-
-InProcess = Callable[[Worker, object, JobContext, Sequence[Around]], None]
-
-
-@attrs.frozen(kw_only=True)
-class Terms:
-    """What all attempts of a client have in common.
-
-    Attributes:
-        workers: Who works what.
-        backoff: When a failed job may be claimed again, where its worker does not say.
-        in_process: Calls a worker in another process.
-        heard: Whether anybody hears of events.
-        context: Makes an attempt's context, of the job and of when it was claimed, by the
-            process's monotonic clock.
-        pid: The process that the attempts are made in.
-    """
-
-    workers: Workers
-    backoff: Backoff
-    plugins: Sequence[Plugin] = ()
-    error_handler: ErrorHandler | None = None
-    in_process: InProcess | None = None
-    heard: Callable[[], bool]
-    context: Callable[[JobRow | ClaimedJob, float], JobContext]
-    clock: Clock
-    pid: int = attrs.field(factory=os.getpid)
 
 
 _executed: ContextVar["Attempt | None"] = ContextVar("riverrun_executed", default=None)
@@ -129,7 +57,7 @@ class Attempt:
     """One try at one job.
 
     Args:
-        terms: What it has in common with others.
+        attempts: What it has in common with the client's other attempts.
         claimed: The job.
         claimed_monotonic: When it was claimed, by the process's monotonic clock.
 
@@ -138,10 +66,10 @@ class Attempt:
     """
 
     __slots__ = (
+        "_attempts",
         "_backoff",
         "_early",
         "_interruptible",
-        "_terms",
         "_worker",
         "begin_by",
         "claimed",
@@ -154,22 +82,22 @@ class Attempt:
     ctx: JobContext
 
     def __init__(
-        self, terms: Terms, claimed: JobRow | ClaimedJob, claimed_monotonic: float
+        self, attempts: Attempts, claimed: JobRow | ClaimedJob, claimed_monotonic: float
     ) -> None:
-        self._terms = terms
+        self._attempts = attempts
         self.claimed = claimed
         self.claimed_monotonic = claimed_monotonic
         self.begin_by = math.inf
         self.replaced = False  # another slot was opened in place of this one's
         self.over = False  # its slot is free again
-        self._worker = terms.workers.find(claimed.kind)
-        self._backoff = terms.backoff
+        self._worker = attempts.workers.find(claimed.kind)
+        self._backoff = attempts.backoff
         self._interruptible: Interruptible | None = None
         self._early: AttemptInterrupted | None = None
 
     def prepare(self) -> "Attempt":
         """Make the context, in the slot, where there is time for it, before anybody may ask."""
-        self.ctx = ctx = self._terms.context(self.claimed, self.claimed_monotonic)
+        self.ctx = ctx = self._attempts.context(self.claimed, self.claimed_monotonic)
         if self._early is not None:
             ctx.cancel(self._early)
         return self
@@ -181,9 +109,9 @@ class Attempt:
         if hasattr(self, "ctx"):
             self.ctx.cancel(reason)
 
-    def is_of(self, terms: Terms, queue: str | None) -> bool:
-        """Return whether it is one of those with `terms`, and of `queue` if that is not None."""
-        return self._terms is terms and queue in {None, self.claimed.queue}
+    def is_of(self, attempts: Attempts, queue: str | None) -> bool:
+        """Return whether it is one of `attempts`, and of `queue` if that is not None."""
+        return self._attempts is attempts and queue in {None, self.claimed.queue}
 
     @property
     def job(self) -> JobRow:
@@ -205,13 +133,13 @@ class Attempt:
         self.ctx.on_cancel(None)
         self.ctx.cancel(reason)
 
-    def execute(self) -> Ended:
+    def execute(self) -> AttemptResult:
         """Run the job's worker and return how it ended; whatever it raises is part of that."""
         _executed.set(self)
-        began = self._terms.clock.monotonic()
+        began = self._attempts.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._worker or self._terms.workers.get(self.claimed.kind)
+            worker = self._worker or self._attempts.workers.get(self.claimed.kind)
             if plugins := self._plugins_of(worker):
                 around_work(plugins, self.ctx, lambda: self._work(worker))
             else:
@@ -219,15 +147,15 @@ class Attempt:
         except BaseException as raised:
             error = raised
         self._end_child(error)
-        return self._ended(began, error)
+        return self._result(began, error)
 
-    async def execute_async(self) -> Ended:
+    async def execute_async(self) -> AttemptResult:
         """As `execute`, for an `async def` worker; to be run in a task of its own."""
         _executed.set(self)
-        began = self._terms.clock.monotonic()
+        began = self._attempts.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._worker or self._terms.workers.get(self.claimed.kind)
+            worker = self._worker or self._attempts.workers.get(self.claimed.kind)
             if plugins := self._plugins_of(worker):
                 await around_work_async(plugins, self.ctx, lambda: self._work_async(worker))
             else:
@@ -235,11 +163,13 @@ class Attempt:
         except BaseException as raised:
             error = raised
         self._end_child(error)
-        return self._ended(began, error)
+        return self._result(began, error)
 
-    def broken(self, error: BaseException) -> Ended | None:
+    def broken(self, error: BaseException) -> AttemptResult | None:
         """Return how an attempt ended of which only `error` is known; None if it has not begun."""
-        return self._ended(self._terms.clock.monotonic(), error) if hasattr(self, "ctx") else None
+        return (
+            self._result(self._attempts.clock.monotonic(), error) if hasattr(self, "ctx") else None
+        )
 
     def _end_child(self, error: BaseException | None) -> None:
         """End this process if it is one that the worker forked, and that came back from it.
@@ -247,14 +177,14 @@ class Attempt:
         It is no slot, and ends before it takes any lock: the thread that holds that may not be
         there.
         """
-        if os.getpid() != self._terms.pid:
+        if os.getpid() != self._attempts.pid:
             os._exit(0 if error is None else 1)
 
     def _plugins_of(self, worker: Worker) -> tuple[Plugin, ...]:
-        return (*self._terms.plugins, *of_kind(worker.args_type), *worker.plugins)
+        return (*self._attempts.plugins, *of_kind(worker.args_type), *worker.plugins)
 
-    def _ended(self, began: float, error: BaseException | None) -> Ended:
-        ended = self._terms.clock.monotonic()
+    def _result(self, began: float, error: BaseException | None) -> AttemptResult:
+        ended = self._attempts.clock.monotonic()
         # GeneratorExit: its coroutine was closed, as its event loop is lost.
         if isinstance(error, Interruption | GeneratorExit) and self.ctx.reason is not None:
             error = self.ctx.reason
@@ -264,9 +194,9 @@ class Attempt:
         next_ = outcome or self.ctx.written
         if next_ is not None and next_.state is JobState.available and next_.scheduled_at:
             wait_s = (next_.scheduled_at - self.ctx.now()).total_seconds()
-            due = self._terms.clock.monotonic() + wait_s
-        return Ended(
-            job=self.job if self._terms.heard() else None,
+            due = self._attempts.clock.monotonic() + wait_s
+        return AttemptResult(
+            job=self.job if self._attempts.events_wanted else None,
             queue=self.claimed.queue,
             outcome=outcome,
             error=error,
@@ -279,8 +209,8 @@ class Attempt:
 
     def _work(self, worker: Worker) -> None:
         args = self._begin(worker)
-        if (in_process := self._in_process(worker)) is not None:
-            in_process(worker, args, self.ctx, in_processes(self._plugins_of(worker)))
+        if (processes := self._processes(worker)) is not None:
+            processes.work(worker, args, self.ctx, in_processes(self._plugins_of(worker)))
         elif worker.interrupt:
             self._interruptible = Interruptible()
             with self._interruptible.block():
@@ -336,13 +266,13 @@ class Attempt:
         args = decode(self.claimed.kind, self.claimed.args, worker.args_type)
         self.ctx.check_steps()
         self._backoff = worker.backoff or self._backoff
-        if self._in_process(worker) is None:  # else its time begins when it has a process
+        if self._processes(worker) is None:  # else its time begins when it has a process
             self.ctx.begin()
         self.ctx.raise_if_cancelled()
         return args
 
-    def _in_process(self, worker: Worker) -> InProcess | None:
-        return self._terms.in_process if worker.executor is Executor.process else None
+    def _processes(self, worker: Worker) -> ProcessPool | None:
+        return self._attempts.processes if worker.executor is Executor.process else None
 
     def _check_steps(self) -> None:
         if not self.ctx.completed and (missed := self.ctx.missed_step()):
@@ -387,11 +317,11 @@ class Attempt:
         )
         wished = wished or self._is_cancelled_as_gone(error)
         stopped = stopping and isinstance(error, ClientStopping)
-        if self._terms.error_handler is None or wished or stopped:
+        if self._attempts.error_handler is None or wished or stopped:
             return False
         result = None
         try:
-            result = self._terms.error_handler(self.job, error)
+            result = self._attempts.error_handler(self.job, error)
         except BaseException as broken:
             message = "ignored an error handler that failed at job %s"
             log_error(logger, broken, message, self.job.id)
@@ -427,10 +357,3 @@ class Attempt:
         # A worker may work on other jobs too; the loss of one of those is a failure of this one.
         own = (self.claimed.id, self.claimed.attempt)
         return isinstance(error, AttemptLost) and error.args == own
-
-
-def event_state(ended: Ended, states: dict[int, JobState], job: JobRow) -> JobState:
-    """Return the state a job has after its outcome was written, as far as is known."""
-    if ended.outcome is not None:
-        return states.get(job.id, ended.outcome.state)
-    return JobState.completed if ended.written is None else ended.written.state

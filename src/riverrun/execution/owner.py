@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from riverrun.execution.attempt import Attempt, Ended
+from riverrun.execution.attempt import Attempt
+from riverrun.execution.result import AttemptResult
 
 
 class Owner(Protocol):
@@ -11,7 +12,7 @@ class Owner(Protocol):
     def begins(self, attempt: Attempt) -> bool:
         """Return whether `attempt` may begin; if not, the owner has taken it back."""
 
-    def done(self, attempt: Attempt, ended: Ended) -> None:
+    def done(self, attempt: Attempt, ended: AttemptResult) -> None:
         """Take what came of `attempt`, whose slot is not free yet."""
 
     def broken(self, attempt: Attempt, error: BaseException) -> None:

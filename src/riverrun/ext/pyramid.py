@@ -174,8 +174,8 @@ class _State:
     def use(self, client: Client) -> None:
         """Use this client, and run its workers within requests."""
         # The client may still have the plugin of another application: tests make several in turn.
-        others = [plugin for plugin in client._plugins if not isinstance(plugin, _RequestContext)]
-        client._plugins = (_RequestContext(self._registry), *others)
+        others = [plugin for plugin in client.plugins if not isinstance(plugin, _RequestContext)]
+        client.plugins = (_RequestContext(self._registry), *others)
         self._client = client
 
     @contextmanager

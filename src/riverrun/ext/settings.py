@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from riverrun.config import QueueConfig
+import attrs
+
+from riverrun.config import ClientConfig, Notify, QueueConfig
 from riverrun.errors import InvalidOption
 
 _TRUE, _FALSE = frozenset({"1", "on", "true", "yes"}), frozenset({"0", "false", "no", "off"})
@@ -81,26 +83,20 @@ def _queue(config: Any) -> QueueConfig:
     raise TypeError(config)
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "schema": _text,
-    "id": _text,
-    "notify": _text,
-    "queues": _queues,
-    "poll_only": _flag,
-    "poll_interval": _seconds,
-    "job_timeout": _seconds,
-    "soft_stop_timeout": _seconds,
-    "hard_stop_timeout": _seconds,
-    "processes": _number,
-    "job_stuck_threshold": _seconds,
-    "max_attempts": _number,
-    "rescue_after": _seconds,
-    "cancelled_retention": _seconds,
-    "completed_retention": _seconds,
-    "discarded_retention": _seconds,
-    "reindexer_timeout": _seconds,
-    "leader_election_disabled": _flag,
-    "skip_unknown_job_check": _flag,
+_READERS_BY_TYPE: dict[Any, Callable[[Any], Any]] = {
+    str | None: _text,
+    Notify: _text,
+    Mapping[str, QueueConfig]: _queues,
+    bool: _flag,
+    int: _number,
+    float: _seconds,
+    float | None: _seconds,
+}
+# Options that take other objects, such as plugins, are given to the client in Python.
+_READERS = {
+    str(option.alias): _READERS_BY_TYPE[option.type]
+    for option in attrs.fields(ClientConfig)
+    if option.type in _READERS_BY_TYPE
 }
 _EXPECTED: dict[Callable[[Any], Any], str] = {
     _queues: 'queues by name, such as "default:10 mail:2" or {"default": 10}',

@@ -1,4 +1,4 @@
-"""Upkeep: the shape that every service of the leader has, one bounded batch after another."""
+"""BatchService: what works through the database one bounded batch after another."""
 
 import logging
 import random
@@ -11,7 +11,7 @@ from riverrun.runtime.service import Service
 logger = logging.getLogger(__name__)
 
 
-class Upkeep(Service):
+class BatchService(Service):
     """Runs `run_once` every `interval_s` seconds, and again soon while there is more to do."""
 
     def __init__(self, name: str, engine: Engine, *, interval_s: float, rng: random.Random) -> None:

@@ -4,7 +4,7 @@ import logging
 import math
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -12,16 +12,18 @@ from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.logs.text import reason
+from riverrun.maintenance.leadership import Leadership
+from riverrun.maintenance.maintainer import Maintainer
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
-from riverrun.verbs.elect import Term, elect, reelect, resign
+from riverrun.verbs.elect import elect, reelect, resign
 
 logger = logging.getLogger(__name__)
 
 # Source of the intervals: River 0.51, internal/leadership.
 INTERVAL_S = 5.0
 TTL_S = INTERVAL_S + 10.0
-HEARD_S = 0.05
+STAND_S = 0.05
 """Most seconds between hearing of a resignation and standing: not all followers at once."""
 
 RESIGN_S = 10.0
@@ -57,8 +59,8 @@ class Elector(Service):
         *,
         client_id: str,
         schema: str | None,
-        on_elected: Callable[[], None],
-        on_lost: Callable[[], None],
+        leadership: Leadership,
+        maintainer: Maintainer,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -66,14 +68,12 @@ class Elector(Service):
         self._engine = engine
         self._client_id = client_id
         self._schema = schema
-        self._on_elected = on_elected
-        self._on_lost = on_lost
+        self._leadership = leadership
+        self._maintainer = maintainer
         self._clock = clock
         self._rng = rng
         self._pause = Pause(rng.random, longest_s=INTERVAL_S)
-        self._term: Term | None = None
-        self._trusted_until = 0.0
-        self._heard = threading.Event()  # something was said that ends the wait
+        self._woken = threading.Event()  # a notification ends the wait
         self._lock = threading.Lock()  # guards the next two
         self._obeyed_at = -math.inf  # when the last request was obeyed, by whoever led
         self._resign_at = math.inf
@@ -82,30 +82,30 @@ class Elector(Service):
     @property
     def leads(self) -> bool:
         """Whether this client leads, as far as it may trust that."""
-        return self._term is not None and self._clock.monotonic() < self._trusted_until
+        return self._leadership.leads()
 
-    def hear(self, payload: Mapping[str, Any]) -> None:
+    def notified(self, payload: Mapping[str, Any]) -> None:
         """Take a notification: another has resigned, or the leader is asked to."""
         action, leader_id = payload.get("action"), payload.get("leader_id")
         now = self._clock.monotonic()
-        if action == "resigned" and leader_id != self._client_id and self._term is None:
+        if action == "resigned" and leader_id != self._client_id and self._leadership.term is None:
             if now - self._stood_at >= WORD_S:
                 self._stood_at = now
-                self._heard.set()
+                self._woken.set()
         elif action == "request_resign":
             with self._lock:
                 # All clients hear the same requests, and count on the leader to obey the first.
                 if now - self._obeyed_at >= RESIGN_S:
                     self._obeyed_at = now
-                if self._term is not None:
+                if self._leadership.term is not None:
                     due = now if self._obeyed_at == now else self._obeyed_at + RESIGN_S
                     self._resign_at = min(self._resign_at, due)
-            if self._term is not None:
-                self._heard.set()
+            if self._leadership.term is not None:
+                self._woken.set()
 
     def interrupt(self) -> None:
         """End the wait."""
-        self._heard.set()
+        self._woken.set()
 
     def run(self) -> None:
         """Stand for election until stopped; resign at the end."""
@@ -114,65 +114,67 @@ class Elector(Service):
             now = self._clock.monotonic()
             end = now + wait_s
             wait_s = max(0.0, min(end, self._resign_at) - now)
-            if self._heard.wait(wait_s) and self._term is None:
-                self.stopping.wait(HEARD_S * self._rng.random())
-            self._heard.clear()
+            if self._woken.wait(wait_s) and self._leadership.term is None:
+                self.stopping.wait(STAND_S * self._rng.random())
+            self._woken.clear()
             if self.stopping.is_set():
                 break
             now = self._clock.monotonic()
-            if self._term is not None and now >= self._resign_at:
+            if self._leadership.term is not None and now >= self._resign_at:
                 self._resign()
                 with self._lock:
                     self._obeyed_at, self._resign_at = now, math.inf
                 # The others' turn: this one stands again when nobody else has.
                 wait_s = INTERVAL_S + self._rng.random()
                 continue
-            if self._term is not None and now < end:
+            if self._leadership.term is not None and now < end:
                 # Word of a request whose time has not come is no reason to ask for another term.
                 wait_s = end - now
                 continue
-            wait_s = INTERVAL_S + (0.0 if self._term else self._rng.random())
+            wait_s = INTERVAL_S + (0.0 if self._leadership.term else self._rng.random())
             try:
                 self.run_once()
                 self._pause.reset()
             except Exception as error:
                 log_failure(logger, self._engine, error, "no word from the election")
-                left_s = self._trusted_until - self._clock.monotonic()
-                if self._term is not None and left_s <= 0:
+                left_s = self._leadership.trusted_until - self._clock.monotonic()
+                if self._leadership.term is not None and left_s <= 0:
                     self._lose()
-                elif self._term is not None:
+                elif self._leadership.term is not None:
                     wait_s = min(self._pause.next_s(), left_s)
         self._resign()
 
     def run_once(self) -> Turn:
         """Stand for election, or for another term; return whether this client leads."""
         began = self._clock.monotonic()
-        if self._term is None:
-            self._term = elect(self._engine, self._client_id, ttl_s=TTL_S, schema=self._schema)
-            if self._term is not None:
-                self._trusted_until = began + TRUST_S
+        if self._leadership.term is None:
+            self._leadership.term = elect(
+                self._engine, self._client_id, ttl_s=TTL_S, schema=self._schema
+            )
+            if self._leadership.term is not None:
+                self._leadership.trusted_until = began + TRUST_S
                 logger.info("elected: %s leads", self._client_id)
-                self._on_elected()
-        elif began >= self._trusted_until:
+                self._maintainer.start()
+        elif began >= self._leadership.trusted_until:
             self._lose()
-        elif reelect(self._engine, self._term, ttl_s=TTL_S, schema=self._schema):
-            self._trusted_until = began + TRUST_S
+        elif reelect(self._engine, self._leadership.term, ttl_s=TTL_S, schema=self._schema):
+            self._leadership.trusted_until = began + TRUST_S
         else:
             self._lose()
-        return Turn(leads=self._term is not None)
+        return Turn(leads=self._leadership.term is not None)
 
     def _lose(self) -> None:
         # Another may lead by now, so there is nothing to resign from.
-        self._term = None
+        self._leadership.term = None
         self._resign_at = math.inf
         logger.warning("lost the lead: %s", self._client_id)
-        self._on_lost()
+        self._maintainer.stop()
 
     def _resign(self) -> None:
-        term, self._term = self._term, None
+        term, self._leadership.term = self._leadership.term, None
         if term is None:
             return
-        self._on_lost()
+        self._maintainer.stop()
         try:
             resign(self._engine, term, schema=self._schema)
             logger.info("resigned: %s no longer leads", self._client_id)

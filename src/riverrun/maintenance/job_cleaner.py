@@ -7,7 +7,7 @@ import random
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.maintenance.batch_service import Upkeep
+from riverrun.maintenance.batch_service import BatchService
 from riverrun.verbs.clean import clean_after
 
 logger = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ AGAIN_S = 600.0
 """Seconds after which jobs that could not be deleted are tried again; doubled up to a day."""
 
 
-class JobCleaner(Upkeep):
+class JobCleaner(BatchService):
     """Deletes final jobs past their retention, in seconds; None keeps them for ever."""
 
     def __init__(

@@ -2,13 +2,12 @@
 
 import logging
 import random
-from collections.abc import Callable, Mapping
 
 from sqlalchemy import Engine
 
-from riverrun.maintenance.batch_service import Upkeep
-from riverrun.policies.backoff import Backoff
-from riverrun.runtime.heartbeat import DEAD_S
+from riverrun.execution.attempts import Attempts
+from riverrun.maintenance.batch_service import BatchService
+from riverrun.runtime.heartbeat import DEAD_S, Heartbeat
 from riverrun.verbs.rescue import Rescued, rescue
 
 logger = logging.getLogger(__name__)
@@ -17,7 +16,7 @@ INTERVAL_S = 5.0
 BATCH = 1_000
 
 
-class JobRescuer(Upkeep):
+class JobRescuer(BatchService):
     """Retries, discards or cancels the jobs of clients that are gone."""
 
     def __init__(
@@ -25,8 +24,7 @@ class JobRescuer(Upkeep):
         engine: Engine,
         *,
         stuck_s: float | None,
-        backoff: Callable[[str], Backoff],
-        timeouts_s: Callable[[], Mapping[str, float | None]],
+        attempts: Attempts,
         schema: str | None,
         rng: random.Random,
         dead_s: float = DEAD_S,
@@ -34,8 +32,7 @@ class JobRescuer(Upkeep):
         super().__init__("job_rescuer", engine, interval_s=INTERVAL_S, rng=rng)
         self._stuck_s = stuck_s
         self._dead_s = dead_s
-        self._backoff = backoff
-        self._timeouts_s = timeouts_s
+        self._attempts = attempts
         self._schema = schema
         self._after_id = 0
 
@@ -49,8 +46,8 @@ class JobRescuer(Upkeep):
             self.engine,
             dead_s=self._dead_s,
             stuck_s=self._stuck_s,
-            backoff=self._backoff,
-            timeouts_s=self._timeouts_s(),
+            backoff=self._attempts.backoff_of,
+            timeouts_s=self._attempts.timeouts_s(),
             limit=BATCH,
             after_id=self._after_id,
             schema=self._schema,
@@ -62,20 +59,18 @@ class JobRescuer(Upkeep):
         return rescued
 
 
-class StandIn(Upkeep):
+class StandIn(BatchService):
     """Rescues jobs of our own dead clients while River's leader, which cannot tell them, leads.
 
     It would take them for lost only after an hour, and discard kinds that it does not know. Every
     client stands in; the statement lets each take what the others have not.
     """
 
-    def __init__(
-        self, rescuer: JobRescuer, *, needed: Callable[[], bool], rng: random.Random
-    ) -> None:
+    def __init__(self, rescuer: JobRescuer, *, heartbeat: Heartbeat, rng: random.Random) -> None:
         super().__init__("stand_in", rescuer.engine, interval_s=INTERVAL_S, rng=rng)
         self._rescuer = rescuer
-        self._needed = needed
+        self._heartbeat = heartbeat
 
     def turn(self) -> bool:
         """Rescue one batch if River leads; return whether there may be more."""
-        return self._needed() and self._rescuer.turn()
+        return self._heartbeat.river_leads and self._rescuer.turn()

@@ -6,7 +6,7 @@ import random
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.maintenance.batch_service import Upkeep
+from riverrun.maintenance.batch_service import BatchService
 from riverrun.outcome import SCHEDULER_INTERVAL_S
 from riverrun.verbs.schedule import Scheduled, schedule
 
@@ -21,7 +21,7 @@ REFUSED_MAX = 1_000
 """Most of them that are left alone after one batch."""
 
 
-class JobScheduler(Upkeep):
+class JobScheduler(BatchService):
     """Makes retryable and scheduled jobs available as they come due."""
 
     def __init__(

@@ -2,8 +2,7 @@
 
 import logging
 import random
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,6 +13,7 @@ from riverrun.db.transactions import Transaction, joined
 from riverrun.execution.plugins import Plugin, around_insert, begin_inserts
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
+from riverrun.maintenance.leadership import Leadership
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.queries.expressions import LAST_TIME
 from riverrun.runtime.outage import log_failure
@@ -53,7 +53,7 @@ class PeriodicJobInserter(Service):
         engine: Engine,
         *,
         jobs: PeriodicJobs,
-        leads: Callable[[], bool],
+        leadership: Leadership,
         plugins: Sequence[Plugin],
         max_attempts: int,
         schema: str | None,
@@ -62,23 +62,18 @@ class PeriodicJobInserter(Service):
         super().__init__("periodic_job_inserter")
         self._engine = engine
         self._jobs = jobs
-        self._leads = leads
+        self._leadership = leadership
         self._plugins = plugins
         self._max_attempts = max_attempts
         self._schema = schema
         self._pause = Pause(rng.random, longest_s=LONGEST_WAIT_S)
-        self._woken = threading.Event()
         self._known: set[int] = set()  # handles whose first run is planned in this term
         self._in_memory: dict[int, datetime] = {}
         self._unanswered: dict[int, datetime] = {}  # when to ask a schedule again that failed
 
-    def wake(self) -> None:
-        """Look at the jobs now: they have changed."""
-        self._woken.set()
-
     def interrupt(self) -> None:
         """End the wait."""
-        self._woken.set()
+        self._jobs.changed.set()
 
     def run(self) -> None:
         """Insert what comes due until stopped."""
@@ -89,7 +84,7 @@ class PeriodicJobInserter(Service):
             except Exception as error:
                 log_error(logger, error, "ignored periodic_jobs_start of a plugin, which failed")
         while not self.stopping.is_set():
-            self._woken.clear()
+            self._jobs.changed.clear()
             try:
                 wait_s = self.run_once().wait_s
                 self._pause.reset()
@@ -99,7 +94,7 @@ class PeriodicJobInserter(Service):
                     logger, self._engine, error, "inserting periodic jobs again in %.1f s", wait_s
                 )
             if not self.stopping.is_set():
-                self._woken.wait(wait_s)
+                self._jobs.changed.wait(wait_s)
 
     def run_once(self, now: datetime | None = None) -> Inserted:
         """Plan what is new and insert what is due.
@@ -108,7 +103,7 @@ class PeriodicJobInserter(Service):
             now: For tests: the time to take for the database's, aware.
         """
         jobs = self._jobs.by_handle()
-        if not jobs or not self._leads():
+        if not jobs or not self._leadership.leads():
             return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
         known, memory = set(self._known), dict(self._in_memory)
         unanswered = {key: at for key, at in self._unanswered.items() if key in jobs}
@@ -119,7 +114,7 @@ class PeriodicJobInserter(Service):
             inserted = self._insert(transaction, runs)
             ids = {job.id for job in jobs.values() if job.id is not None}
             times = list(periodic.planned(transaction, ids).values()) if ids else []
-            if not self._leads():
+            if not self._leadership.leads():
                 # The term may have ended meanwhile: what memory alone plans is another's now.
                 transaction.connection.rollback()
                 return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)

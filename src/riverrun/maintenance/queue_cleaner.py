@@ -5,7 +5,7 @@ import random
 
 from sqlalchemy import Engine
 
-from riverrun.maintenance.batch_service import Upkeep
+from riverrun.maintenance.batch_service import BatchService
 from riverrun.verbs.clean import clean_queues
 
 logger = logging.getLogger(__name__)
@@ -15,7 +15,7 @@ IDLE_S = 86_400.0
 BATCH = 1_000
 
 
-class QueueCleaner(Upkeep):
+class QueueCleaner(BatchService):
     """Deletes the rows of queues that no client has worked for a day."""
 
     def __init__(self, engine: Engine, *, schema: str | None, rng: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""Step 5 of 5: complete. Before: attempt. After: nothing. Ended attempts, written together.
+"""Step 5 of 5: complete. Before: attempt. After: nothing. Finished attempts, written together.
 
 What cannot be written with the rest, as its row is locked or the database refuses it, goes to the
 isolator, which writes it by itself.
@@ -28,7 +28,7 @@ from riverrun.events import (
     JobInterrupted,
     JobSnoozed,
 )
-from riverrun.execution.attempt import Ended, event_state
+from riverrun.execution.result import AttemptResult, event_state
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.text import reason
@@ -47,7 +47,7 @@ FEW = 50
 """Outcomes in a statement that are few."""
 
 BACKLOG_MAX = 1_000
-"""Ended attempts not yet written at which nothing more is claimed, until half are written."""
+"""Finished attempts not yet written at which nothing more is claimed, until half are written."""
 
 HELD_MAX = 10_000
 """Outcomes held apart, locked or refused, at which nothing more is claimed either."""
@@ -78,8 +78,8 @@ class Completer(Service):
         self._engine = engine
         self._clock = clock
         self._pause = Pause(rng.random)
-        self._line: queue.SimpleQueue[Ended | threading.Event | None] = queue.SimpleQueue()
-        self._held: list[Ended] = []  # changed by this thread alone
+        self._line: queue.SimpleQueue[AttemptResult | threading.Event | None] = queue.SimpleQueue()
+        self._held: list[AttemptResult] = []  # changed by this thread alone
         self._failing = False
         self._room = threading.Event()  # set while the backlog is small enough to claim more
         self._room.set()
@@ -95,7 +95,7 @@ class Completer(Service):
         apart = Writer(engine, schema=schema, settled=self._settled, clock=clock)
         self._isolator = Isolator(apart, clock=clock, rng=rng)
 
-    def put(self, ended: Ended) -> None:
+    def put(self, ended: AttemptResult) -> None:
         """Take an ended attempt; from any thread."""
         self._line.put(ended)
         if self._line.qsize() >= BACKLOG_MAX:
@@ -233,13 +233,13 @@ class Completer(Service):
                 ended = self._line.get(block=wait)
             except queue.Empty:
                 return
-            if not isinstance(ended, Ended):
+            if not isinstance(ended, AttemptResult):
                 if ended is not None:
                     ended.set()
                 return
             self._held.append(ended)
 
-    def _write(self, batch: Sequence[Ended]) -> int:
+    def _write(self, batch: Sequence[AttemptResult]) -> int:
         """Write `batch` and hold it no longer, but for what no connection could be had for."""
         members = [ended for ended in batch if ended.outcome is not None]
         written = self._writer.write(members)
@@ -251,7 +251,7 @@ class Completer(Service):
         if written.locked:
             logger.debug("holding %s outcomes whose rows are locked", len(written.locked))
             self._isolator.take(locked=written.locked)
-        kept: list[Ended] = []
+        kept: list[AttemptResult] = []
         broken: Exception | None = None
         for refused, error in written.refused:
             fault = fault_of(error)
@@ -275,7 +275,7 @@ class Completer(Service):
             raise broken
         return written.count
 
-    def _settled(self, batch: Sequence[Ended], states: dict[int, JobState]) -> None:
+    def _settled(self, batch: Sequence[AttemptResult], states: dict[int, JobState]) -> None:
         """Say what became of attempts that are written; called by the isolator's thread too."""
         for ended in batch:
             if ended.due_monotonic is not None:
@@ -286,7 +286,7 @@ class Completer(Service):
                 if ended.job is not None and not lost:
                     self._hub.publish(self._event(ended, ended.job, states))
 
-    def _event(self, ended: Ended, job: JobRow, states: dict[int, JobState]) -> JobEvent:
+    def _event(self, ended: AttemptResult, job: JobRow, states: dict[int, JobState]) -> JobEvent:
         state = event_state(ended, states, job)
         waited = (job.attempted_at or job.scheduled_at) - job.scheduled_at
         return _event_type(state, ended)(
@@ -298,7 +298,7 @@ class Completer(Service):
         )
 
 
-def _event_type(state: JobState, ended: Ended) -> type[JobEvent]:
+def _event_type(state: JobState, ended: AttemptResult) -> type[JobEvent]:
     if state is JobState.completed:
         return JobCompleted
     if state is JobState.cancelled:

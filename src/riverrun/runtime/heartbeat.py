@@ -4,14 +4,16 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.errors import ClientGivenUp
 from riverrun.logs.text import reason
+from riverrun.runtime.completer import Completer
+from riverrun.runtime.health import Health
 from riverrun.runtime.outage import log_failure, log_success
+from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.beat import beat, leave, touch
 
@@ -42,10 +44,9 @@ class Heartbeat(Service):
         engine: Engine,
         *,
         client_id: str,
-        queues: Callable[[], Sequence[str]],
-        attempts: Callable[[], Collection[tuple[int, int]]],
-        state: Callable[[], Mapping[str, Any]],
-        on_given_up: Callable[[], None],
+        producers: Producers,
+        completer: Completer,
+        health: Health,
         schema: str | None,
         clock: Clock,
         rng: random.Random,
@@ -54,10 +55,9 @@ class Heartbeat(Service):
         super().__init__("heartbeat")
         self._engine = engine
         self._client_id = client_id
-        self._queues = queues
-        self._attempts = attempts  # by job and attempt, all whose rows are to say running
-        self._state = state
-        self._on_given_up = on_given_up
+        self._producers = producers
+        self._completer = completer
+        self._health = health
         self._schema = schema
         self._clock = clock
         self._rng = rng
@@ -75,7 +75,7 @@ class Heartbeat(Service):
         self._watched = service
 
     @property
-    def heard(self) -> bool:
+    def healthy(self) -> bool:
         """Whether the database took the last heartbeat, and when it was due."""
         return not self._failed and self._clock.monotonic() - self._last < 2 * INTERVAL_S
 
@@ -97,28 +97,28 @@ class Heartbeat(Service):
                 silent_s = self._clock.monotonic() - self._last
                 log_failure(logger, self._engine, error, "no heartbeat for %.0f s", silent_s)
 
-    def look(self) -> None:
-        """Take this client for given up if it was not heard for too long.
+    def check_silence(self) -> None:
+        """Cancel every attempt if no heartbeat has succeeded for 15 s: others may rescue the jobs.
 
         From another thread than the heartbeat's: that may wait for an answer that never comes.
         """
         if not self._given_up and self._clock.monotonic() - self._last >= GIVEN_UP_S:
             self._given_up = True
             logger.error("taking this client for given up; cancelling its attempts")
-            self._on_given_up()
+            self._give_up()
 
     def run_once(self) -> None:
         """Beat once, and renew the attempt time of jobs that were claimed long ago."""
         began = self._clock.monotonic()
         if began - self._last >= GIVEN_UP_S:
-            self._on_given_up()
+            self._give_up()
         self.river_leads = beat(
             self._engine,
             self._client_id,
             hostname=socket.gethostname(),
             pid=os.getpid(),
-            queues=self._queues(),
-            state=self._state(),
+            queues=self._producers.names,
+            state=self._health.state(),
             schema=self._schema,
         )
         self._last = began
@@ -131,11 +131,20 @@ class Heartbeat(Service):
         except Exception as error:
             logger.warning("not signed off: %s", reason(error))
 
+    def _give_up(self) -> None:
+        self._producers.cancel_all(ClientGivenUp())
+
+    def _unwritten(self) -> set[tuple[int, int]]:
+        """Return, by job and attempt, what was claimed here and whose outcome is not written."""
+        # In this order: an attempt that finishes is the completer's before it leaves its slot.
+        claimed = {(job.id, job.attempt) for job in self._producers.claimed()}
+        return claimed | self._completer.held_attempts
+
     def _wait_s(self) -> float:
         return self._interval_s * (0.9 + 0.1 * self._rng.random())
 
     def _touch(self, now: float) -> None:
-        self._touched = {each: self._touched.get(each, now) for each in self._attempts()}
+        self._touched = {each: self._touched.get(each, now) for each in self._unwritten()}
         long = [each for each, since in self._touched.items() if now - since >= self._touch_s]
         if long:
             touch(self._engine, long, schema=self._schema)

@@ -17,7 +17,7 @@ import attrs
 from riverrun.clock import Clock
 from riverrun.db.refusals import Fault, fault_of
 from riverrun.db.statement_timeout import waiting
-from riverrun.execution.attempt import Ended
+from riverrun.execution.result import AttemptResult
 from riverrun.logs.errors import log_error
 from riverrun.logs.text import reason
 from riverrun.outcome import Outcome
@@ -56,7 +56,7 @@ _HURRY_S = 0.1
 class _Alone:
     """An outcome that was refused alone."""
 
-    ended: Ended
+    ended: AttemptResult
     pause: Pause
     tried_at: float
     tries: int = 0
@@ -77,9 +77,11 @@ class Isolator(Service):
         self._clock = clock
         self._rng = rng
         self._lock = threading.Lock()  # guards what is held, which other threads add to and count
-        self._parts: list[Sequence[Ended]] = []  # a stack: refused, not known for which member
-        self._part: Sequence[Ended] = ()  # the one that is being written
-        self._locked: dict[int, Ended] = {}
+        self._parts: list[
+            Sequence[AttemptResult]
+        ] = []  # a stack: refused, not known for which member
+        self._part: Sequence[AttemptResult] = ()  # the one that is being written
+        self._locked: dict[int, AttemptResult] = {}
         self._alone: dict[int, _Alone] = {}
         self._due: list[tuple[float, int, _Alone]] = []  # a heap; this thread's own
         self._order = count()
@@ -92,7 +94,9 @@ class Isolator(Service):
         self.idle.set()
         self.wrote_at = -math.inf
 
-    def take(self, *, locked: Sequence[Ended] = (), refused: Sequence[Ended] = ()) -> None:
+    def take(
+        self, *, locked: Sequence[AttemptResult] = (), refused: Sequence[AttemptResult] = ()
+    ) -> None:
         """Hold what is `locked`, and a batch that was `refused` for one member or more."""
         with self._lock:
             if locked and not self._locked:
@@ -115,7 +119,7 @@ class Isolator(Service):
             return sum(map(len, self._parts)) + len(self._part)
 
     @property
-    def held(self) -> list[Ended]:
+    def held(self) -> list[AttemptResult]:
         """All that is held, except what was given up."""
         with self._lock:
             return [
@@ -126,7 +130,7 @@ class Isolator(Service):
             ]
 
     @property
-    def refused(self) -> list[Ended]:
+    def refused(self) -> list[AttemptResult]:
         """Those whose outcome the database refuses in every form."""
         with self._lock:
             return [each.ended for each in self._alone.values() if each.given_up]
@@ -255,7 +259,7 @@ class Isolator(Service):
         if written.refused:
             self._woken.set()
 
-    def _add(self, ended: Ended) -> _Alone:
+    def _add(self, ended: AttemptResult) -> _Alone:
         pause = Pause(self._rng.random, longest_s=REFUSED_S)
         each = _Alone(ended=ended, pause=pause, tried_at=self._clock.monotonic())
         self._alone[job_id(ended)] = each
@@ -340,7 +344,7 @@ class Isolator(Service):
                     del self._alone[outcome.job_id]
         return written
 
-    def _write(self, members: Sequence[Ended]) -> Written:
+    def _write(self, members: Sequence[AttemptResult]) -> Written:
         written = self._writer.write(members)
         if written.count:
             self.wrote_at = self._clock.monotonic()

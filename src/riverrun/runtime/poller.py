@@ -4,13 +4,12 @@ import logging
 import math
 import random
 import threading
-from collections.abc import Callable, Collection
 
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.runtime.outage import log_failure
-from riverrun.runtime.producer import Producer
+from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.claim import queues_waiting
 
@@ -33,7 +32,7 @@ class Poller(Service):
         self,
         engine: Engine,
         *,
-        producers: Callable[[], Collection[Producer]],
+        producers: Producers,
         schema: str | None,
         clock: Clock,
         rng: random.Random,
@@ -79,7 +78,7 @@ class Poller(Service):
         # A little early is no later than together, and one statement less.
         due = {
             each.queue: each
-            for each in self._producers()
+            for each in self._producers
             if each.poll_at - now <= (math.inf if everywhere else each.poll_interval_s * EARLY)
         }
         if not due:
@@ -95,7 +94,7 @@ class Poller(Service):
         now = self._clock.monotonic()
         # Not longer than any interval: a producer may come to have room, or be a new one.
         left_s = (
-            max(0.0, min(each.poll_at - now, each.poll_interval_s)) for each in self._producers()
+            max(0.0, min(each.poll_at - now, each.poll_interval_s)) for each in self._producers
         )
         # Clients started together must not poll together.
         return min(left_s, default=DEFAULT_S) * (1 - EARLY * self._rng.random())

@@ -3,7 +3,6 @@
 import heapq
 import logging
 import math
-import random
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -11,20 +10,23 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 from sqlalchemy import Engine
 
-from riverrun.clock import Clock
-from riverrun.config import QueueConfig
+from riverrun.clock import seconds
+from riverrun.config import ClientConfig, QueueConfig
 from riverrun.errors import AttemptInterrupted
 from riverrun.events import Hub, JobsClaimed
-from riverrun.execution.attempt import Attempt, Ended, not_begun
+from riverrun.execution.attempt import Attempt
+from riverrun.execution.attempts import Attempts
 from riverrun.execution.processes import ProcessPool
+from riverrun.execution.result import AttemptResult, not_begun
 from riverrun.execution.slots import Slots
+from riverrun.execution.workers import Executor
 from riverrun.jobs.states import JobState
 from riverrun.logs.text import reason
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.event_loop import LoopThread
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
-from riverrun.verbs.claim import ClaimedJob, claim_jobs
+from riverrun.verbs.claim import claim_jobs
 from riverrun.verbs.give_back import Claim, give_back
 
 logger = logging.getLogger(__name__)
@@ -70,47 +72,44 @@ class Producer(Service):
     def __init__(
         self,
         queue: str,
-        config: QueueConfig,
+        queue_config: QueueConfig,
         *,
         engine: Engine,
-        schema: str | None,
         client_id: str,
-        poll_interval_s: float,
-        rescue_after_s: float,
-        make_attempt: Callable[[ClaimedJob, float], Attempt],
-        crowded: Callable[[], bool],
-        processes: ProcessPool | None,
+        config: ClientConfig,
+        attempts: Attempts,
+        processes: ProcessPool,
         completer: Completer,
         on_failed: Callable[[], None],
         loop: LoopThread,
         hub: Hub,
-        clock: Clock,
-        rng: random.Random,
     ) -> None:
         super().__init__(f"producer[{queue}]")
         self.queue = queue
-        self.config = config
+        self.config = queue_config
+        clock = config.clock
         self.executor = Slots(
-            config.max_workers,
+            queue_config.max_workers,
             name=f"riverrun.slot[{queue}]",
             in_loop=loop.call,
             owner=self,
         )
         self._engine = engine
-        self._schema = schema
+        self._schema = config.schema
         self._client_id = client_id
-        self.poll_interval_s = poll_interval_s
-        self._fresh_s = min(FRESH_S, rescue_after_s / 2)
-        self._make_attempt = make_attempt
-        self._crowded = crowded
-        self._processes = processes  # where all jobs are worked in processes
+        interval = queue_config.poll_interval
+        self.poll_interval_s = config.poll_interval_s if interval is None else seconds(interval)
+        self._fresh_s = min(FRESH_S, config.rescue_after_s / 2)
+        self._attempts = attempts
+        self._processes = processes
+        workers = attempts.workers
+        self._only_processes = {worker.executor for worker in workers} == {Executor.process}
         self._soon = 0  # attempts that end in AHEAD_S, by those of late: as many may wait
         self._completer = completer
         self._on_failed = on_failed
         self._hub = hub
         self._clock = clock
-        self._rng = rng
-        self._pause = Pause(rng.random)
+        self._pause = Pause(config.rng.random)
         self._woken = threading.Event()
         self._lock = threading.Lock()  # guards _replaced, _due and the next three
         self._hints: float = HINTS  # looks that words may still ask for and that find nothing
@@ -118,10 +117,12 @@ class Producer(Service):
         self._hint_at = 0.0  # when the next look is that words were denied
         self._replaced = 0  # slots opened in place of stuck ones
         self._looked_at = clock.monotonic()  # it begins with a claim
-        self._hungry = True  # the last claim got all it asked for: there may be more
+        self._may_have_more = True  # the last claim got all it asked for: there may be more
         self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
-        self._ended: deque[float] = deque(maxlen=1_000)  # seconds that attempts took, of late
-        self._ahead = 0  # the producer's thread alone writes it, and the next five
+        self._recent_run_s: deque[float] = deque(
+            maxlen=1_000
+        )  # seconds that attempts took, of late
+        self._claim_ahead = 0  # the producer's thread alone writes it, and the next five
         self._claims_s: deque[float] = deque(maxlen=CLAIMS)  # seconds that claims took, of late
         self._adapted_at = clock.monotonic()
         self._wary_s = WARY_S
@@ -136,7 +137,9 @@ class Producer(Service):
         self._claims = 0  # claims begun
         self._asking = False  # a claim is under way
         self._hinted = False  # a notification asked for the next claim
-        self._heard: dict[int, AttemptInterrupted] = {}  # jobs cancelled meanwhile
+        self._cancelled_while_claiming: dict[
+            int, AttemptInterrupted
+        ] = {}  # jobs cancelled meanwhile
 
     @property
     def poll_at(self) -> float:
@@ -150,7 +153,7 @@ class Producer(Service):
 
     def wake(self) -> None:
         """Look for jobs now."""
-        self._hungry = True
+        self._may_have_more = True
         self._woken.set()
 
     def hint(self) -> None:
@@ -228,7 +231,7 @@ class Producer(Service):
                 continue
             # Without room for a claim there may be some without a word, as when all is written.
             self._rest(math.inf if claimed.asked else self.poll_interval_s)
-            if self._crowded():
+            if self._processes.waiting > 0:
                 self.stopping.wait(self._looked_at + CROWDED_S - self._clock.monotonic())
 
     def return_once(self) -> int:
@@ -251,13 +254,13 @@ class Producer(Service):
                 return self._claim()
             finally:
                 self._asking = False
-                self._heard = {}
+                self._cancelled_while_claiming = {}
 
     def cancel(self, job_id: int, reason: AttemptInterrupted) -> bool:
         """Tell the attempt at `job_id` to end, if it is here; return whether it is."""
         if self._asking:
             # The claim under way may have got it, and only its answer will tell.
-            self._heard[job_id] = reason
+            self._cancelled_while_claiming[job_id] = reason
         attempt = self._claimed.get(job_id)
         if attempt is not None:
             attempt.cancel(reason)
@@ -324,12 +327,12 @@ class Producer(Service):
         self._woken.set()
         return False
 
-    def done(self, attempt: Attempt, ended: Ended) -> None:
+    def done(self, attempt: Attempt, ended: AttemptResult) -> None:
         """Take what came of `attempt`."""
         # In this order: what is not among the claimed has been put.
         self._completer.put(ended)
         self._forget(attempt)
-        self._ended.append(ended.run_s)
+        self._recent_run_s.append(ended.run_s)
         self._stalled_until = -math.inf
         attempt.over = True
         if attempt.replaced:
@@ -352,7 +355,7 @@ class Producer(Service):
     def freed(self) -> None:
         """Claim again, if a free slot is reason enough."""
         # Apart from `done`, in which the attempt still counts as unfinished.
-        if self._hungry and not self._woken.is_set() and self._wants_more():
+        if self._may_have_more and not self._woken.is_set() and self._wants_more():
             self._woken.set()
 
     def _claim(self) -> Claimed:
@@ -363,14 +366,14 @@ class Producer(Service):
             return Claimed(asked=0, jobs=0)
         began = self._clock.monotonic()
         # A wake that comes from here on may speak of a job that this claim does not see.
-        self._hungry = False
+        self._may_have_more = False
         jobs = claim_jobs(
             self._engine, self.queue, limit=room, client_id=self._client_id, schema=self._schema
         )
         now = self._clock.monotonic()
         self._looked_at = began
         if len(jobs) == room:
-            self._hungry = True
+            self._may_have_more = True
         if self._hinted:
             self._hinted = False
             if not jobs:
@@ -381,12 +384,12 @@ class Producer(Service):
             if self._hub.has_subscribers:
                 claimed = JobsClaimed(queue=self.queue, count=len(jobs), claim_s=now - began)
                 self._hub.publish(claimed)
-            attempts = {job.id: self._make_attempt(job, now) for job in jobs}
+            attempts = {job.id: Attempt(self._attempts, job, now) for job in jobs}
             for attempt in attempts.values():
                 attempt.begin_by = began + self._fresh_s
             self._claimed.update(attempts)
             # What is heard from here on finds them there; what was before is told now.
-            for job_id, reason in list(self._heard.items()):
+            for job_id, reason in list(self._cancelled_while_claiming.items()):
                 if job_id in attempts:
                     attempts[job_id].cancel(reason)
             self.executor.submit(attempts.values())
@@ -429,7 +432,7 @@ class Producer(Service):
         again = now < self._wary_until + self._wary_s
         self._wary_s = min(2 * self._wary_s, WARY_MAX_S) if again else WARY_S
         self._wary_until = now + self._wary_s
-        self._ahead = 0
+        self._claim_ahead = 0
         if self._room(self.executor.unfinished()) > 0:
             # There are slots, and yet nothing begins: what is claimed now would wait there, too.
             self._stalled_until = now + self._wary_s
@@ -454,37 +457,37 @@ class Producer(Service):
             self._returned.remove(attempt)
             self._forget(attempt)
         if given:
-            self._hungry = True
+            self._may_have_more = True
         return len(given)
 
     def _wants_more(self) -> bool:
         # Asked whenever an attempt ends, and mostly answered by the first two lines.
         unfinished, least = self.executor.about_unfinished(), self._worthwhile()
-        if self.config.max_workers + self._replaced + self._ahead - unfinished < least:
+        if self.config.max_workers + self._replaced + self._claim_ahead - unfinished < least:
             return False
-        return self._hungry and not self.paused and self._room(unfinished) >= least
+        return self._may_have_more and not self.paused and self._room(unfinished) >= least
 
     def _room(self, unfinished: int) -> int:
         if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:
             return 0
         slots = self.config.max_workers + self._replaced - self.executor.missing()
-        room = slots + self._ahead - unfinished
-        if self._processes is not None:
+        room = slots + self._claim_ahead - unfinished
+        if self._only_processes:
             # What is claimed beyond the processes would wait in its slot, out of others' reach.
             size = self._processes.size
             spare = min(self._processes.spare, size - unfinished)
-            room = min(room, spare + self._soon + self._ahead)
+            room = min(room, spare + self._soon + self._claim_ahead)
         return room
 
     def _worthwhile(self) -> int:
         # Ahead of free slots, half a buffer at a time; into free slots, each as it comes.
-        return max(1, self._ahead // 2)
+        return max(1, self._claim_ahead // 2)
 
     def _adapt(self, asked: int, got: int, claim_s: float) -> None:
         """Claim further ahead while jobs are shorter than the claim that got them."""
         self._claims_s.append(claim_s)
-        took_s = list(self._ended)
-        self._ended.clear()
+        took_s = list(self._recent_run_s)
+        self._recent_run_s.clear()
         if not took_s:
             return
         now = self._clock.monotonic()
@@ -493,13 +496,15 @@ class Producer(Service):
         self._soon = int(AHEAD_S * rate)
         typical_s = sorted(self._claims_s)[len(self._claims_s) // 2]
         if now < self._wary_until or mean_s >= typical_s or self.executor.mixed:
-            self._ahead = 0
+            self._claim_ahead = 0
             return
         if got == asked:
             slots = self.config.max_workers
             # By how long they take, and by how many end: a process may be short of processors.
             bound = int(AHEAD_S * min(rate, slots / max(mean_s, 1e-6)))
-            self._ahead = min(max(2 * self._ahead, slots), bound, self.config.claim_ahead)
+            self._claim_ahead = min(
+                max(2 * self._claim_ahead, slots), bound, self.config.claim_ahead
+            )
 
     def _forget(self, attempt: Attempt) -> None:
         job_id = attempt.claimed.id

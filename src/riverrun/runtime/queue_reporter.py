@@ -1,4 +1,4 @@
-"""Queue keeper: says which queues are worked here, and reads what operators want of them.
+"""QueueReporter: reports which queues are worked here, and reads what operators want of them.
 
 A notification is a hint, the row is the truth: that a queue is paused or a job to be cancelled is
 read here, soon after word of it and by the clock, before anything follows from it.
@@ -7,48 +7,54 @@ read here, soon after word of it and by the clock, before anything follows from 
 import logging
 import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.runtime.outage import log_failure
+from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.cancel import read_cancelled
-from riverrun.verbs.give_back import Claim
 from riverrun.verbs.queues import QueueRow, read_queues, upsert_queues
 from riverrun.verbs.status import unworked_queues
 
 logger = logging.getLogger(__name__)
 
 
-SAY_S = 600.0
-"""Seconds between two times that queues are said to be worked. Source: River 0.51, producer.go."""
+REPORT_S = 600.0
+"""Seconds between two reports that queues are worked. Source: River 0.51, producer.go."""
 
 
 POLL_S = 2.0
-"""Seconds between two looks at the rows by a client that hears nothing. Source: the same."""
+"""Seconds between two looks at the rows by a client that does not listen. Source: the same."""
 
 
 LOOK_S = 5.0
-"""Seconds between two looks by a client that listens: word may be lost, however much comes."""
+"""Seconds between two looks by a client that listens: a notification may be lost."""
 
 
 UNWORKED_S = 15.0
-"""Seconds between two looks for queues that nobody works."""
+"""Seconds between two looks for queues that no client works."""
 
 
 GAP_S = 0.05
-"""Least seconds between two looks: so many words cost no more than twenty looks a second."""
+"""Least seconds between two looks: any number of notifications costs 20 looks a second."""
 
 
 SUSPECTS_MAX = 1_000
-"""Most jobs that one look asks for by word; beyond it all that run here are asked for."""
+"""Most jobs that notifications make one look ask for; beyond it, all that run are asked for."""
 
 
-class QueueKeeper(Service):
-    """Keeps the rows of a client's queues young, and the client told of what they say.
+def unworked_problem(queue: str) -> str:
+    """Return the sentence on a queue with due jobs that no client works."""
+    # As a repr: a queue may have any name.
+    return f"jobs of queue {queue!r} are due, it is not paused, and no living client works it"
+
+
+class QueueReporter(Service):
+    """Keeps the rows of a client's queues young, and follows what they say.
 
     Attributes:
         unworked: Queues that had due jobs at the last look, although no living client works them.
@@ -58,27 +64,21 @@ class QueueKeeper(Service):
         self,
         engine: Engine,
         *,
-        names: Callable[[], Sequence[str]],
-        on_read: Callable[[Sequence[QueueRow], float], None],
-        claimed: Callable[[], Sequence[Claim]],
-        on_cancelled: Callable[[int], None],
+        producers: Producers,
         poll_only: bool,
         schema: str | None,
         clock: Clock,
         rng: random.Random,
     ) -> None:
-        super().__init__("queue_keeper")
+        super().__init__("queue_reporter")
         self._engine = engine
-        self._names = names
-        self._on_read = on_read
-        self._claimed = claimed
-        self._on_cancelled = on_cancelled
+        self._producers = producers
         self._wait_s = POLL_S if poll_only else LOOK_S
         self._schema = schema
         self._clock = clock
         self._pause = Pause(rng.random)
         self._woken = threading.Event()
-        self._say_at = 0.0
+        self._report_at = 0.0
         self._unworked_at = 0.0
         self.unworked: list[str] = []
         self._lock = threading.Lock()  # guards the next two
@@ -86,7 +86,7 @@ class QueueKeeper(Service):
         self._look_at = 0.0  # when all is to be read, also without a word
 
     def wake(self) -> None:
-        """Read all now: a queue is said to have changed, or word may have been lost."""
+        """Read all now: a queue may have changed, or a notification may have been lost."""
         with self._lock:
             self._look_at = 0.0
         self._woken.set()
@@ -105,7 +105,7 @@ class QueueKeeper(Service):
         self._woken.set()
 
     def run(self) -> None:
-        """Say and read until stopped."""
+        """Report and read until stopped."""
         wait_s = self._wait_s
         while not self.stopping.is_set():
             self._woken.wait(wait_s)
@@ -126,20 +126,20 @@ class QueueKeeper(Service):
             self.stopping.wait(GAP_S)
 
     def run_once(self) -> list[QueueRow]:
-        """Read how the queues stand and who is to be cancelled; now and then say what is worked."""
+        """Read how the queues stand and what is to be cancelled; report every 10 minutes."""
         now = self._clock.monotonic()
         with self._lock:
             self._look_at = now + self._wait_s
-        self._cancel([job.id for job in self._claimed()])
+        self._cancel([job.id for job in self._producers.claimed()])
         if now >= self._unworked_at:
             self._unworked_at = now + UNWORKED_S
-            own = set(self._names())
+            own = set(self._producers.names)
             found = unworked_queues(self._engine, dead_s=DEAD_S, schema=self._schema)
             self.unworked = [name for name in found if name not in own]
-        if now >= self._say_at:
-            return self.say(self._names())
-        rows = read_queues(self._engine, self._names(), schema=self._schema)
-        self._on_read(rows, now)
+        if now >= self._report_at:
+            return self.report(self._producers.names)
+        rows = read_queues(self._engine, self._producers.names, schema=self._schema)
+        self._producers.follow(rows, now)
         return rows
 
     def _look(self) -> None:
@@ -154,12 +154,12 @@ class QueueKeeper(Service):
     def _cancel(self, job_ids: Sequence[int]) -> None:
         if job_ids:
             for job_id in read_cancelled(self._engine, job_ids, schema=self._schema):
-                self._on_cancelled(job_id)
+                self._producers.cancel(job_id)
 
-    def say(self, names: Sequence[str]) -> list[QueueRow]:
-        """Say that the queues `names` are worked, and read how they stand."""
+    def report(self, names: Sequence[str]) -> list[QueueRow]:
+        """Report that the queues `names` are worked, and read how they stand."""
         now = self._clock.monotonic()
         rows = upsert_queues(self._engine, names, schema=self._schema)
-        self._say_at = now + SAY_S
-        self._on_read(rows, now)
+        self._report_at = now + REPORT_S
+        self._producers.follow(rows, now)
         return rows

@@ -25,8 +25,8 @@ class Service:
     """Something that goes on in a thread of its own until it is stopped.
 
     Whatever ends it before that, it is started again: by its own thread as long as that lives, by
-    the watchdog's `revive()` after that. `start()` and `stop()` may be called twice, and `stop()`
-    before `start()`.
+    `StuckJobs`, which calls `revive()`, after that. `start()` and `stop()` may be called twice, and
+    `stop()` before `start()`.
     """
 
     def __init__(self, name: str, *, daemon: bool = False) -> None:

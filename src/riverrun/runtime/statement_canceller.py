@@ -25,7 +25,7 @@ GRACE_S = 2.0
 """Seconds that the server has to end a statement, before its connection is given up."""
 
 
-class Deadline(Service):
+class StatementCanceller(Service):
     """Has the server end what takes too long, and hangs up where that does not help.
 
     To ask the server comes first: what waits for a lock would wait on there, its client gone, and
@@ -33,7 +33,7 @@ class Deadline(Service):
     """
 
     def __init__(self, *, clock: Clock) -> None:
-        super().__init__("deadline")
+        super().__init__("statement_canceller")
         self._clock = clock
 
     def run(self) -> None:

@@ -3,7 +3,7 @@
 import logging
 import random
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Engine
 
@@ -12,6 +12,7 @@ from riverrun.logs.text import reason
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.producer import Producer
+from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.give_back import RunningRow, give_back_unchanged, read_running
 
@@ -42,7 +43,7 @@ class Stocktaker(Service):
         engine: Engine,
         *,
         client_id: str,
-        producers: Callable[[], Collection[Producer]],
+        producers: Producers,
         completer: Completer,
         schema: str | None,
         clock: Clock,
@@ -88,7 +89,7 @@ class Stocktaker(Service):
 
     def run_once(self) -> int:
         """Give back what runs and is not known; return how many jobs."""
-        producers = list(self._producers())
+        producers = self._producers.with_left
         for producer in producers:
             producer.drop_strays()
         self._reason = False

@@ -1,15 +1,14 @@
-"""Watchdog: looks after attempts that shall end and do not, and after the client's own threads.
-
-Calls upwards: `services`, for the threads that there are at the moment.
-"""
+"""StuckJobs: finds cancelled attempts that go on, and restarts the client's own threads."""
 
 import logging
-from collections.abc import Callable, Sequence
 
 from riverrun.clock import Clock
 from riverrun.execution.attempt import Attempt
 from riverrun.execution.handlers import JobStuckHandler, JobStuckHandlerResult
 from riverrun.logs.errors import log_error
+from riverrun.runtime.health import Health
+from riverrun.runtime.heartbeat import Heartbeat
+from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Service
 
 logger = logging.getLogger(__name__)
@@ -18,28 +17,26 @@ logger = logging.getLogger(__name__)
 INTERVAL_S = 0.5
 
 
-class Watchdog(Service):
-    """Starts threads that died again, and reports attempts that are stuck.
+class StuckJobs(Service):
+    """Reports attempts that are stuck, and starts threads again that have died.
 
-    Into workers' threads that may be thrown into it throws.
+    It throws into the threads of workers that were registered with `interrupt=True`.
     """
 
     def __init__(
         self,
         *,
-        look: Callable[[], None],
-        services: Callable[[], Sequence[Service]],
-        running: Callable[[], Sequence[Attempt]],
-        replace: Callable[[Attempt], None],
+        heartbeat: Heartbeat,
+        health: Health,
+        producers: Producers,
         handler: JobStuckHandler | None,
         threshold_s: float,
         clock: Clock,
     ) -> None:
-        super().__init__("watchdog")
-        self._look = look
-        self._services = services
-        self._running = running
-        self._replace = replace
+        super().__init__("stuck_jobs")
+        self._heartbeat = heartbeat
+        self._health = health
+        self._producers = producers
         self._handler = handler
         self._threshold_s = threshold_s
         self._clock = clock
@@ -50,17 +47,17 @@ class Watchdog(Service):
         """Look until stopped."""
         while not self.stopping.wait(INTERVAL_S):
             try:
-                self._look()
-                for service in self._services():
+                self._heartbeat.check_silence()
+                for service in self._health.services():
                     service.revive()
                 self.run_once()
             except Exception as error:
-                log_error(logger, error, "the watchdog failed at one look")
+                log_error(logger, error, "failed at one look for stuck jobs")
 
     def run_once(self) -> list[Attempt]:
         """Look at every attempt once; return those newly found stuck."""
         now = self._clock.monotonic()
-        overdue = {id(each): each for each in self._running() if each.ctx.cancelled}
+        overdue = {id(each): each for each in self._producers.running() if each.ctx.cancelled}
         self._since = {key: self._since.get(key, now) for key in overdue}
         self._reported &= set(overdue)
         stuck = []
@@ -89,4 +86,4 @@ class Watchdog(Service):
             )
             return
         if isinstance(result, JobStuckHandlerResult) and result.add_worker_slot:
-            self._replace(attempt)
+            self._producers.replace(attempt)

@@ -10,12 +10,12 @@ from riverrun.clock import Clock
 from riverrun.db.refusals import Fault, NoAnswer, fault_of
 from riverrun.db.statement_timeout import limit_of
 from riverrun.db.transactions import joined
-from riverrun.execution.attempt import Ended
+from riverrun.execution.result import AttemptResult
 from riverrun.jobs.states import JobState
 from riverrun.outcome import Outcome
 from riverrun.verbs.record import BATCH_BYTES, Batch, Recorded, batches, record_free, takes_writes
 
-Settled = Callable[[Sequence[Ended], dict[int, JobState]], object]
+Settled = Callable[[Sequence[AttemptResult], dict[int, JobState]], object]
 """Called with what was written, and with the states that the jobs have since."""
 
 
@@ -38,8 +38,8 @@ class Written:
     """
 
     count: int
-    locked: Sequence[Ended]
-    refused: Sequence[tuple[Sequence[Ended], Exception]]
+    locked: Sequence[AttemptResult]
+    refused: Sequence[tuple[Sequence[AttemptResult], Exception]]
 
 
 class Writer:
@@ -68,12 +68,12 @@ class Writer:
         self._clock = clock
         self._largest = largest
 
-    def write(self, members: Sequence[Ended]) -> Written:
+    def write(self, members: Sequence[AttemptResult]) -> Written:
         """Write `members`, all with an outcome, each batch in a transaction of its own."""
         by_id = {job_id(ended): ended for ended in members}
         count = 0
-        locked: list[Ended] = []
-        refused: list[tuple[Sequence[Ended], Exception]] = []
+        locked: list[AttemptResult] = []
+        refused: list[tuple[Sequence[AttemptResult], Exception]] = []
 
         def unfit(outcome: Outcome, error: Exception) -> None:
             refused.append(([by_id[outcome.job_id]], error))
@@ -126,7 +126,7 @@ class Writer:
             return record_free(transaction, batch)
 
 
-def job_id(ended: Ended) -> int:
+def job_id(ended: AttemptResult) -> int:
     """Return the job of an ended attempt that has an outcome."""
     assert ended.outcome is not None  # noqa: S101  others are never held
     return ended.outcome.job_id

@@ -64,12 +64,12 @@ async def rolled_back_async(
 @contextmanager
 def without_uniqueness(client: Client) -> Iterator[Client]:
     """Insert the jobs of `client` without unique keys in the block, so that none is a duplicate."""
-    plugins = client._plugins
-    client._plugins = (*plugins, _NoMark())
+    plugins = client.plugins
+    client.plugins = (*plugins, _NoMark())
     try:
         yield client
     finally:
-        client._plugins = plugins
+        client.plugins = plugins
 
 
 class _NoMark(Plugin):

@@ -22,8 +22,11 @@ from riverrun.errors import (
     JobSnooze,
     ObjectGone,
 )
-from riverrun.execution.attempt import Attempt, Ended
+from riverrun.execution.attempt import Attempt
+from riverrun.execution.attempts import Attempts
 from riverrun.execution.context import JobContext
+from riverrun.execution.result import AttemptResult
+from riverrun.execution.worker_session import SessionMakers
 from riverrun.execution.worker_transaction import WorkerTransaction
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.checks import check_aware, check_int
@@ -70,8 +73,26 @@ class Workbench:
             raise ClientNotReady("the client has no workers; pass workers= to the Client")
         self._tx = tx() if isinstance(tx, scoped_session) else tx
         self._client = client
-        self._settings = client._settings()
-        self._terms = self._settings.terms(self._context)
+        config = client.config
+        self._clock = config.clock
+        self._attempts = _SavepointAttempts(
+            workers=client.workers,
+            backoff=config.backoff,
+            job_timeout_s=config.job_timeout_s,
+            plugins=config.plugins,
+            error_handler=config.error_handler,
+            engine=config.engine,
+            schema=config.schema,
+            client=client,
+            hub=client.hub,
+            clock=config.clock,
+            makers=SessionMakers(
+                sync=config.sessionmaker,
+                awaited=config.async_sessionmaker,
+                async_engine=AsyncEngineBeside(config.engine, pooled=False),
+            ),
+            tx=self._tx,
+        )
         self._until = None if until is None else check_aware("until", until)
 
     def claim_one(self, job: AnyArgs, opts: InsertOpts | None) -> Attempt:
@@ -128,21 +149,7 @@ class Workbench:
         return await tx.run_sync(lambda _: self._end(attempt, ended, reraise=reraise))
 
     def _attempt(self, job: JobRow) -> Attempt:
-        return Attempt(self._terms, job, self._settings.clock.monotonic()).prepare()
-
-    def _context(self, job: JobRow | ClaimedJob, claimed_monotonic: float) -> JobContext:
-        settings = self._settings
-        return SavepointContext(
-            job,
-            clock=settings.clock,
-            claimed_monotonic=claimed_monotonic,
-            timeout_s=settings.timeout_s(job.kind),
-            engine=settings.engine,
-            schema=settings.schema,
-            client=self._client,
-            makers=settings.makers(AsyncEngineBeside(settings.engine, pooled=False)),
-            tx=self._tx,
-        )
+        return Attempt(self._attempts, job, self._clock.monotonic()).prepare()
 
     def _next(self, queues: Sequence[str]) -> JobRow | None:
         self._flush()
@@ -189,13 +196,13 @@ class Workbench:
             )
 
     def _now(self) -> datetime | None:
-        return self._until or self._client._clock.database_now()
+        return self._until or self._clock.database_now()
 
     def _flush(self) -> None:
         if isinstance(self._tx, Session):
             self._tx.flush()
 
-    def _end(self, attempt: Attempt, ended: Ended, *, reraise: bool) -> Worked:
+    def _end(self, attempt: Attempt, ended: AttemptResult, *, reraise: bool) -> Worked:
         schema = self._client.schema
         self._check_claim(attempt, ended.error)
         if ended.outcome is not None:
@@ -224,6 +231,18 @@ class Workbench:
             cause = "its worker, or what ran around it, ended the transaction of the test's session"
             advice = "Let the worker have a session of its own; see riverrun_app in docs/testing.md"
             raise AssertionError(f"{problem}: {cause}. {advice}") from error
+
+
+@attrs.frozen(kw_only=True)
+class _SavepointAttempts(Attempts):
+    """Attempts whose transactions are savepoints in that of the test's `tx`."""
+
+    tx: Tx
+
+    def context(self, job: JobRow | ClaimedJob, claimed_monotonic: float) -> JobContext:
+        """Return a context for the test's transaction."""
+        options = self.context_options(job)
+        return SavepointContext(job, claimed_monotonic=claimed_monotonic, tx=self.tx, **options)
 
 
 class SavepointContext(JobContext):

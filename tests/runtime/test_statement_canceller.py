@@ -8,7 +8,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from factories import only_state
 from riverrun import JobContext, verbs
-from riverrun.client import crew
+from riverrun.client import services
 from runtime.conftest import Bench, Task
 from waiting import until
 
@@ -24,7 +24,7 @@ def test_what_waits_for_a_lock_is_ended_and_tried_again(
 
     Its connection is kept.
     """
-    monkeypatch.setattr(crew, "ANSWER_S", 0.5)
+    monkeypatch.setattr(services, "ANSWER_S", 0.5)
     begun, locked = threading.Event(), threading.Event()
 
     def work(args: Task, ctx: JobContext) -> None:

@@ -1,0 +1,447 @@
+"""The services of a working client: every thread, built, started and stopped together."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from riverrun.config import ClientConfig, QueueConfig
+from riverrun.db.async_engine import AsyncEngineBeside
+from riverrun.db.statement_timeout import SINGLE, with_timeout
+from riverrun.db.worker_engine import WorkerEngine, capacity, too_few
+from riverrun.errors import ClientStopping
+from riverrun.events import Hub
+from riverrun.execution.attempt import executed_here
+from riverrun.execution.attempts import Attempts
+from riverrun.execution.processes import ProcessPool
+from riverrun.execution.worker_session import SessionMakers
+from riverrun.execution.workers import Executor
+from riverrun.jobs.row import JobRow
+from riverrun.logs.text import reason
+from riverrun.maintenance.elector import Elector
+from riverrun.maintenance.job_cleaner import JobCleaner
+from riverrun.maintenance.job_rescuer import JobRescuer, StandIn
+from riverrun.maintenance.job_scheduler import JobScheduler
+from riverrun.maintenance.leadership import Leadership
+from riverrun.maintenance.maintainer import Maintainer
+from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
+from riverrun.maintenance.queue_cleaner import QueueCleaner
+from riverrun.maintenance.reindexer import Reindexer
+from riverrun.periodic_jobs import PeriodicJobs
+from riverrun.runtime.completer import Completer
+from riverrun.runtime.connections import Connections
+from riverrun.runtime.event_loop import LoopThread
+from riverrun.runtime.health import Health
+from riverrun.runtime.heartbeat import Heartbeat
+from riverrun.runtime.notifier import Notifier
+from riverrun.runtime.poller import Poller
+from riverrun.runtime.producer import Producer
+from riverrun.runtime.producers import Producers
+from riverrun.runtime.queue_reporter import QueueReporter, unworked_problem
+from riverrun.runtime.service import Service
+from riverrun.runtime.statement_canceller import StatementCanceller
+from riverrun.runtime.stocktaker import Stocktaker
+from riverrun.runtime.stuck_jobs import StuckJobs
+from riverrun.verbs.queues import ALL
+from riverrun.wire.topics import Topic
+
+logger = logging.getLogger(__name__)
+
+FLUSH_S = 10.0
+"""Seconds that the last outcomes may take to be written at a stop."""
+
+ANSWER_S = 30.0
+"""Seconds after which a statement of the walk, which takes milliseconds, is given up."""
+
+DISPOSE_S = 5.0
+"""Seconds that closing the connections of workers' AsyncSessions may take at a stop."""
+
+SIGN_S = 4.0
+"""The same for a heartbeat and a turn of the election: the next is in time, before 15 and 14 s."""
+
+MAINTENANCE_S = 60.0
+"""The same for a batch of maintenance. Twice what River 0.51 allows it."""
+
+
+class Services:
+    """Works queues: producers claim, slots execute, the completer writes, one elector stands.
+
+    Args:
+        config: The client's options.
+        queues: How each queue is worked, by name.
+        own: The client's own connections.
+        client: The client, for what its workers insert.
+        client_id: The name under which it has signed on.
+        hub: Where events go.
+        periodic_jobs: What the client inserts while it leads.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        queues: Mapping[str, QueueConfig],
+        own: Connections,
+        *,
+        client: Any,
+        client_id: str,
+        hub: Hub,
+        periodic_jobs: PeriodicJobs,
+    ) -> None:
+        assert config.workers is not None  # noqa: S101  start() has checked it
+        self._config = config
+        self._workers = config.workers
+        self._connections = own
+        self._client_id = client_id
+        self._hub = hub
+        self._hurried = threading.Event()
+        clock, rng, schema = config.clock, config.rng, config.schema
+        # One statement a transaction needs no BEGIN and no COMMIT around it.
+        signs = with_timeout(own.signs, ANSWER_S, **{SINGLE: True})
+        self._claims = with_timeout(own.claims, ANSWER_S, **{SINGLE: True})
+        maintenance = with_timeout(own.maintenance, MAINTENANCE_S)
+        self.producers = Producers(hub=hub, clock=clock)
+        self.completer = Completer(
+            signs, on_due=self.producers.expect, schema=schema, hub=hub, clock=clock, rng=rng
+        )
+        self.health = Health(self.producers, self.completer)
+        self._processes = ProcessPool(config.processes)
+        self._worker_engine = WorkerEngine(config.engine, slots=0)
+        self._async_engine = AsyncEngineBeside(config.engine, pooled=True)
+        self._makers = SessionMakers(
+            sync=config.sessionmaker,
+            awaited=config.async_sessionmaker,
+            async_engine=self._async_engine,
+        )
+        self._attempts = Attempts(
+            workers=config.workers,
+            backoff=config.backoff,
+            job_timeout_s=config.job_timeout_s,
+            plugins=config.plugins,
+            error_handler=config.error_handler,
+            engine=self._worker_engine,
+            schema=schema,
+            client=client,
+            makers=self._makers,
+            hub=hub,
+            clock=clock,
+            processes=self._processes,
+        )
+        self.heartbeat = Heartbeat(
+            with_timeout(own.signs, SIGN_S, **{SINGLE: True}),
+            client_id=client_id,
+            producers=self.producers,
+            completer=self.completer,
+            health=self.health,
+            rescue_after_s=config.rescue_after_s,
+            schema=schema,
+            clock=clock,
+            rng=rng,
+        )
+        self._stuck_jobs = StuckJobs(
+            heartbeat=self.heartbeat,
+            health=self.health,
+            producers=self.producers,
+            handler=config.job_stuck_handler,
+            threshold_s=config.job_stuck_threshold_s,
+            clock=clock,
+        )
+        self.heartbeat.watch_over(self._stuck_jobs)
+        self._statement_canceller = StatementCanceller(clock=clock)
+        self._loop = LoopThread(on_lost=self.producers.lose_loop)
+        self.queue_reporter = QueueReporter(
+            signs,
+            producers=self.producers,
+            poll_only=config.poll_only,
+            schema=schema,
+            clock=clock,
+            rng=rng,
+        )
+        self.poller = Poller(
+            self._claims, producers=self.producers, schema=schema, clock=clock, rng=rng
+        )
+        self.stocktaker = Stocktaker(
+            self._claims,
+            client_id=client_id,
+            producers=self.producers,
+            completer=self.completer,
+            schema=schema,
+            clock=clock,
+            rng=rng,
+        )
+        self._notifier = Notifier(
+            with_timeout(own.sessions, ANSWER_S),
+            schema=schema,
+            on_notification=self._notified,
+            on_listening=self._listening,
+            rng=rng,
+        )
+        leadership = Leadership(clock)
+        rescuer = JobRescuer(
+            maintenance,
+            stuck_s=config.rescue_after_s,
+            attempts=self._attempts,
+            schema=schema,
+            rng=rng,
+        )
+        services: list[Service] = [
+            JobScheduler(maintenance, schema=schema, clock=clock, rng=rng),
+            rescuer,
+            JobCleaner(
+                maintenance,
+                cancelled_s=config.cancelled_retention_s,
+                completed_s=config.completed_retention_s,
+                discarded_s=config.discarded_retention_s,
+                schema=schema,
+                clock=clock,
+                rng=rng,
+            ),
+            QueueCleaner(maintenance, schema=schema, rng=rng),
+            PeriodicJobInserter(
+                maintenance,
+                jobs=periodic_jobs,
+                leadership=leadership,
+                plugins=config.plugins,
+                max_attempts=config.max_attempts,
+                schema=schema,
+                rng=rng,
+            ),
+        ]
+        if config.reindexer_schedule is not None:
+            services.append(
+                Reindexer(
+                    own.sessions,
+                    names=config.reindexer_index_names,
+                    schedule=config.reindexer_schedule,
+                    timeout_s=config.reindexer_timeout_s,
+                    schema=schema,
+                    clock=clock,
+                )
+            )
+        self.elector = Elector(
+            with_timeout(own.signs, SIGN_S),
+            client_id=client_id,
+            schema=schema,
+            leadership=leadership,
+            maintainer=Maintainer(services),
+            clock=clock,
+            rng=rng,
+        )
+        self._stand_in = StandIn(
+            JobRescuer(maintenance, stuck_s=None, attempts=self._attempts, schema=schema, rng=rng),
+            heartbeat=self.heartbeat,
+            rng=rng,
+        )
+        self.health.watch(
+            self.heartbeat,
+            self._stuck_jobs,
+            self.poller,
+            self.queue_reporter,
+            self.elector,
+            self._stand_in,
+            self.stocktaker,
+            self._notifier,
+            self._statement_canceller,
+            self._loop,
+            *services,
+        )
+        for name, queue in queues.items():
+            self.producers.add(self._producer(name, queue))
+
+    def start(self) -> None:
+        """Start every thread; the first heartbeat is written before anything is claimed.
+
+        Raises:
+            RuntimeError: If the process may have no more threads.
+            sqlalchemy.exc.OperationalError: If the database cannot be reached.
+        """
+        try:
+            self._start()
+        except BaseException:
+            self.stop(0.0)
+            raise
+
+    def _start(self) -> None:
+        self._check_slots()
+        # Known to live before it claims: no job is ever its client's only word.
+        self.heartbeat.run_once()
+        self.queue_reporter.report(self.producers.names)
+        self._statement_canceller.start()
+        if not self._config.poll_only:
+            self._notifier.start()
+        self.queue_reporter.start()
+        self.poller.start()
+        self.completer.start()
+        for producer in self.producers:
+            producer.start()
+        self._stuck_jobs.start()
+        self.stocktaker.start()
+        self.heartbeat.start()
+        self._stand_in.start()
+        if not self._config.leader_election_disabled:
+            self.elector.start()
+
+    def stop(self, soft_s: float | None) -> list[JobRow]:
+        """Stop along the walk: claim no more, let attempts end, write, resign, stop listening.
+
+        Args:
+            soft_s: Seconds that running jobs may take before they are cancelled; None for as long
+                as they need.
+
+        Returns:
+            The jobs that run on in spite of being cancelled.
+        """
+        producers = self.producers.close()
+        for producer in producers:
+            producer.stopping.set()
+            producer.interrupt()
+        for producer in producers:
+            producer.stop()
+        left = self._stop_attempts(producers, soft_s)
+        self._stuck_jobs.stop()
+        self.stocktaker.stop()
+        self.poller.stop()
+        if self._async_engine.is_made:
+            self._loop.run_soon(self._async_engine.dispose, DISPOSE_S)
+        self._loop.stop(0.0 if left else None)
+        self._processes.stop()
+        self.queue_reporter.stop()
+        self.elector.stop()
+        self._stand_in.stop()
+        if not self.completer.stop(FLUSH_S):
+            self.completer.gave_up.set()
+            self.completer.stop()
+        self.stocktaker.finish()
+        self.heartbeat.stop()
+        if not left:
+            self.heartbeat.leave()
+        self._notifier.stop()
+        self._statement_canceller.stop()
+        self._connections.close()
+        return left
+
+    def add(self, name: str, config: QueueConfig) -> None:
+        """Work the queue `name` too.
+
+        Raises:
+            ClientNotReady: If the client is being stopped.
+            RuntimeError: If the process may have no more threads.
+            sqlalchemy.exc.DBAPIError: If the database cannot be asked how the queue stands.
+        """
+        producer = self._producer(name, config)
+        # Before it claims: the queue may be paused.
+        for row in self.queue_reporter.report([*self.producers.names, name]):
+            if row.name == name:
+                producer.pause(row.paused_at is not None)
+        self.producers.add(producer, start=True)
+        self._check_slots()
+
+    def remove(self, name: str, soft_s: float | None) -> list[JobRow]:
+        """Work the queue `name` no more; return the jobs that run on although cancelled.
+
+        Args:
+            name: The queue.
+            soft_s: Seconds that its running jobs may take before they are cancelled.
+        """
+        producer = self.producers.get(name)
+        if producer is None:
+            return []
+        producer.stop()
+        left = self._stop_attempts([producer], soft_s)
+        # Only now: until then its jobs can be cancelled, and its heartbeat speaks for them.
+        self.producers.remove(producer)
+        self._worker_engine.slots = self.producers.slots
+        return left
+
+    def problems(self) -> list[str]:
+        """Return what keeps the client from being healthy, a sentence each."""
+        found = self.health.problems()
+        if not self.heartbeat.healthy:
+            found.append("the database does not take heartbeats")
+        return found + [unworked_problem(name) for name in self.queue_reporter.unworked]
+
+    def is_own_thread(self, queue: str | None = None) -> bool:
+        """Return whether the caller is one of those that a stop would wait for.
+
+        Args:
+            queue: If `queue` alone were to be worked no more; None for all of them.
+        """
+        attempt = executed_here()
+        if attempt is not None and attempt.is_of(self._attempts, queue):
+            return True
+        return any(service.current for service in self.health.services()) or self.producers.owns(
+            threading.current_thread(), queue
+        )
+
+    def hurry(self) -> None:
+        """Let a stop under way wait no longer: running jobs are cancelled now."""
+        self._hurried.set()
+
+    def _check_slots(self) -> None:
+        """Warn if the workers' pool has fewer connections than slots, with what would fit."""
+        engine, slots = self._worker_engine, self.producers.slots
+        engine.slots = slots
+        # Which of the others call ctx.transaction() cannot be known: they are no reason to warn.
+        takers = {worker.executor for worker in self._workers if worker.session}
+        for executor in sorted(takers):
+            pool = engine.pool if executor is Executor.thread else self._makers.async_pool(engine)
+            have = capacity(pool)
+            if have is not None and have < slots:
+                logger.warning("workers may wait for sessions: %s", too_few(pool, slots))
+
+    def _producer(self, name: str, queue: QueueConfig) -> Producer:
+        config = self._config
+        return Producer(
+            name,
+            queue,
+            engine=self._claims,
+            client_id=self._client_id,
+            config=config,
+            attempts=self._attempts,
+            processes=self._processes,
+            completer=self.completer,
+            on_failed=self.stocktaker.wake,
+            loop=self._loop,
+            hub=self._hub,
+        )
+
+    def _stop_attempts(self, producers: Sequence[Producer], soft_s: float | None) -> list[JobRow]:
+        for producer in producers:
+            try:
+                producer.give_back()
+            except SQLAlchemyError as error:
+                logger.warning("not given back, to be rescued: %s", reason(error))
+        deadline = float("inf") if soft_s is None else time.monotonic() + soft_s
+        while not self._hurried.is_set() and time.monotonic() < deadline:
+            # In steps, so that hurry() is noticed.
+            step = min(deadline, time.monotonic() + 0.1)
+            if all(producer.executor.wait_idle(step) for producer in producers):
+                break
+        for producer in producers:
+            producer.cancel_all(ClientStopping())
+        end = time.monotonic() + self._config.hard_stop_timeout_s
+        for producer in producers:
+            producer.executor.stop(end)
+        return [attempt.job for producer in producers for attempt in producer.executor.running()]
+
+    def _notified(self, topic: Topic, payload: Mapping[str, Any]) -> None:
+        # Any role that may connect may send these. They say where to look, and nothing else.
+        name, action, job_id = payload.get("queue"), payload.get("action"), payload.get("job_id")
+        producer = self.producers.get(name)
+        if topic is Topic.leadership:
+            self.elector.notified(payload)
+        elif topic is Topic.insert:
+            if producer is not None:
+                producer.hint()
+        elif action == "cancel" and isinstance(job_id, int):
+            if self.producers.may_have(job_id):
+                self.queue_reporter.check(job_id)
+        elif action in ("pause", "resume") and (producer is not None or name == ALL):
+            self.queue_reporter.wake()
+
+    def _listening(self) -> None:
+        # What was notified while nothing listened is lost: look in its place.
+        self.queue_reporter.wake()
+        self.poller.wake()

@@ -1,0 +1,89 @@
+"""What all attempts of a client have in common."""
+
+import os
+from typing import Any
+
+import attrs
+from sqlalchemy import Engine
+
+from riverrun.clock import Clock
+from riverrun.events import Hub
+from riverrun.execution.context import JobContext
+from riverrun.execution.handlers import ErrorHandler
+from riverrun.execution.plugins import Plugin
+from riverrun.execution.processes import ProcessPool
+from riverrun.execution.worker_session import SessionMakers
+from riverrun.execution.workers import Workers
+from riverrun.jobs.row import JobRow
+from riverrun.policies.backoff import Backoff
+from riverrun.verbs.claim import ClaimedJob
+
+
+@attrs.frozen(kw_only=True)
+class Attempts:
+    """What all attempts of a client have in common; it makes their contexts.
+
+    Attributes:
+        workers: The registered workers.
+        backoff: When a failed job may be claimed again. A worker's own takes precedence.
+        job_timeout_s: Seconds that an attempt may take; 0 for no limit. A worker's own takes
+            precedence.
+        plugins: What takes part in each attempt, the outermost first.
+        engine: What `ctx.transaction()` takes connections from.
+        client: The client, for what workers insert.
+        makers: What makes the sessions that workers take.
+        processes: Where workers that ask for a process are called; None to call them here.
+        pid: The process that the attempts are made in.
+    """
+
+    workers: Workers
+    backoff: Backoff
+    job_timeout_s: float
+    plugins: tuple[Plugin, ...]
+    error_handler: ErrorHandler | None
+    engine: Engine
+    schema: str | None
+    client: Any
+    hub: Hub
+    clock: Clock
+    makers: SessionMakers
+    processes: ProcessPool | None = None
+    pid: int = attrs.field(factory=os.getpid)
+
+    @property
+    def events_wanted(self) -> bool:
+        """Whether there are subscribers or listeners to events."""
+        return self.hub.has_subscribers
+
+    def context(self, job: JobRow | ClaimedJob, claimed_monotonic: float) -> JobContext:
+        """Return the context of an attempt.
+
+        Args:
+            job: The job as claimed.
+            claimed_monotonic: When it was claimed, by the process's monotonic clock.
+        """
+        return JobContext(job, claimed_monotonic=claimed_monotonic, **self.context_options(job))
+
+    def context_options(self, job: JobRow | ClaimedJob) -> dict[str, Any]:
+        """Return what a context takes beside the job and when it was claimed."""
+        return {
+            "clock": self.clock,
+            "timeout_s": self.timeout_s(job.kind),
+            "engine": self.engine,
+            "schema": self.schema,
+            "client": self.client,
+            "makers": self.makers,
+        }
+
+    def timeout_s(self, kind: str) -> float | None:
+        """Return the seconds an attempt at `kind` may take; None for no limit."""
+        own_s = self.workers.timeout_s(kind)
+        return (self.job_timeout_s if own_s is None else own_s) or None
+
+    def timeouts_s(self) -> dict[str, float | None]:
+        """Return, by kind, the seconds that an attempt may take."""
+        return {kind: self.timeout_s(kind) for kind in self.workers.kinds}
+
+    def backoff_of(self, kind: str) -> Backoff:
+        """Return when a failed job of `kind` may be claimed again."""
+        return self.workers.backoff(kind) or self.backoff

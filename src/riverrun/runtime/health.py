@@ -1,0 +1,59 @@
+"""Health: which services a working client has, and what keeps it from being healthy."""
+
+from typing import Any
+
+from riverrun.runtime.completer import Completer
+from riverrun.runtime.producers import Producers
+from riverrun.runtime.service import Service
+
+HELD_S = 15.0
+"""Seconds for which an outcome may be held before the client counts as unhealthy."""
+
+BEYOND_REPAIR_S = 60.0
+"""Seconds for which a service may fail before the client counts as beyond repair."""
+
+
+class Health:
+    """Looks at the services of a client, its producers among them."""
+
+    def __init__(self, producers: Producers, completer: Completer) -> None:
+        self._producers = producers
+        self._completer = completer
+        self._services: list[Service] = [completer]
+
+    def watch(self, *services: Service) -> None:
+        """Look at `services`, too."""
+        self._services += services
+
+    def services(self) -> list[Service]:
+        """Return all services whose threads there should be, if they were started."""
+        return [*self._services, *self._producers]
+
+    def problems(self) -> list[str]:
+        """Return what keeps the client from being healthy, as far as it concerns itself alone."""
+        found = [
+            f"{service.name} has been failing for {failing_s:.0f} s"
+            for service in self.services()
+            if (failing_s := service.failing_s)
+        ]
+        completer = self._completer
+        if (held_s := completer.held_s) > HELD_S:
+            found.append(f"outcomes are held, the oldest for {held_s:.0f} s")
+        if refused := len(completer.refused):
+            found.append(f"{refused} jobs say running, as the database refuses their outcome")
+        if not completer.wait_for_room(timeout=0):
+            found.append("claiming is stopped: too many outcomes wait to be written")
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """Return what a heartbeat tells other clients of this one."""
+        return {
+            "slots": {each.queue: each.config.max_workers for each in self._producers},
+            "running": len(self._producers.running()),
+            "problems": self.problems(),
+        }
+
+    @property
+    def beyond_repair(self) -> bool:
+        """Whether a service has failed for so long that a new process is due."""
+        return any(service.failing_s > BEYOND_REPAIR_S for service in self.services())

@@ -1,0 +1,183 @@
+"""The producers of a client, one for each queue that it works, and what is asked of all of them."""
+
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+from riverrun.clock import Clock
+from riverrun.errors import AttemptInterrupted, ClientNotReady, JobCancelledRemotely
+from riverrun.events import Hub, QueuePaused, QueueResumed
+from riverrun.execution.attempt import Attempt
+from riverrun.jobs.row import JobRow
+from riverrun.runtime.producer import Producer
+from riverrun.verbs.give_back import Claim
+from riverrun.verbs.queues import ALL, QueueRow
+
+logger = logging.getLogger(__name__)
+
+
+class Producers:
+    """The producers by queue; iterating yields those there are at the moment."""
+
+    def __init__(self, *, hub: Hub, clock: Clock) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the next three
+        self._by_queue: Mapping[str, Producer] = {}  # replaced, never changed
+        self._left: list[Producer] = []  # of removed queues, with attempts that have not finished
+        self._closed = False
+        self._pausing = threading.Lock()  # held to pause or resume, and guards the next
+        self._paused_at: dict[str, float] = {}  # when this process last paused or resumed a queue
+
+    def __iter__(self) -> Iterator[Producer]:
+        return iter(self._by_queue.values())
+
+    def __getitem__(self, queue: str) -> Producer:
+        return self._by_queue[queue]
+
+    def get(self, queue: object) -> Producer | None:
+        """Return the producer of `queue`, if the client works it."""
+        return self._by_queue.get(queue) if isinstance(queue, str) else None
+
+    @property
+    def names(self) -> list[str]:
+        """The queues."""
+        return list(self._by_queue)
+
+    @property
+    def slots(self) -> int:
+        """The slots of all queues."""
+        return sum(producer.config.max_workers for producer in self)
+
+    def add(self, producer: Producer, *, start: bool = False) -> None:
+        """Take in a producer.
+
+        Args:
+            producer: The producer of a queue that has none yet.
+            start: Whether to start it, too.
+
+        Raises:
+            ClientNotReady: If the client is being stopped.
+            RuntimeError: If the process may have no more threads.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClientNotReady("the client is being stopped; add queues before or after")
+            if start:
+                producer.start()
+            self._by_queue = {**self._by_queue, producer.queue: producer}
+
+    def remove(self, producer: Producer) -> None:
+        """Leave out a producer that has stopped; what it has not finished stays claimed."""
+        with self._lock:
+            self._left.append(producer)
+            kept = {name: each for name, each in self._by_queue.items() if each is not producer}
+            self._by_queue = kept
+
+    def close(self) -> list[Producer]:
+        """Take in no more producers; return those there are."""
+        with self._lock:
+            self._closed = True
+        return list(self)
+
+    @property
+    def with_left(self) -> list[Producer]:
+        """The producers, and those of removed queues whose attempts have not finished."""
+        with self._lock:
+            self._left = [producer for producer in self._left if producer.claimed()]
+            return [*self, *self._left]
+
+    def claimed(self) -> list[Claim]:
+        """Return the jobs that were claimed here and have not finished."""
+        return [job for producer in self.with_left for job in producer.claimed()]
+
+    def running(self) -> list[Attempt]:
+        """Return the attempts that run now."""
+        return [attempt for producer in self for attempt in producer.executor.running()]
+
+    def running_jobs(self) -> list[JobRow]:
+        """Return the jobs that run now."""
+        return [attempt.job for attempt in self.running()]
+
+    def may_have(self, job_id: int) -> bool:
+        """Return whether the job is here, or may be among what is being claimed."""
+        return any(producer.may_have(job_id) for producer in self)
+
+    def wake(self, queue: str) -> bool:
+        """Look for jobs of `queue` now; return whether the client works it."""
+        producer = self.get(queue)
+        if producer is not None:
+            producer.wake()
+        return producer is not None
+
+    def expect(self, queue: str, due_monotonic: float) -> None:
+        """Look for jobs of `queue` at that time, by the process's monotonic clock."""
+        producer = self.get(queue)
+        if producer is not None:
+            producer.expect(due_monotonic)
+
+    def cancel(self, job_id: int) -> None:
+        """Cancel the attempt at `job_id`, if it is here."""
+        for producer in self:
+            if producer.cancel(job_id, JobCancelledRemotely()):
+                return
+
+    def cancel_all(self, reason: AttemptInterrupted) -> None:
+        """Cancel every attempt."""
+        for producer in self:
+            producer.cancel_all(reason)
+
+    def replace(self, attempt: Attempt) -> None:
+        """Open a slot in place of the one that a stuck attempt keeps."""
+        producer = self.get(attempt.claimed.queue)
+        if producer is not None and producer.replace(attempt):
+            logger.info("opened a slot in place of a stuck one of queue %s", producer.queue)
+
+    def lose_loop(self) -> None:
+        """End the attempts that ran in an event loop that is lost."""
+        for producer in self:
+            producer.executor.lose_loop()
+
+    def owns(self, thread: threading.Thread, queue: str | None = None) -> bool:
+        """Return whether `thread` is a slot's.
+
+        Args:
+            thread: The thread.
+            queue: The queue whose slots count; None for all.
+        """
+        return any(
+            producer.executor.owns(thread) for producer in self if queue in {None, producer.queue}
+        )
+
+    def pause(self, queue: str, *, paused: bool) -> None:
+        """Claim nothing more from `queue`, or claim again; "*" for every queue."""
+        with self._pausing:
+            if queue == ALL or queue in self._by_queue:
+                self._paused_at[queue] = self._clock.monotonic()
+            self._set_paused(queue, paused=paused)
+
+    def follow(self, rows: Sequence[QueueRow], began: float) -> None:
+        """Pause and resume as the rows of the queues say.
+
+        Args:
+            rows: The rows.
+            began: When they were asked for, by the process's monotonic clock. What this process has
+                paused or resumed since is newer than they are.
+        """
+        for row in rows:
+            with self._pausing:
+                before = began - 1
+                changed_at = max(
+                    self._paused_at.get(row.name, before), self._paused_at.get(ALL, before)
+                )
+                if changed_at < began:
+                    self._set_paused(row.name, paused=row.paused_at is not None)
+
+    def _set_paused(self, queue: str, *, paused: bool) -> None:
+        for producer in self:
+            # Not asked where nothing changes: to pause one waits for a claim under way.
+            change = queue in (ALL, producer.queue) and producer.paused != paused
+            if change and producer.pause(paused):
+                logger.info("%s queue %s", "paused" if paused else "resumed", producer.queue)
+                event = (QueuePaused if paused else QueueResumed)(queue=producer.queue)
+                self._hub.publish(event)
