@@ -38,7 +38,7 @@ def _engine(host_url: str, schema: str, driver: str, **options: Any) -> AsyncEng
     url = make_url(host_url).set(drivername=f"postgresql+{driver}")
     if driver == "asyncpg":
         url = url.set(query={"host": url.query["host"], "port": url.query["port"]})
-        options["connect_args"] = {"server_settings": {"search_path": schema}}
+        options["connect_args"] = {"server_settings": {"search_path": f"{schema}"}}
     return create_async_engine(url, **options)
 
 
