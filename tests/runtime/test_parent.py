@@ -11,7 +11,7 @@ from waiting import DEADLINE_S
 
 CHILD = """
 import os, signal, sys
-from riverrun.runtime.parent import end_with_parent
+from riverrun.runtime.parent_death import end_with_parent
 
 fd = int(sys.argv[1])
 end_with_parent(fd)
@@ -32,7 +32,7 @@ def test_ends_with_its_parent(unread: str) -> None:
             stdout=subprocess.PIPE,
             text=True,
         )
-    with child:
+    with ours, child:
         try:
             assert child.stdout is not None
             assert child.stdout.readline() == "said\n"
