@@ -1,12 +1,20 @@
 """Background jobs for SQLAlchemy applications, inside your own transaction, on River's tables.
 
-A job's life is five steps, each a module that says where it stands in the walk:
+A job passes through five steps. Each module that it passes through begins with its step:
 
-1. insert (`verbs/insert.py`): a row, in the caller's transaction;
-2. notify (`runtime/announcer.py`, `runtime/notifier.py`): after its commit, workers are told;
-3. claim (`runtime/producer.py`, `verbs/claim.py`): rows become `running`, in a slot;
-4. execute (`execution/attempt.py`): the worker runs; `outcome.py` says what its end means;
-5. complete (`runtime/completer.py`, `verbs/complete.py`): the outcome, where the job still runs.
+1. insert (`client/client.py`, `client/inserter.py`, `verbs/draft.py`, `verbs/insert.py`): the job
+   is a row in the caller's transaction;
+2. notify (`db/commit_hooks.py`, `runtime/announcer.py`, `verbs/notify.py`; in each working client
+   `runtime/notifier.py`, `client/services.py`): after the commit, producers are woken;
+3. claim (`runtime/producer.py`, `verbs/claim.py`): the row becomes `running`, for a slot;
+4. execute (`execution/slots.py`, `execution/threads.py`, `execution/coroutines.py`,
+   `execution/processes.py`, `execution/attempt.py`, `outcome.py`): the worker runs, and what it
+   returned or raised decides the outcome;
+5. complete (`runtime/completer.py`, `runtime/writer.py`, `runtime/isolator.py`,
+   `verbs/complete.py`, `verbs/record.py`): the outcome is written, if the job still runs.
+
+Plugins (`execution/plugins.py`) take part in steps 1 and 4. A job that comes due later becomes
+available in `maintenance/job_scheduler.py`, and goes on with step 2.
 """
 
 import riverrun.libpq  # noqa: F401  # isort: split

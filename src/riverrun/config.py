@@ -250,9 +250,9 @@ class ClientConfig:
     reindexer_timeout_s: float = attrs.field(
         alias="reindexer_timeout", converter=_seconds, validator=_at_least(0.0)
     )
-    skip_unknown_job_check: bool
     sessionmaker: "orm.sessionmaker[Any] | None" = attrs.field(converter=_sessionmaker)
     async_sessionmaker: Any = attrs.field(converter=_async_sessionmaker)
+    skip_unknown_job_check: bool
     clock: Clock = attrs.field(converter=_clock)
     rng: random.Random = attrs.field(converter=_rng)
 

@@ -1,4 +1,4 @@
-"""What the end of an attempt changes in the job's row: the state machine, without any I/O."""
+"""Step 4 of 5, execute: what the end of an attempt changes in the job's row."""
 
 import math
 import re

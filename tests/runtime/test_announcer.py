@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from riverrun import Client, InsertOpts, RawArgs
 from riverrun.clock import Clock
+from riverrun.db.commit_hooks import after_commit
 from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
 from waiting import DEADLINE_S
 
@@ -195,7 +196,7 @@ def test_wakes_this_process_with_the_commit(engine: Engine) -> None:
         driver = connection.connection.driver_connection
         for name in ("first", "second"):
             connection.execute(text("SELECT 1"))
-            announcer.inserted(connection, {name})
+            after_commit(connection, announcer.committed, name)
             connection.commit()
             assert woken == [name]
             woken.clear()
@@ -203,7 +204,7 @@ def test_wakes_this_process_with_the_commit(engine: Engine) -> None:
         connection.execute(text("CREATE TEMPORARY TABLE one (n int UNIQUE DEFERRABLE)"))
         connection.execute(text("SET CONSTRAINTS ALL DEFERRED"))
         connection.execute(text("INSERT INTO one VALUES (1), (1)"))
-        announcer.inserted(connection, {"third"})
+        after_commit(connection, announcer.committed, "third")
         with pytest.raises(IntegrityError):
             connection.commit()
         connection.rollback()

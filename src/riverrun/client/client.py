@@ -1,4 +1,4 @@
-"""Client: what an application inserts jobs with, and works them with."""
+"""Step 1 of 5, insert: what an application inserts jobs with, and works them with."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Step 1 of 5: insert, a client's side. Before: the host's own work. After: notify.
+"""Step 1 of 5, insert: a client's checks, its plugins, and what is to be announced.
 
 Within the client's plugins, on the client's database, of kinds that its workers know, with word of
 it to the announcer.
@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from sqlalchemy import Engine, Pool
+from sqlalchemy import Pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
@@ -85,7 +85,7 @@ class Inserter:
         """Insert jobs by COPY; see `Client.insert_many_fast`."""
         ready = self._drafts(jobs)
 
-        def copy_all() -> tuple[int, set[str]]:
+        def copy_all() -> int:
             with joined(tx, self._schema) as transaction:
                 self._check_database(transaction)
                 now = self._clock.database_now()
@@ -93,13 +93,10 @@ class Inserter:
                     ready,
                     lambda begun: copy_drafts(transaction, begun, schema=self._schema, now=now),
                 )
-                names = _queues_of(begun)
-                self._leave_word(tx, transaction, names)
-            return count, names
+                self._announce(transaction, _queues_of(begun))
+            return count
 
-        count, names = again(tx, copy_all)
-        self._announce_own(tx, names)
-        return count
+        return again(tx, copy_all)
 
     def insert_from(self, tx: Tx, source: object, args_type: Any, opts: InsertOpts | None) -> int:
         """Insert a job for each row of a select; see `Client.insert_from`."""
@@ -109,25 +106,22 @@ class Inserter:
         for plugin in (*self.plugins, *of_kind(args_type)):
             common = plugin.insert_from(common)
 
-        def insert_all() -> tuple[int, set[str]]:
+        def insert_all() -> int:
             with joined(tx) as transaction:
                 self._check_database(transaction)
                 count = insert_rows_from(
                     transaction, source, args_type, common, opts, schema=self._schema, now=now
                 )
-                names = {common.queue} if count and common.state is JobState.available else set()
-                self._leave_word(tx, transaction, names)
-            return count, names
+                if count and common.state is JobState.available:
+                    self._announce(transaction, {common.queue})
+            return count
 
-        count, names = again(tx, insert_all)
-        self._announce_own(tx, names)
-        return count
+        return again(tx, insert_all)
 
     def announce(self, tx: Tx, names: set[str]) -> None:
         """Have jobs announced that were made available in `tx`'s transaction."""
         with joined(tx, self._schema) as transaction:
-            self._leave_word(tx, transaction, names)
-        self._announce_own(tx, names)
+            self._announce(transaction, names)
 
     def flush(self, timeout: float) -> bool:
         """Wait until what was committed is announced, up to `timeout` seconds; return whether."""
@@ -144,20 +138,17 @@ class Inserter:
     def _insert(self, tx: Tx, ready: Sequence[JobDraft]) -> list[InsertResult]:
         now = self._clock.database_now()
 
-        def insert_all() -> tuple[list[InsertResult], set[str]]:
+        def insert_all() -> list[InsertResult]:
             with joined(tx, self._schema) as transaction:
                 self._check_database(transaction)
                 begun, results = self._within(
                     ready,
                     lambda begun: insert_drafts(transaction, begun, schema=self._schema, now=now),
                 )
-                names = _queues_with_work(begun, results)
-                self._leave_word(tx, transaction, names)
-            return results, names
+                self._announce(transaction, _queues_with_work(begun, results))
+            return results
 
-        results, names = again(tx, insert_all)
-        self._announce_own(tx, names)
-        return results
+        return again(tx, insert_all)
 
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
         items = jobs_of(jobs)
@@ -173,6 +164,7 @@ class Inserter:
         begun, plugins = ready, self.plugins
 
         def begin() -> R:
+            # Not returned: plugins are given what `insert` returns.
             nonlocal begun
             if plugins or any(map(of_kind, {type(job.args) for job in ready})):
                 begun = begin_inserts(plugins, ready)
@@ -232,17 +224,14 @@ class Inserter:
             raise WrongDatabase(f"{there} of another server" if there == here else there, here)
         self._same_database.add(engine.pool)
 
-    def _leave_word(self, tx: Tx, transaction: Transaction, names: set[str]) -> None:
+    def _announce(self, transaction: Transaction, names: set[str]) -> None:
         if not names:
             return
         if self._notify is Notify.in_transaction:
             notify_inserted(transaction.connection, sorted(names), schema=self._schema)
-        elif self._notify is Notify.after_commit and not isinstance(tx, Engine):
-            self._announcer.inserted(transaction.connection, names)
-
-    def _announce_own(self, tx: Tx, names: set[str]) -> None:
-        if isinstance(tx, Engine) and names and self._notify is Notify.after_commit:
-            self._announcer.committed(names)
+        elif self._notify is Notify.after_commit:
+            for name in names:
+                transaction.after_commit(self._announcer.committed, name)
 
 
 def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:

@@ -1,4 +1,4 @@
-"""The services of a working client: every thread, built, started and stopped together."""
+"""Step 2 of 5, notify: every thread of a client, and which of them a notification wakes."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""Commit hooks: call something once a transaction has committed, or refuse its COMMIT.
+"""Step 2 of 5, notify: calls after a transaction has committed, and commits that are refused.
 
 SQLAlchemy has an event before a Connection commits, and none after it. So this wraps the engine's
 dialect, which sends each COMMIT, once per engine. The hooks are stored by weak reference to their
@@ -65,7 +65,7 @@ def after_commit(connection: Connection, call: Callable[[T], object], item: T) -
     """
     proxied = connection.connection
     if not _in_transaction(proxied):
-        _make([(call, item)])
+        make_calls([(call, item)])
         return
     transaction = connection.get_transaction()
     if transaction is None:
@@ -109,12 +109,12 @@ def _wrap(dialect: Dialect) -> None:
             raise ClientNotReady(problem)
         calls = _take(dbapi_connection)
         commit(dbapi_connection)
-        _make(calls)
+        make_calls(calls)
 
     def do_commit_twophase(connection: Connection, *args: Any, **options: Any) -> None:
         calls = _take(_proxied(connection))
         commit_twophase(connection, *args, **options)
-        _make(calls)
+        make_calls(calls)
 
     def do_savepoint(connection: Connection, name: str) -> None:
         savepoint(connection, name)
@@ -165,7 +165,8 @@ def _take(proxied: PoolProxiedConnection | None) -> list[tuple[Callable[[Any], o
     return list(pending.calls)
 
 
-def _make(calls: list[tuple[Callable[[Any], object], Any]]) -> None:
+def make_calls(calls: list[tuple[Callable[[Any], object], Any]]) -> None:
+    """Make calls after a commit; what they raise is logged."""
     for call, item in calls:
         try:
             call(item)

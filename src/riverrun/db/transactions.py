@@ -1,10 +1,10 @@
 """The transaction of a verb: a Session's, a Connection's, or, on an Engine, riverrun's own."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import psycopg
 from sqlalchemy import (
@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet, ProgrammingError
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session, scoped_session
 
+from riverrun.db.commit_hooks import after_commit, make_calls
 from riverrun.db.driver import (
     Loan,
     OwnCursor,
@@ -37,6 +38,8 @@ from riverrun.db.statement_timeout import SINGLE, Waiting
 from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
 from riverrun.wire.characters import encodings_of
+
+T = TypeVar("T", bound=Hashable)
 
 Tx: TypeAlias = Session | scoped_session[Any] | Connection | Engine
 """The first argument of every verb. A Session's or Connection's transaction is joined; on an Engine
@@ -146,6 +149,15 @@ class Transaction:
         del times  # SQLAlchemy returns them as datetimes
         return self.execute(statement, params).all()
 
+    def after_commit(self, call: Callable[[T], object], item: T) -> None:
+        """Call `call(item)` once the transaction has committed; see `commit_hooks.after_commit`.
+
+        Args:
+            call: What to call. It must not wait, and what it raises is logged.
+            item: What to call it with.
+        """
+        after_commit(self.connection, call, item)
+
     def begin(self) -> None:
         """Begin the transaction before a statement that SQLAlchemy does not see.
 
@@ -210,7 +222,16 @@ class OwnTransaction(Transaction):
         super().__init__(engine, schema)
         self._engine = engine
         self._stack = stack
+        self._calls: list[tuple[Callable[[Any], object], Any]] = []  # once it has committed
         self._last: psycopg.Connection[Any] | None = None  # the connection that `rows` used last
+
+    def after_commit(self, call: Callable[[T], object], item: T) -> None:
+        """As a Transaction's; it costs this one nothing."""
+        self._calls.append((call, item))
+
+    def committed(self) -> None:
+        """Make the calls, as the transaction has committed."""
+        make_calls(self._calls)
 
     def _connect(self) -> Connection:
         return self._stack.enter_context(own_connection(self._engine))
@@ -403,12 +424,14 @@ def joined(tx: Tx, schema: str | None = None) -> Iterator[Transaction]:
         check_pool(tx)
         try:
             with Waiting(tx), ExitStack() as stack:
-                yield OwnTransaction(tx, schema, stack)
+                own = OwnTransaction(tx, schema, stack)
+                yield own
         except DBAPIError as error:
             # A standby does not close its connections, so the pool would keep them, too.
             if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
                 tx.dispose()
             raise
+        own.committed()
         return
     yield Transaction(session_or_connection(tx), schema)
 

@@ -1,4 +1,4 @@
-"""Step 4 of 5: execute. Before: claim. After: complete.
+"""Step 4 of 5, execute: one try at one job.
 
 One try at one job, in its slot's thread.
 """

@@ -1,4 +1,4 @@
-"""Slots as coroutines: thousands of attempts on one event loop, in one thread."""
+"""Step 4 of 5, execute: slots as coroutines, thousands on one event loop in one thread."""
 
 import asyncio
 import logging

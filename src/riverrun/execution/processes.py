@@ -1,4 +1,4 @@
-"""Slots as processes: for work that would keep the interpreter from the other threads.
+"""Step 4 of 5, execute: slots as processes.
 
 An attempt keeps its slot's thread, which waits for a process that calls the worker.
 """

@@ -1,4 +1,4 @@
-"""A queue's slots: each attempt in the executor that its worker asks for."""
+"""Step 4 of 5, execute: a queue's slots, in the executor that each worker asks for."""
 
 import threading
 import time

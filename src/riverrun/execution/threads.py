@@ -1,4 +1,4 @@
-"""Slots as threads: one attempt a thread, threads made when they are first needed."""
+"""Step 4 of 5, execute: slots as threads."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""Step 2 of 5: notify, the sending side. Before: insert. After: notifier.
+"""Step 2 of 5, notify: the sending side, after the commit.
 
 A transaction that notifies takes a lock on the whole database while it commits. So the names of its
 queues are kept with the inserting transaction; once that has committed, a thread notifies, once for
@@ -10,13 +10,12 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container
 from queue import Empty, SimpleQueue
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.db.commit_hooks import after_commit
 from riverrun.logs.errors import log_error
 from riverrun.logs.text import reason
 from riverrun.runtime.outage import log_failure
@@ -90,21 +89,13 @@ class Announcer:
         self._quiet.set()
         self._stopping = threading.Event()
 
-    def inserted(self, connection: Connection, queues: Iterable[str]) -> None:
-        """Announce `queues` once the transaction now open on `connection` has committed."""
-        for name in queues:
-            after_commit(connection, self._committed_one, name)
-
-    def committed(self, queues: Iterable[str]) -> None:
-        """Announce `queues`, whose transaction has committed."""
+    def committed(self, queue: str) -> None:
+        """Announce `queue`: a transaction that inserted jobs into it has committed."""
         self._reset_after_fork()
-        names = set(queues)
-        woken = False
-        for name in names:
-            woken = self._on_committed(name) or woken
+        woken = self._on_committed(queue)
         with self._lock:
             self._woken |= woken
-            self._committed |= names
+            self._committed.add(queue)
             if self._quiet.is_set():
                 self._quiet.clear()
                 _busy.add(self)
@@ -173,9 +164,6 @@ class Announcer:
                 "inserted into queue %r, which no client has worked so far; is its name right?"
             )
             logger.warning(message, name)
-
-    def _committed_one(self, queue: str) -> None:
-        self.committed((queue,))
 
     def _start(self) -> None:
         self._stopping.clear()

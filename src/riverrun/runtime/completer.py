@@ -1,4 +1,4 @@
-"""Step 5 of 5: complete. Before: attempt. After: nothing. Finished attempts, written together.
+"""Step 5 of 5, complete: finished attempts, gathered.
 
 What cannot be written with the rest, as its row is locked or the database refuses it, goes to the
 isolator, which writes it by itself.

@@ -1,4 +1,4 @@
-"""Isolator: writes by itself, or in halves, what could not be written with the rest.
+"""Step 5 of 5, complete: outcomes that could not be written with the rest.
 
 In a thread of its own, which begins when there is first something for it: whatever it has to wait
 for, the completer goes on writing.

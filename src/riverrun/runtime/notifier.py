@@ -1,4 +1,4 @@
-"""Step 2 of 5: notify, the hearing side. Before: announcer. After: producer."""
+"""Step 2 of 5, notify: the receiving side, in each client that works."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""Step 3 of 5: claim. Before: notifier. After: attempt. One queue's jobs, into its slots."""
+"""Step 3 of 5, claim: one queue's jobs, into its slots."""
 
 import heapq
 import logging

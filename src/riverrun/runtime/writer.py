@@ -1,4 +1,4 @@
-"""Writer: writes ended attempts in batches, and tells which it could not write and why."""
+"""Step 5 of 5, complete: outcomes, written in batches."""
 
 import math
 from collections.abc import Callable, Sequence

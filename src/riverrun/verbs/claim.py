@@ -1,4 +1,4 @@
-"""Step 3 of 5: claim. Before: notify. After: execute."""
+"""Step 3 of 5, claim: the jobs that become `running`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime

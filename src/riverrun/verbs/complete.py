@@ -1,4 +1,4 @@
-"""Step 5 of 5: complete. Before: execute. After: nothing, or claim again.
+"""Step 5 of 5, complete: jobs that a worker completes, or ends, in a transaction of its own.
 
 Each verb here ends the caller's own claim. It changes the job only if it is still `running` at the
 attempt that was claimed.

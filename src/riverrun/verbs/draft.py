@@ -1,4 +1,4 @@
-"""Drafts: jobs that are ready to be inserted. They are checked, and all options have values."""
+"""Step 1 of 5, insert: jobs that are checked, and have a value for each option."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Step 1 of 5: insert. Before: the application's work in the same transaction. After: notify."""
+"""Step 1 of 5, insert: the rows, in the caller's transaction."""
 
 import json
 from collections.abc import Iterable, Sequence

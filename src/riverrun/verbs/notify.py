@@ -1,4 +1,4 @@
-"""Step 2 of 5: notify. Before: insert, committed or about to be. After: claim."""
+"""Step 2 of 5, notify: the notifications."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

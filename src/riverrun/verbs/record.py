@@ -1,4 +1,4 @@
-"""Record: write how attempts ended, in batches of which no member holds up another."""
+"""Step 5 of 5, complete: outcomes of all sorts, in batches."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
