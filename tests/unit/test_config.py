@@ -20,9 +20,9 @@ PARAMETERS = inspect.signature(Client).parameters
 def test_the_client_takes_each_option_that_is_declared() -> None:
     """In their order, by keyword, and none beside them; each has its sentence in the docstring."""
     assert list(PARAMETERS) == [option.alias for option in attrs.fields(ClientConfig)]
-    given = (Client.__doc__ or "").partition("Args:")[2].partition("Raises:")[0]
+    given = (inspect.getdoc(Client) or "").partition("Args:")[2].partition("Raises:")[0]
     for name in PARAMETERS:
-        assert f"        {name}: " in given, name
+        assert f"    {name}: " in given, name
 
 
 @pytest.mark.parametrize("name", [name for name in PARAMETERS if name != "engine"])
