@@ -1,4 +1,4 @@
-"""What benchmarks make of their samples: verdicts, files, tables, plots, profiles."""
+"""Results of benchmarks: verdicts, files, tables, plots and profiles."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ SOONER = Comparison(
 
 
 def test_a_ratio_is_that_of_medians_and_has_the_spread_of_neighbours() -> None:
-    """A target against a side is judged by medians; one against nobody measured is not judged."""
+    """A target against a side compares medians; without samples of both, there is no verdict."""
     first, second = FASTER.verdicts()
     assert first.value == pytest.approx(0.99)
     assert first.spread == pytest.approx((0.9, 1.1))
@@ -41,18 +41,18 @@ def test_a_ratio_is_that_of_medians_and_has_the_spread_of_neighbours() -> None:
 
 
 def test_a_percentile_is_held_against_its_limit() -> None:
-    """Half and all but one in a hundred are judged each by its own limit."""
+    """The median and the 99th percentile each have a limit of their own."""
     assert [(each.value, each.reached) for each in SOONER.verdicts()] == [(1.0, True), (7.0, False)]
 
 
 def test_a_mapping_is_short_for_ratios_to_the_first_side() -> None:
-    """A script may say its targets as a mapping."""
+    """A script may pass its targets as a mapping."""
     short = Comparison(question="", unit="", samples={"a": [2.0], "b": [1.0]}, targets={"b": 0.4})
     assert [each.reached for each in short.verdicts()] == [True]
 
 
 def test_what_is_saved_is_read_again(engine: Engine, tmp_path: Path) -> None:
-    """A file holds all that was measured, its samples on one line, and with what."""
+    """A file has all figures, with the samples of a side on one line, and the environment."""
     path = tmp_path / "results" / "drain.json"
     save(engine, [FASTER, SOONER], path, took_s=1.5, load=0.1)
     saved = read(path)
@@ -64,7 +64,7 @@ def test_what_is_saved_is_read_again(engine: Engine, tmp_path: Path) -> None:
 
 
 def test_compact_json_is_json() -> None:
-    """Arrays of numbers take a line each; all else is as json has it."""
+    """Each array of numbers is on one line; everything else is like json's output."""
     value = {"a": [1.234567, 2], "b": [], "c": ["[1,\n2]", {"d": [None, 3.0]}], "e": "x, [ 1 ]"}
     assert json.loads(compact_json(value)) == {**value, "a": [1.2346, 2]}
 
@@ -112,7 +112,7 @@ def test_a_profile_is_of_the_processes_that_work() -> None:
 
 
 def test_a_ledger_counts_calls(tmp_path: Path) -> None:
-    """Who shares the file sees each call, also one too many."""
+    """All processes that share the file see each call, also a second one."""
     path = str(tmp_path / "ledger")
     ledger = Ledger.make(path, 3)
     for number in (0, 2, 2):
@@ -121,6 +121,6 @@ def test_a_ledger_counts_calls(tmp_path: Path) -> None:
 
 
 def test_a_server_that_forgets_is_refused(database_url: str) -> None:
-    """Nothing is measured on a server whose commits do not reach the disk, as that of tests."""
+    """Benchmarks refuse a server whose commits do not wait for the disk, such as that of tests."""
     with pytest.raises(Forgetful, match="fsync"), server(database_url):
         pass

@@ -1,4 +1,4 @@
-"""What the tests of commands as processes share: an application, and a hold on its processes."""
+"""Fixtures for tests that run commands as processes: an application, and its processes."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start `riverrun work` on an application; whatever is left of it is killed."""
+    """Start `riverrun work` on an application; kill its processes at the end."""
     processes: list[subprocess.Popen[str]] = []
 
     def run(
@@ -81,5 +81,5 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A port that nobody listens on, nor on the two after it."""
+    """The first of three free ports in a row."""
     return free_ports(3)

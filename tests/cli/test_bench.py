@@ -1,4 +1,4 @@
-"""`riverrun bench`: its figures are of jobs that were each worked once, and it leaves nothing."""
+"""`riverrun bench`: its figures count jobs that were each worked once, and it cleans up."""
 
 import json
 import os
@@ -31,7 +31,7 @@ KEYS = {
 
 
 def command(*arguments: str) -> list[str]:
-    """Return how a shell would run the benchmark."""
+    """Return the command line of the benchmark."""
     return [sys.executable, "-m", "riverrun", "bench", *arguments]
 
 
@@ -42,7 +42,7 @@ def environment(url: str) -> dict[str, str]:
 
 
 def bench(url: str, *arguments: str) -> dict[str, Any]:
-    """Run the benchmark, and return what it says at its end."""
+    """Run the benchmark, and return its result."""
     done = subprocess.run(
         command("--json", *arguments),
         env=environment(url),
@@ -51,9 +51,9 @@ def bench(url: str, *arguments: str) -> dict[str, Any]:
         timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stderr
-    said: dict[str, Any] = json.loads(done.stdout)
-    assert set(said) == KEYS
-    return said
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert set(result) == KEYS
+    return result
 
 
 def left(engine: Engine) -> list[str]:
@@ -64,27 +64,27 @@ def left(engine: Engine) -> list[str]:
 
 
 def test_it_drains_what_it_inserted(database_url: str, engine: Engine) -> None:
-    """By default settings, one process works each job once; its figures make sense."""
-    said = bench(database_url, "--jobs", "3000", "--max-workers", "10")
-    assert (said["inserted"], said["worked"]) == (3000, 3000)
-    assert said["settings"]["max_workers"] == 10
-    assert said["settings"]["claim_ahead"] == riverrun.QueueConfig().claim_ahead
-    assert said["jobs_per_second"] == pytest.approx(3000 / said["seconds"], rel=0.01)
-    assert 0 < said["pickup_p50_ms"] <= said["pickup_p99_ms"] < 2000
-    assert {"riverrun", "python", "sqlalchemy", "psycopg", "postgresql"} == set(said["versions"])
+    """With default settings, one process works each job once, and the figures are plausible."""
+    result = bench(database_url, "--jobs", "3000", "--max-workers", "10")
+    assert (result["inserted"], result["worked"]) == (3000, 3000)
+    assert result["settings"]["max_workers"] == 10
+    assert result["settings"]["claim_ahead"] == riverrun.QueueConfig().claim_ahead
+    assert result["jobs_per_second"] == pytest.approx(3000 / result["seconds"], rel=0.01)
+    assert 0 < result["pickup_p50_ms"] <= result["pickup_p99_ms"] < 2000
+    assert {"riverrun", "python", "sqlalchemy", "psycopg", "postgresql"} == set(result["versions"])
     assert left(engine) == []
 
 
 def test_processes_share_a_queue(database_url: str, engine: Engine) -> None:
-    """Two processes work one queue, tuned, and no job twice."""
-    said = bench(database_url, "--jobs", "4000", "--processes", "2", "--tuned")
-    assert (said["inserted"], said["worked"]) == (4000, 4000)
-    assert (said["settings"]["processes"], said["settings"]["max_workers"]) == (2, 100)
+    """Two processes with tuned settings work one queue, and no job twice."""
+    result = bench(database_url, "--jobs", "4000", "--processes", "2", "--tuned")
+    assert (result["inserted"], result["worked"]) == (4000, 4000)
+    assert (result["settings"]["processes"], result["settings"]["max_workers"]) == (2, 100)
     assert left(engine) == []
 
 
 def test_it_leaves_the_jobs_of_others_alone(database_url: str, engine: Engine, schema: str) -> None:
-    """In a schema that is in use, it works and removes its own jobs only, and tidies up nothing."""
+    """In a schema in use, it works and removes only its own jobs, and does no maintenance."""
     long_ago = datetime.now(UTC) - timedelta(days=30)
     own = {
         insert_job(engine, schema, kind="riverrun_bench_no_op"): "available",
@@ -94,8 +94,8 @@ def test_it_leaves_the_jobs_of_others_alone(database_url: str, engine: Engine, s
         insert_job(engine, schema, state="running", attempt=1, attempted_at=long_ago): "running",
         insert_job(engine, schema, state="scheduled", scheduled_at=long_ago): "scheduled",
     }
-    said = bench(database_url, "--jobs", "100", "--schema", schema)
-    assert said["worked"] == 100
+    result = bench(database_url, "--jobs", "100", "--schema", schema)
+    assert result["worked"] == 100
     with engine.connect() as connection:
         rows = connection.execute(text(f"SELECT id, state FROM {schema}.river_job")).all()
         assert {row.id: row.state for row in rows} == own
@@ -104,16 +104,16 @@ def test_it_leaves_the_jobs_of_others_alone(database_url: str, engine: Engine, s
 
 
 def test_it_runs_for_a_while(database_url: str, engine: Engine) -> None:
-    """Without a number of jobs it inserts and works at once, for as long as it is told to."""
-    said = bench(database_url, "--duration", "1")
-    assert said["inserted"] == said["worked"] >= 5000
+    """Without a number of jobs, it inserts and works jobs for the given duration."""
+    result = bench(database_url, "--duration", "1")
+    assert result["inserted"] == result["worked"] >= 5000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_and_leaves_nothing(
     database_url: str, engine: Engine, number: signal.Signals
 ) -> None:
-    """A signal half-way removes its schema, and ends its processes."""
+    """After a signal, it removes its schema and ends its processes."""
     with running(database_url) as process:
         process.send_signal(number)
         output, errors = process.communicate(timeout=DEADLINE_S)
@@ -125,7 +125,7 @@ def test_a_signal_ends_it_and_leaves_nothing(
 def test_the_death_of_a_process_ends_it_and_leaves_nothing(
     database_url: str, engine: Engine
 ) -> None:
-    """Whoever waits for a worker that is gone hears of it, and finds the database as it was."""
+    """If a worker process dies, the benchmark fails with an error, and cleans up."""
     with running(database_url) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
@@ -137,7 +137,7 @@ def test_the_death_of_a_process_ends_it_and_leaves_nothing(
 
 @contextmanager
 def running(url: str) -> Iterator[subprocess.Popen[str]]:
-    """Yield a benchmark of two processes that has worked for two seconds."""
+    """Yield a running benchmark with two processes, two seconds after its start."""
     with subprocess.Popen(
         command("--processes", "2"),
         env=environment(url),
@@ -154,7 +154,7 @@ def running(url: str) -> Iterator[subprocess.Popen[str]]:
     ("url", "code"), [("postgresql://127.0.0.1:1/none", 3), ("sqlite://", 2), ("nonsense", 2)]
 )
 def test_it_says_which_database_it_cannot_use(url: str, code: int) -> None:
-    """A database that is no PostgreSQL or cannot be reached has its own exit code."""
+    """Exit code 2 means a database that is not PostgreSQL, 3 one that cannot be reached."""
     done = subprocess.run(
         command("--jobs", "1"), env=environment(url), capture_output=True, text=True, timeout=30
     )

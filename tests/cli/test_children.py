@@ -1,4 +1,4 @@
-"""What workers start under `riverrun work`: its signals, its files, and how it ends."""
+"""Child processes that workers start under `riverrun work`: their signals, files and end."""
 
 import json
 import os
@@ -33,9 +33,9 @@ def report(name):
         except FileNotFoundError:
             pass
     status = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
-    said = {key: int(status[key], 16) for key in ("SigBlk", "SigIgn", "SigCgt")}
-    said.update(pid=os.getpid(), fds=fds)
-    (HERE / (name + ".tmp")).write_text(json.dumps(said))
+    facts = {key: int(status[key], 16) for key in ("SigBlk", "SigIgn", "SigCgt")}
+    facts.update(pid=os.getpid(), fds=fds)
+    (HERE / (name + ".tmp")).write_text(json.dumps(facts))
     (HERE / (name + ".tmp")).rename(HERE / (name + ".json"))
     time.sleep(60)
 
@@ -126,7 +126,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 
 @pytest.fixture
 def children(tmp_path: Path) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """Return what a child reports of itself; what is left of them is killed."""
+    """Return a function that waits for the report of a child; kill the children at the end."""
     (tmp_path / "report.py").write_text(REPORT)
 
     def wait(name: str) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def children(tmp_path: Path) -> Iterator[Callable[[str], dict[str, Any]]]:
 
 
 def sockets(fds: dict[str, str]) -> set[str]:
-    """Return the sockets among open files, but for the standard streams."""
+    """Return the sockets among open files, except the standard streams."""
     return {file for fd, file in fds.items() if int(fd) > 2 and file.startswith("socket:")}
 
 
@@ -163,16 +163,16 @@ def test_a_child_is_as_one_of_a_plain_script(
     children: Callable[[str], dict[str, Any]],
     options: Sequence[str],
 ) -> None:
-    """However it is started, it has default signals and none of the worker's sockets.
+    """However a child is started, it has default signals and none of the worker's sockets.
 
     SIGTERM ends it, and one that is left behind keeps neither the worker's exit nor its port.
     """
-    said = ["--health-port", str(free_port), *options]
-    process = start(database_url, schema, source=APP, options=said)
+    options = ["--health-port", str(free_port), *options]
+    process = start(database_url, schema, source=APP, options=options)
     found = {}
     for kind, how in WAYS:
-        # One by one: a child that is forked while another thread starts a program keeps that
-        # thread waiting, in any program.
+        # One by one: in any Python program, a child forked while another thread starts a program
+        # keeps that thread waiting.
         insert_job(engine, schema, kind=kind, args={"how": how})
         found[f"{kind}-{how}"] = children(f"{kind}-{how}")
     works = [client.pid for client in verbs.list_clients(engine, schema=schema)]
@@ -186,7 +186,7 @@ def test_a_child_is_as_one_of_a_plain_script(
         assert report["SigBlk"] == 0, name
         assert not sockets(report["fds"]) & ours, name
     process.send_signal(signal.SIGTERM)
-    # Not its streams' ends: as in any program they are its children's, too.
+    # Do not wait for the end of its streams: its children hold them too, as in any program.
     until(lambda: process.poll() is not None, "the worker's end")
     assert process.returncode == 0
     with socket.create_server(("127.0.0.1", free_port)):
@@ -200,7 +200,7 @@ def test_a_child_is_as_one_of_a_plain_script(
 def test_a_pool_that_is_left_ends(
     start: Start, engine: Engine, database_url: str, schema: str, children: object
 ) -> None:
-    """A worker that leaves a pool whose child is busy ends it as in any script."""
+    """A worker that leaves the block of a pool ends the pool's busy child, as in any script."""
     insert_job(engine, schema, kind="pool")
     process = start(database_url, schema, source=APP)
     read_began(process)
@@ -216,7 +216,7 @@ def test_a_child_keeps_no_transaction_open(
     schema: str,
     children: Callable[[str], dict[str, Any]],
 ) -> None:
-    """What a killed worker had locked is free, though a child that it forked lives on."""
+    """Locks of a killed worker are released, even if a child that it forked lives on."""
     insert_job(engine, schema, kind="writes")
     process = start(database_url, schema, source=APP)
     read_began(process)

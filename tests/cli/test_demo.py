@@ -1,4 +1,4 @@
-"""`riverrun demo`: played for real, and audited by an audit that can say no."""
+"""`riverrun demo`: a real run, and an audit that detects every kind of failure."""
 
 import json
 import os
@@ -65,12 +65,12 @@ Doctor = Callable[[Evidence], Evidence]
 
 
 def changed(**changes: object) -> Doctor:
-    """Return what changes the evidence so."""
+    """Return a function that makes these changes to the evidence."""
     return lambda evidence: attrs.evolve(evidence, **changes)
 
 
 def command(*arguments: str) -> list[str]:
-    """Return how a shell would run the demo."""
+    """Return the command line of the demo."""
     return [sys.executable, "-m", "riverrun", "demo", *arguments]
 
 
@@ -81,7 +81,7 @@ def environment() -> dict[str, str]:
 
 
 def test_it_keeps_every_promise(database_url: str, engine: Engine) -> None:
-    """The story runs for real, loses nothing, works nothing twice, and removes its schema."""
+    """The demo loses no job, works none twice, and removes its schema."""
     done = subprocess.run(
         command("--json", "--signups", "60", "--database-url", database_url),
         env=environment(),
@@ -90,15 +90,15 @@ def test_it_keeps_every_promise(database_url: str, engine: Engine) -> None:
         timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stderr
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert list(said) == KEYS
-    assert (said["requests"], said["inserted"], said["completed"]) == (65, 216, 216)
-    assert (said["rolled_back"], said["duplicates_skipped"]) == (24, 20)
-    assert said["retried"] > 0
-    assert (said["lost"], said["ran_after_rollback"], said["worked_twice"]) == (0, 0, 0)
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert list(figures) == KEYS
+    assert (figures["requests"], figures["inserted"], figures["completed"]) == (65, 216, 216)
+    assert (figures["rolled_back"], figures["duplicates_skipped"]) == (24, 20)
+    assert figures["retried"] > 0
+    assert (figures["lost"], figures["ran_after_rollback"], figures["worked_twice"]) == (0, 0, 0)
     assert "SIGKILL to worker-1" in done.stderr
-    assert said["rescued"] > 0
-    assert 0 < said["rescue_p50_s"] < 40
+    assert figures["rescued"] > 0
+    assert 0 < figures["rescue_p50_s"] < 40
     assert schemas(engine) == []
 
 
@@ -106,7 +106,7 @@ def test_it_keeps_every_promise(database_url: str, engine: Engine) -> None:
 def test_a_signal_ends_it_and_all_it_started(
     database_url: str, engine: Engine, number: signal.Signals
 ) -> None:
-    """A signal half-way leaves no process, no file and no schema."""
+    """After a signal, no process, no file and no schema is left."""
     before = backends(engine)
     with subprocess.Popen(
         command("--signups", "5000", "--database-url", database_url),
@@ -138,7 +138,7 @@ def schemas(engine: Engine) -> list[str]:
 
 
 def signed_up(engine: Engine) -> bool:
-    """Return whether somebody has signed up at the demo in this database."""
+    """Return whether a user has signed up at the demo in this database."""
     names = schemas(engine)
     with engine.connect() as connection:
         for name in names:
@@ -148,14 +148,14 @@ def signed_up(engine: Engine) -> bool:
 
 
 def backends(engine: Engine) -> set[int]:
-    """Return the connections to the database; a process that was left would hold some."""
+    """Return the connections to the database; processes left behind would hold some."""
     with engine.connect() as connection:
         statement = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
         return set(connection.scalars(text(statement)))
 
 
 def test_the_audit_says_yes_to_good_evidence() -> None:
-    """Two users with an effect each, a double click, a rollback and a retry are no complaint."""
+    """The audit accepts one effect per job, a double click, a rollback and a retry."""
     verdict = audit(GOOD, seconds=1.0)
     assert verdict.good
     assert verdict.complaints == ()
@@ -164,7 +164,7 @@ def test_the_audit_says_yes_to_good_evidence() -> None:
 
 
 def test_a_rescued_job_may_have_its_effect_once_more() -> None:
-    """A mail that was sent before its worker was killed may be sent again: at least once."""
+    """A mail that was sent before its worker was killed may be sent again."""
     killed_at = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
     first, *others = GOOD.jobs
     again = attrs.evolve(first, rescues=1, attempted_at=killed_at + timedelta(seconds=21))
@@ -216,7 +216,7 @@ DOCTORED = [
     pytest.param(
         changed(answers=[*GOOD.answers, Answer(email="kim@example.com", status=201, ms=1.0)]),
         (4, 0, 0),
-        id="a user told yes and not kept",
+        id="a user confirmed and not kept",
     ),
 ]
 
@@ -225,7 +225,7 @@ DOCTORED = [
 def test_the_command_fails_for_bad_evidence(
     monkeypatch: pytest.MonkeyPatch, doctor: Doctor, expected: tuple[int, int, int]
 ) -> None:
-    """Each way to lose a job, run one that never was or work one twice is counted and fails."""
+    """A job that was lost, rolled back but run, or worked twice is counted, and the demo fails."""
     verdict = audit(doctor(GOOD), seconds=1.0)
     assert (verdict.lost, verdict.ran_after_rollback, verdict.worked_twice) == expected
     assert len(verdict.complaints) == sum(expected)
@@ -237,7 +237,7 @@ def test_the_command_fails_for_bad_evidence(
 
 
 def test_it_says_which_extra_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Flask the demo names it and the command that installs it."""
+    """Without Flask, the demo names it and the command that installs it."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "flask" else name)
     result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 2
@@ -253,6 +253,6 @@ def test_it_refuses_other_databases(url: str) -> None:
 
 
 def test_help_loads_no_flask() -> None:
-    """`riverrun --help` is not slowed down by the demo."""
+    """`riverrun --help` does not load Flask for the demo."""
     program = "import sys, riverrun.cli.main; sys.exit('flask' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], env=environment(), check=True)

@@ -20,7 +20,7 @@ UNREACHABLE = "postgresql://someone:secret-word@127.0.0.1:1/nowhere"
 
 @pytest.fixture
 def empty_schema(engine: Engine) -> Iterator[str]:
-    """A schema in which there is nothing yet."""
+    """An empty schema."""
     with engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA from_the_shell"))
     yield "from_the_shell"
@@ -29,13 +29,13 @@ def empty_schema(engine: Engine) -> Iterator[str]:
 
 
 def migrate(url: str | None, *arguments: str) -> Result:
-    """Run `riverrun migrate` and return what came of it."""
+    """Run `riverrun migrate` and return the result."""
     environment = {"RIVERRUN_DATABASE_URL": None, "DATABASE_URL": url}
     return CliRunner().invoke(main, ["migrate", *arguments], env=environment)
 
 
 def test_up_list_validate_and_down(database_url: str, empty_schema: str) -> None:
-    """The commands lead up and down, and say where the database stands."""
+    """The commands migrate up and down, and show the database's versions."""
     of = ("--schema", empty_schema)
     # A bare URL is SQLAlchemy 2.0's psycopg2; here it means psycopg 3.
     url = database_url.replace("postgresql+psycopg://", "postgresql://")
@@ -55,7 +55,7 @@ def test_up_list_validate_and_down(database_url: str, empty_schema: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("up", "--to", "7"), "--line"),
         (("up", "--line", "main", "--to", "9"), "0 to 8"),
@@ -66,12 +66,12 @@ def test_up_list_validate_and_down(database_url: str, empty_schema: str) -> None
     ],
 )
 def test_a_wrong_option_is_said(
-    database_url: str, empty_schema: str, arguments: tuple[str, ...], said: str
+    database_url: str, empty_schema: str, arguments: tuple[str, ...], expected: str
 ) -> None:
-    """What cannot be done ends with 2, says why, and has done nothing."""
+    """Wrong options are exit code 2 with a reason, and change nothing."""
     result = migrate(database_url, *arguments)
     assert result.exit_code == 2
-    assert said in result.stderr
+    assert expected in result.stderr
 
 
 def test_sql_needs_no_database() -> None:
@@ -84,7 +84,7 @@ def test_sql_needs_no_database() -> None:
 
 @pytest.mark.parametrize("command", ["up", "down", "list", "validate"])
 def test_an_unreachable_database_is_said_without_its_password(command: str) -> None:
-    """A database that does not answer ends with 3, in one line, without a password."""
+    """An unreachable database is exit code 3 and one line without the password."""
     done = subprocess.run(
         [sys.executable, "-m", "riverrun", "migrate", command],
         env={**os.environ, "RIVERRUN_DATABASE_URL": UNREACHABLE},
@@ -100,39 +100,39 @@ def test_an_unreachable_database_is_said_without_its_password(command: str) -> N
 
 
 def test_a_url_that_cannot_be_read_is_said() -> None:
-    """Nonsense in place of a URL ends with 2."""
+    """An invalid URL is exit code 2."""
     result = migrate("nonsense", "up")
     assert result.exit_code == 2
     assert "database URL" in result.stderr
 
 
 def test_a_missing_url_is_said() -> None:
-    """Without a URL, the option and its environment variables are named."""
+    """Without a URL, the error names the option."""
     result = migrate(None, "up")
     assert result.exit_code == 2
     assert "--database-url" in result.stderr
 
 
 def test_json_for_machines(database_url: str, empty_schema: str) -> None:
-    """Each step, each version and the verdict are JSON for those who ask for it."""
+    """With --json, steps, versions and the verdict are JSON."""
     of = ("--schema", empty_schema, "--json")
 
-    def said(*arguments: str) -> list[object]:
+    def output(*arguments: str) -> list[object]:
         result = migrate(database_url, *arguments, *of)
         return [json.loads(line) for line in result.stdout.splitlines()]
 
-    assert {"line": "riverrun", "version": 2} in said("validate")[0]["missing"]
-    assert said("up")[0] == {"did": "up", "line": "main", "version": 1}
-    assert said("up") == []
-    assert said("validate") == [{"valid": True, "missing": []}]
-    assert said("down") == [{"did": "down", "line": "main", "version": 8}]
-    assert said("list")[7] == {"line": "main", "version": 8, "there": False}
+    assert {"line": "riverrun", "version": 2} in output("validate")[0]["missing"]
+    assert output("up")[0] == {"did": "up", "line": "main", "version": 1}
+    assert output("up") == []
+    assert output("validate") == [{"valid": True, "missing": []}]
+    assert output("down") == [{"did": "down", "line": "main", "version": 8}]
+    assert output("list")[7] == {"line": "main", "version": 8, "there": False}
 
 
 def test_tells_of_each_version_when_it_is_done(
     database_url: str, empty_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A migration that fails half-way has said how far it came."""
+    """A migration that fails halfway has printed the versions that it reached."""
 
     def fail(*_: object) -> None:
         raise OperationalError("", {}, psycopg.errors.LockNotAvailable("canceled by lock timeout"))
@@ -149,7 +149,7 @@ def test_tells_of_each_version_when_it_is_done(
 def test_leaves_a_newer_releases_versions(
     database_url: str, empty_schema: str, engine: Engine
 ) -> None:
-    """`up` of an older release does nothing to a database that a newer one has migrated."""
+    """`up` of an older release leaves a database alone that a newer one has migrated."""
     of = ("--schema", empty_schema)
     migrate(database_url, "up", *of)
     with engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""insert, jobs, queues, periodic and health: what an operator asks from the shell."""
+"""The operator's commands: insert, jobs, queues, periodic, health and top."""
 
 import json
 import os
@@ -26,7 +26,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(database_url: str, schema: str, engine: Engine) -> Run:
-    """Run a command on the test's schema; its exit code is asserted."""
+    """Run a command on the test's schema, and assert its exit code."""
 
     def run(*arguments: str, code: int = 0, stdin: str | bytes | None = None) -> Result:
         named = ("--database-url", database_url, "--schema", schema)
@@ -53,7 +53,7 @@ def commands(group: click.Command, *path: str) -> list[tuple[tuple[str, ...], cl
 def test_every_option_is_an_environment_variable(
     path: tuple[str, ...], command: click.Command
 ) -> None:
-    """Each option can be set in the environment, and `--help` says how."""
+    """Each option can be set in the environment, and `--help` names its variable."""
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.envvar, f"{' '.join(path)} {parameter.name}"
@@ -61,15 +61,15 @@ def test_every_option_is_an_environment_variable(
 
 
 def test_inserts_a_job(run: Run, engine: Engine, schema: str) -> None:
-    """A job is inserted with its options, and its id printed."""
-    (said,) = lines(
+    """A job is inserted with its options, and its id is printed."""
+    (report,) = lines(
         run(
             *("insert", "greet", '{"name": "Ada"}', "--queue", "mail", "--priority", "2"),
             *("--max-attempts", "3", "--tag", "one", "--tag", "two", "--metadata", '{"by": "me"}'),
             *("--at", "2030-01-01T12:00:00+01:00", "--json"),
         )
     )
-    job = verbs.get(engine, said["id"], schema=schema)
+    job = verbs.get(engine, report["id"], schema=schema)
     assert (job.kind, job.args, job.queue, job.priority) == ("greet", {"name": "Ada"}, "mail", 2)
     assert (job.max_attempts, job.tags, job.metadata) == (3, ("one", "two"), {"by": "me"})
     assert job.scheduled_at == datetime(2030, 1, 1, 11, tzinfo=UTC)
@@ -77,7 +77,7 @@ def test_inserts_a_job(run: Run, engine: Engine, schema: str) -> None:
 
 
 def test_inserts_lines(run: Run, engine: Engine, schema: str) -> None:
-    """Each line of stdin is a job; one that is refused refuses all."""
+    """Each line of stdin is a job; if one is refused, none is inserted."""
     many = "\n".join(json.dumps({"number": number}) for number in range(2_500))
     assert lines(run("insert", "count", "-", "--json", stdin=many))[0]["inserted"] == 2_500
     for bad in ("[2]", "[" * 100_000, b"\xff"):
@@ -88,7 +88,7 @@ def test_inserts_lines(run: Run, engine: Engine, schema: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("greet", "[]"), "expected a JSON object"),
         (("greet", "{"), "expected a JSON object"),
@@ -107,13 +107,13 @@ def test_inserts_lines(run: Run, engine: Engine, schema: str) -> None:
         (("gr\udcff", "{}"), "kind is"),
     ],
 )
-def test_refuses_to_insert(run: Run, arguments: tuple[str, ...], said: str) -> None:
-    """What cannot be a job is exit code 2, with what was expected."""
-    assert said in run("insert", *arguments, code=2).stderr
+def test_refuses_to_insert(run: Run, arguments: tuple[str, ...], expected: str) -> None:
+    """An invalid job is exit code 2, with what was expected."""
+    assert expected in run("insert", *arguments, code=2).stderr
 
 
 def test_lists_jobs(run: Run, engine: Engine, schema: str) -> None:
-    """Filters, orders and cursors are the client's; JSON lines end with the next cursor."""
+    """`jobs list` filters, orders and pages; its JSON lines end with the next cursor."""
     ids = [insert_job(engine, schema, kind="greet", queue="mail") for _ in range(3)]
     other = insert_job(engine, schema, kind="other", state="discarded", tags=["bad"])
     assert [job["id"] for job in lines(run("jobs", "list", "--json"))] == [other, *ids[::-1]]
@@ -129,7 +129,7 @@ def test_lists_jobs(run: Run, engine: Engine, schema: str) -> None:
 
 
 def test_final_jobs_are_listed_by_their_end(run: Run, engine: Engine, schema: str) -> None:
-    """Of final states the job that was finalized last comes first, with its last error if asked."""
+    """Final jobs are listed by the time they were finalized, last first; --errors shows errors."""
     early, late = (
         insert_job(
             engine,
@@ -156,7 +156,7 @@ def test_final_jobs_are_listed_by_their_end(run: Run, engine: Engine, schema: st
 
 
 def test_long_args_are_not_read_for_a_list(run: Run, engine: Engine, schema: str) -> None:
-    """A table says how long args are that it does not show; JSON has all of them."""
+    """A table shows the length of long args in their place; JSON has all of them."""
     noise = os.urandom(5_000).hex()
     insert_job(engine, schema, args={"noise": noise})
     assert noise[:20] not in run("jobs", "list").stdout
@@ -170,7 +170,7 @@ HOSTILE = "report[/x]\x1b]0;owned\x07\nforged"
 def test_values_of_a_row_cannot_paint_the_terminal(
     run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Brackets are no markup, and control characters are escaped, with rich and without."""
+    """Brackets are no markup and control characters are escaped, with rich and without."""
     job_id = insert_job(
         engine,
         schema,
@@ -200,7 +200,7 @@ def test_values_of_a_row_cannot_paint_the_terminal(
 
 
 def test_shows_attempts_one_by_one(run: Run, engine: Engine, schema: str) -> None:
-    """A job's failed attempts are shown in their order, with real line breaks and no Python."""
+    """A job's failed attempts are shown in order, with line breaks and without Python reprs."""
     trace = (
         "Traceback (most recent call last):\n"
         f'  File "{riverrun.__file__}", line 1, in execute\n    worker()\n'
@@ -241,7 +241,7 @@ def test_shows_attempts_one_by_one(run: Run, engine: Engine, schema: str) -> Non
 
 
 def test_says_how_many_jobs_it_asks_about(run: Run, engine: Engine, schema: str) -> None:
-    """Before an action by filters the jobs are counted."""
+    """Before an action by filters, the question names the number of jobs."""
     for _ in range(3):
         insert_job(engine, schema, state="discarded", finalized_at=datetime(2026, 1, 1, tzinfo=UTC))
     asked = run("jobs", "delete", "--state", "discarded", code=1, stdin="n\n")
@@ -250,7 +250,7 @@ def test_says_how_many_jobs_it_asks_about(run: Run, engine: Engine, schema: str)
 
 
 def test_top_shows_the_whole_at_once(run: Run, engine: Engine, schema: str) -> None:
-    """One look has queues, rates, clients, the leader and the failures."""
+    """`top` shows queues, rates, clients, the leader and the failures."""
     now = datetime.now(UTC)
     insert_job(engine, schema, state="completed", finalized_at=now, attempted_at=now)
     insert_job(engine, schema, queue="mail", state="discarded", finalized_at=now)
@@ -264,10 +264,10 @@ def test_top_shows_the_whole_at_once(run: Run, engine: Engine, schema: str) -> N
 
 
 def test_shows_a_job(run: Run, engine: Engine, schema: str) -> None:
-    """All of a job is shown, to people and to machines; one that is not there is exit code 1."""
+    """`jobs get` shows a whole job, as text and as JSON; an unknown id is exit code 1."""
     job_id = insert_job(engine, schema, unique_key=b"\x01\x02")
-    (said,) = lines(run("jobs", "get", str(job_id), "--json"))
-    assert (said["id"], said["args"], said["unique_key"]) == (job_id, {"name": "Ada"}, "0102")
+    (report,) = lines(run("jobs", "get", str(job_id), "--json"))
+    assert (report["id"], report["args"], report["unique_key"]) == (job_id, {"name": "Ada"}, "0102")
     assert "Ada" in run("jobs", "get", str(job_id)).stdout
     assert "no job has the id 999" in run("jobs", "get", "999", code=1).stderr
     for no_id in ("0", "9" * 30, "x", ""):
@@ -276,7 +276,7 @@ def test_shows_a_job(run: Run, engine: Engine, schema: str) -> None:
 
 
 def test_cancels_and_retries(run: Run, engine: Engine, schema: str) -> None:
-    """Each of several jobs is done, also after one that is not there, which is said."""
+    """All given jobs are cancelled, even after an unknown id; the error names that."""
     first, second = (insert_job(engine, schema) for _ in range(2))
     refused = run("jobs", "cancel", str(first), "999", str(second), "--json", code=1)
     assert [job["state"] for job in lines(refused)] == ["cancelled", "cancelled"]
@@ -285,7 +285,7 @@ def test_cancels_and_retries(run: Run, engine: Engine, schema: str) -> None:
 
 
 def test_deletes(run: Run, engine: Engine, schema: str) -> None:
-    """Jobs are deleted by id or by filters, after a question; a running one is not."""
+    """Jobs are deleted by id, or by filters after a question; a running job is not deleted."""
     running = insert_job(engine, schema, state="running")
     assert "run" in run("jobs", "delete", str(running), code=1).stderr
     with engine.begin() as connection:
@@ -294,14 +294,14 @@ def test_deletes(run: Run, engine: Engine, schema: str) -> None:
     run("jobs", "delete", code=2)
     run("jobs", "delete", "1", "--state", "discarded", code=2)
     run("jobs", "delete", "--state", "discarded", stdin="n\n", code=1)
-    said = lines(run("jobs", "delete", "--state", "discarded", "--yes", "--json"))
-    assert said == [{"deleted": 30}]
+    report = lines(run("jobs", "delete", "--state", "discarded", "--yes", "--json"))
+    assert report == [{"deleted": 30}]
 
 
 def test_acts_on_many(
     run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cancel and retry take filters as well, page by page, and leave what cannot be done."""
+    """Cancel and retry accept filters, work page by page, and skip jobs that they cannot change."""
     monkeypatch.setattr("riverrun.cli.jobs.BATCH", 2)
     key = {"unique_key": b"\x01", "unique_states": [JobState.available, JobState.running]}
     with engine.begin() as connection:
@@ -330,19 +330,19 @@ def test_errors_are_json_for_those_who_asked_for_it(run: Run) -> None:
         (2, ("insert", "greet", "[]")),
     ):
         result = run(*arguments, "--json", code=code)
-        said = json.loads(result.stderr)
-        assert (said["exit_code"], result.stdout) == (code, ""), said
-        assert said["error"]
+        report = json.loads(result.stderr)
+        assert (report["exit_code"], result.stdout) == (code, ""), report
+        assert report["error"]
 
 
 @pytest.mark.parametrize("name", ["postgres", "postgresql", "postgresql+asyncpg"])
 def test_takes_a_url_in_any_form(database_url: str, schema: str, name: str) -> None:
-    """A platform's URL, and one with an application's own driver, lead to the database."""
+    """A URL without a driver, or with the application's driver, works too."""
     url = name + database_url.removeprefix("postgresql+psycopg")
-    said = CliRunner().invoke(
+    result = CliRunner().invoke(
         main, ["jobs", "list", "--schema", schema], env={"DATABASE_URL": url, "RIVERRUN_APP": None}
     )
-    assert (said.exit_code, said.stdout) == (0, "no such jobs\n"), said.stderr
+    assert (result.exit_code, result.stdout) == (0, "no such jobs\n"), result.stderr
 
 
 @pytest.mark.parametrize(
@@ -356,16 +356,16 @@ def test_takes_a_url_in_any_form(database_url: str, schema: str, name: str) -> N
     ],
 )
 def test_does_not_repeat_a_bad_url(url: str, code: int) -> None:
-    """What cannot be a database's URL is said without its password."""
-    said = CliRunner().invoke(main, ["jobs", "list", "--database-url", url])
-    assert said.exit_code == code, said.stderr
-    assert "u:hid" not in said.output
-    assert len(said.stderr.splitlines()) == 1
-    assert isinstance(said.exception, SystemExit)
+    """The error about an invalid database URL does not show its password."""
+    result = CliRunner().invoke(main, ["jobs", "list", "--database-url", url])
+    assert result.exit_code == code, result.stderr
+    assert "u:hid" not in result.output
+    assert len(result.stderr.splitlines()) == 1
+    assert isinstance(result.exception, SystemExit)
 
 
 def test_a_databases_refusal_is_a_line(run: Run, engine: Engine, schema: str) -> None:
-    """What the database refuses is exit code 1 and its reason, without a traceback."""
+    """An error of the database is exit code 1 and one line with the reason."""
     with engine.begin() as connection:
         connection.execute(text(f"ALTER TABLE {schema}.river_job ADD CHECK (kind <> 'greet')"))
     refused = run("insert", "greet", code=1)
@@ -375,7 +375,7 @@ def test_a_databases_refusal_is_a_line(run: Run, engine: Engine, schema: str) ->
 
 
 def test_pauses_and_resumes_queues(run: Run, engine: Engine, schema: str) -> None:
-    """Queues are listed with what waits in them, paused and resumed; unknown ones are code 1."""
+    """Queues are listed with their jobs, paused and resumed; an unknown queue is exit code 1."""
     insert_job(engine, schema, queue="mail")
     insert_job(engine, schema, queue="mail", state="retryable")
     with engine.begin() as connection:
@@ -403,7 +403,7 @@ def test_pauses_and_resumes_queues(run: Run, engine: Engine, schema: str) -> Non
 
 
 def test_lists_periodic_jobs(run: Run, engine: Engine, schema: str) -> None:
-    """Those with an id are listed with their next run."""
+    """Periodic jobs with an id are listed with their next run."""
     assert "no periodic job" in run("periodic", "list").stdout
     with engine.begin() as connection:
         connection.execute(
@@ -417,22 +417,22 @@ def test_lists_periodic_jobs(run: Run, engine: Engine, schema: str) -> None:
 
 
 def test_says_whether_it_is_healthy(run: Run, engine: Engine, schema: str) -> None:
-    """Jobs that wait too long and missing clients are exit code 1, an old schema is 4."""
+    """Jobs that wait too long and missing clients are exit code 1; an old schema is 4."""
     assert lines(run("health", "--json"))[0]["healthy"] is True
     insert_job(engine, schema, scheduled_at=datetime(2026, 1, 1, tzinfo=UTC))
     beat(engine, "worker-1", hostname="here", pid=1, queues=["default"], schema=schema)
-    (said,) = lines(run("health", "--max-age", "60", "--min-clients", "2", "--json", code=1))
-    assert (said["available"], said["clients"], said["leader"]) == (1, ["worker-1"], None)
-    assert "longer than 60 s" in said["problems"][0]
-    assert said["problems"][1] == "1 clients live, 2 should"
+    (report,) = lines(run("health", "--max-age", "60", "--min-clients", "2", "--json", code=1))
+    assert (report["available"], report["clients"], report["leader"]) == (1, ["worker-1"], None)
+    assert "longer than 60 s" in report["problems"][0]
+    assert report["problems"][1] == "1 clients live, 2 should"
     shown = run("health", "--max-age", "60", "--min-clients", "2", code=1).stdout.splitlines()
     assert shown[1].startswith("problems            a job of queue default waits for ")
     assert shown[2] == " " * 20 + "1 clients live, 2 should"
     run("health", "--min-clients", "1")
     state = {"slots": {"default": 3}, "running": 1, "problems": ["outcomes are held"]}
     beat(engine, "worker-1", hostname="h", pid=1, queues=["default"], state=state, schema=schema)
-    (said,) = lines(run("health", "--json", code=1))
-    assert said["problems"] == ["client worker-1: outcomes are held"]
+    (report,) = lines(run("health", "--json", code=1))
+    assert report["problems"] == ["client worker-1: outcomes are held"]
     assert "1 of 3" in run("top", "--once").stdout
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM {schema}.river_migration WHERE line = 'riverrun'"))
@@ -449,7 +449,7 @@ def test_says_that_the_database_is_not_there() -> None:
 
 
 def test_needs_something_to_act_on() -> None:
-    """Neither an application nor a database is a question of usage."""
+    """Without an application or a database, the error names both options."""
     result = CliRunner().invoke(
         main, ["jobs", "list"], env={"DATABASE_URL": "", "RIVERRUN_APP": ""}
     )
@@ -460,7 +460,7 @@ def test_needs_something_to_act_on() -> None:
 def test_acts_on_an_application(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str, schema: str, engine: Engine
 ) -> None:
-    """`--app` gives database and schema, and its client refuses kinds that nobody works."""
+    """`--app` supplies database and schema, and refuses kinds that have no worker."""
     (tmp_path / "operated.py").write_text(
         "from sqlalchemy import create_engine\n"
         "import attrs\n"
@@ -491,7 +491,7 @@ def test_acts_on_an_application(
 
 
 def test_completes_in_the_shell(tmp_path: Path) -> None:
-    """`riverrun completion` prints a script for each shell; bash, given it, completes."""
+    """`riverrun completion` prints a script for each shell, and bash completes with it."""
     for shell in ("zsh", "fish"):
         assert "_RIVERRUN_COMPLETE" in CliRunner().invoke(main, ["completion", shell]).stdout
     commands = Path(sys.executable).parent

@@ -22,12 +22,12 @@ Start = Callable[..., subprocess.Popen[str]]
 
 
 def pids(engine: Engine, schema: str) -> set[int]:
-    """Return the processes of the clients that live."""
+    """Return the process ids of the living clients."""
     return {client.pid for client in verbs.list_clients(engine, schema=schema)}
 
 
 def alive(pid: int) -> bool:
-    """Return whether the process is there, and no zombie."""
+    """Return whether the process exists and is not a zombie."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -38,7 +38,7 @@ def alive(pid: int) -> bool:
 def test_starts_a_dead_child_again(
     start: Start, engine: Engine, database_url: str, schema: str, free_port: int
 ) -> None:
-    """A child killed by SIGKILL is followed by another; SIGTERM ends all, with 0."""
+    """A child killed by SIGKILL is started again; SIGTERM ends all processes, with exit code 0."""
     options = ["--processes", "2", "--health-port", str(free_port)]
     process = start(database_url, schema, options=options)
     until(lambda: len(pids(engine, schema)) == 2, "two clients")
@@ -49,9 +49,9 @@ def test_starts_a_dead_child_again(
     os.kill(victim, signal.SIGKILL)
     until(lambda: len(pids(engine, schema) - first) == 1, "another client in its place")
     process.send_signal(signal.SIGTERM)
-    code, said = end(process)
-    assert code == 0, said
-    assert re.search(r"process \d ended with -9; again in", said)
+    code, output = end(process)
+    assert code == 0, output
+    assert re.search(r"process \d ended with -9; again in", output)
     assert not any(alive(pid) for pid in pids(engine, schema))
 
 
@@ -71,7 +71,7 @@ def test_the_second_signal_hurries_the_children(
     numbers: Sequence[signal.Signals],
     expected: int,
 ) -> None:
-    """Two signals to the supervisor, or SIGQUIT, cancel what runs in a child."""
+    """Two signals to the supervisor, or SIGQUIT, cancel the running jobs of its children."""
     insert_job(engine, schema, kind="task", args={"how": "listens"})
     process = start(database_url, schema, options=["-p", "2"])
     read_began(process)
@@ -79,15 +79,15 @@ def test_the_second_signal_hurries_the_children(
         process.send_signal(number)
         read_stopping(process)  # two signals at once would be one
     process.send_signal(numbers[-1])
-    code, said = end(process)
-    assert code == expected, said
+    code, output = end(process)
+    assert code == expected, output
     assert only_state(engine, schema) is JobState.available
 
 
 def test_children_end_with_their_supervisor(
     start: Start, engine: Engine, database_url: str, schema: str
 ) -> None:
-    """If the supervisor is killed, its children stop by themselves."""
+    """If the supervisor is killed, its children stop."""
     process = start(database_url, schema, options=["-p", "2"])
     until(lambda: len(pids(engine, schema)) == 2, "two clients")
     children = pids(engine, schema)
@@ -99,8 +99,8 @@ def test_children_end_with_their_supervisor(
 def test_children_that_start_end_with_their_supervisor(
     start: Start, engine: Engine, database_url: str, schema: str, tmp_path: Path
 ) -> None:
-    """If the supervisor is killed while its children load, they never begin to work."""
-    # The children's application goes on loading until the supervisor is gone.
+    """If the supervisor is killed while its children import the application, they end too."""
+    # The application of the children goes on loading until the supervisor is gone.
     slow = (
         "import os, pathlib, threading\n"
         "supervisor = os.getppid()\n"
@@ -116,19 +116,19 @@ def test_children_that_start_end_with_their_supervisor(
 
 
 def test_waits_longer_each_time(start: Start, database_url: str, schema: str) -> None:
-    """A child that dies at once is started again after pauses that grow."""
+    """A child that keeps dying is started again after growing pauses."""
     source = "import os\nos._exit(7)\n"
     process = start(database_url, schema, source=source, options=["-p", "2"])
     assert process.stderr is not None
-    said = [process.stderr.readline() for _ in range(6)]
-    pauses = [re.search(r"process \d ended with 7; again in ([\d.]+) s", line) for line in said]
-    assert sorted(float(pause[1]) for pause in pauses if pause) == [0.5, 0.5, 1, 1, 2, 2], said
+    log = [process.stderr.readline() for _ in range(6)]
+    pauses = [re.search(r"process \d ended with 7; again in ([\d.]+) s", line) for line in log]
+    assert sorted(float(pause[1]) for pause in pauses if pause) == [0.5, 0.5, 1, 1, 2, 2], log
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 0
 
 
 def test_does_not_repeat_what_is_hopeless(start: Start, database_url: str) -> None:
-    """Missing tables and missing clients end the supervisor with the children's exit code."""
+    """If tables or the client are missing, the supervisor ends with the children's exit code."""
     assert end(start(database_url, "not_there", options=["-p", "2"]))[0] == 4
     assert end(start(database_url, "x", app="shop:nobody", options=["-p", "2"]))[0] == 2
 
@@ -136,7 +136,7 @@ def test_does_not_repeat_what_is_hopeless(start: Start, database_url: str) -> No
 def test_reloads(
     start: Start, engine: Engine, database_url: str, schema: str, tmp_path: Path
 ) -> None:
-    """With --reload a changed file is worked by from then on."""
+    """With --reload, the processes restart when a file changes."""
     process = start(database_url, schema, options=["--reload"])
     until(lambda: len(pids(engine, schema)) == 1, "a client")
     changed = APP.format(url=database_url, schema=schema).replace(

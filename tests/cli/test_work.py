@@ -1,4 +1,4 @@
-"""`riverrun work`, as a process: signals, exit codes, and what it says."""
+"""`riverrun work` as a process: signals, exit codes, and output."""
 
 import json
 import os
@@ -26,7 +26,7 @@ Start = Callable[..., subprocess.Popen[str]]
 def test_ends_what_runs_on_a_signal(
     start: Start, engine: Engine, database_url: str, schema: str
 ) -> None:
-    """SIGTERM lets the running job end, then the process ends with 0."""
+    """After SIGTERM, the running job finishes, and the process ends with 0."""
     insert_job(engine, schema, kind="task", args={"how": "short"})
     process = start(database_url, schema)
     read_began(process)
@@ -38,7 +38,7 @@ def test_ends_what_runs_on_a_signal(
 def test_cancels_on_the_second_signal(
     start: Start, engine: Engine, database_url: str, schema: str
 ) -> None:
-    """A second signal cancels what runs; it goes back, and the process ends with 0."""
+    """A second signal cancels running jobs, which become available again; the exit code is 0."""
     insert_job(engine, schema, kind="task", args={"how": "listens"})
     process = start(database_url, schema)
     read_began(process)
@@ -52,7 +52,7 @@ def test_cancels_on_the_second_signal(
 def test_says_that_it_was_interrupted_twice(
     start: Start, engine: Engine, database_url: str, schema: str
 ) -> None:
-    """Ctrl-C twice cancels what runs, and is exit code 130."""
+    """A second Ctrl-C cancels running jobs, and the exit code is 130."""
     insert_job(engine, schema, kind="task", args={"how": "listens"})
     process = start(database_url, schema)
     read_began(process)
@@ -66,7 +66,7 @@ def test_says_that_it_was_interrupted_twice(
 def test_leaves_an_applications_own_signals_to_it(
     start: Start, engine: Engine, database_url: str, schema: str
 ) -> None:
-    """A signal that the application handles stops nothing."""
+    """A signal that the application handles itself does not stop the process."""
     own = "import signal\nsignal.signal(signal.SIGUSR1, lambda *_: print('own', flush=True))\n"
     insert_job(engine, schema, kind="task")
     process = start(database_url, schema, source=own + APP)
@@ -81,31 +81,31 @@ def test_leaves_an_applications_own_signals_to_it(
 
 
 def test_a_signal_ends_a_start_that_hangs(start: Start) -> None:
-    """SIGTERM ends the wait for a database that takes the connection and says nothing."""
+    """SIGTERM ends the wait for a database that accepts the connection but does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as mute:
         mute.settimeout(DEADLINE_S)
         process = start(f"postgresql+psycopg://127.0.0.1:{mute.getsockname()[1]}/db", "s")
         connection, _ = mute.accept()
         with connection:
             process.send_signal(signal.SIGTERM)
-            code, said = end(process)
-    assert code == 0, said
-    assert "the database does not answer" in said
+            code, output = end(process)
+    assert code == 0, output
+    assert "the database does not answer" in output
 
 
 def test_cuts_off_a_deaf_worker(
     start: Start, engine: Engine, database_url: str, schema: str
 ) -> None:
-    """A worker that ignores its cancellation is named, and the process ends with 1."""
+    """If a worker ignores its cancellation, the process names the job and ends with 1."""
     job_id = insert_job(engine, schema, kind="task", args={"how": "deaf"})
     process = start(database_url, schema)
     read_began(process)
     process.send_signal(signal.SIGTERM)
     read_stopping(process)
     process.send_signal(signal.SIGTERM)
-    code, said = end(process)
+    code, output = end(process)
     assert code == 1
-    assert f"{job_id} (task)" in said
+    assert f"{job_id} (task)" in output
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_cuts_off_a_deaf_worker(
     ],
 )
 def test_says_that_there_is_no_client(start: Start, app: str, source: str, expected: str) -> None:
-    """What is no client is an error of one line; what fails to import shows where; exit code 2."""
+    """A missing client is exit code 2 with one line; a failed import also shows its traceback."""
     process = start("postgresql+psycopg://u:hidden@localhost/db", "s", app, source)
     error = process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == 2, error
@@ -134,18 +134,18 @@ def test_says_that_there_is_no_client(start: Start, app: str, source: str, expec
 def test_says_that_the_database_is_not_there(start: Start) -> None:
     """A database that cannot be reached is exit code 3, and its password is not shown."""
     url = "postgresql+psycopg://u:hidden@127.0.0.1:1/db"
-    code, said = end(start(url, "s", options=["--no-wait"]))
-    assert code == 3, said
-    assert "hidden" not in said
-    code, said = end(start(url, "s", options=["--wait", "1.5"]))
-    assert code == 3, said
-    assert said.count("waiting 1.5 s at most: cannot reach the database") == 1
+    code, output = end(start(url, "s", options=["--no-wait"]))
+    assert code == 3, output
+    assert "hidden" not in output
+    code, output = end(start(url, "s", options=["--wait", "1.5"]))
+    assert code == 3, output
+    assert output.count("waiting 1.5 s at most: cannot reach the database") == 1
 
 
 def test_waits_for_a_database_that_comes_later(
     start: Start, engine: Engine, database_url: str, empty_database: Engine
 ) -> None:
-    """A start waits while the database refuses connections, and a signal ends the wait with 0."""
+    """A start waits while the database refuses connections; a signal ends the wait with 0."""
     migrate(empty_database)
     name = empty_database.url.database
     url = empty_database.url.render_as_string(hide_password=False)
@@ -170,12 +170,12 @@ def test_waits_for_a_database_that_comes_later(
 
 
 def test_says_that_the_tables_are_missing(start: Start, database_url: str) -> None:
-    """Missing tables are exit code 4, with the command that makes them."""
-    code, said = end(start(database_url, "not_there"))
-    assert code == 4, said
-    assert "riverrun migrate up" in said
+    """Missing tables are exit code 4, with the command that creates them."""
+    code, output = end(start(database_url, "not_there"))
+    assert code == 4, output
+    assert "riverrun migrate up" in output
     password = make_url(database_url).password
-    assert password is None or str(password) not in said
+    assert password is None or str(password) not in output
 
 
 def test_works_the_queues_it_is_told(
@@ -187,15 +187,15 @@ def test_works_the_queues_it_is_told(
     process = start(database_url, schema, options=["--queue", "mail:1", "-q", "crm"])
     assert read_began(process) == f"began {job_id}"
     process.send_signal(signal.SIGTERM)
-    code, said = end(process)
+    code, output = end(process)
     assert code == 0
-    assert "working crm (100 slots), mail (1 slot); workers for 1 kind" in said
-    assert "--queue names 'crm', which is not a queue of the client; it has 'default'" in said
+    assert "working crm (100 slots), mail (1 slot); workers for 1 kind" in output
+    assert "--queue names 'crm', which is not a queue of the client; it has 'default'" in output
     assert end(start(database_url, schema, options=["--queue", "mail:x"]))[0] == 2
 
 
 def test_hurries_on_sigquit(start: Start, engine: Engine, database_url: str, schema: str) -> None:
-    """SIGQUIT cancels what runs at once."""
+    """SIGQUIT cancels running jobs at once."""
     insert_job(engine, schema, kind="task", args={"how": "listens"})
     process = start(database_url, schema)
     read_began(process)
@@ -231,7 +231,7 @@ def test_logs_how_attempts_came_out(
     options: Sequence[str],
     texts: bool,
 ) -> None:
-    """Success is a line with its time; a failure is its class and place, or with its traceback."""
+    """A success is logged with its time, a failure with its class and place, or its traceback."""
     failing = insert_job(engine, schema, kind="fails", args={"card": SECRET}, max_attempts=1)
     process = start(database_url, schema, source=FAILING, options=options)
     until(lambda: only_state(engine, schema) is JobState.discarded, "the failure")
@@ -254,7 +254,7 @@ def test_logs_how_attempts_came_out(
 
 
 def test_logs_json(start: Start, engine: Engine, database_url: str, schema: str) -> None:
-    """`--log-format json` makes each record a line of JSON with its facts."""
+    """With `--log-format json`, each record is a line of JSON with its extra fields."""
     job_id = insert_job(engine, schema, kind="nobody")
     process = start(database_url, schema, options=["--log-format", "json"])
     assert process.stderr is not None
@@ -278,25 +278,25 @@ def test_tells_systemd(
     abstract: bool,
     options: Sequence[str],
 ) -> None:
-    """A service of Type=notify is told when jobs are worked, that it stops, and that it lives."""
+    """The process notifies systemd when it works jobs, when it stops, and that it is alive."""
     address = f"@riverrun-{os.getpid()}" if abstract else str(tmp_path / "notify")
     insert_job(engine, schema, kind="task", args={"how": "listens"})
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind("\0" + address[1:] if abstract else address)
         systemd.settimeout(DEADLINE_S)
 
-        def hear(expected: bytes) -> None:
-            while (heard := systemd.recv(100)) != expected:
-                assert heard == b"WATCHDOG=1"
+        def expect(expected: bytes) -> None:
+            while (message := systemd.recv(100)) != expected:
+                assert message == b"WATCHDOG=1"
 
-        said = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
-        process = start(database_url, schema, options=options, environment=said)
-        hear(b"READY=1")
-        hear(b"WATCHDOG=1")
+        variables = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
+        process = start(database_url, schema, options=options, environment=variables)
+        expect(b"READY=1")
+        expect(b"WATCHDOG=1")
         read_began(process)
         process.send_signal(signal.SIGTERM)
-        hear(b"STOPPING=1")
-        hear(b"WATCHDOG=1")  # while jobs end it lives, too
+        expect(b"STOPPING=1")
+        expect(b"WATCHDOG=1")  # also while it waits for jobs
     process.send_signal(signal.SIGQUIT)
     assert end(process)[0] == 0
 
@@ -304,7 +304,7 @@ def test_tells_systemd(
 def test_answers_probes(
     start: Start, engine: Engine, database_url: str, schema: str, free_port: int
 ) -> None:
-    """/livez, /readyz and /metrics are answered while it works."""
+    """/livez, /readyz and /metrics are answered while the client works."""
     insert_job(engine, schema, kind="task", args={"how": "end"})
     process = start(database_url, schema, options=["--health-port", str(free_port)])
     read_began(process)
@@ -325,7 +325,7 @@ def test_answers_probes(
 def test_is_not_ready_while_the_database_is_away(
     start: Start, engine: Engine, empty_database: Engine, free_port: int
 ) -> None:
-    """/readyz says 503 while heartbeats fail and 200 when they are taken again; /livez is 200."""
+    """/readyz is 503 while heartbeats fail, and 200 once they succeed again; /livez stays 200."""
     migrate(empty_database)
     name = empty_database.url.database
     url = empty_database.url.render_as_string(hide_password=False)
@@ -352,15 +352,15 @@ def test_is_not_ready_while_the_database_is_away(
     until(lambda: ready() == 200, "readiness again")
     allow(False)
     process.send_signal(signal.SIGTERM)
-    code, said = end(process)
+    code, output = end(process)
     allow(True)
-    assert code == 0, said
+    assert code == 0, output
 
 
 def test_measures_a_client_that_measures_itself(
     start: Start, engine: Engine, database_url: str, schema: str, free_port: int
 ) -> None:
-    """/metrics serves an application that has instrumented its client already."""
+    """/metrics also works if the application has instrumented its client already."""
     source = (
         APP + "\nfrom riverrun.instrumentation.prometheus import instrument\ninstrument(client)\n"
     )
@@ -386,7 +386,7 @@ def test_the_client_may_be_an_option(
     options: Sequence[str],
     environment: dict[str, str],
 ) -> None:
-    """`--app` and RIVERRUN_APP name the client as the argument does, as in every command."""
+    """`--app` and RIVERRUN_APP can name the client in place of the argument."""
     insert_job(engine, schema, kind="task")
     process = start(database_url, schema, None, options=options, environment=environment)
     read_began(process)
@@ -405,7 +405,7 @@ def test_the_client_may_be_an_option(
 def test_an_applications_own_logs(
     start: Start, database_url: str, schema: str, options: Sequence[str], expected: str
 ) -> None:
-    """What the application says of logs counts, unless the command line does; extras are told."""
+    """The application's logging is kept unless an option changes it; JSON includes extra fields."""
     source = (
         "import logging\n"
         "logging.basicConfig(level='INFO', format='own %(levelname)s %(message)s')\n"
@@ -454,7 +454,7 @@ def break_it(args: dict) -> None:
 def test_ends_when_it_is_beyond_repair(
     start: Start, engine: Engine, database_url: str, schema: str
 ) -> None:
-    """Where a thread of the client's cannot be started again, the process ends for another."""
+    """If a thread of the client cannot be started again, the process ends so another can start."""
     insert_job(engine, schema, kind="break")
     source = (
         BROKEN
@@ -464,7 +464,7 @@ def test_ends_when_it_is_beyond_repair(
         )
     )
     process = start(database_url, schema, source=source)
-    code, said = end(process)
-    assert code == 5, said
-    assert "riverrun.poller has been failing" in said
+    code, output = end(process)
+    assert code == 5, output
+    assert "riverrun.poller has been failing" in output
     assert only_state(engine, schema) is JobState.completed

@@ -1,4 +1,4 @@
-"""What the examples in docstrings take for granted, and what must hold after them."""
+"""The setup that examples in docstrings need, and assertions that must hold after them."""
 
 import attrs
 

@@ -1,4 +1,4 @@
-"""What the docs show that is neither Python nor a command: read, and held against the shell."""
+"""Checks the files that the docs show, such as units, manifests and Dockerfiles."""
 
 import configparser
 import json
@@ -22,7 +22,7 @@ INSTRUCTIONS = {"CMD", "COPY", "ENTRYPOINT", "ENV", "FROM", "HEALTHCHECK", "RUN"
 
 
 def check(path: Path, folder: Path) -> None:
-    """Check the file at `path`; fail for one of a sort that is not known here."""
+    """Check the file at `path`; fail if its type is unknown."""
     match path.suffix or path.name:
         case ".toml":
             tomllib.loads(path.read_text())
@@ -43,14 +43,14 @@ def check(path: Path, folder: Path) -> None:
 
 
 def check_command(words: Sequence[str]) -> None:
-    """Have the real commands parse `words`, if they are for riverrun's shell."""
+    """If `words` are a command of riverrun, let the real command parse them."""
     if words and words[0].rpartition("/")[2] == "riverrun":
         _parse(main, "riverrun", list(words[1:]), None)
 
 
-def check_yaml(said: Any) -> None:
+def check_yaml(document: Any) -> None:
     """Check the commands and probes of a manifest or a compose file."""
-    for each in _mappings(said):
+    for each in _mappings(document):
         command = _words(each.get("command")) + _words(each.get("args"))
         check_command(command)
         check_command([word for word in _words(each.get("test")) if word != "CMD"])
@@ -62,9 +62,9 @@ def check_yaml(said: Any) -> None:
                 assert "--health-host=0.0.0.0" in command, "a probe comes from outside"
 
 
-def check_dockerfile(said: str) -> None:
+def check_dockerfile(text: str) -> None:
     """Check each instruction, and the commands among them."""
-    for line in said.replace("\\\n", " ").splitlines():
+    for line in text.replace("\\\n", " ").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         instruction, _, rest = line.partition(" ")
@@ -72,11 +72,11 @@ def check_dockerfile(said: str) -> None:
         if instruction == "HEALTHCHECK":
             instruction, rest = "CMD", rest.partition("CMD ")[2]
         if instruction in {"CMD", "ENTRYPOINT"}:
-            check_command(json.loads(rest))  # a shell would keep the signals to itself
+            check_command(json.loads(rest))  # a shell would not pass signals on
 
 
 def check_unit(path: Path, folder: Path) -> None:
-    """Have systemd verify the unit, where there is systemd, and the shell its commands."""
+    """Verify the unit with systemd, if there is systemd, and check its commands."""
     unit = read_unit(path)
     check_command(shlex.split(unit["Service"]["ExecStart"]))
     verify = shutil.which("systemd-analyze")
@@ -84,10 +84,10 @@ def check_unit(path: Path, folder: Path) -> None:
         return
     here = folder / "verified" / path.name
     here.parent.mkdir(exist_ok=True)
-    said = path.read_text()
-    said = re.sub(r"(?m)^(ExecStart=)\S+", rf"\g<1>{sys.executable}", said)
-    said = re.sub(r"(?m)^(?:User|WorkingDirectory|EnvironmentFile)=.*\n", "", said)
-    here.write_text(said)
+    text = path.read_text()
+    text = re.sub(r"(?m)^(ExecStart=)\S+", rf"\g<1>{sys.executable}", text)
+    text = re.sub(r"(?m)^(?:User|WorkingDirectory|EnvironmentFile)=.*\n", "", text)
+    here.write_text(text)
     done = subprocess.run([verify, "verify", "--man=no", here], capture_output=True, text=True)
     ours = [line for line in done.stderr.splitlines() if path.name in line]
     assert not ours, ours
@@ -112,15 +112,15 @@ def _parse(
             _parse(below, found or "", rest, context)
 
 
-def _mappings(said: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(said, dict):
-        yield said
-        for each in said.values():
+def _mappings(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for each in value.values():
             yield from _mappings(each)
-    elif isinstance(said, list):
-        for each in said:
+    elif isinstance(value, list):
+        for each in value:
             yield from _mappings(each)
 
 
-def _words(said: Any) -> list[str]:
-    return shlex.split(said) if isinstance(said, str) else list(said or [])
+def _words(value: Any) -> list[str]:
+    return shlex.split(value) if isinstance(value, str) else list(value or [])

@@ -33,7 +33,7 @@ from riverrun import verbs
 from riverrun.errors import SchemaMissing
 from waiting import DEADLINE_S, until
 
-"""For programs that start: a second each, unless many do so at the same time."""
+"""Deadline for programs to start: each takes a second, unless many start at the same time."""
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sys.executable).parent
 PORTS = ("8000", "8080")
@@ -79,10 +79,10 @@ def pages() -> list[Path]:
 
 def blocks(page: Path) -> Iterator[Block]:
     """Yield the fenced blocks of `page`."""
-    said = page.read_text()
-    for found in _FENCE.finditer(said):
+    text = page.read_text()
+    for found in _FENCE.finditer(text):
         language, body = found.groups()
-        line = said.count("\n", 0, found.start()) + 1
+        line = text.count("\n", 0, found.start()) + 1
         named = _FILE.match(body)
         yield Block(
             at=f"{page.name}:{line}",
@@ -129,7 +129,7 @@ class Reader:
         self._count = 0
 
     def read(self, page: Path) -> None:
-        """Do what `page` shows; fail where it does not come true."""
+        """Do what `page` shows; fail if a result differs."""
         ahead = [*blocks(page)]
         for block, following in zip(ahead, [*ahead, None][1:], strict=True):
             wanted = following.body if following and following.language == "text" else ""
@@ -153,7 +153,7 @@ class Reader:
             self._check_file(name, body)
 
     def close(self) -> None:
-        """End the servers; each must end well."""
+        """End the servers; each must end without an error."""
         for server in self._servers:
             assert server.poll() is None, f"{server.args} has ended with {server.returncode}"
             server.send_signal(signal.SIGTERM)
@@ -201,7 +201,7 @@ class Reader:
         words = shlex.split(command)
         if words[0] == "export":
             name, _, value = words[1].partition("=")
-            if name != "DATABASE_URL":  # it has one of its own
+            if name != "DATABASE_URL":  # the reader has its own
                 self._environment[name] = value
         elif words[0] in {"pip", "git", "cd", "python3", "uv"} or "tests/" in command:
             check_repository_command(words, at)
@@ -214,7 +214,7 @@ class Reader:
         elif words[0] == "python":
             self._programs.add(words[1])
             self._run(words, at)
-        elif words[0] == "pytest":  # which must be the first to import what it rewrites
+        elif words[0] == "pytest":  # pytest must import the modules that it rewrites first
             self._run(words, at)
         elif re.search(r"[|<>&;$]", command):
             self._run([shutil.which("sh") or "/bin/sh", "-c", command], at)
@@ -222,18 +222,18 @@ class Reader:
             self._fork(words, None, at)
 
     def _fetch(self, url: str) -> str:
-        said: list[tuple[int, str]] = []
+        answers: list[tuple[int, str]] = []
 
-        def answers() -> bool:
+        def answered() -> bool:
             try:
-                said.append(fetch(url if "://" in url else f"http://{url}"))
+                answers.append(fetch(url if "://" in url else f"http://{url}"))
             except OSError:
                 return False
             return True
 
-        until(answers, f"an answer of {url}", DEADLINE_S)
-        assert said[0][0] == 200, f"{url}: {said[0]}"
-        return said[0][1]
+        until(answered, f"an answer of {url}", DEADLINE_S)
+        assert answers[0][0] == 200, f"{url}: {answers[0]}"
+        return answers[0][1]
 
     def _fork(self, words: Sequence[str], body: str | None, at: str) -> None:
         output = self._output()
@@ -254,7 +254,7 @@ class Reader:
         self._end(output, process.returncode, at)
 
     def _work(self, words: Sequence[str], at: str, wanted: str) -> None:
-        """Work until nothing waits, what is wanted is said, and a probe, if any, has answered."""
+        """Work until no job waits and the wanted output is printed."""
         output = self._output()
         process = self._popen(words, output)
         engine = create_engine(self.url)
@@ -286,7 +286,7 @@ class Reader:
         self._end(output, process.returncode, at)
 
     def _serve(self, words: Sequence[str], at: str) -> None:
-        """Start a server, and wait until somebody listens on one more of our ports."""
+        """Start a server, and wait until it listens on one of our ports."""
         output = self._output()
         before = self._listening()
         process = self._popen(words, output)
@@ -312,9 +312,9 @@ class Reader:
             )
 
     def _end(self, output: Path, code: int | None, at: str) -> None:
-        said = output.read_text()
-        assert code == 0, f"{at} ended with {code}:\n{said}"
-        self.printed += said
+        text = output.read_text()
+        assert code == 0, f"{at} ended with {code}:\n{text}"
+        self.printed += text
 
     def _output(self) -> Path:
         self._count += 1
@@ -323,14 +323,14 @@ class Reader:
         return folder / f"{self._count}.txt"
 
     def _placed(self, body: str) -> str:
-        """Return `body` on ports that nobody else has."""
+        """Return `body` with its ports replaced by free ones."""
         for known, ours in self._ports.items():
             body = re.sub(rf"\b{known}\b", ours, body)
         return body
 
 
 def check_repository_command(words: Sequence[str], at: str) -> None:
-    """Check a command that installs riverrun, or is for its repository: its extras, its files."""
+    """Check the extras and files of a command that installs riverrun or is for its repository."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extras in re.findall(r"(?:riverrun|\.)\[([\w,]+)\]", " ".join(words)):
         unknown = {*extras.split(",")} - {*project["optional-dependencies"]}
@@ -344,22 +344,22 @@ def check_repository_command(words: Sequence[str], at: str) -> None:
         assert f"dev.py {words[words.index('dev.py') + 1]}" in known, at
 
 
-def _matches(wanted: str, said: str) -> bool:
-    """Return whether the lines of `wanted`, in their order, are in `said`.
+def _matches(wanted: str, printed: str) -> bool:
+    """Return whether the lines of `wanted` are in `printed`, in their order.
 
-    Wherever they stand: what a thread prints and the end of its line are two writes, so that
-    others' lines may come between. "..." stands for anything within a line.
+    Other text may come between, because a thread writes a line and its end separately. "..." stands
+    for any text within a line.
     """
     patterns = [
         re.escape(want.strip()).replace(r"\.\.\.", ".*")
         for want in wanted.splitlines()
         if want.strip() not in {"", "..."}
     ]
-    return re.search("(?s:.*)".join(patterns), said) is not None
+    return re.search("(?s:.*)".join(patterns), printed) is not None
 
 
 def _forks() -> multiprocessing.context.ForkServerContext:
-    """Processes of a server that has imported what most examples do: an import takes a second."""
+    """Return a fork server that has imported most examples' modules, as that takes a second."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["docs.reader", "riverrun.cli.main", "sqlalchemy.orm", "attrs"])
     return context
@@ -382,7 +382,7 @@ def _forked(
     os.chdir(folder)
     for action, message, category in (each.split(":") for each in WARNINGS):
         warnings.filterwarnings(action, re.escape(message), getattr(builtins, category))
-    # Not "": what multiprocessing makes of that is the folder that the server was started in.
+    # Not "", which multiprocessing replaces by the folder that the server was started in.
     tests = str(Path(__file__).parents[1])
     sys.path[:] = [str(folder), *(each for each in sys.path if each not in {"", tests})]
     sys.argv = list(words)

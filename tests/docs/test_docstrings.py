@@ -1,4 +1,4 @@
-"""Docstrings of what is public: there, complete, and their examples true."""
+"""Docstrings of public names: they exist, are complete, and their examples work."""
 
 import ast
 import importlib
@@ -37,7 +37,7 @@ REFERS = re.compile(r"\b[Ss]ee `|\bAs `|, as `|\bSee the function `")
 
 
 def documented() -> Iterator[tuple[str, Any]]:
-    """Yield every public name, and what it stands for; of classes their public members, too."""
+    """Yield every public name with its object, and the public members of classes."""
     for name in PUBLIC:
         module = importlib.import_module(name)
         yield name, module
@@ -63,13 +63,13 @@ def _is_of(value: object, module: str) -> bool:
 
 
 def test_every_public_name_has_a_docstring() -> None:
-    """What users may import says what it is, in a docstring of its own."""
+    """Every public name has a docstring of its own."""
     lack = [name for name, value in documented() if not (_doc(value) or "").strip()]
     assert not lack
 
 
 def test_docstrings_name_every_parameter_and_field() -> None:
-    """A docstring tells of each parameter, an options class of each field, or says who does."""
+    """A docstring describes each parameter, or each field of an options class, or refers to one."""
     lack = {}
     for name, value in documented():
         doc = _doc(value) or ""
@@ -95,7 +95,7 @@ def _names(value: Any) -> list[str]:
         if "__attrs_attrs__" in vars(value):
             fields = attrs.fields(value)
             return [each.name for each in fields if each.init and not each.inherited]
-        # Others have attributes: those are not made by users, their parameters not for them.
+        # Users do not make instances of other attrs classes, so their parameters do not matter.
         made_by_users = "Attributes:" not in (value.__doc__ or "")
         ready = issubclass(value, Exception | DeclarativeBase)
         if made_by_users and not ready and "__init__" in vars(value):
@@ -108,7 +108,7 @@ def _names(value: Any) -> list[str]:
 
 
 def written() -> Iterator[tuple[str, list[str]]]:
-    """Yield what has a docstring with examples, and those examples."""
+    """Yield the names of objects whose docstrings have examples, and the examples."""
     paths = sorted(Path(riverrun.__path__[0]).rglob("*.py"))
     for path in paths:
         module = ".".join(
@@ -130,13 +130,13 @@ def _code(doc: str) -> list[str]:
 
 
 def test_every_example_is_known_here() -> None:
-    """Each docstring with an example has its test, and none that is gone has."""
+    """The tested docstrings are exactly those with an example."""
     assert {name for name, _ in written()} == set(EXAMPLES)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_is_true(name: str, empty_database: Engine) -> None:
-    """A docstring's example does what it says, with what it takes for granted."""
+    """A docstring's example works, with the setup that it needs."""
     example: Example = EXAMPLES[name]
     namespace: dict[str, Any] = {
         "__name__": "__main__",

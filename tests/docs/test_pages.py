@@ -1,4 +1,4 @@
-"""The README and the guides of docs/: every block of them is done as a reader would do it."""
+"""The README and the guides of docs/: every block is executed as a reader would."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ MIGRATES = ("migrate up", "op.riverrun_migrate", "db upgrade")
 
 @pytest.fixture
 def reader(empty_database: Engine, tmp_path: Path) -> Iterator[Reader]:
-    """Somebody with an empty folder and an empty database."""
+    """A reader with an empty folder and an empty database."""
     folder = tmp_path / "app"
     folder.mkdir()
     return Reader(folder, empty_database.url.render_as_string(hide_password=False))
 
 
 def test_no_block_is_left_out() -> None:
-    """Each fenced block is of a language that the reader does something about."""
+    """Each fenced block is of a language that the reader can execute or check."""
     for page in PAGES.values():
         ours = [*blocks(page)]
         assert page.read_text().count("```") == 2 * len(ours), f"a fence of {page.name} is not read"
@@ -37,7 +37,7 @@ def test_no_block_is_left_out() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    """What a page links to in this repository is there."""
+    """Links of a page to files of this repository are valid."""
     broken = [(page.name, link) for page in PAGES.values() for link in broken_links(page)]
     assert not broken
 
@@ -48,20 +48,20 @@ LISTED = {
     "operating.md": [f"riverrun {name}" for name in main.commands if name not in {"bench", "demo"}],
     "verbs.md": [f"`{name}`" for name in verbs.__all__ if name.islower()],
 }
-"""What a page's tables and commands claim to have all of."""
+"""The names that a page must list completely."""
 
 
 @pytest.mark.parametrize("name", LISTED)
 def test_what_is_listed_is_complete(name: str) -> None:
-    """A setting, an option, a command or a verb that is new has its place in the guide."""
-    said = PAGES[name].read_text()
-    assert not [each for each in LISTED[name] if each not in said]
+    """The guides name every setting, option, command and verb."""
+    text = PAGES[name].read_text()
+    assert not [each for each in LISTED[name] if each not in text]
 
 
 @pytest.mark.timeout(300)  # a page is many processes, one after another
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_true(name: str, reader: Reader, empty_database: Engine) -> None:
-    """What a page shows can be done in its order, and prints what the page says."""
+    """The steps of a page work in their order, and print what the page shows."""
     page = PAGES[name]
     if name in {"alembic.md", "flask.md"} and not hasattr(alembic.util, "DispatchPriority"):
         pytest.skip("Alembic before 1.18 has no plugins")

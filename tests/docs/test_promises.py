@@ -1,4 +1,4 @@
-"""docs/promises.md: what it names is there."""
+"""docs/promises.md: the tests that it names exist."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 
 
 def test_every_promise_has_tests_and_they_exist() -> None:
-    """Each row of the page names tests, and each of them is there."""
+    """Each row of the page names tests, and each of them exists."""
     page = PAGE.read_text()
     missing = [
         f"{file}::{name}"

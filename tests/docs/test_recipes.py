@@ -1,4 +1,4 @@
-"""The recipes of docs/operating.md for Sentry and structlog, as they stand there."""
+"""The recipes of docs/operating.md for Sentry and structlog."""
 
 import asyncio
 import io
@@ -31,7 +31,7 @@ class Pay(JobArgs, kind="pay"):
 
 
 def recipe(file: str) -> SimpleNamespace:
-    """Return what the file of that name in the guide defines."""
+    """Return the definitions of the file of that name in the guide."""
     (block,) = (each for each in blocks(ROOT / "docs" / "operating.md") if each.file == file)
     namespace: dict[str, Any] = {"__name__": file}
     exec(compile(block.body, block.at, "exec"), namespace)
@@ -39,7 +39,7 @@ def recipe(file: str) -> SimpleNamespace:
 
 
 def act(args: Pay) -> None:
-    """End as the args say."""
+    """End in the way that the args name."""
     if args.how == "fail":
         raise ValueError("the bank said no")
     if args.how == "cancel":
@@ -49,7 +49,7 @@ def act(args: Pay) -> None:
 
 
 def worked(engine: Engine, schema: str, plugin: Plugin, workers: Workers, *hows: str) -> Client:
-    """Work jobs, one after another in one thread, that end as `hows` say, all at their last try."""
+    """Work one job per item of `hows`, in one thread, each at its last attempt."""
     client = Client(
         engine,
         workers=workers,
@@ -68,7 +68,7 @@ def worked(engine: Engine, schema: str, plugin: Plugin, workers: Workers, *hows:
 
 
 class Sent(Transport):
-    """Keeps what would be sent."""
+    """Keeps the events that would be sent."""
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -82,7 +82,7 @@ class Sent(Transport):
 
 @pytest.fixture
 def sent() -> Iterator[Sent]:
-    """What Sentry's client would send, the recipe configured."""
+    """The events that Sentry's client would send with the recipe."""
     transport = Sent()
     client = sentry_sdk.get_client()
     yield transport
@@ -94,9 +94,9 @@ def sent() -> Iterator[Sent]:
 def test_sentry_hears_of_each_failure_once(
     engine: Engine, schema: str, sent: Sent, how: str
 ) -> None:
-    """A failed attempt is one event with the job's facts and without its args; a wish is none."""
+    """A failed attempt is one event, without the job's args; a cancellation or snooze is none."""
     errors = recipe("errors.py")
-    # The frameworks of other tests stay as they are.
+    # Do not patch the frameworks of other tests.
     options = {"transport": sent, "auto_enabling_integrations": False}
     errors.configure(dsn="https://public@sentry.example/1", **options)
     workers = Workers()
@@ -125,28 +125,28 @@ def test_sentry_hears_of_each_failure_once(
         assert event["tags"]["job.queue"] == "default"
         assert event["contexts"]["job"] == {"id": job.id, "attempt": attempt, "of": 2}
         assert SECRET not in json.dumps(event)
-        # Not the whole event: source lines are sent too.
+        # Do not compare the whole event, as it includes source lines.
         assert "leaked" not in json.dumps([event["tags"], event.get("breadcrumbs")])
 
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    """What the recipe for structlog prints; logging is put back afterwards."""
+    """The output of the recipe for structlog; logging is restored afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers = []
-    said = io.StringIO()
+    output = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stderr", said)
+        patch.setattr("sys.stderr", output)
         recipe("logs.py").configure()
-    yield said
+    yield output
     root.handlers, root.level = handlers, level
     structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("how", ["thread", "coroutine"])
 def test_structlog_knows_the_job(engine: Engine, schema: str, lines: io.StringIO, how: str) -> None:
-    """What is logged during an attempt carries its job's facts, and nothing of another job's."""
+    """Records logged during an attempt have the fields of its job, and never of another job."""
     workers = Workers()
     log = structlog.get_logger()
 
@@ -164,14 +164,14 @@ def test_structlog_knows_the_job(engine: Engine, schema: str, lines: io.StringIO
     workers.register(pay if how == "thread" else pay_async)
     client = worked(engine, schema, recipe("logs.py").JobInLogs(), workers, "mark", "plain")
     first, second = verbs.list_jobs(engine, schema=schema).jobs
-    said = [json.loads(line) for line in lines.getvalue().splitlines()]
-    mine = [each for each in said if each["event"] in {"paying", "by the standard library"}]
+    records = [json.loads(line) for line in lines.getvalue().splitlines()]
+    mine = [each for each in records if each["event"] in {"paying", "by the standard library"}]
     assert [each["job_id"] for each in mine] == [first.id, first.id, second.id, second.id]
     assert len({each["thread"] for each in mine if "thread" in each}) == 1
     for each in mine:
         facts = {key: each[key] for key in ("kind", "queue", "attempt", "level")}
         assert facts == {"kind": "pay", "queue": "default", "attempt": 1, "level": "info"}
         assert ("leaked" in each) == (each["job_id"] == first.id)
-    (stopped,) = (each for each in said if each["event"].startswith("stopped client"))
+    (stopped,) = (each for each in records if each["event"].startswith("stopped client"))
     assert stopped["client_id"] == client.id
     assert "job_id" not in stopped

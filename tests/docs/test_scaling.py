@@ -1,4 +1,4 @@
-"""What docs/scaling.md works out, from the constants that were counted."""
+"""The figures of docs/scaling.md follow from the saved constants."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def constants() -> dict[str, dict[str, float]]:
 
 
 def test_figures_are_those_that_were_counted() -> None:
-    """Each figure of the page is the saved one, or follows from it."""
+    """Each figure of the page is a saved one, or follows from saved ones."""
     page = " ".join((ROOT / "docs/scaling.md").read_text().split())
     counted = constants()
     log = counted["write-ahead log of a job, no checkpoint since"]

@@ -1,4 +1,4 @@
-"""Applications as processes: started, spoken to over HTTP, and surely ended."""
+"""Runs applications as processes, talks to them over HTTP, and always ends them."""
 
 import json
 import os
@@ -67,7 +67,7 @@ class Site:
         code: int = 0,
         stderr: bool = False,
     ) -> str:
-        """Run `python -m ...` to its end and return what it says on stdout, or stderr."""
+        """Run `python -m ...` to its end; return its stdout, or its stderr."""
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
             cwd=APPS,
@@ -96,11 +96,11 @@ class Site:
         return json.loads(fetch(f"{self.at}/users")[1])
 
     def logs(self) -> str:
-        """Return what the processes said."""
+        """Return the output of the processes."""
         return "\n".join(path.read_text() for path in sorted(self._folder.glob("*.log")))
 
     def stop(self) -> None:
-        """End every process as its operator would; each must end well."""
+        """Send each process SIGTERM; each must exit without an error."""
         for process in reversed(self._processes):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -124,7 +124,7 @@ class Site:
 
 @pytest.fixture
 def schema_url(database_url: str, schema: str) -> str:
-    """A URL of the test's schema: applications know nothing of schemas."""
+    """A URL that puts the test's schema on the search path, for applications without schemas."""
     url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
     return url.render_as_string(hide_password=False)
 
@@ -139,7 +139,7 @@ def schema_engine(schema_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def site(schema_url: str, tmp_path: Path) -> Iterator[Site]:
-    """An application's processes, ended after the test."""
+    """An application's processes, which are ended after the test."""
     site = Site(schema_url, tmp_path)
     yield site
     site.stop()

@@ -1,4 +1,4 @@
-"""What some tests need of the releases they run with."""
+"""Marks of tests that need certain releases of other packages."""
 
 import alembic
 import pytest

@@ -1,4 +1,4 @@
-"""Where `op.riverrun_migrate` starts: what it does when the database is elsewhere."""
+"""Where `op.riverrun_migrate` starts, and what it does if the database is at other versions."""
 
 import re
 from pathlib import Path
@@ -49,7 +49,7 @@ def stands(engine: Engine) -> tuple[int, int]:
 
 
 def play(engine: Engine, script: str) -> None:
-    """Run a script, as psql would; one that fails leaves nothing."""
+    """Run a script in one transaction, as `psql -1` would."""
     with engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
         cursor = connection.connection.cursor()
@@ -72,7 +72,7 @@ def play(engine: Engine, script: str) -> None:
 def test_a_revision_that_starts_elsewhere_is_refused(
     host: Host, tmp_path: Path, main: int, own: int, advice: str
 ) -> None:
-    """Nothing is changed, and both ways out that the error names work."""
+    """A refused revision changes nothing, and both remedies that its error names work."""
     for line, to in ((Line.main, main), (Line.riverrun, own)):
         if to:
             migrate(host.engine, line=line, to=to)
@@ -91,7 +91,7 @@ def test_a_revision_that_starts_elsewhere_is_refused(
 
 
 def test_a_downgrade_that_starts_elsewhere_is_refused(host: Host) -> None:
-    """A database that another way has led down is not taken for what it was."""
+    """A database that was migrated down by other means is not taken for its former version."""
     host.run("upgrade", "head")
     migrate(host.engine, line="riverrun", to=1)
     with pytest.raises(MigrationRefused, match=r"is at frm=\(8, 1\)"):
@@ -100,14 +100,14 @@ def test_a_downgrade_that_starts_elsewhere_is_refused(host: Host) -> None:
 
 
 def test_an_upgrade_takes_nothing_down(host: Host) -> None:
-    """What another application, or the command, has led further stays there."""
+    """Versions that another application or the command has installed stay."""
     migrate(host.engine)
     host.run("upgrade", "0001")
     assert stands(host.engine) == (8, 2)
 
 
 def test_a_downgrade_takes_nothing_up(host: Host, tmp_path: Path) -> None:
-    """What another way has led further down stays there."""
+    """Versions that were removed by other means stay removed."""
     write(tmp_path, "0002", "0001", "8, 2", "7, 1")
     host.run("upgrade", "head")
     migrate(host.engine, line="riverrun", to=0)
@@ -117,7 +117,7 @@ def test_a_downgrade_takes_nothing_up(host: Host, tmp_path: Path) -> None:
 
 
 def test_a_revision_that_removes_all(host: Host, tmp_path: Path) -> None:
-    """An application that leaves riverrun has a revision for it, and the way back."""
+    """A revision can remove all tables, and its downgrade creates them again."""
     write(tmp_path, "0003", "0002", "0, 0", "8, 2")
     host.run("upgrade", "head")
     assert stands(host.engine) == (0, 0)
@@ -126,7 +126,7 @@ def test_a_revision_that_removes_all(host: Host, tmp_path: Path) -> None:
 
 
 def test_a_gap_is_not_stepped_over(host: Host) -> None:
-    """A version that is missing below the highest counts: the revision starts elsewhere."""
+    """If a version below the highest is missing, the database counts as being below the gap."""
     host.run("upgrade", "head")
     with host.engine.begin() as connection:
         connection.execute(text("DELETE FROM river_migration WHERE line = 'main' AND version = 6"))
@@ -139,7 +139,7 @@ def test_a_gap_is_not_stepped_over(host: Host) -> None:
 
 @needs_plugins
 def test_an_environment_leaves_anothers_schemas(host: Host) -> None:
-    """What it names it is proposed, and no more; with False, nothing."""
+    """A host gets proposals for the schemas that it names only; with False, for none."""
     with host.engine.begin() as connection:
         for name in ("ours", "theirs"):
             connection.execute(text(f"CREATE SCHEMA {name}"))
@@ -158,7 +158,7 @@ def test_an_environment_leaves_anothers_schemas(host: Host) -> None:
 
 
 def test_a_script_leads_all_the_way_and_back(host: Host) -> None:
-    """Offline each revision starts where the one before it in the script has led."""
+    """Offline, each revision starts where the previous one in the script has led."""
     play(
         host.engine, "DROP TABLE IF EXISTS alembic_version;" + host.run("upgrade", "head", "--sql")
     )
@@ -174,14 +174,14 @@ def test_a_script_leads_all_the_way_and_back(host: Host) -> None:
 def test_a_script_that_cannot_know_where_it_starts_is_refused(
     host: Host, tmp_path: Path, command: tuple[str, str]
 ) -> None:
-    """Offline the database cannot be asked, so that frm= has to say it."""
+    """Offline, frm= is required, because the database cannot be queried."""
     write(tmp_path, "0002", "0001", "8, 2", "7, 1")
     with pytest.raises(MigrationRefused, match="pass frm="):
         host.run(*command, "--sql")
 
 
 def test_a_script_does_not_turn_round(host: Host, tmp_path: Path) -> None:
-    """Offline a downgrade that would go up, and an upgrade that would go down, are refused."""
+    """Offline, a downgrade that would go up and an upgrade that would go down are refused."""
     write(tmp_path, "0002", "0001", "6, 0", "8, 2")
     with pytest.raises(MigrationRefused, match="pass frm=\\(7, 1\\) if it shall"):
         host.run("upgrade", "head", "--sql")

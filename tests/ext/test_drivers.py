@@ -1,4 +1,4 @@
-"""Applications on other drivers than psycopg 3: the client has an engine of its own."""
+"""Applications with another driver than psycopg 3: the client has an engine of its own."""
 
 import logging
 from typing import Any
@@ -24,7 +24,7 @@ from waiting import DEADLINE_S
 
 @pytest.fixture
 def psycopg2_url(schema_url: str) -> str:
-    """The test's schema, as most applications name it."""
+    """The URL of the test's schema, in the form that most applications use."""
     url = make_url(schema_url).set(drivername="postgresql+psycopg2")
     return url.render_as_string(hide_password=False)
 
@@ -78,7 +78,7 @@ def test_flask_on_psycopg2(
 
 
 def test_flask_on_asyncpg(schema_url: str) -> None:
-    """An application that has an AsyncEngine alone has a client all the same."""
+    """An application that only has an AsyncEngine gets a client too."""
     app = Flask("shop")
     url = make_url(schema_url).set(drivername="postgresql+asyncpg", query={"ssl": "disable"})
     app.config["SQLALCHEMY_ASYNC_ENGINES"] = {"default": url}
@@ -90,7 +90,7 @@ def test_flask_on_asyncpg(schema_url: str) -> None:
 
 @pytest.mark.parametrize("how", ["factory", "url", "bare"])
 def test_pyramid_on_psycopg2(psycopg2_url: str, how: str) -> None:
-    """The engine of the registry's factory, or that of the settings, is made anew on psycopg 3."""
+    """The client gets a psycopg 3 engine beside that of the registry's factory or the settings."""
     settings: dict[str, Any] = {}
     if how != "factory":
         url = make_url(psycopg2_url)
@@ -118,7 +118,7 @@ def test_pyramid_on_psycopg2(psycopg2_url: str, how: str) -> None:
 
 
 def test_a_client_says_what_to_do_about_another_driver(psycopg2_url: str) -> None:
-    """A client refuses an engine of another driver, and says how to get one of its own."""
+    """A client refuses an engine of another driver, and the error says what to do."""
     with pytest.raises(UnsupportedDatabase, match=r"Client\.from_url.*stay on psycopg2"):
         Client(create_engine(psycopg2_url))
     asyncpg = create_async_engine(make_url(psycopg2_url).set(drivername="postgresql+asyncpg"))
@@ -129,7 +129,7 @@ def test_a_client_says_what_to_do_about_another_driver(psycopg2_url: str) -> Non
 
 
 def test_a_named_bind(schema_url: str, schema_engine: Engine, empty_database: Engine) -> None:
-    """`RIVERRUN_BIND` names the jobs' database, where they join the session's transaction."""
+    """`RIVERRUN_BIND` names the jobs' database; inserts join the session's transaction there."""
     Base.metadata.create_all(schema_engine)
     migrate(empty_database)
     jobs_url = empty_database.url.render_as_string(hide_password=False)
@@ -175,12 +175,12 @@ def test_a_named_bind(schema_url: str, schema_engine: Engine, empty_database: En
 
 
 def jobs_bind(app: Flask) -> dict[str, Engine]:
-    """Return what a session is to be told to use the database of the jobs."""
+    """Return the bind arguments with which a session uses the database of the jobs."""
     return {"bind": client_of(app).engine}
 
 
 def test_binds_without_a_default(schema_url: str) -> None:
-    """Without a default database, or one of the name, the error lists those there are."""
+    """If there is no such database, the error lists the existing ones."""
     app = Flask("shop")
     app.config["SQLALCHEMY_BINDS"] = {"jobs": schema_url, "other": schema_url}
     SQLAlchemy(app, model_class=Base)

@@ -28,7 +28,7 @@ FLASK = ("flask", "--app", "flask_shop")
 
 @pytest.fixture
 def tables(schema_engine: Engine) -> Engine:
-    """The shop's tables beside ours."""
+    """The shop's tables, next to ours."""
     Base.metadata.create_all(schema_engine)
     return schema_engine
 
@@ -41,10 +41,10 @@ def gunicorn(site: Site, *options: str) -> list[str]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_shop_over_http(site: Site, tables: Engine, variant: str) -> None:
-    """Jobs join the view's transaction, and workers find the app's context and a fresh session."""
+    """Jobs join the view's transaction; workers have an app context and a session of their own."""
     environment = {"SHOP_VARIANT": variant}
     site.serve(*gunicorn(site), environment=environment)
-    status, said = site.post("/signup", {"name": "Ada"})
+    status, answer = site.post("/signup", {"name": "Ada"})
     assert status == 200, site.logs()
     assert site.post("/signup", {"name": "Bob", "fail": "yes"})[0] == 500
     assert site.post("/signup", {"name": "twice"})[0] == 200
@@ -52,28 +52,28 @@ def test_a_shop_over_http(site: Site, tables: Engine, variant: str) -> None:
     site.start(*FLASK, "riverrun", "work", environment=environment)
     until(lambda: all(by for _, by in site.users()), "greetings")
     assert sorted(name for name, _ in site.users()) == ["Ada", "twice"]
-    job = verbs.get(tables, said["job_id"])
-    assert job.args == {"user_id": said["user_id"]}
+    job = verbs.get(tables, answer["job_id"])
+    assert job.args == {"user_id": answer["user_id"]}
     until(lambda: not verbs.count_jobs(tables), "the end of every job, the second attempt's too")
 
 
 def test_survives_a_fork(site: Site, tables: Engine) -> None:
-    """Under gunicorn's preload each child has connections and an announcer of its own."""
+    """With gunicorn's preload, each child has its own connections and announcer."""
     site.serve(*gunicorn(site, "--preload"), environment={"SHOP_EARLY": "1"})
     site.start(*FLASK, "riverrun", "work", environment={"RIVERRUN_LOG_LEVEL": "warning"})
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda n: site.post("/signup", {"name": str(n)}), range(60)))
     assert [status for status, _ in answers] == [200] * 60, site.logs()
-    assert len({said["pid"] for _, said in answers}) == 2
+    assert len({answer["pid"] for _, answer in answers}) == 2
     until(lambda: len(site.users()) == 60 and all(by for _, by in site.users()), "greetings")
 
 
 def test_the_command_line(site: Site, tables: Engine) -> None:
-    """`flask riverrun` has the shell's commands, on the application's own client."""
+    """`flask riverrun` has the commands of `riverrun`, for the application's client."""
     assert "the schema is at the newest version" in site.run(
         *FLASK, "riverrun", "migrate", "validate"
     )
-    # Before there is a job: one that nobody works is unhealthy soon.
+    # Before there is a job: a job without a client is soon unhealthy.
     assert json.loads(site.run(*FLASK, "riverrun", "health", "--json"))["available"] == 0
     inserted = json.loads(site.run(*FLASK, "riverrun", "insert", "start", "--json"))
     listed = site.run(*FLASK, "riverrun", "jobs", "list", "--json")
@@ -85,7 +85,7 @@ def test_the_command_line(site: Site, tables: Engine) -> None:
 def test_flask_migrate_picks_the_schema_up(
     empty_database: Engine, tmp_path: Path, site: Site
 ) -> None:
-    """`flask db migrate` proposes our tables beside the host's, `flask db upgrade` makes them."""
+    """`flask db migrate` proposes our tables and the host's; `flask db upgrade` creates them."""
     (tmp_path / "host.py").write_text(
         "import os\n"
         "from flask import Flask\n"
@@ -118,7 +118,7 @@ def test_flask_migrate_picks_the_schema_up(
 def test_flask_migrate_installs_in_one_database_of_several(
     empty_database: Engine, tmp_path: Path, site: Site
 ) -> None:
-    """With `--multidb` the database that is named gets the tables, and no other."""
+    """With `--multidb`, only the database that is named gets the tables."""
     with empty_database.begin() as connection:
         connection.execute(text("CREATE SCHEMA other"))
     (tmp_path / "host.py").write_text(
@@ -156,7 +156,7 @@ def test_flask_migrate_installs_in_one_database_of_several(
 
 
 @pytest.mark.parametrize(
-    ("said", "token", "schemas"),
+    ("option", "token", "schemas"),
     [
         (True, "upgrades", [None]),
         (True, "_upgrades", [None]),
@@ -170,9 +170,9 @@ def test_flask_migrate_installs_in_one_database_of_several(
         (None, "jobs_upgrades", []),
     ],
 )
-def test_which_database_gets_the_tables(said: object, token: str, schemas: list[object]) -> None:
-    """In an environment of several databases one gets the tables: the default, or that named."""
-    assert list(_wanted(said, _database({"upgrade_token": token}))) == schemas
+def test_which_database_gets_the_tables(option: object, token: str, schemas: list[object]) -> None:
+    """With several databases, only the default one or the one named gets the tables."""
+    assert list(_wanted(option, _database({"upgrade_token": token}))) == schemas
 
 
 @pytest.fixture
@@ -183,11 +183,11 @@ def shop(tables: Engine, schema_url: str, monkeypatch: pytest.MonkeyPatch) -> Fl
 
 
 def test_its_jobs_can_be_tested(shop: Flask, tables: Engine) -> None:
-    """A test client's requests insert jobs that `riverrun.testing` finds and works."""
+    """`riverrun.testing` finds and works jobs that a test client's requests insert."""
     http = shop.test_client()
-    said = http.post("/signup", data={"name": "Ada"}).json
-    require_inserted(tables, Greet(said["user_id"]))
-    shop.testing = True  # a view's error is the test's
+    answer = http.post("/signup", data={"name": "Ada"}).json
+    require_inserted(tables, Greet(answer["user_id"]))
+    shop.testing = True  # so that errors of views reach the test
     with pytest.raises(ValueError, match="after the insert"):
         http.post("/signup", data={"name": "Bob", "fail": "yes"})
     client = shop.extensions["riverrun"].client
@@ -198,7 +198,7 @@ def test_its_jobs_can_be_tested(shop: Flask, tables: Engine) -> None:
 
 
 def test_several_apps_in_one_process(schema_url: str, database_url: str) -> None:
-    """One extension serves several applications, each with its own client and settings."""
+    """One extension can serve several applications, each with its own client and settings."""
     jobs = Riverrun(max_attempts=7)
     apps = [Flask("one"), Flask("two")]
     for app, url in zip(apps, (schema_url, database_url), strict=True):
@@ -249,7 +249,7 @@ def test_two_apps_on_two_databases(
 
 
 def test_the_command_line_says_what_is_missing(site: Site, tmp_path: Path) -> None:
-    """An application without a database is told in a line what to do."""
+    """For an application without a database, one line says what to do."""
     (tmp_path / "bare.py").write_text(
         "from flask import Flask\n"
         "from riverrun.ext.flask import Riverrun\n"
@@ -258,13 +258,13 @@ def test_the_command_line_says_what_is_missing(site: Site, tmp_path: Path) -> No
     )
     environment = {"PYTHONPATH": str(tmp_path), "DATABASE_URL": ""}
     work = ("flask", "--app", "bare", "riverrun", "work")
-    said = site.run(*work, environment=environment, code=2, stderr=True)
-    assert "set RIVERRUN_DATABASE_URL" in said
-    assert "Traceback" not in said
+    error = site.run(*work, environment=environment, code=2, stderr=True)
+    assert "set RIVERRUN_DATABASE_URL" in error
+    assert "Traceback" not in error
 
 
 def test_says_what_is_missing() -> None:
-    """A wrong setting, a missing database and a missing init_app each say what to do."""
+    """Errors about a wrong setting, a missing database and a missing init_app say what to do."""
     app = Flask("app")
     app.config["RIVERRUN_QUEUE"] = "x"
     with pytest.raises(InvalidOption, match=r"RIVERRUN_QUEUE.*RIVERRUN_QUEUES"):

@@ -1,4 +1,4 @@
-"""Flask: in a test, what views and workers write is in the test's transaction, and undone."""
+"""Flask: in a test, writes of views and workers join the test's transaction, and are undone."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ class Shop:
     engine: Engine
 
     def greeted(self, user_id: int) -> bool | None:
-        """Return what another connection sees of a user; None if there is none."""
+        """Return a user's columns as another connection sees them; None if there is no user."""
         with self.engine.connect() as connection:
             row = connection.execute(select(User.greeted_by).where(User.id == user_id)).first()
             return None if row is None else row[0] is not None
@@ -73,7 +73,7 @@ class Shop:
 
 @pytest.fixture(params=SORTS)
 def shop(request: pytest.FixtureRequest, schema_engine: Engine, schema_url: str) -> Iterator[Shop]:
-    """A shop whose workers are written as the guide has it, on each sort of session."""
+    """A shop with workers as in the guide, for each kind of session."""
     Base.metadata.create_all(schema_engine)
     app = Flask("shop")
     own: Engine | None = None
@@ -153,7 +153,7 @@ STATES = {"raise": "available", "raise after commit": "available"}
 
 
 def check(shop: Shop, session: Session, how: str) -> None:
-    """Work a job for a user that nobody else sees, and look at what came of it."""
+    """Work a job for an uncommitted user, and check its effects."""
     user = User(name="Ada")
     session.add(user)
     session.flush()
@@ -168,7 +168,7 @@ def check(shop: Shop, session: Session, how: str) -> None:
 
 
 def test_a_worker_is_in_the_applications_test(shop: Shop) -> None:
-    """With the fixture a worker sees the test's rows, in its own session, and commits nothing."""
+    """With the fixture, a worker sees the test's rows in its own session, and commits nothing."""
     for how in HOWS:
         with rolled_back(shop.app) as session:
             check(shop, session, how)
@@ -177,7 +177,7 @@ def test_a_worker_is_in_the_applications_test(shop: Shop) -> None:
 
 
 def test_a_worker_is_in_the_transaction_of_any_session(shop: Shop) -> None:
-    """So does a worker that is worked on a session of the test's own making."""
+    """With a session that the test made itself, a worker also commits nothing."""
     engine = client_of(shop.app).engine
     for how in HOWS:
         with engine_rolled_back(engine) as session:
@@ -195,18 +195,18 @@ def test_a_worker_is_in_the_transaction_of_any_session(shop: Shop) -> None:
 
 
 def test_views_and_workers_are_in_one_transaction(shop: Shop) -> None:
-    """A view's commit is seen by the test and its workers, by nobody else, and undone."""
+    """A view's commit is visible to the test and its workers only, and undone."""
     http = shop.app.test_client()
     with rolled_back(shop.app) as session:
         client = client_of(shop.app)
-        said = http.post("/signup", data={"name": "Ada"}).json
-        require_inserted(session, Greet(said["id"], "commit"))
+        answer = http.post("/signup", data={"name": "Ada"}).json
+        require_inserted(session, Greet(answer["id"], "commit"))
         assert http.post("/signup", data={"name": "fail"}).status_code == 500
         assert len(verbs.list_jobs(session).jobs) == 1, "a job of a view that failed"
         assert [each.state for each in drain(session, client)] == ["completed"]
-        assert session.get_one(User, said["id"]).greeted_by == 1
+        assert session.get_one(User, answer["id"]).greeted_by == 1
         with shop.app.app_context():
-            assert shop.session().get(User, said["id"]).greeted_by == 1
+            assert shop.session().get(User, answer["id"]).greeted_by == 1
         assert shop.counts() == (0, {})
     assert shop.counts() == (0, {})
     with shop.app.app_context():  # as before
@@ -217,7 +217,7 @@ def test_views_and_workers_are_in_one_transaction(shop: Shop) -> None:
 
 
 def test_a_session_that_never_commits_leaves_the_test_its_own(shop: Shop) -> None:
-    """A test may work a job of an app context whose session it has only flushed."""
+    """A test may work a job while the session of its app context is only flushed."""
     with rolled_back(shop.app) as session:
         with shop.app.app_context():
             user = User(name="Ada")
@@ -229,7 +229,7 @@ def test_a_session_that_never_commits_leaves_the_test_its_own(shop: Shop) -> Non
 
 
 def test_jobs_of_others_are_as_they_were(shop: Shop) -> None:
-    """What waits in the database is as it was once the test is over, and so are its effects."""
+    """After the test, jobs that waited in the database are unchanged and had no effects."""
     with shop.app.app_context():
         user = User(name="Real")
         shop.session().add(user)
@@ -249,7 +249,7 @@ def test_jobs_of_others_are_as_they_were(shop: Shop) -> None:
 
 
 def test_the_session_of_the_test_outlives_the_worker(shop: Shop) -> None:
-    """A test in an app context of its own goes on with its session after a drain of an Engine."""
+    """A test in its own app context can go on with its session after draining an Engine."""
     client = client_of(shop.app)
     with shop.app.app_context():
         user = User(name="Ada")

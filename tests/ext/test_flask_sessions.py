@@ -1,4 +1,4 @@
-"""Flask: whatever the application's session is scoped by, riverrun does not end it."""
+"""Flask: riverrun never ends the application's session, whatever its scope."""
 
 import threading
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SCOPES: dict[str, Callable[[], object] | None] = {
 
 @pytest.fixture
 def tables(schema_engine: Engine) -> Engine:
-    """The shop's tables beside ours."""
+    """The shop's tables, next to ours."""
     Base.metadata.create_all(schema_engine)
     return schema_engine
 
@@ -74,14 +74,14 @@ def sign_up(db: Any, queue: Riverrun) -> int:
 
 
 def end(db: Any, app: Flask) -> None:
-    """Give the connections back."""
+    """Dispose of the engines."""
     with app.app_context():
         db.engine.dispose()
     client_of(app).engine.dispose()
 
 
 def users_and_jobs(engine: Engine) -> tuple[list[int], list[int]]:
-    """Return the users that were committed, and those that jobs were committed for."""
+    """Return the committed users, and the users of committed jobs."""
     with engine.connect() as connection:
         users = list(connection.scalars(select(User.id).order_by(User.id)))
     return users, sorted(job.args["user_id"] for job in verbs.list_jobs(engine).jobs)
@@ -92,7 +92,7 @@ def users_and_jobs(engine: Engine) -> tuple[list[int], list[int]]:
 def test_the_first_insert_leaves_the_transaction_alone(
     tables: Engine, schema_url: str, scope: str, how: str
 ) -> None:
-    """The client that a first insert makes does not end the transaction that it is made in."""
+    """The first insert makes the client, and does not end the transaction in progress."""
     app, db, queue = shop(schema_url, scope, lite=scope == "lite")
     popped: list[Flask] = []
     with appcontext_popped.connected_to(lambda sender, **_: popped.append(sender), app):
@@ -123,7 +123,7 @@ def test_the_first_insert_leaves_the_transaction_alone(
 def test_a_client_that_is_asked_for_from_outside(
     tables: Engine, schema_url: str, scope: str
 ) -> None:
-    """A client made within another application's context leaves every session alone."""
+    """Making a client within another application's context leaves every session alone."""
     app, db, _ = shop(schema_url, scope)
     other, _, _ = shop(schema_url, scope)
     with app.app_context():
@@ -172,7 +172,7 @@ def test_async_sessions_are_closed_in_their_loop(tables: Engine, schema_url: str
         used.append(db.async_session)
         (await db.async_session.get_one(User, args.user_id)).greeted_by = 1
         await db.async_session.commit()
-        await db.async_session.get_one(User, args.user_id)  # a transaction that is left open
+        await db.async_session.get_one(User, args.user_id)  # leaves a transaction open
         if args.user_id == 2:
             await db.async_session.close()  # or its connection would outlive the engine
             await db.async_engine.dispose()

@@ -1,4 +1,4 @@
-"""Other packages that take part in autogenerate: they propose nothing of River's or riverrun's."""
+"""Other autogenerate plugins: they propose no changes to objects of River or riverrun."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ alembic_postgresql_enum.set_configuration(
 def test_they_propose_only_what_is_the_hosts(
     empty_database: Engine, tmp_path: Path, options: str
 ) -> None:
-    """Types, functions and triggers stay, in every schema and with the host's own beside them."""
+    """Our types, functions and triggers stay in every schema, also next to the host's own."""
     pytest.importorskip("alembic_postgresql_enum")
     pytest.importorskip("alembic_utils")
     with empty_database.begin() as connection:
@@ -57,7 +57,7 @@ def test_they_propose_only_what_is_the_hosts(
     migrate(empty_database)
     migrate(empty_database, schema="jobs")
     with empty_database.begin() as connection:
-        # As the versions up to 3 have it.
+        # As in versions up to 3.
         connection.execute(
             text(
                 "CREATE FUNCTION jobs.river_job_notify() RETURNS trigger LANGUAGE plpgsql"
@@ -99,7 +99,7 @@ def test_they_propose_only_what_is_the_hosts(
     ],
 )
 def test_what_is_ours(name: str, type_: str) -> None:
-    """The filter knows our objects by every form of their names that plugins ask with."""
+    """The filter recognizes our objects by every form of name that plugins pass."""
     assert not include_name(name, type_, {})
 
 
@@ -115,5 +115,5 @@ def test_what_is_ours(name: str, type_: str) -> None:
     ],
 )
 def test_what_is_the_hosts(name: str | None, type_: str) -> None:
-    """What is only similar is the host's."""
+    """Objects with similar names are the host's."""
     assert include_name(name, type_, {})

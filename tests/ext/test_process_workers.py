@@ -1,4 +1,4 @@
-"""Workers in processes of their own have the application, in Flask and in Pyramid."""
+"""Workers in worker processes have the application, in Flask and in Pyramid."""
 
 import os
 import pickle
@@ -38,7 +38,7 @@ def greeters(engine: Engine) -> list[int | None]:
 
 
 def test_flask(site: Site, schema_engine: Engine) -> None:
-    """Under `flask riverrun work` a process makes the application as the command did."""
+    """Under `flask riverrun work`, a worker process makes the application as the command did."""
     user_id = user(schema_engine, "Ada")
     verbs.insert(schema_engine, flask_shop.Audit(user_id))
     worker = site.start("flask", "--app", "flask_shop:create_app('lite')", "riverrun", "work")
@@ -49,7 +49,7 @@ def test_flask(site: Site, schema_engine: Engine) -> None:
 def test_flask_in_a_program(
     schema_engine: Engine, schema_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a program of its own a process makes the application by its import name, or a setting."""
+    """In another program, a worker process makes the application by import name or setting."""
     monkeypatch.setenv("DATABASE_URL", schema_url)
     app = flask_shop.create_app("plain")
     client = client_of(app)
@@ -68,7 +68,7 @@ def test_flask_in_a_program(
 
 
 def test_flask_refuses_what_no_process_can_import(schema_url: str) -> None:
-    """An application made by a function without a name is refused, with what to do."""
+    """An application whose factory cannot be imported is refused, and the error says what to do."""
     app = Flask("shop")
     app.config["RIVERRUN_DATABASE_URL"] = schema_url
     Riverrun(app, workers=flask_shop.workers)
@@ -80,7 +80,7 @@ def test_flask_refuses_what_no_process_can_import(schema_url: str) -> None:
 
 
 def test_pyramid(site: Site, schema_engine: Engine, tmp_path: Path) -> None:
-    """Under priverrun a process makes the application of the INI file, and a request commits."""
+    """Under priverrun, a worker process makes the INI file's application; its requests commit."""
     pyramid_shop.Base.metadata.create_all(schema_engine)
     ini = tmp_path / "shop.ini"
     ini.write_text(INI.format(port=site.port))
@@ -89,10 +89,10 @@ def test_pyramid(site: Site, schema_engine: Engine, tmp_path: Path) -> None:
     )
     worker = site.start("riverrun.ext.pyramid", str(ini), "work")
 
-    def ended() -> bool:
+    def exited() -> bool:
         return not any(job.state == "running" for job in verbs.list_jobs(schema_engine).jobs)
 
-    until(lambda: greeters(schema_engine) and ended(), "the audit", 100.0, why=site.logs)
+    until(lambda: greeters(schema_engine) and exited(), "the audit", 100.0, why=site.logs)
     assert "after the flush" in str([job.errors for job in verbs.list_jobs(schema_engine).jobs])
     assert greeters(schema_engine) not in ([None], [worker.pid])
     with schema_engine.connect() as connection:
@@ -106,7 +106,7 @@ def test_pyramid_in_a_program(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In a program of its own the setting `riverrun.ini` names the file; without it none starts."""
+    """In another program, the setting `riverrun.ini` names the file, and is required."""
     with Configurator(settings={"riverrun.database_url": schema_url}) as config:
         config.include("riverrun.ext.pyramid")
         config.set_riverrun_workers(pyramid_shop.workers)
@@ -118,7 +118,7 @@ def test_pyramid_in_a_program(
 
 
 def test_clients_without_process_workers_ask_for_nothing(schema_url: str) -> None:
-    """An application whose workers run in threads starts wherever it was made."""
+    """An application whose workers all run in threads needs no way to be made again."""
     app = Flask("shop")
     app.config["RIVERRUN_DATABASE_URL"] = schema_url
     queue = Riverrun(app, workers=Workers())

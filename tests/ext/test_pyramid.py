@@ -53,7 +53,7 @@ format = %(levelname)s %(name)s %(message)s
 
 @pytest.fixture
 def tables(schema_engine: Engine) -> Engine:
-    """The shop's tables beside ours."""
+    """The shop's tables, next to ours."""
     Base.metadata.create_all(schema_engine)
     return schema_engine
 
@@ -68,16 +68,16 @@ def ini(tmp_path: Path, site: Site) -> str:
 
 @pytest.fixture
 def served(site: Site, ini: str, tables: Engine) -> Site:
-    """The shop, answering."""
+    """The shop, served over HTTP."""
     site.serve("pyramid.scripts.pserve", ini)
     return site
 
 
 def test_what_a_request_inserts_is_committed_with_it(served: Site, tables: Engine) -> None:
-    """A request that only inserts commits its job; one that fails or is aborted has none."""
-    status, said = served.post("/signup", {"name": "Ada"})
+    """A request that only inserts commits its job; one that fails or is aborted leaves none."""
+    status, answer = served.post("/signup", {"name": "Ada"})
     assert status == 200, served.logs()
-    assert require_inserted(tables, Greet("Ada")).id == said["job_id"]
+    assert require_inserted(tables, Greet("Ada")).id == answer["job_id"]
     assert served.post("/signup", {"name": "Bob", "how": "raise"})[0] == 500
     assert served.post("/signup", {"name": "Bob", "how": "view"})[0] == 422
     for how in ("abort", "doom"):
@@ -88,7 +88,7 @@ def test_what_a_request_inserts_is_committed_with_it(served: Site, tables: Engin
 
 
 def test_what_is_retried_is_inserted_once(served: Site, tables: Engine) -> None:
-    """pyramid_retry runs the view again; the job of the first run was never there."""
+    """If pyramid_retry runs a view again, the job of the first run is rolled back."""
     status, _ = served.post("/signup", {"name": "Ada", "how": "retry"})
     assert status == 200, served.logs()
     require_inserted(tables, Greet("Ada"))
@@ -96,7 +96,7 @@ def test_what_is_retried_is_inserted_once(served: Site, tables: Engine) -> None:
 
 @pytest.mark.parametrize("how", ["insert", "copy"])
 def test_batches_are_committed(served: Site, tables: Engine, how: str) -> None:
-    """Several jobs at once, by INSERT or by COPY, are seen by zope.sqlalchemy too."""
+    """Inserting several jobs, by INSERT or by COPY, also marks the session as changed for zope."""
     status, _ = served.post("/many?name=Ada&name=Bob", {"how": how})
     assert status == 200, served.logs()
     require_many_inserted(tables, [Greet("Ada"), Greet("Bob")])
@@ -104,7 +104,7 @@ def test_batches_are_committed(served: Site, tables: Engine, how: str) -> None:
 
 @pytest.mark.parametrize(("verb", "state"), [("cancel", "cancelled"), ("retry", "available")])
 def test_operations_are_committed(served: Site, tables: Engine, verb: str, state: str) -> None:
-    """A request that only changes a job commits that."""
+    """A request that only changes a job commits the change."""
     job = verbs.insert(tables, Greet("Ada")).job
     assert served.post(f"/operate/{verb}", {"id": str(job.id)}) == (200, {"state": state})
     assert verbs.get(tables, job.id).state == state
@@ -122,15 +122,15 @@ def test_workers_have_a_request(served: Site, ini: str, tables: Engine) -> None:
 
 
 def test_the_console_script(site: Site, ini: str, tables: Engine) -> None:
-    """`priverrun shop.ini` has the shell's commands, on the application's own client."""
+    """`priverrun shop.ini` has the commands of `riverrun`, for the application's client."""
     run = ("riverrun.ext.pyramid", ini)
     inserted = json.loads(site.run(*run, "insert", "greet", '{"name": "Ada"}', "--json"))
     assert json.loads(site.run(*run, "jobs", "list", "--json"))["id"] == inserted["id"]
     assert "newest version" in site.run(*run, "migrate", "validate")
     assert site.run("riverrun.ext.pyramid", "-h") == site.run("riverrun.ext.pyramid", "--help")
     assert "--state" in site.run(*run, "jobs", "list", "-h")
-    said = site.run("riverrun.ext.pyramid", "nowhere.ini", "work", code=2, stderr=True)
-    assert said.endswith("Error: there is no file nowhere.ini\n")
+    error = site.run("riverrun.ext.pyramid", "nowhere.ini", "work", code=2, stderr=True)
+    assert error.endswith("Error: there is no file nowhere.ini\n")
 
 
 def configured(**settings: str) -> Configurator:
@@ -141,7 +141,7 @@ def configured(**settings: str) -> Configurator:
 
 
 def test_takes_the_applications_client(engine: Engine) -> None:
-    """A client of the application's own, or its workers by a dotted name; two are a conflict."""
+    """The application may set its own client or workers; setting them twice is a conflict."""
     client = Client(engine)
     config = configured()
     config.set_riverrun_client(client)
@@ -173,7 +173,7 @@ def test_takes_the_applications_client(engine: Engine) -> None:
 
 
 def test_says_what_is_missing() -> None:
-    """Wrong settings and missing databases say what to do."""
+    """Errors about wrong settings and missing databases say what to do."""
     with pytest.raises(InvalidOption, match=r"setting is 'riverrun\.queue'"):
         configured(**{"riverrun.queue": "x"})
     with pytest.raises(InvalidOption, match="poll_only is 'maybe'; expected true or false"):

@@ -1,4 +1,4 @@
-"""Pyramid: in a test, what views and workers write is in the test's transaction, and undone."""
+"""Pyramid: in a test, writes of views and workers join the test's transaction, and are undone."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ workers = Workers()
 
 @workers.register
 def greet(args: Greet, ctx: JobContext) -> None:
-    """As the guide has it: within a request of its own, committed when this returns."""
+    """Work as in the guide: within a request, committed when this returns."""
     request = get_current_request()
     user = request.dbsession.get_one(User, args.user_id)
     user.greeted_by = 1
@@ -95,7 +95,7 @@ def with_tm(request: Any) -> Session:
 
 @pytest.fixture(params=["explicit", "thread", "elsewhere"])
 def shop(request: pytest.FixtureRequest, schema_engine: Engine, schema_url: str) -> Iterator[Shop]:
-    """A shop with an explicit manager, pyramid_tm's default, or no factory to be found."""
+    """A shop with an explicit manager, with pyramid_tm's default, or without a session factory."""
     Base.metadata.create_all(schema_engine)
     settings = {"riverrun.database_url": schema_url}
     if request.param != "thread":
@@ -118,7 +118,7 @@ def shop(request: pytest.FixtureRequest, schema_engine: Engine, schema_url: str)
 
 
 def check(shop: Shop, session: Session, how: str) -> None:
-    """Work a job for a user that nobody else sees, and look at what came of it."""
+    """Work a job for an uncommitted user, and check its effects."""
     user = User(name="Ada")
     session.add(user)
     session.flush()
@@ -136,7 +136,7 @@ def check(shop: Shop, session: Session, how: str) -> None:
 
 
 def test_a_worker_is_in_the_applications_test(shop: Shop) -> None:
-    """With the fixture a worker sees the test's rows, in its own session, and commits nothing."""
+    """With the fixture, a worker sees the test's rows in its own session, and commits nothing."""
     if "dbsession_factory" not in shop.app.registry:
         with pytest.raises(ClientNotReady, match="dbsession_factory"), rolled_back(shop.app):
             pass
@@ -155,20 +155,20 @@ def test_a_worker_is_in_the_applications_test(shop: Shop) -> None:
     assert shop.counts() == ([], [])
     assert shop.post("Bob")
     assert shop.counts() == ([None], [("available", 0)])
-    with rolled_back(shop.app) as session:  # a job of somebody else's
+    with rolled_back(shop.app) as session:  # a job of another application
         assert drain(session, client_of(shop.app.registry)) == []
     assert shop.counts() == ([None], [("available", 0)])
 
 
 def test_a_worker_is_in_the_transaction_of_any_session(shop: Shop) -> None:
-    """So does a worker that is worked on a session of the test's own making."""
+    """With a session that the test made itself, a worker also commits nothing."""
     engine = client_of(shop.app.registry).engine
     for how in HOWS:
         with engine_rolled_back(engine) as session:
             check(shop, session, how)
         with Session(engine) as session:  # never committed
             check(shop, session, how)
-        # As the cookiecutter's tests: a session of the test's, in a transaction that is doomed.
+        # As in the cookiecutter's tests: the test's session is in a doomed transaction.
         for manager in (transaction.TransactionManager(explicit=True), transaction.manager):
             manager.begin()
             manager.doom()
@@ -181,7 +181,7 @@ def test_a_worker_is_in_the_transaction_of_any_session(shop: Shop) -> None:
 
 
 def test_the_transaction_of_the_thread_outlives_the_worker(shop: Shop) -> None:
-    """Jobs of an Engine are worked beside a transaction of the thread's, which goes on."""
+    """Working jobs of an Engine does not end an open transaction of the thread's manager."""
     client = client_of(shop.app.registry)
     transaction.begin()
     session = shop.app.registry["factory"]()

@@ -1,4 +1,4 @@
-"""The pytest plugin, as a user's own test run finds it: by its entry point."""
+"""The pytest plugin, loaded by its entry point in a user's test run."""
 
 import subprocess
 import sys
@@ -167,7 +167,7 @@ RUNNERS = {
 
 
 def run(folder: Path, *arguments: str) -> str:
-    """Run pytest in `folder` and return what it prints."""
+    """Run pytest in `folder` and return its output."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
         cwd=folder,
@@ -180,40 +180,40 @@ def run(folder: Path, *arguments: str) -> str:
 
 
 def test_the_fixtures_of_a_users_tests(tmp_path: Path, database_url: str, schema: str) -> None:
-    """A setting names the client; jobs are found, drained and undone, and failures say why."""
+    """With the setting, tests find and drain jobs, all is undone, and failures say why."""
     (tmp_path / "shop.py").write_text(APP.format(url=database_url, schema=schema))
     (tmp_path / "test_shop.py").write_text(TESTS)
     (tmp_path / "pytest.ini").write_text("[pytest]\nriverrun_client = shop:client\n")
-    said = run(tmp_path)
-    assert "1 failed, 2 passed" in said, said
-    assert "expected exactly one job 'greet'; found 0; there is none of the kind" in said
+    output = run(tmp_path)
+    assert "1 failed, 2 passed" in output, output
+    assert "expected exactly one job 'greet'; found 0; there is none of the kind" in output
 
 
 @pytest.mark.parametrize("runner", RUNNERS)
 def test_the_fixtures_of_async_tests(
     tmp_path: Path, database_url: str, schema: str, runner: str
 ) -> None:
-    """Under pytest-asyncio and anyio jobs are found, drained and undone in an AsyncSession."""
+    """With pytest-asyncio and anyio, tests find and drain jobs in an AsyncSession."""
     (tmp_path / "shop.py").write_text(APP.format(url=database_url, schema=schema))
     (tmp_path / "test_shop.py").write_text(ASYNC.format(**RUNNERS[runner]))
     (tmp_path / "pytest.ini").write_text("[pytest]\nriverrun_client = shop:client\n")
-    said = run(tmp_path)
-    assert "2 passed" in said, said
+    output = run(tmp_path)
+    assert "2 passed" in output, output
 
 
 @pytest.mark.parametrize("tests", [FLASK, PYRAMID], ids=["flask", "pyramid"])
 def test_the_fixtures_of_an_application(
     tmp_path: Path, database_url: str, schema: str, tests: str
 ) -> None:
-    """The application that a fixture returns has its client and its sessions in the tests."""
+    """The fixture `riverrun_app` supplies the client, and its sessions join the test."""
     (tmp_path / "shop.py").write_text(APP.format(url=database_url, schema=schema))
     (tmp_path / "test_shop.py").write_text(tests.format(url=database_url, schema=schema))
-    said = run(tmp_path, "-Wignore::UserWarning", "-Wignore::DeprecationWarning")
-    assert "2 passed" in said, said
+    output = run(tmp_path, "-Wignore::UserWarning", "-Wignore::DeprecationWarning")
+    assert "2 passed" in output, output
 
 
 def test_says_what_is_no_application(tmp_path: Path) -> None:
-    """An application without riverrun is refused in a line."""
+    """An application without riverrun is refused with one line."""
     (tmp_path / "test_it.py").write_text(
         "import pytest\n@pytest.fixture\ndef riverrun_app(): return object()\n"
         "def test_jobs(riverrun_jobs): pass\n"
@@ -224,7 +224,7 @@ def test_says_what_is_no_application(tmp_path: Path) -> None:
 def test_says_that_no_async_session_is_defined(
     tmp_path: Path, database_url: str, schema: str
 ) -> None:
-    """Without an AsyncSession the error says which fixture to define."""
+    """Without an AsyncSession, the error says which fixture to define."""
     (tmp_path / "shop.py").write_text(APP.format(url=database_url, schema=schema))
     (tmp_path / "test_it.py").write_text("def test_jobs(riverrun_async_jobs): pass\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\nriverrun_client = shop:client\n")
@@ -232,10 +232,10 @@ def test_says_that_no_async_session_is_defined(
 
 
 def test_says_that_no_client_is_named(tmp_path: Path) -> None:
-    """Without a client the error says how to name one; other tests are not disturbed."""
+    """Without a client, the error says how to name one; other tests still run."""
     (tmp_path / "test_it.py").write_text(
         "def test_jobs(riverrun_jobs): pass\ndef test_other(): pass\n"
     )
-    said = run(tmp_path)
-    assert "1 passed, 1 error" in said, said
-    assert "set it to module:attribute, or define a fixture of that name" in said
+    output = run(tmp_path)
+    assert "1 passed, 1 error" in output, output
+    assert "set it to module:attribute, or define a fixture of that name" in output

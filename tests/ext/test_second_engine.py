@@ -151,7 +151,7 @@ def test_refuses_what_connects_by_hand(hosts: Any, database_url: str) -> None:
 
 
 def test_refuses_to_connect_less_safely(hosts: Any) -> None:
-    """What asyncpg is told by objects cannot be told to psycopg, and is not left out."""
+    """Connect arguments that asyncpg takes as objects are refused, as psycopg cannot take them."""
     context = ssl.create_default_context()
     with pytest.raises(InvalidOption, match="an SSLContext"):
         engine_beside(hosts("asyncpg", connect_args={"ssl": context}))
@@ -160,6 +160,6 @@ def test_refuses_to_connect_less_safely(hosts: Any) -> None:
 
 
 def test_leaves_an_engine_of_psycopg_as_it_is(hosts: Any) -> None:
-    """An engine that a client can work with is the client's, whoever connects for it."""
+    """A psycopg 3 engine is used as it is, even if it has a creator."""
     host = hosts("psycopg", creator=lambda: psycopg.connect())
     assert engine_beside(host) is host

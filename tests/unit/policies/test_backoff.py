@@ -31,7 +31,7 @@ def delays(policy: Backoff, count: int) -> list[float]:
     ],
 )
 def test_each_policy_waits_as_it_says(policy: Backoff, expected: list[float]) -> None:
-    """A delay depends on the failures so far, the one at hand included."""
+    """A delay depends on the number of failures, including this one."""
     assert delays(policy, 5) == expected
 
 
@@ -44,7 +44,7 @@ def test_jitter_is_ten_percent_either_way(dice: float, factor: float) -> None:
 @pytest.mark.parametrize("failures", DELAYS_NS)
 @pytest.mark.parametrize("dice", [0.0, 0.5, 1.0])
 def test_rivers_delays_are_those_of_the_golden_data(failures: int, dice: float) -> None:
-    """Whatever the dice say, the delay lies within River's bounds, to the microsecond."""
+    """The delay is within River's bounds for every random number, to the microsecond."""
     job = job_row(errors=({},) * (failures - 1))
     delay_us = (RiverBackoff(rng=lambda: dice)(job, NOW) - NOW) // timedelta(microseconds=1)
     low, high = DELAYS_NS[failures]
@@ -58,7 +58,7 @@ def test_rivers_twenty_fifth_delay_is_four_and_a_half_days() -> None:
 
 @pytest.mark.parametrize("policy", [RiverBackoff(), Exponential(base=1e9, cap=1e300)])
 def test_a_delay_past_the_calendar_is_its_end(policy: Backoff) -> None:
-    """However often a job has failed, the answer is a time, never an overflow."""
+    """For any number of failures, the result is a time and never an overflow."""
     at = policy(job_row(errors=({},) * 5_000), NOW)
     assert NOW < at <= datetime.max.replace(tzinfo=UTC)
 
@@ -76,6 +76,6 @@ def test_a_delay_past_the_calendar_is_its_end(policy: Backoff) -> None:
     ],
 )
 def test_senseless_options_are_refused(policy: Any, options: dict[str, Any]) -> None:
-    """A policy that could not tell a delay is refused when it is made."""
+    """A policy with invalid values is refused when it is made."""
     with pytest.raises(InvalidOption):
         policy(**options)

@@ -1,4 +1,4 @@
-"""What schedules promise."""
+"""Schedules of periodic jobs."""
 
 import pickle
 from datetime import UTC, datetime, timedelta
@@ -15,13 +15,13 @@ T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # a Sunday
 
 
 def utc(text: str) -> datetime:
-    """Return the time that `text` says, in UTC."""
+    """Return the time of `text`, in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("every", [10, timedelta(seconds=10)])
 def test_an_interval_is_added(every: float | timedelta) -> None:
-    """Each run is one interval after the one before."""
+    """Each run is one interval after the previous one."""
     assert Interval(every)(T0) == T0 + timedelta(seconds=10)
 
 
@@ -32,7 +32,7 @@ def test_an_interval_that_leads_nowhere_is_refused(every: object) -> None:
         Interval(every)  # type: ignore[arg-type]
 
 
-# By the rules of robfig's parser, which River's users write for.
+# By the rules of robfig's parser, which River's users use.
 @pytest.mark.parametrize(
     ("expression", "expected"),
     [
@@ -63,7 +63,7 @@ def test_an_interval_that_leads_nowhere_is_refused(every: object) -> None:
     ],
 )
 def test_an_expression_has_its_next_time(expression: str, expected: str) -> None:
-    """Cron expressions mean here what they mean to River."""
+    """Cron expressions mean the same as for River."""
     assert Cron(expression)(T0) == utc(expected)
 
 
@@ -96,7 +96,7 @@ def test_an_expression_has_its_next_time(expression: str, expected: str) -> None
     ],
 )
 def test_what_is_no_expression_is_refused(expression: str) -> None:
-    """An expression that cannot be read, or never comes due, is refused when it is made."""
+    """An expression that cannot be parsed, or is never due, is refused when it is made."""
     with pytest.raises(InvalidOption):
         Cron(expression)
 
@@ -126,7 +126,7 @@ def test_times_are_those_of_the_golden_data(name: str) -> None:
 
 @pytest.mark.parametrize("expression", CRON_INVALID)
 def test_what_the_golden_data_refuses_is_refused(expression: str) -> None:
-    """What River's parser cannot read is refused."""
+    """Expressions that River's parser refuses are refused."""
     with pytest.raises(InvalidOption):
         Cron(expression)
 
@@ -140,7 +140,7 @@ def test_what_the_golden_data_refuses_is_refused(expression: str) -> None:
     zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]),
 )
 def test_time_goes_on(at: datetime, minute: str, hour: str, zone: str) -> None:
-    """Whatever the clocks do, the next run is later than the last one."""
+    """The next run is always later than the last one, also when clocks change."""
     cron = Cron(f"{minute} {hour} * * *", tz=zone)
     for _ in range(5):
         following = cron(at)
@@ -149,6 +149,6 @@ def test_time_goes_on(at: datetime, minute: str, hour: str, zone: str) -> None:
 
 
 def test_schedules_compare_by_what_they_say() -> None:
-    """Two of the same text are the same."""
+    """Two schedules with the same text are equal."""
     assert Cron("@daily") == Cron("@daily") != Cron("@hourly")
     assert pickle.loads(pickle.dumps(Interval(3))) == Interval(3)

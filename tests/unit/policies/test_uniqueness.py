@@ -1,4 +1,4 @@
-"""What counts as the same job: River's key, to the byte."""
+"""Uniqueness: keys equal River's to the byte."""
 
 import json
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class NestedArgs(JobArgs, kind="nested"):
 
 @attrs.frozen
 class StandIn:
-    """A job about to be inserted, unchecked."""
+    """A draft of a job, without checks."""
 
     kind: str
     args: object
@@ -150,15 +150,15 @@ def test_the_key_is_rivers(
 
 @pytest.mark.parametrize("name", UNIQUE)
 def test_the_key_is_that_of_the_golden_data(name: str) -> None:
-    """Each of River's golden keys comes out, or is refused where River refuses it."""
+    """Each of River's golden keys is computed, or refused if River refuses it."""
     case = UNIQUE[name]
     # A minus zero is an int in Python's JSON, and loses its sign.
     encoded = json.loads(case.args, parse_int=lambda text: -0.0 if text == "-0" else int(text))
-    said = dict(case.options)
-    period = timedelta(microseconds=said.pop("by_period_nanos", 0) // 1_000)
+    options = dict(case.options)
+    period = timedelta(microseconds=options.pop("by_period_nanos", 0) // 1_000)
     if case.fields is not None:
-        said["by_args"] = case.fields
-    unique = UniqueOpts(**said, by_period=period or None)
+        options["by_args"] = case.fields
+    unique = UniqueOpts(**options, by_period=period or None)
     args = RawArgs(kind=case.kind, encoded=encoded)
     at = case.scheduled_at and datetime.fromisoformat(case.scheduled_at)
     opts = InsertOpts(queue=case.queue, scheduled_at=at or None)
@@ -166,7 +166,7 @@ def test_the_key_is_that_of_the_golden_data(name: str) -> None:
         with pytest.raises(InvalidArgs):
             draft(args, opts)
         return
-    # To tell the key alone: jsonb itself could not hold the NUL of one case.
+    # Compute the key only: jsonb could not hold the NUL character of one case.
     job = StandIn(case.kind, args, encoded, case.queue, opts.scheduled_at)
     mark = unique(job, datetime.fromisoformat(case.now))
     assert (mark.key.hex(), mask_of(mark.states)) == (case.key, case.mask)
@@ -198,7 +198,7 @@ def test_structs_keep_their_order_and_maps_do_not() -> None:
 
 
 def test_a_period_does_not_depend_on_the_time_zone() -> None:
-    """The same instant lies in the same period, whatever zone it is told in."""
+    """The same instant is in the same period, whatever its time zone."""
     unique = UniqueOpts(by_period=timedelta(hours=7))
     tokyo = NOW.astimezone(timezone(timedelta(hours=9)))
     assert key(VecE(), unique, NOW) == key(VecE(), unique, tokyo)
@@ -228,13 +228,13 @@ def test_the_masks_are_rivers() -> None:
     ],
 )
 def test_what_river_refuses_is_refused(refused: dict[str, Any]) -> None:
-    """Options that say nothing, or what River does not accept, are refused when made."""
+    """Empty options, and options that River does not accept, are refused when made."""
     with pytest.raises(InvalidOption):
         UniqueOpts(**refused)
 
 
 def test_a_plain_key_names_the_job() -> None:
-    """Jobs of one kind with one UniqueKey are the same, whatever their args."""
+    """Jobs of one kind with one UniqueKey count as the same, whatever their args."""
     unique = UniqueKey("invoice-7")
     one = unique(draft(VecB(trace_id="a", region="eu", customer_id=1)), NOW)
     assert one == unique(draft(VecB(trace_id="b", region="us", customer_id=2)), NOW)
@@ -245,7 +245,7 @@ def test_a_plain_key_names_the_job() -> None:
 
 
 def test_a_plain_key_cannot_be_one_of_rivers() -> None:
-    """No text makes a UniqueKey collide with a key that River computes from options."""
+    """No UniqueKey can equal a key that River computes from options."""
     river = UniqueOpts(by_queue=True, exclude_kind=True)(draft(VecE()), NOW).key
     assert UniqueKey("&queue=default", exclude_kind=True)(draft(VecE()), NOW).key != river
 
