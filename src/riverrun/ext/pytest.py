@@ -20,7 +20,7 @@ from riverrun.testing import AsyncJobs, Jobs, rolled_back
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the setting `riverrun_client` to pytest's configuration."""
+    """Add the setting `riverrun_client` to pytest's configuration; `parser` is pytest's own."""
     parser.addini("riverrun_client", "the client of the tests, as module:attribute", default="")
 
 

@@ -89,7 +89,7 @@ async def work_one_async(
     *,
     reraise: bool = True,
 ) -> Worked:
-    """Work one job like `work_one`, with an AsyncSession; for sync and `async def` workers."""
+    """As `work_one`, with an AsyncSession; workers may be sync or `async def`."""
 
     def claimed(session: Any) -> tuple["Workbench", Attempt]:
         bench = Workbench(session, client)
@@ -108,7 +108,7 @@ async def drain_async(
     limit: int = 1_000,
     reraise: bool = True,
 ) -> list[Worked]:
-    """Work every due job like `drain`, with an AsyncSession; for sync and `async def` workers."""
+    """As `drain`, with an AsyncSession; workers may be sync or `async def`."""
     worked: list[Worked] = []
     attempts: Iterator[Attempt] | None = None
     bench: Workbench | None = None
