@@ -17,6 +17,7 @@ NAMES = (
     "pickup",
     "latency",
     "insert",
+    "insert_from",
     "claim",
     "snapshot",
     "coroutines",

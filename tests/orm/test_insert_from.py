@@ -487,7 +487,7 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     "NULL": (select(NUMBER, Thing.note.label("text")), Odd, "may be NULL"),
     "a literal NULL": (select(sa.null().label("number")), Odd, "type"),
     "numeric": (select((Thing.id / 2).label("number")), Odd, "NUMERIC"),
-    "a float": (select(sa.literal(1.5).label("number")), Odd, "DOUBLE"),
+    "a float": (select(sa.literal(1.5).label("number")), Odd, r"DOUBLE|FLOAT"),
     "an interval": (select(sa.cast("1 h", sa.Interval).label("number")), Odd, "INTERVAL"),
     "bytes": (select(NUMBER, sa.literal(b"x").label("text")), Odd, "BYTEA"),
     "no type": (select(sa.literal_column("1").label("number")), Odd, "type is not known"),

@@ -80,7 +80,7 @@ def test_each_type_of_key(host: Engine, name: str) -> None:
 
     class Thing(Base):
         __tablename__ = "thing"
-        id: Mapped[Any] = mapped_column(kind, primary_key=True)
+        id: Mapped[Any] = mapped_column(kind, primary_key=True, autoincrement=False)
 
     class Part(Base):
         __tablename__ = "part"
@@ -215,3 +215,37 @@ def test_a_relationship_of_another_class_is_refused() -> None:
     with pytest.raises(InvalidOption, match=r"Table; it is .*Person"):
         Other.registry.configure()
     Other.registry.dispose()
+
+
+class Later(DeclarativeBase):
+    """Models that are defined after the args that refer to them."""
+
+
+@attrs.frozen
+class Remind(JobArgs, kind="remind_later"):
+    """A reference to a class that is not there yet."""
+
+    task: "Ref[Task]"
+
+
+REMINDED = Job.args_of(Remind)
+
+
+class Task(Later):
+    """A class whose body names the args that refer to it."""
+
+    __tablename__ = "task"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reminders: Mapped[list[Job]] = jobs_of(Remind, "task")
+
+
+def test_a_class_that_is_defined_after_the_args(host: Engine) -> None:
+    """Args may refer to a class by its name, and that class's body to the args."""
+    Later.metadata.create_all(host)
+    with Session(host) as session:
+        task = Task(id=1)
+        session.add(task)
+        session.flush()
+        job_id = Client(host).insert(session, Remind(task)).job.id  # type: ignore[arg-type]
+        assert [job.id for job in task.reminders] == [job_id]
+        assert session.scalars(select(Job.id).where(REMINDED.task == task)).all() == [job_id]

@@ -138,3 +138,11 @@ def read(session: Session, user: User) -> list[Job]:
     statement = select(Job).where(args.to == "a", args.to.in_(["a"]), Job.kind_is(Attrs))
     statement = statement.where(args.to.like("a%"), args.to > "a").order_by(args.to.desc())
     return [*session.scalars(statement), *user.mails]
+
+
+def at_once(session: Session) -> int:
+    """Insert and change any number of jobs."""
+    client.insert_from(session, select(User.id.label("to")), Attrs, queue="mail")
+    client.cancel_where(session, Job.args_of(Attrs).to == User.id, User.id > 5, dry_run=True)
+    client.reschedule_where(session, Job.kind_is(Attrs), scheduled_at=Job.scheduled_at)
+    return client.delete_where(engine, Job.queue == "mail")

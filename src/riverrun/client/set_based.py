@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Unpack
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import SQLColumnExpression
 
 from riverrun.client.inserter import Inserter
 from riverrun.clock import Duration
@@ -85,7 +85,7 @@ class SetBased:
         self,
         tx: Tx,
         *criteria: Any,
-        scheduled_at: datetime | ColumnElement[datetime] | None = None,
+        scheduled_at: datetime | SQLColumnExpression[datetime] | None = None,
         delay: Duration | None = None,
         dry_run: bool = False,
     ) -> int:
@@ -117,7 +117,7 @@ class SetBased:
         self,
         tx: AsyncTx,
         *criteria: Any,
-        scheduled_at: datetime | ColumnElement[datetime] | None = None,
+        scheduled_at: datetime | SQLColumnExpression[datetime] | None = None,
         delay: Duration | None = None,
         dry_run: bool = False,
     ) -> int:

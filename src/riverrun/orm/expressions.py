@@ -44,7 +44,7 @@ from riverrun.jobs.args import kind_of
 from riverrun.jobs.json_types import LISTS, is_struct, shown_type
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.references import Reference, reference_class
-from riverrun.orm.fields import Field, Unfit, fields_of
+from riverrun.orm.fields import Field, Unfit, Unresolved, fields_of
 from riverrun.orm.object_keys import is_mapped, mapper_of
 from riverrun.orm.refs import Ref
 from riverrun.orm.sql_json import Mismatch, column_json, key_json, members, unwrapped
@@ -121,6 +121,8 @@ class JobExpressions:
         """
         try:
             fields_of(args_type)
+        except Unresolved:
+            pass  # A class that it refers to may be defined later.
         except Unfit as error:
             raise InvalidOption("args_type", args_type, f"a class of args: {error}") from None
         return ArgsOf(cls, args_type)

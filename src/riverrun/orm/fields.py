@@ -18,6 +18,10 @@ class Unfit(ValueError):
     """A class of args, or one of its fields, cannot be used so; its text says why."""
 
 
+class Unresolved(Unfit):
+    """A name in an annotation is not defined, at least not yet."""
+
+
 @attrs.frozen(kw_only=True)
 class Field:
     """A field of args.
@@ -125,7 +129,7 @@ def _hints(cls: type) -> Mapping[str, Any]:
     try:
         return typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
-        raise Unfit(f"{cls.__name__}: {error}") from error
+        raise Unresolved(f"{cls.__name__}: {error}") from error
 
 
 def _attrs_fields(cls: type) -> list[Field]:

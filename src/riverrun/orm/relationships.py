@@ -1,5 +1,6 @@
 """Relationships: the jobs that name an object, as a collection of that object's class."""
 
+from contextlib import suppress
 from typing import Any, get_args
 
 from sqlalchemy import ColumnElement, and_, cast, func
@@ -11,7 +12,7 @@ from riverrun.jobs.json_types import shown_type
 from riverrun.jobs.references import reference_class
 from riverrun.models import Job
 from riverrun.orm.expressions import joined_args
-from riverrun.orm.fields import Field, Unfit, fields_of
+from riverrun.orm.fields import Field, Unfit, Unresolved, fields_of
 from riverrun.orm.sql_json import Mismatch, column_json, key_json, members
 
 
@@ -42,23 +43,32 @@ def jobs_of(
         InvalidOption: If there is no such field. If it does not fit the primary key: when the
             mappers are configured.
     """
-    try:
-        found = fields_of(args_type)
-    except Unfit as error:
-        raise InvalidOption("args_type", args_type, f"a class of args: {error}") from None
-    if field not in found:
-        raise InvalidOption("field", field, f"a field of {args_type.__name__}: {', '.join(found)}")
+    # The class of the objects is often defined after the args that refer to it.
+    with suppress(Unresolved):
+        _field(args_type, field)
     job = Job.in_schema(schema)
     of_kind = job.kind_is(args_type)
 
     def join() -> ColumnElement[bool]:
-        key = _key(made.parent, found[field])
+        named = _field(args_type, field)
         args: Any = foreign(job.args)
-        return and_(of_kind, *joined_args(args, (found[field].key,), key))
+        return and_(of_kind, *joined_args(args, (named.key,), _key(made.parent, named)))
 
     settings = {"order_by": job.id, "uselist": True, **options, "viewonly": True}
     made: Relationship[list[Job]] = relationship(job, primaryjoin=join, **settings)
     return made
+
+
+def _field(args_type: Any, name: str) -> Field:
+    try:
+        found = fields_of(args_type)
+    except Unresolved:
+        raise
+    except Unfit as error:
+        raise InvalidOption("args_type", args_type, f"a class of args: {error}") from None
+    if name not in found:
+        raise InvalidOption("field", name, f"a field of {args_type.__name__}: {', '.join(found)}")
+    return found[name]
 
 
 def _key(mapper: Mapper[Any], field: Field) -> ColumnElement[Any]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal
+from sqlalchemy import ColumnElement, SQLColumnExpression, func, literal
 
 from riverrun.clock import Duration
 from riverrun.db.transactions import Transaction, Tx
@@ -20,7 +20,7 @@ from riverrun.verbs.chosen import Changed, change_chosen
 def reschedule_where(
     tx: Tx,
     *criteria: Any,
-    scheduled_at: datetime | ColumnElement[datetime] | None = None,
+    scheduled_at: datetime | SQLColumnExpression[datetime] | None = None,
     delay: Duration | None = None,
     dry_run: bool = False,
     schema: str | None = None,
