@@ -22,6 +22,7 @@ NAMES = (
     "snapshot",
     "coroutines",
     "processes",
+    "sessions",
     "idle",
     "memory",
     "versus_peers",
