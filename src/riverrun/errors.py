@@ -440,6 +440,10 @@ class JobCancel(RiverrunError):
         return f"JobCancelError: {self.args[0]}"
 
 
+class JobSuperseded(JobCancel):
+    """The object of `InsertOpts(unless_changed=...)` has changed, so its job is cancelled."""
+
+
 class JobSnooze(RiverrunError):
     """Raise in a worker to run its job again after `delay`; this attempt is not counted.
 

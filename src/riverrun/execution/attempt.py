@@ -37,6 +37,7 @@ from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
 from riverrun.outcome import IfGone, Outcome, completed, decide, may_begin_again
 from riverrun.verbs.claim import ClaimedJob
+from riverrun.verbs.unless_changed import UNCHANGED_KEY, check_unchanged
 
 logger = logging.getLogger(__name__)
 
@@ -209,6 +210,8 @@ class Attempt:
 
     def _work(self, worker: Worker) -> None:
         args = self._begin(worker)
+        if worker.session is None and self._needs_unchanged():
+            self.ctx.worker_transaction.check_unchanged()
         if (processes := self._processes(worker)) is not None:
             processes.work(worker, args, self.ctx, in_processes(self._plugins_of(worker)))
         elif worker.interrupt:
@@ -227,6 +230,8 @@ class Attempt:
         with self.ctx.worker_transaction.session(parameter.wanted) as session:
             if worker.serialize_by is not None:
                 self.ctx.worker_transaction.serialize(session, args, worker.serialize_by)
+            if self._needs_unchanged():
+                check_unchanged(session, self.job.metadata[UNCHANGED_KEY])
             worker.work(args, self.ctx, **{parameter.name: session})
             self._check_steps()
 
@@ -239,6 +244,8 @@ class Attempt:
             if worker.serialize_by is not None:
                 serialize = self.ctx.worker_transaction.serialize
                 await session.run_sync(serialize, args, worker.serialize_by)
+            if self._needs_unchanged():
+                await session.run_sync(check_unchanged, self.job.metadata[UNCHANGED_KEY])
             await worker.work_async(args, self.ctx, **{parameter.name: session})
             self._check_steps()
 
@@ -251,6 +258,8 @@ class Attempt:
         if ctx.timeout_s is not None:
             timer = loop.call_later(ctx.timeout_s, ctx.cancel, JobTimedOut(ctx.timeout_s))
         try:
+            if worker.session is None and self._needs_unchanged():
+                await ctx.worker_transaction.check_unchanged_async()
             await self._call_async(worker, args)
         except asyncio.CancelledError:
             if ctx.reason is None:
@@ -261,6 +270,12 @@ class Attempt:
             if timer is not None:
                 timer.cancel()
         self._check_steps()
+
+    def _needs_unchanged(self) -> bool:
+        """Return whether the job is worked only while an object has a certain version."""
+        claimed = self.claimed
+        may = not isinstance(claimed, ClaimedJob) or claimed.may_have(UNCHANGED_KEY)
+        return may and UNCHANGED_KEY in self.job.metadata
 
     def _begin(self, worker: Worker) -> object:
         args = decode(self.claimed.kind, self.claimed.args, worker.args_type)

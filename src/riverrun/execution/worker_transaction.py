@@ -17,6 +17,7 @@ from riverrun.execution.worker_session import HeldSession, SessionMakers
 from riverrun.outcome import WAITS_KEY
 from riverrun.verbs.complete import complete, record_wish
 from riverrun.verbs.serialize import lock_for_worker, wake_waiting
+from riverrun.verbs.unless_changed import UNCHANGED_KEY, check_unchanged
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
@@ -131,6 +132,30 @@ class WorkerTransaction:
         if self._ctx.job.metadata.get(WAITS_KEY) is not None:
             # It waits no more, so that nobody finds it among those that do.
             self._ctx.set_metadata(WAITS_KEY, None)
+
+    def check_unchanged(self) -> None:
+        """See that the object which the job needs unchanged is so, in a transaction of its own.
+
+        Raises:
+            JobSuperseded: If it is not.
+        """
+        needed = self._ctx.job.metadata[UNCHANGED_KEY]
+        with (
+            self.connected() as (connection, mode),
+            Session(connection, join_transaction_mode=mode) as session,
+        ):
+            check_unchanged(session, needed)
+
+    async def check_unchanged_async(self) -> None:
+        """As `check_unchanged`, for an `async def` worker."""
+        from sqlalchemy.ext.asyncio import AsyncSession
+
+        needed = self._ctx.job.metadata[UNCHANGED_KEY]
+        async with (
+            self.connected_async(None) as (connection, mode),
+            AsyncSession(connection, join_transaction_mode=mode) as session,
+        ):
+            await session.run_sync(check_unchanged, needed)
 
     @contextmanager
     def connected(self) -> Iterator[tuple[Connection, Any]]:

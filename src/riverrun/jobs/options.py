@@ -144,6 +144,8 @@ class InsertOpts:
             `UniqueOpts(by_args=True)`.
         metadata: A JSON object that is kept with the job.
         pending: Whether the job is inserted as `pending`: it waits until it is made available.
+        unless_changed: A mapped object with a `version_id_col`, flushed. An attempt begins only
+            while the object has that version; else the job is cancelled as superseded.
 
     Raises:
         InvalidOption: If River's tables or clients would not accept a value.
@@ -158,6 +160,7 @@ class InsertOpts:
     unique: Uniqueness | None = attrs.field(default=None)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata_or_none)
     pending: bool = False
+    unless_changed: object | None = attrs.field(default=None, eq=False)
 
     @unique.validator
     def _check_unique(self, _: object, value: object) -> None:
@@ -196,6 +199,7 @@ class InsertOptions(TypedDict, total=False):
     unique: Uniqueness | None
     metadata: Mapping[str, Any] | None
     pending: bool
+    unless_changed: object | None
 
 
 def with_options(opts: InsertOpts | None, options: Mapping[str, Any]) -> InsertOpts | None:

@@ -53,6 +53,10 @@ class ClaimedJob:
         """The metadata, as in JobRow. It is decoded at each access."""
         return json_object(self._row[_METADATA])
 
+    def may_have(self, key: str) -> bool:
+        """Return whether its metadata may have `key`, without decoding it."""
+        return key in (self._row[_METADATA] or "")
+
     @property
     def metadata_bytes(self) -> int:
         """The approximate size of the metadata, in bytes of JSON."""

@@ -24,6 +24,7 @@ from riverrun.jobs.options import (
 )
 from riverrun.jobs.references import referred
 from riverrun.jobs.states import JobState
+from riverrun.verbs.unless_changed import UNCHANGED_KEY, version_of
 
 _NO_OPTIONS = InsertOpts()
 
@@ -133,6 +134,9 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | Non
         state = JobState.pending
     else:
         state = JobState.available if scheduled_at is None else JobState.scheduled
+    metadata = given.metadata
+    if given.unless_changed is not None:
+        metadata = {**(metadata or {}), UNCHANGED_KEY: version_of(given.unless_changed)}
     return _Decided(
         given.max_attempts,
         given.unique,
@@ -141,7 +145,7 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | Non
             "priority": given.priority or PRIORITY_DEFAULT,
             "scheduled_at": scheduled_at,
             "tags": tuple(given.tags or ()),
-            "metadata_text": metadata_text(given.metadata) if given.metadata else "{}",
+            "metadata_text": metadata_text(metadata) if metadata else "{}",
             "state": state,
         },
     )

@@ -1,0 +1,94 @@
+"""Jobs that are only worked while an object is as it was when they were inserted."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sqlalchemy import inspect, select
+from sqlalchemy.orm import Mapper, Session, configure_mappers, mapperlib
+from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
+
+from riverrun.errors import InvalidOption, JobSuperseded, RiverrunError
+from riverrun.orm.object_keys import identity_of, keys_of, state_of
+
+UNCHANGED_KEY = "riverrun:unless_changed"
+"""The key of a job's metadata that says of which object it needs which version."""
+
+_EXPECTED = "a mapped object whose class has a version_id_col"
+
+
+def version_of(obj: object) -> dict[str, Any]:
+    """Return what is stored of an object with a job that needs it unchanged.
+
+    Raises:
+        InvalidOption: If it has no version, or its next flush would change that.
+    """
+    state = state_of(obj)
+    if state is None or state.mapper.version_id_col is None:
+        raise InvalidOption("unless_changed", obj, _EXPECTED)
+    identity = identity_of(state)
+    if identity is None or state.key is None or state.modified or state.deleted:
+        # The job would be superseded by the very transaction that inserts it.
+        expected = "an object that is flushed; call session.flush() before the insert"
+        raise InvalidOption("unless_changed", obj, expected)
+    mapper = state.mapper
+    name = mapper.get_property_by_column(cast("Any", mapper.version_id_col)).key
+    try:
+        version = getattr(obj, name)
+    except (DetachedInstanceError, ObjectDeletedError) as error:
+        expected = "an object whose version is loaded, or that is in a session"
+        raise InvalidOption("unless_changed", obj, expected) from error
+    return {
+        "class": _name(mapper),
+        "key": keys_of(mapper).write(identity),
+        "version": _text(version),
+    }
+
+
+def check_unchanged(session: Session, needed: object) -> None:
+    """Read an object's version, and see that it is what a job needs.
+
+    Args:
+        session: What to read it with.
+        needed: What `version_of` returned when the job was inserted.
+
+    Raises:
+        JobSuperseded: If the object has another version by now, or is gone.
+        RiverrunError: If its class is not known here.
+    """
+    if not isinstance(needed, Mapping) or not {"class", "key", "version"} <= needed.keys():
+        raise RiverrunError(f"metadata {UNCHANGED_KEY!r} is {needed!r}, which names no version")
+    mapper = _mapper(str(needed["class"]))
+    columns = [mapper.get_property_by_column(each) for each in mapper.primary_key]
+    identity = keys_of(mapper).read(needed["key"])
+    version = mapper.get_property_by_column(cast("Any", mapper.version_id_col))
+    statement = select(version.class_attribute)
+    for column, value in zip(columns, identity, strict=True):
+        statement = statement.where(column.class_attribute == value)
+    found = session.execute(statement).first()
+    what = f"the {mapper.class_.__name__} with the primary key {needed['key']!r}"
+    if found is None:
+        raise JobSuperseded(f"superseded: {what} is gone")
+    if _text(found[0]) != needed["version"]:
+        has = f"{what} has version {_text(found[0])}"
+        raise JobSuperseded(f"superseded: {has}, and the job is of version {needed['version']}")
+
+
+def _name(mapper: Mapper[Any]) -> str:
+    return f"{mapper.class_.__module__}:{mapper.class_.__qualname__}"
+
+
+def _mapper(name: str) -> Mapper[Any]:
+    # Looked up among the classes that are mapped here: what a row says is never imported.
+    configure_mappers()
+    for registry in mapperlib._all_registries():
+        for mapper in registry.mappers:
+            if _name(mapper) == name and mapper.version_id_col is not None:
+                found: Mapper[Any] = inspect(mapper.class_)
+                return found
+    problem = f"the job needs a version of {name}, and no such class with a version_id_col is"
+    raise RiverrunError(f"{problem} mapped in this process; import its module before working")
+
+
+def _text(version: object) -> str:
+    # Numbers mostly, and sometimes times, UUIDs or bytes: all that counts is whether they differ.
+    return version.hex() if isinstance(version, bytes) else str(version)

@@ -1,0 +1,179 @@
+"""Jobs that are worked only while an object is as it was when they were inserted."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Engine, NullPool, text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
+
+from orm.worker_tables import Account, Entry, host_engine
+from riverrun import Client, InsertOpts, JobArgs, Workers, verbs
+from riverrun.errors import InvalidOption, JobSuperseded
+from riverrun.events import JobCancelled, JobCompleted, JobEvent, JobFailed
+from riverrun.testing import rolled_back, rolled_back_async, work_one, work_one_async
+
+DEADLINE_S = 30.0
+
+
+@attrs.frozen
+class Plain(JobArgs, kind="plain"):
+    pass
+
+
+@attrs.frozen
+class PlainAsync(JobArgs, kind="plain_async"):
+    pass
+
+
+@attrs.frozen
+class InSession(JobArgs, kind="in_session"):
+    pass
+
+
+@attrs.frozen
+class InAsyncSession(JobArgs, kind="in_async_session"):
+    pass
+
+
+EACH = (Plain, PlainAsync, InSession, InAsyncSession)
+
+
+@pytest.fixture
+def host(database_url: str, schema: str) -> Iterator[Engine]:
+    """The application's engine; an account is there."""
+    for engine in host_engine(database_url, schema):
+        with Session(engine) as session, session.begin():
+            session.add(Account(id=1))
+        yield engine
+
+
+@pytest.fixture
+def called() -> list[str]:
+    """The kinds whose workers were called."""
+    return []
+
+
+@pytest.fixture
+def client(host: Engine, called: list[str]) -> Client:
+    """A client with workers of each sort."""
+    workers = Workers()
+
+    @workers.register
+    def plain(args: Plain) -> None:
+        called.append(args.kind)
+
+    @workers.register
+    async def plain_async(args: PlainAsync) -> None:
+        called.append(args.kind)
+
+    @workers.register
+    def in_session(args: InSession, session: Session) -> None:
+        called.append(args.kind)
+
+    @workers.register
+    async def in_async_session(args: InAsyncSession, session: AsyncSession) -> None:
+        called.append(args.kind)
+
+    return Client(host, workers=workers, queues={"default": 1})
+
+
+def insert(session: Session, client: Client) -> None:
+    """Insert a job of each sort that needs the account as it is."""
+    account = session.get_one(Account, 1)
+    opts = InsertOpts(unless_changed=account, metadata={"own": 1})
+    client.insert_many(session, [(args(), opts) for args in EACH])
+
+
+@pytest.mark.parametrize("change", ["none", "by the ORM", "gone"])
+def test_worked_only_while_unchanged(
+    host: Engine, client: Client, called: list[str], change: str
+) -> None:
+    """A job whose object has moved on is cancelled as superseded, its worker not called."""
+    with Session(host) as session, session.begin():
+        insert(session, client)
+    with Session(host) as session, session.begin():
+        account = session.get_one(Account, 1)
+        if change == "by the ORM":
+            account.total += 1
+        elif change == "gone":
+            session.delete(account)
+    events = client.subscribe(JobEvent)
+    with client:
+        ended = [events.get(timeout=DEADLINE_S) for _ in EACH]
+    if change == "none":
+        assert {type(each) for each in ended} == {JobCompleted}
+        assert sorted(called) == sorted(args.kind for args in EACH)
+        assert ended[0].job.metadata["own"] == 1
+        return
+    assert {type(each) for each in ended} == {JobCancelled}
+    assert {type(each.error) for each in ended} == {JobSuperseded}
+    assert called == []
+    row = client.get(host, ended[0].job.id)
+    said = "is gone" if change == "gone" else "has version 2, and the job is of version 1"
+    assert (row.state, said in row.errors[0]["error"]) == ("cancelled", True)
+
+
+def test_in_tests(host: Engine, client: Client, called: list[str]) -> None:
+    """In a test the object is looked at in the test's transaction."""
+    for change in (False, True):
+        with rolled_back(host) as session:
+            account = session.get_one(Account, 1)
+            job = client.insert(session, InSession(), unless_changed=account).job
+            other = client.insert(session, Plain(), unless_changed=account).job
+            if change:
+                account.total += 1
+                session.flush()
+            states = {work_one(session, client, each).state for each in (job, other)}
+            assert states == {"cancelled" if change else "completed"}
+    asyncio.run(in_async_tests(host, client))
+    assert sorted(called) == ["in_async_session", "in_session", "plain", "plain_async"]
+
+
+async def in_async_tests(host: Engine, client: Client) -> None:
+    """Do the same in the transaction of an AsyncSession."""
+    engine = create_async_engine(host.url, poolclass=NullPool)
+    for args in (InAsyncSession(), PlainAsync()):
+        async with rolled_back_async(engine) as session:
+            account = await session.get_one(Account, 1)
+            one = await client.insert_async(session, args, unless_changed=account)
+            assert (await work_one_async(session, client, one.job)).state == "completed"
+
+
+@pytest.mark.parametrize("how", ["dirty", "new", "transient", "unversioned", "no object"])
+def test_what_cannot_be_compared_is_refused(host: Engine, client: Client, how: str) -> None:
+    """An object that has no version, or whose next flush makes another, is refused at insert."""
+    with Session(host) as session:
+        given: Any = session.get_one(Account, 1)
+        match how:
+            case "dirty":
+                given.total = 7
+            case "new":
+                session.add(given := Account(id=2))
+            case "transient":
+                given = Account(id=3)
+            case "unversioned":
+                session.add(given := Entry(name="first"))
+                session.flush()
+            case "no object":
+                given = 7
+        with pytest.raises(InvalidOption, match="unless_changed"):
+            client.insert(session, Plain(), unless_changed=given)
+
+
+def test_a_class_that_is_not_known_here(host: Engine, client: Client, called: list[str]) -> None:
+    """Nothing that a row names is imported: its attempt fails, and says what to import."""
+    with Session(host) as session, session.begin():
+        account = session.get_one(Account, 1)
+        job = client.insert(session, Plain(), unless_changed=account, max_attempts=1).job
+    with host.begin() as connection:
+        elsewhere = "replace(metadata::text, 'orm.worker_tables', 'antigravity')::jsonb"
+        connection.execute(text(f"UPDATE river_job SET metadata = {elsewhere}"))
+    events = client.subscribe(JobEvent)
+    with client:
+        failed = events.get(timeout=DEADLINE_S)
+    assert (type(failed), called) == (JobFailed, [])
+    assert "import its module" in verbs.get(host, job.id).errors[0]["error"]
