@@ -66,7 +66,8 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "delete": (delete_job, {"job_id"}),
     "update": (update_job, {"job_id", "merged"}),
     "schedule": (lambda: schedule_jobs(schema="s"), {"ahead_s", "limit", "skipped", "now"}),
-    "notify": (notify, {"topic", "payloads", "schema"}),
+    "notify": (lambda: notify(named=False), {"topic", "payloads"}),
+    "notify, named": (lambda: notify(named=True), {"topic", "payloads", "schema"}),
 }
 
 
@@ -91,7 +92,7 @@ def test_is_built_once(name: str) -> None:
     assert build() is build()
 
 
-@pytest.mark.parametrize("name", sorted(set(STATEMENTS) - {"notify"}))
+@pytest.mark.parametrize("name", sorted(set(STATEMENTS) - {"notify", "notify, named"}))
 def test_is_in_the_schema(name: str) -> None:
     """Every table, type and function of River's is named with the schema."""
     statement = str(compiled(name))

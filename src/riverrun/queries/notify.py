@@ -12,12 +12,11 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    literal_column,
     select,
-    table,
     true,
-    union,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, array
 
 from riverrun.models import Job
 
@@ -28,28 +27,30 @@ CHANNEL_MAX = 63
 @lru_cache
 def schema_of_tables() -> Select[Any]:
     """Read the schema of River's tables: bind `schema`, or the one that the search path finds."""
-    return select(_place())
+    place = cast(bindparam("schema"), Text)
+    return select(func.coalesce(place, _found(), func.current_schema()))
 
 
 @lru_cache
-def channels() -> Select[Any]:
+def channels(*, named: bool) -> Select[Any]:
     """Read the channels for bind `topics`, an array of text, each with its topic.
 
-    If the first schema of the search path is not that of the tables, each topic has two channels:
-    River's clients name theirs by the first schema.
+    If `named`, they are those of bind `schema`; else of where the search path finds the tables. If
+    its first schema is not that of the tables, each topic has two channels: River's clients name
+    theirs by the first schema.
     """
     topics = (
         func.unnest(bindparam("topics", type_=ARRAY(Text)))
         .table_valued(column("topic", Text))
         .render_derived(name="topics")
     )
-    places = _places()
+    places = _places(named=named)
     channel = _channel(places.c.place, topics.c.topic)
     return select(channel, topics.c.topic).select_from(topics).join(places, true())
 
 
 @lru_cache
-def notify() -> Select[Any]:
+def notify(*, named: bool) -> Select[Any]:
     """Send `payloads`, an array of text, on the channels of `topic` when the transaction commits.
 
     See `channels`.
@@ -59,29 +60,37 @@ def notify() -> Select[Any]:
         .table_valued(column("payload", Text))
         .render_derived(name="payloads")
     )
-    places = _places()
+    places = _places(named=named)
     channel = _channel(places.c.place, bindparam("topic", type_=Text))
     sent = func.pg_notify(channel, payloads.c.payload)
     return select(sent).select_from(payloads).join(places, true())
 
 
-def _place() -> ColumnElement[str]:
-    tables = table("pg_class", column("oid"), column("relnamespace"), schema="pg_catalog")
-    schemas = table("pg_namespace", column("oid"), column("nspname"), schema="pg_catalog")
-    found = (
-        select(cast(schemas.c.nspname, Text))
-        .join_from(tables, schemas, schemas.c.oid == tables.c.relnamespace)
-        .where(tables.c.oid == func.to_regclass(Job.__tablename__))
-        .scalar_subquery()
-    )
-    return func.coalesce(cast(bindparam("schema"), Text), found, func.current_schema())
+def _found() -> ColumnElement[str]:
+    """Return the schema in which the search path finds River's tables.
+
+    By functions that look in PostgreSQL's caches: a statement that names tables of the catalog
+    opens them each time, whether it comes to read them or not.
+    """
+    classes: ColumnElement[Any] = literal_column("CAST('pg_catalog.pg_class' AS regclass)")
+    named = func.pg_identify_object(classes, func.to_regclass(Job.__tablename__), 0)
+    place = named.table_valued("type", "schema", "name", "identity").render_derived(name="found")
+    # It is quoted where it must be, and of one part.
+    return select(func.array_to_string(func.parse_ident(place.c.schema), "")).scalar_subquery()
 
 
-def _places() -> Any:
-    first = func.coalesce(cast(bindparam("schema"), Text), func.current_schema())
-    each = union(
-        select(_place().label("place")), select(cast(first, Text).label("place"))
-    ).subquery("each")
+def _places(*, named: bool) -> Any:
+    """Return the schemas that name channels, as rows: bind `schema`, or those of the search path.
+
+    Read for each notification. Where the first schema of the path holds the tables, as is usual,
+    one look in PostgreSQL's caches tells so, and no table of the catalog is read.
+    """
+    if named:
+        return select(cast(bindparam("schema"), Text).label("place")).subquery("places")
+    first = cast(func.current_schema(), Text)
+    here = func.to_regclass(func.concat(func.quote_ident(first), f".{Job.__tablename__}"))
+    found = case((here.is_not(None), array([first])), else_=array([_found(), first]))
+    each = func.unnest(found).table_valued(column("place", Text)).render_derived(name="each")
     return select(each.c.place).where(each.c.place.is_not(None)).subquery("places")
 
 

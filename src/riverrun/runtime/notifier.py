@@ -122,8 +122,11 @@ class Notifier(Service):
                         self._hear(channels, channel, heard.extra.decode(encoding, "replace"))
 
     def _channels(self, driver: psycopg.Connection[Any]) -> dict[str, Topic]:
-        params = {"schema": self._schema, "topics": [topic.value for topic in Topic]}
-        rows = fetch(driver, self._engine, queries.channels(), params)
+        params: dict[str, Any] = {"topics": [topic.value for topic in Topic]}
+        if self._schema is not None:
+            params["schema"] = self._schema
+        statement = queries.channels(named=self._schema is not None)
+        rows = fetch(driver, self._engine, statement, params)
         return {channel: Topic(topic) for channel, topic in rows}
 
     def _hear(self, channels: Mapping[str, Topic], channel: str, said: str) -> None:

@@ -30,14 +30,17 @@ def notify_in(
     PostgreSQL cannot prepare a transaction that has executed NOTIFY. So a transaction that is
     committed in two phases is followed by a small one on the same connection, which notifies.
     """
-    params = {"topic": topic.value, "payloads": list(payloads), "schema": schema}
+    params: dict[str, Any] = {"topic": topic.value, "payloads": list(payloads)}
+    if schema is not None:
+        params["schema"] = schema
+    statement = queries.notify(named=schema is not None)
     if not transaction.in_two_phases:
-        transaction.rows(queries.notify(), params)
+        transaction.rows(statement, params)
         return
     # Execute a statement, or the driver would not have begun a transaction that can be followed.
     transaction.execute(select(true()), {})
     connection = transaction.connection
-    compiled = queries.notify().compile(dialect=connection.dialect)
+    compiled = statement.compile(dialect=connection.dialect)
     values: Any = compiled.construct_params(params)
     if compiled.positiontup is not None:
         values = [values[name] for name in compiled.positiontup]
