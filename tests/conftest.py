@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
 from itertools import count
@@ -29,6 +30,11 @@ _database_numbers = count(1)
 # each start compiles SQLAlchemy and all else again: about three times the time of the import.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell without job control has what it starts in the background ignore Ctrl-C, and so would every
+# process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Those whose files take longest come first: what begins last is waited for by all. Each has a file

@@ -55,7 +55,8 @@ async def greet(args: Greet, ctx: JobContext) -> None:
 def async_engine():
     url = make_url(os.environ["DATABASE_URL"])
     if os.environ.get("DRIVER") == "asyncpg":
-        schema = url.query["options"].removeprefix("-csearch_path=")
+        # The server takes a backslash before a space out of `options`, and of no other setting.
+        schema = url.query["options"].removeprefix("-csearch_path=").replace("\\ ", " ")
         server = {"server_settings": {"search_path": schema}}
         url = url.difference_update_query(["options"]).set(drivername="postgresql+asyncpg")
         return create_async_engine(url, connect_args=server)
