@@ -44,20 +44,21 @@ class UndecodableArgs(RiverrunError, ValueError):
 
 
 class InvalidRef(RiverrunError, ValueError):
-    """A reference to a mapped object is none that args can hold; its text says why."""
+    """Args cannot hold a reference to a mapped object. The text says why."""
 
     def __init__(self, problem: str) -> None:
         super().__init__(problem)
 
 
 class ObjectGone(RiverrunError, LookupError):
-    """The object that a reference is to is not in the database any more.
+    """The object of a reference is no longer in the database.
 
-    Raised in a worker it cancels the job, or does what `register(if_gone=...)` says.
+    If a worker raises this, the job is cancelled, unless `register(if_gone=...)` sets another
+    outcome.
 
     Args:
-        class_name: The object's class.
-        key: Its primary key, as JSON has it.
+        class_name: The name of the object's class.
+        key: The object's primary key, as JSON.
     """
 
     def __init__(self, class_name: str, key: object) -> None:
@@ -86,11 +87,11 @@ class ObjectBusy(RiverrunError, RuntimeError):
 
 
 class ObjectLocked(RiverrunError, RuntimeError):
-    """The object that a reference is to is locked by another transaction.
+    """Another transaction has locked the object of a reference.
 
     Args:
-        class_name: The object's class.
-        key: Its primary key, as JSON has it.
+        class_name: The name of the object's class.
+        key: The object's primary key, as JSON.
     """
 
     def __init__(self, class_name: str, key: object) -> None:

@@ -1,4 +1,4 @@
-"""References in args, as what reads and writes args sees them; `riverrun.orm.refs` has the one."""
+"""The interface of references in args. `riverrun.orm.refs` implements it."""
 
 import types
 import typing
@@ -11,7 +11,7 @@ from riverrun.orm.object_keys import is_mapped
 
 
 class Reference:
-    """What stands in args for a mapped object: `riverrun.orm.refs.Ref`."""
+    """A reference to a mapped object, which args hold in its place: `riverrun.orm.refs.Ref`."""
 
     __slots__ = ()
 
@@ -19,43 +19,43 @@ class Reference:
         raise NotImplementedError
 
     def refers_to(self, value: object) -> bool:
-        """Return whether it stands for `value`."""
+        """Return whether this is a reference to `value`."""
         raise NotImplementedError
 
     @classmethod
     def to_json(cls, value: Any, annotation: Any) -> Any:
-        """Return `value`, a reference or what it would stand for, as JSON."""
+        """Return `value`, a reference or a mapped object, as JSON."""
         raise NotImplementedError
 
     @classmethod
     def from_json(cls, encoded: Any, annotation: Any) -> Self:
-        """Return the reference that `encoded` is."""
+        """Return the reference in the JSON `encoded`."""
         raise NotImplementedError
 
     @classmethod
     def is_exact(cls, annotation: Any) -> Callable[[Any], bool] | None:
-        """Return what tells whether a value comes back as it is; None if nothing tells it so."""
+        """Return a function that checks if a value comes back equal; None if there is none."""
         raise NotImplementedError
 
 
 referred: ContextVar[list[object] | None] = ContextVar("riverrun_referred", default=None)
-"""Collects the objects that are written as references; None where nothing needs them."""
+"""Collects the objects that are encoded as references; None if they are not needed."""
 
 
 comparing: ContextVar[bool] = ContextVar("riverrun_comparing", default=False)
-"""Whether a reference equals its object, too. Else it does not: their hashes differ."""
+"""Whether a reference is equal to its object, too. By default it is not, because hashes differ."""
 
 
 def reference_class(annotation: Any) -> type[Reference] | None:
-    """Return the class of references that `annotation` stands for; None if for none."""
+    """Return the class of references in `annotation`; None if it is not a reference."""
     cls = typing.get_origin(annotation) or annotation
     return cls if isinstance(cls, type) and issubclass(cls, Reference) else None
 
 
 class Referring:
-    """A base of args whose fields hold references where mapped objects were given for them.
+    """A base of args that replaces mapped objects, passed for reference fields, by references.
 
-    A class with a post-init of its own keeps the objects; they are written as references, too.
+    A class with its own post-init keeps the objects, and they are encoded as references, too.
     """
 
     __slots__ = ()
@@ -63,11 +63,11 @@ class Referring:
     if not TYPE_CHECKING:
 
         def __attrs_post_init__(self):
-            """Make references of mapped objects."""
+            """Replace mapped objects by references."""
             _refer(self)
 
         def __post_init__(self, *_):
-            """Make references of mapped objects."""
+            """Replace mapped objects by references."""
             _refer(self)
 
 
@@ -94,7 +94,7 @@ def _refer(args: object) -> None:
 
 
 def _referring(value: Any, reference: type[Reference]) -> Any:
-    """Return `value` with references in place of mapped objects; itself if it has none."""
+    """Return `value` with references in place of mapped objects; `value` itself if it has none."""
     kind = type(value)
     if kind in (list, tuple, set, frozenset):
         if any(map(is_mapped, value)):
@@ -109,11 +109,11 @@ def _referring(value: Any, reference: type[Reference]) -> Any:
 
 @lru_cache(maxsize=1024)
 def _reference_fields(cls: Hashable) -> tuple[tuple[str, type[Reference]], ...]:
-    """Return the fields of a class that hold references, and the class of those."""
+    """Return the names of a class's reference fields, each with the class of the references."""
     try:
         hints = typing.get_type_hints(cls)
     except Exception:
-        return ()  # Names that cannot be resolved here.
+        return ()  # Some names in the annotations cannot be resolved here.
     found = ((name, _reference_in(hint)) for name, hint in hints.items())
     return tuple((name, reference) for name, reference in found if reference is not None)
 
@@ -121,5 +121,5 @@ def _reference_fields(cls: Hashable) -> tuple[tuple[str, type[Reference]], ...]:
 def _reference_in(annotation: Any) -> type[Reference] | None:
     if (reference := reference_class(annotation)) is not None:
         return reference
-    inner = (_reference_in(each) for each in typing.get_args(annotation))
-    return next((each for each in inner if each is not None), None)
+    inner = (_reference_in(argument) for argument in typing.get_args(annotation))
+    return next((reference for reference in inner if reference is not None), None)

@@ -1,1 +1,1 @@
-"""What keeps the tables in order while clients run."""
+"""Services that maintain the tables while clients run. Only the leader runs most of them."""

@@ -1,4 +1,4 @@
-"""BatchService: what works through the database one bounded batch after another."""
+"""The base class of services that work through the database in bounded batches."""
 
 import logging
 import random
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 class BatchService(Service):
-    """Runs `run_once` every `interval_s` seconds, and again soon while there is more to do."""
+    """A service that calls `turn` every `interval_s` seconds, and sooner while there is more."""
 
     def __init__(self, name: str, engine: Engine, *, interval_s: float, rng: random.Random) -> None:
         super().__init__(name)
@@ -22,13 +22,13 @@ class BatchService(Service):
 
     def run(self) -> None:
         """Work until stopped."""
-        # Clients that started together must not come round together.
+        # Clients that started at the same time must not all work at the same time.
         wait_s = min(1.0, self._interval_s) * self._rng.random()
         while not self.stopping.wait(wait_s):
             wait_s = self._interval_s
             try:
                 if self.turn():
-                    # Between batches workers have the database to themselves for a moment.
+                    # Leave the database to the workers for a moment.
                     wait_s = 0.05 + 0.95 * self._rng.random() ** 4
             except Exception as error:
                 log_failure(
@@ -36,5 +36,5 @@ class BatchService(Service):
                 )
 
     def turn(self) -> bool:
-        """Do one batch; return whether there may be more."""
+        """Process one batch, and return whether there may be more."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Elector: who leads, for which term. One leader among all clients, River's included."""
+"""Elect one leader among all clients, including River's, for a term."""
 
 import logging
 import math
@@ -24,24 +24,26 @@ logger = logging.getLogger(__name__)
 INTERVAL_S = 5.0
 TTL_S = INTERVAL_S + 10.0
 STAND_S = 0.05
-"""Most seconds between hearing of a resignation and standing: not all followers at once."""
+"""Most seconds, chosen at random, from a notified resignation until this client stands for
+election. So the followers do not all stand at once."""
 
 RESIGN_S = 10.0
-"""Seconds after a request to resign in which no other is obeyed, by whoever leads then.
+"""Seconds after a request to resign in which a leader does not obey another request.
 
-A request is but a notification, which any role may send: it may move the lead, not keep it moving.
+A request is just a notification, which any role may send. It may move the lead, but not keep it
+moving.
 """
 
 WORD_S = 1.0
-"""Least seconds between two resignations heard of that have this client stand before its time."""
+"""Least seconds between two notified resignations that make this client stand early."""
 
 TRUST_S = TTL_S - 1.0
-"""Seconds after the start of the last successful attempt for which a leader may trust its term."""
+"""Seconds for which a leader may trust its term, from the start of the last successful attempt."""
 
 
 @attrs.frozen
 class Turn:
-    """What one turn of the elector came to.
+    """The result of one attempt at election.
 
     Attributes:
         leads: Whether this client leads after it.
@@ -51,7 +53,7 @@ class Turn:
 
 
 class Elector(Service):
-    """Stands for election every few seconds, and again while it leads."""
+    """Stands for election every few seconds, and for re-election while it leads."""
 
     def __init__(
         self,
@@ -73,19 +75,19 @@ class Elector(Service):
         self._clock = clock
         self._rng = rng
         self._pause = Pause(rng.random, longest_s=INTERVAL_S)
-        self._woken = threading.Event()  # a notification ends the wait
+        self._woken = threading.Event()  # set to interrupt the wait
         self._lock = threading.Lock()  # guards the next two
-        self._obeyed_at = -math.inf  # when the last request was obeyed, by whoever led
+        self._obeyed_at = -math.inf  # when a leader last obeyed a request
         self._resign_at = math.inf
-        self._stood_at = -math.inf  # when word of a resignation last ended the wait
+        self._stood_at = -math.inf  # when a notified resignation last interrupted the wait
 
     @property
     def leads(self) -> bool:
-        """Whether this client leads, as far as it may trust that."""
+        """Whether this client leads and may still trust its term."""
         return self._leadership.leads()
 
     def notified(self, payload: Mapping[str, Any]) -> None:
-        """Take a notification: another has resigned, or the leader is asked to."""
+        """Handle a notification: another client has resigned, or the leader is asked to resign."""
         action, leader_id = payload.get("action"), payload.get("leader_id")
         now = self._clock.monotonic()
         if action == "resigned" and leader_id != self._client_id and self._leadership.term is None:
@@ -94,7 +96,7 @@ class Elector(Service):
                 self._woken.set()
         elif action == "request_resign":
             with self._lock:
-                # All clients hear the same requests, and count on the leader to obey the first.
+                # All clients get the same requests, and expect the leader to obey the first one.
                 if now - self._obeyed_at >= RESIGN_S:
                     self._obeyed_at = now
                 if self._leadership.term is not None:
@@ -104,7 +106,7 @@ class Elector(Service):
                 self._woken.set()
 
     def interrupt(self) -> None:
-        """End the wait."""
+        """Interrupt the wait."""
         self._woken.set()
 
     def run(self) -> None:
@@ -124,11 +126,11 @@ class Elector(Service):
                 self._resign()
                 with self._lock:
                     self._obeyed_at, self._resign_at = now, math.inf
-                # The others' turn: this one stands again when nobody else has.
+                # Let the others stand first; this client stands again if none of them does.
                 wait_s = INTERVAL_S + self._rng.random()
                 continue
             if self._leadership.term is not None and now < end:
-                # Word of a request whose time has not come is no reason to ask for another term.
+                # A request to resign later is no reason to stand for re-election now.
                 wait_s = end - now
                 continue
             wait_s = INTERVAL_S + (0.0 if self._leadership.term else self._rng.random())
@@ -145,7 +147,7 @@ class Elector(Service):
         self._resign()
 
     def run_once(self) -> Turn:
-        """Stand for election, or for another term; return whether this client leads."""
+        """Stand for election or re-election once, and return whether this client leads."""
         began = self._clock.monotonic()
         if self._leadership.term is None:
             self._leadership.term = elect(
@@ -164,7 +166,7 @@ class Elector(Service):
         return Turn(leads=self._leadership.term is not None)
 
     def _lose(self) -> None:
-        # Another may lead by now, so there is nothing to resign from.
+        # Another client may lead now, so there is no term to resign from.
         self._leadership.term = None
         self._resign_at = math.inf
         logger.warning("lost the lead: %s", self._client_id)

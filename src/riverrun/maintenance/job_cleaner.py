@@ -1,4 +1,4 @@
-"""Clean what is old: final jobs past their retention."""
+"""Delete final jobs past their retention."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ AGAIN_S = 600.0
 
 
 class JobCleaner(BatchService):
-    """Deletes final jobs past their retention, in seconds; None keeps them for ever."""
+    """Deletes final jobs past their retention in seconds. A retention of None keeps them."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class JobCleaner(BatchService):
         }
         self._schema = schema
         self._clock = clock
-        self._after_id = 0  # up to this one all are deleted, or were refused
+        self._after_id = 0  # all old jobs up to this id were deleted or refused
         self._again_s = AGAIN_S
         self._again_at = math.inf
         self._more = False
@@ -68,7 +68,7 @@ class JobCleaner(BatchService):
             self._again_s = min(2 * self._again_s, 86_400.0)
         elif not done.more and not self._after_id:
             self._again_s = AGAIN_S
-        # Those that could not be deleted must not fill every batch.
+        # Jobs that could not be deleted must not fill every batch.
         self._after_id = done.last_id if self._again_at < math.inf else 0
         self._more = done.more
         if done.deleted:

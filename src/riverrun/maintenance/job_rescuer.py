@@ -1,4 +1,4 @@
-"""Rescue what was lost: jobs still `running` whose client is gone."""
+"""Rescue jobs that are still `running` although their client is gone."""
 
 import logging
 import random
@@ -52,7 +52,7 @@ class JobRescuer(BatchService):
             after_id=self._after_id,
             schema=self._schema,
         )
-        # Those that could not be rescued must not fill every batch.
+        # Jobs that could not be rescued must not fill every batch.
         self._after_id = rescued.last_id if rescued.more else 0
         for job_id, state in rescued.states.items():
             logger.warning("rescued job %s, now %s", job_id, state, extra={"job_id": job_id})
@@ -60,10 +60,11 @@ class JobRescuer(BatchService):
 
 
 class StandIn(BatchService):
-    """Rescues jobs of our own dead clients while River's leader, which cannot tell them, leads.
+    """Rescues the jobs of dead riverrun clients while a client of River leads.
 
-    It would take them for lost only after an hour, and discard kinds that it does not know. Every
-    client stands in; the statement lets each take what the others have not.
+    River's leader does not see heartbeats: it would rescue the jobs only after an hour, and discard
+    kinds that it does not know. Every client of riverrun does this; the statement skips jobs that
+    another client has locked.
     """
 
     def __init__(self, rescuer: JobRescuer, *, heartbeat: Heartbeat, rng: random.Random) -> None:

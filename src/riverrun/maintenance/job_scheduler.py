@@ -1,4 +1,4 @@
-"""Again: schedule. What is due becomes available. After: notify."""
+"""Make due retryable and scheduled jobs available. After: notify."""
 
 import logging
 import random
@@ -18,11 +18,11 @@ AGAIN_S = 60.0
 """Seconds after which a job that could not be scheduled is tried again."""
 
 REFUSED_MAX = 1_000
-"""Most of them that are left alone after one batch."""
+"""Most jobs of one batch that are left out of the next batches because they were refused."""
 
 
 class JobScheduler(BatchService):
-    """Makes retryable and scheduled jobs available as they come due."""
+    """Makes retryable and scheduled jobs available when they are due."""
 
     def __init__(
         self, engine: Engine, *, schema: str | None, clock: Clock, rng: random.Random
@@ -30,7 +30,7 @@ class JobScheduler(BatchService):
         super().__init__("job_scheduler", engine, interval_s=SCHEDULER_INTERVAL_S, rng=rng)
         self._schema = schema
         self._clock = clock
-        self._refused: dict[int, float] = {}  # until when a job is left alone
+        self._refused: dict[int, float] = {}  # until when a refused job is left out, by id
 
     def turn(self) -> bool:
         """Schedule one batch; return whether there may be more."""

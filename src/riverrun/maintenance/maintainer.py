@@ -1,4 +1,4 @@
-"""Maintainer: starts the leader's services on election, and stops them on its loss."""
+"""Start the leader's services when this client is elected, and stop them when its term ends."""
 
 import threading
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ class Maintainer:
         self._lock = threading.Lock()  # guards the services while they start and stop
 
     def start(self) -> None:
-        """Start every service: this client leads."""
+        """Start every service, when this client begins to lead."""
         with self._lock:
             for service in self._services:
                 service.start()
 
     def stop(self) -> None:
-        """Stop every service at once, then wait for each: this client leads no more."""
+        """Ask every service to stop, then wait for each, when this client no longer leads."""
         with self._lock:
             for service in self._services:
                 service.stopping.set()

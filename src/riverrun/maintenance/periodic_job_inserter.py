@@ -1,4 +1,4 @@
-"""Insert what recurs: periodic jobs, as they come due. Step 1 of the walk, by the leader."""
+"""Insert periodic jobs when they are due. The leader does this, as step 1 of 5."""
 
 import logging
 import random
@@ -27,17 +27,17 @@ from riverrun.wire.topics import Topic, insert_payload
 logger = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 60.0
-"""Clocks are set, and rows are changed by hand: look at least this often."""
+"""Longest wait between two looks, because clocks may be set and rows changed by hand."""
 
 _BROKEN_AGAIN = timedelta(seconds=60)
 
 
 @attrs.frozen(kw_only=True)
 class Inserted:
-    """What one turn did.
+    """The result of one turn.
 
     Attributes:
-        jobs: Jobs inserted; duplicates are not.
+        jobs: How many jobs were inserted, without duplicates.
         wait_s: Seconds until the next run.
     """
 
@@ -46,7 +46,7 @@ class Inserted:
 
 
 class PeriodicJobInserter(Service):
-    """Inserts each run in the transaction that plans the next one."""
+    """Inserts the jobs of due runs, in the transaction that plans the next runs."""
 
     def __init__(
         self,
@@ -69,14 +69,14 @@ class PeriodicJobInserter(Service):
         self._pause = Pause(rng.random, longest_s=LONGEST_WAIT_S)
         self._known: set[int] = set()  # handles whose first run is planned in this term
         self._in_memory: dict[int, datetime] = {}
-        self._unanswered: dict[int, datetime] = {}  # when to ask a schedule again that failed
+        self._unanswered: dict[int, datetime] = {}  # when to try a failed schedule again
 
     def interrupt(self) -> None:
-        """End the wait."""
+        """Interrupt the wait."""
         self._jobs.changed.set()
 
     def run(self) -> None:
-        """Insert what comes due until stopped."""
+        """Insert due jobs until stopped."""
         self._known, self._in_memory, self._unanswered = set(), {}, {}
         for plugin in self._plugins:
             try:
@@ -97,10 +97,10 @@ class PeriodicJobInserter(Service):
                 self._jobs.changed.wait(wait_s)
 
     def run_once(self, now: datetime | None = None) -> Inserted:
-        """Plan what is new and insert what is due.
+        """Plan new jobs and insert due ones.
 
         Args:
-            now: For tests: the time to take for the database's, aware.
+            now: For tests: used as the database's time, aware.
         """
         jobs = self._jobs.by_handle()
         if not jobs or not self._leadership.leads():
@@ -115,7 +115,8 @@ class PeriodicJobInserter(Service):
             ids = {job.id for job in jobs.values() if job.id is not None}
             times = list(periodic.planned(transaction, ids).values()) if ids else []
             if not self._leadership.leads():
-                # The term may have ended meanwhile: what memory alone plans is another's now.
+                # The term may have ended in the meantime. Runs that are planned only in memory are
+                # the new leader's then.
                 transaction.connection.rollback()
                 return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
         self._known = known & set(jobs)
@@ -135,7 +136,7 @@ class PeriodicJobInserter(Service):
         unanswered: dict[int, datetime],
         now: datetime,
     ) -> list[tuple[PeriodicJob, datetime]]:
-        """Plan the next run of each job that is new or had none; return what runs on start."""
+        """Plan the next run of each job that is new or has none; return the runs on start."""
         new = [(handle, job) for handle, job in jobs.items() if handle not in known]
         again = [(handle, jobs[handle]) for handle, at in unanswered.items() if at <= now]
         durable = {}
@@ -162,7 +163,10 @@ class PeriodicJobInserter(Service):
         unanswered: dict[int, datetime],
         now: datetime,
     ) -> list[tuple[PeriodicJob, datetime]]:
-        """Advance each job that is due; return its runs, also where no next one is known."""
+        """Plan the next run of each due job, and return its due runs.
+
+        They are returned even if the schedule fails to give a next run.
+        """
         runs: list[tuple[PeriodicJob, datetime]] = []
         for handle, at in list(memory.items()):
             if handle in jobs:
@@ -182,7 +186,8 @@ class PeriodicJobInserter(Service):
                 runs += [(job, time) for time in times]
                 if following is None:
                     unanswered[handle] = now + _BROKEN_AGAIN
-                # A time that never comes is no run; an answer that comes later is before it.
+                # Without an answer, plan a time that is never reached. Any later answer is earlier
+                # than that, and so replaces it.
                 advanced[job_id] = following or LAST_TIME
             if advanced:
                 periodic.advance(transaction, advanced, now)
@@ -191,7 +196,7 @@ class PeriodicJobInserter(Service):
     def _insert(
         self, transaction: Transaction, runs: Sequence[tuple[PeriodicJob, datetime]]
     ) -> int:
-        drafts = [made for job, at in runs if (made := self._draft(job, at)) is not None]
+        drafts = [drafted for job, at in runs if (drafted := self._draft(job, at)) is not None]
         if not drafts:
             return 0
         results = around_insert(
@@ -212,27 +217,29 @@ class PeriodicJobInserter(Service):
     def _draft(self, job: PeriodicJob, at: datetime) -> JobDraft | None:
         name = job.id or getattr(job.constructor, "__qualname__", "?")
         try:
-            made = job.constructor()
-            if made is None:
+            result = job.constructor()
+            if result is None:
                 return None
-            args, opts = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-            ready = draft(args, opts, max_attempts=self._max_attempts, now=at)
+            args, opts = (
+                result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+            )
+            drafted = draft(args, opts, max_attempts=self._max_attempts, now=at)
             # Source of the keys and of the time: River 0.51, internal/maintenance.
             marks: dict[str, object] = {"periodic": True}
             if job.id is not None:
                 marks["river:periodic_job_id"] = job.id
-            ready = begin_inserts(self._plugins, [ready.with_metadata(marks)])[0]
+            drafted = begin_inserts(self._plugins, [drafted.with_metadata(marks)])[0]
         except Exception as error:
-            # One that fails must not keep the others from running.
+            # One job that fails must not keep the others from running.
             log_error(logger, error, "left out a run of periodic job %s", name)
             return None
-        if ready.scheduled_at is None:
-            ready = attrs.evolve(ready, scheduled_at=at)
-        return ready
+        if drafted.scheduled_at is None:
+            drafted = attrs.evolve(drafted, scheduled_at=at)
+        return drafted
 
 
 def _after(job: PeriodicJob, moment: datetime) -> datetime | None:
-    """Return the next run after `moment`; None, with an error in the log, if there is no answer."""
+    """Return the next run after `moment`; if the schedule fails, log the error and return None."""
     try:
         return job.after(moment)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Clean what is old: queues that nobody works any more."""
+"""Delete the rows of queues that no client works any more."""
 
 import logging
 import random

@@ -1,4 +1,4 @@
-"""Reindex what bloats: the indexes of the job table, once a day."""
+"""Rebuild the bloated indexes of the job table, by default once a day."""
 
 import logging
 import threading
@@ -46,16 +46,16 @@ class Reindexer(Service):
         self._clock = clock
         self._lock = threading.Lock()  # guards _cancel
         self._cancel: Callable[[], None] | None = None
-        self._refused = False  # the role may not rebuild indexes, which is logged once
+        self._refused = False  # whether the role may not rebuild indexes; this is logged once
 
     def interrupt(self) -> None:
-        """Cancel the statement that runs; what it has built is removed."""
+        """Cancel the running statement; the unfinished index is removed."""
         with self._lock, suppress(psycopg.Error):
             if self._cancel is not None:
                 self._cancel()
 
     def run(self) -> None:
-        """Reindex whenever it is time until stopped."""
+        """Rebuild the indexes at each time of the schedule, until stopped."""
         while not self.stopping.is_set():
             now = self._clock.now()
             try:
@@ -67,7 +67,7 @@ class Reindexer(Service):
                 self.run_once()
 
     def run_once(self) -> list[str]:
-        """Rebuild every index that is there; return which were."""
+        """Rebuild all indexes that exist; return the names of those that were rebuilt."""
         done = []
         for name in self._names:
             if self.stopping.is_set():
@@ -84,7 +84,7 @@ class Reindexer(Service):
                     logger.info("reindexed %s", name)
             except Exception as error:
                 self._log_refusal(name, error)
-                # What kept this index waiting would keep the others waiting too: another day.
+                # What blocked this index would block the others, too, so wait for the next time.
                 break
             finally:
                 self._began(None)

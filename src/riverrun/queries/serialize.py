@@ -12,9 +12,9 @@ from riverrun.queries.expressions import state_literal
 
 @lru_cache
 def wake_waiting() -> Update:
-    """Make the oldest job whose metadata contains bind `mark` due now, if it waits for later.
+    """Make the oldest job whose metadata contains bind `mark` due now, if it is due later.
 
-    Locks that row, and skips what others have locked. Index: river_job_metadata_index.
+    Locks that row, and skips locked ones. Index: river_job_metadata_index.
     """
     first = (
         select(Job.id)

@@ -46,8 +46,8 @@ def insert_from(
     Nothing is flushed: flush first what the select needs.
 
     Args:
-        tx: Whose transaction: a Session, scoped_session or Connection is joined; an Engine begins
-            and commits one of its own.
+        tx: The transaction. That of a Session, scoped_session or Connection is joined; on an
+            Engine one is begun and committed.
         source: A select. Columns named `scheduled_at` and `priority` are these options of each job,
             unless fields have those names; NULL is for the option of all. A field that is a
             reference to a class with several key columns has a column for each, labelled
@@ -56,7 +56,7 @@ def insert_from(
         opts: The options of all jobs, as for `insert`. Of jobs with the same unique key, in the
             table or in the select, one is inserted: `on_conflict` may be nothing but "skip".
         schema: The schema of River's tables. Default: the search path's.
-        now: For tests: the time to take for the database's, aware.
+        now: For tests: used as the database's time, aware.
 
     Raises:
         InvalidArgs: Before the statement runs: if a field has neither column nor default, a column

@@ -1,4 +1,4 @@
-"""Reading jobs: what operators ask, and how a row becomes a frozen JobRow."""
+"""Read jobs, one or lists of them, and turn rows into frozen JobRows."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import state_of, states_in
 from riverrun.queries import read as queries
 
-_decode = json.JSONDecoder().decode  # json.loads() asks first what else it might be given
+_decode = json.JSONDecoder().decode  # faster than json.loads(), which first checks its arguments
 
 
 @tried_again
@@ -35,7 +35,7 @@ def get(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
-        JobNotFound: If there is none.
+        JobNotFound: If there is no such job.
     """
     with joined(tx, schema) as transaction:
         return get_in(transaction, job_id)
@@ -43,29 +43,29 @@ def get(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
 
 @tried_again
 def list_jobs(tx: Tx, params: JobListParams | None = None, *, schema: str | None = None) -> JobList:
-    """Return the jobs that `params` ask for, the first 100 by id if nothing is said.
+    """Return a list of jobs.
 
     Args:
         tx: The transaction, as for `insert`.
-        params: Which jobs, and in which order.
+        params: The filters and the order. Default: the first 100 jobs by id.
         schema: The schema of River's tables. Default: the search path's.
     """
-    asked = params or JobListParams()
+    given = params or JobListParams()
     with joined(tx, schema) as transaction:
-        rows = transaction.execute(queries.list_jobs(asked), {}).all()
-    return JobList(jobs=[job_row(row) for row in rows], cursor=_cursor(rows, asked))
+        rows = transaction.execute(queries.list_jobs(given), {}).all()
+    return JobList(jobs=[job_row(row) for row in rows], cursor=_cursor(rows, given))
 
 
 @tried_again
 def list_briefs(
     tx: Tx, params: JobListParams, *, errors: bool = False, schema: str | None = None
 ) -> JobBriefList:
-    """Return as much of the jobs that `params` ask for as a table shows.
+    """Return a list of jobs in short form, to show in a table.
 
     Args:
         tx: The transaction, as for `insert`.
-        params: Which jobs, and in which order.
-        errors: Whether the last error of each is read.
+        params: The filters and the order.
+        errors: Whether to read the last error of each job. Default: False.
         schema: The schema of River's tables. Default: the search path's.
     """
     with joined(tx, schema) as transaction:
@@ -82,12 +82,12 @@ def list_briefs(
 def count_listed(
     tx: Tx, params: JobListParams, *, most: int = 10_000, schema: str | None = None
 ) -> int:
-    """Return how many jobs `params` ask for, its limit and cursor left aside; `most` at the most.
+    """Return how many jobs `params` select, without its limit and cursor, but at most `most`.
 
     Args:
         tx: The transaction, as for `insert`.
-        params: Which jobs.
-        most: Where the count ends; beyond it a count takes long and says little.
+        params: The filters.
+        most: The count at which to stop, because counting more would take long.
         schema: The schema of River's tables. Default: the search path's.
     """
     with joined(tx, schema) as transaction:
@@ -112,7 +112,7 @@ def get_in(transaction: Transaction, job_id: int) -> JobRow:
 
 
 def job_row(row: Row[Any]) -> JobRow:
-    """Return a row of `river_job`, all columns read, as a JobRow."""
+    """Return a row of `river_job` with all `job_columns` as a JobRow."""
     return JobRow(
         id=row.id,
         kind=row.kind,
@@ -136,18 +136,18 @@ def job_row(row: Row[Any]) -> JobRow:
 
 
 def errors_of(texts: Sequence[Any] | None) -> tuple[Mapping[str, Any], ...]:
-    """Return a row's errors; what is no object, which nobody writes, as one with its text."""
+    """Return the errors of a row. An item that is not an object becomes one with its text."""
     return tuple(_error(text) for text in texts or ())
 
 
 def json_object(text: str) -> Mapping[str, Any]:
-    """Return the object that JSON text says; an empty one where it says anything else."""
+    """Return the object in JSON text; an empty one if the text is anything else."""
     value = {} if text == "{}" else json_value(text)
     return value if isinstance(value, dict) else {}
 
 
 def json_value(text: str) -> Any:
-    """Return what JSON text says; the text itself if it is nested more deeply than Python goes."""
+    """Return the value of JSON text; the text itself if it is nested too deeply for Python."""
     try:
         try:
             return _decode(text)
@@ -163,7 +163,7 @@ def _error(text: object) -> Mapping[str, Any]:
 
 
 def _number(digits: str) -> int | float:
-    # int() refuses more than 4,300 digits, unless the process is told otherwise.
+    # int() refuses more than 4,300 digits, unless the process has another limit.
     try:
         return int(digits)
     except ValueError:

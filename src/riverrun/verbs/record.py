@@ -16,20 +16,20 @@ from riverrun.queries.complete import complete_jobs
 from riverrun.wire.characters import storable
 
 BATCH_MAX = 1_000
-"""Most outcomes in one statement; beyond it a statement takes longer and saves nothing."""
+"""Most outcomes in one statement. More would make it slower and save nothing."""
 
 BATCH_BYTES = 16 * 1024 * 1024
-"""Most bytes in one statement, of more than one outcome."""
+"""Most bytes in one statement, unless it has only one outcome."""
 
 
 @attrs.frozen(kw_only=True)
 class Recorded:
-    """What became of a batch.
+    """The result of a batch.
 
     Attributes:
-        states: The state each job has after it, by id; jobs that were not touched are missing.
-        locked: Ids of jobs whose rows somebody had locked: nothing was written there.
-        ignored: Ids of jobs whose rows were free and kept as they are, as by a trigger.
+        states: The new state of each job, by id, without jobs that were not changed.
+        locked: Ids of jobs whose rows another transaction had locked, and which were not written.
+        ignored: Ids of jobs whose rows were free but did not change, as by a trigger.
     """
 
     states: dict[int, JobState]
@@ -44,16 +44,16 @@ def record(
     merge_anyway: bool,
     now: datetime | None = None,
 ) -> dict[int, JobState]:
-    """Write outcomes, in as few statements as they allow; wait for rows that are locked.
+    """Write outcomes in as few statements as possible. Waits for locked rows.
 
     Args:
-        transaction: Where to.
-        outcomes: What to write; of no job more than one.
-        merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
+        transaction: The transaction.
+        outcomes: The outcomes, at most one of each job.
+        merge_anyway: Whether to merge metadata even if a job no longer runs at the attempt.
         now: For tests: used as the database's time, aware.
 
     Returns:
-        The state each job has after it, by id; jobs that were not touched are missing.
+        The new state of each job, by id, without jobs that were not changed.
     """
     states: dict[int, JobState] = {}
     for batch in batches(outcomes, merge_anyway=merge_anyway):
@@ -64,7 +64,7 @@ def record(
 def record_free(
     transaction: Transaction, batch: "Batch", *, now: datetime | None = None
 ) -> Recorded:
-    """Write one of `batches` as `record` does, but skip rows that are locked."""
+    """Write one batch as `record` does, but skip locked rows."""
     states = _write(transaction, batch, now, skip_locked=True)
     missing = [outcome for outcome in batch.outcomes if outcome.job_id not in states]
     if not missing:
@@ -73,7 +73,7 @@ def record_free(
         job_id: (runs, free)
         for job_id, runs, free in transaction.rows(queries.unwritten_jobs(), _pairs(missing))
     }
-    # Staged metadata is merged wherever there is a row; all else where the attempt still runs.
+    # With `merges` metadata is merged into any row; all else only if the attempt still runs.
     kept = {
         outcome.job_id: found[outcome.job_id][1]
         for outcome in missing
@@ -92,11 +92,11 @@ class Batch:
     """Outcomes that one statement writes.
 
     Attributes:
-        outcomes: In the order of their jobs' ids.
-        ages_us: Microseconds since each worker returned; empty if the texts hold them.
-        texts: Each as JSON text; None for completions that write nothing else.
-        merges: Whether staged metadata is kept also for jobs that no longer run.
-        size: Bytes of the texts.
+        outcomes: The outcomes, in the order of their jobs' ids.
+        ages_us: Microseconds since each worker returned; empty if `texts` contains them.
+        texts: The JSON text of each outcome; None for completions that write nothing else.
+        merges: Whether to merge metadata even if a job no longer runs at the attempt.
+        size: The size of the texts in bytes.
     """
 
     outcomes: Sequence[Outcome]
@@ -114,19 +114,20 @@ def batches(
     most_bytes: int = BATCH_BYTES,
     unfit: Callable[[Outcome, Exception], object] | None = None,
 ) -> Iterator[Batch]:
-    """Yield `outcomes` in batches: completions that write nothing else first, then the others.
+    """Yield `outcomes` in batches, those completions first that write nothing else.
 
     Args:
-        outcomes: What to write; of no job more than one.
-        merge_anyway: Whether staged metadata is kept also for jobs that no longer run.
+        outcomes: The outcomes, at most one of each job.
+        merge_anyway: Whether to merge metadata even if a job no longer runs at the attempt.
         age_us: Returns how many microseconds ago an outcome's worker returned. A final job is
             finalized at that time. Default: the time of the statement.
         most_bytes: Most bytes in a batch of more than one outcome.
-        unfit: Called with each outcome that JSON cannot hold, and why; if None, that is raised.
+        unfit: Called with each outcome that JSON cannot hold, and the error. Default: None, the
+            error is raised.
     """
     plain: list[Outcome] = []
     others: list[Outcome] = []
-    # Sorted, so that two that write meet the rows in one order.
+    # Sorted, so that concurrent writers lock the rows in the same order.
     for outcome in sorted(outcomes, key=attrgetter("job_id")):
         bare = outcome.state is JobState.completed and outcome.metadata is None
         (plain if bare else others).append(outcome)
@@ -158,7 +159,7 @@ def batches(
 
 
 def takes_writes(transaction: Transaction) -> None:
-    """Complete no job at all: what refuses that, refuses every outcome."""
+    """Execute a completion of no job. If the database refuses that, it refuses every outcome."""
     params = {**_pairs([]), "ages_us": "{}", "now": None}
     transaction.rows(complete_jobs(skip_locked=True), params)
 
@@ -186,7 +187,7 @@ def _pairs(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
 
 def array_text(numbers: Iterable[int]) -> str:
-    """Return `numbers` as PostgreSQL writes an array."""
+    """Return `numbers` as the text of a PostgreSQL array."""
     return "{" + ",".join(map(str, numbers)) + "}"
 
 

@@ -1,4 +1,4 @@
-"""Reduction: what an outcome can do without, so that a database which refuses it takes the rest."""
+"""Reduce an outcome that the database refuses, part by part, until the database accepts it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,18 +12,18 @@ from riverrun.outcome import Outcome
 from riverrun.wire.characters import ASCII, storable
 
 SMALL_BYTES = 1_000
-"""Bytes of JSON up to which one value of an attempt's metadata is not what the database refuses."""
+"""Largest value of an attempt's metadata, in bytes of JSON, that is not removed for its size."""
 
 
 def reductions(outcome: Outcome, reason: str) -> Iterator[tuple[str, Outcome]]:
-    """Yield what is given up, and `outcome` without it: less each time, its state always.
+    """Yield what is removed, and `outcome` without it. Each step removes more, but never the state.
 
     Args:
-        outcome: What the database refuses.
-        reason: What stands in place of an error's text that is given up.
+        outcome: The outcome that the database refuses.
+        reason: The text that replaces an error's text when that is removed.
     """
     metadata, error = outcome.metadata, outcome.error
-    said = error and attrs.evolve(error, trace="")
+    untraced = error and attrs.evolve(error, trace="")
     steps: list[tuple[str, Mapping[str, Any] | None, AttemptError | None]] = [
         (
             "the characters and values that it cannot hold",
@@ -32,11 +32,11 @@ def reductions(outcome: Outcome, reason: str) -> Iterator[tuple[str, Outcome]]:
         ),
         ("the larger part of its metadata", _small(metadata), error and _ascii(error)),
         ("its metadata", None, error and _ascii(error)),
-        ("its metadata and its error's trace", None, said and _ascii(said)),
+        ("its metadata and its error's trace", None, untraced and _ascii(untraced)),
         (
             "its metadata and its error's text",
             None,
-            said and attrs.evolve(said, error=f"(not recorded: {reason})"),
+            untraced and attrs.evolve(untraced, error=f"(not recorded: {reason})"),
         ),
         ("its metadata and its error", None, None),
     ]
@@ -48,7 +48,7 @@ def reductions(outcome: Outcome, reason: str) -> Iterator[tuple[str, Outcome]]:
 
 
 def barest(outcome: Outcome) -> Outcome:
-    """Return `outcome` without all that it can do without."""
+    """Return `outcome` without metadata and error."""
     return attrs.evolve(outcome, metadata=None, error=None)
 
 

@@ -1,4 +1,4 @@
-"""Objects that a job's args refer to: whether they are in the database that the job goes to."""
+"""Check that the objects to which a job's args refer are in the job's database."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -26,17 +26,17 @@ class _Job(Protocol):
 
 
 def check_objects(transaction: Transaction, jobs: Iterable[_Job]) -> None:
-    """Refuse jobs that refer to objects of another database than theirs.
+    """Refuse jobs that refer to objects in another database.
 
     Raises:
-        InvalidArgs: If one does.
+        InvalidArgs: If a job does.
     """
     checked: set[tuple[int, Mapper[Any]]] = set()
     for job in jobs:
         for obj in job.refers_to:
             session = object_session(obj)
             if session is None:
-                continue  # Detached, so that nothing tells where it is from.
+                continue  # Detached: its database is not known.
             place = (id(session), object_mapper(obj))
             if place not in checked:
                 checked.add(place)
@@ -63,7 +63,7 @@ def _check(transaction: Transaction, kind: str, obj: object, session: Session) -
 
 def _bind(obj: object, session: Session) -> Engine | Connection | None:
     mapper: Any = object_mapper(obj)
-    # A write, as a session that has replicas sends reads elsewhere.
+    # Ask for a write, because a session with replicas sends reads to those.
     options: dict[str, Any] = {"mapper": mapper, "clause": delete(mapper.class_)}
     if isinstance(session, ShardedSession):
         state = state_of(obj)

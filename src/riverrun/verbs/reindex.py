@@ -1,4 +1,4 @@
-"""Reindex: build a bloated index anew, beside the old one."""
+"""Rebuild a bloated index while the table is in use."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,13 +20,13 @@ INDEXES = (
     "river_job_state_and_finalized_at_index",
     "river_job_unique_idx",
 )
-"""Those that bloat. Source: River 0.51, internal/maintenance/reindexer.go."""
+"""The indexes that bloat. Source: River 0.51, internal/maintenance/reindexer.go."""
 
-# What REINDEX CONCURRENTLY leaves when it fails is not valid; nothing else here is.
+# The names of the invalid indexes that REINDEX CONCURRENTLY leaves when it fails.
 _LEFT = r"_cc(?:new|old)\d*$"
 
 _DROP_S = 15.0
-"""Seconds that it may take to remove what a failed try has left."""
+"""Seconds that the removal of a failed rebuild's index may take."""
 
 
 def reindex(
@@ -37,22 +37,25 @@ def reindex(
     schema: str | None = None,
     on_begin: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> bool:
-    """Rebuild the index `name`, and let the table be used meanwhile.
+    """Rebuild the index `name` while the table is in use.
+
+    An invalid index that an earlier, failed rebuild has left is removed first.
 
     Args:
-        engine: Where; the statement cannot join a transaction.
+        engine: The engine. The statement cannot run in a transaction.
         name: The index.
-        timeout_s: Seconds it may take; 0 for as long as it does.
+        timeout_s: Seconds that a statement may take; 0 for no limit.
         schema: The schema of River's tables. Default: the search path's.
-        on_begin: Given a function that cancels it, to be called from another thread.
+        on_begin: Called with a function that cancels the statement from another thread.
 
     Returns:
-        Whether it was rebuilt; not if it is not there, or somebody else is at it, or beside it
-        stands one that looks like what REINDEX leaves but is valid: no program can tell whether
-        that is wanted. What an earlier try has left is removed first.
+        Whether the index was rebuilt. It is not if it does not exist, if it is being rebuilt
+        already, or if a valid index has a name like those that REINDEX leaves: a program cannot
+        know whether that one is wanted.
 
     Raises:
-        sqlalchemy.exc.DBAPIError, psycopg.Error: If it failed; what it left is removed.
+        sqlalchemy.exc.DBAPIError, psycopg.Error: If the rebuild failed. The index that it left is
+            removed.
     """
     with joined(engine) as transaction:
         place_of = {"schema": schema}
@@ -78,7 +81,7 @@ def reindex(
 
 @contextmanager
 def _timeout(cursor: OwnCursor, timeout_s: float) -> Iterator[None]:
-    """Let each statement take that long, then as long as the session's own setting lets it."""
+    """Set the time limit for statements in the block, then restore the session's own."""
     [before] = cursor.execute("SHOW statement_timeout").fetchone() or ("0",)
     change = "SELECT set_config('statement_timeout', %s, false)"
     cursor.execute(change, (str(int(timeout_s * 1000)),))

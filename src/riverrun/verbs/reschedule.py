@@ -1,4 +1,4 @@
-"""Reschedule: another time for jobs that wait."""
+"""Reschedule waiting jobs."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -26,16 +26,17 @@ def reschedule_where(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Have all jobs that criteria are true of, and that wait, run at another time; return how many.
+    """Reschedule all waiting jobs for which criteria are true; return how many.
 
         reschedule_where(session, Job.queue == "mail", delay=3600)
         reschedule_where(
             session, Job.queue == "mail", scheduled_at=Job.scheduled_at + timedelta(hours=1)
         )
 
-    One that is due then is available; one that is not is scheduled, or stays retryable. A pending
-    job stays pending. Left as they are: jobs that run or are final, and retryable jobs whose unique
-    key another job has taken. Nothing is flushed; jobs that the session has loaded expire.
+    A job that is due at the new time becomes available. Any other job becomes scheduled, or stays
+    retryable. A pending job stays pending. Running and final jobs, and retryable jobs whose unique
+    key another job holds, are not changed. The session is not flushed, and jobs that it has loaded
+    are expired.
 
     Args:
         tx: The transaction. In that of a Session, scoped_session or Connection one statement
@@ -44,15 +45,15 @@ def reschedule_where(
         *criteria: SQLAlchemy criteria over Job, joined by AND. They may name other tables, which
             are then used in an EXISTS. `true()` selects all jobs.
         scheduled_at: The time, aware, or an expression over Job's columns.
-        delay: Seconds or a timedelta from now, in place of `scheduled_at`; 0 for now.
+        delay: Seconds or a timedelta from now, in place of `scheduled_at`.
         dry_run: Whether only to count. Default: False.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
 
     Raises:
-        InvalidOption: If there are no criteria, or they do not name Job; if there is not one of
-            `scheduled_at` and `delay`.
-        sqlalchemy.exc.IntegrityError: As from `retry_where`.
+        InvalidOption: If there are no criteria, or they do not name Job; if not exactly one of
+            `scheduled_at` and `delay` is given.
+        sqlalchemy.exc.IntegrityError: For the same reason as from `retry_where`.
     """
     return reschedule_chosen(
         tx,
@@ -75,7 +76,7 @@ def reschedule_chosen(
     schema: str | None,
     now: datetime | None,
 ) -> Changed:
-    """As `reschedule_where`; return also the queues in which jobs are available."""
+    """Do what `reschedule_where` does, and also return the queues with available jobs."""
     job = Job.in_schema(schema)
     at = adapted(_time(scheduled_at, delay, now), job)
     which = chosen(job, criteria, queries.waiting(job), schema=schema, unique=True)

@@ -1,4 +1,4 @@
-"""Rescue: take back a job whose client is gone."""
+"""Rescue running jobs whose client is gone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -27,12 +27,12 @@ _COUNT_MAX = 2**63 - 1
 
 @attrs.frozen(kw_only=True)
 class Rescued:
-    """What one turn of rescuing did.
+    """The result of one batch of rescues.
 
     Attributes:
-        states: The state each rescued job now has, by id.
+        states: The new state of each rescued job, by id.
         more: Whether there may be more.
-        last_id: Where the next turn goes on, if there may be more.
+        last_id: The id after which the next batch begins, if there may be more.
     """
 
     states: dict[int, JobState]
@@ -53,20 +53,20 @@ def rescue(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> Rescued:
-    """Take back running jobs whose client is gone: retry them, or discard or cancel.
+    """Rescue running jobs whose client is gone: retry, discard or cancel them.
 
-    A job of a kind that nobody here knows is treated like any other: it may be another's.
+    Jobs of kinds that this client does not know are rescued, too: another client may work them.
 
     Args:
         tx: The transaction, as for `insert`.
         dead_s: Seconds without a heartbeat after which a client is gone.
-        stuck_s: Seconds that an attempt of a client without any heartbeat may take; None for as
-            long as it likes.
-        backoff: A kind's backoff.
-        timeouts_s: By kind, the seconds that an attempt may take, None for as long as it likes:
-            until then a client without any heartbeat keeps it.
+        stuck_s: Seconds after which an attempt of a client without heartbeats is rescued; None for
+            never.
+        backoff: Returns a kind's backoff.
+        timeouts_s: By kind, the seconds that an attempt may take; None for no limit. Before that a
+            client without heartbeats keeps its job.
         limit: Most jobs to rescue.
-        after_id: Rescue only jobs with an id beyond this one.
+        after_id: Rescue only jobs with an id greater than this.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
     """
@@ -84,8 +84,8 @@ def rescue(
     with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.lost_jobs(), params).all()
         outcomes = [_outcome(job_row(row), row.moment, backoff(row.kind)) for row in rows]
-        # Of an Engine the rows are free again then; but what is written, is written only where
-        # the job still runs at the same attempt.
+        # On an Engine the outcomes are written in other transactions, after the locks are gone, but
+        # only to jobs that still run at the same attempt.
         if outcomes and not isinstance(tx, Engine):
             states = record(transaction, outcomes, merge_anyway=False, now=now)
     if isinstance(tx, Engine):
@@ -118,7 +118,7 @@ def _record_apart(
 
 def _outcome(job: JobRow, now: datetime, backoff: Backoff) -> Outcome:
     count = job.metadata.get("river:rescue_count")
-    # A number of thousands of digits could not be written again.
+    # A number with thousands of digits could not be written again.
     rescued = (count if type(count) is int and abs(count) < _COUNT_MAX else 0) + 1
     return decide(
         job,

@@ -1,4 +1,4 @@
-"""Retry: an operator's "again, now"."""
+"""Retry jobs: make them available now."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,9 +19,9 @@ from riverrun.verbs.read import get_in, job_row
 
 @tried_again
 def retry(tx: Tx, job_id: int, *, schema: str | None = None, now: datetime | None = None) -> JobRow:
-    """Make a job available now, whatever became of it; one more attempt if all were spent.
+    """Make a job available now, whatever its state. If all attempts are used up, it gets one more.
 
-    One that runs, or is available and due, is left as it is.
+    A job that is running, or available and due, is not changed.
 
     Args:
         tx: The transaction, as for `insert`.
@@ -30,7 +30,7 @@ def retry(tx: Tx, job_id: int, *, schema: str | None = None, now: datetime | Non
         now: For tests: used as the database's time, aware.
 
     Returns:
-        The job as it then is.
+        The job after the change.
 
     Raises:
         JobNotFound: If there is no such job.
@@ -40,7 +40,7 @@ def retry(tx: Tx, job_id: int, *, schema: str | None = None, now: datetime | Non
         try:
             done = transaction.execute(queries.retry_job(), {"job_id": job_id, "now": now})
         except IntegrityError as error:
-            # The one constraint that a retry can meet: its key is free only while it is final.
+            # The only constraint that a retry can violate: another job took the unique key.
             raise UniqueKeyTaken(job_id) from error
         row = done.one_or_none()
         return get_in(transaction, job_id) if row is None else job_row(row)
@@ -53,13 +53,13 @@ def retry_where(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Make all jobs available now that criteria are true of, as `retry` does one; return how many.
+    """Make all jobs for which criteria are true available now, as `retry` does; return how many.
 
         retry_where(engine, Job.kind_is(SendReceipt), Job.state == JobState.discarded)
 
-    Left as they are: jobs that run, or are available and due, and jobs whose unique key another job
-    has taken. Of several that had one key, one is retried: the newest. Nothing is flushed; jobs
-    that the session has loaded expire.
+    Jobs that are running, or available and due, and jobs whose unique key another job holds, are
+    not changed. Of several jobs with the same unique key the newest is retried. The session is not
+    flushed, and jobs that it has loaded are expired.
 
     Args:
         tx: The transaction. In that of a Session, scoped_session or Connection one statement
@@ -74,7 +74,7 @@ def retry_where(
     Raises:
         InvalidOption: If there are no criteria, or they do not name Job.
         sqlalchemy.exc.IntegrityError: In the caller's transaction, if another job takes a unique
-            key at the same time; roll it back, and try again.
+            key at the same time. Roll the transaction back, and try again.
     """
     return retry_chosen(tx, criteria, dry_run=dry_run, schema=schema, now=now).count
 
@@ -87,7 +87,7 @@ def retry_chosen(
     schema: str | None,
     now: datetime | None,
 ) -> Changed:
-    """As `retry_where`; return also the queues in which jobs are available."""
+    """Do what `retry_where` does, and also return the queues with available jobs."""
     job = Job.in_schema(schema)
     which = chosen(job, criteria, queries.not_due(job), schema=schema, unique=True)
 

@@ -1,4 +1,4 @@
-"""Schedule: make available what is due. After: notify."""
+"""Make due retryable and scheduled jobs available. After: notify."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -20,11 +20,11 @@ from riverrun.wire.topics import Topic, insert_payload
 
 @attrs.frozen(kw_only=True)
 class Scheduled:
-    """What one turn of scheduling did.
+    """The result of one batch of scheduling.
 
     Attributes:
-        available: Jobs made available.
-        discarded: Jobs discarded, since another held their unique key.
+        available: How many jobs were made available.
+        discarded: How many jobs were discarded, because another job held their unique key.
         refused: Ids of jobs that the database refused to change.
         more: Whether there may be more.
     """
@@ -45,14 +45,14 @@ def schedule(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> Scheduled:
-    """Make retryable and scheduled jobs available that are due within 5 s, and tell their queues.
+    """Make retryable and scheduled jobs available that are due within 5 s, and notify clients.
 
-    Of an Engine's rows those that are refused, as by a trigger, are logged and left.
+    On an Engine, rows that the database refuses to change, as by a trigger, are logged and skipped.
 
     Args:
         tx: The transaction, as for `insert`.
-        limit: Most jobs to move.
-        skip: Ids of jobs to leave as they are.
+        limit: Most jobs to change.
+        skip: Ids of jobs to leave out.
         ids: Ids of the only jobs to move. Default: all that are due.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
@@ -70,7 +70,7 @@ def schedule(
         done = _schedule(tx, statement, params, schema)
         return attrs.evolve(done, more=done.available + done.discarded == limit)
     except Exception as error:
-        # A transaction of the host's is over with the first error.
+        # The first error aborts a transaction of the application's, so nothing more can be tried.
         if not isinstance(tx, Engine) or fault_of(error) is Fault.connection:
             raise
     with joined(tx, schema) as transaction:
@@ -85,8 +85,8 @@ def schedule(
     parts = by_halves(found, act)
     log_refused("jobs not scheduled", parts.refused)
     return Scheduled(
-        available=sum(each.available for each in parts.results),
-        discarded=sum(each.discarded for each in parts.results),
+        available=sum(part.available for part in parts.results),
+        discarded=sum(part.discarded for part in parts.results),
         refused=tuple(job_id for job_id, _ in parts.refused),
         more=len(found) == limit,
     )

@@ -1,7 +1,7 @@
-"""Serialize: one job at a time works on an object; those that wait for it come back when it ends.
+"""Work the jobs of one object one at a time, and wake the jobs that wait for it.
 
-Nothing but the object's row says that it is worked on: its lock ends with the worker's transaction,
-however that ends, and works across processes and languages.
+Only the lock of the object's row shows that a job works on it. The lock ends with the worker's
+transaction, however that ends, and works across processes and languages.
 """
 
 from typing import Any
@@ -19,17 +19,17 @@ from riverrun.queries import serialize as queries
 
 
 def lock_for_worker(session: Session, ref: "Ref[Any]") -> str:
-    """Lock an object's row for as long as the session's transaction lasts, or do not wait for it.
+    """Lock an object's row until the session's transaction ends, without waiting for the lock.
 
-    The lock lets others insert rows that refer to the object. One that is gone cannot be locked,
-    and its worker is to find out.
+    Other transactions may still insert rows that refer to the object. An object that is gone cannot
+    be locked; its worker will notice that itself.
 
     Args:
-        session: The worker's.
-        ref: The object.
+        session: The worker's session.
+        ref: The reference to the object.
 
     Returns:
-        What jobs that wait for the object are marked with.
+        The mark in the metadata of jobs that wait for the object.
 
     Raises:
         ObjectBusy: If another transaction has locked it.
@@ -37,13 +37,13 @@ def lock_for_worker(session: Session, ref: "Ref[Any]") -> str:
     mapper = _base(ref.entity)
     key = ref.key if isinstance(ref.key, tuple) else (ref.key,)
     mark = f"{mapper.local_table}:{json_text(keys_of(mapper).write(key))}"
-    # The base table alone, and no entity: what is locked is the same for all subclasses, and
-    # PostgreSQL locks no row beyond an outer join.
+    # Select from the base table only, and not the entity: so all subclasses lock the same row, and
+    # PostgreSQL cannot lock the nullable side of an outer join.
     row = select(*mapper.primary_key)
     for column, value in zip(mapper.primary_key, key, strict=True):
         row = row.where(column == value)
-    # SQLAlchemy 2.0 takes a statement for the same with key_share and without. What is always true
-    # is not sent, and tells this one from the application's own.
+    # SQLAlchemy 2.0 caches a statement with key_share and one without under the same key. The
+    # conditions that are always true are not sent, and give this statement a key of its own.
     locking = row.where(true(), true(), true()).with_for_update(key_share=True, skip_locked=True)
     if _found(session, mapper, locking) or not _found(session, mapper, row):
         return mark
@@ -51,11 +51,11 @@ def lock_for_worker(session: Session, ref: "Ref[Any]") -> str:
 
 
 def wake_waiting(tx: Tx, mark: str, *, schema: str | None = None) -> str | None:
-    """Have the oldest job that waits for an object be due now.
+    """Make the oldest job that waits for an object due now.
 
     Args:
         tx: The transaction, as for `insert`.
-        mark: What `lock_for_worker` returned.
+        mark: The mark that `lock_for_worker` returned.
         schema: The schema of River's tables. Default: the search path's.
 
     Returns:

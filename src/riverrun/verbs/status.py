@@ -1,4 +1,4 @@
-"""Status: what waits, who works, who leads."""
+"""The status of queues and clients: waiting jobs, live clients, the leader and rates."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -17,14 +17,14 @@ from riverrun.verbs.read import json_object
 
 @attrs.frozen(kw_only=True)
 class JobCount:
-    """Jobs of one queue in one state.
+    """The number of jobs in one queue and one state.
 
     Attributes:
-        queue: The queue.
-        state: The state, none that is final.
-        count: How many.
-        oldest_at: The earliest `scheduled_at` among them.
-        age_s: Seconds since then, by the database's clock; negative if it is to come.
+        queue: The queue's name.
+        state: The state, which is not a final one.
+        count: How many jobs.
+        oldest_at: The earliest `scheduled_at` of them.
+        age_s: Seconds since `oldest_at`, by the database's clock; negative if it is in the future.
     """
 
     queue: str
@@ -36,19 +36,19 @@ class JobCount:
 
 @attrs.frozen(kw_only=True)
 class ClientRow:
-    """A client that lives, or has lately.
+    """A client that is live, or was until a short time ago.
 
     Attributes:
-        id: Its id.
-        hostname: Where it runs.
-        pid: Its process.
-        queues: What it works.
-        created_at: Since when.
-        heartbeat_at: When it last said that it lives.
-        silent_s: Seconds since then, by the database's clock.
-        slots: How many jobs of each queue it works at once, by its last heartbeat.
-        running: How many jobs ran in it then.
-        problems: What kept it from being healthy then, a sentence each.
+        id: The client's id.
+        hostname: The name of its host.
+        pid: The id of its process.
+        queues: The names of its queues.
+        created_at: When it started.
+        heartbeat_at: When it wrote its last heartbeat.
+        silent_s: Seconds since `heartbeat_at`, by the database's clock.
+        slots: How many jobs of each queue it runs at once, as of its last heartbeat.
+        running: How many jobs were running in it then.
+        problems: Why it was not healthy then, a sentence for each problem.
     """
 
     id: str
@@ -65,7 +65,7 @@ class ClientRow:
 
 @tried_again
 def count_jobs(tx: Tx, *, schema: str | None = None) -> list[JobCount]:
-    """Return how many jobs there are by queue and state, those that are final left out.
+    """Return how many jobs there are by queue and state, without final jobs.
 
     Args:
         tx: The transaction, as for `insert`.
@@ -78,7 +78,7 @@ def count_jobs(tx: Tx, *, schema: str | None = None) -> list[JobCount]:
 
 @tried_again
 def list_clients(tx: Tx, *, limit: int = 1_000, schema: str | None = None) -> list[ClientRow]:
-    """Return riverrun's clients by id; Go's are not among them.
+    """Return riverrun's clients by id. River's clients are not included.
 
     Args:
         tx: The transaction, as for `insert`.
@@ -91,7 +91,6 @@ def list_clients(tx: Tx, *, limit: int = 1_000, schema: str | None = None) -> li
         return [_client(row) for row in rows]
 
 
-@tried_again
 def _client(row: Any) -> ClientRow:
     state = json_object(row.metadata)
     slots, problems = state.get("slots"), state.get("problems")
@@ -104,10 +103,11 @@ def _client(row: Any) -> ClientRow:
     )
 
 
+@tried_again
 def get_leader(tx: Tx, *, schema: str | None = None) -> str | None:
-    """Return the id of the client that leads, of either language; None if none does.
+    """Return the id of the client that leads, riverrun's or River's; None if no client does.
 
-    None also on a hot standby, where it cannot be read.
+    On a hot standby this is always None, because the leader cannot be read there.
 
     Args:
         tx: The transaction, as for `insert`.
@@ -124,11 +124,11 @@ def get_leader(tx: Tx, *, schema: str | None = None) -> str | None:
 def last_worked(
     tx: Tx, names: Iterable[str], *, schema: str | None = None
 ) -> dict[str, datetime | None]:
-    """Return when a job of each queue was last attempted; None where none is known.
+    """Return when a job of each queue was last attempted; None if that is not known.
 
     Args:
         tx: The transaction, as for `insert`.
-        names: The queues.
+        names: The names of the queues.
         schema: The schema of River's tables. Default: the search path's.
     """
     with joined(tx, schema) as transaction:
@@ -140,7 +140,7 @@ def last_worked(
 def unworked_queues(
     tx: Tx, *, dead_s: float, limit: int = 100, schema: str | None = None
 ) -> list[str]:
-    """Return queues with due jobs that are not paused and that no living client works, by name.
+    """Return queues with due jobs that are not paused and that no live client works, by name.
 
     On a hot standby a queue is left out if any client has worked it in the last 11 minutes.
 
@@ -161,11 +161,11 @@ def unworked_queues(
 def finish_rates(
     tx: Tx, *, window_s: float = 60.0, schema: str | None = None
 ) -> dict[JobState, float]:
-    """Return how many jobs a second reach each final state, by the last 1,000 of each.
+    """Return how many jobs per second reach each final state, based on the last 1,000 of each.
 
     Args:
         tx: The transaction, as for `insert`.
-        window_s: Seconds that are looked back at most.
+        window_s: Seconds to look back at most.
         schema: The schema of River's tables. Default: the search path's.
     """
     with joined(tx, schema) as transaction:

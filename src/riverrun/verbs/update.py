@@ -1,4 +1,4 @@
-"""Update: what an operator may change of a job, its metadata."""
+"""Update the metadata of a job."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,20 +24,20 @@ def update(
     output: object = _NOTHING,
     schema: str | None = None,
 ) -> JobRow:
-    """Merge `metadata`, and `output` as the job's recorded one, into a job, whatever its state.
+    """Merge `metadata` into a job's, and set its recorded output, whatever its state.
 
     Args:
         tx: The transaction, as for `insert`.
         job_id: The job.
-        metadata: What to merge, at most 32 MiB; keys that it does not name stay.
-        output: What JSON can hold, at most 32 MB; left as it is unless said.
+        metadata: The keys to set, at most 32 MiB. Other keys stay as they are.
+        output: A value that JSON can hold, at most 32 MB. Default: the output is not changed.
         schema: The schema of River's tables. Default: the search path's.
 
     Returns:
-        The job as it then is.
+        The job after the change.
 
     Raises:
-        InvalidOption: If JSON cannot hold it, or metadata or output are too large.
+        InvalidOption: If JSON cannot hold the metadata or the output, or one is too large.
         JobNotFound: If there is no such job.
     """
     merged = dict(check_metadata(metadata or {}))
