@@ -60,7 +60,7 @@ def listening(engine: Engine, channel: str) -> Iterator[Callable[[], list[str]]]
         # A handler: psycopg 3.2's notifies() misses what came during an execute.
         driver.add_notify_handler(lambda note: came.append(note.payload))
 
-        def heard() -> list[str]:
+        def received() -> list[str]:
             # One of our own comes after all that were committed before it.
             driver.execute("SELECT pg_notify(%s, 'end')", [channel])
             driver.execute("SELECT 1")
@@ -68,4 +68,4 @@ def listening(engine: Engine, channel: str) -> Iterator[Callable[[], list[str]]]
             payloads, came[:] = came[:-1], []
             return payloads
 
-        yield heard
+        yield received

@@ -1,4 +1,4 @@
-"""What is refused, how it is told, and that nothing is written then."""
+"""Invalid input is refused with a clear message, and nothing is written."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -70,10 +70,10 @@ def test_missing_tables_are_named(engine: Engine, kind: str, verb: str) -> None:
     """Without tables the error names one, the database and the command that makes them."""
     with opened(kind, engine) as where, pytest.raises(SchemaMissing) as caught:
         VERBS[verb](where, "nowhere")
-    told = str(caught.value)
-    assert "nowhere" in told
-    assert repr(engine.url.database) in told
-    assert "`riverrun migrate up --schema nowhere`" in told
+    message = str(caught.value)
+    assert "nowhere" in message
+    assert repr(engine.url.database) in message
+    assert "`riverrun migrate up --schema nowhere`" in message
 
 
 @pytest.mark.parametrize("name", ["Mail", "a b", "", "-a", "a--b", "x" * 65, 7, "a\n", "a;b"])
@@ -105,7 +105,7 @@ def test_refuses_queues(engine: Engine, schema: str, name: object) -> None:
     ],
 )
 def test_refuses_options(options: dict[str, Any]) -> None:
-    """An option that a row cannot hold is refused when it is said, by name."""
+    """An option that a row cannot hold is refused by name when it is set."""
     with pytest.raises(InvalidOption, match=next(iter(options)).rstrip("s")):
         InsertOpts(**options)
 
@@ -130,10 +130,10 @@ def test_refuses_args_and_the_batch(
     engine: Engine, schema: str, many: Callable[..., object], name: str
 ) -> None:
     """Args that jsonb cannot hold are refused with the place, and none of their batch is there."""
-    args, told = BAD_ARGS[name]
-    with pytest.raises(InvalidArgs, match=told):
+    args, message = BAD_ARGS[name]
+    with pytest.raises(InvalidArgs, match=message):
         insert(engine, args, schema=schema)
-    with pytest.raises(InvalidArgs, match=told) as caught:
+    with pytest.raises(InvalidArgs, match=message) as caught:
         many(engine, [Greet(), args, Greet()], schema=schema)
     assert "job 1 of the batch" in caught.value.__notes__[0]
     assert count(engine, schema) == 0
@@ -186,7 +186,7 @@ def test_the_databases_own_refusal(
 
 
 def test_refuses_what_is_closed(engine: Engine, schema: str) -> None:
-    """A closed Connection, and a Session closed for good, are told as such."""
+    """A closed Connection, and a Session closed for good, are refused with that reason."""
     connection = engine.connect()
     connection.close()
     with pytest.raises(TransactionClosed, match="Connection"):
@@ -209,7 +209,7 @@ def test_a_session_that_close_only_resets_goes_on(engine: Engine, schema: str) -
 
 @pytest.mark.parametrize("tx", [None, "postgresql://", object(), Greet()])
 def test_refuses_what_is_no_transaction(tx: Any) -> None:
-    """What is no Session, Connection or Engine is told with what came."""
+    """The error for anything but a Session, Connection or Engine names what was passed."""
     with pytest.raises(NotATransaction, match=type(tx).__name__):
         insert(tx, Greet())
 

@@ -219,7 +219,7 @@ def test_fence(engine: Engine, schema: str, job: JobRow, lost: str, ending: str)
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_fence_of_a_deleted_job(engine: Engine, schema: str, job: JobRow, ending: str) -> None:
-    """A deleted job cannot be ended."""
+    """A deleted job cannot be completed or failed."""
     with engine.begin() as connection:
         connection.execute(
             delete(Job).where(Job.id == job.id),

@@ -93,7 +93,7 @@ def test_own_transactions_are_tried_again(
 def test_a_conflict_that_stays_is_raised(
     engine: Engine, schema: str, refuse: Callable[..., None]
 ) -> None:
-    """After some tries the error is the caller's, with what the database said."""
+    """After some tries the error is the caller's, with the database's message."""
     refuse(TRIES)
     with pytest.raises(DBAPIError, match="met another"):
         insert(engine, Count(), schema=schema)

@@ -23,7 +23,7 @@ REPLACES = InsertOpts(unique=UniqueOpts(by_queue=True, on_conflict="replace"))
 class Note(JobArgs, kind="note"):
     """Args of one text."""
 
-    said: str
+    words: str
 
 
 # A database's encoding, the client's, a text that it holds, and one that it lacks.
@@ -120,7 +120,7 @@ def test_keeps_what_the_database_has(
         where = place.engine if own else session
         insert(client, where, Note(place.held), opts)
         session.commit()
-        while (event := done.get(timeout=DEADLINE_S)).job.args["said"] != place.held:
+        while (event := done.get(timeout=DEADLINE_S)).job.args["words"] != place.held:
             pass
     job = get(place.engine, event.job.id)
     assert job.metadata["a"] == place.held
@@ -132,4 +132,4 @@ def test_a_duplicate_replaces_with_what_the_database_has(place: Place) -> None:
     opts = attrs.evolve(REPLACES, queue="replaced")
     first = client.insert(place.engine, Note("a"), opts).job
     client.insert(place.engine, Note(place.held), opts)
-    assert get(place.engine, first.id).args == {"said": place.held}
+    assert get(place.engine, first.id).args == {"words": place.held}

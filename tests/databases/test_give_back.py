@@ -1,4 +1,4 @@
-"""Giving back: running jobs that nobody executes wait again, as if never claimed."""
+"""Jobs that are given back wait again, as if they had never been claimed."""
 
 from typing import Any
 
@@ -40,13 +40,13 @@ def test_is_as_if_it_was_never_claimed(engine: Engine, schema: str) -> None:
 
 
 def test_leaves_what_is_not_its_own(engine: Engine, schema: str) -> None:
-    """A job that ended, or that another client has claimed at the same attempt, is left alone."""
-    ended, anothers, own = claimed(engine, schema, 3)
-    complete(engine, ended, schema=schema)
+    """A completed job, and one claimed by another client at the same attempt, stay as they are."""
+    completed, anothers, own = claimed(engine, schema, 3)
+    complete(engine, completed, schema=schema)
     give_back(engine, [anothers], schema=schema, **ME)
     [again] = claim(engine, client_id="another", schema=schema)
     assert (again.id, again.attempt) == (anothers.id, anothers.attempt)
-    given = give_back(engine, [ended, anothers, own], schema=schema, **ME)
+    given = give_back(engine, [completed, anothers, own], schema=schema, **ME)
     assert given == {own.id: JobState.available}
     assert get(engine, again.id, schema=schema) == again
 
@@ -54,13 +54,13 @@ def test_leaves_what_is_not_its_own(engine: Engine, schema: str) -> None:
 def test_skips_locked_rows_and_tells_the_queue(engine: Engine, schema: str) -> None:
     """A row that a transaction holds keeps no other from going back; who works the queue hears."""
     locked, free = claimed(engine, schema, 2)
-    with engine.connect() as host, listening(engine, f"{schema!s}.river_insert") as heard:
+    with engine.connect() as host, listening(engine, f"{schema!s}.river_insert") as received:
         host.execute(
             text(f"SELECT 1 FROM {schema}.river_job WHERE id = :id FOR UPDATE"), {"id": locked.id}
         )
         given = give_back(engine, [locked, free], schema=schema, **ME)
         assert given == {free.id: JobState.available}
-        assert heard() == ['{"queue": "default"}']
+        assert received() == ['{"queue": "default"}']
     assert give_back(engine, [locked], schema=schema, **ME) == {locked.id: JobState.available}
 
 

@@ -33,7 +33,7 @@ UNIQUE = InsertOpts(unique=UniqueOpts(by_args=True))
 class Note(JobArgs, kind="note"):
     """Args that no encoding but UTF-8 holds."""
 
-    said: str = "naïve, 5 €"
+    words: str = "naïve, 5 €"
 
 
 class LoudLoader(TextLoader):
@@ -68,9 +68,9 @@ def setting(url: URL, *settings: str) -> Engine:
 
 def with_creator(url: URL) -> Engine:
     """An engine that leaves it to a function to connect, in autocommit."""
-    said = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    conninfo = url.set(drivername="postgresql").render_as_string(hide_password=False)
     return create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(said, autocommit=True)
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo, autocommit=True)
     )
 
 
@@ -246,7 +246,7 @@ def snapshots(engine: Engine) -> dict[int, dict[str, Any]]:
             stack.callback(pooled.close)
             driver = pooled.driver_connection
             assert driver is not None
-            # Another one is new, made while an announcer has one of those: nobody has used it.
+            # Another one is new, made while an announcer has one of those, and has not been used.
             if isinstance(engine.pool, NullPool) or any(driver is each for each in used):
                 found[id(driver)] = snapshot(driver)
         return found
@@ -318,7 +318,7 @@ def walk(host: Host) -> None:
     where = host.engine
     first = insert(where, Note(), InsertOpts(queue="walk"), schema=host.schema).job
     [job] = claim(where, "walk", client_id="me", schema=host.schema)
-    assert (job.id, job.args) == (first.id, {"said": Note().said})
+    assert (job.id, job.args) == (first.id, {"words": Note().words})
     complete(where, job, metadata={"a": "€"}, schema=host.schema)
     done = get(where, job.id, schema=host.schema)
     assert (done.state, done.metadata["a"]) == ("completed", "€")

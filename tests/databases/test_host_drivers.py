@@ -30,7 +30,7 @@ SETTINGS = (
 class Note(JobArgs, kind="driver_note"):
     """Args that no encoding but UTF-8 holds."""
 
-    said: str = "naïve, 5 €"
+    words: str = "naïve, 5 €"
 
 
 workers = Workers()
@@ -95,7 +95,7 @@ def insert_by_session(client: Client, engine: Engine) -> None:
         assert again.job == first.job
         client.insert_many(session, [Note()])
         client.insert_many_fast(session, [Note(), Note()])
-        assert client.get(session, first.job.id).args == {"said": "unique"}
+        assert client.get(session, first.job.id).args == {"words": "unique"}
         client.cancel(session, first.job.id)
         session.commit()
 
@@ -108,7 +108,7 @@ def insert_by_connection(client: Client, engine: Engine) -> None:
             with connection.begin_nested() as savepoint:
                 client.insert(connection, Note("given up"))
                 savepoint.rollback()
-    assert client.get(client.engine, kept.id).args == {"said": Note().said}
+    assert client.get(client.engine, kept.id).args == {"words": Note().words}
 
 
 def give_up(client: Client, engine: Engine) -> None:
@@ -142,7 +142,7 @@ def client(engine: Engine, schema: str) -> Client:
 
 def texts(client: Client) -> list[str]:
     """Return what the inserted jobs say."""
-    return sorted(str(job.args["said"]) for job in client.list_jobs(client.engine).jobs)
+    return sorted(str(job.args["words"]) for job in client.list_jobs(client.engine).jobs)
 
 
 @pytest.fixture(params=PSYCOPG2)
@@ -179,7 +179,7 @@ async def insert_by_async_session(client: Client, engine: AsyncEngine) -> None:
         assert many[1].job == first.job
         await session.run_sync(client.insert_many_fast, [Note(), Note()])
         got = await session.run_sync(client.get, first.job.id)
-        assert got.args == {"said": "unique"}
+        assert got.args == {"words": "unique"}
         await session.run_sync(client.cancel, first.job.id)
         await session.commit()
 

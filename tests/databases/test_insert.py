@@ -149,14 +149,14 @@ def test_flushes_nothing_of_the_host(
 
 def test_leaves_the_session_as_it_was(engine: Engine, schema: str, customers: None) -> None:
     """Nothing is committed, closed, expired or added to the caller's identity map."""
-    ended: list[str] = []
+    events: list[str] = []
     with Session(engine) as session:
         customer = Customer(name="Ada")
         session.add(customer)
         session.flush()
         customer.name = "Grace"
         for name in ("after_commit", "after_rollback", "after_flush"):
-            event.listen(session, name, lambda *args, name=name: ended.append(name))
+            event.listen(session, name, lambda *args, name=name: events.append(name))
         known = set(session.identity_map)
         insert(session, Greet(), schema=schema)
         insert_many(session, [Greet(), Greet()], schema=schema)
@@ -165,7 +165,7 @@ def test_leaves_the_session_as_it_was(engine: Engine, schema: str, customers: No
         assert set(session.identity_map) == known
         assert set(session.dirty) == {customer}
         assert session.in_transaction()
-        assert ended == []
+        assert events == []
         session.rollback()
     assert rows(engine, schema) == []
 
@@ -203,17 +203,17 @@ def test_inserts_many_fast(engine: Engine, schema: str, kind: str) -> None:
     fast = [get(engine, job_id, schema=schema) for job_id, _ in rows(engine, schema)]
     plain = [result.job for result in insert_many(engine, jobs, schema=schema)]
 
-    def told(jobs: list[JobRow]) -> list[dict[str, object]]:
+    def comparable(jobs: list[JobRow]) -> list[dict[str, object]]:
         skipped = {"id", "created_at"}
-        told = []
+        comparable = []
         for job in sorted(jobs, key=lambda job: str(job.args)):
             values = {k: v for k, v in attrs.asdict(job).items() if k not in skipped}
             if job.scheduled_at != later:
                 assert values.pop("scheduled_at") == job.created_at
-            told.append(values)
-        return told
+            comparable.append(values)
+        return comparable
 
-    assert told(fast) == told(plain)
+    assert comparable(fast) == comparable(plain)
 
 
 @pytest.mark.parametrize("kind", JOINED)
@@ -242,7 +242,7 @@ def test_fast_insert_goes_by_copy(engine: Engine, schema: str) -> None:
 
 
 def test_fast_insert_names_missing_tables(engine: Engine) -> None:
-    """A missing table is told alike by COPY and INSERT."""
+    """COPY and INSERT raise the same error for a missing table."""
     with pytest.raises(SchemaMissing, match="nowhere"):
         insert_many_fast(engine, [Greet()], schema="nowhere")
 
@@ -437,9 +437,9 @@ def test_returns_what_is_stored(
         with opened(kind, engine) as where:
             results = insert_many(where, jobs, schema=schema)
             commit(where)
-        for result, (args, said) in zip(results, jobs, strict=True):
+        for result, (args, given) in zip(results, jobs, strict=True):
             assert result.job.args == {"name": args.name}
-            assert (result.job.queue == "null") is (said.queue == "null")
+            assert (result.job.queue == "null") is (given.queue == "null")
             assert result.job == get(engine, result.job.id, schema=schema)
 
 
@@ -482,7 +482,7 @@ def test_options_precede(engine: Engine, schema: str) -> None:
 
 @pytest.mark.parametrize("fast", [False, True])
 def test_defaults_are_the_columns(engine: Engine, schema: str, fast: bool) -> None:
-    """Where nobody says anything, the row is what River's columns default to."""
+    """Without options the row has the defaults of River's columns."""
     (insert_many_fast if fast else insert_many)(engine, [Greet()], schema=schema)
     bare = insert_job(engine, schema)
     ours, theirs = (get(engine, job_id, schema=schema) for job_id, _ in rows(engine, schema))

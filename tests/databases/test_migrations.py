@@ -143,7 +143,7 @@ def test_an_earlier_version_is_taken_over_with_its_rows(
 def test_an_enum_that_others_know_is_not_changed_halfway(
     empty_database: Engine, version: int
 ) -> None:
-    """In a transaction that could not use the new value, nothing is done, and it is said."""
+    """A transaction that could not use the new value is refused, and nothing is done."""
     migrate(empty_database, line="main", to=version)
     with (
         pytest.raises(MigrationRefused, match="pass an Engine"),

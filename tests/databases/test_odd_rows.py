@@ -1,4 +1,4 @@
-"""Rows that no client writes: whoever reads them goes on."""
+"""Rows that no client writes do not keep riverrun from reading them and the others."""
 
 import json
 from collections.abc import Sequence
@@ -140,8 +140,8 @@ def test_the_shell_shows_odd_rows(engine: Engine, schema: str, odd: dict[str, in
     url = engine.url.render_as_string(hide_password=False)
     for command in (["list"], *(["get", str(job_id)] for job_id in odd.values())):
         for form in ([], ["--json"]):
-            said = ["jobs", *command, "--database-url", url, "--schema", schema, *form]
-            result = CliRunner().invoke(main, said)
+            arguments = ["jobs", *command, "--database-url", url, "--schema", schema, *form]
+            result = CliRunner().invoke(main, arguments)
             assert result.exit_code == 0, (command, result.output, result.exception)
             if form:
                 for line in result.output.splitlines():
@@ -165,13 +165,13 @@ def test_maintenance_reads_odd_rows(engine: Engine, schema: str, odd: dict[str, 
 
 
 def test_workers_get_odd_args(engine: Engine, schema: str, odd: dict[str, int]) -> None:
-    """Args are told as they are where Python can; what is no object is refused as undecodable."""
-    said = {name: verbs.get(engine, job_id, schema=schema).args for name, job_id in odd.items()}
-    assert said["an escaped NUL in args"] == {"name": "\\u0000"}
-    assert said["a number of 5,000 digits in args"] == {"n": float("inf")}
+    """Args are read if Python can hold them; args that are no object are undecodable."""
+    args = {name: verbs.get(engine, job_id, schema=schema).args for name, job_id in odd.items()}
+    assert args["an escaped NUL in args"] == {"name": "\\u0000"}
+    assert args["a number of 5,000 digits in args"] == {"n": float("inf")}
     for name in ("args nested 3,000 deep", "args that are a list", "args that are null"):
         with pytest.raises(UndecodableArgs):
-            decode("greet", said[name], RawArgs)
+            decode("greet", args[name], RawArgs)
 
 
 def test_states_of_a_later_river(engine: Engine, empty_database: Engine) -> None:
@@ -191,7 +191,7 @@ def test_states_of_a_later_river(engine: Engine, empty_database: Engine) -> None
     [claimed] = verbs.claim(empty_database, limit=9, client_id="me")
     assert claimed.id == other
     with joined(empty_database) as transaction:
-        # What a worker staged is kept even where somebody else has moved the job meanwhile.
+        # Staged metadata is kept even if another client has changed the job meanwhile.
         lost = completed(job_id, claimed.attempt, {"a": 1})
         states = record(transaction, [lost], merge_anyway=True)
     assert states == {job_id: "frozen"}
@@ -200,7 +200,7 @@ def test_states_of_a_later_river(engine: Engine, empty_database: Engine) -> None
 
 
 def test_queues_paused_for_ever(engine: Engine, schema: str) -> None:
-    """A queue that somebody paused until 'infinity', and with odd metadata, is read as paused."""
+    """A queue paused at 'infinity', and with odd metadata, is read as paused."""
     with engine.begin() as connection:
         statement = (
             f"INSERT INTO {schema}.river_queue (name, metadata, paused_at, updated_at) VALUES"

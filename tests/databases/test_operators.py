@@ -93,13 +93,13 @@ def test_cancel(engine: Engine, schema: str, state: JobState) -> None:
 def test_cancel_tells_whoever_runs_it(engine: Engine, schema: str, state: JobState) -> None:
     """Clients hear of a cancel at commit, unless the job was final already."""
     job_id = insert_job(engine, schema, state=state, queue="mail")
-    with listening(engine, f"{schema!s}.river_control") as heard:
+    with listening(engine, f"{schema!s}.river_control") as received:
         with engine.begin() as connection:
             cancel(connection, job_id, schema=schema)
-            assert heard() == []
-        told = [json.loads(payload) for payload in heard()]
+            assert received() == []
+        payloads = [json.loads(payload) for payload in received()]
     expected = {"action": "cancel", "job_id": job_id, "queue": "mail"}
-    assert told == ([] if state.is_final else [expected])
+    assert payloads == ([] if state.is_final else [expected])
 
 
 @pytest.mark.parametrize("spent", [False, True])

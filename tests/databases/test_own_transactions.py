@@ -1,4 +1,4 @@
-"""A transaction of our own goes past SQLAlchemy to the driver: nobody may be able to tell."""
+"""Riverrun's own transactions bypass SQLAlchemy, with the same results and errors."""
 
 import contextlib
 import signal
@@ -51,9 +51,9 @@ def either(own: Engine, request: pytest.FixtureRequest) -> Engine:
 
 def follow(engine: Engine) -> list[str]:
     """Have `engine` tell of its statements; return where they come to stand."""
-    heard: list[str] = []
-    event.listen(engine, "before_cursor_execute", lambda *args: heard.append(args[2]))
-    return heard
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    return statements
 
 
 def walk(tx: Engine, schema: str) -> list[Any]:
@@ -83,7 +83,7 @@ def walk(tx: Engine, schema: str) -> list[Any]:
 
 def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
     """What an engine that tells of its statements gets, one that does not gets too."""
-    heard = follow(own)
+    statements = follow(own)
     results = []
     for where in (own, engine, engine.execution_options(**{SINGLE: True})):
         for number in range(3):
@@ -93,7 +93,7 @@ def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
             connection.execute(text(f"TRUNCATE {schema}.river_job"))
     assert results[0] == results[1] == results[2]
     assert results[1][2] == [JobState.completed, JobState.retryable, JobState.available]
-    assert [name for name in ("LATERAL", "claimable", "pg_notify") if name in str(heard)] == [
+    assert [name for name in ("LATERAL", "claimable", "pg_notify") if name in str(statements)] == [
         "LATERAL",
         "claimable",
         "pg_notify",
@@ -108,7 +108,7 @@ def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
     ],
 )
 def test_names_missing_tables(either: Engine, verb: Callable[[Engine], object]) -> None:
-    """The error for missing tables is one, whoever executed the statement."""
+    """The error for missing tables is the same, whether SQLAlchemy or the driver executes."""
     with pytest.raises(SchemaMissing, match="nowhere"):
         verb(either)
     assert either.pool.checkedout() == 0
@@ -129,11 +129,11 @@ def test_goes_where_the_engine_says(engine: Engine, either: Engine, schema: str)
 def test_reads_the_times_that_are_kept(
     engine: Engine, either: Engine, schema: str, due: str
 ) -> None:
-    """A claim's times are the row's, to the microsecond and in UTC, whoever reads them."""
+    """A claim's times equal the row's to the microsecond, in UTC, on either way."""
     job_id = insert_job(engine, schema)
     with engine.begin() as connection:
-        said = {"due": due}
-        connection.execute(text(f"UPDATE {schema}.river_job SET scheduled_at = :due"), said)
+        params = {"due": due}
+        connection.execute(text(f"UPDATE {schema}.river_job SET scheduled_at = :due"), params)
     [job] = claim(either, client_id="me", schema=schema)
     kept = get(engine, job_id, schema=schema)
     times = attrgetter("created_at", "scheduled_at", "attempted_at")
@@ -236,7 +236,7 @@ def test_an_engine_of_ours_uses_a_connection_that_was_just_used(engine: Engine) 
 
 
 def test_meets_a_lost_connection_once(engine: Engine, either: Engine, schema: str) -> None:
-    """When the server has ended its connections, one claim fails and the next one works."""
+    """After the server closes its connections, one claim fails and the next one works."""
     with contextlib.ExitStack() as stack:
         open_now = [stack.enter_context(either.connect()) for _ in range(3)]
         pids = [each.scalar(text("SELECT pg_backend_pid()")) for each in open_now]

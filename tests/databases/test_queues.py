@@ -55,7 +55,7 @@ def test_a_star_means_every_queue(engine: Engine, schema: str) -> None:
 @pytest.mark.parametrize("verb", [get_queue, pause_queue, resume_queue])
 @pytest.mark.parametrize("name", ["nowhere", "no queue has this", "q" * 129, "\x00", None])
 def test_an_unknown_queue_is_an_error(engine: Engine, schema: str, verb: Any, name: Any) -> None:
-    """A queue that nobody works is refused by name, also where no queue could have it."""
+    """A queue that no client works is refused by name, even if no queue can have that name."""
     with pytest.raises(QueueNotFound, match=re.escape(repr(name))):
         verb(engine, name, schema=schema)
     with pytest.raises(QueueNotFound):

@@ -80,7 +80,7 @@ def test_moves_the_first_up_to_its_limit(engine: Engine, schema: str) -> None:
 
 
 def assert_discarded(engine: Engine, schema: str, job_id: int) -> None:
-    """Fail unless the scheduler discarded the job, and said why."""
+    """Fail unless the scheduler discarded the job, and recorded why."""
     job = get(engine, job_id, schema=schema)
     assert (job.state, job.finalized_at) == (JobState.discarded, NOW)
     assert job.metadata == {"unique_key_conflict": "scheduler_discarded"}
@@ -98,7 +98,7 @@ def test_discards_what_another_holds(engine: Engine, schema: str, holder_state: 
 
 
 def test_moves_what_nobody_holds_any_more(engine: Engine, schema: str) -> None:
-    """A job with the same key in a state out of its mask is in nobody's way."""
+    """A job with the same key, in a state outside of its mask, is no obstacle."""
     insert_job(engine, schema, state="completed", **UNIQUE)
     late = insert_job(engine, schema, state="retryable", scheduled_at=DUE, **UNIQUE)
     assert schedule(engine, schema=schema, now=NOW) == Scheduled(available=1, discarded=0)
@@ -148,19 +148,19 @@ def test_discards_also_where_discarded_counts(engine: Engine, schema: str) -> No
 
 
 def test_tells_each_queue_once(engine: Engine, schema: str) -> None:
-    """Queues with jobs due now are told once, at commit; others poll until theirs are."""
+    """Queues with jobs due now are notified once, at commit; others are not."""
     for queue, at in [("b", DUE), ("b", DUE), ("a", NOW), ("late", NOW + timedelta(seconds=4))]:
         insert_job(engine, schema, state="scheduled", queue=queue, scheduled_at=at)
     insert_job(engine, schema, state="running", queue="held", **UNIQUE)
     insert_job(engine, schema, state="retryable", queue="held", scheduled_at=DUE, **UNIQUE)
-    with listening(engine, f"{schema!s}.river_insert") as heard:
+    with listening(engine, f"{schema!s}.river_insert") as received:
         with engine.begin() as connection:
             schedule(connection, schema=schema, now=NOW)
-            assert heard() == []
-        told = [json.loads(payload) for payload in heard()]
-        assert told == [{"queue": "a"}, {"queue": "b"}]
+            assert received() == []
+        payloads = [json.loads(payload) for payload in received()]
+        assert payloads == [{"queue": "a"}, {"queue": "b"}]
         schedule(engine, schema=schema, now=NOW)
-        assert heard() == []
+        assert received() == []
 
 
 def test_skips_what_is_locked(engine: Engine, schema: str) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong in a host's transaction is what the host is told, as without riverrun."""
+"""Errors in an application's transaction reach the application as they do without riverrun."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

@@ -131,7 +131,7 @@ def test_a_run_is_left_to_whoever_holds_it(leaders: Leaders) -> None:
 
 
 def test_a_term_that_ended_takes_its_turn_back(leaders: Leaders) -> None:
-    """What was about to be inserted when the term ended is another leader's."""
+    """A run that is due when the term ends is left to the next leader."""
     answers = iter([True, True, True, False])
     inserter = leaders.inserter(PeriodicJob(Interval(MINUTE), Report), leads=lambda: next(answers))
     inserter.run_once(T0)

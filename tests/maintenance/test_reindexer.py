@@ -43,7 +43,7 @@ def test_every_index_of_the_job_table_is_built_anew(engine: Engine, schema: str)
 
 
 def test_an_index_that_is_not_there_is_passed_by(engine: Engine, schema: str) -> None:
-    """An index that was dropped, since nobody asks for it, stays dropped."""
+    """An index that the application has dropped stays dropped."""
     with engine.begin() as connection:
         connection.execute(text(f"DROP INDEX {schema}.river_job_args_index"))
     done = reindexer(engine, schema).run_once()
@@ -83,7 +83,7 @@ def test_one_that_cannot_be_had_in_time_leaves_nothing(
     before = filenodes(engine, schema).keys()
     with engine.connect() as other:
         other.execute(text(f"LOCK TABLE {schema}.river_job IN ROW EXCLUSIVE MODE"))
-        # Its parts can go only once nobody uses the table.
+        # The unfinished index can be dropped only when no transaction uses the table.
         free = threading.Timer(1, other.rollback)
         free.start()
         assert reindexer(engine, schema, timeout_s=0.05).run_once() == []
@@ -93,7 +93,7 @@ def test_one_that_cannot_be_had_in_time_leaves_nothing(
 
 
 def test_a_stop_cancels_the_rebuilding(engine: Engine, schema: str) -> None:
-    """A leader that ends its term does not wait for a lock that somebody holds for long."""
+    """A leader that resigns does not wait for a lock that another transaction holds."""
     service = reindexer(engine, schema, schedule=lambda at: at + timedelta(milliseconds=1))
     waits = text(
         "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'REINDEX%' "
@@ -110,7 +110,7 @@ def test_a_stop_cancels_the_rebuilding(engine: Engine, schema: str) -> None:
             pause.wait(0.05)
         else:
             pytest.fail("the rebuilding did not begin within 10 s")
-        # Its parts can go only once nobody uses the table.
+        # The unfinished index can be dropped only when no transaction uses the table.
         stopper = threading.Thread(target=service.stop)
         stopper.start()
         other.rollback()

@@ -149,7 +149,7 @@ def stored(args: object) -> Any:
 @settings(max_examples=120)
 @given(st.data())
 def test_comes_back_or_is_refused(data: st.DataObject) -> None:
-    """Whatever is in a field, of its annotation or not: the worker gets it, or nobody does."""
+    """Whatever is in a field, of its annotation or not: the worker gets it, or it is refused."""
     annotation, values = data.draw(CASES)
     value = data.draw(st.one_of(values, values, ANY))
     for cls in classes_of(annotation):

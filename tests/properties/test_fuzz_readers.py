@@ -120,12 +120,12 @@ def test_metadata(metadata: dict[str, Any]) -> None:
     ctx.stage_progress()
 
 
-def _cursor(said: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(said).encode()).decode()
+def _cursor(fields: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode()
 
 
 CURSORS = st.text() | st.builds(
-    lambda **said: _cursor(said),
+    lambda **fields: _cursor(fields),
     id=SCALAR.filter(_short),
     time=SCALAR.filter(_short) | st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat),
     sort_field=st.sampled_from(["id", "scheduled_at", "time", 7, None]),
@@ -204,7 +204,7 @@ TYPES: list[type[Any]] = [Given, Inner, Plain]
     ),
 )
 def test_args(args_type: type[Any], encoded: Any) -> None:
-    """Args are decoded to their type, or refused as undecodable with a text that can be told."""
+    """Args are decoded to their type, or refused as undecodable with a printable text."""
     decoded: object = None
     try:
         decoded = decode("kind", encoded, args_type)
@@ -225,10 +225,10 @@ SETTING = (
 @given(st.dictionaries(NAMES, SETTING, max_size=2))
 @example({"queues": {7: 1}})
 @example({"queues": {"default": {"max_workers": []}}})
-def test_settings(said: dict[str, Any]) -> None:
+def test_settings(values: dict[str, Any]) -> None:
     """Settings make a client, or are refused with their name."""
     with contextlib.suppress(RiverrunError):
-        Client(create_engine(NOWHERE), **client_options(said, "riverrun."))
+        Client(create_engine(NOWHERE), **client_options(values, "riverrun."))
 
 
 @given(
@@ -242,10 +242,10 @@ def test_settings(said: dict[str, Any]) -> None:
         st.text("ab?=&%/", max_size=8),
     )
 )
-def test_urls(said: str) -> None:
+def test_urls(url: str) -> None:
     """A database URL is read, or refused."""
     with contextlib.suppress(RiverrunError):
-        psycopg_url(said)
+        psycopg_url(url)
 
 
 WORD = st.text(st.characters(exclude_categories=["Cs"]), max_size=10) | st.sampled_from(
@@ -270,8 +270,8 @@ def test_commands(
     command: Callable[[str, str, str], list[str]], one: str, two: str, three: str
 ) -> None:
     """Whatever is typed, a command ends with an exit code and a line, not with a traceback."""
-    said = [*command(one, two, three)]
+    arguments = [*command(one, two, three)]
     environment = {"RIVERRUN_DATABASE_URL": NOWHERE, "DATABASE_URL": NOWHERE}
-    result = CliRunner().invoke(main, said, env=environment)
+    result = CliRunner().invoke(main, arguments, env=environment)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     assert 0 <= result.exit_code <= 130

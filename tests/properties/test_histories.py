@@ -139,14 +139,14 @@ class Histories(RuleBasedStateMachine):
             assert job.attempt == row.attempt
         return jobs
 
-    @rule(job=claims, ended=ENDINGS, batched=st.booleans())
-    def finish(self, job: JobRow, ended: BaseException | None, batched: bool) -> None:
+    @rule(job=claims, error=ENDINGS, batched=st.booleans())
+    def finish(self, job: JobRow, error: BaseException | None, batched: bool) -> None:
         """End an attempt."""
-        self.end(job, ended, batched)
+        self.end(job, error, batched)
 
-    def end(self, job: JobRow, ended: BaseException | None, batched: bool) -> None:
-        """End an attempt, perhaps long after somebody else has taken the job."""
-        outcome = decide(job, ended, now=self.now, backoff=BACKOFF)
+    def end(self, job: JobRow, error: BaseException | None, batched: bool) -> None:
+        """End an attempt, perhaps long after another client has claimed the job."""
+        outcome = decide(job, error, now=self.now, backoff=BACKOFF)
         row = self.rows.get(job.id)
         held = row is not None and (row.state, row.attempt) == (JobState.running, job.attempt)
         if batched:
@@ -155,11 +155,11 @@ class Histories(RuleBasedStateMachine):
             assert held or states.get(job.id) in {None, row and row.state}
         else:
             try:
-                if ended is None:
+                if error is None:
                     verbs.complete(self.engine, job, schema=self.schema, now=self.now)
                 else:
                     verbs.fail(
-                        self.engine, job, ended, backoff=BACKOFF, schema=self.schema, now=self.now
+                        self.engine, job, error, backoff=BACKOFF, schema=self.schema, now=self.now
                     )
                 assert held
             except AttemptLost:
@@ -168,8 +168,8 @@ class Histories(RuleBasedStateMachine):
             assert row is not None
             self._apply(row, outcome)
 
-    @rule(target=claims, ended=ENDINGS, batched=st.booleans())
-    def end_too_late(self, ended: BaseException | None, batched: bool) -> Any:
+    @rule(target=claims, error=ENDINGS, batched=st.booleans())
+    def end_too_late(self, error: BaseException | None, batched: bool) -> Any:
         """End attempts that were rescued meanwhile, and whose jobs another works by now."""
         late = self.claim("ada", 2)
         self.pass_time(65)
@@ -178,7 +178,7 @@ class Histories(RuleBasedStateMachine):
         self.schedule()
         taken = self.claim("bob", 4)
         for job in late:
-            self.end(job, ended, batched)
+            self.end(job, error, batched)
         return multiple(*taken)
 
     @rule(job_id=jobs)

@@ -1,4 +1,4 @@
-"""Hosts lock rows of river_job as they like while attempts end: nobody waits for anybody's lock."""
+"""Applications lock rows of river_job while attempts end: no outcome waits for another's lock."""
 
 import random
 import time
@@ -147,7 +147,7 @@ class Locks(RuleBasedStateMachine):
 
     @rule()
     def look(self) -> None:
-        """All that ended and is free is written; the rest is held, and known to be."""
+        """Outcomes of free rows are written; the others are held, and reported as held."""
         locked = set().union(*self.locked.values()) if self.locked else set()
         free = self.put - locked - self.poison
         until(lambda: not (free & self._running()), "what is free is written", 30, self._why)

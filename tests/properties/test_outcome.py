@@ -38,21 +38,21 @@ staged = st.none() | st.dictionaries(st.text(), st.integers())
 
 @given(jobs, endings, staged, st.booleans())
 def test_an_outcome_is_whole(
-    job: JobRow, ended: BaseException | None, metadata: dict[str, Any] | None, stopping: bool
+    job: JobRow, error: BaseException | None, metadata: dict[str, Any] | None, stopping: bool
 ) -> None:
     """Final means no time to come; nothing is lost, and nothing counted twice."""
     outcome = decide(
-        job, ended, now=T0, backoff=RiverBackoff(), metadata=metadata, stopping=stopping
+        job, error, now=T0, backoff=RiverBackoff(), metadata=metadata, stopping=stopping
     )
     assert (outcome.job_id, outcome.attempt) == (job.id, job.attempt)
     assert outcome.state not in (JobState.running, JobState.pending)
     assert outcome.state.is_final is (outcome.scheduled_at is None)
-    assert (outcome.state is JobState.completed) is (ended is None)
+    assert (outcome.state is JobState.completed) is (error is None)
     # An attempt is given back, recorded as an error, or the last: never two of these.
-    counted = [outcome.give_back, outcome.error is not None, ended is None]
+    counted = [outcome.give_back, outcome.error is not None, error is None]
     assert counted.count(True) == 1
     if outcome.give_back:
-        assert isinstance(ended, JobSnooze | ClientStopping)
+        assert isinstance(error, JobSnooze | ClientStopping)
     if outcome.state is JobState.discarded:
         assert job.attempt >= job.max_attempts
     if outcome.error is not None and not outcome.state.is_final:

@@ -1,4 +1,4 @@
-"""Events: who is told what, and what a slow subscriber costs."""
+"""Events: which subscriber gets which, and what a slow subscriber costs."""
 
 import logging
 
@@ -27,7 +27,7 @@ def test_tells_each_what_it_asked_for() -> None:
 
 
 def test_drops_what_a_slow_subscriber_cannot_take(caplog: pytest.LogCaptureFixture) -> None:
-    """One that is too far behind loses events, with one warning, and nobody else does."""
+    """One that is too far behind loses events, with one warning; the others lose none."""
     hub = Hub()
     with hub.subscribe() as slow, hub.subscribe() as quick:
         with caplog.at_level(logging.WARNING):

@@ -11,7 +11,7 @@ from riverrun.execution.thread_interrupt import Interruptible, Interruption
 def test_a_block_that_never_looks_is_ended() -> None:
     """Code that loops for ever, and catches every Exception, ends by the interruption."""
     interruptible = Interruptible()
-    inside, ended = threading.Event(), threading.Event()
+    inside, finished = threading.Event(), threading.Event()
 
     def loop() -> None:
         try:
@@ -21,18 +21,18 @@ def test_a_block_that_never_looks_is_ended() -> None:
                     with contextlib.suppress(Exception):
                         sum(range(100))
         except Interruption:
-            ended.set()
+            finished.set()
 
     thread = threading.Thread(target=loop)
     thread.start()
     assert inside.wait(10)
     assert interruptible.interrupt()
-    assert ended.wait(10)
+    assert finished.wait(10)
     thread.join()
 
 
 def test_what_comes_after_the_block_is_left_alone() -> None:
-    """An interruption that comes too late hits nobody."""
+    """An interruption that comes too late has no effect."""
     interruptible = Interruptible()
     with interruptible.block():
         pass

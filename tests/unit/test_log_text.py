@@ -52,14 +52,14 @@ def wrapped(error_type: type[DBAPIError], orig: Exception) -> DBAPIError:
 
 
 def test_an_error_is_named_without_its_values() -> None:
-    """A refused row is told by SQLSTATE, table and constraint, never by its values."""
+    """A refused row is named by SQLSTATE, table and constraint, never by its values."""
     refused = Refused(table_name="river_job", constraint_name="no\ncards")
     text = reason(wrapped(IntegrityError, refused))
     assert text == r"IntegrityError 23505 (table river_job, constraint no\ncards)"
 
 
 def test_a_missing_right_is_named() -> None:
-    """An error that names objects and rights alone is told by its first line."""
+    """An error that can name only objects and rights gives its first line."""
     denied = psycopg.errors.InsufficientPrivilege("permission denied for table riverrun_periodic")
     assert reason(wrapped(ProgrammingError, denied)) == (
         "ProgrammingError 42501: permission denied for table riverrun_periodic"
@@ -91,5 +91,5 @@ def test_an_outage_is_told_with_its_cause() -> None:
 
 
 def test_an_application_s_error_is_its_class() -> None:
-    """Of any other exception only the class is told: its text may hold args."""
+    """Any other exception gives only its class, because its text may hold args."""
     assert reason(ValueError("card 4111-SECRET")) == "ValueError"

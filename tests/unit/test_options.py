@@ -1,4 +1,4 @@
-"""Options in each form they may be given, and what is said of a wrong shape."""
+"""Options in all their forms, and the errors for wrong ones."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -87,7 +87,7 @@ def test_keywords_win_over_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
         ({"queu": "mail"}, "option is 'queu'; expected one of queue, priority"),
         ({"delay": -1}, "delay is -1"),
@@ -101,10 +101,10 @@ def test_keywords_win_over_options() -> None:
         ({"priority": 9}, "priority is 9"),
     ],
 )
-def test_refuses_keywords(options: dict[str, Any], told: str) -> None:
+def test_refuses_keywords(options: dict[str, Any], problem: str) -> None:
     """A keyword that is no option, or out of range, is refused by its name."""
     client = Client(ENGINE)
-    with pytest.raises(InvalidOption, match=told):
+    with pytest.raises(InvalidOption, match=problem):
         client.insert(ENGINE, Send(), **options)
 
 
@@ -140,7 +140,7 @@ def function(args: Send) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "problem"),
     [
         ({"queues": "default"}, r'queues is \'default\'; expected names: \["default"\], or'),
         ({"queues": 10}, "queues is 10; expected names"),
@@ -160,14 +160,14 @@ def function(args: Send) -> None:
         ({"reindexer_schedule": "@daily"}, "reindexer_schedule is '@daily'"),
     ],
 )
-def test_refuses_wrong_shapes(options: dict[str, Any], told: str) -> None:
+def test_refuses_wrong_shapes(options: dict[str, Any], problem: str) -> None:
     """An option of a wrong shape is refused when the client is made, by its name."""
-    with pytest.raises(InvalidOption, match=told):
+    with pytest.raises(InvalidOption, match=problem):
         Client(ENGINE, **options)
 
 
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "problem"),
     [
         (Session(), r"expected args second, after the transaction: insert\(session, args\)"),
         (ENGINE, "expected args second, after the transaction"),
@@ -179,16 +179,16 @@ def test_refuses_wrong_shapes(options: dict[str, Any], told: str) -> None:
     ],
 )
 @pytest.mark.parametrize("workers", [None, "some"])
-def test_what_is_no_args_is_named(args: Any, told: str, workers: str | None) -> None:
-    """What stands where args belong is told what was expected of it, in every insert."""
+def test_what_is_no_args_is_named(args: Any, problem: str, workers: str | None) -> None:
+    """Every insert refuses a wrong value for args, and names what was expected."""
     registry = Workers()
     registry.register(function)
     client = Client(ENGINE, workers=registry if workers else None)
-    with pytest.raises(InvalidOption, match=told):
+    with pytest.raises(InvalidOption, match=problem):
         client.insert(ENGINE, args)
-    with pytest.raises(InvalidOption, match=told):
+    with pytest.raises(InvalidOption, match=problem):
         client.insert_many(ENGINE, [args])
-    with pytest.raises(InvalidOption, match=told):
+    with pytest.raises(InvalidOption, match=problem):
         client.insert_many_fast(ENGINE, [(args, None)])
 
 

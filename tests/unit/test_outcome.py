@@ -29,10 +29,10 @@ NOW = T0 + timedelta(seconds=30)
 def test_keeps_staged_metadata() -> None:
     """What an attempt staged goes with every outcome; nothing staged is None."""
     staged = {"output": 1}
-    for ended in (None, ValueError(), JobCancel("x")):
-        outcome = decide(job_row(), ended, now=NOW, backoff=RiverBackoff(), metadata=staged)
+    for raised in (None, ValueError(), JobCancel("x")):
+        outcome = decide(job_row(), raised, now=NOW, backoff=RiverBackoff(), metadata=staged)
         assert outcome.metadata == staged
-        assert decide(job_row(), ended, now=NOW, backoff=RiverBackoff()).metadata is None
+        assert decide(job_row(), raised, now=NOW, backoff=RiverBackoff()).metadata is None
     snoozed = decide(job_row(), JobSnooze(9), now=NOW, backoff=RiverBackoff(), metadata=staged)
     assert snoozed.metadata == {"output": 1, "snoozes": 1}
     assert staged == {"output": 1}
@@ -99,8 +99,8 @@ def test_at_is_the_attempts_start_in_utc() -> None:
 
 
 def test_expected_errors_have_no_trace() -> None:
-    """What is no accident is recorded by its text alone, in River's words where it has some."""
-    for error, said in (
+    """Expected errors are recorded as their text alone, in River's words where it has its own."""
+    for error, text in (
         (JobCancel("x"), "JobCancelError: x"),
         (JobCancelledRemotely(), "JobCancelError: job cancelled remotely"),
         (JobError("the printer is out of paper"), "the printer is out of paper"),
@@ -108,7 +108,7 @@ def test_expected_errors_have_no_trace() -> None:
         (UnknownKind("a", ["b"]), "job kind is not registered in the client's Workers bundle: a"),
     ):
         entry = attempt_error(1, T0, error)
-        assert (entry.error, entry.trace) == (said, "")
+        assert (entry.error, entry.trace) == (text, "")
 
 
 def test_a_trace_shows_the_cause() -> None:

@@ -69,7 +69,7 @@ def test_what_cannot_be_kept_is_refused(changes: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("returned", [None, T0, T0.replace(tzinfo=None), "soon"])
 def test_a_schedule_must_go_on(returned: object) -> None:
-    """A schedule that returns no later, aware time is told so."""
+    """A schedule that returns no later, aware time is refused with that reason."""
     standing = PeriodicJob(lambda _: returned, nothing)  # type: ignore[arg-type,return-value]
     with pytest.raises(InvalidOption, match="schedule"):
         standing.after(T0)

@@ -313,12 +313,12 @@ REFUSED: list[tuple[Any, Any, str]] = [
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("annotation", "value", "told"), REFUSED, ids=[f"{a}-{v!r}"[:60] for a, v, _ in REFUSED]
+    ("annotation", "value", "problem"), REFUSED, ids=[f"{a}-{v!r}"[:60] for a, v, _ in REFUSED]
 )
-def test_is_refused(annotation: Any, value: Any, told: str) -> None:
+def test_is_refused(annotation: Any, value: Any, problem: str) -> None:
     """What would come back as anything else is refused at insert, by its place."""
     for cls in classes_of(annotation):
-        with pytest.raises(InvalidArgs, match=told) as caught:
+        with pytest.raises(InvalidArgs, match=problem) as caught:
             encode(cls(value))
         assert "$.x" in str(caught.value)
 
@@ -556,7 +556,7 @@ def test_pydantic_comes_back(args: Any, stored: Any) -> None:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
-    ("args", "told"),
+    ("args", "problem"),
     [
         (Excludes(x=2), r"\$\.x is 2, and its worker would get 0"),
         (Secret(password="hunter2"), r"\$\.password is SecretStr"),
@@ -574,9 +574,9 @@ def test_pydantic_comes_back(args: Any, stored: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_pydantic_is_refused(args: Any, told: str) -> None:
+def test_pydantic_is_refused(args: Any, problem: str) -> None:
     """What a model would not give back is refused: excluded, secret, of a subclass, unchecked."""
-    with pytest.raises(InvalidArgs, match=told) as caught:
+    with pytest.raises(InvalidArgs, match=problem) as caught:
         encode(args)
     assert "hunter2" not in str(caught.value)
 
@@ -601,7 +601,7 @@ def test_refuses_fields_of_the_jobs_own_names(name: str) -> None:
 
 
 def test_a_kind_is_its_classs_own() -> None:
-    """A subclass has the kind it says, or none; a field elsewhere named kind is nobody's kind."""
+    """A subclass has the kind it sets, or none; a field named kind elsewhere is not the kind."""
 
     @attrs.frozen
     class Parent(JobArgs, kind="parent"):

@@ -7,7 +7,7 @@ from riverrun.db.engines import address
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("url", "expected"),
     [
         ("user:secret@db1/shop", "shop@db1:5432"),
         ("user:secret@db1:5433/shop", "shop@db1:5433"),
@@ -16,6 +16,6 @@ from riverrun.db.engines import address
         ("user@/shop?host=db1:5432&host=db2:5433", "shop@db1,db2:5432,5433"),
     ],
 )
-def test_an_address_has_every_host_and_port(said: str, expected: str) -> None:
-    """Servers on one host, or beside each other in one URL, are told apart; no user is told."""
-    assert address(create_engine(f"postgresql+psycopg://{said}")) == expected
+def test_an_address_has_every_host_and_port(url: str, expected: str) -> None:
+    """Addresses distinguish servers on one host and in one URL, and contain no user."""
+    assert address(create_engine(f"postgresql+psycopg://{url}")) == expected

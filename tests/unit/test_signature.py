@@ -179,7 +179,7 @@ def returns_async_generator(args: Send) -> object:
 
 
 def returns_map(args: Send) -> object:
-    """Return what nobody goes through."""
+    """Return an iterator that is never consumed."""
     return map(ran.append, [args])
 
 
@@ -374,7 +374,7 @@ def union(args: Send | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "told"),
+    ("function", "problem"),
     [
         (exchanged, "its args come first, then its context"),
         (number, "nothing is there for 'retries': int"),
@@ -384,9 +384,9 @@ def union(args: Send | None) -> None:
         (union, "kind"),
     ],
 )
-def test_refuses_signatures_by_name(function: Callable[..., Any], told: str) -> None:
+def test_refuses_signatures_by_name(function: Callable[..., Any], problem: str) -> None:
     """What nothing can be given for is named when the worker is registered."""
-    with pytest.raises(InvalidWorker, match=told):
+    with pytest.raises(InvalidWorker, match=problem):
         registered(function)
 
 

@@ -1,4 +1,4 @@
-"""What resumable steps promise, told from the metadata that one attempt leaves for the next."""
+"""Resumable steps, tested by the metadata that one attempt leaves for the next."""
 
 from typing import Any
 

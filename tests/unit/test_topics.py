@@ -5,7 +5,7 @@ import pytest
 from riverrun.wire import topics
 
 # Source: River 0.47, conformance/fixtures/protocol_values.json, for what they say; River 0.51 on
-# PostgreSQL 15, heard there, for their spaces: those of json_build_object, where River uses it.
+# PostgreSQL 15, received there, for their spaces: those of json_build_object, where River uses it.
 PAYLOADS = {
     "cancel": (
         topics.cancel_payload(42, "priority"),
@@ -35,8 +35,8 @@ PAYLOADS = {
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_payloads_are_rivers(name: str) -> None:
     """Each payload has River's keys in River's order, with River's spaces and escapes."""
-    said, expected = PAYLOADS[name]
-    assert said == expected
+    payload, expected = PAYLOADS[name]
+    assert payload == expected
 
 
 def test_metadata_too_long_to_be_sent_is_left_out() -> None:

@@ -12,7 +12,7 @@ QUOTED = "hid%2Fden%40pa%2Css%3Aw0rd"
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("url", "expected"),
     [
         ("postgres://u:p@h/db", {"host": "h", "user": "u", "password": "p", "dbname": "db"}),
         ("postgresql://h:5433/db", {"host": "h", "port": 5433, "dbname": "db"}),
@@ -40,9 +40,9 @@ QUOTED = "hid%2Fden%40pa%2Css%3Aw0rd"
         ("dbname=db", {"dbname": "db"}),
     ],
 )
-def test_spellings(said: str, expected: dict[str, object]) -> None:
+def test_spellings(url: str, expected: dict[str, object]) -> None:
     """Each spelling leads psycopg 3 to the same place."""
-    client = Client.from_url(said)
+    client = Client.from_url(url)
     assert client.engine.driver == "psycopg"
     given = client.engine.dialect.create_connect_args(client.engine.url)[1]
     assert {name: str(given.get(name)) for name in expected} == {
@@ -53,7 +53,7 @@ def test_spellings(said: str, expected: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "url",
     [
         "",
         "app",
@@ -68,10 +68,10 @@ def test_spellings(said: str, expected: dict[str, object]) -> None:
         "postgresql://h1:1,h2:x/db",
     ],
 )
-def test_what_is_none_is_refused_without_being_repeated(said: str) -> None:
+def test_what_is_none_is_refused_without_being_repeated(url: str) -> None:
     """What is no URL of a PostgreSQL is refused, and its password stands in no error."""
     with pytest.raises(UnsupportedDatabase) as raised:
-        Client.from_url(said)
+        Client.from_url(url)
     shown = f"{raised.value!r} {raised.value} {raised.value.__context__!r}"
     if raised.value.__suppress_context__:
         shown = f"{raised.value!r} {raised.value}"

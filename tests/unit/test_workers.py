@@ -73,7 +73,7 @@ def test_refuses(function: Any, options: Any, error: type[Exception]) -> None:
 
 
 def test_works_aliases() -> None:
-    """A worker works the kinds that its args had before, one of which nobody else may have."""
+    """A worker works the kinds that its args had before, none of which another worker may have."""
 
     @attrs.frozen
     class Sent(JobArgs, kind="sent", kind_aliases=["mail", "post"]):
