@@ -18,6 +18,7 @@ NAMES = (
     "latency",
     "insert",
     "insert_from",
+    "added",
     "claim",
     "snapshot",
     "coroutines",

@@ -20,7 +20,7 @@ available in `maintenance/job_scheduler.py`, and goes on with step 2.
 import riverrun.libpq  # noqa: F401  # isort: split
 from riverrun.client.client import Client
 from riverrun.config import Notify, QueueConfig
-from riverrun.errors import JobCancel, JobError, JobSnooze, ObjectGone, RiverrunError
+from riverrun.errors import JobCancel, JobError, JobSnooze, ObjectGone, RiverrunError, RuleBypassed
 from riverrun.events import (
     Event,
     JobCancelled,
@@ -46,8 +46,10 @@ from riverrun.jobs.listing import JobList, JobListParams, JobOrder
 from riverrun.jobs.options import InsertOpts, OnConflict
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
+from riverrun.orm.added import AddedJob
 from riverrun.orm.refs import Ref
 from riverrun.orm.relationships import jobs_of
+from riverrun.orm.rules import Rule
 from riverrun.outcome import IfGone
 from riverrun.periodic_jobs import Missed, PeriodicJob
 from riverrun.policies.backoff import Constant, Explicit, Exponential, Linear, RiverBackoff
@@ -58,6 +60,7 @@ from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.queues import QueueRow
 
 __all__ = [
+    "AddedJob",
     "Client",
     "Constant",
     "Cron",
@@ -108,6 +111,8 @@ __all__ = [
     "Ref",
     "RiverBackoff",
     "RiverrunError",
+    "Rule",
+    "RuleBypassed",
     "UniqueKey",
     "UniqueOpts",
     "Workers",

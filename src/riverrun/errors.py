@@ -50,6 +50,27 @@ class InvalidRef(RiverrunError, ValueError):
         super().__init__(problem)
 
 
+class RuleBypassed(RiverrunError, UserWarning):
+    """A bulk statement changes objects that a rule is about, and no flush sees it.
+
+    A warning, once for a rule, or an error if the rule is strict.
+
+    Args:
+        rule: The rule.
+        on: What the statement does: insert, update or delete.
+    """
+
+    def __init__(self, rule: str, on: str) -> None:
+        super().__init__(rule, on)
+
+    def __str__(self) -> str:
+        rule, on = self.args
+        return (
+            f"a bulk {on} bypasses {rule}: no job is made of the rows that it changes. Change the "
+            "objects instead, or insert the jobs with the statement"
+        )
+
+
 class ObjectGone(RiverrunError, LookupError):
     """The object of a reference is no longer in the database.
 

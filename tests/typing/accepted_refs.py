@@ -6,12 +6,13 @@ import attrs
 from pydantic import BaseModel
 from sqlalchemy import create_engine
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
 
-from riverrun import JobArgs, Ref, Workers
+from riverrun import AddedJob, Client, InsertOpts, JobArgs, Ref, Workers
 
 workers = Workers()
 engine = create_engine("postgresql+psycopg:///app")
+client = Client(engine)
 
 
 class Base(DeclarativeBase):
@@ -62,6 +63,19 @@ async def referring_async(args: OfModel) -> None:
         there: Order = await args.order.get_one_async(session)
         found: Order | None = await args.order.get_async(session, with_for_update=True)
         assert there is found
+
+
+def add(
+    session: Session,
+    registry: scoped_session[Session],
+    asynchronous: AsyncSession,
+    order: Order,
+) -> int | None:
+    """Add jobs to sessions."""
+    client.add(registry, OfAttrs(order), InsertOpts(coalesce=True))
+    client.add(asynchronous, OfData(Ref(order)), queue="mail", delay=5)
+    added: AddedJob = client.add(session, OfModel(order=order), coalesce=True)
+    return None if added.job is None else added.job.id
 
 
 def refer(order: Order) -> None:

@@ -8,12 +8,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 from weakref import WeakSet
 
 import attrs
 from sqlalchemy import URL, Engine
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import InstrumentedAttribute, Session, scoped_session, sessionmaker
 
 from riverrun.client.inserter import Inserter
 from riverrun.client.launcher import Launcher, default_id
@@ -40,6 +40,8 @@ from riverrun.jobs.options import InsertOptions, InsertOpts, with_options
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
+from riverrun.orm.added import AddedJob, session_of
+from riverrun.orm.rules import Rule, Rules
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.policies.backoff import Backoff
 from riverrun.policies.schedule import Cron, Schedule
@@ -49,9 +51,12 @@ from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.reindex import INDEXES
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 
 logger = logging.getLogger("riverrun.client")  # as operators name it, in filters and levels
+
+T = TypeVar("T")
+V = TypeVar("V")
 
 
 DEFAULT_JOB_TIMEOUT_S = 60.0
@@ -214,6 +219,7 @@ class Client(SetBased):
             periodic_jobs, leader_election_disabled=leader_election_disabled
         )
         self._inserter = Inserter(config, launcher=self._launcher, own_queues=self.queues)
+        self.rules = Rules(self._inserter)
         _clients.add(self)
 
     @classmethod
@@ -260,6 +266,138 @@ class Client(SetBased):
             WrongDatabase: If the transaction is on another database than the client's.
         """
         return self._inserter.insert(tx, args, with_options(opts, options))
+
+    def add(
+        self,
+        session: "Session | scoped_session[Any] | AsyncSession | async_scoped_session[Any]",
+        args: AnyArgs,
+        opts: InsertOpts | None = None,
+        **options: Unpack[InsertOptions],
+    ) -> AddedJob:
+        """Have the session's next flush insert a job, with the objects that its args refer to.
+
+            session.add(order)
+            client.add(session, SendReceipt(order=order))
+            session.commit()
+
+        As `session.add` does for an object, it executes nothing, and begins the session's
+        transaction if need be. The jobs of one flush are inserted by one statement. They are gone
+        if the flush fails or their transaction, or savepoint, is rolled back.
+
+        Args:
+            session: Whose flush: a Session, scoped_session, AsyncSession or async_scoped_session;
+                without await.
+            args: An object of a class with a kind. A mapped object in it needs no key yet, if it is
+                in the session.
+            opts: How, as for `insert`. A delay counts from now, or from the flush if the args wait
+                for it. With `coalesce=True` jobs of one transaction that are the same are one.
+            **options: The same as keywords, as for `insert`.
+
+        Returns:
+            The added job. Its `job` is there after the flush.
+
+        Raises:
+            InvalidArgs: If the args are refused whatever the flush brings. Else the flush raises
+                it, such as for an object that was expunged from the session meanwhile.
+            NotATransaction: If `session` is no session.
+            RiverrunError: As for `insert`, here or from the flush.
+        """
+        return self._inserter.add(session_of(session), args, with_options(opts, options))
+
+    def on_insert(
+        self,
+        entity: type[T],
+        make: Callable[[T], object],
+        *,
+        opts: InsertOpts | None = None,
+        strict: bool = False,
+    ) -> Rule[T]:
+        """Make a job of each object of a class that is inserted, atomic with that.
+
+            client.on_insert(User, lambda user: Welcome(user=user))
+
+        The flush of any session, of any thread, counts. An object that is inserted and deleted in
+        one transaction makes no job.
+
+        Args:
+            entity: The mapped class; its subclasses count, too.
+            make: Called with the object as its transaction commits; returns args, or None for no
+                job.
+            opts: How the job is inserted.
+            strict: Whether a bulk statement that the ORM sees, such as `insert(User)`, is refused
+                with RuleBypassed. Default: it warns, once for the rule. What the ORM does not see
+                passes: `text()`, statements on the connection, `bulk_*`, the database's cascades.
+
+        Returns:
+            The rule, which is among `client.rules` until its `remove()`.
+
+        Raises:
+            InvalidOption: If `entity` is no mapped class, or `make` no function.
+        """
+        return self.rules.add("insert", entity, make, opts=opts, strict=strict)
+
+    def on_update(
+        self,
+        attribute: InstrumentedAttribute[V],
+        make: Callable[[Any], object],
+        *,
+        when: Callable[[V], object] | None = None,
+        opts: InsertOpts | None = None,
+        strict: bool = False,
+    ) -> Rule[Any]:
+        """Make a job of each object of which an attribute is changed, atomic with that.
+
+            client.on_update(Order.status, OrderChanged, when=lambda new: new == "paid")
+
+        Many changes to one object in one transaction are one job, decided as that commits: none if
+        the attribute has its old value again, as far as that was loaded.
+
+        Args:
+            attribute: Of a mapped class, such as `Order.status`; its subclasses count, too.
+            make: Called with the object as its transaction commits; returns args, or None for no
+                job.
+            when: Called with the new value; whether it counts. Default: all do.
+            opts: How the job is inserted.
+            strict: Whether a bulk statement that sets the attribute is refused, as for `on_insert`.
+
+        Returns:
+            The rule.
+
+        Raises:
+            InvalidOption: If `attribute` is none of a mapped class, or `make` no function.
+        """
+        return self.rules.add("update", attribute, make, when=when, opts=opts, strict=strict)
+
+    def on_delete(
+        self,
+        entity: type[T],
+        make: Callable[[T], object],
+        *,
+        opts: InsertOpts | None = None,
+        strict: bool = False,
+    ) -> Rule[T]:
+        """Make a job of each object of a class that is deleted, atomic with that.
+
+            client.on_delete(Upload, lambda upload: DeleteFile(path=upload.path))
+
+        Orphans count. An object that takes over a deleted one's row in the same flush does not:
+        the row is still there. Rows that the database's own ON DELETE CASCADE deletes, and that are
+        not loaded, are not seen.
+
+        Args:
+            entity: The mapped class; its subclasses count, too.
+            make: Called with the object in the flush that deletes it; returns args, or None for no
+                job.
+            opts: How the job is inserted.
+            strict: Whether a bulk statement is refused, as for `on_insert`.
+
+        Returns:
+            The rule.
+
+        Raises:
+            InvalidOption: If `entity` is no mapped class, or `make` no function.
+        """
+        return self.rules.add("delete", entity, make, opts=opts, strict=strict)
 
     async def insert_async(
         self,

@@ -4,13 +4,14 @@ Within the client's plugins, on the client's database, of kinds that its workers
 it to the announcer.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 from sqlalchemy import Pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm import Session
 
 from riverrun.client.launcher import Launcher
 from riverrun.config import ClientConfig, Notify
@@ -21,9 +22,12 @@ from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import InvalidArgs, UnknownKind, WrongDatabase
 from riverrun.execution.plugins import around_insert, begin_inserts, of_kind
 from riverrun.jobs.args import RawArgs, kind_of
-from riverrun.jobs.json_types import shown_type
+from riverrun.jobs.json_types import is_struct, shown_type
 from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.references import Postponed, Postponing, postponing
+from riverrun.jobs.round_trip import is_exact
 from riverrun.jobs.states import JobState
+from riverrun.orm.added import AddedJob, add_to
 from riverrun.runtime.announcer import Announcer
 from riverrun.verbs.draft import JobDraft, draft, drafts, jobs_of
 from riverrun.verbs.insert import InsertResult, insert_drafts
@@ -32,6 +36,8 @@ from riverrun.verbs.insert_from import common_draft, insert_rows_from
 from riverrun.verbs.notify import notify_inserted
 
 R = TypeVar("R")
+
+_NO_TYPES: Mapping[str, Any] = {}
 
 
 class Inserter:
@@ -72,10 +78,50 @@ class Inserter:
     def insert(self, tx: Tx, args: object, opts: InsertOpts | None) -> InsertResult:
         """Insert one job; see `Client.insert`."""
         self._check_kinds([args])
-        now = self._clock.database_now()
-        types = self._workers.generic_types if self._workers else {}
-        ready = draft(args, opts, max_attempts=self._max_attempts, now=now, types=types)
-        return self._insert(tx, [ready])[0]
+        return self._insert(tx, [self._draft(args, opts)])[0]
+
+    def add(self, session: Session, args: object, opts: InsertOpts | None) -> AddedJob:
+        """Have a session's next flush insert a job; see `Client.add`."""
+        self._check_kinds((args,))
+        job = AddedJob(self, args, opts, self._draft_now(session, args, opts))
+        add_to(session, job)
+        return job
+
+    def _draft_now(
+        self, session: Session, args: object, opts: InsertOpts | None
+    ) -> JobDraft | None:
+        """Check what can be checked before the flush; None if it is drafted by that."""
+        waiting = Postponing(session.hash_key)
+        token = postponing.set(waiting)
+        try:
+            # Most args are right by their types, and need be drafted only once.
+            if not isinstance(args, RawArgs) and (opts is None or isinstance(opts, InsertOpts)):
+                if opts is not None and opts.unless_changed is not None:
+                    return None  # Its version may be another by the flush.
+                annotation = self._types.get(kind_of(args)) or type(args)
+                if is_struct(type(args)) and is_exact(args, annotation):
+                    return None
+            return self._draft(args, opts)
+        except (Postponed, InvalidArgs):
+            if waiting.waits:
+                return None
+            raise
+        finally:
+            postponing.reset(token)
+
+    def drafts_of(self, jobs: Sequence[AddedJob]) -> Sequence[JobDraft]:
+        """Return what is to be inserted of added jobs whose objects have their keys."""
+        undrafted = [job for job in jobs if not job.is_current]
+        made: Iterator[JobDraft] = iter(())
+        if undrafted:
+            items = [(job.args, job.opts) for job in undrafted]
+            now = self._clock.database_now()
+            made = iter(drafts(items, max_attempts=self._max_attempts, now=now, types=self._types))
+        return [job.draft if job.draft and job.is_current else next(made) for job in jobs]
+
+    def insert_drafted(self, session: Session, drafts: Sequence[JobDraft]) -> list[InsertResult]:
+        """Insert added jobs, and return a result for each."""
+        return self._insert(session, drafts)
 
     def insert_many(self, tx: Tx, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs, all or none; see `Client.insert_many`."""
@@ -150,12 +196,20 @@ class Inserter:
 
         return again(tx, insert_all)
 
+    def _draft(self, args: object, opts: InsertOpts | None) -> JobDraft:
+        now = self._clock.database_now()
+        return draft(args, opts, max_attempts=self._max_attempts, now=now, types=self._types)
+
+    @property
+    def _types(self) -> Mapping[str, Any]:
+        """By kind, what workers of generic classes take."""
+        return self._workers.generic_types if self._workers else _NO_TYPES
+
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
         items = jobs_of(jobs)
         self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
         now = self._clock.database_now()
-        types = self._workers.generic_types if self._workers else {}
-        return drafts(items, max_attempts=self._max_attempts, now=now, types=types)
+        return drafts(items, max_attempts=self._max_attempts, now=now, types=self._types)
 
     def _within(
         self, ready: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]

@@ -63,6 +63,18 @@ _FROM_ASYNC = "From async code: await client.insert_async(...), or await session
 _WRITE: dict[str, Any] = {"mapper": Job.__mapper__, "clause": delete(Job)}
 
 
+L = TypeVar("L")
+
+_own_listeners: set[object] = set()
+"""Listeners of riverrun's to what sessions execute, which need not see its own statements."""
+
+
+def own_listener(listener: L) -> L:
+    """Mark a listener of riverrun's: for its sake no statement of a verb takes the longer way."""
+    _own_listeners.add(listener)
+    return listener
+
+
 class Transaction:
     """An open transaction, in which a verb executes statements. The verb never ends it."""
 
@@ -89,7 +101,7 @@ class Transaction:
 
     def _connect(self) -> Connection:
         if isinstance(self._tx, Session):
-            return self._tx.connection(bind_arguments=_bind_arguments(self._tx))
+            return self._tx.connection(bind_arguments=bind_arguments(self._tx))
         assert isinstance(self._tx, Connection)  # noqa: S101  an Engine's is an OwnTransaction
         return self._tx
 
@@ -122,7 +134,7 @@ class Transaction:
                         statement,
                         params,
                         execution_options=self._options,
-                        bind_arguments=_bind_arguments(self._tx),
+                        bind_arguments=bind_arguments(self._tx),
                     )
                 # For a Session, too: its own execute() takes twice as long and has no listener.
                 return connection.execute(statement, params, execution_options=self._options)
@@ -175,7 +187,9 @@ class Transaction:
 
         zope.sqlalchemy has one, and rolls back unless that listener has seen a write.
         """
-        return isinstance(self._tx, Session) and bool(self._tx.dispatch.do_orm_execute)
+        if not isinstance(self._tx, Session):
+            return False
+        return any(each not in _own_listeners for each in self._tx.dispatch.do_orm_execute)
 
     def missing(self, orig: BaseException | None) -> SchemaMissing | None:
         """Return a SchemaMissing if the driver's error `orig` means that; otherwise None."""
@@ -186,7 +200,7 @@ class Transaction:
         return SchemaMissing(str(orig).splitlines()[0], database, self._schema)
 
 
-def _bind_arguments(session: Session) -> dict[str, Any]:
+def bind_arguments(session: Session) -> dict[str, Any]:
     """Return the arguments by which `session` chooses the database for jobs.
 
     Raises:

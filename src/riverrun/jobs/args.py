@@ -15,7 +15,7 @@ from riverrun.jobs.checks import check_kind, check_kinds
 from riverrun.jobs.json_types import from_json, problem_of, shown_type
 from riverrun.jobs.json_values import json_problem, json_text
 from riverrun.jobs.options import InsertOpts
-from riverrun.jobs.references import Referring
+from riverrun.jobs.references import Postponed, Referring
 from riverrun.jobs.round_trip import NotKept, encode_kept
 
 T = TypeVar("T")
@@ -199,6 +199,8 @@ def encode_of_kind(kind: str, args: object, args_type: Any) -> Mapping[str, Any]
             encoded, problem = encode_kept(args, args_type or type(args)), None
     except NotKept as error:
         raise InvalidArgs(kind, str(error)) from None
+    except Postponed:
+        raise
     except RecursionError:
         raise InvalidArgs(kind, "it is nested too deeply, or holds itself") from None
     except Exception as error:

@@ -146,6 +146,8 @@ class InsertOpts:
         pending: Whether the job is inserted as `pending`: it waits until it is made available.
         unless_changed: A mapped object with a `version_id_col`, flushed. An attempt begins only
             while the object has that version; else the job is cancelled as superseded.
+        coalesce: Whether jobs that `client.add` adds in one transaction become one job if their
+            args and options are the same. Default: False. Other inserts ignore it.
 
     Raises:
         InvalidOption: If River's tables or clients would not accept a value.
@@ -161,6 +163,7 @@ class InsertOpts:
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata_or_none)
     pending: bool = False
     unless_changed: object | None = attrs.field(default=None, eq=False)
+    coalesce: bool | None = None
 
     @unique.validator
     def _check_unique(self, _: object, value: object) -> None:
@@ -177,7 +180,7 @@ class InsertOpts:
         Metadata and pending are never taken from `other`, as in River.
         """
         timed = self.scheduled_at is not None or self.delay is not None
-        fields = ("queue", "priority", "max_attempts", "tags", "unique")
+        fields = ("queue", "priority", "max_attempts", "tags", "unique", "coalesce")
         missing: dict[str, Any] = {
             field: value
             for field in (fields if timed else (*fields, "scheduled_at", "delay"))
@@ -200,6 +203,7 @@ class InsertOptions(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     pending: bool
     unless_changed: object | None
+    coalesce: bool | None
 
 
 def with_options(opts: InsertOpts | None, options: Mapping[str, Any]) -> InsertOpts | None:

@@ -46,6 +46,26 @@ comparing: ContextVar[bool] = ContextVar("riverrun_comparing", default=False)
 """Whether a reference is equal to its object, too. By default it is not, because hashes differ."""
 
 
+class Postponed(Exception):
+    """A reference gets its key with the flush that will insert its job."""
+
+
+class Postponing:
+    """Whether args wait for the flush of a session.
+
+    Args:
+        session_key: The session's, as its objects have it.
+    """
+
+    def __init__(self, session_key: int) -> None:
+        self.session_key = session_key
+        self.waits = False
+
+
+postponing: ContextVar[Postponing | None] = ContextVar("riverrun_postponing", default=None)
+"""Set while args are checked that may wait for a flush."""
+
+
 def reference_class(annotation: Any) -> type[Reference] | None:
     """Return the class of references in `annotation`; None if it is not a reference."""
     cls = typing.get_origin(annotation) or annotation

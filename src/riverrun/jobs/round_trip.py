@@ -39,7 +39,13 @@ from riverrun.jobs.json_types import (
     writer,
 )
 from riverrun.jobs.json_values import json_problem
-from riverrun.jobs.references import Reference, Referring, comparing, reference_class
+from riverrun.jobs.references import (
+    Postponed,
+    Reference,
+    Referring,
+    comparing,
+    reference_class,
+)
 
 _SCALARS = frozenset({str, int, bool, float, types.NoneType})
 
@@ -81,11 +87,21 @@ def encode_kept(args: object, annotation: Any) -> Any:
             encoded, stored = as_stored(encoded)
             if difference(args, from_json(stored, annotation)) is None:
                 return encoded
-    except RecursionError:
+    except (RecursionError, Postponed):
         raise
     except Exception as error:
         raise NotKept(_explained(args, annotation)) from error
     raise NotKept(problem or _explained(args, annotation))
+
+
+def is_exact(args: object, annotation: Any) -> bool:
+    """Return whether `args` come back as they are, by their types alone.
+
+    Raises:
+        NotKept: If the annotation is no class of args.
+    """
+    exact, _ = _plan(annotation)
+    return exact is not None and exact(args)
 
 
 def _back(encoded: Any, annotation: Any) -> Any:

@@ -16,7 +16,14 @@ from riverrun.errors import (
     ObjectLocked,
 )
 from riverrun.jobs.json_types import NoFit
-from riverrun.jobs.references import Reference, comparing, referred
+from riverrun.jobs.references import (
+    Postponed,
+    Postponing,
+    Reference,
+    comparing,
+    postponing,
+    referred,
+)
 from riverrun.orm.object_keys import identity_of, keys_of, mapper_of, state_of, with_article
 
 if TYPE_CHECKING:
@@ -238,7 +245,14 @@ class Ref(Reference, Generic[T]):
         except InvalidRef:
             return None
         cls_ = mapper.class_
-        return lambda value: type(value) is Ref and issubclass(value.entity, cls_)
+
+        def exact(value: Any) -> bool:
+            if type(value) is not Ref or not issubclass(value.entity, cls_):
+                return False
+            waiting = postponing.get()
+            return waiting is None or value._object is None or _comes(value._object, waiting)
+
+        return exact
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: object) -> Any:
@@ -363,8 +377,18 @@ def _check_class(entity: type, declared: Mapper[Any]) -> None:
 def _json_of(state: InstanceState[Any]) -> Any:
     identity = identity_of(state)
     if identity is None:
+        waiting = postponing.get()
+        if waiting is not None and state.session_id == waiting.session_key:
+            waiting.waits = True
+            raise Postponed
         raise _no_key(state)
     return _written(state.mapper, identity)
+
+
+def _comes(obj: object, waiting: Postponing) -> bool:
+    """Return whether an object has a key, or gets it with a flush that is waited for."""
+    state = _state(obj)
+    return state.key is not None or state.session_id == waiting.session_key
 
 
 def _no_key(state: InstanceState[Any]) -> InvalidRef:

@@ -1,0 +1,309 @@
+"""Added jobs: those that a session's flush inserts, with the objects that they refer to.
+
+Until its flush an added job is kept by an object in the session, `AddedJobs`, that is mapped to no
+table. So the unit of work itself decides what becomes of it, as of any new object: it is flushed
+with the others, is gone with a rollback, a savepoint's too, and is there after a release. Once the
+objects of a flush have their keys, the jobs are inserted in the same transaction, all at once.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import count
+from typing import TYPE_CHECKING, Any, Protocol, cast
+from weakref import WeakSet
+
+from sqlalchemy import Integer, event, inspect, literal, select
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.ext.horizontal_shard import ShardedSession
+from sqlalchemy.orm import InstanceState, Session, registry, scoped_session
+
+from riverrun.db.commit_hooks import after_commit
+from riverrun.db.transactions import bind_arguments, session_or_connection
+from riverrun.errors import NotATransaction
+from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.row import JobRow
+from riverrun.orm.object_keys import identity_of, state_of
+
+if TYPE_CHECKING:
+    from riverrun.verbs.draft import JobDraft
+    from riverrun.verbs.insert import InsertResult
+
+_PENDING = "_riverrun_pending"
+"""The attribute of a session with the AddedJobs that its next flush will take along."""
+
+_FLUSHED = "_riverrun_flushed"
+"""The attribute of a session with the AddedJobs of the flush under way."""
+
+_INSERTED = "_riverrun_inserted"
+"""The attribute of a session with the AddedJobs whose jobs its transaction has inserted."""
+
+_COALESCED = "_riverrun_coalesced"
+"""The attribute of a session with the jobs of its transaction that others may be the same as."""
+
+_numbers = count(1)
+
+
+class Writer(Protocol):
+    """Inserts added jobs: a client's inserter."""
+
+    def drafts_of(self, jobs: "Sequence[AddedJob]") -> "Sequence[JobDraft]":
+        """Return what is to be inserted of jobs whose objects have their keys."""
+
+    def insert_drafted(
+        self, session: Session, drafts: "Sequence[JobDraft]"
+    ) -> "list[InsertResult]":
+        """Insert jobs, and return a result for each."""
+
+
+class AddedJobs:
+    """What a session's `new` shows for jobs that `client.add` has added. It is mapped to no table.
+
+    Attributes:
+        id: Tells it from others.
+        jobs: The jobs.
+        committed: Whether the jobs are committed, as far as is known.
+    """
+
+    __tablename__ = "riverrun_added"  # for those who look at every new object's
+
+    def __init__(self) -> None:
+        self.id = next(_numbers)
+        self.jobs: list[AddedJob] = []
+        self.committed = False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether what was inserted is there: as an object's, its key is gone with a rollback."""
+        return self.committed or _state(self).persistent
+
+    def commit(self) -> None:
+        """Remember that the jobs are committed."""
+        self.committed = True
+
+    def __repr__(self) -> str:
+        return f"<riverrun's AddedJobs: {', '.join(map(repr, self.jobs))}>"
+
+
+_nothing = select(literal(1, Integer).label("id")).subquery(AddedJobs.__tablename__)
+registry().map_imperatively(AddedJobs, _nothing, primary_key=[_nothing.c.id])
+_MAPPER: Any = inspect(AddedJobs)
+
+
+class AddedJob:
+    """A job that the next flush of its session inserts.
+
+    Attributes:
+        args: What was added.
+        opts: How it will be inserted.
+    """
+
+    __slots__ = ("_keys", "_marker", "_result", "_writer", "args", "draft", "opts")
+
+    def __init__(
+        self,
+        writer: Writer,
+        args: object,
+        opts: InsertOpts | None,
+        draft: "JobDraft | None",
+    ) -> None:
+        self.args = args
+        self.opts = opts
+        self.draft = draft
+        self._keys = () if draft is None else _keys(draft.refers_to)
+        self._writer = writer
+        self._marker: AddedJobs | None = None
+        self._result: InsertResult | None = None
+
+    @property
+    def result(self) -> "InsertResult | None":
+        """What the insert came to; None before the flush, and after a rollback."""
+        marker = self._marker
+        return self._result if marker is not None and marker.is_there else None
+
+    @property
+    def job(self) -> JobRow | None:
+        """The job as inserted; None before the flush, and after a rollback."""
+        result = self.result
+        return None if result is None else result.job
+
+    @property
+    def is_current(self) -> bool:
+        """Whether `draft` is still what is to be inserted: its objects have the same keys."""
+        draft = self.draft
+        return draft is not None and (not self._keys or self._keys == _keys(draft.refers_to))
+
+    def __repr__(self) -> str:
+        job = self.job
+        return f"<AddedJob {self.args!r}, {'not inserted' if job is None else f'job {job.id}'}>"
+
+
+def _keys(objects: Iterable[object]) -> tuple[Any, ...]:
+    return tuple(identity_of(_state(each)) for each in objects)
+
+
+def _state(obj: object) -> InstanceState[Any]:
+    return cast("InstanceState[Any]", state_of(obj))
+
+
+def session_of(given: object) -> Session:
+    """Return the Session that `given` is, or is a registry or the async side of.
+
+    Raises:
+        NotATransaction: If it is none.
+        TransactionClosed: If it is closed for good.
+    """
+    if type(given) is Session:
+        return cast("Session", session_or_connection(given))
+    if hasattr(given, "run_sync") or hasattr(given, "registry"):
+        if not isinstance(given, scoped_session) and hasattr(given, "registry"):
+            given = cast("Any", given)()  # an async_scoped_session
+        given = getattr(given, "sync_session", given)
+    session = session_or_connection(given)
+    if isinstance(session, Session):
+        return session
+    advice = "A Connection flushes nothing: client.insert(connection, args)"
+    raise NotATransaction(type(session).__name__, advice, "a Session, scoped_session or their like")
+
+
+def add_to(session: Session, job: AddedJob) -> None:
+    """Have the next flush of `session` insert a job.
+
+    Raises:
+        sqlalchemy.exc.InvalidRequestError: If the session does not begin by itself, and has not
+            begun.
+    """
+    job._marker = marker = expect_flush(session)
+    marker.jobs.append(job)
+
+
+def expect_flush(session: Session) -> AddedJobs:
+    """Return what the next flush of `session` will take along; there will be one."""
+    marker: AddedJobs | None = session.__dict__.get(_PENDING)
+    if marker is None or not _is_pending(marker, session):
+        marker = AddedJobs()
+        _bind(session, marker)
+        session.add(marker)
+        session.__dict__[_PENDING] = marker
+    return marker
+
+
+def _is_pending(marker: AddedJobs, session: Session) -> bool:
+    state = _state(marker)
+    return state.key is None and state.session_id == session.hash_key
+
+
+def _bind(session: Session, marker: AddedJobs) -> None:
+    """Have `session` flush AddedJobs where it has jobs, so that it begins nothing elsewhere."""
+    arguments = bind_arguments(session)
+    if isinstance(session, ShardedSession):
+        _state(marker).identity_token = arguments["shard_id"]
+        return
+    bind = session.get_bind(**arguments)
+    try:
+        if session.get_bind(mapper=_MAPPER) is bind:
+            return
+    except UnboundExecutionError:
+        pass
+    session.bind_mapper(AddedJobs, bind)
+
+
+@event.listens_for(AddedJobs, "after_insert")
+def _collect(_mapper: object, _connection: object, marker: AddedJobs) -> None:
+    """Remember what a flush takes along; what is added from now on is for the next one."""
+    attributes = cast("Session", _state(marker).session).__dict__
+    attributes.pop(_PENDING, None)
+    attributes.setdefault(_FLUSHED, []).append(marker)
+
+
+# On the class, not on an instance: what is added within a host's listener must not be missed. For
+# sessions to which nothing is added it is the look at one attribute for each flush.
+@event.listens_for(Session, "after_flush_postexec", insert=True)
+def _insert(session: Session, _context: object) -> None:
+    """Insert what a flush has taken along: its objects have their keys."""
+    markers = session.__dict__.pop(_FLUSHED, None)
+    if not markers or not any(marker.jobs for marker in markers):
+        return
+    by_writer: dict[Writer, list[AddedJob]] = {}
+    for marker in markers:
+        # Of a flush that failed some may be left; they are in the session no more.
+        if _state(marker).persistent:
+            for job in marker.jobs:
+                by_writer.setdefault(job._writer, []).append(job)
+    for writer, jobs in by_writer.items():
+        _insert_jobs(session, writer, jobs)
+    # Twice, as each misses something: the connection's commit that of a transaction around the
+    # session's own, and the session's the objects that were expunged from it before.
+    session.__dict__.setdefault(_INSERTED, WeakSet()).update(markers)
+    connection = session.connection(bind_arguments=bind_arguments(session))
+    for marker in markers:
+        after_commit(connection, AddedJobs.commit, marker)
+
+
+@event.listens_for(Session, "after_commit")
+def _commit(session: Session) -> None:
+    if _INSERTED in session.__dict__ and session.get_nested_transaction() is None:
+        for marker in session.__dict__.pop(_INSERTED):
+            if _state(marker).persistent:
+                marker.commit()
+
+
+def _insert_jobs(session: Session, writer: Writer, jobs: list[AddedJob]) -> None:
+    drafts = writer.drafts_of(jobs)
+    firsts = jobs
+    if any(map(_coalesces, jobs)):
+        known = _Coalesced.of(session)
+        firsts = [
+            known.first_of(job, (writer, draft.kind, draft.args_text)) if _coalesces(job) else job
+            for job, draft in zip(jobs, drafts, strict=True)
+        ]
+    new = [n for n, (job, first) in enumerate(zip(jobs, firsts, strict=True)) if job is first]
+    if new:
+        results = writer.insert_drafted(session, [drafts[n] for n in new])
+        for n, result in zip(new, results, strict=True):
+            jobs[n]._result = result
+    for job, first in zip(jobs, firsts, strict=True):
+        job._result = first._result
+        job.draft = None  # It may hold the objects.
+
+
+def _coalesces(job: AddedJob) -> bool:
+    for opts in (job.opts, getattr(job.args, "insert_opts", None)):
+        if opts is not None and opts.coalesce is not None:
+            return bool(opts.coalesce)
+    return False
+
+
+def _version_of(job: AddedJob) -> object:
+    return None if job.opts is None else job.opts.unless_changed
+
+
+class _Coalesced:
+    """The jobs of one transaction that others, of the same args and options, are taken for."""
+
+    def __init__(self, transaction: object) -> None:
+        self._transaction = transaction
+        self._jobs: dict[tuple[object, ...], list[AddedJob]] = {}
+
+    @classmethod
+    def of(cls, session: Session) -> "_Coalesced":
+        """Return those of the transaction that `session` is in."""
+        transaction = session.get_transaction()
+        found: _Coalesced | None = session.__dict__.get(_COALESCED)
+        if found is None or found._transaction is not transaction:
+            found = session.__dict__[_COALESCED] = cls(transaction)
+        return found
+
+    def first_of(self, job: AddedJob, key: tuple[object, ...]) -> AddedJob:
+        """Return the job of this transaction that `job` is the same as; else `job` itself.
+
+        Args:
+            job: A job about to be inserted.
+            key: What its args are.
+        """
+        alike = self._jobs.setdefault(key, [])
+        # What a savepoint took back is not there any more.
+        alike[:] = [each for each in alike if cast("AddedJobs", each._marker).is_there]
+        for each in alike:
+            if each.opts == job.opts and _version_of(each) is _version_of(job):
+                return each
+        alike.append(job)
+        return job

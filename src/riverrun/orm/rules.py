@@ -1,0 +1,384 @@
+"""Rules: jobs that a client makes of changes to mapped objects, atomic with the change.
+
+Mapper events say what each flush changed; that includes orphans, and foreign keys that are set
+through relationships. What becomes of a change is decided when the transaction commits, so that
+many changes to one object are one job, of its last state. Until then a change is kept with the
+transaction, or savepoint, that flushed it, and is gone with that.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from weakref import WeakKeyDictionary, WeakSet, finalize, ref
+
+import attrs
+from sqlalchemy import event
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    ORMExecuteState,
+    QueryableAttribute,
+    Session,
+    SessionTransaction,
+)
+from sqlalchemy.orm.attributes import get_history
+from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_INITIALIZE
+
+from riverrun.db.transactions import own_listener
+from riverrun.errors import InvalidOption, RuleBypassed
+from riverrun.jobs.options import InsertOpts
+from riverrun.orm.added import expect_flush
+from riverrun.orm.object_keys import mapper_of, state_of
+
+if TYPE_CHECKING:
+    from riverrun.orm.added import AddedJob
+
+T = TypeVar("T")
+
+_CHANGES = "_riverrun_changes"
+"""The attribute of a session with its `_Changes`."""
+
+
+_COMMITTING = "_riverrun_committing"
+"""The attribute of a session with the transaction that it commits."""
+
+
+class Adder(Protocol):
+    """Adds jobs to sessions: a client's inserter."""
+
+    def add(self, session: Session, args: Any, opts: InsertOpts | None) -> "AddedJob":
+        """Have a session's next flush insert a job."""
+
+
+@attrs.frozen(kw_only=True, eq=False, slots=False)
+class Rule(Generic[T]):
+    """Makes a job of each object of a class that was changed. It lives as long as its client.
+
+    Attributes:
+        on: "insert", "update" or "delete".
+        entity: The mapped class; objects of its subclasses count, too.
+        attribute: The name of the attribute whose changes count; None for an insert or a delete.
+        make: Returns the args of the object's job; None for no job.
+        when: Whether a new value of the attribute counts; None for all.
+        opts: How the job is inserted.
+        strict: Whether a bulk statement that bypasses the rule raises RuleBypassed.
+    """
+
+    on: str
+    entity: type[T]
+    make: Callable[[T], Any]
+    attribute: str | None = None
+    when: Callable[[Any], object] | None = None
+    opts: InsertOpts | None = None
+    strict: bool = False
+    _remove: Callable[["Rule[Any]"], None]
+
+    def __attrs_post_init__(self) -> None:
+        if mapper_of(self.entity) is None:
+            raise InvalidOption("entity", self.entity, "a mapped class")
+        if not callable(self.make):
+            raise InvalidOption("make", self.make, "a function of the object that returns args")
+        if self.when is not None and not callable(self.when):
+            raise InvalidOption("when", self.when, "a function of the new value")
+
+    def remove(self) -> None:
+        """Make no more jobs. Of changes that are flushed and not committed none is made either."""
+        self._remove(self)
+
+    def __repr__(self) -> str:
+        attribute = f".{self.attribute}" if self.attribute else ""
+        return f"<Rule on_{self.on}({self.entity.__name__}{attribute})>"
+
+
+class Rules:
+    """The rules of a client.
+
+    Args:
+        adder: Inserts their jobs.
+    """
+
+    def __init__(self, adder: Adder) -> None:
+        self._adder = adder
+        self._removals: dict[Rule[Any], finalize[Any, Any]] = {}
+        self._warned: set[Rule[Any]] = set()
+
+    def __iter__(self) -> Iterator[Rule[Any]]:
+        """Iterate over the rules, in the order in which they were made."""
+        return iter(list(self._removals))
+
+    def __len__(self) -> int:
+        return len(self._removals)
+
+    def __contains__(self, rule: object) -> bool:
+        return rule in self._removals
+
+    def add(self, on: str, target: Any, make: Callable[[Any], Any], **options: Any) -> Rule[Any]:
+        """Make a rule, and listen to the changes that it is about."""
+        attribute = None
+        if on == "update":
+            if not isinstance(target, QueryableAttribute):
+                raise InvalidOption("attribute", target, "one of a mapped class: Order.status")
+            target, attribute = target.parent.class_, target.key
+        weak = ref(self)
+
+        def remove(rule: Rule[Any]) -> None:
+            if (rules := weak()) is not None and (removal := rules._removals.pop(rule, None)):
+                removal()
+
+        rule = Rule[Any](
+            on=on, entity=target, make=make, attribute=attribute, remove=remove, **options
+        )
+        _listen()
+        _all.add(self)
+        # The events of a class outlive the client: they know it by weak references.
+        of_rule = ref(rule)
+        listeners = [(f"after_{on}", _collector(weak, of_rule, on))]
+        if on == "delete":
+            listeners.append(("after_insert", _collector(weak, of_rule, "insert")))
+        elif on == "update":
+            # After it an SQL expression is no change any more. An object that takes over a deleted
+            # one's row has no before_update.
+            listeners.append(("before_update", _collector(weak, of_rule, on)))
+        for name, listener in listeners:
+            event.listen(target, name, listener, propagate=True)
+        removal = finalize(self, _unlisten, target, listeners)
+        removal.atexit = False
+        self._removals[rule] = removal
+        return rule
+
+    def check_bulk(self, on: str, mapper: Mapper[Any] | None, table: object, names: Any) -> None:
+        """Warn of, or refuse, a bulk statement whose changes no flush will see.
+
+        Args:
+            on: What the statement does.
+            mapper: What it does that to, if it names a class.
+            table: What it does that to, if it names a table.
+            names: The columns that it sets; None if that is not known.
+
+        Raises:
+            RuleBypassed: If it bypasses a rule that is strict.
+        """
+        for rule in self:
+            if rule.on != on or not _is_about(rule, mapper, table, names):
+                continue
+            if rule.strict:
+                raise RuleBypassed(repr(rule), on)
+            if rule not in self._warned:
+                self._warned.add(rule)
+                warnings.warn(RuleBypassed(repr(rule), on), stacklevel=2)
+
+    def decide(self, session: Session, changes: list["_Change"]) -> None:
+        """Add the jobs of changes that are about to be committed."""
+        born = {id(each.obj) for each in changes if each.on == "insert"}
+        for change in changes:
+            rule = change.rule
+            if change.on != rule.on or rule not in self:
+                continue
+            if rule.on == "delete":
+                args = None if id(change.obj) in born else change.args
+            else:
+                args = _args_of(change)
+            if args is not None:
+                self._adder.add(session, args, rule.opts)
+
+
+@attrs.define(eq=False)
+class _Change:
+    """A change of one object, as one rule sees it.
+
+    Attributes:
+        rules: Whose rule it is.
+        rule: The rule.
+        on: What was done. With an insert a rule for deletes knows what was new.
+        obj: The object.
+        old: The attribute's value before the first change of the transaction, if it is known.
+        args: The args of a deletion's job.
+    """
+
+    rules: Rules
+    rule: Rule[Any]
+    on: str
+    obj: Any
+    old: Any = NO_VALUE
+    args: Any = None
+
+
+class _Changes:
+    """The changes that a session's transactions have flushed."""
+
+    def __init__(self) -> None:
+        self._by_transaction: WeakKeyDictionary[SessionTransaction, list[_Change]] = (
+            WeakKeyDictionary()
+        )
+
+    @classmethod
+    def of(cls, session: Session) -> "_Changes":
+        """Return those of a session."""
+        return cast("_Changes", session.__dict__.setdefault(_CHANGES, cls()))
+
+    def append(self, session: Session, change: _Change) -> None:
+        """Keep a change with the transaction or savepoint that is open."""
+        transaction = session.get_nested_transaction() or session.get_transaction()
+        assert transaction is not None  # noqa: S101  a flush is within one
+        self._by_transaction.setdefault(transaction, []).append(change)
+
+    def release(self, savepoint: SessionTransaction) -> None:
+        """Hand the changes of a savepoint to what is around it."""
+        changes = self._by_transaction.pop(savepoint, None)
+        if changes and savepoint.parent is not None:
+            self._by_transaction.setdefault(savepoint.parent, []).extend(changes)
+
+    def take(self, session: Session) -> list[_Change]:
+        """Return the changes of the transaction that commits, each rule's of an object once."""
+        root = session.get_transaction()
+        found = [] if root is None else self._by_transaction.pop(root, [])
+        first: dict[tuple[int, int, str], _Change] = {}
+        for change in found:
+            first.setdefault((id(change.rule), id(change.obj), change.on), change)
+        return list(first.values())
+
+
+def _args_of(change: _Change) -> Any:
+    """Return the args of the job of an object that was inserted or updated; None for no job."""
+    rule, state = change.rule, cast("InstanceState[Any]", state_of(change.obj))
+    if state.deleted or state.was_deleted or state.transient:
+        return None
+    if rule.attribute is not None:
+        value = getattr(change.obj, rule.attribute)
+        if change.old is not NO_VALUE and change.old == value:
+            return None
+        if rule.when is not None and not rule.when(value):
+            return None
+    return rule.make(change.obj)
+
+
+def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> Callable[..., None]:
+    """Return what a mapper calls when it has inserted, updated or deleted an object."""
+
+    def collect(_mapper: object, _connection: object, obj: Any) -> None:
+        rules, rule = rules_ref(), rule_ref()
+        session = cast("InstanceState[Any]", state_of(obj)).session
+        if rules is None or rule is None or session is None:
+            return
+        change = _Change(rules, rule, on, obj)
+        if on == "update":
+            history = get_history(obj, cast("str", rule.attribute), PASSIVE_NO_INITIALIZE)
+            if not history.added and not history.deleted:
+                return
+            change.old = history.deleted[0] if history.deleted else NO_VALUE
+        elif on == "delete":
+            # Later its relationships cannot be loaded.
+            change.args = rule.make(obj)
+        _Changes.of(session).append(session, change)
+
+    return collect
+
+
+def _unlisten(target: Any, listeners: list[tuple[str, Any]]) -> None:
+    for name, listener in listeners:
+        event.remove(target, name, listener)
+
+
+# What all rules have in common, on the class Session
+
+_all: WeakSet[Rules] = WeakSet()
+
+
+def _listen() -> None:
+    """Listen to sessions, from the first rule on."""
+    for name, listener in (
+        ("before_commit", _before_commit),
+        ("after_commit", _after_commit),
+        ("after_flush_postexec", _after_flush),
+        ("do_orm_execute", _on_execute),
+    ):
+        if not event.contains(Session, name, listener):
+            event.listen(Session, name, listener)
+
+
+def _before_commit(session: Session) -> None:
+    if session.get_nested_transaction() is not None:
+        return
+    session.__dict__[_COMMITTING] = session.get_transaction()
+    if _CHANGES in session.__dict__:
+        if session.new or session.deleted or session.dirty:
+            # The flush that comes decides, of the state that is committed. An orphan that was
+            # never flushed makes no flush; this does.
+            expect_flush(session)
+        else:
+            _decide(session)
+
+
+def _after_flush(session: Session, _context: object) -> None:
+    # Of the transaction: one whose commit failed was rolled back, and this is another.
+    attributes = session.__dict__
+    if _CHANGES in attributes and attributes.get(_COMMITTING) is session.get_transaction():
+        _decide(session)
+
+
+def _decide(session: Session) -> None:
+    """Add the jobs of what is committed; the commit flushes until nothing is left."""
+    changes: _Changes | None = session.__dict__.get(_CHANGES)
+    if changes is None:
+        return
+    by_rules: dict[Rules, list[_Change]] = {}
+    for change in changes.take(session):
+        by_rules.setdefault(change.rules, []).append(change)
+    if by_rules:
+        with session.no_autoflush:
+            for rules, found in by_rules.items():
+                rules.decide(session, found)
+
+
+def _after_commit(session: Session) -> None:
+    changes: _Changes | None = session.__dict__.get(_CHANGES)
+    savepoint = session.get_nested_transaction()
+    if savepoint is None:
+        session.__dict__.pop(_COMMITTING, None)
+        session.__dict__.pop(_CHANGES, None)
+    elif changes is not None:
+        changes.release(savepoint)
+
+
+@own_listener
+def _on_execute(statement: ORMExecuteState) -> None:
+    if statement.is_select or not _all:
+        return
+    on = (
+        ("insert" if statement.is_insert else None)
+        or ("update" if statement.is_update else None)
+        or ("delete" if statement.is_delete else None)
+    )
+    if on is None:
+        return
+    table = getattr(statement.statement, "table", None)
+    names = _names(statement) if on == "update" else None
+    for rules in list(_all):
+        rules.check_bulk(on, statement.bind_mapper, table, names)
+
+
+def _names(statement: ORMExecuteState) -> set[str] | None:
+    """Return the names that an UPDATE sets, None if they are not known."""
+    values = getattr(statement.statement, "_values", None)
+    given = statement.parameters
+    rows = given if isinstance(given, list) else [given or {}]
+    keys = [*(values or ()), *(key for row in rows for key in row)]
+    names = {getattr(key, "key", key) for key in keys}
+    return names or None
+
+
+def _is_about(
+    rule: Rule[Any], mapper: Mapper[Any] | None, table: object, names: set[str] | None
+) -> bool:
+    own = cast("Mapper[Any]", mapper_of(rule.entity))
+    if mapper is not None:
+        if not (mapper.isa(own) or own.isa(mapper)):
+            return False
+    elif table not in own.tables:
+        return False
+    if names is None or rule.attribute is None:
+        return True
+    columns = getattr(own.attrs.get(rule.attribute), "columns", None)
+    return columns is None or not names.isdisjoint(
+        {rule.attribute, *(column.key for column in columns)}
+    )

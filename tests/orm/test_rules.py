@@ -1,0 +1,445 @@
+"""Rules: jobs made of changes to objects, in the transaction that commits them."""
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import pytest
+from sqlalchemy import Engine, delete, event, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from orm.tables import Boss, Clerk, Line, Order, Person
+from riverrun import Client, JobArgs, Ref, Rule, RuleBypassed
+from riverrun.errors import InvalidOption
+from riverrun.models import Job
+
+
+@attrs.frozen
+class Changed(JobArgs, kind="order_changed"):
+    order: Ref[Order]
+    status: str = ""
+
+
+@attrs.frozen
+class Deleted(JobArgs, kind="row_deleted"):
+    id: int
+    n: int = 0
+
+
+@attrs.frozen
+class Welcome(JobArgs, kind="welcome_person"):
+    person: Ref[Person]
+
+
+@attrs.frozen
+class Moved(JobArgs, kind="line_moved"):
+    order: int
+
+
+@pytest.fixture
+def session(host: Engine) -> Iterator[Session]:
+    """A session of the host's."""
+    with Session(host) as session:
+        yield session
+
+
+@pytest.fixture
+def client(host: Engine) -> Iterator[Client]:
+    """A client whose rules end with the test."""
+    client = Client(host)
+    yield client
+    for rule in client.rules:
+        rule.remove()
+
+
+@pytest.fixture
+def jobs(host: Engine) -> Callable[[], list[Any]]:
+    """Returns the args of the jobs that are committed, and deletes those."""
+
+    def read() -> list[Any]:
+        with Session(host) as other, other.begin():
+            found = list(other.scalars(select(Job.args).order_by(Job.id)))
+            other.execute(delete(Job))
+            return found
+
+    return read
+
+
+def _changed(order: Order) -> Changed:
+    return Changed(order, order.status)  # type: ignore[arg-type]
+
+
+def _order(session: Session, **values: Any) -> Order:
+    session.add(order := Order(**values))
+    session.commit()
+    return order
+
+
+def test_inserted(session: Session, client: Client, jobs: Any) -> None:
+    """Each new object of a class and its subclasses makes a job, in its transaction."""
+    client.on_insert(Person, lambda person: Welcome(person=person))
+    people = [Person(), Boss(), Clerk()]
+    session.add_all(people)
+    session.flush()
+    assert session.query(Job).count() == 0
+    session.commit()
+    assert sorted(each["person"] for each in jobs()) == sorted(each.id for each in people)
+    session.add(Person())
+    session.rollback()
+    session.commit()
+    assert jobs() == []
+
+
+def test_updated(session: Session, client: Client, jobs: Any) -> None:
+    """A new value makes a job, if it counts, whether or not the old one was loaded."""
+    order = _order(session)
+    client.on_update(Order.status, _changed, when=lambda new: new == "paid")
+    order.status = "paid"  # of an expired object
+    session.commit()
+    assert jobs() == [{"order": order.id, "status": "paid"}]
+    assert order.status == "paid"
+    order.status = "sent"
+    session.commit()
+    order.lines.append(Line(n=1))
+    session.commit()
+    session.add(Order(status="paid"))
+    session.commit()
+    assert jobs() == []
+
+
+def test_one_job_of_many_changes(session: Session, client: Client, jobs: Any) -> None:
+    """Many changes of a transaction are one job, of the last state; and none if it is as before."""
+    order = _order(session)
+    client.on_update(Order.status, _changed)
+    assert order.status == "new"
+    for status in ("paid", "sent", "done"):
+        order.status = status
+        session.flush()
+    session.commit()
+    assert [each["status"] for each in jobs()] == ["done"]
+    assert order.status == "done"
+    for status in ("paid", "done"):
+        order.status = status
+        session.flush()
+    session.commit()
+    order.status = order.status
+    session.commit()
+    assert jobs() == []
+
+
+def test_decided_at_commit(session: Session, client: Client, jobs: Any) -> None:
+    """The value that is committed counts, and not one in between."""
+    order = _order(session)
+    client.on_update(Order.status, _changed, when=lambda new: new == "paid")
+    order.status = "paid"
+    session.flush()
+    order.status = "void"
+    session.commit()
+    assert jobs() == []
+
+
+def test_savepoints(session: Session, client: Client, jobs: Any) -> None:
+    """A change that a savepoint took back makes no job, one that was released does."""
+    client.on_update(Order.status, _changed)
+    one, other, third = _order(session), _order(session), _order(session)
+    one.status = "paid"
+    savepoint = session.begin_nested()
+    other.status = "paid"
+    session.flush()
+    savepoint.rollback()
+    with session.begin_nested(), session.begin_nested():
+        third.status = "paid"
+    session.commit()
+    assert [each["order"] for each in jobs()] == [one.id, third.id]
+
+
+def test_a_commit_that_fails(session: Session, client: Client, jobs: Any) -> None:
+    """What failed makes no job, and the next transaction decides at its own commit."""
+    order = _order(session)
+    calls: list[str] = []
+
+    def make(given: Order) -> Changed | None:
+        calls.append(given.status)
+        if given.status == "bad":
+            raise RuntimeError("no")
+        return _changed(given)
+
+    client.on_update(Order.status, make)
+    order.status = "bad"
+    with pytest.raises(RuntimeError):
+        session.commit()
+    session.rollback()
+    assert order.status == "new"
+    order.status = "paid"
+    session.flush()
+    assert calls == ["bad"]
+    session.rollback()
+    session.commit()
+    assert jobs() == []
+
+
+def test_a_foreign_key_by_its_relationship(session: Session, client: Client, jobs: Any) -> None:
+    """A foreign key that a relationship sets is a change of its column, and of the relationship."""
+    session.add(person := Person())
+    one, other = _order(session), _order(session)
+    client.on_update(Line.order_id, lambda line: Moved(line.order_id))
+    client.on_update(Line.order, lambda line: Moved(-line.order_id))
+    session.add(line := Line(order=one, n=1))
+    session.commit()
+    assert jobs() == []
+    line.order = other
+    session.commit()
+    assert sorted(each["order"] for each in jobs()) == sorted([other.id, -other.id])
+    assert person
+
+
+def test_deleted(session: Session, client: Client, jobs: Any) -> None:
+    """A delete makes a job with what the object held, expired or not; a rollback none."""
+    client.on_delete(Order, lambda order: Deleted(order.id, len(order.status)))
+    order = _order(session)
+    key = order.id
+    session.commit()
+    session.delete(order)
+    session.rollback()
+    session.delete(order)
+    session.commit()
+    assert jobs() == [{"id": key, "n": 3}]
+
+
+def test_orphans(session: Session, client: Client, jobs: Any) -> None:
+    """An orphan is a deleted object."""
+    order = Order(lines=[Line(n=1), Line(n=2)])
+    session.add(order)
+    session.commit()
+    client.on_delete(Line, lambda line: Deleted(line.order_id, line.n))
+    order.lines.pop()
+    session.commit()
+    assert jobs() == [{"id": order.id, "n": 2}]
+
+
+def test_a_row_switch(session: Session, client: Client, jobs: Any) -> None:
+    """An object that takes over the row of a deleted one in a flush is an update of that row."""
+    order = _order(session)
+    key = order.id
+    client.on_delete(Order, lambda order: Deleted(order.id))
+    client.on_insert(Order, _changed)
+    client.on_update(Order.status, lambda order: Changed(order, "updated"))
+    session.delete(order)
+    session.add(Order(id=key, status="again"))
+    session.commit()
+    assert jobs() == [{"order": key, "status": "updated"}]
+
+
+def test_inserted_and_deleted(session: Session, client: Client, jobs: Any) -> None:
+    """An object that was there within one transaction alone makes no job."""
+    client.on_insert(Order, _changed)
+    client.on_delete(Order, lambda order: Deleted(order.id))
+    session.add(order := Order())
+    session.flush()
+    session.delete(order)
+    session.commit()
+    assert jobs() == []
+
+
+def test_updated_and_deleted(session: Session, client: Client, jobs: Any) -> None:
+    """Of an object that is updated and then deleted, the delete alone counts."""
+    order = _order(session)
+    client.on_update(Order.status, _changed)
+    client.on_delete(Order, lambda order: Deleted(order.id))
+    key = order.id
+    order.status = "paid"
+    session.flush()
+    session.delete(order)
+    session.commit()
+    assert jobs() == [{"id": key, "n": 0}]
+
+
+def test_an_sql_expression(session: Session, client: Client, jobs: Any) -> None:
+    """A value that the database computes is what the job gets."""
+    order = _order(session)
+    client.on_update(Order.status, _changed, when=lambda new: new == "newer")
+    order.status = Order.status + "er"
+    session.commit()
+    assert jobs() == [{"order": order.id, "status": "newer"}]
+
+
+def test_changes_by_the_hosts_listeners(session: Session, client: Client, jobs: Any) -> None:
+    """A change that a listener of the host's makes in the commit counts, too."""
+    one, other = _order(session), _order(session)
+    client.on_update(Order.status, _changed)
+
+    def pay(given: Session) -> None:
+        one.status = "paid"
+
+    def pay_later(given: Session, *_: object) -> None:
+        if one not in given.dirty:  # in the second flush of the commit
+            other.status = "paid"
+
+    event.listen(session, "before_commit", pay)
+    event.listen(session, "before_flush", pay_later)
+    session.commit()
+    assert [each["order"] for each in jobs()] == [one.id, other.id]
+
+
+def test_an_orphan_alone(session: Session, client: Client, jobs: Any) -> None:
+    """A change is not missed where all that is left to flush is an orphan that never was."""
+    order = _order(session)
+    client.on_update(Order.status, _changed)
+    order.status = "paid"
+    session.flush()
+    line = Line(n=1)
+    order.lines.append(line)
+    order.lines.remove(line)
+    session.commit()
+    assert [each["order"] for each in jobs()] == [order.id]
+
+
+def test_no_job(session: Session, client: Client, jobs: Any) -> None:
+    """A function that returns None makes no job; what it cannot insert fails the commit."""
+    client.on_insert(Order, lambda order: None)
+    session.add(Order())
+    session.commit()
+    rule = client.on_insert(Order, lambda order: "order")
+    session.add(Order())
+    with pytest.raises(InvalidOption):
+        session.commit()
+    session.rollback()
+    rule.remove()
+    assert jobs() == []
+
+
+def test_rules_are_listed_and_removed(host: Engine, session: Session, jobs: Any) -> None:
+    """A rule lives with its client: it is listed and removed there, and gone with it."""
+    one, other = Client(host), Client(host, notify="off")  # whose thread would keep it
+    rule: Rule[Any] = one.on_update(Order.status, _changed)
+    other.on_update(Order.status, lambda order: Changed(order, "other"))
+    assert list(one.rules) == [rule]
+    assert repr(rule) == "<Rule on_update(Order.status)>"
+    order = _order(session)
+    order.status = "paid"
+    session.commit()
+    assert len(jobs()) == 2
+    order.status = "sent"
+    session.flush()
+    rule.remove()
+    rule.remove()
+    assert not list(one.rules)
+    session.commit()
+    assert [each["status"] for each in jobs()] == ["other"]
+    del other
+    gc.collect()
+    order.status = "done"
+    session.commit()
+    assert jobs() == []
+
+
+def test_what_is_no_rule(client: Client) -> None:
+    """What is no mapped class, no attribute or no function is refused by name."""
+    for make in (
+        lambda: client.on_insert(int, lambda n: None),
+        lambda: client.on_delete(Order, None),  # type: ignore[arg-type]
+        lambda: client.on_update(Order, _changed),  # type: ignore[arg-type]
+        lambda: client.on_update(Order.status, _changed, when="paid"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InvalidOption):
+            make()
+    assert not list(client.rules)
+
+
+BULK: dict[str, tuple[str, Callable[[], Any]]] = {
+    "update": ("update", lambda: update(Order).values(status="x").where(Order.id < 0)),
+    "update by key": ("update", lambda: update(Order)),
+    "core update": (
+        "update",
+        lambda: update(Order.__table__).values(status="x").where(Order.id < 0),  # type: ignore[arg-type]
+    ),
+    "delete": ("delete", lambda: delete(Order).where(Order.id < 0)),
+    "insert": ("insert", lambda: insert(Order).values(status="x")),
+    "upsert": ("insert", lambda: upsert(Order).values(id=1).on_conflict_do_nothing()),
+}
+
+
+@pytest.mark.parametrize("name", BULK)
+def test_bulk_statements(name: str, session: Session, client: Client) -> None:
+    """A bulk statement warns once of the rule that it bypasses; a strict rule refuses it."""
+    on, make = BULK[name]
+    key = _order(session).id
+    params: Any = [{"id": key, "status": "x"}] if name == "update by key" else None
+
+    def rule(strict: bool) -> Rule[Any]:
+        if on == "update":
+            return client.on_update(Order.status, _changed, strict=strict)
+        register: Any = getattr(client, f"on_{on}")
+        return register(Order, _changed, strict=strict)  # type: ignore[no-any-return]
+
+    warning = rule(False)
+    with pytest.warns(RuleBypassed, match=rf"a bulk {on} bypasses <Rule on_{on}\(Order"):
+        session.execute(make(), params)
+    session.execute(make(), params)
+    warning.remove()
+    rule(True)
+    with pytest.raises(RuleBypassed):
+        session.execute(make(), params)
+    session.rollback()
+
+
+def test_statements_that_bypass_nothing(session: Session, client: Client) -> None:
+    """Other classes, other columns and reads are nothing to a rule."""
+    client.on_update(Order.status, _changed, strict=True)
+    client.on_insert(Boss, lambda boss: Welcome(boss), strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        session.execute(update(Order).values(id=Order.id).where(Order.id < 0))
+        session.execute(delete(Order).where(Order.id < 0))
+        session.execute(update(Line).values(n=1).where(Line.n < 0))
+        session.execute(insert(Clerk).values(type="clerk"))
+        session.execute(select(Order))
+        session.execute(text("SELECT 1"))
+        session.query(Order).filter(Order.id < 0).all()
+        client.insert(session, Deleted(1))
+    with pytest.raises(RuleBypassed):
+        session.query(Order).filter(Order.id < 0).update({"status": "x"})
+    session.rollback()
+
+
+def test_inserts_keep_their_fast_way(session: Session, client: Client) -> None:
+    """A rule does not make other inserts take the way that is for hosts who listen."""
+    client.on_update(Order.status, _changed)
+    seen: list[object] = []
+
+    class Seeing(Session):
+        def execute(self, *args: Any, **kwargs: Any) -> Any:
+            seen.append(args)
+            return super().execute(*args, **kwargs)
+
+    with Seeing(session.bind) as own:
+        client.insert(own, Deleted(1))
+        assert not seen
+        event.listen(own, "do_orm_execute", lambda state: None)
+        client.insert(own, Deleted(1))
+        assert len(seen) == 1
+
+
+def test_an_async_session(client: Client, host_url: str, jobs: Any) -> None:
+    """The sessions of async code make jobs of their changes as well."""
+    import asyncio
+
+    from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+    client.on_update(Order.status, _changed)
+
+    async def run() -> int:
+        engine = create_async_engine(host_url)
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            session.add(order := Order())
+            await session.commit()
+            order.status = "paid"
+            await session.commit()
+        await engine.dispose()
+        return order.id
+
+    key = asyncio.run(run())
+    assert jobs() == [{"order": key, "status": "paid"}]
