@@ -2,7 +2,7 @@
 """Run riverrun's demo, tests and checks from a fresh clone; needs Python and pip, no more.
 
 usage: python3 dev.py demo [arguments of `riverrun demo`]
-       python3 dev.py test [arguments of pytest]   says first how long it takes, and what is skipped
+       python3 dev.py test [arguments of pytest]   prints first how long it takes and what it skips
        python3 dev.py check      format, lint, types, layers
        python3 dev.py postgres   a throw-away PostgreSQL, until Ctrl-C; prints its DATABASE_URL
        python3 dev.py sync       install into .venv again
@@ -30,12 +30,12 @@ PYTHON = os.path.join(VENV, "bin", "python")
 EMBEDDED = os.path.join(ROOT, "src", "riverrun", "embedded.py")  # needs nothing installed
 STAMP = os.path.join(VENV, "riverrun-installed")
 
-NEEDS = os.path.join(ROOT, "tests", "needs.py")  # needs nothing installed, either
+NEEDS = os.path.join(ROOT, "tests", "needs.py")  # needs nothing installed
 
-# In the order that tests/conftest.py gives them: what takes longest first.
+# Keep the order of tests/conftest.py, which runs the slowest tests first.
 WHOLE = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
 WHOLE_MINUTES = 5
-"""What the whole suite takes on two cores that do nothing else."""
+"""Minutes that the whole suite takes on two idle cores."""
 
 POSTGRES = """
 import runpy, signal, sys

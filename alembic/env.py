@@ -1,6 +1,6 @@
-"""Alembic's environment: the database is the one that DATABASE_URL names.
+"""The Alembic environment of this repository. DATABASE_URL names the database.
 
-`-x schema=NAME` migrates River's tables in a schema of their own.
+`-x schema=NAME` migrates River's tables in another schema.
 """
 
 import os
@@ -10,7 +10,7 @@ from sqlalchemy import create_engine, make_url
 
 
 def url() -> str:
-    """Return DATABASE_URL, a bare postgresql:// taken for psycopg 3."""
+    """Return DATABASE_URL, with psycopg 3 as the driver of a bare postgresql:// URL."""
     given = make_url(os.environ["DATABASE_URL"])
     if given.drivername in {"postgresql", "postgres"}:
         given = given.set(drivername="postgresql+psycopg")

@@ -57,7 +57,7 @@ class PostgresNotStarted(RuntimeError):
 
     def __str__(self) -> str:
         problem, log = self.args
-        return f"{problem}; it said last:\n{log or '(nothing)'}"
+        return f"{problem}; the last lines of its output:\n{log or '(nothing)'}"
 
 
 def find_programs() -> Path:

@@ -46,7 +46,7 @@ class Tracing(Plugin):
         return draft.with_metadata(carrier) if carrier else draft
 
     def insert_from(self, draft: JobDraft) -> JobDraft:
-        """Carry the insert's context in the metadata of all jobs of a select."""
+        """Store the current trace context in the metadata of all jobs of a select."""
         return self.insert_begin(draft)
 
     def insert_many(self, drafts: Sequence[JobDraft], call_next: Callable[[], R]) -> R:

@@ -1,7 +1,7 @@
-"""Environments: which of several Alembic environments on one database made the tables.
+"""Records which of several Alembic environments on one database created the tables.
 
-The one that makes riverrun's first table leaves its name there as the table's comment. Another one
-that finds the tables made does not take them down, unless its revision says so by `frm=`.
+The environment that creates riverrun's first table stores its name in that table's comment. Another
+environment does not take the tables down, unless its revision has `frm=`.
 """
 
 from alembic.migration import MigrationContext
@@ -14,9 +14,9 @@ _MADE_BY = "made by the Alembic environment of "
 
 
 def sign(op: Operations, schema: str | None) -> None:
-    """Name the environment that is migrating as the one that made riverrun's first table.
+    """Store this environment's name in the comment of riverrun's first table.
 
-    Works in a script, too. A table that is signed already stays as it is.
+    A comment that is there already stays. This works in a script too.
     """
     name = _literal(_version_table(op.get_context()))
     run(
@@ -43,7 +43,7 @@ def sign(op: Operations, schema: str | None) -> None:
 
 
 def guard_maker(op: Operations, schema: str | None) -> None:
-    """Have a script fail where another environment made the tables."""
+    """Print a statement that makes a script fail if another environment created the tables."""
     name = _literal(_version_table(op.get_context()))
     run(
         op,
@@ -71,10 +71,11 @@ def guard_maker(op: Operations, schema: str | None) -> None:
 def made_by_another(
     connection: Connection, context: MigrationContext, schema: str | None
 ) -> str | None:
-    """Return the version table of the environment that made the tables, if it is not this one.
+    """Return the version table of the environment that created the tables, if it is another one.
 
     Returns:
-        Its name; None if this environment made them, or if it is not known which one did.
+        The name of the version table; None if this environment created the tables, or if the
+        creator is not known.
     """
     statement = text(
         "SELECT obj_description(to_regclass(:ours), 'pg_class'),"

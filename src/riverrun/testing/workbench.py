@@ -145,8 +145,8 @@ class Workbench:
             return await tx.run_sync(lambda _: self.work(attempt, reraise=reraise))
         assert isinstance(attempt.ctx, SavepointContext)  # noqa: S101  made by `_attempt`
         attempt.ctx.joined_async = tx
-        ended = await attempt.execute_async()
-        return await tx.run_sync(lambda _: self._end(attempt, ended, reraise=reraise))
+        result = await attempt.execute_async()
+        return await tx.run_sync(lambda _: self._end(attempt, result, reraise=reraise))
 
     def _attempt(self, job: JobRow) -> Attempt:
         return Attempt(self._attempts, job, self._clock.monotonic()).prepare()
@@ -167,8 +167,8 @@ class Workbench:
     def _next_own(self, queues: Sequence[str]) -> JobRow | None:
         """Claim a job that the test's transaction has written.
 
-        What has been in the database before is not the test's. It would be undone with the test's
-        transaction, but not what its workers do elsewhere.
+        Jobs that were in the database before do not belong to the test. Their changes would be
+        undone with its transaction, but not the effects of their workers outside it.
         """
         client, schema, now = self._client, self._client.schema, self._now()
         with joined(self._tx, schema) as transaction:
@@ -202,22 +202,22 @@ class Workbench:
         if isinstance(self._tx, Session):
             self._tx.flush()
 
-    def _end(self, attempt: Attempt, ended: AttemptResult, *, reraise: bool) -> Worked:
+    def _end(self, attempt: Attempt, result: AttemptResult, *, reraise: bool) -> Worked:
         schema = self._client.schema
-        self._check_claim(attempt, ended.error)
-        if ended.outcome is not None:
+        self._check_claim(attempt, result.error)
+        if result.outcome is not None:
             with joined(self._tx, schema) as transaction:
-                record(transaction, [ended.outcome], merge_anyway=True, now=self._now())
+                record(transaction, [result.outcome], merge_anyway=True, now=self._now())
         if isinstance(self._tx, Session):
             self._tx.flush()
             self._tx.expire_all()
-        cancelled = ended.outcome is not None and ended.outcome.state is JobState.cancelled
-        wished = isinstance(ended.error, JobCancel | JobSnooze) or (
-            cancelled and isinstance(ended.error, ObjectGone)
+        cancelled = result.outcome is not None and result.outcome.state is JobState.cancelled
+        wished = isinstance(result.error, JobCancel | JobSnooze) or (
+            cancelled and isinstance(result.error, ObjectGone)
         )
-        if reraise and ended.error is not None and not wished:
-            raise ended.error
-        return Worked(job=get(self._tx, attempt.claimed.id, schema=schema), error=ended.error)
+        if reraise and result.error is not None and not wished:
+            raise result.error
+        return Worked(job=get(self._tx, attempt.claimed.id, schema=schema), error=result.error)
 
     def _check_claim(self, attempt: Attempt, error: BaseException | None) -> None:
         """Fail if the claim was rolled back, because the job would be worked again for ever."""
@@ -235,7 +235,7 @@ class Workbench:
 
 @attrs.frozen(kw_only=True)
 class _SavepointAttempts(Attempts):
-    """Attempts whose transactions are savepoints in that of the test's `tx`."""
+    """Makes attempts whose transactions are savepoints in the transaction of `tx`."""
 
     tx: Tx
 
@@ -283,7 +283,7 @@ class SavepointTransaction(WorkerTransaction):
 
     @contextmanager
     def connected(self) -> Iterator[tuple[Connection, Any]]:
-        """Yield the test's connection; an Engine's own where the test has an Engine."""
+        """Yield the test's connection; if the test uses an Engine, one of the Engine's."""
         if isinstance(self._tx, Engine):
             with super().connected() as connected:
                 yield connected
@@ -295,7 +295,7 @@ class SavepointTransaction(WorkerTransaction):
     async def connected_async(
         self, engine: "AsyncEngine | None"
     ) -> "AsyncIterator[tuple[AsyncConnection, Any]]":
-        """As `connected`, where the test has an AsyncSession or AsyncConnection."""
+        """As `connected`, for a test with an AsyncSession or AsyncConnection."""
         from sqlalchemy.ext.asyncio import AsyncConnection
 
         test = self._test.joined_async
