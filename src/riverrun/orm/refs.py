@@ -166,7 +166,7 @@ class Ref(Reference, Generic[T]):
         *,
         with_for_update: ForUpdate = None,
     ) -> T | None:
-        """Return the object, None if it is gone; as `get`, with an AsyncSession."""
+        """Return the object, or None if it is gone. See `get`; this takes an AsyncSession."""
         return cast("T | None", await _run(session, self.get, with_for_update))
 
     async def get_one_async(
@@ -175,7 +175,7 @@ class Ref(Reference, Generic[T]):
         *,
         with_for_update: ForUpdate = None,
     ) -> T:
-        """Return the object; as `get_one`, with an AsyncSession."""
+        """Return the object. See `get_one`; this takes an AsyncSession."""
         return cast("T", await _run(session, self.get_one, with_for_update))
 
     def _row(self) -> Any:

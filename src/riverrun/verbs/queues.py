@@ -102,7 +102,7 @@ def pause_queue(
 def resume_queue(
     tx: Tx, name: str, *, schema: str | None = None, now: datetime | None = None
 ) -> list[QueueRow]:
-    """Resume the queue `name`, or all with "*". The arguments are those of `pause_queue`."""
+    """Resume the queue `name`, or all with "*". See `pause_queue` for the arguments."""
     with joined(tx, schema) as transaction:
         params = {"queue_name": _name(name), "now": now}
         rows = transaction.execute(queries.resume_queue(), params).all()
