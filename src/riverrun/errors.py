@@ -91,13 +91,13 @@ class ObjectGone(RiverrunError, LookupError):
 
 
 class ObjectBusy(RiverrunError, RuntimeError):
-    """The object by which a worker is serialized is locked; the job comes back soon.
+    """Another job or transaction has locked the object on which a worker works alone.
 
-    The attempt does not count, and the worker was not called.
+    The worker was not called and the attempt is not counted; the job is tried again soon.
 
     Args:
-        class_name: The object's class.
-        mark: What jobs that wait for it are marked with in their metadata.
+        class_name: The name of the object's class.
+        mark: The mark of the object in the metadata of the jobs that wait for it.
     """
 
     def __init__(self, class_name: str, mark: str) -> None:

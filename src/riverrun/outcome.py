@@ -50,13 +50,13 @@ CONFLICT_S = 0.05
 """Seconds after the first conflict until the job may be claimed again; doubled after each one."""
 
 WAITS_KEY = "riverrun:waits_for"
-"""The key of a job's metadata that says for which object it waits, to be worked alone on it."""
+"""The metadata key that names the object for which a job waits, to work on it alone."""
 
 WAITS_COUNT_KEY = "riverrun:waits"
-"""The key of a job's metadata that counts how often that object was locked."""
+"""The metadata key that counts how often a job found that object locked."""
 
 WAIT_S = 0.1
-"""Seconds until a job comes back for an object that was locked; doubled each time."""
+"""Seconds until a job that found its object locked is tried again; doubled each time."""
 
 MAX_ERROR_CHARS = 16_384
 MAX_TRACE_CHARS = 65_536
@@ -168,8 +168,8 @@ def decide(
         case ObjectBusy():
             count = _count(job, WAITS_COUNT_KEY)
             staged |= {WAITS_KEY: error.args[1], WAITS_COUNT_KEY: count + 1}
-            # Mostly it is made due sooner, by the job that has the object. Not all at once, where
-            # that one has failed.
+            # Usually the job that holds the object makes this one due sooner. The pauses differ, so
+            # that the waiting jobs do not all run at once if that job has failed.
             pause_s = min(WAIT_S * 2 ** min(count, 10), SCHEDULER_INTERVAL_S)
             at = _later(now, pause_s * (0.75 + job.id % 16 / 64))
             return outcome(JobState.available, scheduled_at=at, give_back=True)
@@ -310,7 +310,7 @@ def _later(now: datetime, delay_s: float) -> datetime:
 
 
 def _snoozes(metadata: Mapping[str, Any]) -> int:
-    """Return the snooze counter as River reads it: a value that is no number counts as 0.
+    """Return the snooze counter as River reads it: a value that is not a number counts as 0.
 
     Source: River 0.47, conformance/fixtures/maintenance_values.json.
     """

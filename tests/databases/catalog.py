@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalog says of a schema's tables, as plain data."""
+"""Read PostgreSQL's catalog of a schema's tables, as plain data."""
 
 import re
 from typing import Any
@@ -52,7 +52,7 @@ STATES = """
 
 
 def catalog(connection: Connection, schema: str) -> dict[str, list[Any]]:
-    """Return what the catalog says of the tables in `schema`, the schema's own name left out."""
+    """Return the catalog of the tables in `schema`, without the schema's own name."""
     quoted = '"' + str(schema).replace('"', '""') + '"'
 
     def rows(statement: str) -> list[Any]:

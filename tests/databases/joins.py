@@ -1,4 +1,4 @@
-"""What the tests of verbs share: the transactions they join, and ways to wait and to listen."""
+"""Helpers for the tests of verbs: transactions to join, and ways to wait and to listen."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ JOINED = KINDS[:3]
 
 @contextmanager
 def opened(kind: str, engine: Engine) -> Iterator[Any]:
-    """Yield a Session, scoped_session, Connection or Engine; what was not committed is undone."""
+    """Yield a Session, scoped_session, Connection or Engine; roll back uncommitted changes."""
     match kind:
         case "session":
             with Session(engine) as session:
@@ -51,7 +51,7 @@ def wait_until_blocked(engine: Engine, pid: int) -> None:
 
 @contextmanager
 def listening(engine: Engine, channel: str) -> Iterator[Callable[[], list[str]]]:
-    """Listen to `channel`; what is yielded returns, when called, the payloads that came by then."""
+    """Listen to `channel`; yield a function that returns the payloads since its last call."""
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url, autocommit=True) as driver:
         driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))

@@ -1,4 +1,4 @@
-"""The schema in an Alembic chain: this repository's own, and a host's."""
+"""The schema in an Alembic chain: this repository's own, and an application's."""
 
 import os
 import subprocess
@@ -76,7 +76,7 @@ def alembic(folder: Path, engine: Engine, *arguments: str) -> str:
 
 
 def host(folder: Path) -> Path:
-    """Write a host's own Alembic environment and return its folder."""
+    """Write an application's Alembic environment and return its folder."""
     (folder / "alembic.ini").write_text("[alembic]\nscript_location = %(here)s/chain\n")
     versions = folder / "chain" / "versions"
     versions.mkdir(parents=True)
@@ -108,7 +108,7 @@ def test_this_repositorys_chain_leads_there_and_back(empty_database: Engine) -> 
 
 
 def test_this_repositorys_chain_offline(empty_database: Engine) -> None:
-    """What `--sql` prints leads an empty database to the same schema."""
+    """The output of `--sql` gives an empty database the same schema."""
     script = alembic(ROOT, empty_database, "upgrade", "head", "--sql")
     with empty_database.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
@@ -126,7 +126,7 @@ def test_this_repositorys_chain_in_a_schema(empty_database: Engine) -> None:
 
 
 def test_a_hosts_chain(empty_database: Engine, tmp_path: Path) -> None:
-    """One directive in a host's own revision migrates, up and down, beside the host's tables."""
+    """One directive in an application's revision migrates, up and down, beside its own tables."""
     folder = host(tmp_path)
     alembic(folder, empty_database, "upgrade", "head")
     assert actual(empty_database) == expected()
@@ -164,7 +164,7 @@ ODD: dict[str, Any] = {"isolation_level": IsolationLevel.SERIALIZABLE, "deferrab
 
 @pytest.mark.parametrize("external", [False, True])
 def test_a_connection_is_left_as_it_was_found(empty_database: Engine, external: bool) -> None:
-    """Taking over an old River changes no setting of the connection that Alembic was given."""
+    """Taking over an old River's tables changes no setting of Alembic's connection."""
     migrate(empty_database, line="main", to=3)
     host = create_engine(empty_database.url, pool_size=1, max_overflow=0)
 

@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 @attrs.frozen
 class Box(JobArgs, Generic[T], kind="box"):
-    """Args of any type, which their worker names."""
+    """Args of any type, set by the worker's annotation."""
 
     item: T
 
@@ -129,7 +129,7 @@ BAD_ARGS = {
 def test_refuses_args_and_the_batch(
     engine: Engine, schema: str, many: Callable[..., object], name: str
 ) -> None:
-    """Args that jsonb cannot hold are refused with the place, and none of their batch is there."""
+    """Args that jsonb cannot hold are refused with the place, and no job of a batch is inserted."""
     args, message = BAD_ARGS[name]
     with pytest.raises(InvalidArgs, match=message):
         insert(engine, args, schema=schema)
@@ -148,7 +148,7 @@ def test_refuses_metadata(engine: Engine, schema: str, metadata: dict[str, Any])
 
 @pytest.mark.parametrize("args", [None, "greet", {"name": "Ada"}, Greet, object()])
 def test_refuses_what_are_no_args(engine: Engine, schema: str, args: object) -> None:
-    """What has no kind, or is a class of args, is no job."""
+    """An object without a kind, and a class of args, are refused."""
     with pytest.raises((InvalidArgs, InvalidOption)):
         insert(engine, args, schema=schema)
     assert count(engine, schema) == 0
@@ -165,7 +165,7 @@ def test_refuses_an_empty_batch_and_odd_options(engine: Engine, schema: str) -> 
 
 
 def test_the_transaction_goes_on_after_a_refusal(engine: Engine, schema: str) -> None:
-    """A refusal comes before the database is asked, so the caller's transaction is sound."""
+    """Input is refused without a statement, so the caller's transaction can continue."""
     with Session(engine) as session:
         insert(session, Greet(), schema=schema)
         with pytest.raises(InvalidArgs):
@@ -178,7 +178,7 @@ def test_the_transaction_goes_on_after_a_refusal(engine: Engine, schema: str) ->
 def test_the_databases_own_refusal(
     engine: Engine, schema: str, many: Callable[..., object]
 ) -> None:
-    """What the database refuses is SQLAlchemy's error, whichever way the jobs went."""
+    """A refusal by the database is SQLAlchemy's error, by INSERT as by COPY."""
     with engine.connect() as connection:
         reader = connection.execution_options(postgresql_readonly=True)
         with pytest.raises(InternalError, match="read-only transaction"):
@@ -198,7 +198,7 @@ def test_refuses_what_is_closed(engine: Engine, schema: str) -> None:
 
 
 def test_a_session_that_close_only_resets_goes_on(engine: Engine, schema: str) -> None:
-    """An ordinary Session begins anew after close(), as SQLAlchemy has it."""
+    """An ordinary Session can be used again after close()."""
     session = Session(engine)
     session.close()
     insert(session, Greet(), schema=schema)
@@ -215,7 +215,7 @@ def test_refuses_what_is_no_transaction(tx: Any) -> None:
 
 
 def test_tells_how_to_pass_an_async_session() -> None:
-    """An AsyncSession passed as it is is refused with the way to pass it."""
+    """An AsyncSession is refused with advice on how to pass it."""
     pytest.importorskip("greenlet")
     from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -253,7 +253,7 @@ def test_client_refuses_another_database(
 
 
 def test_generic_args_go_by_their_workers_annotation(engine: Engine, schema: str) -> None:
-    """Args of a generic class are stored as its worker's annotation has them, and checked so."""
+    """Args of a generic class are stored and checked by the annotation of its worker."""
 
     def unpack(args: Box[UUID]) -> None:
         """Work."""
@@ -270,7 +270,7 @@ def test_generic_args_go_by_their_workers_annotation(engine: Engine, schema: str
 
 
 def test_a_key_that_was_not_flushed(engine: Engine, schema: str) -> None:
-    """An id that is None is refused at insert, with the question that finds the mistake."""
+    """An id that is None is refused at insert, and the error asks about a flush."""
 
     @attrs.frozen
     class Credit(JobArgs, kind="credit"):

@@ -1,4 +1,4 @@
-"""Databases that cannot hold every character: what they lack is escaped, and the rest is kept."""
+"""In databases that cannot hold every character, the missing ones are escaped."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -57,7 +57,7 @@ def claimed(engine: Engine) -> JobRow:
 
 
 def test_keeps_what_can_be_kept(database: tuple[Engine, str]) -> None:
-    """A character that a database lacks costs that character, of an error, a trace, an output."""
+    """In errors, traces and outputs only the characters that a database lacks are escaped."""
     engine, kept = database
     job = claimed(engine)
     fail(engine, attrs.evolve(job, max_attempts=1), ValueError(SAID))
@@ -84,5 +84,5 @@ def test_keeps_what_can_be_kept(database: tuple[Engine, str]) -> None:
     ],
 )
 def test_escapes_in_json(value: str, expected: Any) -> None:
-    """What is escaped stays JSON, whatever backslashes stand before it."""
+    """Escaped text is still JSON, whatever backslashes precede the escapes."""
     assert storable(value, ASCII) == expected

@@ -1,4 +1,4 @@
-"""Claim: who gets which job, and what the row says then."""
+"""Claim: which client gets which job, and what is in the row then."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_marks_what_it_claims(engine: Engine, schema: str, kind: str) -> None:
-    """A claimed job is running, its attempt counted, and whole but for its unique key."""
+    """A claimed job is running, its attempt is counted, and it has all but its unique key."""
     job_id = insert_job(
         engine, schema, scheduled_at=NOW, tags=["one"], metadata_={"a": 1}, errors=[{"attempt": 1}]
     )
@@ -36,7 +36,7 @@ def test_marks_what_it_claims(engine: Engine, schema: str, kind: str) -> None:
 
 
 def test_orders_by_priority_then_time_then_id(engine: Engine, schema: str) -> None:
-    """First comes the most urgent, of these the earliest, of these the first inserted."""
+    """Jobs are claimed by priority, then scheduled_at, then id."""
     early, late = NOW - timedelta(hours=2), NOW - timedelta(hours=1)
     places = [(2, early), (1, late), (1, early), (1, early), (4, early), (3, early)]
     ids = [insert_job(engine, schema, priority=p, scheduled_at=at) for p, at in places]
@@ -65,7 +65,7 @@ def test_leaves_what_is_not_due_or_elsewhere(engine: Engine, schema: str) -> Non
 
 
 def test_takes_no_more_than_its_limit(engine: Engine, schema: str) -> None:
-    """A claim takes at most as many as were asked for, and the next takes the rest."""
+    """A claim takes at most `limit` jobs, and the next one takes the rest."""
     for _ in range(5):
         insert_job(engine, schema)
     sizes = [len(claim(engine, limit=3, client_id="me", schema=schema)) for _ in range(3)]
@@ -103,7 +103,7 @@ def test_two_transactions_claim_different_jobs(engine: Engine, schema: str) -> N
 
 @pytest.mark.parametrize("kind", JOINED)
 def test_rollback_gives_back(engine: Engine, schema: str, kind: str) -> None:
-    """A claim that is rolled back never was."""
+    """A claim that is rolled back has no effect."""
     job_id = insert_job(engine, schema)
     before = get(engine, job_id, schema=schema)
     with opened(kind, engine) as where:

@@ -1,4 +1,4 @@
-"""Complete, fail, snooze, discard, give back: what the end of an attempt writes, and when not."""
+"""Complete, fail, snooze and discard: what each writes, and when it writes nothing."""
 
 import threading
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def changes(engine: Engine, schema: str, job: JobRow) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_complete(engine: Engine, schema: str, job: JobRow, kind: str) -> None:
-    """A completed job has its state and its end, and nothing else of it changes."""
+    """Completing a job changes its state and finalized_at, and nothing else."""
     with opened(kind, engine) as where:
         assert complete(where, job, schema=schema, now=NOW) is JobState.completed
         commit(where)
@@ -76,7 +76,7 @@ def test_complete_merges_metadata(engine: Engine, schema: str, job: JobRow) -> N
 
 @pytest.mark.parametrize("metadata", [{"a": "\x00"}, {"a": float("nan")}, {"a": object()}, "x"])
 def test_complete_refuses_metadata(engine: Engine, schema: str, job: JobRow, metadata: Any) -> None:
-    """Metadata that jsonb cannot hold is refused, and the job runs on."""
+    """Metadata that jsonb cannot hold is refused, and the job stays running."""
     with pytest.raises(InvalidOption, match="metadata"):
         complete(engine, job, metadata=metadata, schema=schema)
     assert changes(engine, schema, job) == {}
@@ -86,7 +86,7 @@ def test_complete_refuses_metadata(engine: Engine, schema: str, job: JobRow, met
     ("delay_s", "state"), [(5, "available"), (5.001, "retryable"), (3600, "retryable")]
 )
 def test_fail(engine: Engine, schema: str, job: JobRow, delay_s: float, state: str) -> None:
-    """A failed job keeps the attempt and waits; within 5 s it skips the scheduler."""
+    """A failed job keeps its attempt and waits; if due within 5 s, without the scheduler."""
     error = ValueError("no")
     assert fail(engine, job, error, backoff=after(delay_s), schema=schema, now=NOW) == state
     entry = {
@@ -103,7 +103,7 @@ def test_fail(engine: Engine, schema: str, job: JobRow, delay_s: float, state: s
 
 
 def test_first_error_of_a_job(engine: Engine, schema: str) -> None:
-    """The first error makes an array of what was null."""
+    """The first error replaces a null by an array."""
     insert_job(engine, schema)
     [job] = claim(engine, client_id="me", schema=schema)
     fail(engine, job, ValueError("no"), schema=schema)
@@ -165,14 +165,14 @@ def test_snooze_by_the_database_clock(engine: Engine, schema: str, job: JobRow) 
 
 
 def test_snooze_for_ever(engine: Engine, schema: str, job: JobRow) -> None:
-    """A delay beyond the calendar becomes its end."""
+    """A delay beyond the calendar gives the last time of the calendar."""
     assert snooze(engine, job, 1e15, schema=schema) is JobState.scheduled
     assert get(engine, job.id, schema=schema).scheduled_at.year == 9999
 
 
 @pytest.mark.parametrize("delay", [-1, float("nan")])
 def test_snooze_refuses(engine: Engine, schema: str, job: JobRow, delay: float) -> None:
-    """A delay that is none is refused, and the job runs on."""
+    """An invalid delay is refused, and the job stays running."""
     with pytest.raises(InvalidOption, match="delay"):
         snooze(engine, job, delay, schema=schema)
     assert changes(engine, schema, job) == {}
@@ -201,7 +201,7 @@ ENDINGS: dict[str, Callable[..., object]] = {
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("lost", ["attempt", *(state for state in JobState if state != "running")])
 def test_fence(engine: Engine, schema: str, job: JobRow, lost: str, ending: str) -> None:
-    """An attempt that is no longer the job's writes nothing, and says so."""
+    """An attempt that is not the job's current one writes nothing and raises."""
     if lost == "attempt":
         values: dict[str, Any] = {"attempt": 4}
     else:
@@ -310,7 +310,7 @@ def test_cancel_mark_wins_over_another_try(
 def test_cancel_mark_while_it_is_being_ended(
     engine: Engine, schema: str, job: JobRow, ending: str
 ) -> None:
-    """A mark whose transaction the ending had to wait for counts too."""
+    """A cancel counts even if the outcome had to wait for its transaction."""
     results: list[object] = []
 
     def run(tx: Any) -> None:
@@ -333,7 +333,7 @@ def test_cancel_mark_while_it_is_being_ended(
 def test_one_commit_with_the_hosts_writes(
     engine: Engine, schema: str, job: JobRow, commits: bool
 ) -> None:
-    """The host's write and the completion are both there, or neither."""
+    """The application's write and the completion are committed together or not at all."""
     ledger = Table("ledger", MetaData(), Column("amount", Integer))
     ledger.create(engine)
     try:
@@ -353,7 +353,7 @@ def test_one_commit_with_the_hosts_writes(
 
 @pytest.mark.parametrize("merge_anyway", [True, False])
 def test_record_many(engine: Engine, schema: str, merge_anyway: bool) -> None:
-    """Outcomes of many jobs are written together, each fenced; staged metadata may outlive."""
+    """Outcomes of many jobs are written together, each only at its own attempt."""
     for _ in range(6):
         insert_job(engine, schema)
     jobs = claim(engine, limit=6, client_id="me", schema=schema)

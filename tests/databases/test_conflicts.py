@@ -33,7 +33,7 @@ class Count(JobArgs, kind="count"):
 def refuse(
     request: pytest.FixtureRequest, engine: Engine, schema: str
 ) -> Callable[[int, str], None]:
-    """Have the next writes to a table refused, as often as it is called with, at once or late."""
+    """Return a function that makes the next writes to a table fail, at once or at commit."""
 
     def refuse(times: int, table: str = "river_job", *, deferred: bool = False) -> None:
         when = "DEFERRABLE INITIALLY DEFERRED" if deferred else ""
@@ -83,7 +83,7 @@ def test_own_transactions_are_tried_again(
     verb: Callable[..., object],
     deferred: bool,
 ) -> None:
-    """A transaction of riverrun's own that met another is done again, all of it and once."""
+    """After a conflict a transaction of riverrun's own is repeated as a whole, and commits once."""
     state = "cancelled" if verb is VERBS["retry"] else "available"
     job_id = insert_job(engine, schema, state=state)
     refuse(1, deferred=deferred)
@@ -103,7 +103,7 @@ def test_a_conflict_that_stays_is_raised(
 def test_a_host_s_transaction_is_not_tried_again(
     engine: Engine, schema: str, refuse: Callable[..., None]
 ) -> None:
-    """What to do about a conflict in the host's transaction is the host's to say."""
+    """A conflict in the application's transaction is raised to the application."""
     refuse(1)
     with Session(engine) as session, pytest.raises(DBAPIError, match="met another"):
         insert(session, Count(), schema=schema)
@@ -130,7 +130,7 @@ def test_own_transactions_read_what_is_committed(engine: Engine, schema: str, le
 
 @pytest.fixture
 def strict(engine: Engine) -> Iterator[Engine]:
-    """An engine whose transactions fail rather than see what others changed meanwhile."""
+    """An engine at the isolation level SERIALIZABLE."""
     strict = create_engine(engine.url, isolation_level="SERIALIZABLE", pool_size=12)
     yield strict
     strict.dispose()
@@ -170,7 +170,7 @@ def test_a_conflict_spends_no_attempt(engine: Engine, strict: Engine, schema: st
 def test_a_job_that_only_conflicts_comes_to_an_end(
     engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a number of conflicts an attempt that meets one more has failed."""
+    """After CONFLICTS_MAX conflicts of a job, one more counts as a failure."""
     monkeypatch.setattr("riverrun.outcome.CONFLICTS_MAX", 3)
     workers = Workers()
     calls = []
@@ -193,7 +193,7 @@ def test_a_job_that_only_conflicts_comes_to_an_end(
 
 
 def test_queues_change_by_tries(engine: Engine, schema: str, refuse: Callable[..., None]) -> None:
-    """A pause that met another transaction is made."""
+    """A pause of a queue is repeated after a conflict."""
     upsert_queues(engine, ["default"], schema=schema)
     refuse(2, "river_queue")
     pause_queue(engine, "default", schema=schema)

@@ -38,7 +38,7 @@ def run(engine: Engine, *arguments: str) -> tuple[int, str]:
 def test_a_missing_version_is_made_with_what_stands_on_it(
     empty_database: Engine, gap: tuple[int, ...]
 ) -> None:
-    """`migrate validate` names it, what it advises works, and no job is lost by it."""
+    """`migrate validate` names the gap, its advice works, and no job is lost."""
     migrate(empty_database)
     with empty_database.begin() as connection:
         connection.execute(text(JOBS))
@@ -61,7 +61,7 @@ def test_a_missing_version_is_made_with_what_stands_on_it(
     ["river_job", "river_leader", "river_queue", "river_notification", "riverrun_client"],
 )
 def test_a_table_that_was_dropped_is_made_again(empty_database: Engine, table: str) -> None:
-    """What the error advises works, though river_migration says that all is there."""
+    """The error's advice works even if river_migration has all versions."""
     migrate(empty_database)
     with empty_database.begin() as connection:
         connection.execute(text(f"DROP TABLE {table}"))
@@ -102,7 +102,7 @@ def test_what_a_later_release_made_is_left_alone(empty_database: Engine) -> None
 
 
 def test_advice_names_the_schema(empty_database: Engine) -> None:
-    """What is advised for a schema of its own is for that schema."""
+    """The advice for tables in their own schema names that schema."""
     with empty_database.begin() as connection:
         connection.execute(text("CREATE SCHEMA jobs"))
     _, output = run(empty_database, "validate", "--schema", "jobs")

@@ -52,7 +52,7 @@ def test_leaves_what_is_not_its_own(engine: Engine, schema: str) -> None:
 
 
 def test_skips_locked_rows_and_tells_the_queue(engine: Engine, schema: str) -> None:
-    """A row that a transaction holds keeps no other from going back; who works the queue hears."""
+    """A locked row is skipped, the others are given back, and the queue is notified."""
     locked, free = claimed(engine, schema, 2)
     with engine.connect() as host, listening(engine, f"{schema!s}.river_insert") as received:
         host.execute(
@@ -65,7 +65,7 @@ def test_skips_locked_rows_and_tells_the_queue(engine: Engine, schema: str) -> N
 
 
 def test_gives_back_only_what_has_not_changed(engine: Engine, schema: str) -> None:
-    """Of rows that were read, those that changed since are left alone."""
+    """Rows that have changed since they were read are not given back."""
     jobs = claimed(engine, schema, 3)
     claim_of_another = insert_job(engine, schema)
     claim(engine, client_id="another", schema=schema)
@@ -82,7 +82,7 @@ def test_gives_back_only_what_has_not_changed(engine: Engine, schema: str) -> No
 
 
 def test_a_cancelled_job_is_not_given_back(engine: Engine, schema: str) -> None:
-    """One with a request to cancel it is cancelled, and its attempt counts."""
+    """A job marked as cancelled is cancelled, and its attempt counts."""
     [job] = claimed(engine, schema)
     cancel(engine, job.id, schema=schema)
     rows = read_running(engine, schema=schema, **ME)

@@ -1,4 +1,4 @@
-"""What lists, deletes and updates of jobs promise."""
+"""Lists, deletes and updates of jobs."""
 
 import base64
 from collections.abc import Iterator
@@ -239,7 +239,7 @@ def test_lists_of_many_jobs_read_few_pages(
 
 
 def test_the_shell_s_counts_read_few_pages(engine: Engine, many: str) -> None:
-    """What waits, who worked last and how fast, and bounded counts, leave what is finished."""
+    """The counts of the shell read few pages, however many jobs are finished."""
     waiting = JobListParams(states=["available"])
     pages = {
         "count_jobs": pages_read(engine, many, queries.count_jobs()),
@@ -283,7 +283,7 @@ def test_delete_leaves_what_runs(engine: Engine, schema: str) -> None:
 
 
 def test_delete_many_is_bounded_and_asks_before_it_deletes_all(engine: Engine, schema: str) -> None:
-    """It deletes up to its limit, in order, never what runs, and nothing without a filter."""
+    """delete_many deletes up to its limit, in order, no running job, none without a filter."""
     made = [insert_job(engine, schema, queue="q") for _ in range(4)]
     running = insert_job(engine, schema, state=JobState.running, attempt=1, attempted_at=T)
     with pytest.raises(InvalidOption, match="unsafe_all"):
@@ -304,7 +304,7 @@ def test_delete_many_skips_what_others_hold(engine: Engine, schema: str) -> None
 
 
 def test_deletes_are_the_callers_own(engine: Engine, schema: str) -> None:
-    """Rolled back, a delete or update never was."""
+    """A rolled back delete or update has no effect."""
     job_id = insert_job(engine, schema)
     with Session(engine) as session:
         update(session, job_id, metadata={"a": 1}, schema=schema)
@@ -314,7 +314,7 @@ def test_deletes_are_the_callers_own(engine: Engine, schema: str) -> None:
 
 
 def test_update_merges_metadata_and_output(engine: Engine, schema: str) -> None:
-    """Keys that are not named stay; an output of None is one."""
+    """An update keeps keys that it does not name; None is a valid output."""
     job_id = insert_job(engine, schema, metadata_={"a": 1, "b": 1})
     job = update(engine, job_id, metadata={"b": 2}, output=None, schema=schema)
     assert job.metadata == {"a": 1, "b": 2, "output": None}

@@ -1,4 +1,4 @@
-"""Get, cancel and retry: what operators ask, for a job in any state."""
+"""Get, cancel and retry a job in any state."""
 
 import json
 from collections.abc import Callable
@@ -24,7 +24,7 @@ VERBS: list[Callable[..., Any]] = [get, cancel, retry]
 def test_says_which_job_is_not_there(
     engine: Engine, schema: str, kind: str, verb: Callable[..., Any]
 ) -> None:
-    """A job that does not exist is an error that names it, and the transaction goes on."""
+    """A job that does not exist raises an error with its id, and the transaction continues."""
     there = insert_job(engine, schema)
     with opened(kind, engine) as where:
         with pytest.raises(JobNotFound, match="4711"):
@@ -37,7 +37,7 @@ def test_says_which_job_is_not_there(
 def test_is_the_callers_transaction(
     engine: Engine, schema: str, kind: str, verb: Callable[..., Any]
 ) -> None:
-    """What an operator asked is undone by the caller's rollback, and there after its commit."""
+    """A cancel or retry is undone by the caller's rollback, and kept by its commit."""
     job_id = insert_job(engine, schema, state="scheduled", scheduled_at=T0)
     before = get(engine, job_id, schema=schema)
     with opened(kind, engine) as where:
@@ -91,7 +91,7 @@ def test_cancel(engine: Engine, schema: str, state: JobState) -> None:
 
 @pytest.mark.parametrize("state", list(JobState))
 def test_cancel_tells_whoever_runs_it(engine: Engine, schema: str, state: JobState) -> None:
-    """Clients hear of a cancel at commit, unless the job was final already."""
+    """Clients are notified of a cancel at commit, unless the job was final already."""
     job_id = insert_job(engine, schema, state=state, queue="mail")
     with listening(engine, f"{schema!s}.river_control") as received:
         with engine.begin() as connection:

@@ -41,7 +41,7 @@ def own(engine: Engine) -> Iterator[Engine]:
 
 @pytest.fixture(params=["followed", "not followed", "single"])
 def either(own: Engine, request: pytest.FixtureRequest) -> Engine:
-    """An engine that tells of its statements, one that does not, and one as a client's own."""
+    """An engine with statement listeners, one without, and one like a client's own."""
     if request.param == "single":
         return own.execution_options(**{SINGLE: True})
     if request.param == "followed":
@@ -50,14 +50,14 @@ def either(own: Engine, request: pytest.FixtureRequest) -> Engine:
 
 
 def follow(engine: Engine) -> list[str]:
-    """Have `engine` tell of its statements; return where they come to stand."""
+    """Listen to the statements of `engine`, and return the list that collects them."""
     statements: list[str] = []
     event.listen(engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
     return statements
 
 
 def walk(tx: Engine, schema: str) -> list[Any]:
-    """Do each thing that a worker does often; return what came of it, without ids and times."""
+    """Call each verb that a worker calls often; return the results, without ids and times."""
     waiting = queues_waiting(tx, ["default", "empty"], schema=schema)
     jobs = claim(tx, client_id="me", limit=3, schema=schema)
     first, second, third = jobs
@@ -82,7 +82,7 @@ def walk(tx: Engine, schema: str) -> list[Any]:
 
 
 def test_walks_alike(engine: Engine, own: Engine, schema: str) -> None:
-    """What an engine that tells of its statements gets, one that does not gets too."""
+    """Results are the same on engines with and without statement listeners."""
     statements = follow(own)
     results = []
     for where in (own, engine, engine.execution_options(**{SINGLE: True})):
@@ -115,7 +115,7 @@ def test_names_missing_tables(either: Engine, verb: Callable[[Engine], object]) 
 
 
 def test_goes_where_the_engine_says(engine: Engine, either: Engine, schema: str) -> None:
-    """Without a schema of ours, that counts which the host's engine translates names to."""
+    """Without `schema`, the engine's own schema_translate_map applies."""
     insert_job(engine, schema)
     mapped = either.execution_options(schema_translate_map={None: schema})
     assert queues_waiting(mapped, ["default"]) == {"default"}
@@ -142,7 +142,7 @@ def test_reads_the_times_that_are_kept(
 
 
 def test_leaves_the_pool_s_connections_as_they_were(either: Engine, schema: str) -> None:
-    """Whoever has a connection next begins a transaction on it, also after an error."""
+    """The next user of a connection begins a transaction on it, even after an error."""
     queues_waiting(either, ["default"], schema=schema)
     with contextlib.suppress(DBAPIError):
         notify_inserted(either, ["q" * 9_000])
@@ -152,7 +152,7 @@ def test_leaves_the_pool_s_connections_as_they_were(either: Engine, schema: str)
 
 
 def test_leaves_no_connection_amid_a_statement(own: Engine, schema: str) -> None:
-    """What is thrown into a thread while it waits for the database costs that connection."""
+    """An exception thrown into a thread that waits for the database invalidates the connection."""
 
     class Thrown(BaseException):
         pass
@@ -175,7 +175,7 @@ def test_leaves_no_connection_amid_a_statement(own: Engine, schema: str) -> None
 
 
 def test_wraps_errors(either: Engine) -> None:
-    """What the database refuses comes as SQLAlchemy's error, with the driver's within."""
+    """An error of the database is SQLAlchemy's error, with the driver's as its orig."""
     with pytest.raises(DBAPIError, match="too long") as raised:
         notify_inserted(either, ["q" * 9_000])
     assert getattr(raised.value.orig, "sqlstate", None) == "22023"
@@ -184,7 +184,7 @@ def test_wraps_errors(either: Engine) -> None:
 
 @pytest.mark.parametrize("single", [True, False])
 def test_wraps_the_error_of_a_connection_that_cannot_be_made(engine: Engine, single: bool) -> None:
-    """A database that is not there is SQLAlchemy's error, as of every other statement."""
+    """An unreachable database raises SQLAlchemy's error, as for any other statement."""
     there = create_engine(engine.url.set(database="nowhere"))
     nowhere = there.execution_options(**{SINGLE: single})
     with pytest.raises(OperationalError, match="nowhere") as raised:
@@ -223,7 +223,7 @@ def test_a_wait_for_a_connection_holds_up_nobody(
 
 
 def test_an_engine_of_ours_uses_a_connection_that_was_just_used(engine: Engine) -> None:
-    """What its server process knows is not forgotten while others have their turn."""
+    """The connection that was used last is used next, so that its server process stays warm."""
     ours = engine_at(engine.url.render_as_string(hide_password=False))
     with contextlib.ExitStack() as stack:
         used = [stack.enter_context(ours.connect()) for _ in range(3)]

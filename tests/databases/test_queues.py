@@ -1,4 +1,4 @@
-"""What the verbs on queues promise."""
+"""The verbs on queues."""
 
 import re
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ LATE = datetime(2026, 1, 2, 4, 0, 0, tzinfo=UTC)
 
 
 def test_a_worked_queue_gets_a_row_that_stays_young(engine: Engine, schema: str) -> None:
-    """Saying that a queue is worked makes its row, and later only renews its time."""
+    """The first upsert of a queue makes its row, and a later one only renews its time."""
     upsert_queues(engine, ["b", "a"], schema=schema, now=EARLY)
     rows = upsert_queues(engine, ["a"], schema=schema, now=LATE)
     assert [(row.name, row.created_at, row.updated_at) for row in rows] == [("a", EARLY, LATE)]
@@ -74,7 +74,7 @@ def test_update_replaces_metadata(engine: Engine, schema: str) -> None:
 
 
 def test_a_pause_is_the_callers_own(engine: Engine, schema: str) -> None:
-    """Rolled back with the caller's transaction, a pause never was."""
+    """A pause that is rolled back with the caller's transaction has no effect."""
     upsert_queues(engine, ["a"], schema=schema)
     with Session(engine) as session:
         pause_queue(session, "a", schema=schema)

@@ -1,4 +1,4 @@
-"""Rows that a batch of maintenance cannot change: all others are changed, the batch tries on."""
+"""Maintenance changes all rows but those that the database refuses to change."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ def run(engine: Engine, *statements: str) -> None:
 
 
 def refuse(engine: Engine, schema: str, state: str, when: str) -> None:
-    """Have a trigger of the application's own refuse jobs of kind `poison`."""
+    """Make a trigger of the application's refuse jobs of kind `poison`."""
     row = "OLD" if when == "DELETE" else "NEW"
     run(
         engine,
@@ -90,7 +90,7 @@ def test_a_job_that_a_trigger_keeps(engine: Engine, schema: str, state: str) -> 
 
 
 def test_a_trigger_that_refuses_all_deletions(engine: Engine, schema: str) -> None:
-    """What is the moment's fault, as a privilege that is missing, is raised and not sorted."""
+    """An error for which no row is at fault, such as a missing privilege, is raised."""
     old(engine, schema, 200, kind="poison")
     refuse(engine, schema, "42501", "DELETE")
     with pytest.raises(Exception, match="no"):
@@ -279,7 +279,7 @@ def test_touching(engine: Engine, schema: str, caplog: Any) -> None:
 
 
 def test_giving_back_unknown(engine: Engine, schema: str) -> None:
-    """Of what a client runs unawares, what is locked or refused keeps nothing else."""
+    """Locked or refused rows keep no other unknown running job from being given back."""
     locked, *good = [lost(engine, schema) for _ in range(5)]
     bad = lost(engine, schema, kind="poison")
     refuse(engine, schema, "MY001", "UPDATE")

@@ -1,4 +1,4 @@
-"""Schedule: what is due becomes available, and what is a duplicate by then is discarded."""
+"""Schedule: due jobs become available, and those that are duplicates by then are discarded."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -39,7 +39,7 @@ def test_makes_due_jobs_available(engine: Engine, schema: str, kind: str, state:
 
 @pytest.mark.parametrize("kind", JOINED)
 def test_is_the_callers_transaction(engine: Engine, schema: str, kind: str) -> None:
-    """What was scheduled is undone by the caller's rollback."""
+    """The caller's rollback undoes what was scheduled."""
     job_id = insert_job(engine, schema, state="scheduled", scheduled_at=DUE)
     with opened(kind, engine) as where:
         schedule(where, schema=schema, now=NOW)

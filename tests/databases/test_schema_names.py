@@ -111,7 +111,7 @@ def test_any_name_is_right_everywhere(engine: Engine, named: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 64, "\u00e9" * 32, "a\0b", "\ud800", 7])
 def test_refuses_what_names_no_schema(name: str) -> None:
-    """What PostgreSQL would cut or refuse is refused at once."""
+    """A name that PostgreSQL would cut or refuse is refused at once."""
     with pytest.raises(InvalidOption, match="schema"):
         check_schema(name)
 

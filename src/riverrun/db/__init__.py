@@ -1,1 +1,1 @@
-"""The database: engines, connections and transactions, the host's and our own."""
+"""Engines, connections and transactions: the application's and riverrun's own."""

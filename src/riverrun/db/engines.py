@@ -39,7 +39,7 @@ DEAD_PEER: dict[str, int] = {
     "tcp_user_timeout": 25_000,
 }
 """libpq's settings that notice a lost server after 25 s. By default Linux waits for a quarter of an
-hour, or for hours if nothing was sent. The last value is in milliseconds, the others in seconds."""
+hour, or for hours if nothing was sent. `tcp_user_timeout` is in milliseconds."""
 
 
 _noticing: WeakSet[Engine] = WeakSet()

@@ -42,8 +42,8 @@ class Period:
     """A period of uniqueness that depends on each job's scheduled_at.
 
     Attributes:
-        micros: Its length in microseconds.
-        now: The time of jobs that have none.
+        micros: The length of the period in microseconds.
+        now: The time for jobs without a scheduled_at.
     """
 
     micros: int
@@ -52,13 +52,13 @@ class Period:
 
 @attrs.frozen(kw_only=True)
 class Unique:
-    """What unique keys are made of.
+    """How to make the unique keys.
 
     Attributes:
-        parts: What the texts are made of, of which the keys are digests: texts, names of fields,
-            whose JSON stands there, and periods. None where `key` is every job's.
-        key: The key of every job.
-        states: In which states a job holds it.
+        parts: The parts of the text whose digest is a job's key: constant texts, fields whose JSON
+            is inserted, and periods. None if all jobs have the same `key`.
+        key: The key of all jobs.
+        states: The states in which a job holds its key.
     """
 
     parts: Sequence["str | FieldText | Period"] | None
@@ -68,10 +68,10 @@ class Unique:
 
 @attrs.frozen
 class FieldText:
-    """The JSON of a field, as text.
+    """The JSON text of a field, as a part of a unique key.
 
     Attributes:
-        name: The name of the field.
+        name: The field's name.
     """
 
     name: str
@@ -79,16 +79,16 @@ class FieldText:
 
 @attrs.frozen(kw_only=True)
 class Common:
-    """What all jobs of an insert have in common.
+    """The values that all jobs of an insert have in common.
 
     Attributes:
-        constants: The JSON of the fields that no column gives.
-        queue: Where they wait.
-        priority: From 1 to 4.
-        max_attempts: How often each is tried.
-        scheduled_at: Not before, aware; None for now.
-        tags: As they are stored.
-        metadata: A JSON object as text.
+        constants: The JSON of the fields without a column.
+        queue: The name of the queue.
+        priority: 1 (first) to 4.
+        max_attempts: Attempts before a job is discarded.
+        scheduled_at: When the jobs are due, aware; None for at once.
+        tags: The tags to store.
+        metadata: The metadata as JSON text.
         state: `available`, `scheduled` or `pending`.
     """
 
@@ -110,10 +110,10 @@ def insert_from(
     schema: str | None,
     now: datetime | None,
 ) -> Insert:
-    """Insert a job for each row of a select; of jobs with one unique key only the first.
+    """Insert a job for each row of a select. Of jobs with the same unique key, insert the first.
 
-    Locks nothing but what it inserts; waits for another transaction that has inserted the same
-    unique key. Index: river_job_unique_idx. River: JobInsertFastMany.
+    Locks only the rows that it inserts, but waits for other transactions that have inserted the
+    same unique key. Index: river_job_unique_idx. River: JobInsertFastMany.
     """
     job = Job.in_schema(schema)
     values: dict[str, Any] = {
@@ -151,7 +151,7 @@ def insert_from(
 def _planned(
     options: Mapping[str, Any], common: Common, now: datetime | None, job: Any
 ) -> dict[str, Any]:
-    """Return what says when jobs run, and which first; nothing where it is as by default."""
+    """Return the columns that set when jobs run and in which order, without those at a default."""
     values: dict[str, Any] = {}
     if "priority" in options:
         priority = cast(options["priority"], SmallInteger)
@@ -186,7 +186,7 @@ def _args(rows: ArgsColumns, constants: str) -> ColumnElement[Any]:
     if constants != "{}" or not pairs:
         args = cast(literal(constants, Text), JSONB)
     for start in range(0, len(pairs), _PAIRS_MAX):
-        flat = [each for pair in pairs[start : start + _PAIRS_MAX] for each in pair]
+        flat = [item for pair in pairs[start : start + _PAIRS_MAX] for item in pair]
         built = func.jsonb_build_object(*flat, type_=JSONB())
         args = built if args is None else args.op("||", return_type=JSONB())(built)
     assert args is not None  # noqa: S101  there are constants or pairs
@@ -198,13 +198,13 @@ def _present(rows: ArgsColumns, name: str, annotation: Any) -> ColumnElement[Any
     if takes_none(annotation):
         return value
     problem = f"the column of the field {name!r} is NULL in a row, which is no value of it"
-    # A NULL has no text, so that only the function's own text is left of it.
+    # A NULL has no text, so the error shows only the problem.
     refused = cast(refusal(problem, value), JSONB)
     return case((value.is_not(None), value), else_=refused)
 
 
 def _limited(rows: ArgsColumns, args: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return `args`, or an error for those that are too large."""
+    """Return `args`, or an expression that raises an error if they are too large."""
     sizes: list[Any] = [
         func.coalesce(func.octet_length(cast(column, Text)), 0)
         for column in rows.source.c
@@ -214,7 +214,8 @@ def _limited(rows: ArgsColumns, args: ColumnElement[Any]) -> ColumnElement[Any]:
     if not sizes:
         return args
     total: Any = sum(sizes[1:], sizes[0])
-    # What is escaped may have six times the size. To write args as text takes time.
+    # Escapes may make a text six times as large. Args are converted to text, which takes time, only
+    # if they may be too large.
     large = and_(
         cast(total, BigInteger) > MAX_ARGS_BYTES // 6,
         func.octet_length(cast(args, Text)) > MAX_ARGS_BYTES,
@@ -225,7 +226,7 @@ def _limited(rows: ArgsColumns, args: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def _key(rows: ArgsColumns, unique: Unique) -> ColumnElement[Any]:
     if unique.parts is None:
-        assert unique.key is not None  # noqa: S101  one of both is there
+        assert unique.key is not None  # noqa: S101  there is either parts or a key
         return func.decode(literal(unique.key.hex(), Text), "hex")
     text: ColumnElement[Any] = literal("", Text)
     for part in unique.parts:

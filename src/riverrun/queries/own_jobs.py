@@ -1,4 +1,4 @@
-"""The statements of `testing`: jobs that the transaction in which they are read has written."""
+"""The statements of `testing`: read jobs that the current transaction has written."""
 
 from functools import lru_cache
 from typing import Any
@@ -13,14 +13,14 @@ from riverrun.queries.expressions import NOW, state_literal
 
 @lru_cache
 def own_waiting_jobs() -> Select[Any]:
-    """Read the ids of jobs that this transaction has written, and that wait in any state."""
+    """Read the ids of available, retryable and scheduled jobs that this transaction has written."""
     waiting = (JobState.available, JobState.retryable, JobState.scheduled)
-    return select(Job.id).where(Job.state.in_([state_literal(each) for each in waiting]), _own())
+    return select(Job.id).where(Job.state.in_([state_literal(state) for state in waiting]), _own())
 
 
 @lru_cache
 def next_own_job() -> Select[Any]:
-    """Read the id of the job of `queue_name` that a claim would take first, of this transaction's.
+    """Read the id of this transaction's job in `queue_name` that a claim would take first.
 
     Locks nothing. Index: river_job_prioritized_fetching_index.
     """
@@ -34,7 +34,7 @@ def next_own_job() -> Select[Any]:
 
 @lru_cache
 def count_others_jobs() -> Select[Any]:
-    """Count the due jobs of bind `names`, an array of queues, that others have written."""
+    """Count the due jobs in the queues of the array `names` that other transactions wrote."""
     named = Job.queue == func.any(bindparam("names", type_=ARRAY(Text)))
     return select(func.count()).select_from(Job).where(*_claimable(), named, ~_own())
 
@@ -44,11 +44,11 @@ def _claimable() -> list[ColumnElement[bool]]:
 
 
 def _own() -> ColumnElement[bool]:
-    """Return whether the row is as this transaction, or a savepoint in it, has written it.
+    """Return the condition for rows that this transaction, or a savepoint in it, has written.
 
-    Of a row that can be seen and whose transaction is in progress, the transaction is this one. A
-    savepoint has a number of its own, later than that of its transaction. Only such are asked for:
-    of an old one the whole number is not known.
+    If a row is visible and the transaction that wrote it is in progress, it is this transaction. A
+    savepoint has its own transaction id, later than the transaction's. Only such ids are looked up,
+    because of an older one xmin does not have the epoch.
     """
     return literal_column(
         "(CASE WHEN age(xmin) <= age(pg_current_xact_id()::xid) THEN"

@@ -35,35 +35,35 @@ def insert_from(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> int:
-    """Insert a job for each row of a select, by one INSERT ... SELECT; return how many.
+    """Insert a job for each row of a select, with one INSERT ... SELECT; return how many.
 
         insert_from(session, select(User.id.label("user_id")).where(User.active), SendDigest)
 
-    Each column is labelled with the name of a field of the args; fields without a column have their
-    defaults. Jobs, defaults and unique keys are what `insert_many` would write of the same values.
-    What Python does with each job cannot be done: a class with a converter, a validator or a
-    post-init for what a column gives is refused, and so is a default that differs from job to job.
-    Nothing is flushed: flush first what the select needs.
+    The label of each column is the name of a field of the args. Fields without a column have their
+    defaults. `insert_many` would write the same jobs, defaults and unique keys for the same values.
+    No Python code can run for each job: a class with a converter, a validator or a post-init for a
+    field with a column is refused, and so is a default that differs from job to job. The session is
+    not flushed: flush the changes that the select needs.
 
     Args:
         tx: The transaction. That of a Session, scoped_session or Connection is joined; on an
             Engine one is begun and committed.
-        source: A select. Columns named `scheduled_at` and `priority` are these options of each job,
-            unless fields have those names; NULL is for the option of all. A field that is a
-            reference to a class with several key columns has a column for each, labelled
+        source: A select. Columns named `scheduled_at` and `priority` set these options of each job,
+            unless fields have those names. A NULL there means the option in `opts`. A field that is
+            a reference to a class with several key columns has a column for each of them, labelled
             `line.order_id`, `line.number`.
         args_type: The class of the args.
-        opts: The options of all jobs, as for `insert`. Of jobs with the same unique key, in the
-            table or in the select, one is inserted: `on_conflict` may be nothing but "skip".
+        opts: The options of all jobs, as for `insert`. If several jobs have the same unique key, in
+            the table or in the select, there is one of them; `on_conflict` must be "skip".
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
 
     Raises:
-        InvalidArgs: Before the statement runs: if a field has neither column nor default, a column
-            is no field, or its type or nullability does not fit. From a row that holds what the
-            field cannot, such as a NULL: then the transaction is to be rolled back.
-        InvalidOption: If an option is out of range, or cannot be had for rows of a select.
-        SchemaMissing: If the tables are not there.
+        InvalidArgs: Before the statement runs, if a field has neither a column nor a default, a
+            column is not a field, or its type or nullability does not fit. While it runs, if a row
+            has a value that the field cannot hold, such as a NULL; roll the transaction back then.
+        InvalidOption: If an option is out of range, or is not possible for rows of a select.
+        SchemaMissing: If the tables do not exist.
     """
     common = common_draft(args_type, opts, max_attempts=MAX_ATTEMPTS_DEFAULT, now=now)
     with joined(tx) as transaction:
@@ -75,7 +75,7 @@ def insert_from(
 def common_draft(
     args_type: Any, opts: InsertOpts | None, *, max_attempts: int, now: datetime | None
 ) -> JobDraft:
-    """Return what all jobs of an `insert_from` have in common: a draft without args.
+    """Return a draft without args, with the values that all jobs of an `insert_from` share.
 
     Raises:
         InvalidOption: If an option is out of range, or `args_type` has no kind.
@@ -105,7 +105,7 @@ def insert_rows_from(
     schema: str | None,
     now: datetime | None,
 ) -> int:
-    """Insert a job for each row of a select, with what `common_draft` says; return how many."""
+    """Insert a job for each row of a select, with the draft of `common_draft`; return how many."""
     moment = checked_now(now)
     encodings = transaction.encodings
     rows = columns_of_args(source, args_type, encoding=encodings[-1])
@@ -165,9 +165,10 @@ def _unique(
     common: JobDraft,
     now: datetime,
 ) -> queries.Unique | None:
-    """Return what unique keys are made of.
+    """Return the parts of the unique keys.
 
-    The texts are those that the policy makes of a draft in which marks stand for columns.
+    The policy describes a draft in which marks take the place of columns, and the marks in its text
+    are then replaced.
 
     Raises:
         InvalidOption: If keys cannot be made in SQL.
@@ -198,7 +199,7 @@ def _unique(
     period: list[Any] = []
     end = ""
     if by_period is not None:
-        # Nothing after it holds such a text: a queue's name has no "&".
+        # The last match is the period: nothing after it contains "&", not even a queue's name.
         text, _, last = text.rpartition("&period=")
         text += "&period="
         end = last[len("0001-01-01T00:00:00Z") :]
@@ -220,7 +221,7 @@ def _unique(
 
 
 def _check_nested(unique: UniqueOpts, rows: ArgsColumns) -> None:
-    """Refuse keys by parts of what a column holds, which SQL would have to look for."""
+    """Refuse unique keys by a part of a column's value, which SQL would have to extract."""
     if isinstance(unique.by_args, bool):
         return
     names = {field.key: field.name for field in rows.fields}
@@ -236,7 +237,7 @@ def _check_nested(unique: UniqueOpts, rows: ArgsColumns) -> None:
 
 
 def _stand_in(args_type: type, defaults: Mapping[str, Any]) -> object:
-    """Return an object of the class of args that has its defaults, and nothing else."""
+    """Return an object of the class of args that has only its defaults."""
     stand_in: object = object.__new__(args_type)
     for name, value in defaults.items():
         object.__setattr__(stand_in, name, value)
