@@ -15,7 +15,7 @@ from riverrun.jobs.checks import check_kind, check_kinds
 from riverrun.jobs.json_types import from_json, problem_of, shown_type
 from riverrun.jobs.json_values import json_problem, json_text
 from riverrun.jobs.options import InsertOpts
-from riverrun.jobs.references import Postponed, Referring
+from riverrun.jobs.references import Postponed, mentions_reference, refer_on_init
 from riverrun.jobs.round_trip import NotKept, encode_kept
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ MAX_ARGS_BYTES = 4 * 1024 * 1024
 # Type checkers then take the constructor of a subclass from its fields, and so accept a mapped
 # object for a Ref.
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(attrs.field, dataclasses.field))
-class JobArgs(Referring):
+class JobArgs:
     """The base class of a job's args: derive an attrs class, a dataclass or a pydantic model.
 
         @attrs.frozen
@@ -67,6 +67,10 @@ class JobArgs(Referring):
             # The rest is for another base, such as a mixin; object refuses what is left over.
             super().__init_subclass__(**rest)
             _check_fields(cls)
+            if mentions_reference(_annotations(cls).values()):
+                for name in ("__attrs_post_init__", "__post_init__"):
+                    if not hasattr(cls, name):
+                        setattr(cls, name, refer_on_init)
             if kind is not None:
                 cls.kind = check_kind(kind)
                 cls.kind_aliases = check_kinds(kind_aliases)

@@ -2,10 +2,10 @@
 
 import types
 import typing
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from contextvars import ContextVar
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 
 from riverrun.orm.object_keys import is_mapped
 
@@ -72,23 +72,18 @@ def reference_class(annotation: Any) -> type[Reference] | None:
     return cls if isinstance(cls, type) and issubclass(cls, Reference) else None
 
 
-class Referring:
-    """A base of args that replaces mapped objects, passed for reference fields, by references.
+def refer_on_init(args: object, *_init_only: object) -> None:
+    """Put references in place of the mapped objects that `args` were made with.
 
-    A class with its own post-init keeps the objects, and they are encoded as references, too.
+    The post-init of classes of args that have references. A class with a post-init of its own keeps
+    the objects; they are written as references, too.
     """
+    _refer(args)
 
-    __slots__ = ()
 
-    if not TYPE_CHECKING:
-
-        def __attrs_post_init__(self):
-            """Replace mapped objects by references."""
-            _refer(self)
-
-        def __post_init__(self, *_):
-            """Replace mapped objects by references."""
-            _refer(self)
+def mentions_reference(annotations: Iterable[object]) -> bool:
+    """Return whether one of a class's annotations, resolved or not, names a reference."""
+    return any("Ref" in (each if isinstance(each, str) else repr(each)) for each in annotations)
 
 
 def reference_fields(cls: type) -> list[str]:

@@ -42,8 +42,8 @@ from riverrun.jobs.json_values import json_problem
 from riverrun.jobs.references import (
     Postponed,
     Reference,
-    Referring,
     comparing,
+    refer_on_init,
     reference_class,
 )
 
@@ -250,7 +250,7 @@ def _exact_struct(cls: Any) -> Callable[[Any], bool] | None:
 
 def _is_made_plainly(cls: type) -> bool:
     """Return whether the fields of `cls` hold exactly the arguments of its constructor."""
-    if any(getattr(cls, name, None) is not getattr(Referring, name, None) for name in _OWN_INIT):
+    if any(getattr(cls, name, None) not in (None, refer_on_init) for name in _OWN_INIT):
         return False
     own = vars(cls)
     if "__attrs_attrs__" in own:

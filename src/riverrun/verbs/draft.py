@@ -1,7 +1,8 @@
 """Step 1 of 5, insert: jobs that are checked, and have a value for each option."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -105,7 +106,19 @@ def draft(
         types: By kind, the type that its worker takes, if that is not just the class of the args:
             a generic class with its parameters.
     """
-    return _draft(args, _decide(opts, _own(args), now), max_attempts, now, types)
+    with _collected() as objects:
+        return _draft(args, _decide(opts, _own(args), now), max_attempts, now, types, objects)
+
+
+@contextmanager
+def _collected() -> Iterator[list[object]]:
+    """Yield a list that gets the objects that are stored as references meanwhile."""
+    objects: list[object] = []
+    token = referred.set(objects)
+    try:
+        yield objects
+    finally:
+        referred.reset(token)
 
 
 @attrs.frozen
@@ -164,21 +177,21 @@ def _draft(
     max_attempts: int,
     now: datetime | None,
     types: Mapping[str, Any],
+    objects: list[object],
 ) -> JobDraft:
     kind = kind_of(args)
-    objects: list[object] = []
-    collecting = referred.set(objects)
-    try:
-        encoded = encode_of_kind(kind, args, types.get(kind))
-    finally:
-        referred.reset(collecting)
+    encoded = encode_of_kind(kind, args, types.get(kind))
+    refers_to: tuple[object, ...] = ()
+    if objects:
+        refers_to = tuple(objects)
+        objects.clear()
     job = JobDraft(
         kind=kind,
         args=args,
         encoded=encoded,
         args_text=encode_text(kind, encoded),
         max_attempts=decided.max_attempts or max_attempts,
-        refers_to=tuple(objects) if objects else (),
+        refers_to=refers_to,
         **decided.rest,
     )
     if decided.unique is None:
@@ -217,17 +230,18 @@ def drafts(
     # Most jobs of a batch share one options object, so its result is cached by id(). The object is
     # stored with it, so that the id cannot be reused.
     known: dict[tuple[int, int], tuple[object, _Decided]] = {}
-    for index, item in enumerate(jobs_of(jobs)):
-        args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
-        own = _own(args)
-        try:
-            found = known.get((id(opts), id(own)))
-            if found is None:
-                found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own, now))
-            result.append(_draft(args, found[1], max_attempts, now, types))
-        except (InvalidArgs, InvalidOption) as error:
-            error.add_note(f"job {index} of the batch; none was inserted")
-            raise
+    with _collected() as objects:
+        for index, item in enumerate(jobs_of(jobs)):
+            args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
+            own = _own(args)
+            try:
+                found = known.get((id(opts), id(own)))
+                if found is None:
+                    found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own, now))
+                result.append(_draft(args, found[1], max_attempts, now, types, objects))
+            except (InvalidArgs, InvalidOption) as error:
+                error.add_note(f"job {index} of the batch; none was inserted")
+                raise
     if not result:
         raise InvalidOption("jobs", [], "at least one job")
     return result
