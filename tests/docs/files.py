@@ -33,7 +33,7 @@ def check(path: Path, folder: Path) -> None:
         case ".yaml":
             for each in yaml.safe_load_all(path.read_text()):
                 check_yaml(each)
-        case ".sql":  # executed by databases/test_permissions.py
+        case ".sql":  # executed by verbs/test_permissions.py
             grant = re.compile(r"GRANT [A-Z, ]+ ON (SEQUENCE )?[a-z_, ]+ TO [a-z_]+;")
             assert all(map(grant.fullmatch, path.read_text().splitlines()[1:])), path
         case "Dockerfile":

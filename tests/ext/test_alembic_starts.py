@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from databases.test_migrations import actual, expected
 from ext.marks import needs_plugins
 from ext.test_alembic import Host, ops
+from migrations.test_migrations import actual, expected
 from riverrun.migrations import Line, current, migrate
 from riverrun.migrations.run import MigrationRefused
 

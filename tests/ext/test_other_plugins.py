@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from databases.test_alembic import alembic
-from databases.test_migrations import actual, expected
 from ext.marks import VERSION
 from ext.test_alembic import MAKO
+from migrations.test_alembic import alembic
+from migrations.test_migrations import actual, expected
 from riverrun.migrations import include_name, migrate
 
 ENV = """

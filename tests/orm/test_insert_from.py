@@ -19,8 +19,6 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from databases.joins import JOINED, commit
-from databases.joins import opened as opened_where
 from orm.shop import PLACES, Line, Order, Place, SendReceipt, opened
 from riverrun import (
     Client,
@@ -37,6 +35,8 @@ from riverrun.errors import InvalidArgs, InvalidOption, SchemaMissing, UnknownKi
 from riverrun.models import Job
 from riverrun.verbs import insert_from, insert_many, list_jobs
 from schemas import search_path_options
+from verbs.joins import JOINED, commit
+from verbs.joins import opened as opened_where
 
 NOW = datetime(2026, 5, 1, 12, 30, 1, 250_000, tzinfo=UTC)
 

@@ -14,8 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import ObjectDeletedError
 
-from databases.joins import JOINED, commit, listening, wait_until_blocked
-from databases.joins import opened as opened_where
 from factories import T0, insert_job
 from orm.shop import PLACES, Order, Place, SendReceipt, opened
 from riverrun import JobRow, JobState
@@ -33,6 +31,8 @@ from riverrun.verbs import (
     retry,
     retry_where,
 )
+from verbs.joins import JOINED, commit, listening, wait_until_blocked
+from verbs.joins import opened as opened_where
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -16,7 +16,7 @@ from waiting import DEADLINE_S
 Body = Callable[[Task, JobContext], object]
 
 
-class Bench:
+class App:
     """Makes clients on one engine and schema, and stops them at the end."""
 
     def __init__(self, engine: Engine, schema: str) -> None:
@@ -57,11 +57,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(engine: Engine, schema: str) -> Iterator[Bench]:
+def app(engine: Engine, schema: str) -> Iterator[App]:
     """Clients on the test's schema, all stopped at its end."""
-    bench = Bench(engine, schema)
-    yield bench
-    bench.stop()
+    app = App(engine, schema)
+    yield app
+    app.stop()
     left = [
         thread.name
         for thread in threading.enumerate()

@@ -19,10 +19,10 @@ from .conftest import Task
 LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
-def states(bench: Any) -> dict[int, str]:
+def states(app: Any) -> dict[int, str]:
     """Return the state of each job, by its number."""
-    with bench.engine.connect() as connection:
-        connection = connection.execution_options(schema_translate_map={None: bench.schema})
+    with app.engine.connect() as connection:
+        connection = connection.execution_options(schema_translate_map={None: app.schema})
         return {
             args["number"]: str(state)
             for args, state in connection.execute(select(Job.args, Job.state))
@@ -43,54 +43,54 @@ class Held:
             assert self.go_on.wait(DEADLINE_S)
 
 
-def holds_ahead(bench: Any, jobs: int, **options: Any) -> tuple[Any, Any, Held]:
+def holds_ahead(app: Any, jobs: int, **options: Any) -> tuple[Any, Any, Held]:
     """Return a client whose one slot is kept by job 0 while it has claimed the rest, and worker."""
     held = Held()
-    client = bench.client(held, slots=1, **options)
+    client = app.client(held, slots=1, **options)
     events = client.subscribe(JobCompleted)
-    client.insert(bench.engine, Task(0))
+    client.insert(app.engine, Task(0))
     client.start()
     assert held.begun.wait(DEADLINE_S)
     own = client._services.producers["default"]
     own._claim_ahead = jobs  # as after many short jobs
-    client.insert_many(bench.engine, [Task(n) for n in range(1, jobs + 1)])
+    client.insert_many(app.engine, [Task(n) for n in range(1, jobs + 1)])
     own.wake()
     return client, events, held
 
 
-def test_what_waits_goes_to_another_client(bench: Any) -> None:
+def test_what_waits_goes_to_another_client(app: Any) -> None:
     """Jobs claimed ahead of a slot that does not come free are worked by who has one, at once."""
-    _, _, held = holds_ahead(bench, 5)
+    _, _, held = holds_ahead(app, 5)
     other = Held()
     # It does not look by itself: it has to hear of them.
-    client = bench.client(other, slots=1, poll_interval=60)
+    client = app.client(other, slots=1, poll_interval=60)
     client.start()
-    until(lambda: list(states(bench).values()).count("completed") == 5, "the other client's work")
+    until(lambda: list(states(app).values()).count("completed") == 5, "the other client's work")
     assert held.calls[0] == 1
     assert sum((held.calls + other.calls).values()) == 6
     held.go_on.set()
 
 
-def test_short_and_long_jobs_are_shared_evenly(bench: Any) -> None:
+def test_short_and_long_jobs_are_shared_evenly(app: Any) -> None:
     """Of two clients with one slot each, none keeps long jobs that the other could work."""
 
     def body(args: Task, _: JobContext) -> None:
         time.sleep(0.25 if args.number else 0)
 
-    first, second = (bench.client(body, slots=1) for _ in range(2))
-    first.insert_many(bench.engine, [Task(0)] * 200 + [Task(1)] * 16)
+    first, second = (app.client(body, slots=1) for _ in range(2))
+    first.insert_many(app.engine, [Task(0)] * 200 + [Task(1)] * 16)
     for client in (first, second):
         client.start()
     until(
         lambda: (
-            first.counts(bench.engine).get("completed") == 216
+            first.counts(app.engine).get("completed") == 216
             if False
-            else set(_all_states(bench)) == {"completed"}
+            else set(_all_states(app)) == {"completed"}
         ),
         "the end of all jobs",
     )
-    with bench.engine.connect() as connection:
-        connection = connection.execution_options(schema_translate_map={None: bench.schema})
+    with app.engine.connect() as connection:
+        connection = connection.execution_options(schema_translate_map={None: app.schema})
         shares = Counter(
             connection.execute(
                 select(Job.attempted_by[1]).where(Job.args["number"].as_integer() == 1)
@@ -99,45 +99,45 @@ def test_short_and_long_jobs_are_shared_evenly(bench: Any) -> None:
     assert min(shares[each.id] for each in (first, second)) >= 6, shares
 
 
-def _all_states(bench: Any) -> list[str]:
-    with bench.engine.connect() as connection:
-        connection = connection.execution_options(schema_translate_map={None: bench.schema})
+def _all_states(app: Any) -> list[str]:
+    with app.engine.connect() as connection:
+        connection = connection.execution_options(schema_translate_map={None: app.schema})
         return [str(state) for state in connection.execute(select(Job.state)).scalars()]
 
 
-def test_does_not_claim_ahead_again_at_once(bench: Any) -> None:
+def test_does_not_claim_ahead_again_at_once(app: Any) -> None:
     """After jobs went back, nothing is claimed ahead for a while, and longer each time."""
-    client, _, held = holds_ahead(bench, 3)
+    client, _, held = holds_ahead(app, 3)
     own = client._services.producers["default"]
     until(lambda: own._wary_until > time.monotonic(), "the jobs' way back")
     assert own._claim_ahead == 0
-    until(lambda: set(states(bench).values()) == {"available", "running"}, "the jobs' way back")
+    until(lambda: set(states(app).values()) == {"available", "running"}, "the jobs' way back")
     held.go_on.set()
-    until(lambda: set(states(bench).values()) == {"completed"}, "the end of all jobs")
+    until(lambda: set(states(app).values()) == {"completed"}, "the end of all jobs")
     assert held.calls == Counter({0: 1, 1: 1, 2: 1, 3: 1})
 
 
-def test_a_pause_gives_back_what_waits(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pause_gives_back_what_waits(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was claimed ahead of a pause is not begun during it."""
     monkeypatch.setattr(producer, "LATE_S", 1e9)
-    client, _, held = holds_ahead(bench, 3)
-    until(lambda: list(states(bench).values()).count("running") == 4, "the claim ahead")
-    client.queues.pause(bench.engine, "default")
-    until(lambda: list(states(bench).values()).count("available") == 3, "the jobs' way back")
+    client, _, held = holds_ahead(app, 3)
+    until(lambda: list(states(app).values()).count("running") == 4, "the claim ahead")
+    client.queues.pause(app.engine, "default")
+    until(lambda: list(states(app).values()).count("available") == 3, "the jobs' way back")
     held.go_on.set()
-    client.queues.resume(bench.engine, "default")
-    until(lambda: set(states(bench).values()) == {"completed"}, "the end of all jobs")
+    client.queues.resume(app.engine, "default")
+    until(lambda: set(states(app).values()) == {"completed"}, "the end of all jobs")
     assert held.calls == Counter({0: 1, 1: 1, 2: 1, 3: 1})
 
 
-def test_what_waits_is_under_the_heartbeat(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_waits_is_under_the_heartbeat(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The attempt time of a job that has not begun is renewed like that of one that runs."""
     monkeypatch.setattr(producer, "LATE_S", 1e9)
-    _, _, held = holds_ahead(bench, 1, rescue_after=1.0)
+    _, _, held = holds_ahead(app, 1, rescue_after=1.0)
 
     def times() -> list[Any]:
-        with bench.engine.connect() as connection:
-            connection = connection.execution_options(schema_translate_map={None: bench.schema})
+        with app.engine.connect() as connection:
+            connection = connection.execution_options(schema_translate_map={None: app.schema})
             query = select(Job.attempted_at).where(Job.state == JobState.running)
             return sorted(connection.execute(query.order_by(Job.id)).scalars())
 
@@ -148,13 +148,11 @@ def test_what_waits_is_under_the_heartbeat(bench: Any, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_begins_only_what_is_its_own(
-    bench: Any, monkeypatch: pytest.MonkeyPatch, late: bool
-) -> None:
+def test_begins_only_what_is_its_own(app: Any, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
     """What has waited for so long that it may have been rescued is not begun, but given back."""
     monkeypatch.setattr(producer, "LATE_S", 1e9)
-    client, _, held = holds_ahead(bench, 1)
-    until(lambda: states(bench)[1] == "running", "the claim ahead")
+    client, _, held = holds_ahead(app, 1)
+    until(lambda: states(app)[1] == "running", "the claim ahead")
     if late:
         # As after a suspension of the process.
         def claimed() -> list[Any]:
@@ -164,23 +162,23 @@ def test_begins_only_what_is_its_own(
         until(claimed, "the client knows of its claim")
         [waiting] = claimed()
         waiting.begin_by = time.monotonic() - 1
-    with bench.engine.begin() as connection:
-        connection = connection.execution_options(schema_translate_map={None: bench.schema})
+    with app.engine.begin() as connection:
+        connection = connection.execution_options(schema_translate_map={None: app.schema})
         rescued = update(Job).where(Job.args["number"].as_integer() == 1)
         if late:
             connection.execute(rescued.values(state=JobState.retryable, scheduled_at=LATER))
     held.go_on.set()
-    until(lambda: states(bench)[0] == "completed", "the first job")
+    until(lambda: states(app)[0] == "completed", "the first job")
     if late:
         client.stop()
-        assert (held.calls[1], states(bench)[1]) == (0, "retryable")
+        assert (held.calls[1], states(app)[1]) == (0, "retryable")
     else:
         until(lambda: held.calls[1] == 1, "the second job")
 
 
-def test_one_slow_claim_does_not_make_jobs_short(bench: Any) -> None:
+def test_one_slow_claim_does_not_make_jobs_short(app: Any) -> None:
     """Whether jobs are shorter than a claim goes by claims as they usually are, not by one."""
-    client = bench.client(Held(), slots=4)
+    client = app.client(Held(), slots=4)
     client.start()
     own = client._services.producers["default"]
     client.stop()

@@ -76,31 +76,31 @@ class Gate:
         assert self.began.wait(DEADLINE_S), "no worker began"
 
 
-def rows(bench: Any, *columns: Any) -> list[Any]:
+def rows(app: Any, *columns: Any) -> list[Any]:
     """Return `columns` of every job, by id."""
-    with bench.engine.connect() as connection:
-        options = {"schema_translate_map": {None: bench.schema}}
+    with app.engine.connect() as connection:
+        options = {"schema_translate_map": {None: app.schema}}
         return list(
             connection.execute(select(*columns).order_by(Job.id), execution_options=options)
         )
 
 
-def states(bench: Any) -> Counter[JobState]:
+def states(app: Any) -> Counter[JobState]:
     """Return how many jobs are in each state."""
-    return Counter(JobState(row.state) for row in rows(bench, Job.state))
+    return Counter(JobState(row.state) for row in rows(app, Job.state))
 
 
-def change(bench: Any, statement: Any) -> None:
+def change(app: Any, statement: Any) -> None:
     """Execute `statement` in a transaction of its own."""
-    options = {"schema_translate_map": {None: bench.schema}}
-    with bench.engine.begin() as connection:
+    options = {"schema_translate_map": {None: app.schema}}
+    with app.engine.begin() as connection:
         connection.execute(statement, execution_options=options)
 
 
-def work_one(bench: Any, body: Any, opts: InsertOpts | None = None, **options: Any) -> JobEvent:
+def work_one(app: Any, body: Any, opts: InsertOpts | None = None, **options: Any) -> JobEvent:
     """Work one job with `body` and return its first event."""
-    client, events = bench.run(body, **options)
-    client.insert(bench.engine, Task(), opts)
+    client, events = app.run(body, **options)
+    client.insert(app.engine, Task(), opts)
     event = events.get(DEADLINE_S)
     client.stop()
     return event  # type: ignore[return-value]
@@ -118,13 +118,13 @@ def raising(error: BaseException) -> Callable[[Task, JobContext], None]:
 # --- the walk
 
 
-def test_walks_a_job_from_insert_to_completion(bench: Any) -> None:
+def test_walks_a_job_from_insert_to_completion(app: Any) -> None:
     """A job inserted in a Session runs after its commit, with its args, and is completed."""
     seen: list[Any] = []
-    client, events = bench.run(
+    client, events = app.run(
         lambda args, ctx: seen.append((args.number, ctx.job.attempt, ctx.client))
     )
-    with Session(bench.engine) as session, session.begin():
+    with Session(app.engine) as session, session.begin():
         job = client.insert(session, Task(number=7)).job
     event = events.get(DEADLINE_S)
     assert isinstance(event, JobCompleted)
@@ -133,24 +133,24 @@ def test_walks_a_job_from_insert_to_completion(bench: Any) -> None:
     assert event.queue_wait_s >= 0
     assert event.complete_s >= 0
     assert seen == [(7, 1, client)]
-    row = client.get(bench.engine, job.id)
+    row = client.get(app.engine, job.id)
     assert (row.state, row.errors, row.attempted_by) == (JobState.completed, (), (client.id,))
     assert row.finalized_at is not None
 
 
-def test_rolled_back_jobs_never_run(bench: Any) -> None:
+def test_rolled_back_jobs_never_run(app: Any) -> None:
     """What is rolled back is not worked; what is committed after it is."""
-    client, events = bench.run()
-    with Session(bench.engine) as session:
+    client, events = app.run()
+    with Session(app.engine) as session:
         client.insert(session, Task(number=1))
         session.rollback()
         client.insert(session, Task(number=2))
         session.commit()
     assert events.get(DEADLINE_S).job.args == {"number": 2}
-    assert len(rows(bench, Job.id)) == 1
+    assert len(rows(app, Job.id)) == 1
 
 
-def test_works_several_queues(bench: Any) -> None:
+def test_works_several_queues(app: Any) -> None:
     """Each queue has its own slots: one that is full holds up no other."""
     gate = Gate()
 
@@ -159,28 +159,28 @@ def test_works_several_queues(bench: Any) -> None:
             gate(args, ctx)
 
     queues = {"slow": QueueConfig(max_workers=1), "fast": QueueConfig(max_workers=1)}
-    client, events = bench.run(body, queues=queues)
+    client, events = app.run(body, queues=queues)
     for _ in range(3):
-        client.insert(bench.engine, Task(), InsertOpts(queue="slow"))
+        client.insert(app.engine, Task(), InsertOpts(queue="slow"))
     gate.wait_began()
-    client.insert(bench.engine, Task(), InsertOpts(queue="fast"))
+    client.insert(app.engine, Task(), InsertOpts(queue="fast"))
     assert events.get(DEADLINE_S).job.queue == "fast"
     gate.open.set()
     assert [events.get(DEADLINE_S).job.queue for _ in range(3)] == ["slow"] * 3
 
 
-def test_finds_jobs_by_polling_alone(bench: Any) -> None:
+def test_finds_jobs_by_polling_alone(app: Any) -> None:
     """A client that listens to nothing, and is told of nothing, works jobs all the same."""
-    client, events = bench.run(poll_only=True, poll_interval=0.05, notify="off")
-    client.insert(bench.engine, Task())
+    client, events = app.run(poll_only=True, poll_interval=0.05, notify="off")
+    client.insert(app.engine, Task())
     assert isinstance(events.get(DEADLINE_S), JobCompleted)
 
 
-def test_hears_of_jobs_of_others(bench: Any, database_url: str) -> None:
+def test_hears_of_jobs_of_others(app: Any, database_url: str) -> None:
     """What another client inserts wakes this one long before it would poll."""
-    client, events = bench.run(poll_interval=600)
+    client, events = app.run(poll_interval=600)
     other_engine = create_engine(database_url)
-    other = Client(other_engine, schema=bench.schema)
+    other = Client(other_engine, schema=app.schema)
     # The producer's first look may be before this insert or after it; the second is woken for.
     for _ in range(2):
         with Session(other_engine) as session, session.begin():
@@ -191,7 +191,7 @@ def test_hears_of_jobs_of_others(bench: Any, database_url: str) -> None:
     other_engine.dispose()
 
 
-def test_two_clients_work_each_job_once(bench: Any, database_url: str) -> None:
+def test_two_clients_work_each_job_once(app: Any, database_url: str) -> None:
     """Of 5,000 jobs that two clients compete for, each is worked exactly once."""
     count = 5_000
     lock = threading.Lock()
@@ -205,10 +205,10 @@ def test_two_clients_work_each_job_once(bench: Any, database_url: str) -> None:
                 all_done.set()
 
     other_engine = create_engine(database_url)
-    one = bench.client(body, slots=10)
-    two = bench.client(body, slots=10, engine=other_engine)
+    one = app.client(body, slots=10)
+    two = app.client(body, slots=10, engine=other_engine)
     jobs = (Task(number=number) for number in range(count))
-    assert one.insert_many_fast(bench.engine, jobs) == count
+    assert one.insert_many_fast(app.engine, jobs) == count
     one.start()
     two.start()
     assert all_done.wait(60), f"{len(worked)} of {count} jobs were worked"
@@ -216,17 +216,17 @@ def test_two_clients_work_each_job_once(bench: Any, database_url: str) -> None:
     two.stop()
     other_engine.dispose()
     assert set(worked.values()) == {1}
-    assert states(bench) == {JobState.completed: count}
-    assert {row.attempt for row in rows(bench, Job.attempt)} == {1}
+    assert states(app) == {JobState.completed: count}
+    assert {row.attempt for row in rows(app, Job.attempt)} == {1}
 
 
 # --- outcomes
 
 
-def test_retries_what_fails_and_discards_it_at_last(bench: Any) -> None:
+def test_retries_what_fails_and_discards_it_at_last(app: Any) -> None:
     """An exception is recorded and retried, until attempts are spent; then the job is discarded."""
-    client, events = bench.run(raising(ValueError("no luck")), backoff=Constant(delay=0))
-    job = client.insert(bench.engine, Task(), InsertOpts(max_attempts=3)).job
+    client, events = app.run(raising(ValueError("no luck")), backoff=Constant(delay=0))
+    job = client.insert(app.engine, Task(), InsertOpts(max_attempts=3)).job
     seen = []
     for _ in range(3):
         event = events.get(DEADLINE_S)
@@ -235,63 +235,63 @@ def test_retries_what_fails_and_discards_it_at_last(bench: Any) -> None:
         seen.append(event.job.state)
         client._launcher.wake("default")
     assert seen == [JobState.available, JobState.available, JobState.discarded]
-    row = client.get(bench.engine, job.id)
+    row = client.get(app.engine, job.id)
     assert (row.state, row.attempt) == (JobState.discarded, 3)
     assert [entry["attempt"] for entry in row.errors] == [1, 2, 3]
     assert {entry["error"] for entry in row.errors} == {"ValueError: no luck"}
     assert all("raise error" in entry["trace"] for entry in row.errors)
 
 
-def test_waits_out_a_long_backoff(bench: Any) -> None:
+def test_waits_out_a_long_backoff(app: Any) -> None:
     """A failed job whose backoff is long is retryable until then."""
-    event = work_one(bench, raising(ValueError("x")), backoff=Constant(delay=3600))
+    event = work_one(app, raising(ValueError("x")), backoff=Constant(delay=3600))
     assert isinstance(event, JobFailed)
     assert event.job.state is JobState.retryable
-    assert states(bench) == {JobState.retryable: 1}
+    assert states(app) == {JobState.retryable: 1}
 
 
-def test_cancels_when_the_worker_says_so(bench: Any) -> None:
+def test_cancels_when_the_worker_says_so(app: Any) -> None:
     """JobCancel ends a job whatever attempts are left, with its reason recorded."""
-    event = work_one(bench, raising(JobCancel("gone")))
+    event = work_one(app, raising(JobCancel("gone")))
     assert isinstance(event, JobCancelled)
-    [row] = rows(bench, Job.state, Job.errors)
+    [row] = rows(app, Job.state, Job.errors)
     assert row.state == JobState.cancelled
     assert row.errors[0]["error"] == "JobCancelError: gone"
 
 
-def test_snoozes_when_the_worker_says_so(bench: Any) -> None:
+def test_snoozes_when_the_worker_says_so(app: Any) -> None:
     """JobSnooze schedules a job anew and gives its attempt back, without an error."""
-    event = work_one(bench, raising(JobSnooze(timedelta(hours=1))))
+    event = work_one(app, raising(JobSnooze(timedelta(hours=1))))
     assert isinstance(event, JobSnoozed)
-    [row] = rows(bench, Job.state, Job.attempt, Job.errors, Job.metadata_)
+    [row] = rows(app, Job.state, Job.attempt, Job.errors, Job.metadata_)
     assert (row.state, row.attempt, row.errors or []) == (JobState.scheduled, 0, [])
     assert row.metadata["snoozes"] == 1
 
 
-def test_times_out_by_the_context(bench: Any) -> None:
+def test_times_out_by_the_context(app: Any) -> None:
     """A worker that asks its context learns that its time is over; that is a failure."""
 
     def body(args: Task, ctx: JobContext) -> None:
         ctx.wait(DEADLINE_S)
         ctx.raise_if_cancelled()
 
-    event = work_one(bench, body, job_timeout=0.05)
+    event = work_one(app, body, job_timeout=0.05)
     assert isinstance(event, JobFailed)
-    [row] = rows(bench, Job.state, Job.errors)
+    [row] = rows(app, Job.state, Job.errors)
     assert row.state in {JobState.available, JobState.retryable}
     assert "timed out after 0.05 s" in row.errors[0]["error"]
 
 
-def test_keeps_what_was_done_in_spite_of_the_time(bench: Any) -> None:
+def test_keeps_what_was_done_in_spite_of_the_time(app: Any) -> None:
     """A worker that returns after its time has done its work: the job is completed."""
 
     def body(args: Task, ctx: JobContext) -> None:
         ctx.wait(DEADLINE_S)
 
-    assert isinstance(work_one(bench, body, job_timeout=0.05), JobCompleted)
+    assert isinstance(work_one(app, body, job_timeout=0.05), JobCompleted)
 
 
-def test_keeps_metadata_and_output(bench: Any) -> None:
+def test_keeps_metadata_and_output(app: Any) -> None:
     """What a worker stages is merged into the job's metadata, also if it fails then."""
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -299,48 +299,48 @@ def test_keeps_metadata_and_output(bench: Any) -> None:
         ctx.record_output({"pages": 3})
         raise ValueError("after that")
 
-    assert isinstance(work_one(bench, body), JobFailed)
-    [row] = rows(bench, Job.metadata_)
+    assert isinstance(work_one(app, body), JobFailed)
+    [row] = rows(app, Job.metadata_)
     assert row.metadata == {"step": 2, "output": {"pages": 3}}
 
 
-def test_survives_unknown_kinds(bench: Any) -> None:
+def test_survives_unknown_kinds(app: Any) -> None:
     """A job of a kind that nobody works is a failure that is retried, and harms no other."""
-    client = bench.client()
-    lost = insert_job(bench.engine, bench.schema, kind="nobody")
+    client = app.client()
+    lost = insert_job(app.engine, app.schema, kind="nobody")
     events = client.subscribe(JobEvent)
     client.start()
     assert isinstance(events.get(DEADLINE_S), JobFailed)
-    row = client.get(bench.engine, lost)
+    row = client.get(app.engine, lost)
     assert row.state in {JobState.available, JobState.retryable}
     assert (
         row.errors[0]["error"]
         == "job kind is not registered in the client's Workers bundle: nobody"
     )
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     assert isinstance(events.get(DEADLINE_S), JobCompleted)
 
 
 @pytest.mark.parametrize("args", [{"number": "many"}, {"number": None}, [1], "text", 7])
-def test_survives_undecodable_args(bench: Any, args: Any) -> None:
+def test_survives_undecodable_args(app: Any, args: Any) -> None:
     """Args that do not fit their type are a failure that is recorded, and harm no other job."""
-    insert_job(bench.engine, bench.schema, kind="task", args=args, max_attempts=1)
-    _, events = bench.run()
+    insert_job(app.engine, app.schema, kind="task", args=args, max_attempts=1)
+    _, events = app.run()
     event = events.get(DEADLINE_S)
     assert isinstance(event, JobFailed)
     assert event.job.state is JobState.discarded
-    [row] = rows(bench, Job.errors)
+    [row] = rows(app, Job.errors)
     assert "args of kind 'task' do not fit Task" in row.errors[0]["error"]
 
 
 @pytest.mark.parametrize("metadata", [[1], "text", 7])
-def test_survives_odd_metadata(bench: Any, metadata: Any) -> None:
+def test_survives_odd_metadata(app: Any, metadata: Any) -> None:
     """Metadata that is no object is no reason to leave a job running."""
-    insert_job(bench.engine, bench.schema, kind="task", args={}, metadata_=metadata)
-    client, events = bench.run(raising(JobSnooze(3600)))
+    insert_job(app.engine, app.schema, kind="task", args={}, metadata_=metadata)
+    client, events = app.run(raising(JobSnooze(3600)))
     events.get(DEADLINE_S)
     client.stop()
-    assert states(bench)[JobState.running] == 0
+    assert states(app)[JobState.running] == 0
 
 
 class _Silent(Exception):
@@ -358,7 +358,7 @@ class _SilentCancel(JobCancel):
     [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), _Silent(), _SilentCancel("x")],
     ids=lambda error: type(error).__name__,
 )
-def test_survives_whatever_is_raised(bench: Any, error: BaseException) -> None:
+def test_survives_whatever_is_raised(app: Any, error: BaseException) -> None:
     """Whatever a worker raises, the job is not left running and the client works on."""
     failing = {0}
 
@@ -366,72 +366,72 @@ def test_survives_whatever_is_raised(bench: Any, error: BaseException) -> None:
         if args.number in failing:
             raise error
 
-    client, events = bench.run(body, slots=1)
-    client.insert(bench.engine, Task(number=0), InsertOpts(max_attempts=1))
+    client, events = app.run(body, slots=1)
+    client.insert(app.engine, Task(number=0), InsertOpts(max_attempts=1))
     assert isinstance(events.get(DEADLINE_S), JobFailed | JobCancelled)
-    assert states(bench)[JobState.running] == 0
-    client.insert(bench.engine, Task(number=1))
+    assert states(app)[JobState.running] == 0
+    client.insert(app.engine, Task(number=1))
     assert isinstance(events.get(DEADLINE_S), JobCompleted)
 
 
-def test_another_jobs_loss_is_a_failure_of_this_one(bench: Any) -> None:
+def test_another_jobs_loss_is_a_failure_of_this_one(app: Any) -> None:
     """A worker that lost another job's attempt has failed; its own job is not left running."""
-    event = work_one(bench, raising(AttemptLost(987_654, 1)))
+    event = work_one(app, raising(AttemptLost(987_654, 1)))
     assert isinstance(event, JobFailed)
-    assert states(bench)[JobState.running] == 0
+    assert states(app)[JobState.running] == 0
 
 
-def test_a_broken_backoff_loses_nothing(bench: Any) -> None:
+def test_a_broken_backoff_loses_nothing(app: Any) -> None:
     """A backoff that raises is replaced by River's."""
 
     def backoff(job: JobRow, now: Any) -> Any:
         raise RuntimeError("broken")
 
-    event = work_one(bench, raising(ValueError("x")), backoff=backoff)
+    event = work_one(app, raising(ValueError("x")), backoff=backoff)
     assert isinstance(event, JobFailed)
-    assert states(bench)[JobState.running] == 0
+    assert states(app)[JobState.running] == 0
 
 
 # --- cancelled from outside
 
 
 @pytest.mark.parametrize("by", ["same client", "session", "other client"])
-def test_cancels_a_running_job(bench: Any, database_url: str, by: str) -> None:
+def test_cancels_a_running_job(app: Any, database_url: str, by: str) -> None:
     """A running job is told to end by whoever cancels it, and is cancelled then."""
     gate = Gate()
-    client, events = bench.run(gate)
-    job = client.insert(bench.engine, Task()).job
+    client, events = app.run(gate)
+    job = client.insert(app.engine, Task()).job
     gate.wait_began()
     match by:
         case "same client":
-            client.cancel(bench.engine, job.id)
+            client.cancel(app.engine, job.id)
         case "session":
-            with Session(bench.engine) as session, session.begin():
+            with Session(app.engine) as session, session.begin():
                 client.cancel(session, job.id)
         case _:
             other_engine = create_engine(database_url)
-            Client(other_engine, schema=bench.schema).cancel(other_engine, job.id)
+            Client(other_engine, schema=app.schema).cancel(other_engine, job.id)
             other_engine.dispose()
     assert isinstance(events.get(DEADLINE_S), JobCancelled)
-    assert client.get(bench.engine, job.id).state is JobState.cancelled
+    assert client.get(app.engine, job.id).state is JobState.cancelled
 
 
 # --- ctx.transaction()
 
 
-def test_commits_effects_and_completion_together(bench: Any) -> None:
+def test_commits_effects_and_completion_together(app: Any) -> None:
     """What the worker writes in ctx.transaction() and its job's completion are one commit."""
 
     def body(args: Task, ctx: JobContext) -> None:
         with ctx.transaction() as session:
             ctx.client.insert(session, Task(number=1), InsertOpts(queue="unworked"))
 
-    assert isinstance(work_one(bench, body), JobCompleted)
-    one, two = rows(bench, Job.state, Job.queue)
+    assert isinstance(work_one(app, body), JobCompleted)
+    one, two = rows(app, Job.state, Job.queue)
     assert (one.state, two.state) == (JobState.completed, JobState.available)
 
 
-def test_rolls_back_what_raises_inside(bench: Any) -> None:
+def test_rolls_back_what_raises_inside(app: Any) -> None:
     """A block that raises commits nothing; the attempt has failed."""
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -439,11 +439,11 @@ def test_rolls_back_what_raises_inside(bench: Any) -> None:
             ctx.client.insert(session, Task(number=1), InsertOpts(queue="unworked"))
             raise ValueError("inside")
 
-    assert isinstance(work_one(bench, body), JobFailed)
-    assert len(rows(bench, Job.id)) == 1
+    assert isinstance(work_one(app, body), JobFailed)
+    assert len(rows(app, Job.id)) == 1
 
 
-def test_stays_completed_whatever_is_raised_after(bench: Any) -> None:
+def test_stays_completed_whatever_is_raised_after(app: Any) -> None:
     """After ctx.transaction() the job is completed; what the worker then raises is only logged."""
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -451,15 +451,15 @@ def test_stays_completed_whatever_is_raised_after(bench: Any) -> None:
             pass
         raise ValueError("after")
 
-    event = work_one(bench, body)
+    event = work_one(app, body)
     assert isinstance(event, JobCompleted)
     assert isinstance(event.error, ValueError)
-    [row] = rows(bench, Job.state, Job.errors)
+    [row] = rows(app, Job.state, Job.errors)
     assert (row.state, row.errors or []) == (JobState.completed, [])
 
 
 @pytest.mark.parametrize("how", ["deleted", "retaken"])
-def test_commits_nothing_for_an_attempt_that_was_lost(bench: Any, how: str) -> None:
+def test_commits_nothing_for_an_attempt_that_was_lost(app: Any, how: str) -> None:
     """If the job was deleted or retaken meanwhile, AttemptLost is raised and nothing is done."""
     raised: list[BaseException] = []
     over = threading.Event()
@@ -470,21 +470,21 @@ def test_commits_nothing_for_an_attempt_that_was_lost(bench: Any, how: str) -> N
                 ctx.client.insert(session, Task(number=1), InsertOpts(queue="unworked"))
                 mine = Job.id == ctx.job.id
                 if how == "deleted":
-                    change(bench, delete(Job).where(mine))
+                    change(app, delete(Job).where(mine))
                 else:
-                    change(bench, update(Job).where(mine).values(attempt=Job.attempt + 1))
+                    change(app, update(Job).where(mine).values(attempt=Job.attempt + 1))
         except BaseException as error:
             raised.append(error)
             raise
         finally:
             over.set()
 
-    client, events = bench.run(body)
-    client.insert(bench.engine, Task())
+    client, events = app.run(body)
+    client.insert(app.engine, Task())
     assert over.wait(DEADLINE_S), "the worker never ended"
     client.stop()
     assert [type(error) for error in raised] == [AttemptLost]
-    left = rows(bench, Job.attempt, Job.queue)
+    left = rows(app, Job.attempt, Job.queue)
     assert [(row.attempt, row.queue) for row in left] == (
         [] if how == "deleted" else [(2, "default")]
     )
@@ -492,7 +492,7 @@ def test_commits_nothing_for_an_attempt_that_was_lost(bench: Any, how: str) -> N
         events.get(0)
 
 
-def test_refuses_a_second_transaction(bench: Any) -> None:
+def test_refuses_a_second_transaction(app: Any) -> None:
     """ctx.transaction() is used once, and not within itself."""
     refused: list[str] = []
 
@@ -505,18 +505,18 @@ def test_refuses_a_second_transaction(bench: Any) -> None:
             pass
         refused.append(str(again.value))
 
-    assert isinstance(work_one(bench, body), JobCompleted)
+    assert isinstance(work_one(app, body), JobCompleted)
     assert len(refused) == 2
 
 
 # --- stop
 
 
-def test_a_soft_stop_lets_jobs_end(bench: Any) -> None:
+def test_a_soft_stop_lets_jobs_end(app: Any) -> None:
     """A stop waits for what runs; it is completed and written before stop returns."""
     gate = Gate()
-    client, _ = bench.run(gate, soft_stop_timeout=None)
-    client.insert(bench.engine, Task())
+    client, _ = app.run(gate, soft_stop_timeout=None)
+    client.insert(app.engine, Task())
     gate.wait_began()
     stopper = threading.Thread(target=client.stop)
     stopper.start()
@@ -525,16 +525,16 @@ def test_a_soft_stop_lets_jobs_end(bench: Any) -> None:
     stopper.join(DEADLINE_S)
     assert not stopper.is_alive(), "stop did not return"
     assert client.wait(0)
-    assert states(bench) == {JobState.completed: 1}
+    assert states(app) == {JobState.completed: 1}
 
 
 @pytest.mark.parametrize("how", ["soft-stop timeout", "cancel", "hurry"])
-def test_a_hard_stop_gives_jobs_back(bench: Any, how: str) -> None:
+def test_a_hard_stop_gives_jobs_back(app: Any, how: str) -> None:
     """A job that a stop cuts off is available again, its attempt given back, without an error."""
     gate = Gate()
     soft = 0.05 if how == "soft-stop timeout" else None
-    client, events = bench.run(gate, soft_stop_timeout=soft)
-    client.insert(bench.engine, Task())
+    client, events = app.run(gate, soft_stop_timeout=soft)
+    client.insert(app.engine, Task())
     gate.wait_began()
     if how == "hurry":
         stopper = threading.Thread(target=client.stop)
@@ -546,15 +546,15 @@ def test_a_hard_stop_gives_jobs_back(bench: Any, how: str) -> None:
     else:
         client.stop(cancel=how == "cancel")
     assert isinstance(events.get(DEADLINE_S), JobInterrupted)
-    [row] = rows(bench, Job.state, Job.attempt, Job.errors)
+    [row] = rows(app, Job.state, Job.attempt, Job.errors)
     assert (row.state, row.attempt, row.errors or []) == (JobState.available, 0, [])
 
 
-def test_a_stop_names_what_still_runs(bench: Any) -> None:
+def test_a_stop_names_what_still_runs(app: Any) -> None:
     """A worker that ignores its context is named by the stop, which does not wait for ever."""
     gate = Gate(deaf=True)
-    client, _ = bench.run(gate, hard_stop_timeout=0.05)
-    job = client.insert(bench.engine, Task()).job
+    client, _ = app.run(gate, hard_stop_timeout=0.05)
+    job = client.insert(app.engine, Task()).job
     gate.wait_began()
     slots = [t for t in threading.enumerate() if t.name.startswith("riverrun.slot")]
     with pytest.raises(StopTimeout, match=rf"\b{job.id} \(task\)"):
@@ -565,18 +565,18 @@ def test_a_stop_names_what_still_runs(bench: Any) -> None:
         slot.join(DEADLINE_S)
 
 
-def test_gives_back_what_was_claimed_ahead(bench: Any) -> None:
+def test_gives_back_what_was_claimed_ahead(app: Any) -> None:
     """What was claimed and has not begun goes back on stop, attempt and all."""
     gate = Gate()
-    client, _ = bench.run(gate, slots=1, soft_stop_timeout=None)
+    client, _ = app.run(gate, slots=1, soft_stop_timeout=None)
     producer = client._services.producers["default"]
     producer._claim_ahead = 5  # as after many short jobs
-    client.insert_many(bench.engine, [Task(number=n) for n in range(4)])
+    client.insert_many(app.engine, [Task(number=n) for n in range(4)])
     gate.wait_began()
     gate.open.set()
     client.stop()
     done = len(gate.calls)
-    for row in rows(bench, Job.id, Job.state, Job.attempt):
+    for row in rows(app, Job.id, Job.state, Job.attempt):
         ran = row.id in gate.calls
         expected = (JobState.completed, 1) if ran else (JobState.available, 0)
         assert (row.state, row.attempt) == expected
@@ -584,9 +584,9 @@ def test_gives_back_what_was_claimed_ahead(bench: Any) -> None:
     assert 1 <= done <= 4
 
 
-def test_stop_before_start_and_twice(bench: Any) -> None:
+def test_stop_before_start_and_twice(app: Any) -> None:
     """start() and stop() may each be called twice, stop() first, and the client starts again."""
-    client = bench.client()
+    client = app.client()
     client.stop()
     assert client.wait(0)
     for _ in range(2):
@@ -595,23 +595,23 @@ def test_stop_before_start_and_twice(bench: Any) -> None:
         assert client.running
         assert not client.wait(0)
         events = client.subscribe(JobCompleted)
-        client.insert(bench.engine, Task())
+        client.insert(app.engine, Task())
         events.get(DEADLINE_S)
         client.stop()
         client.stop()
         assert not client.running
 
 
-def test_with_client(bench: Any) -> None:
+def test_with_client(app: Any) -> None:
     """`with client:` starts it and stops it."""
-    client = bench.client()
+    client = app.client()
     events = client.subscribe(JobCompleted)
     with client as entered:
         assert entered is client
-        client.insert(bench.engine, Task())
+        client.insert(app.engine, Task())
         events.get(DEADLINE_S)
     assert not client.running
-    assert states(bench) == {JobState.completed: 1}
+    assert states(app) == {JobState.completed: 1}
 
 
 # --- what is refused
@@ -650,7 +650,7 @@ def test_a_start_that_fails_leaves_nothing_running(
     client.stop()
 
 
-def test_a_cancel_between_claim_and_begin_is_not_lost(bench: Any, came: Came) -> None:
+def test_a_cancel_between_claim_and_begin_is_not_lost(app: Any, came: Came) -> None:
     """A job that is cancelled while its claim comes back does not begin."""
     claimed, go_on, heard = (threading.Event() for _ in range(3))
     began: list[Task] = []
@@ -659,25 +659,25 @@ def test_a_cancel_between_claim_and_begin_is_not_lost(bench: Any, came: Came) ->
         claimed.set()
         assert go_on.wait(DEADLINE_S)
 
-    client = bench.client(lambda args, _: began.append(args), slots=1)
+    client = app.client(lambda args, _: began.append(args), slots=1)
     client.listen(hold, JobsClaimed)
     events = client.subscribe(JobEvent)
     client.start()
     producers = client._services.producers
     cancel = producers.cancel
     producers.cancel = lambda job_id: (cancel(job_id), heard.set())
-    job = client.insert(bench.engine, Task()).job
+    job = client.insert(app.engine, Task()).job
     came(claimed, "the claim")
-    Client(bench.engine, schema=bench.schema).cancel(bench.engine, job.id)
+    Client(app.engine, schema=app.schema).cancel(app.engine, job.id)
     came(heard, "the look at the row that the notification asked for")
     go_on.set()
     assert isinstance(events.get(DEADLINE_S), JobCancelled)
     assert not began
-    [error] = client.get(bench.engine, job.id).errors
+    [error] = client.get(app.engine, job.id).errors
     assert (error["error"], error["trace"]) == ("JobCancelError: job cancelled remotely", "")
 
 
-def test_a_cancel_reaches_what_was_claimed_ahead(bench: Any, came: Came) -> None:
+def test_a_cancel_reaches_what_was_claimed_ahead(app: Any, came: Came) -> None:
     """A job that waits in this process for a slot is cancelled there, and never begins."""
     begun, go_on = threading.Event(), threading.Event()
     ran: list[int] = []
@@ -687,55 +687,55 @@ def test_a_cancel_reaches_what_was_claimed_ahead(bench: Any, came: Came) -> None
         begun.set()
         assert go_on.wait(DEADLINE_S)
 
-    client = bench.client(body, slots=1)
+    client = app.client(body, slots=1)
     events = client.subscribe(JobEvent)
-    first, second = client.insert_many(bench.engine, [Task(1), Task(2)])
+    first, second = client.insert_many(app.engine, [Task(1), Task(2)])
     client.start()
     came(begun, "the first job")
     producer = client._services.producers["default"]
     producer._claim_ahead = 1
     producer.wake()
     until(
-        lambda: client.get(bench.engine, second.job.id).state is JobState.running,
+        lambda: client.get(app.engine, second.job.id).state is JobState.running,
         "the second job is claimed",
     )
-    client.cancel(bench.engine, second.job.id)
+    client.cancel(app.engine, second.job.id)
     go_on.set()
     assert {events.get(DEADLINE_S).job.id for _ in range(2)} == {first.job.id, second.job.id}
-    assert client.get(bench.engine, second.job.id).state is JobState.cancelled
+    assert client.get(app.engine, second.job.id).state is JobState.cancelled
     assert ran == [1]
 
 
-def test_refuses_kinds_that_nobody_works(bench: Any) -> None:
+def test_refuses_kinds_that_nobody_works(app: Any) -> None:
     """A client with workers inserts no kind it has none for, unless told that others have."""
     with pytest.raises(UnknownKind, match="other"):
-        bench.client().insert(bench.engine, RawArgs(kind="other", encoded={}))
+        app.client().insert(app.engine, RawArgs(kind="other", encoded={}))
     with pytest.raises(UnknownKind, match="other"):
-        bench.client().insert_many(bench.engine, [Task(), RawArgs(kind="other", encoded={})])
-    assert rows(bench, Job.id) == []
-    easy = bench.client(skip_unknown_job_check=True)
-    easy.insert(bench.engine, RawArgs(kind="other", encoded={}))
-    Client(bench.engine, schema=bench.schema).insert(bench.engine, Task())
-    assert len(rows(bench, Job.id)) == 2
+        app.client().insert_many(app.engine, [Task(), RawArgs(kind="other", encoded={})])
+    assert rows(app, Job.id) == []
+    easy = app.client(skip_unknown_job_check=True)
+    easy.insert(app.engine, RawArgs(kind="other", encoded={}))
+    Client(app.engine, schema=app.schema).insert(app.engine, Task())
+    assert len(rows(app, Job.id)) == 2
 
 
-def test_refuses_transactions_on_other_databases(bench: Any, server_url: str) -> None:
+def test_refuses_transactions_on_other_databases(app: Any, server_url: str) -> None:
     """A job is not inserted where the client's workers would never see it."""
     other = create_engine(make_url(server_url).set(database="postgres"))
-    client = bench.client()
+    client = app.client()
     with Session(other) as session, pytest.raises(WrongDatabase) as refused:
         client.insert(session, Task())
     assert "postgres@" in str(refused.value)
     other.dispose()
 
 
-def test_accepts_another_engine_on_its_database(bench: Any, database_url: str) -> None:
+def test_accepts_another_engine_on_its_database(app: Any, database_url: str) -> None:
     """Two addresses of one database are one database."""
     other = create_engine(make_url(database_url).update_query_dict({"application_name": "web"}))
     with Session(other) as session, session.begin():
-        bench.client().insert(session, Task())
+        app.client().insert(session, Task())
     other.dispose()
-    assert len(rows(bench, Job.id)) == 1
+    assert len(rows(app, Job.id)) == 1
 
 
 @pytest.mark.parametrize(
@@ -763,12 +763,12 @@ def test_refuses_what_is_no_engine() -> None:
         Client("postgresql://localhost/db")  # type: ignore[arg-type]
 
 
-def test_runs_no_statement_on_a_worker_s_behalf(bench: Any) -> None:
+def test_runs_no_statement_on_a_worker_s_behalf(app: Any) -> None:
     """While a worker works, no transaction of the client's stays open but its own."""
     open_ones: list[int] = []
 
     def body(args: Task, ctx: JobContext) -> None:
-        with bench.engine.connect() as connection:
+        with app.engine.connect() as connection:
             connection.execution_options(isolation_level="AUTOCOMMIT")
             query = (
                 select(func.count())
@@ -786,25 +786,25 @@ def test_runs_no_statement_on_a_worker_s_behalf(bench: Any) -> None:
                 if open_ones[-1] == 0 or ctx.wait(0.1):
                     break
 
-    assert isinstance(work_one(bench, body), JobCompleted)
+    assert isinstance(work_one(app, body), JobCompleted)
     assert open_ones[-1] == 0
 
 
-def test_commits_nothing_once_it_is_cancelled(bench: Any) -> None:
+def test_commits_nothing_once_it_is_cancelled(app: Any) -> None:
     """A cancel that comes within ctx.transaction() rolls it back, and the job is cancelled."""
 
     def body(args: Task, ctx: JobContext) -> None:
         with ctx.transaction() as session:
             ctx.client.insert(session, Task(number=1), InsertOpts(queue="unworked"))
-            ctx.client.cancel(bench.engine, ctx.job.id)
+            ctx.client.cancel(app.engine, ctx.job.id)
             assert ctx.wait(DEADLINE_S)
 
-    assert isinstance(work_one(bench, body), JobCancelled)
-    [row] = rows(bench, Job.state)
+    assert isinstance(work_one(app, body), JobCancelled)
+    [row] = rows(app, Job.state)
     assert row.state is JobState.cancelled
 
 
-def test_a_short_backoff_does_not_wait_for_the_poll(bench: Any) -> None:
+def test_a_short_backoff_does_not_wait_for_the_poll(app: Any) -> None:
     """A job due again in 50 ms is tried again then, however long the poll interval is."""
     times: list[float] = []
 
@@ -813,18 +813,18 @@ def test_a_short_backoff_does_not_wait_for_the_poll(bench: Any) -> None:
         if len(times) < 4:
             raise ValueError("again")
 
-    client, events = bench.run(
+    client, events = app.run(
         body, backoff=Constant(delay=0.05, jitter=0), poll_interval=20, poll_only=True
     )
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     assert [type(events.get(DEADLINE_S)) for _ in range(4)] == [JobFailed] * 3 + [JobCompleted]
     assert times[-1] - times[0] < 10
 
 
-def test_a_short_backoff_is_counted_from_when_it_is_written(bench: Any) -> None:
+def test_a_short_backoff_is_counted_from_when_it_is_written(app: Any) -> None:
     """A failed attempt that the database takes late is tried again at once, not at a poll."""
     failed, again = threading.Event(), threading.Event()
-    lock = text(f"SELECT FROM {bench.schema}.river_job WHERE id = :id FOR UPDATE")
+    lock = text(f"SELECT FROM {app.schema}.river_job WHERE id = :id FOR UPDATE")
 
     def body(args: Task, ctx: JobContext) -> None:
         if ctx.job.attempt > 1:
@@ -835,12 +835,12 @@ def test_a_short_backoff_is_counted_from_when_it_is_written(bench: Any) -> None:
         failed.set()
         raise ValueError("again")
 
-    client = bench.client(
+    client = app.client(
         body, backoff=Constant(delay=0.01, jitter=0), poll_interval=60, poll_only=True
     )
-    with bench.engine.connect() as connection:
+    with app.engine.connect() as connection:
         client.start()
-        client.insert(bench.engine, Task())
+        client.insert(app.engine, Task())
         assert failed.wait(DEADLINE_S), "the first attempt did not come"
         assert not again.wait(0.3), "it was tried again before its failure was written"
     assert again.wait(DEADLINE_S), "it was not tried again once its failure was written"

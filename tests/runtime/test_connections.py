@@ -40,7 +40,7 @@ def none_left(engine: Engine, name: str) -> None:
 
 
 def test_a_client_lives_while_its_workers_hold_the_pool(
-    bench: Any, small: Engine, came: Came
+    app: Any, small: Engine, came: Came
 ) -> None:
     """Heartbeats, claims, completions and cancels wait for nobody who holds the host's pool."""
     begun = threading.Event()
@@ -51,18 +51,18 @@ def test_a_client_lives_while_its_workers_hold_the_pool(
             ctx.wait(DEADLINE_S)
             ctx.raise_if_cancelled()
 
-    client, events = bench.run(body, engine=small, slots=2)
+    client, events = app.run(body, engine=small, slots=2)
     with small.connect():
-        job = bench.client().insert(bench.engine, Task(number=1)).job
+        job = app.client().insert(app.engine, Task(number=1)).job
         came(begun, "the job begins")
         assert client._services is not None
         client._services.heartbeat.run_once()
-        bench.client().cancel(bench.engine, job.id)
+        app.client().cancel(app.engine, job.id)
         assert events.get(DEADLINE_S).job.state == "cancelled"
         assert client.healthy
 
 
-def test_attempts_wait_for_the_pool(bench: Any, small: Engine) -> None:
+def test_attempts_wait_for_the_pool(app: Any, small: Engine) -> None:
     """Slots that outnumber the connections call each job's worker once; no attempt is lost."""
     calls = []
 
@@ -71,8 +71,8 @@ def test_attempts_wait_for_the_pool(bench: Any, small: Engine) -> None:
         with ctx.transaction() as session:
             session.execute(text("SELECT pg_sleep(0.2)"))
 
-    client = bench.client(body, engine=small, slots=5)
-    client.insert_many(bench.engine, [Task(number=number) for number in range(5)])
+    client = app.client(body, engine=small, slots=5)
+    client.insert_many(app.engine, [Task(number=number) for number in range(5)])
     events = client.subscribe(JobEvent)
     client.start()
     ended = [events.get(DEADLINE_S) for _ in range(5)]
@@ -81,7 +81,7 @@ def test_attempts_wait_for_the_pool(bench: Any, small: Engine) -> None:
 
 
 def test_an_attempt_without_a_connection_does_not_count(
-    bench: Any, small: Engine, caplog: pytest.LogCaptureFixture
+    app: Any, small: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One that had none in its time goes back unspent; what is logged names pool and slots."""
 
@@ -89,21 +89,21 @@ def test_an_attempt_without_a_connection_does_not_count(
         with ctx.transaction() as session:
             session.execute(text("SELECT 1"))
 
-    client = bench.client(body, engine=small, slots=3, job_timeout=0.5)
+    client = app.client(body, engine=small, slots=3, job_timeout=0.5)
     events = client.subscribe(JobEvent)
     with small.connect():
-        job = client.insert(bench.engine, Task()).job
+        job = client.insert(app.engine, Task()).job
         client.start()
         interrupted = events.get(DEADLINE_S)
         assert type(interrupted) is JobInterrupted
-        row = client.get(bench.engine, job.id)
+        row = client.get(app.engine, job.id)
         assert (row.state, row.attempt, row.errors) == ("available", 0, ())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     for part in ("3 slots", "the 1 connections", "pool_size=1", "max_overflow=0", "pool_size=3"):
         assert part in caplog.text, f"not in the log: {part}"
 
 
-def test_a_refused_connection_does_not_count(bench: Any, database_url: str) -> None:
+def test_a_refused_connection_does_not_count(app: Any, database_url: str) -> None:
     """While the server refuses a worker's connection its attempt waits, and is then completed."""
     refusals = 3
 
@@ -119,8 +119,8 @@ def test_a_refused_connection_does_not_count(bench: Any, database_url: str) -> N
             session.execute(text("SELECT 1"))
 
     engine = create_engine("postgresql+psycopg://", creator=connect)
-    client, events = bench.run(body, engine=engine)
-    bench.client().insert(bench.engine, Task())
+    client, events = app.run(body, engine=engine)
+    app.client().insert(app.engine, Task())
     ended = events.get(DEADLINE_S)
     assert (type(ended), ended.job.attempt, refusals) == (JobCompleted, 1, 0)
     client.stop()
@@ -130,7 +130,7 @@ def test_a_refused_connection_does_not_count(bench: Any, database_url: str) -> N
 @pytest.mark.parametrize("slots", [15, 16])
 @pytest.mark.parametrize("sort", ["sync", "async", "async, its own engine"])
 def test_a_start_says_that_sessions_do_not_fit_the_pool(
-    bench: Any, database_url: str, slots: int, sort: str, caplog: pytest.LogCaptureFixture
+    app: Any, database_url: str, slots: int, sort: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A warning names the size to set, where slots outnumber the connections of sessions."""
     engine = create_engine(database_url)
@@ -148,26 +148,26 @@ def test_a_start_says_that_sessions_do_not_fit_the_pool(
     if sort == "async, its own engine":
         own = create_async_engine(database_url, pool_size=5)
         options["async_sessionmaker"] = async_sessionmaker(own)
-    client, _ = bench.run(engine=engine, slots=slots, workers=workers, **options)
+    client, _ = app.run(engine=engine, slots=slots, workers=workers, **options)
     assert ("create_engine(..., pool_size=16)" in caplog.text) is (slots == 16)
     client.stop()
     engine.dispose()
 
 
 def test_no_pool_and_no_sessions_are_no_reason_to_warn(
-    bench: Any, database_url: str, caplog: pytest.LogCaptureFixture
+    app: Any, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Plain defaults are quiet where no worker takes a session, or each has its own connection."""
     caplog.set_level(logging.WARNING)
     plain = create_engine(database_url)
-    client, _ = bench.run(engine=plain, queues=["default"])
+    client, _ = app.run(engine=plain, queues=["default"])
     client.stop()
     workers = Workers()
 
     @workers.register
     async def work(args: Task) -> None: ...
 
-    client, _ = bench.run(engine=plain, workers=workers, slots=100)
+    client, _ = app.run(engine=plain, workers=workers, slots=100)
     client.stop()
     workers = Workers()
 
@@ -175,13 +175,13 @@ def test_no_pool_and_no_sessions_are_no_reason_to_warn(
     def work_in_session(args: Task, session: Session) -> None: ...
 
     unbound = create_engine(database_url, poolclass=NullPool)
-    client, _ = bench.run(engine=unbound, workers=workers, slots=100)
+    client, _ = app.run(engine=unbound, workers=workers, slots=100)
     client.stop()
     assert not caplog.records, caplog.text
     plain.dispose()
 
 
-def test_own_connections_are_made_as_the_host_s(bench: Any, database_url: str) -> None:
+def test_own_connections_are_made_as_the_host_s(app: Any, database_url: str) -> None:
     """Its `connect_args` and listeners count for them; its statement listeners see all."""
     name = "riverrun_own"
     engine = create_engine(
@@ -193,7 +193,7 @@ def test_own_connections_are_made_as_the_host_s(bench: Any, database_url: str) -
     def connected(connection: Any, record: Any) -> None:
         connects.append(connection)
 
-    client = bench.client(engine=engine)
+    client = app.client(engine=engine)
 
     @event.listens_for(engine, "before_cursor_execute")
     def executing(*args: Any) -> None:
@@ -201,56 +201,56 @@ def test_own_connections_are_made_as_the_host_s(bench: Any, database_url: str) -
 
     events = client.subscribe(JobEvent)
     client.start()
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
-    assert opened(bench.engine, name) == len(connects) > 1
+    assert opened(app.engine, name) == len(connects) > 1
     for part in ("riverrun_client", "river_leader", "FOR UPDATE SKIP LOCKED", "river_queue"):
         assert any(part in each for each in statements), f"no statement with {part}"
     client.stop()
     assert engine.pool.checkedout() == 0
     engine.dispose()
-    none_left(bench.engine, name)
+    none_left(app.engine, name)
 
 
-def test_an_engine_without_a_pool_has_none_made_for_it(bench: Any, database_url: str) -> None:
+def test_an_engine_without_a_pool_has_none_made_for_it(app: Any, database_url: str) -> None:
     """Behind a pooler nothing is kept open but the connection that listens."""
     name = "riverrun_null"
     engine = create_engine(
         database_url, poolclass=NullPool, connect_args={"application_name": name}
     )
-    client, events = bench.run(engine=engine, poll_only=True)
-    client.insert(bench.engine, Task())
+    client, events = app.run(engine=engine, poll_only=True)
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     own = client._services._connections
     for each in (own.signs, own.claims, own.maintenance, own.sessions):
         assert isinstance(each.pool, NullPool)
     client.stop()
-    none_left(bench.engine, name)
+    none_left(app.engine, name)
 
 
-def test_what_only_inserts_opens_nothing_of_its_own(bench: Any, database_url: str) -> None:
+def test_what_only_inserts_opens_nothing_of_its_own(app: Any, database_url: str) -> None:
     """A client that does not work uses the host's connection alone."""
     name = "riverrun_inserts"
     engine = create_engine(database_url, connect_args={"application_name": name})
-    client = Client(engine, schema=bench.schema, notify="off")
+    client = Client(engine, schema=app.schema, notify="off")
     client.insert(engine, Task())
-    assert opened(bench.engine, name) == 1
+    assert opened(app.engine, name) == 1
     engine.dispose()
 
 
-def test_workers_get_fresh_connections_after_a_cut(bench: Any, database_url: str) -> None:
+def test_workers_get_fresh_connections_after_a_cut(app: Any, database_url: str) -> None:
     """Once the client has lost a connection of its own, none that is as old is given to workers."""
     name = "riverrun_cut"
     engine = create_engine(database_url, connect_args={"application_name": name})
-    client, events = bench.run(
+    client, events = app.run(
         lambda args, ctx: None, engine=engine, queues={"default": QueueConfig(max_workers=2)}
     )
     with engine.connect() as connection:
         before = connection.execute(text("SELECT pg_backend_pid()")).scalar_one()
-    with bench.engine.begin() as connection:
+    with app.engine.begin() as connection:
         cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = :n"
         connection.execute(text(cut), {"n": name})
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     with engine.connect() as connection:
         assert connection.execute(text("SELECT pg_backend_pid()")).scalar_one() != before

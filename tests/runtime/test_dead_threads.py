@@ -37,11 +37,11 @@ SERVICES = (
 
 @pytest.mark.parametrize("name", SERVICES.split())
 def test_a_service_that_ended_is_started_again(
-    bench: Any, name: str, caplog: pytest.LogCaptureFixture
+    app: Any, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whichever it is: an ERROR names it, and the client works on."""
     caplog.set_level(logging.ERROR)
-    client, events = bench.run(poll_interval=0.1)
+    client, events = app.run(poll_interval=0.1)
     services = client._services
     until(lambda: client.leads, "the client leads")
     service: Service
@@ -62,15 +62,15 @@ def test_a_service_that_ended_is_started_again(
     until(lambda: service._thread is not None and service._thread.is_alive(), "it lives")
     assert service.failing_s > 0
     for number in range(3):
-        client.insert(bench.engine, Task(number=number))
+        client.insert(app.engine, Task(number=number))
         assert type(events.get(DEADLINE_S)) is JobCompleted
 
 
 def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
+    app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it cannot be, the client is not healthy; then it is, and works on."""
-    client, events = bench.run(poll_interval=0.1)
+    client, events = app.run(poll_interval=0.1)
     services = client._services
     poller, start, allowed = services.poller, threading.Thread.start, threading.Event()
 
@@ -89,7 +89,7 @@ def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
     assert any("poller" in problem for problem in client.problems)
     allowed.set()
     until(lambda: poller._thread not in {gone, old}, "it is replaced")
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     client.stop()
     old.join(DEADLINE_S)
@@ -147,7 +147,7 @@ KILLERS = (
 
 
 @pytest.mark.parametrize("kill", KILLERS, ids=lambda each: each.__name__)
-def test_the_event_loop_runs_on(bench: Any, kill: Callable[[], Awaitable[None]]) -> None:
+def test_the_event_loop_runs_on(app: Any, kill: Callable[[], Awaitable[None]]) -> None:
     """What ends it is a failure of the attempt that did so; the others never notice."""
     workers, begun = Workers(), threading.Semaphore(0)
     killed = asyncio.Event()
@@ -163,21 +163,21 @@ def test_the_event_loop_runs_on(bench: Any, kill: Callable[[], Awaitable[None]])
         finally:
             killed.set()
 
-    client = bench.client(workers=workers, queues={"default": QueueConfig(max_workers=10)})
+    client = app.client(workers=workers, queues={"default": QueueConfig(max_workers=10)})
     events = client.subscribe(JobEvent)
     client.start()
-    client.insert_many(bench.engine, [Task(number=number) for number in range(1, 6)])
+    client.insert_many(app.engine, [Task(number=number) for number in range(1, 6)])
     for _ in range(5):
         assert begun.acquire(timeout=DEADLINE_S), "an attempt did not begin"
-    killer = client.insert(bench.engine, Task(), InsertOpts(max_attempts=1)).job
+    killer = client.insert(app.engine, Task(), InsertOpts(max_attempts=1)).job
     ended = {each.job.id: each for each in (events.get(DEADLINE_S) for _ in range(6))}
     assert type(ended.pop(killer.id)) is JobFailed
     assert {(type(each), each.job.attempt) for each in ended.values()} == {(JobCompleted, 1)}
-    client.insert(bench.engine, Task(number=7))
+    client.insert(app.engine, Task(number=7))
     assert type(events.get(DEADLINE_S)) is JobCompleted
 
 
-def test_a_loop_that_is_lost_is_replaced(bench: Any) -> None:
+def test_a_loop_that_is_lost_is_replaced(app: Any) -> None:
     """What ran in it has failed and is tried again, in a loop that takes its place."""
     workers, lost = Workers(), threading.Event()
     cleaned = []
@@ -197,12 +197,12 @@ def test_a_loop_that_is_lost_is_replaced(bench: Any) -> None:
         finally:
             cleaned.append(args.number)
 
-    client = bench.client(
+    client = app.client(
         workers=workers,
         queues={"default": QueueConfig(max_workers=4, claim_ahead=0)},
         backoff=Constant(delay=0.1),
     )
-    client.insert_many(bench.engine, [Task(number=number) for number in range(6)])
+    client.insert_many(app.engine, [Task(number=number) for number in range(6)])
     events = client.subscribe(JobEvent)
     client.start()
     ended = [events.get(DEADLINE_S) for _ in range(10)]
@@ -213,7 +213,7 @@ def test_a_loop_that_is_lost_is_replaced(bench: Any) -> None:
     assert {type(each.error).__name__ for each in failed} == {"EventLoopLost"}
 
 
-def test_attempts_that_a_stranger_cancelled_have_failed(bench: Any) -> None:
+def test_attempts_that_a_stranger_cancelled_have_failed(app: Any) -> None:
     """Also those whose task had not run yet, so that no code of theirs could say how they ended."""
     workers, done = Workers(), threading.Event()
 
@@ -224,12 +224,12 @@ def test_attempts_that_a_stranger_cancelled_have_failed(bench: Any) -> None:
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
                 task.cancel()
 
-    client = bench.client(
+    client = app.client(
         workers=workers,
         queues={"default": QueueConfig(max_workers=10)},
         backoff=Constant(delay=0.1),
     )
-    client.insert_many(bench.engine, [Task(number=number) for number in range(6)])
+    client.insert_many(app.engine, [Task(number=number) for number in range(6)])
     events = client.subscribe(JobCompleted)
     client.start()
     for _ in range(6):
@@ -237,7 +237,7 @@ def test_attempts_that_a_stranger_cancelled_have_failed(bench: Any) -> None:
 
 
 def test_the_loop_begins_when_there_may_be_threads_again(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
+    app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was claimed for it waits until its thread can be started, and is lost by nobody."""
     start, refused, allowed = threading.Thread.start, threading.Event(), threading.Event()
@@ -254,8 +254,8 @@ def test_the_loop_begins_when_there_may_be_threads_again(
     @workers.register
     async def work(args: Task) -> None: ...
 
-    client, events = bench.run(workers=workers)
-    client.insert(bench.engine, Task())
+    client, events = app.run(workers=workers)
+    client.insert(app.engine, Task())
     assert refused.wait(DEADLINE_S), "nobody tried to start the loop"
     until(lambda: not client.healthy, "it is unhealthy")
     allowed.set()

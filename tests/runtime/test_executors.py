@@ -42,14 +42,14 @@ class Fetch(JobArgs, kind="fetch"):
     number: int = 0
 
 
-def client_of(bench: Any, *functions: Any, slots: int = 4, **options: Any) -> Any:
+def client_of(app: Any, *functions: Any, slots: int = 4, **options: Any) -> Any:
     """Return a started client with the workers `functions`, and its events."""
     workers = Workers()
     how = options.pop("how", {})
     for function in functions:
         workers.register(**how)(function)
     queues = {"default": QueueConfig(max_workers=slots)}
-    return bench.run(workers=workers, queues=queues, **options)
+    return app.run(workers=workers, queues=queues, **options)
 
 
 def ended(events: Any, count: int) -> list[Any]:
@@ -57,16 +57,16 @@ def ended(events: Any, count: int) -> list[Any]:
     return [events.get(DEADLINE_S) for _ in range(count)]
 
 
-def process_client(bench: Any, **options: Any) -> Any:
+def process_client(app: Any, **options: Any) -> Any:
     """Return a client that works Crunch in processes, and its events."""
     options = {"processes": 2, **options}
-    return client_of(bench, crunch, how={"executor": "process"}, **options)
+    return client_of(app, crunch, how={"executor": "process"}, **options)
 
 
 # Coroutines
 
 
-def test_coroutines_run_by_the_hundred_in_one_thread(bench: Any) -> None:
+def test_coroutines_run_by_the_hundred_in_one_thread(app: Any) -> None:
     """As many as there are slots wait at once, all in the client's one loop."""
     threads, at_once, most = set(), 0, 0
 
@@ -78,14 +78,14 @@ def test_coroutines_run_by_the_hundred_in_one_thread(bench: Any) -> None:
         await asyncio.sleep(0.3)
         at_once -= 1
 
-    client, events = client_of(bench, fetch, slots=300)
-    client.insert_many(bench.engine, [Fetch(n) for n in range(600)])
+    client, events = client_of(app, fetch, slots=300)
+    client.insert_many(app.engine, [Fetch(n) for n in range(600)])
     assert {type(event) for event in ended(events, 600)} == {JobCompleted}
     assert threads == {"riverrun.loop"}
     assert 250 <= most <= 300
 
 
-def test_a_coroutine_ends_in_every_way(bench: Any) -> None:
+def test_a_coroutine_ends_in_every_way(app: Any) -> None:
     """What it raises is recorded as for any worker."""
 
     async def fetch(args: Fetch, ctx: JobContext) -> None:
@@ -103,8 +103,8 @@ def test_a_coroutine_ends_in_every_way(bench: Any) -> None:
             case 5:
                 await asyncio.sleep(60)
 
-    client, events = client_of(bench, fetch, job_timeout=0.3)
-    ids = [row.job.id for row in client.insert_many(bench.engine, [Fetch(n) for n in range(6)])]
+    client, events = client_of(app, fetch, job_timeout=0.3)
+    ids = [row.job.id for row in client.insert_many(app.engine, [Fetch(n) for n in range(6)])]
     by_id = {event.job.id: event for event in ended(events, 6)}
     assert [type(by_id[job_id]) for job_id in ids] == [
         JobCompleted,
@@ -114,16 +114,14 @@ def test_a_coroutine_ends_in_every_way(bench: Any) -> None:
         JobFailed,
         JobFailed,
     ]
-    errors = [
-        [error["error"] for error in client.get(bench.engine, job_id).errors] for job_id in ids
-    ]
+    errors = [[error["error"] for error in client.get(app.engine, job_id).errors] for job_id in ids]
     assert errors[1] == ["ValueError: no good"]
     assert errors[4] == ["CancelledError"]
     assert errors[5] == ["JobTimedOut: job timed out after 0.3 s"]
-    assert client.get(bench.engine, ids[3]).metadata["output"] == "done"
+    assert client.get(app.engine, ids[3]).metadata["output"] == "done"
 
 
-def test_a_coroutine_is_cancelled_where_it_waits(bench: Any) -> None:
+def test_a_coroutine_is_cancelled_where_it_waits(app: Any) -> None:
     """A cancel reaches an await, and cleaning up may take its time."""
     begun, cleaned = threading.Event(), threading.Event()
 
@@ -135,15 +133,15 @@ def test_a_coroutine_is_cancelled_where_it_waits(bench: Any) -> None:
             await asyncio.sleep(0.05)
             cleaned.set()
 
-    client, events = client_of(bench, fetch)
-    job = client.insert(bench.engine, Fetch()).job
+    client, events = client_of(app, fetch)
+    job = client.insert(app.engine, Fetch()).job
     assert begun.wait(DEADLINE_S)
-    client.cancel(bench.engine, job.id)
+    client.cancel(app.engine, job.id)
     assert type(events.get(DEADLINE_S)) is JobCancelled
     assert cleaned.is_set()
 
 
-def test_a_stop_gives_coroutines_back(bench: Any) -> None:
+def test_a_stop_gives_coroutines_back(app: Any) -> None:
     """A hard stop ends what waits, and its attempts do not count."""
     begun = threading.Semaphore(0)
 
@@ -151,33 +149,33 @@ def test_a_stop_gives_coroutines_back(bench: Any) -> None:
         begun.release()
         await asyncio.sleep(60)
 
-    client, events = client_of(bench, fetch)
-    ids = [row.job.id for row in client.insert_many(bench.engine, [Fetch(n) for n in range(3)])]
+    client, events = client_of(app, fetch)
+    ids = [row.job.id for row in client.insert_many(app.engine, [Fetch(n) for n in range(3)])]
     for _ in ids:
         assert begun.acquire(timeout=DEADLINE_S)
     client.stop(cancel=True)
     assert {type(event) for event in ended(events, 3)} == {JobInterrupted}
-    rows = [client.get(bench.engine, job_id) for job_id in ids]
+    rows = [client.get(app.engine, job_id) for job_id in ids]
     assert {(row.state, row.attempt, len(row.errors)) for row in rows} == {
         (JobState.available, 0, 0)
     }
 
 
-def test_a_client_starts_again_with_a_new_loop(bench: Any) -> None:
+def test_a_client_starts_again_with_a_new_loop(app: Any) -> None:
     """After a stop the next start works coroutines too."""
 
     async def fetch(args: Fetch) -> None:
         await asyncio.sleep(0)
 
-    client, events = client_of(bench, fetch)
+    client, events = client_of(app, fetch)
     for _ in range(2):
         client.start()
-        client.insert(bench.engine, Fetch())
+        client.insert(app.engine, Fetch())
         assert type(events.get(DEADLINE_S)) is JobCompleted
         client.stop()
 
 
-def test_plugins_wrap_coroutines(bench: Any) -> None:
+def test_plugins_wrap_coroutines(app: Any) -> None:
     """`work_async`, `work_begin` and `work_end` take part, in the order of those for threads."""
     seen: list[str] = []
 
@@ -198,8 +196,8 @@ def test_plugins_wrap_coroutines(bench: Any) -> None:
         seen.append("work")
         raise KeyError(1)
 
-    client, events = client_of(bench, fetch, plugins=[Outer(), Plugin()])
-    client.insert(bench.engine, Fetch())
+    client, events = client_of(app, fetch, plugins=[Outer(), Plugin()])
+    client.insert(app.engine, Fetch())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     assert seen == ["outer", "begin", "work", "end KeyError(1)", "outer end"]
 
@@ -207,17 +205,17 @@ def test_plugins_wrap_coroutines(bench: Any) -> None:
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 @pytest.mark.parametrize("options", [{}, {"isolation_level": "AUTOCOMMIT"}], ids=["", "autocommit"])
 def test_async_transaction_completes_the_job(
-    bench: Any, driver: str, options: dict[str, Any]
+    app: Any, driver: str, options: dict[str, Any]
 ) -> None:
     """The worker's rows and its job's completion are one commit, on an AsyncEngine."""
     from sqlalchemy import text
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    url = bench.engine.url.set(drivername=f"postgresql+{driver}")
+    url = app.engine.url.set(drivername=f"postgresql+{driver}")
     if driver == "asyncpg" and "host" in url.query:
         url = url.set(host=None)
     engine = create_async_engine(url, pool_size=1, max_overflow=0, **options)
-    name = bench.schema
+    name = app.schema
     autocommit: list[bool] = []
 
     async def fetch(args: Fetch, ctx: JobContext) -> None:
@@ -233,32 +231,32 @@ def test_async_transaction_completes_the_job(
                 )
             await engine.dispose()
 
-    client, events = client_of(bench, fetch, slots=1)
-    client.insert(bench.engine, Fetch(1))
+    client, events = client_of(app, fetch, slots=1)
+    client.insert(app.engine, Fetch(1))
     assert type(events.get(DEADLINE_S)) is JobFailed
-    job = client.insert(bench.engine, Fetch(0)).job
+    job = client.insert(app.engine, Fetch(0)).job
     assert type(events.get(DEADLINE_S)) is JobCompleted
-    assert client.get(bench.engine, job.id).state is JobState.completed
+    assert client.get(app.engine, job.id).state is JobState.completed
     assert autocommit == [bool(options)] * 2
 
 
 # Processes
 
 
-def test_a_process_works_elsewhere(bench: Any) -> None:
+def test_a_process_works_elsewhere(app: Any) -> None:
     """The worker is called in another process, which is used again; its output comes back."""
-    client, events = process_client(bench)
-    client.insert_many(bench.engine, [Crunch() for _ in range(6)])
+    client, events = process_client(app)
+    client.insert_many(app.engine, [Crunch() for _ in range(6)])
     jobs = [event.job.id for event in ended(events, 6)]
-    pids = {client.get(bench.engine, job_id).metadata["output"]["pid"] for job_id in jobs}
+    pids = {client.get(app.engine, job_id).metadata["output"]["pid"] for job_id in jobs}
     assert 1 <= len(pids) <= 2
     assert os.getpid() not in pids
 
 
-def test_no_more_is_claimed_than_processes_work(bench: Any) -> None:
+def test_no_more_is_claimed_than_processes_work(app: Any) -> None:
     """Long jobs that would wait for a process are left to other clients, whatever the slots."""
-    client, events = process_client(bench, slots=20)
-    client.insert_many(bench.engine, [Crunch("look") for _ in range(20)])
+    client, events = process_client(app, slots=20)
+    client.insert_many(app.engine, [Crunch("look") for _ in range(20)])
     own = client._services.producers["default"]
     until(lambda: len(own.executor.running()) == 2, "two jobs")
     own.wake()
@@ -281,31 +279,31 @@ def test_no_more_is_claimed_than_processes_work(bench: Any) -> None:
     ],
 )
 def test_a_process_s_end_is_its_attempt_s_only(
-    bench: Any, how: str, kind: type, error: str | None
+    app: Any, how: str, kind: type, error: str | None
 ) -> None:
     """Whatever happens to a process, its job has an outcome and the next job a process."""
-    client, events = process_client(bench)
-    job = client.insert(bench.engine, Crunch(how)).job
+    client, events = process_client(app)
+    job = client.insert(app.engine, Crunch(how)).job
     assert type(events.get(DEADLINE_S)) is kind
-    errors = client.get(bench.engine, job.id).errors
+    errors = client.get(app.engine, job.id).errors
     if error is None:
         assert errors == ()
     else:
         assert errors[0]["error"].startswith(error)
-    client.insert(bench.engine, Crunch())
+    client.insert(app.engine, Crunch())
     while type(event := events.get(DEADLINE_S)) is not JobCompleted:
         assert event.job.id == job.id
 
 
-def test_a_process_gives_the_context_by_name(bench: Any) -> None:
+def test_a_process_gives_the_context_by_name(app: Any) -> None:
     """A context that is taken by keyword is given in another process too."""
-    client, events = client_of(bench, crunch_by_name, how={"executor": "process"}, processes=1)
-    job = client.insert(bench.engine, Crunch("named")).job
+    client, events = client_of(app, crunch_by_name, how={"executor": "process"}, processes=1)
+    job = client.insert(app.engine, Crunch("named")).job
     events.get(DEADLINE_S)
-    assert client.get(bench.engine, job.id).metadata["output"] == "named"
+    assert client.get(app.engine, job.id).metadata["output"] == "named"
 
 
-def test_a_worker_that_did_not_run_has_failed(bench: Any) -> None:
+def test_a_worker_that_did_not_run_has_failed(app: Any) -> None:
     """In a thread and on the event loop, an attempt whose result nobody ran is a failed one."""
 
     def forgot(args: Fetch) -> object:
@@ -314,51 +312,51 @@ def test_a_worker_that_did_not_run_has_failed(bench: Any) -> None:
     async def fetch(args: Fetch) -> None:
         raise AssertionError
 
-    client, events = client_of(bench, forgot)
-    job = client.insert(bench.engine, Fetch()).job
+    client, events = client_of(app, forgot)
+    job = client.insert(app.engine, Fetch()).job
     assert type(events.get(DEADLINE_S)) is JobFailed
-    assert client.get(bench.engine, job.id).errors[0]["error"].startswith("WorkerDidNotRun: ")
+    assert client.get(app.engine, job.id).errors[0]["error"].startswith("WorkerDidNotRun: ")
 
 
-def test_a_process_tells_where_it_raised(bench: Any) -> None:
+def test_a_process_tells_where_it_raised(app: Any) -> None:
     """The traceback that is kept names the line in the other process."""
-    client, events = process_client(bench)
-    job = client.insert(bench.engine, Crunch("raise")).job
+    client, events = process_client(app)
+    job = client.insert(app.engine, Crunch("raise")).job
     events.get(DEADLINE_S)
-    assert "process_workers.py" in client.get(bench.engine, job.id).errors[0]["trace"]
+    assert "process_workers.py" in client.get(app.engine, job.id).errors[0]["trace"]
 
 
-def test_a_process_keeps_steps_and_metadata(bench: Any) -> None:
+def test_a_process_keeps_steps_and_metadata(app: Any) -> None:
     """What is staged in another process is kept with the job."""
-    client, events = process_client(bench)
-    job = client.insert(bench.engine, Crunch("steps")).job
+    client, events = process_client(app)
+    job = client.insert(app.engine, Crunch("steps")).job
     events.get(DEADLINE_S)
-    metadata = client.get(bench.engine, job.id).metadata
+    metadata = client.get(app.engine, job.id).metadata
     assert (metadata["river:resumable_step"], metadata["seen"]) == ("one", True)
 
 
 @pytest.mark.parametrize("how", ["look", "ignore"])
 def test_a_process_is_told_to_end_and_then_killed(
-    bench: Any, how: str, monkeypatch: pytest.MonkeyPatch
+    app: Any, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that looks ends by itself; one that does not is killed, and its time counts."""
     monkeypatch.setattr(processes, "KILL_AFTER_S", 0.3)
-    client, events = process_client(bench, job_timeout=0.3)
-    job = client.insert(bench.engine, Crunch(how)).job
+    client, events = process_client(app, job_timeout=0.3)
+    job = client.insert(app.engine, Crunch(how)).job
     assert type(events.get(DEADLINE_S)) is JobFailed
-    [error] = client.get(bench.engine, job.id).errors[:1]
+    [error] = client.get(app.engine, job.id).errors[:1]
     assert error["error"] == "JobTimedOut: job timed out after 0.3 s"
 
 
-def test_the_wait_for_a_process_is_not_the_job_s_time(bench: Any) -> None:
+def test_the_wait_for_a_process_is_not_the_job_s_time(app: Any) -> None:
     """Jobs that wait for a process longer than they may take are worked all the same."""
-    client, events = process_client(bench, processes=1, job_timeout=1.0)
-    client.insert_many(bench.engine, [Crunch("nap") for _ in range(5)])
+    client, events = process_client(app, processes=1, job_timeout=1.0)
+    client.insert_many(app.engine, [Crunch("nap") for _ in range(5)])
     assert {type(event) for event in ended(events, 5)} == {JobCompleted}
 
 
 def test_the_start_of_a_process_is_not_the_job_s_time(
-    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor is the import of the application, by the first job that a process works."""
     monkeypatch.syspath_prepend(tmp_path)
@@ -372,57 +370,57 @@ def test_the_start_of_a_process_is_not_the_job_s_time(
     )
     application = importlib.import_module("slow_application")
     how = {"executor": "process", "timeout": 1.0}
-    client, events = client_of(bench, application.crunch, how=how, processes=1)
-    client.insert(bench.engine, Crunch())
+    client, events = client_of(app, application.crunch, how=how, processes=1)
+    client.insert(app.engine, Crunch())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     client.stop()
     # Not for ever, though.
     monkeypatch.setattr(processes, "START_S", 0.1)
     client.start()
-    client.insert(bench.engine, Crunch())
+    client.insert(app.engine, Crunch())
     assert type(events.get(DEADLINE_S)) is JobFailed
 
 
-def test_a_job_is_cancelled_where_it_waits_for_a_process(bench: Any) -> None:
+def test_a_job_is_cancelled_where_it_waits_for_a_process(app: Any) -> None:
     """A cancel reaches what has a slot and no process yet; others that wait are not held up."""
-    client, events = process_client(bench, processes=1)
+    client, events = process_client(app, processes=1)
     # As if it had workers of other sorts too: else it would claim for its processes alone.
     client._services.producers["default"]._only_processes = False
-    looks = client.insert(bench.engine, Crunch("look")).job
+    looks = client.insert(app.engine, Crunch("look")).job
     until(multiprocessing.active_children, "the first one has the process")
-    waiting = [client.insert(bench.engine, Crunch()).job for _ in range(3)]
+    waiting = [client.insert(app.engine, Crunch()).job for _ in range(3)]
     until(
-        lambda: all(client.get(bench.engine, job.id).state == "running" for job in waiting),
+        lambda: all(client.get(app.engine, job.id).state == "running" for job in waiting),
         "all are claimed",
     )
-    client.cancel(bench.engine, waiting[0].id)
+    client.cancel(app.engine, waiting[0].id)
     event = events.get(DEADLINE_S)
     assert (type(event), event.job.id) == (JobCancelled, waiting[0].id)
-    client.cancel(bench.engine, looks.id)
+    client.cancel(app.engine, looks.id)
     rest = {event.job.id: type(event) for event in ended(events, 3)}
     expected = dict.fromkeys((job.id for job in waiting[1:]), JobCompleted)
     assert rest == {looks.id: JobCancelled, **expected}
 
 
-def test_those_that_wait_outlive_the_process_they_wait_for(bench: Any) -> None:
+def test_those_that_wait_outlive_the_process_they_wait_for(app: Any) -> None:
     """Where the only process dies, the next in line has another; none that waits is forgotten."""
-    client, events = process_client(bench, processes=1)
-    dies = client.insert(bench.engine, Crunch("die"), InsertOpts(max_attempts=1)).job
-    ids = [result.job.id for result in client.insert_many(bench.engine, [Crunch()] * 5)]
+    client, events = process_client(app, processes=1)
+    dies = client.insert(app.engine, Crunch("die"), InsertOpts(max_attempts=1)).job
+    ids = [result.job.id for result in client.insert_many(app.engine, [Crunch()] * 5)]
     ways = {event.job.id: type(event) for event in ended(events, 6)}
     assert ways == {dies.id: JobFailed, **dict.fromkeys(ids, JobCompleted)}
 
 
 def test_a_process_that_cannot_be_made_fails_one_attempt(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
+    app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that wait behind it try for themselves."""
     made = processes._Child
     tries = iter([made, refused, refused])
     monkeypatch.setattr(processes, "_Child", lambda: next(tries, made)())
-    client, events = process_client(bench, processes=1, slots=6)
+    client, events = process_client(app, processes=1, slots=6)
     jobs = [Crunch("die"), *[Crunch()] * 5]
-    client.insert_many(bench.engine, [(job, InsertOpts(max_attempts=1)) for job in jobs])
+    client.insert_many(app.engine, [(job, InsertOpts(max_attempts=1)) for job in jobs])
     ways = sorted(type(event).__name__ for event in ended(events, 6))
     assert ways == ["JobCompleted"] * 3 + ["JobFailed"] * 3
 
@@ -455,7 +453,7 @@ def test_what_no_other_process_can_import_is_refused() -> None:
 # All together
 
 
-def test_one_queue_mixes_all_three(bench: Any) -> None:
+def test_one_queue_mixes_all_three(app: Any) -> None:
     """Threads, coroutines and processes work one queue, and no more at once than it has slots."""
     lock = threading.Lock()
     at_once = most = 0
@@ -481,18 +479,18 @@ def test_one_queue_mixes_all_three(bench: Any) -> None:
     workers.register(fetch)
     workers.register(executor="process")(crunch)
     queues = {"default": QueueConfig(max_workers=6)}
-    client, events = bench.run(workers=workers, queues=queues, processes=1)
+    client, events = app.run(workers=workers, queues=queues, processes=1)
     jobs: list[Any] = []
     for number in range(50):
         jobs += [Task(number), Fetch(number), Crunch()]
-    client.insert_many(bench.engine, jobs)
+    client.insert_many(app.engine, jobs)
     assert {type(event) for event in ended(events, 150)} == {JobCompleted}
     assert most <= 12
 
 
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("kind", [Task, Fetch])
-def test_a_slot_that_is_free_takes_the_next_job(bench: Any, kind: type, slots: int) -> None:
+def test_a_slot_that_is_free_takes_the_next_job(app: Any, kind: type, slots: int) -> None:
     """At once, before anybody polls, and also while all other slots are kept."""
     kept = slots - 1
     free = threading.Event()
@@ -510,9 +508,9 @@ def test_a_slot_that_is_free_takes_the_next_job(bench: Any, kind: type, slots: i
         await asyncio.sleep(0.02)
         worked.append(args.number)
 
-    client, _ = client_of(bench, work, fetch, slots=slots, poll_interval=3600.0)
+    client, _ = client_of(app, work, fetch, slots=slots, poll_interval=3600.0)
     # By chance a claim comes now and then, so that a few jobs would not tell.
-    client.insert_many(bench.engine, [kind(number) for number in range(kept + 20)])
+    client.insert_many(app.engine, [kind(number) for number in range(kept + 20)])
     try:
         until(lambda: len(worked) == 20, "the slots that are free work", 30)
     finally:
@@ -522,7 +520,7 @@ def test_a_slot_that_is_free_takes_the_next_job(bench: Any, kind: type, slots: i
 # Those that do not end
 
 
-def test_a_thread_that_never_looks_can_be_interrupted(bench: Any) -> None:
+def test_a_thread_that_never_looks_can_be_interrupted(app: Any) -> None:
     """With `interrupt`, an endless loop ends soon after its time, as timed out."""
 
     def work(args: Task) -> None:
@@ -530,13 +528,13 @@ def test_a_thread_that_never_looks_can_be_interrupted(bench: Any) -> None:
             with contextlib.suppress(Exception):
                 sum(range(1000))
 
-    client, events = client_of(bench, work, how={"interrupt": True}, job_timeout=0.2)
-    job = client.insert(bench.engine, Task()).job
+    client, events = client_of(app, work, how={"interrupt": True}, job_timeout=0.2)
+    job = client.insert(app.engine, Task()).job
     assert type(events.get(DEADLINE_S)) is JobFailed
-    assert client.get(bench.engine, job.id).errors[0]["error"].startswith("JobTimedOut")
+    assert client.get(app.engine, job.id).errors[0]["error"].startswith("JobTimedOut")
 
 
-def test_a_stuck_job_may_be_given_another_slot(bench: Any) -> None:
+def test_a_stuck_job_may_be_given_another_slot(app: Any) -> None:
     """While the one slot is stuck its replacement works; afterwards there is one again."""
     free = threading.Event()
     stuck: list[int] = []
@@ -560,14 +558,14 @@ def test_a_stuck_job_may_be_given_another_slot(bench: Any) -> None:
         return JobStuckHandlerResult(add_worker_slot=True)
 
     client, events = client_of(
-        bench, work, slots=1, job_timeout=0.5, job_stuck_threshold=0, job_stuck_handler=handler
+        app, work, slots=1, job_timeout=0.5, job_stuck_threshold=0, job_stuck_handler=handler
     )
-    first = client.insert(bench.engine, Task(1)).job
-    client.insert_many(bench.engine, [Task(2) for _ in range(5)])
+    first = client.insert(app.engine, Task(1)).job
+    client.insert_many(app.engine, [Task(2) for _ in range(5)])
     assert all(event.job.id != first.id for event in ended(events, 5))
     assert stuck == [first.id]
     free.set()
     assert events.get(DEADLINE_S).job.id == first.id
-    client.insert_many(bench.engine, [Task(3) for _ in range(10)])
+    client.insert_many(app.engine, [Task(3) for _ in range(10)])
     ended(events, 10)
     assert most == 1

@@ -21,20 +21,20 @@ from runtime.conftest import Task
 from waiting import DEADLINE_S, until
 
 
-def test_a_queue_that_nobody_works_is_told(bench: Any) -> None:
+def test_a_queue_that_nobody_works_is_told(app: Any) -> None:
     """One with due jobs that is not paused, without any threshold; River's clients count too."""
-    client = bench.client()
+    client = app.client()
 
     def look() -> list[str]:
-        return unworked_queues(bench.engine, dead_s=20, schema=bench.schema)
+        return unworked_queues(app.engine, dead_s=20, schema=app.schema)
 
     def do(statement: str) -> None:
-        with bench.engine.begin() as connection:
-            connection.execute(text(statement.format(s=bench.schema)))
+        with app.engine.begin() as connection:
+            connection.execute(text(statement.format(s=app.schema)))
 
     assert look() == []
-    client.insert(bench.engine, Task(), InsertOpts(queue="mial"))
-    client.insert(bench.engine, Task(), InsertOpts(queue="zoo"))
+    client.insert(app.engine, Task(), InsertOpts(queue="mial"))
+    client.insert(app.engine, Task(), InsertOpts(queue="zoo"))
     assert look() == ["mial", "zoo"]
     do(
         "INSERT INTO {s}.riverrun_client (id, hostname, pid, queues)"
@@ -56,16 +56,16 @@ def test_a_queue_that_nobody_works_is_told(bench: Any) -> None:
     assert look() == ["mial", "zoo"]
 
 
-def test_a_client_tells_of_queues_that_nobody_works(bench: Any) -> None:
+def test_a_client_tells_of_queues_that_nobody_works(app: Any) -> None:
     """Its own health says so: whoever asks any client learns that jobs wait in vain."""
-    client = bench.client()
-    client.insert(bench.engine, Task(), InsertOpts(queue="mial"))
+    client = app.client()
+    client.insert(app.engine, Task(), InsertOpts(queue="mial"))
     client.start()
     until(lambda: any("'mial'" in problem for problem in client.problems), "it is told")
     assert not client.healthy
 
 
-def test_outcomes_that_are_held_are_told(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outcomes_that_are_held_are_told(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While they cannot be written a client is not healthy, and its metrics say how many wait."""
     monkeypatch.setattr(health, "HELD_S", 0.2)
     release, begun = threading.Event(), threading.Event()
@@ -74,15 +74,15 @@ def test_outcomes_that_are_held_are_told(bench: Any, monkeypatch: pytest.MonkeyP
         begun.set()
         release.wait(DEADLINE_S)
 
-    client, events = bench.run(body)
+    client, events = app.run(body)
     registry = CollectorRegistry()
     instrument(client, registry=registry, count_interval=3600)
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     assert begun.wait(DEADLINE_S)
     until(lambda: client.healthy, "it is healthy")
     assert registry.get_sample_value("riverrun_healthy") == 1
-    with bench.engine.begin() as connection:
-        lock = f"LOCK TABLE {bench.schema}.river_job IN ACCESS EXCLUSIVE MODE"
+    with app.engine.begin() as connection:
+        lock = f"LOCK TABLE {app.schema}.river_job IN ACCESS EXCLUSIVE MODE"
         connection.execute(text(lock))
         release.set()
         until(lambda: any("held" in each for each in client.problems), "it is unhealthy")
@@ -93,9 +93,9 @@ def test_outcomes_that_are_held_are_told(bench: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def port(bench: Any) -> Iterator[int]:
+def port(app: Any) -> Iterator[int]:
     """The port of a client's probes."""
-    server = probes.Probes(bench.client(), "127.0.0.1", 0)
+    server = probes.Probes(app.client(), "127.0.0.1", 0)
     server.start()
     yield server._server.server_address[1]
     server.stop()
@@ -146,10 +146,10 @@ def test_a_request_has_an_end(port: int, monkeypatch: pytest.MonkeyPatch) -> Non
     pytest.fail("the connection was kept open")
 
 
-def test_others_see_how_a_client_is(bench: Any) -> None:
+def test_others_see_how_a_client_is(app: Any) -> None:
     """A heartbeat has the client's slots, how many jobs run in it and its problems."""
-    client, _ = bench.run(queues={"default": QueueConfig(max_workers=3)})
-    (row,) = list_clients(bench.engine, schema=bench.schema)
+    client, _ = app.run(queues={"default": QueueConfig(max_workers=3)})
+    (row,) = list_clients(app.engine, schema=app.schema)
     assert (row.id, dict(row.slots), row.running, row.problems) == (
         *(client.id, {"default": 3}),
         *(0, ()),

@@ -126,14 +126,12 @@ def test_a_long_attempt_stays_out_of_reach_of_river_s_rescuer(engine: Engine, sc
     ("sqlstate", "given_up"), [("57014", False), ("P0001", True)], ids=["held", "given up"]
 )
 def test_a_finished_attempt_stays_out_of_reach_of_river_s_rescuer(
-    bench: Any, sqlstate: str, given_up: bool
+    app: Any, sqlstate: str, given_up: bool
 ) -> None:
     """A job whose outcome cannot be written is not left to rescuers: its worker has run."""
-    engine, schema = bench.engine, bench.schema
+    engine, schema = app.engine, app.schema
     calls: list[int] = []
-    client, _ = bench.run(
-        lambda args, ctx: calls.append(ctx.job.id), rescue_after=1.2, job_timeout=1
-    )
+    client, _ = app.run(lambda args, ctx: calls.append(ctx.job.id), rescue_after=1.2, job_timeout=1)
     with engine.begin() as connection:
         connection.exec_driver_sql(
             f"CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"

@@ -20,12 +20,12 @@ from waiting import DEADLINE_S, until
 Came = Callable[[threading.Event, str], None]
 
 
-def say(bench: Any, topic: str, *payloads: object) -> None:
+def say(app: Any, topic: str, *payloads: object) -> None:
     """Send notifications, as any role that may connect can."""
-    with bench.engine.begin() as connection:
+    with app.engine.begin() as connection:
         for payload in payloads:
             said = payload if isinstance(payload, str) else json.dumps(payload)
-            channel = f"{bench.schema!s}.river_{topic}"
+            channel = f"{app.schema!s}.river_{topic}"
             connection.execute(text("SELECT pg_notify(:c, :p)"), {"c": channel, "p": said})
 
 
@@ -42,80 +42,80 @@ class Slow:
             ctx.raise_if_cancelled()
 
 
-def test_a_word_alone_cancels_nothing(bench: Any, came: Came) -> None:
+def test_a_word_alone_cancels_nothing(app: Any, came: Came) -> None:
     """A job that nobody cancelled runs to its end; one whose row says so is cancelled by word."""
     slow = Slow()
-    client, events = bench.run(slow)
-    job = client.insert(bench.engine, Task()).job
+    client, events = app.run(slow)
+    job = client.insert(app.engine, Task()).job
     came(slow.begun, "the job begins")
     looks = threading.Semaphore(0)
 
-    @event.listens_for(bench.engine, "before_cursor_execute")
+    @event.listens_for(app.engine, "before_cursor_execute")
     def executing(*args: Any) -> None:
         if "cancel_attempted_at" in f"{args[2]} {args[3]}":
             looks.release()
 
     try:
         word = {"action": "cancel", "job_id": job.id, "queue": "default"}
-        say(bench, "control", word, {**word, "job_id": -1}, {**word, "job_id": True})
+        say(app, "control", word, {**word, "job_id": -1}, {**word, "job_id": True})
         assert looks.acquire(timeout=DEADLINE_S), "nobody looked"
-        say(bench, "control", word)
+        say(app, "control", word)
         assert looks.acquire(timeout=DEADLINE_S), "nobody looked again"
     finally:
-        event.remove(bench.engine, "before_cursor_execute", executing)
+        event.remove(app.engine, "before_cursor_execute", executing)
     slow.release.set()
     assert type(events.get(DEADLINE_S)) is JobCompleted
 
     slow.begun.clear()
     slow.release.clear()
-    job = client.insert(bench.engine, Task()).job
+    job = client.insert(app.engine, Task()).job
     came(slow.begun, "the second begins")
-    bench.client().cancel(bench.engine, job.id)
+    app.client().cancel(app.engine, job.id)
     assert type(events.get(DEADLINE_S)) is JobCancelled
 
 
-def test_a_word_alone_pauses_nothing(bench: Any) -> None:
+def test_a_word_alone_pauses_nothing(app: Any) -> None:
     """Neither a queue nor all of them; and a true pause is not undone by a word."""
-    client, events = bench.run()
+    client, events = app.run()
     heard = client.subscribe(QueuePaused, QueueResumed)
     for name in ("default", "*"):
-        say(bench, "control", {"action": "pause", "queue": name})
-    client.insert(bench.engine, Task())
+        say(app, "control", {"action": "pause", "queue": name})
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     with pytest.raises(TimeoutError):
         heard.get(0.3)
-    bench.client().queues.pause(bench.engine, "default")
+    app.client().queues.pause(app.engine, "default")
     assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
     for name in ("default", "*"):
-        say(bench, "control", {"action": "resume", "queue": name})
+        say(app, "control", {"action": "resume", "queue": name})
     with pytest.raises(TimeoutError):
         heard.get(0.5)
     assert client._services.producers["default"].paused
 
 
 def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
-    bench: Any, came: Came, monkeypatch: pytest.MonkeyPatch
+    app: Any, came: Came, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pause and a cancel of which nothing was sent take effect by the clock, not by silence."""
     monkeypatch.setattr(queue_reporter, "LOOK_S", 0.5)
     slow, busy = Slow(), threading.Event()
-    client, events = bench.run(slow)
+    client, events = app.run(slow)
     heard = client.subscribe(QueuePaused)
-    job = client.insert(bench.engine, Task()).job
+    job = client.insert(app.engine, Task()).job
     came(slow.begun, "the job begins")
 
     def chatter() -> None:
         while not busy.wait(0.05):
-            say(bench, "insert", {"queue": "elsewhere"})
+            say(app, "insert", {"queue": "elsewhere"})
 
     talking = threading.Thread(target=chatter)
     talking.start()
     try:
-        with bench.engine.begin() as connection:
-            change = f"UPDATE {bench.schema}.river_queue SET paused_at = now()"
+        with app.engine.begin() as connection:
+            change = f"UPDATE {app.schema}.river_queue SET paused_at = now()"
             connection.execute(text(change))
             mark = """metadata || '{"cancel_attempted_at": "2026-01-01T00:00:00Z"}'"""
-            change = f"UPDATE {bench.schema}.river_job SET metadata = {mark} WHERE id = {job.id}"
+            change = f"UPDATE {app.schema}.river_job SET metadata = {mark} WHERE id = {job.id}"
             connection.execute(text(change))
         assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
         assert type(events.get(DEADLINE_S)) is JobCancelled
@@ -125,20 +125,20 @@ def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
 
 
 def test_a_lead_is_moved_by_words_now_and_then_only(
-    bench: Any, monkeypatch: pytest.MonkeyPatch
+    app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many requests to resign the first is obeyed at once, then one in ten seconds."""
     hour = 3_600.0
     monkeypatch.setattr(elector, "RESIGN_S", hour)
     monkeypatch.setattr(elector, "INTERVAL_S", 0.2)
-    clients = [bench.client(id=name) for name in ("ada", "bob")]
+    clients = [app.client(id=name) for name in ("ada", "bob")]
     for client in clients:
         client.start()
     until(lambda: any(client.leads for client in clients), "one leads")
     first = next(client for client in clients if client.leads)
     terms = [first.id]
     for _ in range(50):
-        say(bench, "leadership", {"leader_id": "", "action": "request_resign"})
+        say(app, "leadership", {"leader_id": "", "action": "request_resign"})
         leader = next((client.id for client in clients if client.leads), None)
         if leader not in {None, terms[-1]}:
             terms.append(leader)
@@ -147,14 +147,14 @@ def test_a_lead_is_moved_by_words_now_and_then_only(
     assert first.id in terms
 
 
-def test_words_that_find_nothing_cost_few_looks(bench: Any) -> None:
+def test_words_that_find_nothing_cost_few_looks(app: Any) -> None:
     """A flood of them is answered by some tens of looks a second, and a job by the next of them."""
-    client, events = bench.run(poll_interval=60)
-    client.insert(bench.engine, Task())
+    client, events = app.run(poll_interval=60)
+    client.insert(app.engine, Task())
     events.get(DEADLINE_S)
     looks = 0
 
-    @event.listens_for(bench.engine, "before_cursor_execute")
+    @event.listens_for(app.engine, "before_cursor_execute")
     def executing(*args: Any) -> None:
         nonlocal looks
         looks += "SKIP LOCKED" in args[2]
@@ -162,26 +162,26 @@ def test_words_that_find_nothing_cost_few_looks(bench: Any) -> None:
     try:
         began = time.monotonic()
         while time.monotonic() - began < 2:
-            say(bench, "insert", *[{"queue": "default"}] * 20)
+            say(app, "insert", *[{"queue": "default"}] * 20)
             threading.Event().wait(0.002)
         took_s = time.monotonic() - began
     finally:
-        event.remove(bench.engine, "before_cursor_execute", executing)
+        event.remove(app.engine, "before_cursor_execute", executing)
     assert 0 < looks <= 20 + 45 * took_s
-    other = bench.client()
-    other.insert(bench.engine, Task())
+    other = app.client()
+    other.insert(app.engine, Task())
     assert type(events.get(10)) is JobCompleted
 
 
-def test_invented_names_are_not_kept(bench: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_invented_names_are_not_kept(app: Any, caplog: pytest.LogCaptureFixture) -> None:
     """Names of queues that are not worked here leave nothing behind, nor does each a line."""
     caplog.set_level(logging.INFO)
-    client, events = bench.run(queues={"default": QueueConfig()})
+    client, events = app.run(queues={"default": QueueConfig()})
     words = [{"action": "pause", "queue": f"queue_{number}"} for number in range(3_000)]
-    say(bench, "control", *words)
-    say(bench, "control", *[{"action": "cancel", "job_id": n, "queue": "x"} for n in range(3_000)])
-    say(bench, "insert", *["no json"] * 1_000, *[{"queue": f"q{n}"} for n in range(1_000)])
-    bench.client().insert(bench.engine, Task())
+    say(app, "control", *words)
+    say(app, "control", *[{"action": "cancel", "job_id": n, "queue": "x"} for n in range(3_000)])
+    say(app, "insert", *["no json"] * 1_000, *[{"queue": f"q{n}"} for n in range(1_000)])
+    app.client().insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     services = client._services
     for number in range(100):
@@ -192,27 +192,27 @@ def test_invented_names_are_not_kept(bench: Any, caplog: pytest.LogCaptureFixtur
     assert 0 < len(lines) < 5
 
 
-def test_a_resignation_that_is_none_moves_nothing(bench: Any) -> None:
+def test_a_resignation_that_is_none_moves_nothing(app: Any) -> None:
     """Followers that hear of one stand for election, and find that somebody leads."""
-    clients = [bench.client(id=name) for name in ("ada", "bob")]
+    clients = [app.client(id=name) for name in ("ada", "bob")]
     for client in clients:
         client.start()
     until(lambda: any(client.leads for client in clients), "one leads")
     leader = next(client for client in clients if client.leads)
     word = {"leader_id": leader.id, "action": "resigned"}
-    say(bench, "leadership", *[word] * 200)
-    bench.client().insert(bench.engine, Task())
+    say(app, "leadership", *[word] * 200)
+    app.client().insert(app.engine, Task())
     threading.Event().wait(0.3)
     assert [client for client in clients if client.leads] == [leader]
 
 
-def test_events_of_jobs_come_while_words_come(bench: Any) -> None:
+def test_events_of_jobs_come_while_words_come(app: Any) -> None:
     """Every action there is, with values of every type, harms nothing."""
-    client, events = bench.run()
+    client, events = app.run()
     values: list[object] = [None, True, -1, 10**30, 1.5, "", "*" * 300, [], {}, ["default"]]
     for topic in ("insert", "control", "leadership"):
         for action in ("cancel", "pause", "resume", "resigned", "metadata_changed", None):
             words = [{"action": action, "queue": v, "job_id": v, "leader_id": v} for v in values]
-            say(bench, topic, *words)
-    client.insert(bench.engine, Task())
+            say(app, topic, *words)
+    client.insert(app.engine, Task())
     assert isinstance(events.get(DEADLINE_S), JobEvent)

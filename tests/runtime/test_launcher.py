@@ -21,15 +21,15 @@ Came = Callable[[threading.Event, str], None]
 
 
 @contextmanager
-def held_start(bench: Any, client: Any) -> Iterator[None]:
+def held_start(app: Any, client: Any) -> Iterator[None]:
     """Keep `client`'s start waiting while the block runs, then let it end."""
     starting = threading.Thread(target=client.start)
     waits = text(
         "SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
         " WHERE relname = 'river_queue' AND NOT granted"
     )
-    with bench.engine.begin() as connection:
-        lock = f"LOCK TABLE {bench.schema}.river_queue IN ACCESS EXCLUSIVE MODE"
+    with app.engine.begin() as connection:
+        lock = f"LOCK TABLE {app.schema}.river_queue IN ACCESS EXCLUSIVE MODE"
         connection.execute(text(lock))
         starting.start()
         until(lambda: connection.execute(waits).scalar_one(), "the start waits for the lock")
@@ -38,12 +38,12 @@ def held_start(bench: Any, client: Any) -> Iterator[None]:
     assert not starting.is_alive(), "the start did not end"
 
 
-def test_a_queue_added_during_the_start_is_worked(bench: Any) -> None:
+def test_a_queue_added_during_the_start_is_worked(app: Any) -> None:
     """It counts as the client's at once, its jobs are worked, and it can be removed again."""
-    client = bench.client()
+    client = app.client()
     events = client.subscribe(JobEvent)
-    client.insert(bench.engine, Task(), InsertOpts(queue="late"))
-    with held_start(bench, client):
+    client.insert(app.engine, Task(), InsertOpts(queue="late"))
+    with held_start(app, client):
         client.queues.add("late", QueueConfig(max_workers=1))
         assert list(client.queues) == ["default", "late"]
     assert events.get(DEADLINE_S).job.queue == "late"
@@ -51,25 +51,25 @@ def test_a_queue_added_during_the_start_is_worked(bench: Any) -> None:
     assert list(client.queues) == ["default"]
 
 
-def test_a_queue_removed_during_the_start_is_not_worked(bench: Any) -> None:
+def test_a_queue_removed_during_the_start_is_not_worked(app: Any) -> None:
     """What is inserted into it waits for a client that works it."""
     queues = {"default": QueueConfig(), "gone": QueueConfig()}
-    client = bench.client(queues=queues)
+    client = app.client(queues=queues)
     events = client.subscribe(JobEvent)
-    with held_start(bench, client):
+    with held_start(app, client):
         client.queues.remove("gone")
     assert client._services.producers.names == ["default"]
-    left = client.insert(bench.engine, Task(), InsertOpts(queue="gone")).job
-    client.insert(bench.engine, Task())
+    left = client.insert(app.engine, Task(), InsertOpts(queue="gone")).job
+    client.insert(app.engine, Task())
     assert events.get(DEADLINE_S).job.queue == "default"
-    assert client.get(bench.engine, left.id).state == "available"
+    assert client.get(app.engine, left.id).state == "available"
 
 
-def test_a_stop_during_the_start_stops_what_it_started(bench: Any) -> None:
+def test_a_stop_during_the_start_stops_what_it_started(app: Any) -> None:
     """It waits for the start and then ends it: nothing is left running."""
-    client = bench.client()
+    client = app.client()
     stopping = threading.Thread(target=client.stop)
-    with held_start(bench, client):
+    with held_start(app, client):
         stopping.start()
     stopping.join(DEADLINE_S)
     assert not stopping.is_alive()
@@ -80,7 +80,7 @@ def test_a_stop_during_the_start_stops_what_it_started(bench: Any) -> None:
     "name", ["riverrun.poller", "riverrun.slot", "riverrun.statement_canceller"]
 )
 def test_a_start_without_threads_leaves_nothing(
-    bench: Any, monkeypatch: pytest.MonkeyPatch, name: str
+    app: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """Where the process may have no more threads, the start fails whole, and later succeeds."""
     start = threading.Thread.start
@@ -92,7 +92,7 @@ def test_a_start_without_threads_leaves_nothing(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    client = bench.client()
+    client = app.client()
     if name != "riverrun.slot":
         with pytest.raises(RuntimeError):
             client.start()
@@ -105,11 +105,11 @@ def test_a_start_without_threads_leaves_nothing(
     allowed.set()
     events = client.subscribe(JobEvent)
     client.start()
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
 
 
-def test_an_add_does_not_wait_for_a_remove(bench: Any, came: Came) -> None:
+def test_an_add_does_not_wait_for_a_remove(app: Any, came: Came) -> None:
     """A queue whose jobs take long is removed while others come and go."""
     begun, release = threading.Event(), threading.Event()
 
@@ -118,8 +118,8 @@ def test_an_add_does_not_wait_for_a_remove(bench: Any, came: Came) -> None:
         assert release.wait(DEADLINE_S)
 
     queues = {"default": QueueConfig(), "slow": QueueConfig()}
-    client, _ = bench.run(body, queues=queues, soft_stop_timeout=None)
-    client.insert(bench.engine, Task(), InsertOpts(queue="slow"))
+    client, _ = app.run(body, queues=queues, soft_stop_timeout=None)
+    client.insert(app.engine, Task(), InsertOpts(queue="slow"))
     came(begun, "the job begins")
     removing = threading.Thread(target=client.queues.remove, args=("slow",))
     removing.start()
@@ -185,7 +185,7 @@ def test_a_child_forked_during_a_remove_can_add(database_url: str, schema: str) 
     assert done.stdout == "both worked\n", done.stderr
 
 
-def refusals(bench: Any, call: Callable[[JobContext], object], **options: Any) -> list[str]:
+def refusals(app: Any, call: Callable[[JobContext], object], **options: Any) -> list[str]:
     """Return what a worker of queue `default` got that made `call`."""
     problems = []
 
@@ -196,8 +196,8 @@ def refusals(bench: Any, call: Callable[[JobContext], object], **options: Any) -
             problems.append(str(error))
 
     queues = {"default": QueueConfig(), "other": QueueConfig()}
-    client, events = bench.run(body, queues=queues, **options)
-    client.insert(bench.engine, Task())
+    client, events = app.run(body, queues=queues, **options)
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     return problems
 
@@ -216,14 +216,14 @@ def refusals(bench: Any, call: Callable[[JobContext], object], **options: Any) -
     ],
 )
 def test_a_worker_never_waits_for_itself(
-    bench: Any, call: Callable[[JobContext], object], refused: bool
+    app: Any, call: Callable[[JobContext], object], refused: bool
 ) -> None:
     """Every door that would wait for the worker that calls it refuses; others let it through."""
-    assert bool(refusals(bench, call)) is refused
+    assert bool(refusals(app, call)) is refused
 
 
 @pytest.mark.parametrize("direct", [True, False])
-def test_a_coroutine_never_waits_for_itself(bench: Any, direct: bool) -> None:
+def test_a_coroutine_never_waits_for_itself(app: Any, direct: bool) -> None:
     """Neither called in the event loop nor in a thread that the loop is asked for."""
     workers = Workers()
 
@@ -238,12 +238,12 @@ def test_a_coroutine_never_waits_for_itself(bench: Any, direct: bool) -> None:
             await asyncio.to_thread(ctx.client.queues.remove, "other")
 
     queues = {"default": QueueConfig(), "other": QueueConfig()}
-    client, events = bench.run(workers=workers, queues=queues)
-    client.insert(bench.engine, Task())
+    client, events = app.run(workers=workers, queues=queues)
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
 
 
-def test_what_outlives_its_attempt_may_stop_the_client(bench: Any, came: Came) -> None:
+def test_what_outlives_its_attempt_may_stop_the_client(app: Any, came: Came) -> None:
     """A thread that a worker began with its own context is no part of it once that has ended."""
     import contextvars
 
@@ -259,17 +259,17 @@ def test_what_outlives_its_attempt_may_stop_the_client(bench: Any, came: Came) -
 
         threading.Thread(target=stop).start()
 
-    client, events = bench.run(body)
-    client.insert(bench.engine, Task())
+    client, events = app.run(body)
+    client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     ended.set()
     came(stopped, "the client stops")
 
 
-def test_a_listener_may_not_wait_for_its_own_thread(bench: Any, came: Came) -> None:
+def test_a_listener_may_not_wait_for_its_own_thread(app: Any, came: Came) -> None:
     """One that stops the client it is called by is refused, and the client works on."""
     refused = threading.Event()
-    client = bench.client()
+    client = app.client()
 
     def hear(event: JobEvent) -> None:
         try:
@@ -279,6 +279,6 @@ def test_a_listener_may_not_wait_for_its_own_thread(bench: Any, came: Came) -> N
 
     client.listen(hear, JobCompleted)
     client.start()
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     came(refused, "the listener is refused")
     assert client.running

@@ -147,9 +147,9 @@ def test_a_resignation_is_heard_and_followed(
         assert left.scalar_one() == 0
 
 
-def test_a_request_to_resign_is_obeyed(engine: Engine, schema: str, bench: Any) -> None:
+def test_a_request_to_resign_is_obeyed(engine: Engine, schema: str, app: Any) -> None:
     """An operator's request reaches the leader; another client then leads."""
-    clients = {name: bench.client(id=name) for name in ("ada", "bob")}
+    clients = {name: app.client(id=name) for name in ("ada", "bob")}
     for client in clients.values():
         client.start()
 

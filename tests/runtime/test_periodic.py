@@ -10,12 +10,12 @@ from riverrun.errors import InvalidOption
 from riverrun.events import JobCompleted
 from waiting import DEADLINE_S
 
-from .conftest import Bench, Task
+from .conftest import App, Task
 
 Came = Callable[[threading.Event, str], None]
 
 
-def test_a_client_works_what_recurs(bench: Bench, came: Came) -> None:
+def test_a_client_works_what_recurs(app: App, came: Came) -> None:
     """Periodic jobs run while the client does, also those added meanwhile."""
     twice, added = threading.Event(), threading.Event()
     seen: list[int] = []
@@ -28,7 +28,7 @@ def test_a_client_works_what_recurs(bench: Bench, came: Came) -> None:
             added.set()
 
     jobs = [PeriodicJob(Interval(0.2), lambda: Task(1), id="first")]
-    client, _ = bench.run(work, periodic_jobs=jobs)
+    client, _ = app.run(work, periodic_jobs=jobs)
     came(twice, "two runs of the first job")
     client.periodic_jobs.add(PeriodicJob(Interval(3600), lambda: Task(2), run_on_start=True))
     came(added, "the job added while the client runs")
@@ -46,30 +46,30 @@ class Starts(Plugin):
         raise RuntimeError("which must not keep the leader from it")
 
 
-def test_a_client_may_leave_the_lead_to_others(bench: Bench, came: Came) -> None:
+def test_a_client_may_leave_the_lead_to_others(app: App, came: Came) -> None:
     """One with leader_election_disabled works what a leader inserts, and never leads itself."""
     disabled, eligible = Starts(), Starts()
-    worker = bench.client(leader_election_disabled=True, plugins=[disabled])
+    worker = app.client(leader_election_disabled=True, plugins=[disabled])
     events = worker.subscribe(JobCompleted)
     worker.start()
     jobs = [PeriodicJob(Interval(3600), Task, run_on_start=True)]
-    leader = bench.client(periodic_jobs=jobs, plugins=[eligible], queues={"none": QueueConfig()})
+    leader = app.client(periodic_jobs=jobs, plugins=[eligible], queues={"none": QueueConfig()})
     leader.start()
     came(eligible.began, "the start of the leader's periodic jobs")
     assert events.get(DEADLINE_S).job.attempted_by == (worker.id,)
     assert leader.leads
     leader.stop()
-    worker.insert(bench.engine, Task())
+    worker.insert(app.engine, Task())
     events.get(DEADLINE_S)
     assert not worker.leads
     assert not disabled.began.is_set()
     assert "riverrun.elector" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_who_never_leads_takes_no_periodic_jobs(bench: Bench) -> None:
+def test_who_never_leads_takes_no_periodic_jobs(app: App) -> None:
     """They would wait for ever, and are refused where they are given."""
     job = PeriodicJob(Interval(3600), Task)
     with pytest.raises(InvalidOption, match="leader_election_disabled"):
-        bench.client(leader_election_disabled=True, periodic_jobs=[job])
+        app.client(leader_election_disabled=True, periodic_jobs=[job])
     with pytest.raises(InvalidOption, match="leader_election_disabled"):
-        bench.client(leader_election_disabled=True).periodic_jobs.add(job)
+        app.client(leader_election_disabled=True).periodic_jobs.add(job)

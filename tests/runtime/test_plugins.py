@@ -60,7 +60,7 @@ class Noting(Plugin):
         return error
 
 
-def test_plugins_are_called_in_rivers_order(bench: Any) -> None:
+def test_plugins_are_called_in_rivers_order(app: Any) -> None:
     """The client's plugins wrap the kind's, those the worker's; hooks run within the wraps."""
     notes: list[str] = []
 
@@ -74,9 +74,9 @@ def test_plugins_are_called_in_rivers_order(bench: Any) -> None:
     def work(args: Noted, ctx: JobContext) -> None:
         notes.append("works")
 
-    client = bench.client(workers=workers, plugins=[Noting("client", notes)])
+    client = app.client(workers=workers, plugins=[Noting("client", notes)])
     events = client.subscribe(JobEvent)
-    job = client.insert(bench.engine, Noted()).job
+    job = client.insert(app.engine, Noted()).job
     assert job.metadata == {"client": True, "kind": True}
     assert notes == ["client insert of 1", "client insert_begin", "kind insert_begin"]
     notes.clear()
@@ -91,7 +91,7 @@ def test_plugins_are_called_in_rivers_order(bench: Any) -> None:
     ]
 
 
-def test_a_plugin_may_replace_how_an_attempt_ended(bench: Any) -> None:
+def test_a_plugin_may_replace_how_an_attempt_ended(app: Any) -> None:
     """work_end turns an error into success, and success into an error."""
 
     class Turning(Plugin):
@@ -102,16 +102,16 @@ def test_a_plugin_may_replace_how_an_attempt_ended(bench: Any) -> None:
         if args.number:
             raise RuntimeError
 
-    client, events = bench.run(body, plugins=[Turning()], max_attempts=1)
-    client.insert(bench.engine, Task(number=1))
+    client, events = app.run(body, plugins=[Turning()], max_attempts=1)
+    client.insert(app.engine, Task(number=1))
     assert events.get(DEADLINE_S).job.state == "completed"
-    client.insert(bench.engine, Task(number=0))
+    client.insert(app.engine, Task(number=0))
     ended = events.get(DEADLINE_S)
     assert ended.job.state == "discarded"
-    assert client.get(bench.engine, ended.job.id).errors[0]["error"] == "ValueError: no success"
+    assert client.get(app.engine, ended.job.id).errors[0]["error"] == "ValueError: no success"
 
 
-def test_what_a_plugin_raises_fails_only_what_it_takes_part_in(bench: Any) -> None:
+def test_what_a_plugin_raises_fails_only_what_it_takes_part_in(app: Any) -> None:
     """An insert is refused whole; an attempt fails and is recorded, whichever method raised."""
 
     class Refusing(Plugin):
@@ -138,26 +138,26 @@ def test_what_a_plugin_raises_fails_only_what_it_takes_part_in(bench: Any) -> No
             return error
 
     refusing = Refusing()
-    client, events = bench.run(plugins=[refusing], max_attempts=1)
+    client, events = app.run(plugins=[refusing], max_attempts=1)
     with pytest.raises(LookupError):
-        client.insert_many(bench.engine, [Task(number=1), Task(number=2)])
+        client.insert_many(app.engine, [Task(number=1), Task(number=2)])
     for at in ("work", "work_begin", "work_end"):
         refusing.at = at
-        client.insert(bench.engine, Task())
+        client.insert(app.engine, Task())
         ended = events.get(DEADLINE_S)
         assert (ended.job.state, str(ended.error)) == ("discarded", at)
 
 
-def test_refuses_what_is_no_plugin(bench: Any) -> None:
+def test_refuses_what_is_no_plugin(app: Any) -> None:
     """A class in place of its object, or anything else, is refused where it is passed."""
     for bad in ([Noting], [print], "x", Noting("x", [])):
         with pytest.raises(InvalidOption, match="plugins"):
-            bench.client(plugins=bad)
+            app.client(plugins=bad)
         with pytest.raises(InvalidOption, match="plugins"):
             Workers().register(plugins=bad)
 
 
-def test_an_error_handler_may_cancel(bench: Any) -> None:
+def test_an_error_handler_may_cancel(app: Any) -> None:
     """It is asked about failures alone; what it raises changes nothing."""
     asked: list[tuple[int, str]] = []
 
@@ -172,8 +172,8 @@ def test_an_error_handler_may_cancel(bench: Any) -> None:
     def body(args: Task, ctx: JobContext) -> None:
         raise raised[args.number]
 
-    client, events = bench.run(body, error_handler=handler, backoff=Constant(delay=600))
-    client.insert_many(bench.engine, [Task(number=n) for n in range(4)])
+    client, events = app.run(body, error_handler=handler, backoff=Constant(delay=600))
+    client.insert_many(app.engine, [Task(number=n) for n in range(4)])
     states = {}
     for _ in range(4):
         job = events.get(DEADLINE_S).job
@@ -182,7 +182,7 @@ def test_an_error_handler_may_cancel(bench: Any) -> None:
     assert sorted(asked) == [(1, "KeyError"), (2, "ValueError")]
 
 
-def test_steps_are_not_run_twice_over_a_failure(bench: Any) -> None:
+def test_steps_are_not_run_twice_over_a_failure(app: Any) -> None:
     """A failed job resumes after its last completed step, also one kept in its own transaction."""
     ran: list[str] = []
 
@@ -191,7 +191,7 @@ def test_steps_are_not_run_twice_over_a_failure(bench: Any) -> None:
 
         def write() -> None:
             ran.append("b")
-            with Session(bench.engine) as session:
+            with Session(app.engine) as session:
                 session.execute(text("SELECT 1"))
                 ctx.checkpoint(session)
                 session.commit()
@@ -208,17 +208,17 @@ def test_steps_are_not_run_twice_over_a_failure(bench: Any) -> None:
 
         ctx.cursor_step("c", rows)
 
-    client, events = bench.run(body, backoff=Constant(delay=0.001), poll_interval=0.05)
-    job = client.insert(bench.engine, Task()).job
+    client, events = app.run(body, backoff=Constant(delay=0.001), poll_interval=0.05)
+    job = client.insert(app.engine, Task()).job
     for _ in range(3):
         ended = events.get(DEADLINE_S)
     assert ended.job.state == "completed"
     assert ran == ["a", "b", "c from None", "c from 2"]
-    kept = client.get(bench.engine, job.id).metadata
+    kept = client.get(app.engine, job.id).metadata
     assert kept["river:resumable_step"] == "b"
 
 
-def test_what_a_worker_logs_is_kept_with_its_job(bench: Any) -> None:
+def test_what_a_worker_logs_is_kept_with_its_job(app: Any) -> None:
     """Each attempt's lines are kept apart, the oldest dropped, and no other job's among them."""
     logger = logging.getLogger("host.mailer")
 
@@ -229,38 +229,38 @@ def test_what_a_worker_logs_is_kept_with_its_job(bench: Any) -> None:
 
     log = JobLog(level=logging.WARNING, max_total_bytes=250)
     options = {"plugins": [log], "backoff": Constant(delay=0.001), "poll_interval": 0.05}
-    client, events = bench.run(body, **options)
-    ids = [result.job.id for result in client.insert_many(bench.engine, [Task(), Task()])]
+    client, events = app.run(body, **options)
+    ids = [result.job.id for result in client.insert_many(app.engine, [Task(), Task()])]
     for _ in range(6):
         events.get(DEADLINE_S)
     for job_id in ids:
-        entries = client.get(bench.engine, job_id).metadata["river:log"]
+        entries = client.get(app.engine, job_id).metadata["river:log"]
         assert [entry["attempt"] for entry in entries] == [2, 3]
         assert all(f"job {job_id}, attempt" in entry["log"] for entry in entries)
-    quiet = client.insert(bench.engine, Task(), InsertOpts(scheduled_at=None)).job
+    quiet = client.insert(app.engine, Task(), InsertOpts(scheduled_at=None)).job
     assert "river:log" not in quiet.metadata
 
 
-def test_a_line_is_kept_once_however_many_clients_keep_logs(bench: Any) -> None:
+def test_a_line_is_kept_once_however_many_clients_keep_logs(app: Any) -> None:
     """Each JobLog of a process keeps the lines of its own client's jobs, and those once."""
     logger = logging.getLogger("host.mailer")
     for queue in ("mail", "print"):
-        client, events = bench.run(
+        client, events = app.run(
             lambda args, ctx: logger.warning("working"),
             plugins=[JobLog()],
             queues={queue: QueueConfig(max_workers=1)},
         )
-        job = client.insert(bench.engine, Task(), InsertOpts(queue=queue)).job
+        job = client.insert(app.engine, Task(), InsertOpts(queue=queue)).job
         events.get(DEADLINE_S)
-        (entry,) = client.get(bench.engine, job.id).metadata["river:log"]
+        (entry,) = client.get(app.engine, job.id).metadata["river:log"]
         assert entry["log"].count("working") == 1
 
 
-def test_output_beyond_its_limit_fails_the_attempt(bench: Any, monkeypatch: Any) -> None:
+def test_output_beyond_its_limit_fails_the_attempt(app: Any, monkeypatch: Any) -> None:
     """An output too large is refused by name, and not cut in silence."""
     monkeypatch.setattr("riverrun.outcome.MAX_OUTPUT_BYTES", 100)
-    client, events = bench.run(lambda args, ctx: ctx.record_output("x" * 101), max_attempts=1)
-    client.insert(bench.engine, Task())
+    client, events = app.run(lambda args, ctx: ctx.record_output("x" * 101), max_attempts=1)
+    client.insert(app.engine, Task())
     ended = events.get(DEADLINE_S)
     assert ended.job.state == "discarded"
     assert "103 bytes" in str(ended.error)

@@ -16,7 +16,7 @@ QUEUES = [f"queue_{number}" for number in range(10)]
 
 
 def test_polls_all_queues_with_one_statement(
-    bench: Any, database_url: str, came: Callable[[threading.Event, str], None]
+    app: Any, database_url: str, came: Callable[[threading.Event, str], None]
 ) -> None:
     """An idle client asks once an interval for all its queues, and claims only where jobs wait."""
     own = create_engine(database_url)
@@ -35,7 +35,7 @@ def test_polls_all_queues_with_one_statement(
             if len(claims) == 1 + len(QUEUES):
                 begun.set()
 
-    client, events = bench.run(
+    client, events = app.run(
         engine=own,
         queues={name: QueueConfig() for name in QUEUES},
         poll_only=True,
@@ -46,7 +46,7 @@ def test_polls_all_queues_with_one_statement(
     polls.clear()
     came(polled, "twenty polls")
     assert len(claims) == 1 + len(QUEUES)
-    insert_job(bench.engine, bench.schema, kind="task", queue=QUEUES[7])
+    insert_job(app.engine, app.schema, kind="task", queue=QUEUES[7])
     done = events.get(DEADLINE_S)
     assert isinstance(done, JobCompleted)
     assert done.job.queue == QUEUES[7]
@@ -56,10 +56,10 @@ def test_polls_all_queues_with_one_statement(
 
 
 @pytest.mark.parametrize("busy", [1, 0])
-def test_a_slow_queue_waits_for_its_own_interval(bench: Any, engine: Engine, busy: int) -> None:
+def test_a_slow_queue_waits_for_its_own_interval(app: Any, engine: Engine, busy: int) -> None:
     """Each queue is looked at within its own interval, whatever the others' are."""
     intervals = (0.05, 600.0)
-    _, events = bench.run(
+    _, events = app.run(
         queues={
             "quick": QueueConfig(poll_interval=intervals[1 - busy]),
             "other": QueueConfig(poll_interval=intervals[busy]),
@@ -68,5 +68,5 @@ def test_a_slow_queue_waits_for_its_own_interval(bench: Any, engine: Engine, bus
     )
     name = ("other", "quick")[busy]
     for _ in range(3):
-        insert_job(engine, bench.schema, kind="task", queue=name)
+        insert_job(engine, app.schema, kind="task", queue=name)
         assert events.get(DEADLINE_S).job.queue == name

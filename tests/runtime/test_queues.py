@@ -15,29 +15,29 @@ from waiting import DEADLINE_S
 
 
 @pytest.mark.parametrize("poll_only", [False, True])
-def test_pause_by_one_client_reaches_another(bench: Any, poll_only: bool) -> None:
+def test_pause_by_one_client_reaches_another(app: Any, poll_only: bool) -> None:
     """A client that did not pause a queue itself claims nothing from it once it has heard."""
-    other = bench.client()
-    client = bench.client(poll_only=poll_only, poll_interval=0.05)
+    other = app.client()
+    client = app.client(poll_only=poll_only, poll_interval=0.05)
     heard = client.subscribe(QueuePaused, QueueResumed)
     done = client.subscribe(JobEvent)
     client.start()
-    other.queues.pause(bench.engine, "default")
+    other.queues.pause(app.engine, "default")
     assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
-    job = other.insert(bench.engine, Task()).job
+    job = other.insert(app.engine, Task()).job
     client._launcher.wake("default")
     with pytest.raises(TimeoutError):
         heard.get(0.5)
-    assert client.get(bench.engine, job.id).state == "available"
-    other.queues.resume(bench.engine, "*")
+    assert client.get(app.engine, job.id).state == "available"
+    other.queues.resume(app.engine, "*")
     assert heard.get(DEADLINE_S) == QueueResumed(queue="default")
     ended = [done.get(DEADLINE_S)]
     assert ended[-1].job.id == job.id  # type: ignore[attr-defined]
 
 
-def test_word_of_a_pause_wins_over_a_read_that_began_before(bench: Any) -> None:
+def test_word_of_a_pause_wins_over_a_read_that_began_before(app: Any) -> None:
     """Also where it comes between the look whether there was word, and what follows from it."""
-    client = bench.client(poll_interval=0.05)
+    client = app.client(poll_interval=0.05)
     client.start()
     services = client._services
     producers = services.producers
@@ -61,25 +61,25 @@ def test_word_of_a_pause_wins_over_a_read_that_began_before(bench: Any) -> None:
     assert producers["default"].paused
 
 
-def test_a_paused_queue_stays_paused_over_a_restart(bench: Any) -> None:
+def test_a_paused_queue_stays_paused_over_a_restart(app: Any) -> None:
     """A client that starts while its queue is paused does not claim from it."""
-    client, events = bench.run()
-    client.queues.pause(bench.engine, "default")
+    client, events = app.run()
+    client.queues.pause(app.engine, "default")
     client.stop()
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     client.start()
     with pytest.raises(TimeoutError):
         events.get(0.5)
-    client.queues.resume(bench.engine, "default")
+    client.queues.resume(app.engine, "default")
     assert events.get(DEADLINE_S).job.state == "completed"
 
 
-def test_pause_in_a_transaction_is_heard_at_its_commit(bench: Any) -> None:
+def test_pause_in_a_transaction_is_heard_at_its_commit(app: Any) -> None:
     """A pause joined to a session is told when that commits, not before."""
-    client = bench.client()
+    client = app.client()
     heard = client.subscribe(QueuePaused)
     client.start()
-    with Session(bench.engine) as session:
+    with Session(app.engine) as session:
         client.queues.pause(session, "default")
         with pytest.raises(TimeoutError):
             heard.get(0.3)
@@ -87,29 +87,29 @@ def test_pause_in_a_transaction_is_heard_at_its_commit(bench: Any) -> None:
     assert heard.get(DEADLINE_S).queue == "default"
 
 
-def test_queues_come_and_go_while_the_client_runs(bench: Any) -> None:
+def test_queues_come_and_go_while_the_client_runs(app: Any) -> None:
     """An added queue is worked at once, a removed one no more, and the others never notice."""
-    client, events = bench.run()
+    client, events = app.run()
     to_mail = InsertOpts(queue="mail")
-    client.insert(bench.engine, Task(number=1), to_mail)
+    client.insert(app.engine, Task(number=1), to_mail)
     client.queues.add("mail", QueueConfig(max_workers=1))
     assert events.get(DEADLINE_S).job.queue == "mail"
     assert list(client.queues) == ["default", "mail"]
-    assert {row.name for row in client.queues.list(bench.engine)} == {"default", "mail"}
+    assert {row.name for row in client.queues.list(app.engine)} == {"default", "mail"}
     client.queues.remove("mail")
-    left = client.insert(bench.engine, Task(number=2), to_mail).job
-    client.insert(bench.engine, Task(number=3))
+    left = client.insert(app.engine, Task(number=2), to_mail).job
+    client.insert(app.engine, Task(number=3))
     assert events.get(DEADLINE_S).job.queue == "default"
-    assert client.get(bench.engine, left.id).state == "available"
+    assert client.get(app.engine, left.id).state == "available"
     client.stop()
     client.queues.add("mail")
     client.start()
     assert events.get(DEADLINE_S).job.id == left.id
 
 
-def test_refuses_queues_it_cannot_take(bench: Any) -> None:
+def test_refuses_queues_it_cannot_take(app: Any) -> None:
     """Adding twice, removing a stranger or a bad name is refused and changes nothing."""
-    client, _ = bench.run()
+    client, _ = app.run()
     with pytest.raises(InvalidOption):
         client.queues.add("default")
     with pytest.raises(InvalidOption):
@@ -125,7 +125,7 @@ def test_refuses_queues_it_cannot_take(bench: Any) -> None:
         services.add("late", QueueConfig())
 
 
-def test_a_cancel_reaches_a_client_that_hears_nothing(bench: Any) -> None:
+def test_a_cancel_reaches_a_client_that_hears_nothing(app: Any) -> None:
     """In poll-only mode a running job that another client cancels is told by the next look."""
     begun = threading.Event()
 
@@ -134,22 +134,22 @@ def test_a_cancel_reaches_a_client_that_hears_nothing(bench: Any) -> None:
         assert ctx.wait(DEADLINE_S)
         ctx.raise_if_cancelled()
 
-    _, events = bench.run(body, poll_only=True, poll_interval=0.05)
-    job = bench.client().insert(bench.engine, Task()).job
+    _, events = app.run(body, poll_only=True, poll_interval=0.05)
+    job = app.client().insert(app.engine, Task()).job
     assert begun.wait(DEADLINE_S)
-    bench.client().cancel(bench.engine, job.id)
+    app.client().cancel(app.engine, job.id)
     assert type(events.get(10)) is JobCancelled
 
 
-def test_word_of_a_pause_wins_over_an_older_read(bench: Any) -> None:
+def test_word_of_a_pause_wins_over_an_older_read(app: Any) -> None:
     """A read of the queues that began before a pause was heard of does not undo it."""
-    client = bench.client()
+    client = app.client()
     heard = client.subscribe(QueuePaused, QueueResumed)
     client.start()
     services = client._services
     began = client.config.clock.monotonic()
-    stale = read_queues(bench.engine, ["default"], schema=bench.schema)
-    client.queues.pause(bench.engine, "default")
+    stale = read_queues(app.engine, ["default"], schema=app.schema)
+    client.queues.pause(app.engine, "default")
     assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
     services.producers.follow(stale, began)
     with pytest.raises(TimeoutError):

@@ -9,14 +9,14 @@ from sqlalchemy import Engine, create_engine, text
 from factories import only_state
 from riverrun import JobContext, verbs
 from riverrun.client import services
-from runtime.conftest import Bench, Task
+from runtime.conftest import App, Task
 from waiting import until
 
 
 def test_what_waits_for_a_lock_is_ended_and_tried_again(
     engine: Engine,
     schema: str,
-    bench: Bench,
+    app: App,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -32,7 +32,7 @@ def test_what_waits_for_a_lock_is_ended_and_tried_again(
         assert locked.wait(30)
 
     own = create_engine(engine.url)
-    bench.run(work, engine=own)
+    app.run(work, engine=own)
     job_id = verbs.insert(engine, Task(), schema=schema).job.id
     assert begun.wait(30)
     waiting = text(
@@ -54,5 +54,5 @@ def test_what_waits_for_a_lock_is_ended_and_tried_again(
         until(lambda: len(who_waits()) <= 1, "none but one waits", 10, why=who_waits)
     until(lambda: only_state(engine, schema) == "completed", "it is completed")
     assert "hung up" not in caplog.text
-    bench.stop()
+    app.stop()
     own.dispose()

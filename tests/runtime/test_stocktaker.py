@@ -22,15 +22,15 @@ from .conftest import Task
 
 
 @contextlib.contextmanager
-def rows(bench: Any) -> Iterator[Any]:
+def rows(app: Any) -> Iterator[Any]:
     """Yield a connection that finds the test's tables, and commit."""
-    with bench.engine.begin() as connection:
-        yield connection.execution_options(schema_translate_map={None: bench.schema})
+    with app.engine.begin() as connection:
+        yield connection.execution_options(schema_translate_map={None: app.schema})
 
 
-def states(bench: Any) -> Counter[str]:
+def states(app: Any) -> Counter[str]:
     """Return how many jobs are in each state."""
-    with rows(bench) as connection:
+    with rows(app) as connection:
         return Counter(map(str, connection.execute(select(Job.state)).scalars()))
 
 
@@ -41,11 +41,11 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("often")
-def test_a_row_changed_by_hand_is_found(bench: Any) -> None:
+def test_a_row_changed_by_hand_is_found(app: Any) -> None:
     """A row that names this client, in a queue that it does not even work, is made available."""
-    client, events = bench.run()
+    client, events = app.run()
     for queue in ("default", "elsewhere"):
-        with rows(bench) as connection:
+        with rows(app) as connection:
             connection.execute(
                 Job.__table__.insert().values(
                     kind="task",
@@ -58,11 +58,11 @@ def test_a_row_changed_by_hand_is_found(bench: Any) -> None:
                 )
             )
     assert isinstance(events.get(DEADLINE_S), JobCompleted)
-    until(lambda: states(bench) == {"completed": 1, "available": 1}, "the row of another queue")
+    until(lambda: states(app) == {"completed": 1, "available": 1}, "the row of another queue")
 
 
 @pytest.mark.usefixtures("often")
-def test_an_attempt_changed_by_hand_is_found(bench: Any) -> None:
+def test_an_attempt_changed_by_hand_is_found(app: Any) -> None:
     """A job whose attempt was changed as it ran runs again once it has ended, not beside that."""
     begun, go_on = threading.Event(), threading.Event()
     calls: list[int] = []
@@ -72,20 +72,20 @@ def test_an_attempt_changed_by_hand_is_found(bench: Any) -> None:
         begun.set()
         assert go_on.wait(DEADLINE_S)
 
-    client, _ = bench.run(body)
-    client.insert(bench.engine, Task())
+    client, _ = app.run(body)
+    client.insert(app.engine, Task())
     assert begun.wait(DEADLINE_S)
-    with rows(bench) as connection:
+    with rows(app) as connection:
         connection.execute(update(Job).values(attempt=7))
     looked = client._services.stocktaker
     assert looked.run_once() == 0
     assert calls == [1]
     go_on.set()
-    until(lambda: states(bench) == {"completed": 1}, "the job's completion")
+    until(lambda: states(app) == {"completed": 1}, "the job's completion")
     assert calls == [1, 7]
 
 
-def test_a_claim_under_way_is_safe(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_under_way_is_safe(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A job whose claim has been made and not yet answered is not given back."""
     monkeypatch.setattr(stocktaker, "ANSWER_S", 0.3)
     claimed, go_on = threading.Event(), threading.Event()
@@ -95,21 +95,21 @@ def test_a_claim_under_way_is_safe(bench: Any, monkeypatch: pytest.MonkeyPatch) 
         claimed.set()
         assert go_on.wait(DEADLINE_S)
 
-    client = bench.client(lambda args, ctx: calls.append(ctx.job.attempt))
+    client = app.client(lambda args, ctx: calls.append(ctx.job.attempt))
     client.listen(hold, JobsClaimed)
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     client.start()
     assert claimed.wait(DEADLINE_S)
     assert client._services.stocktaker.run_once() == 0
-    assert states(bench) == {"running": 1}
+    assert states(app) == {"running": 1}
     go_on.set()
-    until(lambda: states(bench) == {"completed": 1}, "the job's completion")
+    until(lambda: states(app) == {"completed": 1}, "the job's completion")
     assert client._services.stocktaker.run_once() == 0
     assert calls == [1]
 
 
 @pytest.mark.usefixtures("often")
-def test_a_slot_that_vanished_is_found(bench: Any) -> None:
+def test_a_slot_that_vanished_is_found(app: Any) -> None:
     """A job whose attempt is nowhere any more runs again."""
     begun, go_on = threading.Event(), threading.Event()
     calls: list[int] = []
@@ -120,21 +120,21 @@ def test_a_slot_that_vanished_is_found(bench: Any) -> None:
         if len(calls) == 1:
             assert go_on.wait(DEADLINE_S)
 
-    client, _ = bench.run(body)
-    client.insert(bench.engine, Task())
+    client, _ = app.run(body)
+    client.insert(app.engine, Task())
     assert begun.wait(DEADLINE_S)
     # As if its thread had died without a trace.
     slots = client._services.producers["default"].executor._threads
     [attempt] = slots._running.values()
     slots._running.clear()
-    until(lambda: states(bench) == {"completed": 1}, "the job's completion")
+    until(lambda: states(app) == {"completed": 1}, "the job's completion")
     assert attempt.claimed.attempt == 1
     assert len(calls) == 2
     go_on.set()
 
 
 @pytest.mark.parametrize("living", [0, 2])
-def test_no_thread_for_a_slot(bench: Any, monkeypatch: pytest.MonkeyPatch, living: int) -> None:
+def test_no_thread_for_a_slot(app: Any, monkeypatch: pytest.MonkeyPatch, living: int) -> None:
     """Where the process may start no more threads, no job is lost, and it goes on once it may."""
     monkeypatch.setattr(threads, "RETRY_S", 0.2)
     allowed, refused = [living], threading.Event()
@@ -160,25 +160,25 @@ def test_no_thread_for_a_slot(bench: Any, monkeypatch: pytest.MonkeyPatch, livin
             at_once -= 1
 
     monkeypatch.setattr(threading.Thread, "start", limited)
-    client, _ = bench.run(body, slots=8)
-    client.insert_many(bench.engine, [Task(n) for n in range(16)])
+    client, _ = app.run(body, slots=8)
+    client.insert_many(app.engine, [Task(n) for n in range(16)])
     assert refused.wait(DEADLINE_S)
     if living:
-        until(lambda: states(bench) == {"completed": 16}, "the jobs' completion")
+        until(lambda: states(app) == {"completed": 16}, "the jobs' completion")
         assert most == living
-        client.insert_many(bench.engine, [Task(n) for n in range(16)])
+        client.insert_many(app.engine, [Task(n) for n in range(16)])
     else:
-        until(lambda: states(bench) == {"available": 16}, "the jobs' way back")
+        until(lambda: states(app) == {"available": 16}, "the jobs' way back")
     allowed[0] = 1_000
-    until(lambda: set(states(bench)) == {"completed"}, "the jobs' completion")
-    client.insert_many(bench.engine, [Task(n) for n in range(64)])
-    until(lambda: set(states(bench)) == {"completed"}, "the jobs' completion")
+    until(lambda: set(states(app)) == {"completed"}, "the jobs' completion")
+    client.insert_many(app.engine, [Task(n) for n in range(64)])
+    until(lambda: set(states(app)) == {"completed"}, "the jobs' completion")
     assert most == 8
-    with rows(bench) as connection:
+    with rows(app) as connection:
         assert set(connection.execute(select(Job.attempt)).scalars()) == {1}
 
 
-def test_what_breaks_a_slot_ends_its_attempt(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_breaks_a_slot_ends_its_attempt(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt that could not even say how it ended has failed; its slot goes on."""
     decide = Attempt._decide
     broken = Counter[int]()
@@ -190,13 +190,13 @@ def test_what_breaks_a_slot_ends_its_attempt(bench: Any, monkeypatch: pytest.Mon
         return decide(self, error)
 
     monkeypatch.setattr(Attempt, "_decide", fail_once)
-    client, events = bench.run(slots=2)
-    client.insert_many(bench.engine, [Task(n) for n in range(6)])
+    client, events = app.run(slots=2)
+    client.insert_many(app.engine, [Task(n) for n in range(6)])
     for _ in range(6):
         events.get(DEADLINE_S)
-    with rows(bench) as connection:
+    with rows(app) as connection:
         errors = connection.execute(select(Job.errors)).scalars().all()
     assert [len(each) for each in errors] == [1] * 6
     monkeypatch.undo()
-    client.insert(bench.engine, Task())
+    client.insert(app.engine, Task())
     assert isinstance(events.get(DEADLINE_S), JobCompleted)

@@ -7,13 +7,13 @@ import attrs
 import pytest
 from sqlalchemy import Connection, Engine, event, text
 
-from databases.joins import JOINED, opened
 from factories import insert_job
 from riverrun.jobs.args import JobArgs
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.row import JobRow
 from riverrun.policies.uniqueness import UniqueOpts
 from riverrun.verbs import claim, complete, insert, insert_many
+from verbs.joins import JOINED, opened
 
 
 @attrs.frozen

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 from sqlalchemy import Engine, text
 
-from databases.test_migrations import actual, expected
+from migrations.test_migrations import actual, expected
 from riverrun import verbs
 from riverrun.cli.main import main
 from riverrun.errors import SchemaMissing

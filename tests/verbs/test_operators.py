@@ -9,11 +9,11 @@ import attrs
 import pytest
 from sqlalchemy import Engine
 
-from databases.joins import JOINED, KINDS, commit, listening, opened
 from factories import T0, insert_job
 from riverrun.errors import JobNotFound
 from riverrun.jobs.states import JobState
 from riverrun.verbs import cancel, get, retry
+from verbs.joins import JOINED, KINDS, commit, listening, opened
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 VERBS: list[Callable[..., Any]] = [get, cancel, retry]

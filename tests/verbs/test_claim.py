@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import Engine, insert, select, text
 from sqlalchemy.dialects import postgresql
 
-from databases.joins import JOINED, KINDS, commit, opened
 from factories import insert_job
 from riverrun.errors import InvalidOption
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries import claim as queries
 from riverrun.verbs import claim, get
+from verbs.joins import JOINED, KINDS, commit, opened
 from waiting import DEADLINE_S
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from databases.catalog import catalog
-from databases.river_schema import OWN, RIVER
+from migrations.catalog import catalog
+from migrations.river_schema import OWN, RIVER
 from riverrun import verbs
 from riverrun.errors import InvalidOption, SchemaMissing
 from riverrun.jobs.args import RawArgs

@@ -24,7 +24,6 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from databases.joins import JOINED, KINDS, commit, opened, wait_until_blocked
 from factories import insert_job
 from riverrun.errors import InvalidOption, SchemaMissing
 from riverrun.jobs.args import JobArgs, RawArgs
@@ -35,6 +34,7 @@ from riverrun.models import Job
 from riverrun.policies.uniqueness import DEFAULT_STATES, REQUIRED_STATES, UniqueOpts
 from riverrun.verbs import claim, complete, get, insert, insert_many, insert_many_fast
 from schemas import search_path_options
+from verbs.joins import JOINED, KINDS, commit, opened, wait_until_blocked
 from waiting import DEADLINE_S
 
 

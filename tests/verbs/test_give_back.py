@@ -7,7 +7,6 @@ import pytest
 from sqlalchemy import Engine, insert, text
 from sqlalchemy.dialects import postgresql
 
-from databases.joins import listening
 from factories import insert_job
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
@@ -15,6 +14,7 @@ from riverrun.models import Job
 from riverrun.queries import give_back as queries
 from riverrun.verbs import cancel, claim, complete, get
 from riverrun.verbs.give_back import give_back, give_back_unchanged, read_running
+from verbs.joins import listening
 
 ME = {"client_id": "me"}
 

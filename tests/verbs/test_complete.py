@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from databases.joins import KINDS, commit, opened, wait_until_blocked
 from factories import insert_job
 from riverrun.db.transactions import joined
 from riverrun.errors import AttemptLost, InvalidOption, JobCancel, JobCancelledRemotely, JobSnooze
@@ -21,6 +20,7 @@ from riverrun.outcome import MAX_ERROR_CHARS, MAX_TRACE_CHARS, Outcome
 from riverrun.verbs import cancel, claim, complete, discard, fail, get, snooze
 from riverrun.verbs.complete import record
 from riverrun.verbs.give_back import give_back
+from verbs.joins import KINDS, commit, opened, wait_until_blocked
 from waiting import DEADLINE_S
 
 START = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)

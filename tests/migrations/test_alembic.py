@@ -12,7 +12,7 @@ from alembic.operations import Operations
 from psycopg import IsolationLevel
 from sqlalchemy import Engine, create_engine, event, text
 
-from databases.test_migrations import actual, expected
+from migrations.test_migrations import actual, expected
 from riverrun.migrations import migrate
 from riverrun.migrations.run import MigrationRefused
 

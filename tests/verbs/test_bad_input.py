@@ -11,7 +11,6 @@ from sqlalchemy import Engine, create_engine, func, make_url, select, text
 from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session
 
-from databases.joins import KINDS, opened
 from riverrun.client.client import Client
 from riverrun.errors import (
     InvalidArgs,
@@ -27,6 +26,7 @@ from riverrun.jobs.options import InsertOpts
 from riverrun.models import Job
 from riverrun.verbs import cancel, claim, get, insert, insert_many, insert_many_fast, retry
 from riverrun.verbs.schedule import schedule
+from verbs.joins import KINDS, opened
 
 T = TypeVar("T")
 

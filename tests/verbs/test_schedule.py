@@ -8,13 +8,13 @@ import attrs
 import pytest
 from sqlalchemy import Engine, select
 
-from databases.joins import JOINED, KINDS, commit, listening, opened
 from factories import insert_job
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.policies.uniqueness import REQUIRED_STATES
 from riverrun.verbs import get
 from riverrun.verbs.schedule import Scheduled, schedule
+from verbs.joins import JOINED, KINDS, commit, listening, opened
 
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 DUE = NOW - timedelta(minutes=1)
