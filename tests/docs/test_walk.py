@@ -33,8 +33,10 @@ def test_the_package_names_every_module_of_each_step() -> None:
     """Who reads the package's first lines finds each module that a job passes through."""
     text = (riverrun.__doc__ or "").partition("Plugins")[0]
     steps = re.split(r"^(\d)\. ", text, flags=re.MULTILINE)[1:]
-    told = {int(number): named(step) for number, step in zip(steps[::2], steps[1::2], strict=True)}
-    assert told == of_modules()
+    listed = {
+        int(number): named(step) for number, step in zip(steps[::2], steps[1::2], strict=True)
+    }
+    assert listed == of_modules()
 
 
 def test_contributing_names_every_module_of_each_step() -> None:

@@ -164,7 +164,7 @@ def test_an_engine_commits(
 
 
 def test_sync_is_refused(client: Client, host: Engine) -> None:
-    """What is sync is refused by insert_async, which names the call for it."""
+    """insert_async refuses sync objects, and names the right call."""
 
     async def run() -> None:
         with host.connect() as connection, Session(host) as session:
@@ -186,7 +186,7 @@ def test_sync_is_refused(client: Client, host: Engine) -> None:
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 def test_async_is_refused(client: Client, host_url: str) -> None:
-    """What is async is refused by insert and its like, which name the call for it."""
+    """The sync methods refuse async objects, and name the right call."""
 
     async def run() -> None:
         engine = create_async_engine(host_url)
@@ -211,7 +211,7 @@ def test_async_is_refused(client: Client, host_url: str) -> None:
 
 
 def test_closed_is_refused(client: Client, host_url: str) -> None:
-    """A session or connection that is closed is refused as such."""
+    """A closed session or connection is refused with that reason."""
 
     async def run() -> None:
         engine = create_async_engine(host_url)

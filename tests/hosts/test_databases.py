@@ -1,4 +1,4 @@
-"""The client's database and the transaction's are one, however each is reached."""
+"""A transaction must be on the client's database, however each is reached."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -81,7 +81,7 @@ def way(request: pytest.FixtureRequest) -> Any:
 
 @pytest.mark.parametrize("own", [_by_url, _by_creator], ids=["url", "creator"])
 def test_another_database_is_noticed(host: Engine, other: Engine, way: Any, own: Any) -> None:
-    """Whatever leads a session elsewhere, the insert is refused, and nothing is inserted there."""
+    """An insert on another database is refused, however the session gets there."""
     client = Client(own(host, host))
     engine = way(other, host)
     for _ in range(2):
@@ -98,7 +98,7 @@ def test_another_database_is_noticed(host: Engine, other: Engine, way: Any, own:
 
 
 def test_the_same_database_is_asked_once(host: Engine, way: Any) -> None:
-    """Where an engine leads is asked in its first insert, and in no other."""
+    """An engine's database is queried in its first insert only."""
     client = Client(host)
     engine = way(host, host)
     statements: list[str] = []
@@ -113,7 +113,7 @@ def test_the_same_database_is_asked_once(host: Engine, way: Any) -> None:
 
 
 def test_the_client_s_own_engine_is_not_asked(host: Engine) -> None:
-    """An engine made of the client's own, with which it shares a pool, needs no question."""
+    """An engine that shares the client's pool needs no query."""
     client = Client(host)
     statements: list[str] = []
     event.listen(host, "before_cursor_execute", lambda *args: statements.append(args[2]))
@@ -142,7 +142,7 @@ def test_many_threads_ask(host: Engine, other: Engine) -> None:
 
 
 def test_the_client_s_pool_is_exhausted(host: Engine) -> None:
-    """A host's insert does not fail by the client's pool, which it does not use."""
+    """An insert does not need the client's pool, and so cannot fail because of it."""
     small = create_engine(host.url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     client, engine = Client(small), create_engine(host.url)
     with small.connect(), Session(engine) as session, session.begin():

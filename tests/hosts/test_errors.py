@@ -257,7 +257,7 @@ def insert_plainly(schema: str) -> Insert:
 def test_the_host_sees_the_error_that_it_sees_without(
     database_url: str, schema: str, scene: Callable[[Host], None]
 ) -> None:
-    """Whenever a connection is lost, its host sees the same errors, whether it inserts or not."""
+    """When a connection is lost, the application sees the same errors with and without inserts."""
     seen = []
     for riverrun in (False, True):
         engine = create_engine(database_url)
@@ -347,7 +347,7 @@ async def _by_a_group(engine: AsyncEngine, sleep: Callable[[AsyncSession], Await
 def test_a_cancelled_await_is_cancelled(
     own: Engine, schema: str, driver: str, cut: Any, expected: Any, inserts: str
 ) -> None:
-    """What ends an await is what its caller sees, also in a transaction with jobs, or after one."""
+    """The exception that ends an await reaches its caller, in and after a transaction with jobs."""
     client = Client(own, schema=schema)
 
     async def sleep(session: AsyncSession) -> None:

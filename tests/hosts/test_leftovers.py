@@ -50,7 +50,7 @@ def then_stopped(client: Client) -> None:
 
 
 def rolled_back(client: Client) -> None:
-    """Insert what never was."""
+    """Insert in a transaction that is rolled back."""
     with Session(client.engine) as session:
         client.insert(session, JOB)
 
@@ -87,7 +87,7 @@ def _no_threads_of_others() -> None:
 def test_a_thousand_clients(
     own: Engine, schema: str, use: Callable[[Client], None], count: int
 ) -> None:
-    """However many clients a process makes, uses and drops, it ends with what it began with."""
+    """Making, using and dropping many clients leaves no clients, threads or listeners behind."""
 
     def drop() -> "weakref.ref[Client]":
         client = Client(own, schema=schema)
@@ -156,7 +156,7 @@ def test_transactions_that_are_forgotten(own: Engine, schema: str) -> None:
 
 
 def test_dropped_before_its_commit(own: Engine, schema: str) -> None:
-    """What a client inserted is announced also if the client is gone by the time of the commit."""
+    """Inserted jobs are announced even if their client is gone before the commit."""
     woken: list[str] = []
 
     class Wakes:

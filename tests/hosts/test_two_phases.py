@@ -1,4 +1,4 @@
-"""Transactions that a host commits in two phases: what is to be notified follows the second."""
+"""Transactions committed in two phases: notifications are sent after the second."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -53,7 +53,7 @@ ACTS: dict[str, tuple[Act, str]] = {
 def test_notifies_after_the_second_phase(
     act: str, host: Engine, notified: Callable[[], list[str]]
 ) -> None:
-    """A transaction of two phases can be prepared, and is notified of once it has committed."""
+    """A transaction of two phases can be prepared, and its jobs are notified at its commit."""
     client = Client(host, notify="in_transaction")
     job_id = client.insert(host, JOB).job.id
     verbs.queues.upsert_queues(host, ["default"])
@@ -79,7 +79,7 @@ def test_notifies_after_the_second_phase(
 def test_a_notice_that_cannot_be_sent(
     host: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What goes wrong after the commit is logged, and the host's commit has succeeded."""
+    """An error after the commit is logged, and the application's commit succeeds."""
     client = Client(host)
     verbs.queues.upsert_queues(host, ["default"])
     monkeypatch.setattr(queries, "notify", lambda: text("SELECT nowhere()"))

@@ -1,4 +1,4 @@
-"""What the leader promises of periodic jobs, turn by turn, by a clock that the tests move."""
+"""The leader inserts periodic jobs, turn by turn, by a clock that the tests move."""
 
 import random
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def test_a_job_recurs(leaders: Leaders, job_id: str | None) -> None:
 
 
 def test_the_next_leader_goes_on_where_the_last_one_ended(leaders: Leaders) -> None:
-    """A run that was due while leaders changed happens once; the one before not again."""
+    """A run that was due while leaders changed happens once, and no earlier run is repeated."""
     job = PeriodicJob(Interval(10 * MINUTE), Report, id="report")
     leaders.inserter(job).run_once(T0)
     leaders.inserter(job).run_once(T0 + 9 * MINUTE)
@@ -104,7 +104,7 @@ def test_a_schedule_that_became_more_frequent_counts_at_once(leaders: Leaders) -
 
 
 def test_two_that_both_believe_to_lead_insert_once(leaders: Leaders) -> None:
-    """A leader that was paused and does not know it doubles nothing."""
+    """A leader that was paused without noticing repeats no run."""
     job = PeriodicJob(Interval(MINUTE), Report, id="report")
     one, other = leaders.inserter(job), leaders.inserter(job)
     one.run_once(T0)
@@ -114,7 +114,7 @@ def test_two_that_both_believe_to_lead_insert_once(leaders: Leaders) -> None:
 
 
 def test_a_run_is_left_to_whoever_holds_it(leaders: Leaders) -> None:
-    """While one leader's transaction is open another passes by instead of waiting."""
+    """While one leader's transaction is open, another one does not wait for it."""
     job = PeriodicJob(Interval(MINUTE), Report, id="report")
     one = leaders.inserter(job)
     one.run_once(T0)

@@ -1,4 +1,4 @@
-"""What the leader promises of indexes."""
+"""The leader rebuilds indexes."""
 
 import threading
 from datetime import timedelta
@@ -34,7 +34,7 @@ def filenodes(engine: Engine, schema: str) -> dict[str, int]:
 
 
 def test_every_index_of_the_job_table_is_built_anew(engine: Engine, schema: str) -> None:
-    """Each of River's list gets a new file, no other does, and nothing is left beside it."""
+    """Each index of River's list gets a new file, no other does, and nothing is left over."""
     before = filenodes(engine, schema)
     assert reindexer(engine, schema).run_once() == list(INDEXES)
     after = filenodes(engine, schema)
@@ -62,7 +62,7 @@ def test_what_is_beside_an_index_and_valid_is_left_alone(engine: Engine, schema:
 
 
 def test_what_an_earlier_rebuilding_left_is_removed(engine: Engine, schema: str) -> None:
-    """Parts left by a leader that was killed do not pile up, nor end the rebuilding for ever."""
+    """Indexes left by a killed leader do not pile up, and do not stop later rebuilds."""
     alone = engine.execution_options(isolation_level="AUTOCOMMIT")
     with engine.connect() as other, alone.connect() as killed:
         other.execute(text(f"LOCK TABLE {schema}.river_job IN ROW EXCLUSIVE MODE"))
@@ -79,7 +79,7 @@ def test_what_an_earlier_rebuilding_left_is_removed(engine: Engine, schema: str)
 def test_one_that_cannot_be_had_in_time_leaves_nothing(
     engine: Engine, schema: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A rebuilding that waits too long for others is given up, and its parts are removed."""
+    """A rebuild that waits too long for locks is given up, and its index is removed."""
     before = filenodes(engine, schema).keys()
     with engine.connect() as other:
         other.execute(text(f"LOCK TABLE {schema}.river_job IN ROW EXCLUSIVE MODE"))

@@ -1,4 +1,4 @@
-"""Whoever reads what came from outside gets a value or one of our errors, whatever came."""
+"""Readers of outside input return a value or raise one of riverrun's errors."""
 
 import base64
 import contextlib
@@ -269,7 +269,7 @@ COMMANDS: list[Callable[[str, str, str], list[str]]] = [
 def test_commands(
     command: Callable[[str, str, str], list[str]], one: str, two: str, three: str
 ) -> None:
-    """Whatever is typed, a command ends with an exit code and a line, not with a traceback."""
+    """Any command line ends with an exit code and a line, not with a traceback."""
     arguments = [*command(one, two, three)]
     environment = {"RIVERRUN_DATABASE_URL": NOWHERE, "DATABASE_URL": NOWHERE}
     result = CliRunner().invoke(main, arguments, env=environment)

@@ -49,7 +49,7 @@ class Step(JobArgs, kind="step"):
 
 @attrs.define
 class Known:
-    """A row as the model has it."""
+    """A row of the model."""
 
     state: JobState
     attempt: int
@@ -100,7 +100,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(target=claims, client=st.sampled_from(CLIENTS))
     def come_back(self, client: str) -> Any:
-        """Be silent for so long that others rescue one's jobs, then claim again."""
+        """Write no heartbeat until other clients rescue the jobs, then claim again."""
         self.pass_time(65)
         self.rescue()
         self.schedule()
@@ -170,7 +170,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(target=claims, error=ENDINGS, batched=st.booleans())
     def end_too_late(self, error: BaseException | None, batched: bool) -> Any:
-        """End attempts that were rescued meanwhile, and whose jobs another works by now."""
+        """End attempts whose jobs were rescued and claimed by another client."""
         late = self.claim("ada", 2)
         self.pass_time(65)
         self.rescue()

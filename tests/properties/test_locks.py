@@ -155,7 +155,7 @@ class Locks(RuleBasedStateMachine):
         until(lambda: self.part.held_ids == held, "the rest is held", 30, self._why)
 
     def teardown(self) -> None:
-        """Let go of every lock: all that can be written is."""
+        """Release every lock: then all outcomes that can be written are written."""
         for host in self.locked:
             host.rollback()
             host.close()

@@ -1,4 +1,4 @@
-"""What holds for every end of every attempt."""
+"""Properties of every outcome."""
 
 import json
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""Insert: what it promises on whatever transaction it is given."""
+"""Insert, in every kind of transaction."""
 
 import asyncio
 import threading
@@ -57,11 +57,11 @@ class Bill(
 
 
 class HostBase(DeclarativeBase):
-    """The host's models."""
+    """The application's models."""
 
 
 class Customer(HostBase):
-    """A host's model, for which half built means that its name is missing."""
+    """An application's model. It cannot be flushed without a name."""
 
     __tablename__ = "customer"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -71,7 +71,7 @@ class Customer(HostBase):
 
 @pytest.fixture
 def customers(engine: Engine) -> Iterator[None]:
-    """The host's tables."""
+    """The application's tables."""
     HostBase.metadata.create_all(engine)
     yield
     HostBase.metadata.drop_all(engine)
@@ -86,7 +86,7 @@ def rows(engine: Engine, schema: str) -> list[tuple[int, str]]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_is_there_after_commit(engine: Engine, schema: str, kind: str) -> None:
-    """A job inserted in the caller's transaction is there when that has committed."""
+    """A job inserted in the caller's transaction is visible after its commit."""
     with opened(kind, engine) as where:
         result = insert(where, Greet("Grace"), schema=schema)
         assert rows(engine, schema) == ([(result.job.id, "greet")] if kind == "engine" else [])
@@ -98,7 +98,7 @@ def test_is_there_after_commit(engine: Engine, schema: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", JOINED)
 def test_never_was_after_rollback(engine: Engine, schema: str, kind: str) -> None:
-    """A job whose transaction rolls back never was, and the session works on."""
+    """A job whose transaction rolls back is gone, and the session can be used again."""
     with opened(kind, engine) as where:
         insert(where, Greet(), schema=schema)
         where.rollback()
@@ -110,7 +110,7 @@ def test_never_was_after_rollback(engine: Engine, schema: str, kind: str) -> Non
 
 @pytest.mark.parametrize("kind", JOINED)
 def test_savepoint_takes_back_only_its_own(engine: Engine, schema: str, kind: str) -> None:
-    """Rolling back to a savepoint takes back what was inserted after it, and nothing else."""
+    """Rolling back to a savepoint undoes the inserts after it, and no others."""
     with opened(kind, engine) as where:
         before = insert(where, Greet(), schema=schema)
         savepoint = where.begin_nested()
@@ -126,7 +126,7 @@ def test_savepoint_takes_back_only_its_own(engine: Engine, schema: str, kind: st
 def test_flushes_nothing_of_the_host(
     engine: Engine, schema: str, customers: None, kind: str, verb: str
 ) -> None:
-    """A host model half built stays pending: no verb flushes it."""
+    """An incomplete object of the application's stays pending: no verb flushes it."""
     job_id = insert_job(engine, schema)
     with opened(kind, engine) as where:
         half_built = Customer()
@@ -173,7 +173,7 @@ def test_leaves_the_session_as_it_was(engine: Engine, schema: str, customers: No
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [10, 20_000])
 def test_inserts_many_in_order(engine: Engine, schema: str, kind: str, count: int) -> None:
-    """A batch of any size comes back in the order in which it was given, ids rising."""
+    """The results of a batch of any size are in its order, with ascending ids."""
     with opened(kind, engine) as where:
         results = insert_many(where, (Greet(str(n)) for n in range(count)), schema=schema)
         commit(where)
@@ -185,7 +185,7 @@ def test_inserts_many_in_order(engine: Engine, schema: str, kind: str, count: in
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_inserts_many_fast(engine: Engine, schema: str, kind: str) -> None:
-    """The fast insert writes every column as the other does, at the caller's commit."""
+    """The fast insert writes the same columns as insert_many, at the caller's commit."""
     later = datetime(2030, 1, 1, tzinfo=UTC)
     opts = InsertOpts(
         queue="slow",
@@ -218,7 +218,7 @@ def test_inserts_many_fast(engine: Engine, schema: str, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", JOINED)
 def test_fast_insert_is_undone(engine: Engine, schema: str, kind: str) -> None:
-    """What COPY wrote is gone when the caller rolls back."""
+    """Jobs inserted by COPY are gone when the caller rolls back."""
     with opened(kind, engine) as where:
         insert_many_fast(where, [Greet()] * 100, schema=schema)
         where.rollback()
@@ -226,7 +226,7 @@ def test_fast_insert_is_undone(engine: Engine, schema: str, kind: str) -> None:
 
 
 def test_fast_insert_goes_by_copy(engine: Engine, schema: str) -> None:
-    """The fast insert executes no INSERT; one with unique jobs does, and counts what is new."""
+    """The fast insert uses COPY; with unique jobs it uses INSERT, and counts the new ones."""
     statements: list[str] = []
     with engine.connect() as connection:
         event.listen(
@@ -252,7 +252,7 @@ UNIQUE = InsertOpts(unique=UniqueOpts(by_args=True))
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_returns_the_job_that_is_there(engine: Engine, schema: str, kind: str) -> None:
-    """A duplicate inserts nothing and returns the existing job, changed in nothing."""
+    """A duplicate inserts nothing and returns the existing job, unchanged."""
     first = insert(engine, Greet(), UNIQUE, schema=schema)
     assert first.job.unique_states == DEFAULT_STATES
     with opened(kind, engine) as where:
@@ -264,7 +264,7 @@ def test_returns_the_job_that_is_there(engine: Engine, schema: str, kind: str) -
 
 
 def test_a_duplicate_leaves_the_other_kind_alone(engine: Engine, schema: str) -> None:
-    """Where kinds share keys, the job that stands in the way keeps its kind and its worker."""
+    """If kinds share keys, the existing job keeps its kind and its worker."""
     opts = InsertOpts(unique=UniqueOpts(by_args=True, exclude_kind=True))
     held = insert(engine, RawArgs(kind="wave", encoded={"name": "Ada"}), opts, schema=schema)
     skipped = insert(engine, Greet("Ada"), opts, schema=schema)
@@ -296,7 +296,7 @@ def test_knows_duplicates_within_a_batch(engine: Engine, schema: str) -> None:
 
 
 def test_knows_duplicates_across_statements(engine: Engine, schema: str) -> None:
-    """A duplicate is one also where its batch is too large for one statement."""
+    """Duplicates are found in a batch that is too large for one statement."""
     jobs: list[object] = [Greet(str(n)) for n in range(6_000)]
     results = insert_many(engine, [(Greet(), UNIQUE), *jobs, (Greet(), UNIQUE)], schema=schema)
     assert (results[0].skipped_as_duplicate, results[-1].skipped_as_duplicate) == (False, True)
@@ -306,7 +306,7 @@ def test_knows_duplicates_across_statements(engine: Engine, schema: str) -> None
 @pytest.mark.parametrize("state", list(JobState))
 @pytest.mark.parametrize("counted", [True, False])
 def test_both_sides_of_a_mask(engine: Engine, schema: str, state: JobState, counted: bool) -> None:
-    """A job stands in the way of another in the states of its mask, and in no other."""
+    """A job holds its key in the states of its mask, and in no others."""
     states = REQUIRED_STATES | ({state} if counted else set())
     opts = InsertOpts(unique=UniqueOpts(by_args=True, by_state=states))
     first = insert(engine, Greet(), opts, schema=schema)
@@ -323,7 +323,7 @@ def test_both_sides_of_a_mask(engine: Engine, schema: str, state: JobState, coun
 
 
 def test_refuses_a_key_that_is_not_held_throughout() -> None:
-    """A policy may not have a job hold its key only now and then: it could not be moved on."""
+    """A mask without the required states is refused: the job could not change its state."""
     for state in REQUIRED_STATES:
         with pytest.raises(InvalidOption, match=f"add {state}"):
             UniqueMark(key=b"k", states=frozenset(JobState) - {state})
@@ -356,7 +356,7 @@ def test_second_transaction_waits_for_the_first(engine: Engine, schema: str, end
 
 
 def test_other_schemas_stay_apart(engine: Engine, schema: str) -> None:
-    """A schema of one's own is where the job goes, whatever the search path says."""
+    """With a schema the job goes there, whatever the search path is."""
     with engine.connect() as connection:
         assert insert(connection, Greet(), UNIQUE, schema=schema).job.id == 1
         connection.commit()
@@ -402,7 +402,7 @@ def test_search_path_decides_without_a_schema(
 def test_first_state(
     engine: Engine, schema: str, opts: InsertOpts, state: JobState, fast: bool
 ) -> None:
-    """A job given a time, past or future, is scheduled; a pending one pending; else available."""
+    """A job with a time, past or future, is scheduled; without one it is available or pending."""
     (insert_many_fast if fast else insert_many)(engine, [(Greet(), opts)], schema=schema)
     [(job_id, _)] = rows(engine, schema)
     job = get(engine, job_id, schema=schema)
@@ -416,7 +416,7 @@ def test_first_state(
 def test_returns_what_is_stored(
     engine: Engine, schema: str, kind: str, count: int, unique: UniqueOpts | None
 ) -> None:
-    """The job an insert returns is equal to the row, in every column, in whatever company."""
+    """The job that an insert returns equals its row in every column, alone or in a batch."""
     opts = [
         InsertOpts(unique=unique),
         InsertOpts(
@@ -444,7 +444,7 @@ def test_returns_what_is_stored(
 
 
 def test_a_session_that_routes_is_told_of_a_write(engine: Engine, schema: str) -> None:
-    """A session that chooses its engine by mapper or by statement is shown ours, a write on Job."""
+    """A session that chooses its engine by mapper or statement sees a write to Job."""
     shown = []
 
     class Routing(Session):
@@ -471,7 +471,7 @@ def test_says_now_by_the_database(engine: Engine, schema: str) -> None:
 
 
 def test_options_precede(engine: Engine, schema: str) -> None:
-    """What an insert says wins, then what the args' class says, then River's default."""
+    """The options of an insert win over those of the args' class, and these over the defaults."""
     job = insert(engine, Bill(), InsertOpts(priority=4), schema=schema).job
     assert (job.priority, job.queue, job.max_attempts, job.tags) == (4, "billing", 7, ("money",))
     job = insert(engine, Bill(), InsertOpts(tags=[]), schema=schema).job
@@ -556,7 +556,7 @@ def test_works_in_an_async_session(
 
 
 def test_constraints_of_the_host_are_its_own(engine: Engine, schema: str, customers: None) -> None:
-    """An error of the host's own flush stays the host's, and takes the job with it."""
+    """An error of the application's flush is raised unchanged, and undoes the insert."""
     with Session(engine) as session:
         insert(session, Greet(), schema=schema)
         session.add(Customer())
@@ -592,7 +592,7 @@ def once(on_conflict: str, **opts: Any) -> InsertOpts:
 def test_a_duplicate_does_what_it_was_asked_to(
     engine: Engine, schema: str, on_conflict: str, version: int, at: datetime, priority: int
 ) -> None:
-    """The job in the way keeps its id; its input, its time or both become the duplicate's."""
+    """The existing job keeps its id, and gets the duplicate's input, its time, or both."""
     first = insert(engine, Reindex(), once("skip", scheduled_at=SOONER), schema=schema)
     opts = once(on_conflict, scheduled_at=LATER, priority=2, tags=["new"], metadata={"new": 1})
     again = insert(engine, Reindex(version=2), opts, schema=schema)
@@ -619,7 +619,7 @@ def test_a_debounce_without_a_time_is_due_now(engine: Engine, schema: str) -> No
 def test_what_runs_or_has_run_is_left_as_it_is(
     engine: Engine, schema: str, state: JobState
 ) -> None:
-    """A job that does not wait any more is not changed, and the result says so."""
+    """A job that is no longer waiting is not changed, and the result shows that."""
     insert(engine, Reindex(), once("skip"), schema=schema)
     final = "now()" if state is JobState.completed else "NULL"
     with engine.begin() as connection:
@@ -641,7 +641,7 @@ def test_the_last_duplicate_of_a_batch_counts(engine: Engine, schema: str) -> No
 
 
 def test_a_copy_keeps_every_character(engine: Engine, schema: str) -> None:
-    """Backslashes, quotes, newlines, tabs and the marks of COPY itself arrive as they were."""
+    """Backslashes, quotes, newlines, tabs and the marks of COPY are stored unchanged."""
     odd = "a\\b\\N\\.\t\n\r\x01\x1f\x7f\"'\u2028 ä 🎉 {}"
     opts = InsertOpts(metadata={odd: odd}, tags=["NULL", "a_b-c"])
     assert insert_many_fast(engine, [(Note(odd), opts)], schema=schema) == 1
