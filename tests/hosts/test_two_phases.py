@@ -82,7 +82,7 @@ def test_a_notice_that_cannot_be_sent(
     """An error after the commit is logged, and the application's commit succeeds."""
     client = Client(host)
     verbs.queues.upsert_queues(host, ["default"])
-    monkeypatch.setattr(queries, "notify", lambda: text("SELECT nowhere()"))
+    monkeypatch.setattr(queries, "notify", lambda **_: text("SELECT nowhere()"))
     with Session(host, twophase=True) as session:
         client.queues.pause(session, "default")
         session.commit()
