@@ -41,7 +41,61 @@ class SendEmail(JobArgs, kind="send_email"):
     user_id: int
 """
 
+ORDERS = """
+import attrs
+from datetime import timedelta
+from sqlalchemy import select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, declared_attr, mapped_column
+from riverrun import Client, InsertOpts, JobArgs, JobState, verbs
+from riverrun.models import Job
+from riverrun.orm.relationships import jobs_of
+from riverrun.verbs import cancel_where, delete_where, insert_from, reschedule_where, retry_where
+
+@attrs.frozen
+class SendReceipt(JobArgs, kind="send_receipt"):
+    order: int
+
+@attrs.frozen
+class SendDigest(JobArgs, kind="send_digest"):
+    user_id: int
+
+class Base(DeclarativeBase):
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+    @declared_attr.directive
+    def __tablename__(cls):
+        return cls.__name__.lower()
+"""
+
+ROWS = (
+    ORDERS
+    + """
+class Order(Base):
+    status: Mapped[str]
+
+class User(Base):
+    active: Mapped[bool]
+
+Base.metadata.create_all(engine)
+client = Client(engine)
+session = Session(engine)
+order = Order(id=1, status="void")
+session.add_all([order, User(id=7, active=True), User(id=8, active=False)])
+session.flush()
+job_id = verbs.insert(session, SendReceipt(1), InsertOpts(queue="mail")).job.id
+"""
+)
+
 EXAMPLES = {
+    "riverrun.client.set_based.insert_from": Example(
+        given=ROWS,
+        then="""
+jobs = session.scalars(select(Job).where(Job.kind_is(SendDigest)).order_by(Job.id)).all()
+assert [job.args for job in jobs] == [{"user_id": 7}, {"user_id": 8}]
+assert {job.queue for job in jobs} == {"mail"}
+session.close()
+""",
+    ),
     "riverrun.ext.flask": Example(
         given=SHOP
         + EMAIL
@@ -128,6 +182,43 @@ with engine.connect() as connection:
 """,
         migrated=False,
     ),
+    "riverrun.models.in_schema": Example(
+        given=ROWS
+        + """
+from sqlalchemy.schema import CreateSchema
+from riverrun import migrations
+session.close()
+with engine.begin() as connection:
+    connection.execute(CreateSchema("jobs"))
+    migrations.migrate(connection, schema="jobs")
+    verbs.insert(connection, SendReceipt(2), schema="jobs")
+""",
+        then="""
+assert session.scalars(select(Receipts)).one().args == {"order": 2}
+session.close()
+""",
+    ),
+    "riverrun.orm.expressions.args_of": Example(
+        given=ROWS,
+        then="""
+statement = select(Job).where(Job.args_of(SendReceipt).order == order.id)
+assert session.scalars(statement).one().id == job_id
+session.close()
+""",
+    ),
+    "riverrun.orm.relationships.jobs_of": Example(
+        given=ORDERS,
+        then="""
+Base.metadata.create_all(engine)
+with Session(engine) as session:
+    order = Order(id=1)
+    session.add(order)
+    session.flush()
+    job = verbs.insert(session, SendReceipt(1)).job
+    assert [receipt.id for receipt in order.receipts] == [job.id]
+    assert [receipt.id for receipt in order.mails] == [job.id]
+""",
+    ),
     "riverrun.testing": Example(
         given=SHOP
         + """
@@ -164,6 +255,52 @@ from riverrun.testing import FrozenClock
         then="""
 job = client.insert(engine, SendEmail(1)).job
 assert job.created_at == datetime(2026, 1, 1, 1, tzinfo=UTC)
+""",
+    ),
+    "riverrun.verbs.cancel.cancel_where": Example(
+        given=ROWS,
+        then="""
+assert verbs.get(session, job_id).state is JobState.cancelled
+session.close()
+""",
+    ),
+    "riverrun.verbs.delete.delete_where": Example(
+        given=ROWS + "gone = [1]",
+        then="""
+assert verbs.list_jobs(session).jobs == []
+session.close()
+""",
+    ),
+    "riverrun.verbs.insert_from.insert_from": Example(
+        given=ROWS,
+        then="""
+job = session.scalars(select(Job).where(Job.kind_is(SendDigest))).one()
+assert job.args == {"user_id": 7}
+session.close()
+""",
+    ),
+    "riverrun.verbs.reschedule.reschedule_where": Example(
+        given=ROWS + "before = verbs.get(session, job_id).scheduled_at",
+        then="""
+job = verbs.get(session, job_id)
+assert job.state is JobState.scheduled
+assert job.scheduled_at - before >= timedelta(hours=2)
+session.close()
+""",
+    ),
+    "riverrun.verbs.retry.retry_where": Example(
+        given=ROWS
+        + """
+with engine.begin() as connection:
+    other = verbs.insert(connection, SendReceipt(2)).job
+    verbs.cancel(connection, other.id)
+    connection.execute(
+        Job.__table__.update().where(Job.id == other.id).values(state=JobState.discarded)
+    )
+""",
+        then="""
+assert verbs.get(engine, other.id).state is JobState.available
+session.close()
 """,
     ),
 }

@@ -25,7 +25,7 @@ def jobs_of(
             ...
             receipts: Mapped[list[Job]] = jobs_of(SendReceipt, "order")
 
-        Order.receipts = jobs_of(SendReceipt, "order")  # after the fact
+        Order.mails = jobs_of(SendReceipt, "order")  # on a class that is defined already
 
     It is view-only and sorted by id. Finished jobs are cleaned, so it has those that are left. What
     loads for one object looks the args up in river_job_args_index; what loads or joins for many
