@@ -280,8 +280,18 @@ class _State:
             self._engine(),
             workers=self._extension.workers,
             plugins=(_AppContext(self), *self._extension._plugins),
-            **{"queues": {QUEUE_DEFAULT: QueueConfig()}, **self._options},
+            **{
+                "queues": {QUEUE_DEFAULT: QueueConfig()},
+                "sessionmaker": self._sessionmaker(),
+                **self._options,
+            },
         )
+
+    def _sessionmaker(self) -> sessionmaker[Any] | None:
+        """Return what makes the application's sessions, for workers that take one."""
+        host = self._host_session()
+        factory = host.session_factory if isinstance(host, scoped_session) else host
+        return factory if isinstance(factory, sessionmaker) else None
 
     def _engine(self) -> Engine:
         if self._extension._engine is not None:

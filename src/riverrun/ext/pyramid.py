@@ -197,10 +197,26 @@ class _State:
     def client(self) -> Client:
         with self._lock:
             if self._client is None:
-                options = {"queues": {QUEUE_DEFAULT: QueueConfig()}, **self.options}
+                options = {
+                    "queues": {QUEUE_DEFAULT: QueueConfig()},
+                    "sessionmaker": self._sessionmaker(),
+                    **self.options,
+                }
                 self.use(Client(self._engine(), workers=self.workers, **options))
                 assert self._client is not None  # noqa: S101  set by use()
             return self._client
+
+    def _sessionmaker(self) -> Any:
+        """Return what makes the application's sessions, for workers that take one."""
+        factory = self._registry.get("dbsession_factory")
+        if not isinstance(factory, sessionmaker):
+            return None
+        with factory() as session:
+            listeners = [getattr(each, "__self__", None) for each in session.dispatch.before_commit]
+        # zope.sqlalchemy's sessions are committed by a transaction manager, and by nothing else.
+        if any(type(each).__module__.startswith("zope.sqlalchemy") for each in listeners):
+            return None
+        return factory
 
     def _engine(self) -> Engine:
         if self.url is not None:
