@@ -45,6 +45,7 @@ from riverrun.errors import (
 )
 from riverrun.jobs.args import decode, encode
 from riverrun.models import Job
+from riverrun.orm.fields import own_code
 
 
 @attrs.frozen
@@ -536,3 +537,10 @@ def test_options_stay(client: Client, session: Session) -> None:
     """Args with references take the options of any insert."""
     result = client.insert(session, Send(_order(session)), InsertOpts(queue="mail"))
     assert result.job.queue == "mail"
+
+
+def test_references_do_not_count_as_own_code() -> None:
+    """A class of args with references can be inserted from a select, as it has no own post-init."""
+    assert own_code(Send) is None
+    assert own_code(Data) is None
+    assert own_code(OwnInit) == "OwnInit.__attrs_post_init__"

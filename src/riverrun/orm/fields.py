@@ -12,6 +12,7 @@ import attrs
 from riverrun.errors import InvalidRef
 from riverrun.jobs.json_types import from_json, is_pydantic, is_struct, shown_type, to_json
 from riverrun.jobs.json_values import json_problem
+from riverrun.jobs.references import refer_on_init
 
 
 class Unfit(ValueError):
@@ -102,6 +103,8 @@ def own_code(cls: type) -> str | None:
     """Return what of a class's own runs whenever an object is made; None if nothing does."""
     for name in ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__", "model_post_init"):
         owner = next((base for base in cls.__mro__ if name in vars(base)), None)
+        if owner is not None and vars(owner)[name] is refer_on_init:
+            continue  # It makes references of objects, and no row holds an object.
         if owner is not None and owner.__module__.partition(".")[0] not in {"riverrun", "pydantic"}:
             return f"{owner.__name__}.{name}"
     if hasattr(cls, "__attrs_init__"):
