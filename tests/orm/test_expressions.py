@@ -227,7 +227,7 @@ def test_fields_have_their_names_in_json(engine: Engine, schema: str, args: Any)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: Job.args_of(SendReceipt).order == "5", "order is '5'.*none of int"),
         (lambda: Job.args_of(SendReceipt).order == None, None),  # noqa: E711
@@ -237,12 +237,12 @@ def test_fields_have_their_names_in_json(engine: Engine, schema: str, args: Any)
         (lambda: Job.kind_is(int), "kind"),
     ],
 )
-def test_what_cannot_be_equal_is_refused(make: Callable[[], Any], said: str | None) -> None:
+def test_what_cannot_be_equal_is_refused(make: Callable[[], Any], message: str | None) -> None:
     """A value or a column that a field never holds is an error that says so."""
-    if said is None:
+    if message is None:
         make()
         return
-    with pytest.raises(InvalidOption, match=said):
+    with pytest.raises(InvalidOption, match=message):
         make()
 
 

@@ -515,7 +515,7 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_fit_is_named(host: Engine, name: str) -> None:
     """A column or field that does not fit is refused by name, and nothing is executed."""
-    source, cls, said = REFUSED[name]
+    source, cls, message = REFUSED[name]
     statements: list[str] = []
     with Session(host) as session:
         session.connection()
@@ -524,7 +524,7 @@ def test_what_does_not_fit_is_named(host: Engine, name: str) -> None:
             "before_cursor_execute",
             lambda _c, _cursor, statement, _p, _context, _m: statements.append(statement),
         )
-        with pytest.raises(InvalidArgs, match=said):
+        with pytest.raises(InvalidArgs, match=message):
             insert_from(session, source, cls)
     assert not statements
 
@@ -591,7 +591,7 @@ BAD_ROWS: dict[str, tuple[Any, Any, str]] = {
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_what_no_field_holds_is_refused(host: Engine, name: str) -> None:
     """A row's value that args cannot hold is an error, and no job is there."""
-    source, cls, said = BAD_ROWS[name]
+    source, cls, message = BAD_ROWS[name]
     with Session(host) as session:
         values: dict[str, Any] = {
             "small": 1,
@@ -612,23 +612,23 @@ def test_what_no_field_holds_is_refused(host: Engine, name: str) -> None:
         }
         session.add(Thing(id=1, **values))
         session.commit()
-        with pytest.raises(InvalidArgs, match=said):
+        with pytest.raises(InvalidArgs, match=message):
             insert_from(session, source, cls)
         session.rollback()
         assert not list_jobs(session).jobs
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"unique": UniqueOpts(by_args=True, on_conflict="replace")}, "on_conflict"),
         ({"unique": lambda draft, now: None}, "another policy"),
         ({"queue": "No Queue"}, "queue"),
     ],
 )
-def test_options_that_rows_cannot_have(host: Engine, options: dict[str, Any], said: str) -> None:
+def test_options_that_rows_cannot_have(host: Engine, options: dict[str, Any], message: str) -> None:
     """Options that need each job in Python are refused by name."""
-    with Session(host) as session, pytest.raises(InvalidOption, match=said):
+    with Session(host) as session, pytest.raises(InvalidOption, match=message):
         Client(host).insert_from(session, select(NUMBER), Odd, **options)
 
 

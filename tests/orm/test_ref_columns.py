@@ -185,7 +185,7 @@ def test_inheritance_and_composite_keys(host: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: Job.args_of(Greet).person == Person(), "no session|primary key"),
         (lambda: Job.args_of(Greet).person == Seat(row="a", number=1), "Seat"),
@@ -195,9 +195,9 @@ def test_inheritance_and_composite_keys(host: Engine) -> None:
         (lambda: Job.args_of(Greet).person == Seat.row, "VARCHAR"),
     ],
 )
-def test_what_has_no_key_or_another(make: Callable[[], Any], said: str) -> None:
+def test_what_has_no_key_or_another(make: Callable[[], Any], message: str) -> None:
     """An object without a key, of another class, or a column of another type, is refused."""
-    with pytest.raises(InvalidOption, match=said):
+    with pytest.raises(InvalidOption, match=message):
         make()
 
 

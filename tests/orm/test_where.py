@@ -168,15 +168,15 @@ def test_tells_running_jobs(engine: Engine, schema: str) -> None:
     """The clients of running jobs are notified at the commit, and only of those."""
     running = [insert_job(engine, schema, state="running", queue="mail") for _ in range(2)]
     insert_job(engine, schema)
-    with listening(engine, f"{schema!s}.river_control") as heard:
+    with listening(engine, f"{schema!s}.river_control") as notified:
         with Session(engine) as session:
             assert cancel_where(session, true(), schema=schema) == 3
-            assert heard() == []
+            assert notified() == []
             session.commit()
-        payloads = heard()
-    told = [json.loads(payload) for payload in payloads]
-    assert sorted(each["job_id"] for each in told) == running
-    assert {(each["action"], each["queue"]) for each in told} == {("cancel", "mail")}
+        payloads = notified()
+    controls = [json.loads(payload) for payload in payloads]
+    assert sorted(each["job_id"] for each in controls) == running
+    assert {(each["action"], each["queue"]) for each in controls} == {("cancel", "mail")}
 
 
 def test_joins_the_hosts_tables(place: Place) -> None:
@@ -318,7 +318,7 @@ def test_from_async_code(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("criterion", "said"),
+    ("criterion", "message"),
     [
         (Order.id == 5, "name Job"),
         (True, "for all jobs"),
@@ -328,11 +328,11 @@ def test_from_async_code(place: Place) -> None:
 )
 @pytest.mark.parametrize("verb", VERBS)
 def test_criteria_that_choose_no_jobs(
-    engine: Engine, schema: str, verb: str, criterion: Any, said: str
+    engine: Engine, schema: str, verb: str, criterion: Any, message: str
 ) -> None:
     """Criteria that say nothing of jobs, or are none, are refused; and so is none at all."""
     job_id = insert_job(engine, schema)
-    with pytest.raises(InvalidOption, match=said):
+    with pytest.raises(InvalidOption, match=message):
         VERBS[verb](engine, criterion, schema=schema)
     with pytest.raises(InvalidOption, match="true"):
         VERBS[verb](engine, schema=schema)

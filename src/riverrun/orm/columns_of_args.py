@@ -47,6 +47,7 @@ class ArgsColumns:
         kind: The kind of the jobs.
         source: The select, as a subquery.
         columns: By field, its JSON.
+        given: By field, the columns of which that is made.
         fields: The fields, in the order in which they are stored.
         constants: By field, the JSON that it has in every job.
         defaults: By field, the value of which that is the JSON.
@@ -56,6 +57,7 @@ class ArgsColumns:
     kind: str
     source: Subquery
     columns: Mapping[str, ColumnJson]
+    given: Mapping[str, Sequence[ColumnElement[Any]]]
     fields: Sequence[Field]
     constants: Mapping[str, Any]
     defaults: Mapping[str, Any]
@@ -87,6 +89,7 @@ def columns_of_args(source: Any, args_type: Any, *, encoding: str = "utf-8") -> 
     if code := own_code(args_type):
         problems.append(f"{code} cannot run for rows that only the database sees; use insert_many")
     columns: dict[str, ColumnJson] = {}
+    taken: dict[str, Sequence[ColumnElement[Any]]] = {}
     constants: dict[str, Any] = {}
     defaults: dict[str, Any] = {}
     try:
@@ -100,6 +103,7 @@ def columns_of_args(source: Any, args_type: Any, *, encoding: str = "utf-8") -> 
                 constants[name] = _constant(field)
                 defaults[name] = None if field.default is None else field.default()
             else:
+                taken[name] = list(parts.values())
                 columns[name] = _column(field, parts, nullable, encoding)
         except (Mismatch, Unfit) as problem:
             problems.append(str(problem))
@@ -113,6 +117,7 @@ def columns_of_args(source: Any, args_type: Any, *, encoding: str = "utf-8") -> 
         kind=kind,
         source=subquery,
         columns=columns,
+        given=taken,
         fields=list(fields.values()),
         constants=constants,
         defaults=defaults,

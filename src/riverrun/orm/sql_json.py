@@ -347,8 +347,8 @@ def refusal(problem: str, held: Any) -> ColumnElement[str]:
         problem: What is wrong, for the error's text.
         held: What depends on a row: PostgreSQL would evaluate a constant when it plans.
     """
-    told = func.concat(f"{REFUSED}{problem}", func.left(cast(held, Text), 0))
-    return cast(cast(told, Integer), Text)
+    message = func.concat(f"{REFUSED}{problem}", func.left(cast(held, Text), 0))
+    return cast(cast(message, Integer), Text)
 
 
 REFUSED = "riverrun: "

@@ -142,11 +142,17 @@ def chosen(
     tables = list(select(literal(1)).where(joined).get_final_froms())
     others = [other for other in tables if other is not table]
     if tables and len(others) == len(tables):
-        names = ", ".join(str(getattr(other, "name", other)) for other in tables)
+        names = ", ".join(_name_of(other) for other in tables)
         raise InvalidOption("criteria", names, "criteria that name Job, too, or all jobs are meant")
     if others:
         joined = exists(select(literal(1)).where(joined).correlate(job))
     return Chosen(job, [joined], legal, schema, unique)
+
+
+def _name_of(table: Any) -> str:
+    # An alias has its name only in a statement.
+    table = getattr(table, "element", table)
+    return str(getattr(table, "name", table))
 
 
 def _checked(criterion: Any) -> ColumnElement[bool]:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -198,9 +199,10 @@ def _present(rows: ArgsColumns, name: str, annotation: Any) -> ColumnElement[Any
     if takes_none(annotation):
         return value
     problem = f"the column of the field {name!r} is NULL in a row, which is no value of it"
+    columns = rows.given[name]
     # A NULL has no text, so the error shows only the problem.
-    refused = cast(refusal(problem, value), JSONB)
-    return case((value.is_not(None), value), else_=refused)
+    refused = cast(refusal(problem, columns[0]), JSONB)
+    return case((or_(*(column.is_(None) for column in columns)), refused), else_=value)
 
 
 def _limited(rows: ArgsColumns, args: ColumnElement[Any]) -> ColumnElement[Any]:
