@@ -111,13 +111,15 @@ class Inserter:
 
     def drafts_of(self, jobs: Sequence[AddedJob]) -> Sequence[JobDraft]:
         """Return what is to be inserted of added jobs whose objects have their keys."""
-        undrafted = [job for job in jobs if not job.is_current]
+        current = [job.draft if job.draft is not None and job.is_current else None for job in jobs]
+        items = [
+            (job.args, job.opts) for job, known in zip(jobs, current, strict=True) if known is None
+        ]
         made: Iterator[JobDraft] = iter(())
-        if undrafted:
-            items = [(job.args, job.opts) for job in undrafted]
+        if items:
             now = self._clock.database_now()
             made = iter(drafts(items, max_attempts=self._max_attempts, now=now, types=self._types))
-        return [job.draft if job.draft and job.is_current else next(made) for job in jobs]
+        return [next(made) if known is None else known for known in current]
 
     def insert_drafted(self, session: Session, drafts: Sequence[JobDraft]) -> list[InsertResult]:
         """Insert added jobs, and return a result for each."""

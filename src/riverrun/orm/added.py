@@ -248,13 +248,17 @@ def _commit(session: Session) -> None:
 
 def _insert_jobs(session: Session, writer: Writer, jobs: list[AddedJob]) -> None:
     drafts = writer.drafts_of(jobs)
-    firsts = jobs
-    if any(map(_coalesces, jobs)):
-        known = _Coalesced.of(session)
-        firsts = [
-            known.first_of(job, (writer, draft.kind, draft.args_text)) if _coalesces(job) else job
-            for job, draft in zip(jobs, drafts, strict=True)
-        ]
+    if not any(map(_coalesces, jobs)):
+        results = writer.insert_drafted(session, drafts)
+        for job, result in zip(jobs, results, strict=True):
+            job._result = result
+            job.draft = None  # It may hold the objects.
+        return
+    known = _Coalesced.of(session)
+    firsts = [
+        known.first_of(job, (writer, draft.kind, draft.args_text)) if _coalesces(job) else job
+        for job, draft in zip(jobs, drafts, strict=True)
+    ]
     new = [n for n, (job, first) in enumerate(zip(jobs, firsts, strict=True)) if job is first]
     if new:
         results = writer.insert_drafted(session, [drafts[n] for n in new])
