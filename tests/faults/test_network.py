@@ -19,7 +19,7 @@ from faults.server import Server
 from faults.worker import Book, Send
 from needs import need
 from riverrun import Client, InsertOpts, JobArgs, JobContext, QueueConfig, Workers, verbs
-from riverrun.client.client import services
+from riverrun.client import services
 
 
 @pytest.mark.parametrize(("given", "expected_ms"), [({}, 25_000), ({"tcp_user_timeout": 7}, 7)])
