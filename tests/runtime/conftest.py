@@ -1,4 +1,4 @@
-"""What the tests of threads share: a client that is stopped whatever happens, and ways to wait."""
+"""Fixtures of the tests that run threads: a client that is always stopped, and ways to wait."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ class App:
         self._clients: list[Client] = []
 
     def client(self, body: Body | None = None, *, slots: int = 4, **options: Any) -> Client:
-        """Return a client, not started, that works Task with `body`."""
+        """Return a client that works Task with `body`. It is not started."""
         workers = Workers()
 
         def work(args: Task, ctx: JobContext) -> None:
@@ -48,7 +48,7 @@ class App:
         return client, events
 
     def stop(self) -> None:
-        """Stop every client, cancelling what runs."""
+        """Stop every client and cancel the jobs it is running."""
         for client in self._clients:
             try:
                 client.stop(cancel=True)
@@ -58,7 +58,7 @@ class App:
 
 @pytest.fixture
 def app(engine: Engine, schema: str) -> Iterator[App]:
-    """Clients on the test's schema, all stopped at its end."""
+    """Clients on the test's schema, all of which are stopped when the test ends."""
     app = App(engine, schema)
     yield app
     app.stop()
@@ -72,7 +72,7 @@ def app(engine: Engine, schema: str) -> Iterator[App]:
 
 @pytest.fixture
 def came() -> Callable[[threading.Event, str], None]:
-    """Wait for an event, and say what did not come."""
+    """Wait for an event; if it is not set in time, fail with a text that names it."""
 
     def wait(event: threading.Event, what: str) -> None:
         assert event.wait(DEADLINE_S), f"{what}: not within {DEADLINE_S:g} s"

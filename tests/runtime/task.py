@@ -1,6 +1,7 @@
 """Args of the one kind that most tests of threads work.
 
-Not in conftest.py, which pytest and the tests import as two modules: a kind is one class.
+They are not in conftest.py because pytest and the tests import that as two modules, and a kind
+must be one class.
 """
 
 import attrs
@@ -10,6 +11,6 @@ from riverrun import JobArgs
 
 @attrs.frozen
 class Task(JobArgs, kind="task"):
-    """Args without a meaning."""
+    """Args that mean nothing."""
 
     number: int = 0

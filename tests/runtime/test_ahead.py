@@ -1,4 +1,4 @@
-"""What a client claims before it can begin it takes nothing from other clients."""
+"""Jobs that a client claims ahead of a free slot stay available to other clients."""
 
 import threading
 import time
@@ -20,7 +20,7 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def states(app: Any) -> dict[int, str]:
-    """Return the state of each job, by its number."""
+    """Return the state of each job, by the number in its args."""
     with app.engine.connect() as connection:
         connection = connection.execution_options(schema_translate_map={None: app.schema})
         return {
@@ -30,7 +30,7 @@ def states(app: Any) -> dict[int, str]:
 
 
 class Held:
-    """A worker that keeps job 0 until it may go on, and counts the calls of the others."""
+    """A worker that holds job 0 until `go_on` is set, and counts the calls for every job."""
 
     def __init__(self) -> None:
         self.begun, self.go_on = threading.Event(), threading.Event()
@@ -44,7 +44,10 @@ class Held:
 
 
 def holds_ahead(app: Any, jobs: int, **options: Any) -> tuple[Any, Any, Held]:
-    """Return a client whose one slot is kept by job 0 while it has claimed the rest, and worker."""
+    """Return a client whose one slot holds job 0, its events, and the worker.
+
+    The client has claimed all other jobs ahead.
+    """
     held = Held()
     client = app.client(held, slots=1, **options)
     events = client.subscribe(JobCompleted)
@@ -52,17 +55,17 @@ def holds_ahead(app: Any, jobs: int, **options: Any) -> tuple[Any, Any, Held]:
     client.start()
     assert held.begun.wait(DEADLINE_S)
     own = client._services.producers["default"]
-    own._claim_ahead = jobs  # as after many short jobs
+    own._claim_ahead = jobs  # as it would be after many short jobs
     client.insert_many(app.engine, [Task(n) for n in range(1, jobs + 1)])
     own.wake()
     return client, events, held
 
 
 def test_what_waits_goes_to_another_client(app: Any) -> None:
-    """Jobs claimed ahead of a slot that does not come free are worked by who has one, at once."""
+    """Jobs claimed ahead of a slot that stays busy go at once to a client with a free slot."""
     _, _, held = holds_ahead(app, 5)
     other = Held()
-    # It does not look by itself: it has to hear of them.
+    # A poll must not find the jobs: only the notification may.
     client = app.client(other, slots=1, poll_interval=60)
     client.start()
     until(lambda: list(states(app).values()).count("completed") == 5, "the other client's work")
@@ -72,7 +75,7 @@ def test_what_waits_goes_to_another_client(app: Any) -> None:
 
 
 def test_short_and_long_jobs_are_shared_evenly(app: Any) -> None:
-    """Of two clients with one slot each, none keeps long jobs that the other could work."""
+    """Of two clients with one slot each, neither keeps long jobs that the other could work."""
 
     def body(args: Task, _: JobContext) -> None:
         time.sleep(0.25 if args.number else 0)
@@ -106,7 +109,7 @@ def _all_states(app: Any) -> list[str]:
 
 
 def test_does_not_claim_ahead_again_at_once(app: Any) -> None:
-    """After jobs went back, nothing is claimed ahead for a while, and longer each time."""
+    """After jobs were given back, a client claims no jobs ahead for a while."""
     client, _, held = holds_ahead(app, 3)
     own = client._services.producers["default"]
     until(lambda: own._wary_until > time.monotonic(), "the jobs' way back")
@@ -118,7 +121,7 @@ def test_does_not_claim_ahead_again_at_once(app: Any) -> None:
 
 
 def test_a_pause_gives_back_what_waits(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was claimed ahead of a pause is not begun during it."""
+    """Jobs claimed ahead when their queue is paused are given back and do not begin."""
     monkeypatch.setattr(producer, "LATE_S", 1e9)
     client, _, held = holds_ahead(app, 3)
     until(lambda: list(states(app).values()).count("running") == 4, "the claim ahead")
@@ -131,7 +134,7 @@ def test_a_pause_gives_back_what_waits(app: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_what_waits_is_under_the_heartbeat(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The attempt time of a job that has not begun is renewed like that of one that runs."""
+    """The heartbeat renews the attempt time of jobs that wait for a slot, too."""
     monkeypatch.setattr(producer, "LATE_S", 1e9)
     _, _, held = holds_ahead(app, 1, rescue_after=1.0)
 
@@ -149,12 +152,12 @@ def test_what_waits_is_under_the_heartbeat(app: Any, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("late", [True, False])
 def test_begins_only_what_is_its_own(app: Any, monkeypatch: pytest.MonkeyPatch, late: bool) -> None:
-    """What has waited for so long that it may have been rescued is not begun, but given back."""
+    """A job that waited so long that it may have been rescued is given back and does not begin."""
     monkeypatch.setattr(producer, "LATE_S", 1e9)
     client, _, held = holds_ahead(app, 1)
     until(lambda: states(app)[1] == "running", "the claim ahead")
     if late:
-        # As after a suspension of the process.
+        # The process was suspended, for example.
         def claimed() -> list[Any]:
             known = client._services.producers["default"]._claimed
             return [each for each in known.values() if each.claimed.args["number"] == 1]
@@ -177,7 +180,7 @@ def test_begins_only_what_is_its_own(app: Any, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_one_slow_claim_does_not_make_jobs_short(app: Any) -> None:
-    """Whether jobs are shorter than a claim goes by claims as they usually are, not by one."""
+    """One slow claim does not start claiming ahead: the usual duration of claims decides."""
     client = app.client(Held(), slots=4)
     client.start()
     own = client._services.producers["default"]

@@ -1,4 +1,4 @@
-"""Step 2, the telling side: what is told, when, and that it never keeps a process alive."""
+"""Step 2, the sender: what is announced and when. It never keeps a process alive."""
 
 import asyncio
 import os
@@ -31,7 +31,10 @@ Heard = Callable[[], list[str]]
 
 @pytest.fixture
 def heard(engine: Engine, schema: str) -> Iterator[Heard]:
-    """What a raw LISTEN heard by now, in order; a mark of its own tells when that is."""
+    """Return the payloads that a raw LISTEN received, in order.
+
+    Each call sends a mark and reads until that arrives, so nothing sent before can be missing.
+    """
     url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     came: list[str] = []
     with psycopg.connect(url, autocommit=True) as driver:
@@ -50,18 +53,18 @@ def heard(engine: Engine, schema: str) -> Iterator[Heard]:
 
 @pytest.fixture
 def client(engine: Engine, schema: str) -> Client:
-    """A client that only inserts."""
+    """A client that only inserts jobs."""
     return Client(engine, schema=schema)
 
 
 def told(client: Client, heard: Heard) -> list[str]:
-    """Return what was heard once all is announced."""
+    """Wait until everything is announced; return the payloads that were received."""
     assert client.flush_announcements(DEADLINE_S), "not all was announced"
     return heard()
 
 
 def test_tells_after_the_commit(client: Client, engine: Engine, heard: Heard) -> None:
-    """Nothing is told before the commit, and the queue's name is told after it."""
+    """A queue's name is announced after the commit, and nothing before it."""
     with Session(engine) as session:
         client.insert(session, JOB)
         assert told(client, heard) == []
@@ -70,7 +73,7 @@ def test_tells_after_the_commit(client: Client, engine: Engine, heard: Heard) ->
 
 
 def test_tells_nothing_of_a_rollback(client: Client, engine: Engine, heard: Heard) -> None:
-    """What is rolled back is not told, neither then nor with a later commit."""
+    """Jobs that are rolled back are not announced, neither then nor by a later commit."""
     with Session(engine) as session:
         client.insert(session, JOB)
         session.rollback()
@@ -80,7 +83,7 @@ def test_tells_nothing_of_a_rollback(client: Client, engine: Engine, heard: Hear
 
 
 def test_tells_of_savepoints_with_the_whole(client: Client, engine: Engine, heard: Heard) -> None:
-    """What was inserted in a savepoint is told when the transaction commits, not before."""
+    """Jobs inserted in a savepoint are announced when the whole transaction commits, not before."""
     with Session(engine) as session:
         with session.begin_nested():
             client.insert(session, JOB)
@@ -94,7 +97,7 @@ def test_tells_of_savepoints_with_the_whole(client: Client, engine: Engine, hear
 def test_tells_nothing_of_a_savepoint_rolled_back(
     client: Client, engine: Engine, heard: Heard
 ) -> None:
-    """What a savepoint took back is not announced, what was inserted around it is."""
+    """Jobs of a savepoint that is rolled back are not announced; jobs inserted around it are."""
     with Session(engine) as session:
         outer = session.begin_nested()
         client.insert(session, JOB, InsertOpts(queue="outer"))
@@ -117,7 +120,7 @@ def test_tells_nothing_of_a_savepoint_rolled_back(
 def test_tells_at_once_in_autocommit(
     client: Client, engine: Engine, heard: Heard, driver: str, way: str
 ) -> None:
-    """A job that is committed by its INSERT is announced by then, without a commit()."""
+    """In autocommit a job is committed by its INSERT and is announced without a commit()."""
     options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if way == "engine" else {}
     if way == "driver":
         if driver == "asyncpg":
@@ -149,7 +152,7 @@ def test_tells_at_once_in_autocommit(
 
 
 def test_tells_of_the_second_phase(client: Client, engine: Engine, heard: Heard) -> None:
-    """In two phases the second is the commit; what is rolled back after the first is not told."""
+    """A two-phase transaction announces at its second phase, and nothing if that is a rollback."""
     with Session(engine, twophase=True) as session:
         client.insert(session, JOB)
         session.prepare()
@@ -163,7 +166,7 @@ def test_tells_of_the_second_phase(client: Client, engine: Engine, heard: Heard)
 
 
 def test_tells_in_a_long_lived_connection(client: Client, engine: Engine, heard: Heard) -> None:
-    """Each commit of a connection is told, though the connection lives on."""
+    """Each commit is announced, also when the connection stays open."""
     with engine.connect() as connection:
         for _ in range(2):
             client.insert(connection, JOB)
@@ -172,13 +175,13 @@ def test_tells_in_a_long_lived_connection(client: Client, engine: Engine, heard:
 
 
 def test_tells_of_an_engine_s_own_commit(client: Client, engine: Engine, heard: Heard) -> None:
-    """An insert given an Engine has committed when it returns, and is told."""
+    """A call given an Engine commits before it returns, and its jobs are announced."""
     client.insert(engine, JOB)
     assert told(client, heard) == [TOLD]
 
 
 def test_tells_of_many_commits_at_once(client: Client, engine: Engine, heard: Heard) -> None:
-    """However many commits, there is one notification in 10 ms."""
+    """However many transactions commit, at most one notification is sent in 10 ms."""
     began = time.monotonic()
     for _ in range(100):
         client.insert(engine, JOB)
@@ -187,7 +190,7 @@ def test_tells_of_many_commits_at_once(client: Client, engine: Engine, heard: He
 
 
 def test_wakes_this_process_with_the_commit(engine: Engine) -> None:
-    """A producer of this process has been woken when commit() returns, if it succeeded."""
+    """A commit that succeeds wakes this process's producer before commit() returns."""
     woken: list[str] = []
     announcer = Announcer(
         engine, schema=None, on_committed=lambda name: not woken.append(name), clock=Clock()
@@ -217,7 +220,7 @@ def test_wakes_this_process_with_the_commit(engine: Engine) -> None:
 def test_other_ways_to_tell(
     engine: Engine, schema: str, heard: Heard, notify: str, expected: list[str]
 ) -> None:
-    """`in_transaction` is told by the commit itself, `off` never."""
+    """With `in_transaction` the commit itself notifies; with `off` nothing does."""
     client = Client(engine, schema=schema, notify=notify)
     with Session(engine) as session:
         client.insert(session, JOB)
@@ -230,7 +233,7 @@ def test_other_ways_to_tell(
 def test_tells_of_an_async_session(
     client: Client, engine: Engine, heard: Heard, driver: str
 ) -> None:
-    """An AsyncSession's commit is told like any other, and with either driver at once."""
+    """The commit of an AsyncSession is announced like any other, with either driver."""
     url = engine.url.set(drivername=f"postgresql+{driver}")
 
     async def insert() -> None:
@@ -283,7 +286,10 @@ client.insert(session, RawArgs(kind="greet", encoded={}))
 def test_tells_before_its_process_ends(
     database_url: str, schema: str, heard: Heard, body: Any, count: int
 ) -> None:
-    """A short script is told of before it ends, so is a fork; no script is kept from ending."""
+    """A short script announces its jobs before it exits, and so does a forked child.
+
+    An open transaction does not keep the script from exiting.
+    """
     script = SCRIPT.format(url=database_url, schema=schema) + body
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],
@@ -301,7 +307,7 @@ def test_tells_before_its_process_ends(
 def test_a_commit_does_not_fail_for_want_of_a_thread(
     client: Client, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch, own: bool
 ) -> None:
-    """Where no thread can be started, as at an interpreter's exit, jobs are inserted anyhow."""
+    """Jobs are inserted even if no thread can be started, as while an interpreter exits."""
 
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -321,8 +327,8 @@ def test_a_commit_does_not_fail_for_want_of_a_thread(
 def test_a_queue_that_no_client_has_worked_is_warned_of_once(
     client: Client, engine: Engine, schema: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A typo in a queue's name is one warning in a process; a known or an own queue is none."""
-    client.queues.add("own", 1)  # which no client has worked so far
+    """A process warns once of a queue unknown to all clients, and not of known or own queues."""
+    client.queues.add("own", 1)  # no client has worked it so far
     with engine.begin() as connection:
         connection.execute(
             text(f"INSERT INTO {schema}.river_queue (name, updated_at) VALUES ('mail', now())")

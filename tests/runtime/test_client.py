@@ -1,4 +1,4 @@
-"""The walk end to end, and every way in which an attempt or a client can end."""
+"""The life of a job from end to end, and every way in which an attempt or a client can end."""
 
 import threading
 import time
@@ -52,7 +52,7 @@ Came = Callable[[threading.Event, str], None]
 
 
 class Gate:
-    """A worker that says when it began, and ends when it is let go or told to."""
+    """A worker that signals when it begins and waits until it is released or cancelled."""
 
     def __init__(self, *, deaf: bool = False) -> None:
         self.began = threading.Event()
@@ -61,7 +61,7 @@ class Gate:
         self._deaf = deaf
 
     def __call__(self, args: Any, ctx: JobContext) -> None:
-        """Work: wait until the gate is open, or the context says to end."""
+        """Work: wait until the gate is open or the context is cancelled."""
         self.calls[ctx.job.id] += 1
         self.began.set()
         if self._deaf:
@@ -72,7 +72,7 @@ class Gate:
         ctx.raise_if_cancelled()
 
     def wait_began(self) -> None:
-        """Wait until a worker began."""
+        """Wait until a worker has begun."""
         assert self.began.wait(DEADLINE_S), "no worker began"
 
 
@@ -86,12 +86,12 @@ def rows(app: Any, *columns: Any) -> list[Any]:
 
 
 def states(app: Any) -> Counter[JobState]:
-    """Return how many jobs are in each state."""
+    """Return the number of jobs in each state."""
     return Counter(JobState(row.state) for row in rows(app, Job.state))
 
 
 def change(app: Any, statement: Any) -> None:
-    """Execute `statement` in a transaction of its own."""
+    """Execute `statement` in its own transaction."""
     options = {"schema_translate_map": {None: app.schema}}
     with app.engine.begin() as connection:
         connection.execute(statement, execution_options=options)
@@ -139,7 +139,7 @@ def test_walks_a_job_from_insert_to_completion(app: Any) -> None:
 
 
 def test_rolled_back_jobs_never_run(app: Any) -> None:
-    """What is rolled back is not worked; what is committed after it is."""
+    """A job that is rolled back is not worked; a job that is committed afterwards is."""
     client, events = app.run()
     with Session(app.engine) as session:
         client.insert(session, Task(number=1))
@@ -151,7 +151,7 @@ def test_rolled_back_jobs_never_run(app: Any) -> None:
 
 
 def test_works_several_queues(app: Any) -> None:
-    """Each queue has its own slots: one that is full holds up no other."""
+    """Each queue has its own slots: a queue that is full does not delay another."""
     gate = Gate()
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -170,18 +170,19 @@ def test_works_several_queues(app: Any) -> None:
 
 
 def test_finds_jobs_by_polling_alone(app: Any) -> None:
-    """A client that listens to nothing, and is told of nothing, works jobs all the same."""
+    """A client that neither listens nor is notified still works jobs, by polling."""
     client, events = app.run(poll_only=True, poll_interval=0.05, notify="off")
     client.insert(app.engine, Task())
     assert isinstance(events.get(DEADLINE_S), JobCompleted)
 
 
 def test_hears_of_jobs_of_others(app: Any, database_url: str) -> None:
-    """What another client inserts wakes this one long before it would poll."""
+    """A job that another client inserts wakes this client long before its next poll."""
     client, events = app.run(poll_interval=600)
     other_engine = create_engine(database_url)
     other = Client(other_engine, schema=app.schema)
-    # The producer's first look may be before this insert or after it; the second is woken for.
+    # The producer's first look may come before or after the first insert; only the second insert
+    # proves that the producer is woken.
     for _ in range(2):
         with Session(other_engine) as session, session.begin():
             other.insert(session, Task())
@@ -192,7 +193,7 @@ def test_hears_of_jobs_of_others(app: Any, database_url: str) -> None:
 
 
 def test_two_clients_work_each_job_once(app: Any, database_url: str) -> None:
-    """Of 5,000 jobs that two clients compete for, each is worked exactly once."""
+    """Of 5,000 jobs for which two clients compete, each is worked exactly once."""
     count = 5_000
     lock = threading.Lock()
     worked: Counter[int] = Counter()
@@ -224,7 +225,7 @@ def test_two_clients_work_each_job_once(app: Any, database_url: str) -> None:
 
 
 def test_retries_what_fails_and_discards_it_at_last(app: Any) -> None:
-    """An exception is recorded and retried, until attempts are spent; then the job is discarded."""
+    """An exception is recorded and the job retried; once its attempts are spent it is discarded."""
     client, events = app.run(raising(ValueError("no luck")), backoff=Constant(delay=0))
     job = client.insert(app.engine, Task(), InsertOpts(max_attempts=3)).job
     seen = []
@@ -243,7 +244,7 @@ def test_retries_what_fails_and_discards_it_at_last(app: Any) -> None:
 
 
 def test_waits_out_a_long_backoff(app: Any) -> None:
-    """A failed job whose backoff is long is retryable until then."""
+    """A failed job with a long backoff is retryable until the backoff is over."""
     event = work_one(app, raising(ValueError("x")), backoff=Constant(delay=3600))
     assert isinstance(event, JobFailed)
     assert event.job.state is JobState.retryable
@@ -251,7 +252,7 @@ def test_waits_out_a_long_backoff(app: Any) -> None:
 
 
 def test_cancels_when_the_worker_says_so(app: Any) -> None:
-    """JobCancel ends a job whatever attempts are left, with its reason recorded."""
+    """JobCancel cancels a job, whatever attempts are left, and records its reason."""
     event = work_one(app, raising(JobCancel("gone")))
     assert isinstance(event, JobCancelled)
     [row] = rows(app, Job.state, Job.errors)
@@ -260,7 +261,7 @@ def test_cancels_when_the_worker_says_so(app: Any) -> None:
 
 
 def test_snoozes_when_the_worker_says_so(app: Any) -> None:
-    """JobSnooze schedules a job anew and gives its attempt back, without an error."""
+    """JobSnooze schedules the job for later, gives its attempt back and records no error."""
     event = work_one(app, raising(JobSnooze(timedelta(hours=1))))
     assert isinstance(event, JobSnoozed)
     [row] = rows(app, Job.state, Job.attempt, Job.errors, Job.metadata_)
@@ -269,7 +270,7 @@ def test_snoozes_when_the_worker_says_so(app: Any) -> None:
 
 
 def test_times_out_by_the_context(app: Any) -> None:
-    """A worker that asks its context learns that its time is over; that is a failure."""
+    """A worker that checks its context learns that its time is over, and the attempt fails."""
 
     def body(args: Task, ctx: JobContext) -> None:
         ctx.wait(DEADLINE_S)
@@ -283,7 +284,7 @@ def test_times_out_by_the_context(app: Any) -> None:
 
 
 def test_keeps_what_was_done_in_spite_of_the_time(app: Any) -> None:
-    """A worker that returns after its time has done its work: the job is completed."""
+    """A worker that returns successfully after its timeout has done its work: it is completed."""
 
     def body(args: Task, ctx: JobContext) -> None:
         ctx.wait(DEADLINE_S)
@@ -292,7 +293,7 @@ def test_keeps_what_was_done_in_spite_of_the_time(app: Any) -> None:
 
 
 def test_keeps_metadata_and_output(app: Any) -> None:
-    """What a worker stages is merged into the job's metadata, also if it fails then."""
+    """Metadata and output that a worker stages are merged into its job, even if it then fails."""
 
     def body(args: Task, ctx: JobContext) -> None:
         ctx.set_metadata("step", 2)
@@ -305,7 +306,7 @@ def test_keeps_metadata_and_output(app: Any) -> None:
 
 
 def test_survives_unknown_kinds(app: Any) -> None:
-    """A job of a kind that nobody works is a failure that is retried, and harms no other."""
+    """A job whose kind has no worker fails and is retried, and does not affect other jobs."""
     client = app.client()
     lost = insert_job(app.engine, app.schema, kind="nobody")
     events = client.subscribe(JobEvent)
@@ -323,7 +324,7 @@ def test_survives_unknown_kinds(app: Any) -> None:
 
 @pytest.mark.parametrize("args", [{"number": "many"}, {"number": None}, [1], "text", 7])
 def test_survives_undecodable_args(app: Any, args: Any) -> None:
-    """Args that do not fit their type are a failure that is recorded, and harm no other job."""
+    """Args that do not fit their type are recorded as a failure and do not affect other jobs."""
     insert_job(app.engine, app.schema, kind="task", args=args, max_attempts=1)
     _, events = app.run()
     event = events.get(DEADLINE_S)
@@ -335,7 +336,7 @@ def test_survives_undecodable_args(app: Any, args: Any) -> None:
 
 @pytest.mark.parametrize("metadata", [[1], "text", 7])
 def test_survives_odd_metadata(app: Any, metadata: Any) -> None:
-    """Metadata that is no object is no reason to leave a job running."""
+    """A job whose metadata is not an object is still taken out of `running`."""
     insert_job(app.engine, app.schema, kind="task", args={}, metadata_=metadata)
     client, events = app.run(raising(JobSnooze(3600)))
     events.get(DEADLINE_S)
@@ -359,7 +360,7 @@ class _SilentCancel(JobCancel):
     ids=lambda error: type(error).__name__,
 )
 def test_survives_whatever_is_raised(app: Any, error: BaseException) -> None:
-    """Whatever a worker raises, the job is not left running and the client works on."""
+    """Whatever a worker raises, its job does not stay running and the client works on."""
     failing = {0}
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -375,14 +376,14 @@ def test_survives_whatever_is_raised(app: Any, error: BaseException) -> None:
 
 
 def test_another_jobs_loss_is_a_failure_of_this_one(app: Any) -> None:
-    """A worker that lost another job's attempt has failed; its own job is not left running."""
+    """A worker that raises another job's AttemptLost fails; its own job does not stay running."""
     event = work_one(app, raising(AttemptLost(987_654, 1)))
     assert isinstance(event, JobFailed)
     assert states(app)[JobState.running] == 0
 
 
 def test_a_broken_backoff_loses_nothing(app: Any) -> None:
-    """A backoff that raises is replaced by River's."""
+    """If a backoff raises, River's backoff is used instead."""
 
     def backoff(job: JobRow, now: Any) -> Any:
         raise RuntimeError("broken")
@@ -397,7 +398,7 @@ def test_a_broken_backoff_loses_nothing(app: Any) -> None:
 
 @pytest.mark.parametrize("by", ["same client", "session", "other client"])
 def test_cancels_a_running_job(app: Any, database_url: str, by: str) -> None:
-    """A running job is told to end by whoever cancels it, and is cancelled then."""
+    """However a running job is cancelled, its worker is notified and the job is then cancelled."""
     gate = Gate()
     client, events = app.run(gate)
     job = client.insert(app.engine, Task()).job
@@ -420,7 +421,7 @@ def test_cancels_a_running_job(app: Any, database_url: str, by: str) -> None:
 
 
 def test_commits_effects_and_completion_together(app: Any) -> None:
-    """What the worker writes in ctx.transaction() and its job's completion are one commit."""
+    """A worker's writes in ctx.transaction() and the completion of its job are one commit."""
 
     def body(args: Task, ctx: JobContext) -> None:
         with ctx.transaction() as session:
@@ -432,7 +433,7 @@ def test_commits_effects_and_completion_together(app: Any) -> None:
 
 
 def test_rolls_back_what_raises_inside(app: Any) -> None:
-    """A block that raises commits nothing; the attempt has failed."""
+    """If the block raises, nothing is committed and the attempt has failed."""
 
     def body(args: Task, ctx: JobContext) -> None:
         with ctx.transaction() as session:
@@ -444,7 +445,7 @@ def test_rolls_back_what_raises_inside(app: Any) -> None:
 
 
 def test_stays_completed_whatever_is_raised_after(app: Any) -> None:
-    """After ctx.transaction() the job is completed; what the worker then raises is only logged."""
+    """After ctx.transaction() the job is completed; a later error of the worker is only logged."""
 
     def body(args: Task, ctx: JobContext) -> None:
         with ctx.transaction():
@@ -460,7 +461,7 @@ def test_stays_completed_whatever_is_raised_after(app: Any) -> None:
 
 @pytest.mark.parametrize("how", ["deleted", "retaken"])
 def test_commits_nothing_for_an_attempt_that_was_lost(app: Any, how: str) -> None:
-    """If the job was deleted or retaken meanwhile, AttemptLost is raised and nothing is done."""
+    """If the job was deleted or claimed again, AttemptLost is raised and nothing is committed."""
     raised: list[BaseException] = []
     over = threading.Event()
 
@@ -493,7 +494,7 @@ def test_commits_nothing_for_an_attempt_that_was_lost(app: Any, how: str) -> Non
 
 
 def test_refuses_a_second_transaction(app: Any) -> None:
-    """ctx.transaction() is used once, and not within itself."""
+    """ctx.transaction() can be used once per attempt, and cannot be nested."""
     refused: list[str] = []
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -513,7 +514,7 @@ def test_refuses_a_second_transaction(app: Any) -> None:
 
 
 def test_a_soft_stop_lets_jobs_end(app: Any) -> None:
-    """A stop waits for what runs; it is completed and written before stop returns."""
+    """A soft stop waits for running jobs; their completion is written before stop() returns."""
     gate = Gate()
     client, _ = app.run(gate, soft_stop_timeout=None)
     client.insert(app.engine, Task())
@@ -530,7 +531,7 @@ def test_a_soft_stop_lets_jobs_end(app: Any) -> None:
 
 @pytest.mark.parametrize("how", ["soft-stop timeout", "cancel", "hurry"])
 def test_a_hard_stop_gives_jobs_back(app: Any, how: str) -> None:
-    """A job that a stop cuts off is available again, its attempt given back, without an error."""
+    """A job that a stop interrupts is available again, its attempt given back, without an error."""
     gate = Gate()
     soft = 0.05 if how == "soft-stop timeout" else None
     client, events = app.run(gate, soft_stop_timeout=soft)
@@ -551,7 +552,7 @@ def test_a_hard_stop_gives_jobs_back(app: Any, how: str) -> None:
 
 
 def test_a_stop_names_what_still_runs(app: Any) -> None:
-    """A worker that ignores its context is named by the stop, which does not wait for ever."""
+    """If a worker ignores its context, stop() raises an error that names the job."""
     gate = Gate(deaf=True)
     client, _ = app.run(gate, hard_stop_timeout=0.05)
     job = client.insert(app.engine, Task()).job
@@ -566,11 +567,11 @@ def test_a_stop_names_what_still_runs(app: Any) -> None:
 
 
 def test_gives_back_what_was_claimed_ahead(app: Any) -> None:
-    """What was claimed and has not begun goes back on stop, attempt and all."""
+    """A stop gives back jobs that were claimed and have not begun, along with their attempts."""
     gate = Gate()
     client, _ = app.run(gate, slots=1, soft_stop_timeout=None)
     producer = client._services.producers["default"]
-    producer._claim_ahead = 5  # as after many short jobs
+    producer._claim_ahead = 5  # as it would be after many short jobs
     client.insert_many(app.engine, [Task(number=n) for n in range(4)])
     gate.wait_began()
     gate.open.set()
@@ -585,7 +586,7 @@ def test_gives_back_what_was_claimed_ahead(app: Any) -> None:
 
 
 def test_stop_before_start_and_twice(app: Any) -> None:
-    """start() and stop() may each be called twice, stop() first, and the client starts again."""
+    """start() and stop() may be called twice and stop() first; a client can be started again."""
     client = app.client()
     client.stop()
     assert client.wait(0)
@@ -603,7 +604,7 @@ def test_stop_before_start_and_twice(app: Any) -> None:
 
 
 def test_with_client(app: Any) -> None:
-    """`with client:` starts it and stops it."""
+    """`with client:` starts the client and stops it."""
     client = app.client()
     events = client.subscribe(JobCompleted)
     with client as entered:
@@ -633,7 +634,7 @@ def _threads() -> set[str]:
 def test_a_start_that_fails_leaves_nothing_running(
     engine: Engine, schema: str, options: Any, error: type[Exception]
 ) -> None:
-    """A client that cannot start says why, and runs no thread."""
+    """A client that cannot start raises the reason and leaves no thread running."""
     workers = Workers()
 
     @workers.register
@@ -651,7 +652,7 @@ def test_a_start_that_fails_leaves_nothing_running(
 
 
 def test_a_cancel_between_claim_and_begin_is_not_lost(app: Any, came: Came) -> None:
-    """A job that is cancelled while its claim comes back does not begin."""
+    """A job that is cancelled while the answer to its claim is under way does not begin."""
     claimed, go_on, heard = (threading.Event() for _ in range(3))
     began: list[Task] = []
 
@@ -678,7 +679,7 @@ def test_a_cancel_between_claim_and_begin_is_not_lost(app: Any, came: Came) -> N
 
 
 def test_a_cancel_reaches_what_was_claimed_ahead(app: Any, came: Came) -> None:
-    """A job that waits in this process for a slot is cancelled there, and never begins."""
+    """A job that is cancelled while it waits in this process for a slot never begins."""
     begun, go_on = threading.Event(), threading.Event()
     ran: list[int] = []
 
@@ -707,7 +708,7 @@ def test_a_cancel_reaches_what_was_claimed_ahead(app: Any, came: Came) -> None:
 
 
 def test_refuses_kinds_that_nobody_works(app: Any) -> None:
-    """A client with workers inserts no kind it has none for, unless told that others have."""
+    """A client with workers refuses kinds that it has no worker for, unless configured not to."""
     with pytest.raises(UnknownKind, match="other"):
         app.client().insert(app.engine, RawArgs(kind="other", encoded={}))
     with pytest.raises(UnknownKind, match="other"):
@@ -720,7 +721,7 @@ def test_refuses_kinds_that_nobody_works(app: Any) -> None:
 
 
 def test_refuses_transactions_on_other_databases(app: Any, server_url: str) -> None:
-    """A job is not inserted where the client's workers would never see it."""
+    """A client does not insert a job into a database where its own workers would never find it."""
     other = create_engine(make_url(server_url).set(database="postgres"))
     client = app.client()
     with Session(other) as session, pytest.raises(WrongDatabase) as refused:
@@ -730,7 +731,7 @@ def test_refuses_transactions_on_other_databases(app: Any, server_url: str) -> N
 
 
 def test_accepts_another_engine_on_its_database(app: Any, database_url: str) -> None:
-    """Two addresses of one database are one database."""
+    """Two addresses of the same database count as the same database."""
     other = create_engine(make_url(database_url).update_query_dict({"application_name": "web"}))
     with Session(other) as session, session.begin():
         app.client().insert(session, Task())
@@ -752,19 +753,19 @@ def test_accepts_another_engine_on_its_database(app: Any, database_url: str) -> 
     ],
 )
 def test_refuses_options_out_of_range(engine: Engine, options: Any) -> None:
-    """An option out of range is refused when the client is made."""
+    """An option out of range is refused when the client is constructed."""
     with pytest.raises(InvalidOption):
         Client(engine, **options)
 
 
 def test_refuses_what_is_no_engine() -> None:
-    """Only an Engine can be worked with, and the error says so."""
+    """Anything but an Engine is refused, and the error explains why."""
     with pytest.raises(NotATransaction, match="Engine"):
         Client("postgresql://localhost/db")  # type: ignore[arg-type]
 
 
 def test_runs_no_statement_on_a_worker_s_behalf(app: Any) -> None:
-    """While a worker works, no transaction of the client's stays open but its own."""
+    """While a worker runs, the client keeps no transaction open except the worker's own."""
     open_ones: list[int] = []
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -780,7 +781,8 @@ def test_runs_no_statement_on_a_worker_s_behalf(app: Any) -> None:
                     )
                 )
             )
-            # The leader's services have short ones; what was open for this attempt would stay.
+            # The leader's services run short transactions; one opened for this attempt
+            # would stay open.
             for _ in range(50):
                 open_ones.append(connection.execute(query).scalar_one())
                 if open_ones[-1] == 0 or ctx.wait(0.1):
@@ -791,7 +793,7 @@ def test_runs_no_statement_on_a_worker_s_behalf(app: Any) -> None:
 
 
 def test_commits_nothing_once_it_is_cancelled(app: Any) -> None:
-    """A cancel that comes within ctx.transaction() rolls it back, and the job is cancelled."""
+    """A cancel that arrives within ctx.transaction() rolls it back, and the job is cancelled."""
 
     def body(args: Task, ctx: JobContext) -> None:
         with ctx.transaction() as session:
@@ -822,7 +824,7 @@ def test_a_short_backoff_does_not_wait_for_the_poll(app: Any) -> None:
 
 
 def test_a_short_backoff_is_counted_from_when_it_is_written(app: Any) -> None:
-    """A failed attempt that the database takes late is tried again at once, not at a poll."""
+    """A short backoff counts from when the failure is written, so no poll is needed afterwards."""
     failed, again = threading.Event(), threading.Event()
     lock = text(f"SELECT FROM {app.schema}.river_job WHERE id = :id FOR UPDATE")
 
@@ -830,7 +832,7 @@ def test_a_short_backoff_is_counted_from_when_it_is_written(app: Any) -> None:
         if ctx.job.attempt > 1:
             again.set()
             return
-        # The row is another's until well after the backoff is over.
+        # The row stays locked until well after the backoff is over.
         connection.execute(lock, {"id": ctx.job.id})
         failed.set()
         raise ValueError("again")

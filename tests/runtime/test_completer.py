@@ -1,4 +1,4 @@
-"""Step 5, in its thread: batches, failing databases, outcomes that a database refuses."""
+"""Step 5 in its thread: batches, databases that fail, outcomes that a database refuses."""
 
 import random
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ START = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
 
 def completer(engine: Engine, schema: str, hub: Hub | None = None) -> Completer:
-    """Return a completer on `engine`, not started."""
+    """Return a completer on `engine`. It is not started."""
     return Completer(
         engine,
         on_due=lambda queue, due: None,
@@ -36,7 +36,7 @@ def completer(engine: Engine, schema: str, hub: Hub | None = None) -> Completer:
 
 
 def ended(job_id: int, **changes: Any) -> AttemptResult:
-    """Return a completed attempt at the job with `job_id`, its outcome with `changes`."""
+    """Return a completed attempt at job `job_id`, with `changes` to its outcome."""
     outcome = Outcome(job_id=job_id, attempt=1, **{"state": JobState.completed, **changes})
     job = job_row(id=job_id)
     return AttemptResult(
@@ -53,7 +53,7 @@ def states(engine: Engine, schema: str) -> list[JobState]:
 
 
 def test_writes_many_in_few_statements(engine: Engine, schema: str) -> None:
-    """A thousand attempts that ended together are written in one statement."""
+    """A thousand attempts that finish together are completed with one statement."""
     ids = [insert_job(engine, schema, state="running") for _ in range(20)]
     statements: list[str] = []
     own = create_engine(engine.url)
@@ -69,7 +69,7 @@ def test_writes_many_in_few_statements(engine: Engine, schema: str) -> None:
 
 
 def test_holds_what_a_failing_database_does_not_take(engine: Engine, schema: str) -> None:
-    """While the database fails nothing is lost; once it answers, everything is written."""
+    """While the database fails, no outcome is lost; once it answers, all outcomes are written."""
     ids = [insert_job(engine, schema, state="running") for _ in range(3)]
     own = create_engine(engine.url)
     failures = 3
@@ -96,7 +96,7 @@ def test_holds_what_a_failing_database_does_not_take(engine: Engine, schema: str
 
 
 def test_holds_what_it_may_not_write(engine: Engine, schema: str, caplog: Any) -> None:
-    """A privilege that somebody revoked costs no outcome: all are written once it is back."""
+    """If a privilege is revoked, no outcome is lost: all are written once it is granted again."""
     ids = [insert_job(engine, schema, state="running") for _ in range(3)]
     role = f"writer_{schema!s}".replace(" ", "_").lower()
     own = create_engine(engine.url)
@@ -120,14 +120,14 @@ def test_holds_what_it_may_not_write(engine: Engine, schema: str, caplog: Any) -
 
 
 def become(driver: Any, role: str) -> None:
-    """Have a new connection go by the privileges of `role`."""
+    """Run a new connection with the privileges of `role`."""
     driver.execute(f"SET ROLE {role}")
     driver.commit()
 
 
 @pytest.mark.parametrize("poison", [{"bad": object()}, {"bad": "\ud800"}, {"bad": "\x00"}])
 def test_isolates_what_the_database_refuses(engine: Engine, schema: str, poison: Any) -> None:
-    """One outcome that cannot be written holds up no other, and its job does not stay running."""
+    """One outcome that cannot be written delays no other, and its job does not stay running."""
     ids = [insert_job(engine, schema, state="running") for _ in range(7)]
     part = completer(engine, schema)
     for job_id in ids:
@@ -138,7 +138,7 @@ def test_isolates_what_the_database_refuses(engine: Engine, schema: str, poison:
 
 
 def test_tells_of_no_attempt_that_was_lost(engine: Engine, schema: str) -> None:
-    """An attempt whose job went on without it makes no event."""
+    """An attempt that lost its job causes no event."""
     job_id = insert_job(engine, schema, state="running")
     lost = AttemptResult(
         job=job_row(id=job_id + 1),
@@ -159,7 +159,7 @@ def test_tells_of_no_attempt_that_was_lost(engine: Engine, schema: str) -> None:
 
 
 def test_a_job_is_finalized_when_its_worker_returned(engine: Engine, schema: str) -> None:
-    """However long an outcome waits, its job is finalized at the end of its attempt."""
+    """However long an outcome waits, `finalized_at` is the time at which its attempt finished."""
     now = "now() - interval '1 hour'"
     plain, failed, young = (insert_job(engine, schema, state="running") for _ in range(3))
     with engine.begin() as connection:
@@ -188,7 +188,7 @@ def test_a_job_is_finalized_when_its_worker_returned(engine: Engine, schema: str
             )
         ).all()
     assert [seconds == pytest.approx(600, abs=60) for seconds, _ in rows] == [True, True, False]
-    # The clocks do not agree: it never ends before it began.
+    # Where the two clocks differ, a job still never finishes before its attempt began.
     assert [same for _, same in rows] == [False, False, True]
 
 
@@ -197,13 +197,13 @@ def test_a_job_is_finalized_when_its_worker_returned(engine: Engine, schema: str
 def test_no_job_is_finalized_in_the_future(
     engine: Engine, schema: str, state: str, attempted: str
 ) -> None:
-    """Whatever a row says of when its attempt began, it is not finalized later than now."""
+    """Whatever start time a row has, its job is not finalized later than now."""
     job_id = insert_job(engine, schema, state="running")
     with engine.begin() as connection:
         connection.execute(text(f"UPDATE {schema}.river_job SET attempted_at = {attempted}"))
     own = create_engine(engine.url)
     part = completer(own, schema)
-    # A clock that went back: the attempt is to finish in a minute.
+    # A clock was set back: the attempt seems to finish in a minute.
     future = Clock.monotonic() + 60
     part.put(attrs.evolve(ended(job_id, state=JobState(state)), ended_monotonic=future))
     part.start()

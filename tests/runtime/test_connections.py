@@ -1,4 +1,4 @@
-"""Whose connections a client uses: its own for itself, the host's for its workers."""
+"""Which connections a client uses: its own for itself, the application's for its workers."""
 
 import logging
 import threading
@@ -21,28 +21,28 @@ Came = Callable[[threading.Event, str], None]
 
 @pytest.fixture
 def small(database_url: str) -> Iterator[Engine]:
-    """An engine whose pool has one connection, for which nobody waits long."""
+    """An engine whose pool has one connection and a short timeout."""
     engine = create_engine(database_url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     yield engine
     engine.dispose()
 
 
 def opened(engine: Engine, name: str) -> int:
-    """Return how many connections of the application `name` there are."""
+    """Return the number of connections whose application_name is `name`."""
     statement = text("SELECT count(*) FROM pg_stat_activity WHERE application_name = :name")
     with engine.connect() as connection:
         return int(connection.execute(statement, {"name": name}).scalar_one())
 
 
 def none_left(engine: Engine, name: str) -> None:
-    """Wait until the server has noticed that all connections of `name` are closed."""
+    """Wait until the server has closed all connections whose application_name is `name`."""
     until(lambda: opened(engine, name) == 0, f"no connection of {name} is left open")
 
 
 def test_a_client_lives_while_its_workers_hold_the_pool(
     app: Any, small: Engine, came: Came
 ) -> None:
-    """Heartbeats, claims, completions and cancels wait for nobody who holds the host's pool."""
+    """Heartbeats, claims, completions and cancels work while workers hold the whole pool."""
     begun = threading.Event()
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -63,7 +63,7 @@ def test_a_client_lives_while_its_workers_hold_the_pool(
 
 
 def test_attempts_wait_for_the_pool(app: Any, small: Engine) -> None:
-    """Slots that outnumber the connections call each job's worker once; no attempt is lost."""
+    """With more slots than connections, each worker is called once and no attempt is lost."""
     calls = []
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -83,7 +83,7 @@ def test_attempts_wait_for_the_pool(app: Any, small: Engine) -> None:
 def test_an_attempt_without_a_connection_does_not_count(
     app: Any, small: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that had none in its time goes back unspent; what is logged names pool and slots."""
+    """An attempt that got no connection in time is given back, and the log names pool and slots."""
 
     def body(args: Task, ctx: JobContext) -> None:
         with ctx.transaction() as session:
@@ -104,7 +104,7 @@ def test_an_attempt_without_a_connection_does_not_count(
 
 
 def test_a_refused_connection_does_not_count(app: Any, database_url: str) -> None:
-    """While the server refuses a worker's connection its attempt waits, and is then completed."""
+    """While the server refuses connections to a worker, its attempt waits; then it is completed."""
     refusals = 3
 
     def connect() -> Any:
@@ -132,7 +132,7 @@ def test_a_refused_connection_does_not_count(app: Any, database_url: str) -> Non
 def test_a_start_says_that_sessions_do_not_fit_the_pool(
     app: Any, database_url: str, slots: int, sort: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A warning names the size to set, where slots outnumber the connections of sessions."""
+    """If slots outnumber the connections for sessions, a warning names the pool size to set."""
     engine = create_engine(database_url)
     caplog.set_level(logging.WARNING)
     workers, options = Workers(), {}
@@ -157,7 +157,7 @@ def test_a_start_says_that_sessions_do_not_fit_the_pool(
 def test_no_pool_and_no_sessions_are_no_reason_to_warn(
     app: Any, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Plain defaults are quiet where no worker takes a session, or each has its own connection."""
+    """Defaults cause no warning if no worker takes a session, or each has its own connection."""
     caplog.set_level(logging.WARNING)
     plain = create_engine(database_url)
     client, _ = app.run(engine=plain, queues=["default"])
@@ -182,7 +182,10 @@ def test_no_pool_and_no_sessions_are_no_reason_to_warn(
 
 
 def test_own_connections_are_made_as_the_host_s(app: Any, database_url: str) -> None:
-    """Its `connect_args` and listeners count for them; its statement listeners see all."""
+    """The client's own connections use the engine's `connect_args` and listeners.
+
+    The engine's statement listeners are called for all of their statements.
+    """
     name = "riverrun_own"
     engine = create_engine(
         database_url, pool_size=1, max_overflow=0, connect_args={"application_name": name}
@@ -213,7 +216,7 @@ def test_own_connections_are_made_as_the_host_s(app: Any, database_url: str) -> 
 
 
 def test_an_engine_without_a_pool_has_none_made_for_it(app: Any, database_url: str) -> None:
-    """Behind a pooler nothing is kept open but the connection that listens."""
+    """With NullPool, as behind a pooler, no connection is kept open except one that listens."""
     name = "riverrun_null"
     engine = create_engine(
         database_url, poolclass=NullPool, connect_args={"application_name": name}
@@ -229,7 +232,7 @@ def test_an_engine_without_a_pool_has_none_made_for_it(app: Any, database_url: s
 
 
 def test_what_only_inserts_opens_nothing_of_its_own(app: Any, database_url: str) -> None:
-    """A client that does not work uses the host's connection alone."""
+    """A client that only inserts uses the application's connection and opens none."""
     name = "riverrun_inserts"
     engine = create_engine(database_url, connect_args={"application_name": name})
     client = Client(engine, schema=app.schema, notify="off")
@@ -239,7 +242,7 @@ def test_what_only_inserts_opens_nothing_of_its_own(app: Any, database_url: str)
 
 
 def test_workers_get_fresh_connections_after_a_cut(app: Any, database_url: str) -> None:
-    """Once the client has lost a connection of its own, none that is as old is given to workers."""
+    """Once the client has lost one of its connections, workers get none that is as old."""
     name = "riverrun_cut"
     engine = create_engine(database_url, connect_args={"application_name": name})
     client, events = app.run(

@@ -1,4 +1,4 @@
-"""Threads of the machinery that die, and an event loop that is ended under its attempts."""
+"""Threads of the client that die, and an event loop that is stopped while attempts run in it."""
 
 import asyncio
 import ctypes
@@ -19,7 +19,7 @@ from waiting import DEADLINE_S, until
 
 
 def throw_into(service: Service) -> None:
-    """Have SystemExit raised in the service's thread, wherever that is."""
+    """Raise SystemExit in the service's thread, wherever that is."""
     thread = service._thread
     assert thread is not None
     assert thread.ident is not None
@@ -39,7 +39,7 @@ SERVICES = (
 def test_a_service_that_ended_is_started_again(
     app: Any, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever it is: an ERROR names it, and the client works on."""
+    """If the thread of any service dies, an ERROR names it and the client works on."""
     caplog.set_level(logging.ERROR)
     client, events = app.run(poll_interval=0.1)
     services = client._services
@@ -69,7 +69,7 @@ def test_a_service_that_ended_is_started_again(
 def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it cannot be, the client is not healthy; then it is, and works on."""
+    """A dead thread is replaced once a new one can start; until then the client is unhealthy."""
     client, events = app.run(poll_interval=0.1)
     services = client._services
     poller, start, allowed = services.poller, threading.Thread.start, threading.Event()
@@ -80,7 +80,7 @@ def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    # A thread that is over although nobody has stopped its service.
+    # A thread that has finished although its service was not stopped.
     gone = threading.Thread(target=bool)
     start(gone)
     gone.join()
@@ -96,12 +96,12 @@ def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
 
 
 def leave_at_once(loop: asyncio.AbstractEventLoop) -> None:
-    """End the loop's run."""
+    """Stop the loop."""
     loop.stop()
 
 
 async def exit_in_a_subtask() -> None:
-    """As a library that exits."""
+    """Raise SystemExit in a subtask, as a library that exits would."""
 
     async def child() -> None:
         sys.exit(3)
@@ -110,7 +110,7 @@ async def exit_in_a_subtask() -> None:
 
 
 async def interrupt_in_a_subtask() -> None:
-    """As a library that was interrupted."""
+    """Raise KeyboardInterrupt in a subtask, as an interrupted library would."""
 
     async def child() -> None:
         raise KeyboardInterrupt
@@ -119,21 +119,21 @@ async def interrupt_in_a_subtask() -> None:
 
 
 async def exit_in_a_callback() -> None:
-    """As code that the loop calls, and that exits."""
+    """Raise SystemExit in a callback of the loop."""
     asyncio.get_running_loop().call_soon(sys.exit, 3)
     await asyncio.sleep(0.01)
     raise RuntimeError("after the loop went on")
 
 
 async def stop_the_loop() -> None:
-    """As a script of old does."""
+    """Stop the running loop, as some old scripts do."""
     asyncio.get_running_loop().stop()
     await asyncio.sleep(0.01)
     raise RuntimeError("after the loop went on")
 
 
 async def close_the_loop() -> None:
-    """Which asyncio refuses while it runs."""
+    """Close the running loop, which asyncio refuses."""
     asyncio.get_running_loop().close()
 
 
@@ -148,7 +148,7 @@ KILLERS = (
 
 @pytest.mark.parametrize("kill", KILLERS, ids=lambda each: each.__name__)
 def test_the_event_loop_runs_on(app: Any, kill: Callable[[], Awaitable[None]]) -> None:
-    """What ends it is a failure of the attempt that did so; the others never notice."""
+    """Whatever stops the event loop fails only the attempt that did it; others are not affected."""
     workers, begun = Workers(), threading.Semaphore(0)
     killed = asyncio.Event()
 
@@ -178,7 +178,7 @@ def test_the_event_loop_runs_on(app: Any, kill: Callable[[], Awaitable[None]]) -
 
 
 def test_a_loop_that_is_lost_is_replaced(app: Any) -> None:
-    """What ran in it has failed and is tried again, in a loop that takes its place."""
+    """If the event loop is lost, its attempts fail and are tried again in a new loop."""
     workers, lost = Workers(), threading.Event()
     cleaned = []
 
@@ -214,7 +214,10 @@ def test_a_loop_that_is_lost_is_replaced(app: Any) -> None:
 
 
 def test_attempts_that_a_stranger_cancelled_have_failed(app: Any) -> None:
-    """Also those whose task had not run yet, so that no code of theirs could say how they ended."""
+    """Attempts cancelled by foreign code have failed, even if their task had not yet run.
+
+    Such a task has run no code of its own that could have reported its outcome.
+    """
     workers, done = Workers(), threading.Event()
 
     @workers.register
@@ -239,7 +242,7 @@ def test_attempts_that_a_stranger_cancelled_have_failed(app: Any) -> None:
 def test_the_loop_begins_when_there_may_be_threads_again(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was claimed for it waits until its thread can be started, and is lost by nobody."""
+    """Jobs claimed for the event loop wait until its thread can be started; none is lost."""
     start, refused, allowed = threading.Thread.start, threading.Event(), threading.Event()
 
     def refuse(thread: threading.Thread) -> None:

@@ -1,4 +1,4 @@
-"""What the three sorts of executors promise, side by side on one queue."""
+"""What the three kinds of executors promise: threads, coroutines and processes on one queue."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ class Fetch(JobArgs, kind="fetch"):
 
 
 def client_of(app: Any, *functions: Any, slots: int = 4, **options: Any) -> Any:
-    """Return a started client with the workers `functions`, and its events."""
+    """Return a started client with `functions` as its workers, and its events."""
     workers = Workers()
     how = options.pop("how", {})
     for function in functions:
@@ -58,7 +58,7 @@ def ended(events: Any, count: int) -> list[Any]:
 
 
 def process_client(app: Any, **options: Any) -> Any:
-    """Return a client that works Crunch in processes, and its events."""
+    """Return a client that works Crunch in processes, and the client's events."""
     options = {"processes": 2, **options}
     return client_of(app, crunch, how={"executor": "process"}, **options)
 
@@ -67,7 +67,7 @@ def process_client(app: Any, **options: Any) -> Any:
 
 
 def test_coroutines_run_by_the_hundred_in_one_thread(app: Any) -> None:
-    """As many as there are slots wait at once, all in the client's one loop."""
+    """As many coroutines as there are slots wait at once, all in the client's single event loop."""
     threads, at_once, most = set(), 0, 0
 
     async def fetch(args: Fetch) -> None:
@@ -86,7 +86,7 @@ def test_coroutines_run_by_the_hundred_in_one_thread(app: Any) -> None:
 
 
 def test_a_coroutine_ends_in_every_way(app: Any) -> None:
-    """What it raises is recorded as for any worker."""
+    """Whatever a coroutine raises is recorded as for any other worker."""
 
     async def fetch(args: Fetch, ctx: JobContext) -> None:
         await asyncio.sleep(0)
@@ -122,7 +122,7 @@ def test_a_coroutine_ends_in_every_way(app: Any) -> None:
 
 
 def test_a_coroutine_is_cancelled_where_it_waits(app: Any) -> None:
-    """A cancel reaches an await, and cleaning up may take its time."""
+    """A cancel reaches a coroutine at its await, and the coroutine may take time to clean up."""
     begun, cleaned = threading.Event(), threading.Event()
 
     async def fetch(args: Fetch) -> None:
@@ -142,7 +142,7 @@ def test_a_coroutine_is_cancelled_where_it_waits(app: Any) -> None:
 
 
 def test_a_stop_gives_coroutines_back(app: Any) -> None:
-    """A hard stop ends what waits, and its attempts do not count."""
+    """A hard stop interrupts coroutines that wait, and gives their attempts back."""
     begun = threading.Semaphore(0)
 
     async def fetch(args: Fetch) -> None:
@@ -162,7 +162,7 @@ def test_a_stop_gives_coroutines_back(app: Any) -> None:
 
 
 def test_a_client_starts_again_with_a_new_loop(app: Any) -> None:
-    """After a stop the next start works coroutines too."""
+    """A client that was stopped and started again works coroutines, too."""
 
     async def fetch(args: Fetch) -> None:
         await asyncio.sleep(0)
@@ -176,7 +176,7 @@ def test_a_client_starts_again_with_a_new_loop(app: Any) -> None:
 
 
 def test_plugins_wrap_coroutines(app: Any) -> None:
-    """`work_async`, `work_begin` and `work_end` take part, in the order of those for threads."""
+    """`work_async`, `work_begin` and `work_end` wrap coroutines in the same order as threads."""
     seen: list[str] = []
 
     class Outer(Plugin):
@@ -207,7 +207,7 @@ def test_plugins_wrap_coroutines(app: Any) -> None:
 def test_async_transaction_completes_the_job(
     app: Any, driver: str, options: dict[str, Any]
 ) -> None:
-    """The worker's rows and its job's completion are one commit, on an AsyncEngine."""
+    """On an AsyncEngine, a worker's writes and the completion of its job are one commit."""
     from sqlalchemy import text
     from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -244,7 +244,7 @@ def test_async_transaction_completes_the_job(
 
 
 def test_a_process_works_elsewhere(app: Any) -> None:
-    """The worker is called in another process, which is used again; its output comes back."""
+    """A worker is called in another process, which is reused, and its output is recorded."""
     client, events = process_client(app)
     client.insert_many(app.engine, [Crunch() for _ in range(6)])
     jobs = [event.job.id for event in ended(events, 6)]
@@ -254,7 +254,10 @@ def test_a_process_works_elsewhere(app: Any) -> None:
 
 
 def test_no_more_is_claimed_than_processes_work(app: Any) -> None:
-    """Long jobs that would wait for a process are left to other clients, whatever the slots."""
+    """However many slots there are, no more long jobs are claimed than there are processes.
+
+    Jobs that would only wait for a process are left to other clients.
+    """
     client, events = process_client(app, slots=20)
     client.insert_many(app.engine, [Crunch("look") for _ in range(20)])
     own = client._services.producers["default"]
@@ -281,7 +284,7 @@ def test_no_more_is_claimed_than_processes_work(app: Any) -> None:
 def test_a_process_s_end_is_its_attempt_s_only(
     app: Any, how: str, kind: type, error: str | None
 ) -> None:
-    """Whatever happens to a process, its job has an outcome and the next job a process."""
+    """Whatever happens to a process, its job has an outcome and the next job gets a process."""
     client, events = process_client(app)
     job = client.insert(app.engine, Crunch(how)).job
     assert type(events.get(DEADLINE_S)) is kind
@@ -296,7 +299,7 @@ def test_a_process_s_end_is_its_attempt_s_only(
 
 
 def test_a_process_gives_the_context_by_name(app: Any) -> None:
-    """A context that is taken by keyword is given in another process too."""
+    """In another process, a context parameter that is keyword-only gets the context, too."""
     client, events = client_of(app, crunch_by_name, how={"executor": "process"}, processes=1)
     job = client.insert(app.engine, Crunch("named")).job
     events.get(DEADLINE_S)
@@ -304,7 +307,7 @@ def test_a_process_gives_the_context_by_name(app: Any) -> None:
 
 
 def test_a_worker_that_did_not_run_has_failed(app: Any) -> None:
-    """In a thread and on the event loop, an attempt whose result nobody ran is a failed one."""
+    """If a worker returns a coroutine that was never awaited, its attempt has failed."""
 
     def forgot(args: Fetch) -> object:
         return fetch(Fetch())
@@ -319,7 +322,7 @@ def test_a_worker_that_did_not_run_has_failed(app: Any) -> None:
 
 
 def test_a_process_tells_where_it_raised(app: Any) -> None:
-    """The traceback that is kept names the line in the other process."""
+    """The recorded traceback names the line that raised in the other process."""
     client, events = process_client(app)
     job = client.insert(app.engine, Crunch("raise")).job
     events.get(DEADLINE_S)
@@ -327,7 +330,7 @@ def test_a_process_tells_where_it_raised(app: Any) -> None:
 
 
 def test_a_process_keeps_steps_and_metadata(app: Any) -> None:
-    """What is staged in another process is kept with the job."""
+    """Steps and metadata that a worker stages in another process are recorded with its job."""
     client, events = process_client(app)
     job = client.insert(app.engine, Crunch("steps")).job
     events.get(DEADLINE_S)
@@ -339,7 +342,7 @@ def test_a_process_keeps_steps_and_metadata(app: Any) -> None:
 def test_a_process_is_told_to_end_and_then_killed(
     app: Any, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker that looks ends by itself; one that does not is killed, and its time counts."""
+    """A timeout cancels a worker's context in its process; a worker that ignores it is killed."""
     monkeypatch.setattr(processes, "KILL_AFTER_S", 0.3)
     client, events = process_client(app, job_timeout=0.3)
     job = client.insert(app.engine, Crunch(how)).job
@@ -349,7 +352,7 @@ def test_a_process_is_told_to_end_and_then_killed(
 
 
 def test_the_wait_for_a_process_is_not_the_job_s_time(app: Any) -> None:
-    """Jobs that wait for a process longer than they may take are worked all the same."""
+    """A job's timeout does not include its wait for a process."""
     client, events = process_client(app, processes=1, job_timeout=1.0)
     client.insert_many(app.engine, [Crunch("nap") for _ in range(5)])
     assert {type(event) for event in ended(events, 5)} == {JobCompleted}
@@ -358,7 +361,7 @@ def test_the_wait_for_a_process_is_not_the_job_s_time(app: Any) -> None:
 def test_the_start_of_a_process_is_not_the_job_s_time(
     app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor is the import of the application, by the first job that a process works."""
+    """A job's timeout includes neither the start of its process nor the import of its module."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "slow_application.py").write_text(
         "import multiprocessing, time\n"
@@ -374,7 +377,7 @@ def test_the_start_of_a_process_is_not_the_job_s_time(
     client.insert(app.engine, Crunch())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     client.stop()
-    # Not for ever, though.
+    # The start of a process has a limit of its own.
     monkeypatch.setattr(processes, "START_S", 0.1)
     client.start()
     client.insert(app.engine, Crunch())
@@ -382,9 +385,10 @@ def test_the_start_of_a_process_is_not_the_job_s_time(
 
 
 def test_a_job_is_cancelled_where_it_waits_for_a_process(app: Any) -> None:
-    """A cancel reaches what has a slot and no process yet; others that wait are not held up."""
+    """A cancel reaches a job that has a slot and waits for a process; other waiting jobs go on."""
     client, events = process_client(app, processes=1)
-    # As if it had workers of other sorts too: else it would claim for its processes alone.
+    # As if the queue had workers of other kinds, too: otherwise the client would claim only as
+    # many jobs as there are processes.
     client._services.producers["default"]._only_processes = False
     looks = client.insert(app.engine, Crunch("look")).job
     until(multiprocessing.active_children, "the first one has the process")
@@ -403,7 +407,7 @@ def test_a_job_is_cancelled_where_it_waits_for_a_process(app: Any) -> None:
 
 
 def test_those_that_wait_outlive_the_process_they_wait_for(app: Any) -> None:
-    """Where the only process dies, the next in line has another; none that waits is forgotten."""
+    """If the only process dies, the next waiting job gets a new one, and none is forgotten."""
     client, events = process_client(app, processes=1)
     dies = client.insert(app.engine, Crunch("die"), InsertOpts(max_attempts=1)).job
     ids = [result.job.id for result in client.insert_many(app.engine, [Crunch()] * 5)]
@@ -414,7 +418,7 @@ def test_those_that_wait_outlive_the_process_they_wait_for(app: Any) -> None:
 def test_a_process_that_cannot_be_made_fails_one_attempt(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that wait behind it try for themselves."""
+    """If a process cannot be started, one attempt fails; jobs behind it try for themselves."""
     made = processes._Child
     tries = iter([made, refused, refused])
     monkeypatch.setattr(processes, "_Child", lambda: next(tries, made)())
@@ -426,12 +430,12 @@ def test_a_process_that_cannot_be_made_fails_one_attempt(
 
 
 def refused() -> None:
-    """Fail as the system does that can have no more processes."""
+    """Fail as a system does that has no room for another process."""
     raise BlockingIOError("no more processes")
 
 
 def test_what_no_other_process_can_import_is_refused() -> None:
-    """A function that has no name in a module cannot be called elsewhere."""
+    """A function without a name in a module is refused: another process could not import it."""
 
     def local(args: Crunch) -> None:
         pass
@@ -454,7 +458,7 @@ def test_what_no_other_process_can_import_is_refused() -> None:
 
 
 def test_one_queue_mixes_all_three(app: Any) -> None:
-    """Threads, coroutines and processes work one queue, and no more at once than it has slots."""
+    """Threads, coroutines and processes share one queue and never use more slots than it has."""
     lock = threading.Lock()
     at_once = most = 0
 
@@ -491,7 +495,7 @@ def test_one_queue_mixes_all_three(app: Any) -> None:
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("kind", [Task, Fetch])
 def test_a_slot_that_is_free_takes_the_next_job(app: Any, kind: type, slots: int) -> None:
-    """At once, before anybody polls, and also while all other slots are kept."""
+    """A free slot takes the next job at once, before any poll, even if all others stay busy."""
     kept = slots - 1
     free = threading.Event()
     worked: list[int] = []
@@ -509,7 +513,7 @@ def test_a_slot_that_is_free_takes_the_next_job(app: Any, kind: type, slots: int
         worked.append(args.number)
 
     client, _ = client_of(app, work, fetch, slots=slots, poll_interval=3600.0)
-    # By chance a claim comes now and then, so that a few jobs would not tell.
+    # A wake-up may come by chance now and then, so a few jobs would prove nothing.
     client.insert_many(app.engine, [kind(number) for number in range(kept + 20)])
     try:
         until(lambda: len(worked) == 20, "the slots that are free work", 30)
@@ -517,11 +521,11 @@ def test_a_slot_that_is_free_takes_the_next_job(app: Any, kind: type, slots: int
         free.set()
 
 
-# Those that do not end
+# Workers that do not return
 
 
 def test_a_thread_that_never_looks_can_be_interrupted(app: Any) -> None:
-    """With `interrupt`, an endless loop ends soon after its time, as timed out."""
+    """With `interrupt`, an endless loop is interrupted after its timeout, as timed out."""
 
     def work(args: Task) -> None:
         while True:
@@ -535,7 +539,7 @@ def test_a_thread_that_never_looks_can_be_interrupted(app: Any) -> None:
 
 
 def test_a_stuck_job_may_be_given_another_slot(app: Any) -> None:
-    """While the one slot is stuck its replacement works; afterwards there is one again."""
+    """While the only slot is stuck, a replacement works; afterwards there is one slot again."""
     free = threading.Event()
     stuck: list[int] = []
     most = at_once = 0

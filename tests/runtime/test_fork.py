@@ -1,4 +1,4 @@
-"""A process that forks, as servers do: what a child's client is."""
+"""A process that forks, as servers do: which client its children have."""
 
 import os
 import signal
@@ -50,7 +50,10 @@ print("both worked")
 
 
 def test_a_forked_child_is_a_client_of_its_own(database_url: str, schema: str) -> None:
-    """It has another name and none of the parent's threads; each works and stops by itself."""
+    """A child's client has an id of its own and none of the parent's threads.
+
+    Parent and child each work and stop independently.
+    """
     done = subprocess.run(
         [sys.executable, "-c", FORKS, database_url, schema],
         capture_output=True,
@@ -116,7 +119,10 @@ print(max(kept))
 
 
 def test_a_forked_child_holds_no_connection(database_url: str) -> None:
-    """Neither one made before the client, nor one that another thread makes at that moment."""
+    """A child has none of the parent's connections.
+
+    That holds for one opened before the client existed and for one opened during the fork.
+    """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CONNECTS, database_url],
         capture_output=True,
@@ -157,7 +163,7 @@ while True:
 def test_a_client_that_was_started_before_a_fork_lets_its_parent_end(
     database_url: str, schema: str, engine: Engine
 ) -> None:
-    """A master that exits on SIGTERM ends, its client stopped, while its children live."""
+    """A parent that exits on SIGTERM stops its client and ends, even while its children live."""
     master = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", SERVES, database_url, schema],
         stdout=subprocess.PIPE,
@@ -171,7 +177,7 @@ def test_a_client_that_was_started_before_a_fork_lets_its_parent_end(
             master.terminate()
             assert master.wait(DEADLINE_S) == 0
             assert verbs.list_clients(engine, schema=schema) == []
-            os.kill(child, 0)  # it lives
+            os.kill(child, 0)  # Raises if the child does not live.
         finally:
             master.kill()
             os.kill(child, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What a client, its probes and its metrics say about it when something is wrong."""
+"""How a client, its probes and its metrics report that something is wrong."""
 
 import http.client
 import socket
@@ -22,7 +22,10 @@ from waiting import DEADLINE_S, until
 
 
 def test_a_queue_that_nobody_works_is_told(app: Any) -> None:
-    """One with due jobs that is not paused, without any threshold; River's clients count too."""
+    """A queue with due jobs that is not paused and that no client works is reported.
+
+    There is no threshold. River's clients count as clients.
+    """
     client = app.client()
 
     def look() -> list[str]:
@@ -57,7 +60,7 @@ def test_a_queue_that_nobody_works_is_told(app: Any) -> None:
 
 
 def test_a_client_tells_of_queues_that_nobody_works(app: Any) -> None:
-    """Its own health says so: whoever asks any client learns that jobs wait in vain."""
+    """Each client's own health reports jobs that wait in a queue that no client works."""
     client = app.client()
     client.insert(app.engine, Task(), InsertOpts(queue="mial"))
     client.start()
@@ -66,7 +69,7 @@ def test_a_client_tells_of_queues_that_nobody_works(app: Any) -> None:
 
 
 def test_outcomes_that_are_held_are_told(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While they cannot be written a client is not healthy, and its metrics say how many wait."""
+    """While outcomes cannot be written, a client is unhealthy and its metrics count them."""
     monkeypatch.setattr(health, "HELD_S", 0.2)
     release, begun = threading.Event(), threading.Event()
 
@@ -94,7 +97,7 @@ def test_outcomes_that_are_held_are_told(app: Any, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def port(app: Any) -> Iterator[int]:
-    """The port of a client's probes."""
+    """The port of a client's health probes."""
     server = probes.Probes(app.client(), "127.0.0.1", 0)
     server.start()
     yield server._server.server_address[1]
@@ -102,7 +105,7 @@ def port(app: Any) -> Iterator[int]:
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    """Return the status and the body of an answer."""
+    """Return the status and the body of the response."""
     with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE_S)) as asking:
         asking.request("GET", path)
         answer = asking.getresponse()
@@ -110,13 +113,13 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 
 def test_readyz_says_why(port: int) -> None:
-    """It names what is wrong, a line each; /livez is about the process alone."""
+    """/readyz names each problem in a line of its own; /livez is about the process alone."""
     assert get(port, "/readyz") == (503, "the client does not work\n")
     assert get(port, "/livez") == (200, "ok\n")
 
 
 def test_probes_are_answered_while_strangers_hold_connections(port: int) -> None:
-    """Those who say nothing make room for those who ask, and take no thread each."""
+    """Connections that send nothing neither block the probes nor take a thread each."""
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * probes.MOST)]
     try:
         until(lambda: get(port, "/livez") == (200, "ok\n"), "an answer")
@@ -128,7 +131,7 @@ def test_probes_are_answered_while_strangers_hold_connections(port: int) -> None
 
 
 def test_a_request_has_an_end(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often a caller sends a little, its connection is closed in time."""
+    """A connection is closed in time, even if its caller keeps sending a little."""
     monkeypatch.setattr(probes, "LONGEST_S", 0.5)
     with socket.create_connection(("127.0.0.1", port)) as slow:
         slow.settimeout(0.05)
@@ -147,7 +150,7 @@ def test_a_request_has_an_end(port: int, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_others_see_how_a_client_is(app: Any) -> None:
-    """A heartbeat has the client's slots, how many jobs run in it and its problems."""
+    """A heartbeat records a client's slots, its number of running jobs and its problems."""
     client, _ = app.run(queues={"default": QueueConfig(max_workers=3)})
     (row,) = list_clients(app.engine, schema=app.schema)
     assert (row.id, dict(row.slots), row.running, row.problems) == (

@@ -1,4 +1,4 @@
-"""What a client says of itself, and knows of itself when it could not."""
+"""What a client's heartbeats record, and what a client does when they cannot be written."""
 
 import random
 from datetime import datetime, timedelta
@@ -29,12 +29,12 @@ class Hand(Clock):
     at = 0.0
 
     def monotonic(self) -> float:
-        """Return where it was moved to."""
+        """Return the time that the test has set."""
         return self.at
 
 
 class Pulse:
-    """A heartbeat with its clock, what runs, and how often it gave up."""
+    """A heartbeat with its clock, the jobs that run, and the number of times it gave up."""
 
     def __init__(self, engine: Engine, schema: str) -> None:
         self.clock = Hand()
@@ -55,22 +55,25 @@ class Pulse:
     names = ("default",)
 
     def claimed(self) -> list[JobRow]:
-        """Return what runs, as producers do."""
+        """Return the running jobs, as producers do."""
         return self.running
 
     def cancel_all(self, _: object) -> None:
-        """Count, as it is called to give up."""
+        """Count the call: the heartbeat gave up."""
         self.given_up += 1
 
 
 def one(engine: Engine, statement: str) -> Any:
-    """Return the one value that a statement reads."""
+    """Return the single value that a statement reads."""
     with engine.connect() as connection:
         return connection.execute(text(statement)).scalar_one()
 
 
 def test_a_client_takes_itself_for_given_up_before_others_do(engine: Engine, schema: str) -> None:
-    """One that was paused for long cancels its attempts before it says that it lives."""
+    """A client that was suspended for long cancels its attempts before it sends a heartbeat.
+
+    It does so before other clients take it for dead.
+    """
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()
     pulse.clock.at = GIVEN_UP_S - 1
@@ -83,7 +86,7 @@ def test_a_client_takes_itself_for_given_up_before_others_do(engine: Engine, sch
 
 
 def test_knows_whether_it_is_heard(engine: Engine, schema: str) -> None:
-    """It is heard as long as beats are taken when they are due; one that hangs is not heard."""
+    """A client is healthy as long as its heartbeats succeed when they are due."""
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()
     pulse.clock.at = 2 * INTERVAL_S - 0.1
@@ -95,7 +98,7 @@ def test_knows_whether_it_is_heard(engine: Engine, schema: str) -> None:
 
 
 def test_a_beat_that_fails_is_no_beat(schema: str) -> None:
-    """While the database cannot be reached, the time since the last word goes on."""
+    """A heartbeat that fails does not count: the silence goes on while there is no database."""
     pulse = Pulse(create_engine("postgresql+psycopg://nobody@127.0.0.1:1/none"), schema)
     pulse.clock.at = GIVEN_UP_S + 1
     with pytest.raises(OperationalError):
@@ -104,7 +107,7 @@ def test_a_beat_that_fails_is_no_beat(schema: str) -> None:
 
 
 def test_a_long_attempt_stays_out_of_reach_of_river_s_rescuer(engine: Engine, schema: str) -> None:
-    """Its attempt time is renewed six times in the hour after which River takes it."""
+    """A job's attempt time is renewed six times in the hour after which River would rescue it."""
     insert_job(engine, schema)
     [job] = verbs.claim(engine, client_id="client", schema=schema)
     with engine.begin() as connection:
@@ -128,7 +131,7 @@ def test_a_long_attempt_stays_out_of_reach_of_river_s_rescuer(engine: Engine, sc
 def test_a_finished_attempt_stays_out_of_reach_of_river_s_rescuer(
     app: Any, sqlstate: str, given_up: bool
 ) -> None:
-    """A job whose outcome cannot be written is not left to rescuers: its worker has run."""
+    """A job whose outcome cannot be written is kept from rescuers, since its worker has run."""
     engine, schema = app.engine, app.schema
     calls: list[int] = []
     client, _ = app.run(lambda args, ctx: calls.append(ctx.job.id), rescue_after=1.2, job_timeout=1)
@@ -151,13 +154,13 @@ def test_a_finished_attempt_stays_out_of_reach_of_river_s_rescuer(
     until(lambda: one(engine, twice), "it is renewed for twice as long as River would wait")
     with engine.begin() as connection:
         connection.exec_driver_sql(f"DROP TRIGGER refuse ON {schema}.river_job")
-    if not given_up:  # else it is tried again only after minutes, or at the stop
+    if not given_up:  # otherwise it is tried again only after minutes, or at the stop
         until(lambda: client.get(engine, job.id).state == "completed", "it is completed")
     assert calls == [job.id]
 
 
 def test_it_learns_whether_river_leads(engine: Engine, schema: str) -> None:
-    """A leader without heartbeats is River's; one with them, or whose term is over, is not."""
+    """A leader counts as River's if its term runs and it has sent no heartbeat."""
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()
     assert not pulse.beat.river_leads
@@ -174,7 +177,7 @@ def test_it_learns_whether_river_leads(engine: Engine, schema: str) -> None:
 
 
 def test_who_signs_off_leaves_no_row(engine: Engine, schema: str) -> None:
-    """A client that has left nothing running is forgotten at once."""
+    """A client that leaves no job running deletes its row when it stops."""
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()
     query = f"SELECT count(*) FROM {schema}.riverrun_client"
@@ -184,9 +187,9 @@ def test_who_signs_off_leaves_no_row(engine: Engine, schema: str) -> None:
 
 
 def test_a_name_is_one_client_s(engine: Engine, schema: str) -> None:
-    """Who begins under the name of one that lives, or that left a job running, gets another name.
+    """A client id that is in use, or that still has running jobs, is not given to a second client.
 
-    Else its heartbeats would keep the jobs of its namesake from being rescued.
+    Otherwise the second client's heartbeats would keep the first one's jobs from being rescued.
     """
 
     def begin(now: datetime = T0) -> str:
@@ -203,7 +206,7 @@ def test_a_name_is_one_client_s(engine: Engine, schema: str) -> None:
 
 
 def test_silence_is_noticed_while_a_beat_waits_for_its_answer(engine: Engine, schema: str) -> None:
-    """Another thread looks: once, until a beat is taken again."""
+    """While a heartbeat hangs, another thread notices the silence, once per silence."""
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()
     pulse.clock.at = GIVEN_UP_S - 0.1
@@ -216,9 +219,9 @@ def test_silence_is_noticed_while_a_beat_waits_for_its_answer(engine: Engine, sc
 
 
 def test_who_leaves_a_job_running_is_still_known(engine: Engine, schema: str) -> None:
-    """A client that could not write all outcomes before it ended is rescued by its heartbeat.
+    """A client that stops without having written all outcomes keeps its row.
 
-    Unknown, it would count as one of River's, whose jobs come back after an hour.
+    Without the row it would count as one of River's clients, whose jobs are rescued after an hour.
     """
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()
@@ -231,7 +234,10 @@ def test_who_leaves_a_job_running_is_still_known(engine: Engine, schema: str) ->
 def test_a_client_without_heartbeats_keeps_a_job_while_its_worker_may_take(
     engine: Engine, schema: str
 ) -> None:
-    """A kind that may run longer than the horizon, or for ever, is left to River's clients."""
+    """A client without heartbeats keeps a job for an hour, or for its kind's timeout if longer.
+
+    A kind without a timeout is never rescued from it.
+    """
     for kind in ("hasty", "patient", "endless", "unknown"):
         insert_job(engine, schema, kind=kind, state=JobState.running, attempted_at=T0)
 
@@ -257,7 +263,7 @@ def test_a_client_without_heartbeats_keeps_a_job_while_its_worker_may_take(
 def test_a_living_client_keeps_its_jobs_and_a_dead_one_does_not(
     engine: Engine, schema: str
 ) -> None:
-    """Jobs are taken from a client that has been silent for 20 s, however young they are."""
+    """Jobs are rescued from a client once it has been silent for 20 s, however young they are."""
     insert_job(engine, schema, kind="unknown")
     verbs.claim(engine, client_id="client", schema=schema)
     pulse = Pulse(engine, schema)

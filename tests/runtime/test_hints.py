@@ -1,4 +1,4 @@
-"""What a notification can cause: a look at the tables, whoever sent it, and nothing else."""
+"""A notification, whoever sends it, causes a look at the tables and nothing else."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ def say(app: Any, topic: str, *payloads: object) -> None:
 
 
 class Slow:
-    """A worker that runs until it is released, and tells whether it was cancelled."""
+    """A worker that runs until it is released or cancelled."""
 
     def __init__(self) -> None:
         self.begun, self.release = threading.Event(), threading.Event()
@@ -43,7 +43,7 @@ class Slow:
 
 
 def test_a_word_alone_cancels_nothing(app: Any, came: Came) -> None:
-    """A job that nobody cancelled runs to its end; one whose row says so is cancelled by word."""
+    """A notification alone cancels no job; it cancels a job whose row records the cancel."""
     slow = Slow()
     client, events = app.run(slow)
     job = client.insert(app.engine, Task()).job
@@ -75,7 +75,7 @@ def test_a_word_alone_cancels_nothing(app: Any, came: Came) -> None:
 
 
 def test_a_word_alone_pauses_nothing(app: Any) -> None:
-    """Neither a queue nor all of them; and a true pause is not undone by a word."""
+    """A notification alone pauses neither a queue nor all of them, and resumes no paused queue."""
     client, events = app.run()
     heard = client.subscribe(QueuePaused, QueueResumed)
     for name in ("default", "*"):
@@ -96,7 +96,10 @@ def test_a_word_alone_pauses_nothing(app: Any) -> None:
 def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
     app: Any, came: Came, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pause and a cancel of which nothing was sent take effect by the clock, not by silence."""
+    """A pause or a cancel without a notification takes effect in time on a busy channel, too.
+
+    The look at the tables goes by the clock, not by the silence of the channel.
+    """
     monkeypatch.setattr(queue_reporter, "LOOK_S", 0.5)
     slow, busy = Slow(), threading.Event()
     client, events = app.run(slow)
@@ -127,7 +130,7 @@ def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
 def test_a_lead_is_moved_by_words_now_and_then_only(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of many requests to resign the first is obeyed at once, then one in ten seconds."""
+    """Of many requests to resign, the first is obeyed at once, then one in ten seconds."""
     hour = 3_600.0
     monkeypatch.setattr(elector, "RESIGN_S", hour)
     monkeypatch.setattr(elector, "INTERVAL_S", 0.2)
@@ -148,7 +151,7 @@ def test_a_lead_is_moved_by_words_now_and_then_only(
 
 
 def test_words_that_find_nothing_cost_few_looks(app: Any) -> None:
-    """A flood of them is answered by some tens of looks a second, and a job by the next of them."""
+    """A flood of notifications causes some tens of looks a second; a new job is still found."""
     client, events = app.run(poll_interval=60)
     client.insert(app.engine, Task())
     events.get(DEADLINE_S)
@@ -174,7 +177,7 @@ def test_words_that_find_nothing_cost_few_looks(app: Any) -> None:
 
 
 def test_invented_names_are_not_kept(app: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Names of queues that are not worked here leave nothing behind, nor does each a line."""
+    """Names of queues that this client does not work are not kept, nor logged one line each."""
     caplog.set_level(logging.INFO)
     client, events = app.run(queues={"default": QueueConfig()})
     words = [{"action": "pause", "queue": f"queue_{number}"} for number in range(3_000)]
@@ -193,7 +196,7 @@ def test_invented_names_are_not_kept(app: Any, caplog: pytest.LogCaptureFixture)
 
 
 def test_a_resignation_that_is_none_moves_nothing(app: Any) -> None:
-    """Followers that hear of one stand for election, and find that somebody leads."""
+    """A false notification of a resignation changes no leader: followers look and find one."""
     clients = [app.client(id=name) for name in ("ada", "bob")]
     for client in clients:
         client.start()
@@ -207,7 +210,7 @@ def test_a_resignation_that_is_none_moves_nothing(app: Any) -> None:
 
 
 def test_events_of_jobs_come_while_words_come(app: Any) -> None:
-    """Every action there is, with values of every type, harms nothing."""
+    """Notifications with every action and with values of every type cause no error."""
     client, events = app.run()
     values: list[object] = [None, True, -1, 10**30, 1.5, "", "*" * 300, [], {}, ["default"]]
     for topic in ("insert", "control", "leadership"):

@@ -1,4 +1,4 @@
-"""One outcome that cannot be written holds up no other, whatever stands in its way."""
+"""An outcome that cannot be written delays no other, whatever the obstacle."""
 
 import random
 import time
@@ -24,7 +24,7 @@ from waiting import DEADLINE_S, until
 
 @contextmanager
 def completing(engine: Engine, schema: str, hub: Hub | None = None) -> Iterator[Completer]:
-    """Run a completer; a stop that takes too long gives up, as a client's does."""
+    """Run a completer whose stop, like a client's, gives up after a while."""
     part = Completer(
         engine,
         on_due=lambda queue, due: None,
@@ -43,7 +43,7 @@ def completing(engine: Engine, schema: str, hub: Hub | None = None) -> Iterator[
 
 
 def ended(job_id: int, **changes: Any) -> AttemptResult:
-    """Return a completed attempt at the job with `job_id`, its outcome with `changes`."""
+    """Return a completed attempt at job `job_id`, with `changes` to its outcome."""
     outcome = Outcome(job_id=job_id, attempt=1, **{"state": JobState.completed, **changes})
     job = job_row(id=job_id)
     return AttemptResult(
@@ -57,19 +57,19 @@ def ended(job_id: int, **changes: Any) -> AttemptResult:
 
 
 def failed(job_id: int, **changes: Any) -> AttemptResult:
-    """Return an attempt that failed for good, with an error."""
+    """Return an attempt that failed for the last time, with an error."""
     at = job_row(id=job_id).created_at
     error = AttemptError(attempt=1, at=at, error="no", trace="Traceback")
     return ended(job_id, **{"state": JobState.discarded, "error": error, **changes})
 
 
 def running(engine: Engine, schema: str, count: int, **values: Any) -> list[int]:
-    """Insert running jobs; return their ids."""
+    """Insert running jobs and return their ids."""
     return [insert_job(engine, schema, state="running", attempt=1, **values) for _ in range(count)]
 
 
 def done(engine: Engine, schema: str, ids: list[int]) -> bool:
-    """Return whether all of `ids` are final."""
+    """Return whether all jobs of `ids` are final."""
     with engine.connect() as connection:
         statement = text(
             f"SELECT count(*) FROM {schema}.river_job"
@@ -79,7 +79,7 @@ def done(engine: Engine, schema: str, ids: list[int]) -> bool:
 
 
 def refuse(engine: Engine, schema: str, body: str, when: str = "UPDATE") -> None:
-    """Have a trigger of the application's own do `body` for each job of kind `poison`."""
+    """Create a trigger that runs `body` for each job of kind `poison`."""
     with engine.begin() as connection:
         connection.exec_driver_sql(
             f"CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $$"
@@ -100,7 +100,7 @@ STATES = (
 
 @pytest.mark.parametrize("state", STATES)
 def test_others_are_written(engine: Engine, schema: str, state: str) -> None:
-    """Whatever SQLSTATE one row is refused with, all others are written, and it is held alone."""
+    """Whatever SQLSTATE refuses one row, all others are written and only that one is held."""
     refuse(engine, schema, f"RAISE EXCEPTION 'no' USING ERRCODE = '{state}';")
     good = running(engine, schema, 30)
     [bad] = running(engine, schema, 1, kind="poison")
@@ -115,7 +115,7 @@ def test_others_are_written(engine: Engine, schema: str, state: str) -> None:
 
 
 def test_an_update_that_a_trigger_ignores(engine: Engine, schema: str, caplog: Any) -> None:
-    """A row that a trigger keeps as it is does not pass for written, and ends as given up."""
+    """A row that a trigger leaves unchanged does not count as written, and is given up."""
     refuse(engine, schema, "RETURN NULL;")
     good = running(engine, schema, 5)
     [bad] = running(engine, schema, 1, kind="poison")
@@ -131,7 +131,10 @@ def test_an_update_that_a_trigger_ignores(engine: Engine, schema: str, caplog: A
 
 
 def test_a_trigger_that_refuses_metadata(engine: Engine, schema: str, caplog: Any) -> None:
-    """What is refused for its metadata is recorded without, its error kept; no value is logged."""
+    """An outcome refused for its metadata is recorded without it, but with its error.
+
+    No value is logged.
+    """
     refuse(
         engine,
         schema,
@@ -153,7 +156,7 @@ def test_a_trigger_that_refuses_metadata(engine: Engine, schema: str, caplog: An
 
 
 def test_an_error_that_is_refused(engine: Engine, schema: str) -> None:
-    """Trace and text of an error are given up one after the other, the state never."""
+    """If an error is refused, its trace and then its text are given up, but never the state."""
     refuse(
         engine,
         schema,
@@ -173,7 +176,7 @@ def test_an_error_that_is_refused(engine: Engine, schema: str) -> None:
 
 
 def test_a_row_that_is_locked(engine: Engine, schema: str) -> None:
-    """What a host has locked is skipped, counted, and written by itself once it is free."""
+    """A row that the application has locked is skipped, counted, and written once it is free."""
     good = running(engine, schema, 20)
     plain, rich = running(engine, schema, 2)
     with completing(engine, schema) as part:
@@ -195,7 +198,7 @@ def test_a_row_that_is_locked(engine: Engine, schema: str) -> None:
 
 
 def test_a_thousand_rows_that_are_locked(engine: Engine, schema: str) -> None:
-    """Locked rows do not count for the backlog: what can be written is."""
+    """Outcomes whose rows are locked do not count as backlog, so others are still written."""
     good, bad = running(engine, schema, 50), running(engine, schema, 1_500)
     with completing(engine, schema) as part:
         with engine.begin() as host:
@@ -213,7 +216,7 @@ def test_a_thousand_rows_that_are_locked(engine: Engine, schema: str) -> None:
 
 
 def test_a_reference_is_no_lock(engine: Engine, schema: str) -> None:
-    """A row that refers to a job, in an open transaction, does not have its completion wait."""
+    """A row in an open transaction that refers to a job does not delay the job's completion."""
     [job_id] = running(engine, schema, 1)
     with engine.begin() as connection:
         connection.exec_driver_sql(
@@ -226,7 +229,7 @@ def test_a_reference_is_no_lock(engine: Engine, schema: str) -> None:
 
 
 def test_lost_attempts_are_not_held(engine: Engine, schema: str) -> None:
-    """What another has taken over, or deleted, is neither locked nor refused."""
+    """An attempt whose job was deleted or claimed by another client is neither held nor refused."""
     gone, other = running(engine, schema, 2)
     with engine.begin() as connection:
         connection.exec_driver_sql(f"DELETE FROM {schema}.river_job WHERE id = {gone}")
@@ -240,7 +243,7 @@ def test_lost_attempts_are_not_held(engine: Engine, schema: str) -> None:
 
 
 def test_a_batch_is_bounded_in_bytes(engine: Engine, schema: str) -> None:
-    """Outputs that are allowed are written together only as far as one statement may be long."""
+    """Outputs within their limit are written together only as far as one statement may be long."""
     ids = running(engine, schema, 5)
     sizes: list[int] = []
     own = create_engine(engine.url)
@@ -256,7 +259,7 @@ def test_a_batch_is_bounded_in_bytes(engine: Engine, schema: str) -> None:
 
 
 def test_events_of_what_was_held(engine: Engine, schema: str) -> None:
-    """An outcome makes its event when it is written, not before."""
+    """An outcome causes its event when it is written, and not before."""
     [job_id] = running(engine, schema, 1)
     hub = Hub()
     with hub.subscribe(JobCompleted) as events, completing(engine, schema, hub) as part:
@@ -272,7 +275,7 @@ def test_events_of_what_was_held(engine: Engine, schema: str) -> None:
 
 
 def test_a_stop_leaves_what_is_locked(engine: Engine, schema: str, caplog: Any) -> None:
-    """A stop waits for a locked row until it is told to give up, and says what it leaves."""
+    """A stop waits for a locked row until its time is over, and logs the job it gives up."""
     [job_id] = running(engine, schema, 1)
     with engine.begin() as host:
         host.exec_driver_sql(f"SELECT FROM {schema}.river_job FOR UPDATE")
@@ -283,7 +286,7 @@ def test_a_stop_leaves_what_is_locked(engine: Engine, schema: str, caplog: Any) 
 
 
 def test_a_server_that_is_away_gives_up_nothing(engine: Engine, schema: str) -> None:
-    """While there is no connection, no part of an outcome is given up, however long."""
+    """While the server is away, no part of an outcome is given up, however long that lasts."""
     [job_id] = running(engine, schema, 1)
     own = create_engine(engine.url)
     failures = 12

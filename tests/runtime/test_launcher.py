@@ -1,4 +1,4 @@
-"""A client's working part while it starts, stops, forks, and while its queues change."""
+"""A client while it starts, stops and forks, and while its queues change."""
 
 import asyncio
 import subprocess
@@ -22,7 +22,7 @@ Came = Callable[[threading.Event, str], None]
 
 @contextmanager
 def held_start(app: Any, client: Any) -> Iterator[None]:
-    """Keep `client`'s start waiting while the block runs, then let it end."""
+    """Hold `client`'s start while the block runs, then let it finish."""
     starting = threading.Thread(target=client.start)
     waits = text(
         "SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
@@ -39,7 +39,7 @@ def held_start(app: Any, client: Any) -> Iterator[None]:
 
 
 def test_a_queue_added_during_the_start_is_worked(app: Any) -> None:
-    """It counts as the client's at once, its jobs are worked, and it can be removed again."""
+    """A queue added during the start is listed at once, worked, and can be removed again."""
     client = app.client()
     events = client.subscribe(JobEvent)
     client.insert(app.engine, Task(), InsertOpts(queue="late"))
@@ -52,7 +52,7 @@ def test_a_queue_added_during_the_start_is_worked(app: Any) -> None:
 
 
 def test_a_queue_removed_during_the_start_is_not_worked(app: Any) -> None:
-    """What is inserted into it waits for a client that works it."""
+    """A queue removed during the start is not worked; its jobs wait for another client."""
     queues = {"default": QueueConfig(), "gone": QueueConfig()}
     client = app.client(queues=queues)
     events = client.subscribe(JobEvent)
@@ -66,7 +66,7 @@ def test_a_queue_removed_during_the_start_is_not_worked(app: Any) -> None:
 
 
 def test_a_stop_during_the_start_stops_what_it_started(app: Any) -> None:
-    """It waits for the start and then ends it: nothing is left running."""
+    """A stop during the start waits for the start and then leaves nothing running."""
     client = app.client()
     stopping = threading.Thread(target=client.stop)
     with held_start(app, client):
@@ -82,7 +82,7 @@ def test_a_stop_during_the_start_stops_what_it_started(app: Any) -> None:
 def test_a_start_without_threads_leaves_nothing(
     app: Any, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Where the process may have no more threads, the start fails whole, and later succeeds."""
+    """If the process cannot start threads, start() fails as a whole, and succeeds later."""
     start = threading.Thread.start
     allowed = threading.Event()
 
@@ -110,7 +110,7 @@ def test_a_start_without_threads_leaves_nothing(
 
 
 def test_an_add_does_not_wait_for_a_remove(app: Any, came: Came) -> None:
-    """A queue whose jobs take long is removed while others come and go."""
+    """While a queue with long jobs is being removed, other queues can be added and removed."""
     begun, release = threading.Event(), threading.Event()
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -174,7 +174,10 @@ print("both worked")
 
 
 def test_a_child_forked_during_a_remove_can_add(database_url: str, schema: str) -> None:
-    """None of the parent's locks keeps it waiting, and it starts and stops by itself."""
+    """A child forked during a remove is blocked by none of the parent's locks.
+
+    Its client can add queues, start and stop.
+    """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKS, database_url, schema],
         capture_output=True,
@@ -186,7 +189,7 @@ def test_a_child_forked_during_a_remove_can_add(database_url: str, schema: str) 
 
 
 def refusals(app: Any, call: Callable[[JobContext], object], **options: Any) -> list[str]:
-    """Return what a worker of queue `default` got that made `call`."""
+    """Return the refusals that a worker of queue `default` got from `call`."""
     problems = []
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -218,13 +221,13 @@ def refusals(app: Any, call: Callable[[JobContext], object], **options: Any) -> 
 def test_a_worker_never_waits_for_itself(
     app: Any, call: Callable[[JobContext], object], refused: bool
 ) -> None:
-    """Every door that would wait for the worker that calls it refuses; others let it through."""
+    """A call that would wait for the worker that makes it is refused; other calls are allowed."""
     assert bool(refusals(app, call)) is refused
 
 
 @pytest.mark.parametrize("direct", [True, False])
 def test_a_coroutine_never_waits_for_itself(app: Any, direct: bool) -> None:
-    """Neither called in the event loop nor in a thread that the loop is asked for."""
+    """A coroutine's call that would wait for itself is refused, in the loop and in a thread."""
     workers = Workers()
 
     @workers.register
@@ -244,7 +247,7 @@ def test_a_coroutine_never_waits_for_itself(app: Any, direct: bool) -> None:
 
 
 def test_what_outlives_its_attempt_may_stop_the_client(app: Any, came: Came) -> None:
-    """A thread that a worker began with its own context is no part of it once that has ended."""
+    """A thread that a worker started with its own context may stop the client after the attempt."""
     import contextvars
 
     ended, stopped = threading.Event(), threading.Event()
@@ -267,7 +270,7 @@ def test_what_outlives_its_attempt_may_stop_the_client(app: Any, came: Came) -> 
 
 
 def test_a_listener_may_not_wait_for_its_own_thread(app: Any, came: Came) -> None:
-    """One that stops the client it is called by is refused, and the client works on."""
+    """A listener that stops the client that calls it is refused, and the client works on."""
     refused = threading.Event()
     client = app.client()
 

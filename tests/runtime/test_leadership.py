@@ -1,4 +1,4 @@
-"""Who leads, and until when: electors on one row, by a clock that is moved by hand."""
+"""Which client leads, and until when: electors on one row, with a clock that the test sets."""
 
 import random
 import threading
@@ -17,17 +17,17 @@ from waiting import DEADLINE_S
 
 
 class Hand(Clock):
-    """A clock that is moved by hand."""
+    """A clock that the test sets."""
 
     at = 0.0
 
     def monotonic(self) -> float:
-        """Return where it was moved to."""
+        """Return the time that the test has set."""
         return self.at
 
 
 class Post:
-    """An elector, its clock, and what it was told to do."""
+    """An elector, its clock, and a record of its calls to start and stop the maintainer."""
 
     def __init__(self, engine: Engine, schema: str, name: str) -> None:
         self.clock = Hand()
@@ -44,24 +44,24 @@ class Post:
         )
 
     def start(self) -> None:
-        """Take note, as the maintainer that is started."""
+        """Record the call that starts the maintainer."""
         self.calls.append("begin")
         self.elected.set()
 
     def stop(self) -> None:
-        """Take note, as the maintainer that is stopped."""
+        """Record the call that stops the maintainer."""
         self.calls.append("end")
 
 
 @pytest.fixture
 def ada(engine: Engine, schema: str) -> Post:
-    """The first to stand."""
+    """The first elector to stand."""
     return Post(engine, schema, "ada")
 
 
 @pytest.fixture
 def bob(engine: Engine, schema: str) -> Post:
-    """The second to stand."""
+    """The second elector to stand."""
     return Post(engine, schema, "bob")
 
 
@@ -72,7 +72,7 @@ def change(engine: Engine, schema: str, statement: str) -> None:
 
 
 def test_one_leads_and_goes_on_leading(ada: Post, bob: Post) -> None:
-    """Who stands first leads, term after term; who stands second does not."""
+    """The elector that stands first leads term after term; the second one does not."""
     assert ada.elector.run_once().leads
     assert not bob.elector.run_once().leads
     ada.clock.at += 5
@@ -81,7 +81,7 @@ def test_one_leads_and_goes_on_leading(ada: Post, bob: Post) -> None:
 
 
 def test_a_term_is_trusted_for_a_second_less_than_it_lasts(ada: Post) -> None:
-    """A leader that cannot ask whether it still leads stops before another may begin."""
+    """A leader that cannot renew its term stops a second before another client may lead."""
     ada.elector.run_once()
     ada.clock.at = TRUST_S - 0.1
     assert ada.elector.leads
@@ -91,7 +91,7 @@ def test_a_term_is_trusted_for_a_second_less_than_it_lasts(ada: Post) -> None:
 
 
 def test_a_leader_that_slept_too_long_gives_up_without_asking(ada: Post) -> None:
-    """After a pause longer than its term it stops its services before anything else."""
+    """A leader that was suspended for longer than its term first stops its services."""
     ada.elector.run_once()
     ada.clock.at = TRUST_S + 1
     assert not ada.elector.run_once().leads
@@ -110,7 +110,7 @@ def test_a_leader_that_slept_too_long_gives_up_without_asking(ada: Post) -> None
 def test_a_term_that_is_another_s_is_over(
     engine: Engine, schema: str, ada: Post, statement: str
 ) -> None:
-    """A row that is gone, expired, another's, or of another term ends this one."""
+    """A term ends if its row is gone or expired, or belongs to another leader or another term."""
     ada.elector.run_once()
     change(engine, schema, statement)
     assert not ada.elector.run_once().leads
@@ -120,7 +120,7 @@ def test_a_term_that_is_another_s_is_over(
 def test_an_expired_term_is_the_next_one_s(
     engine: Engine, schema: str, ada: Post, bob: Post
 ) -> None:
-    """A leader that died is followed by whoever stands after its term."""
+    """After the term of a leader that died, the next client that stands leads."""
     ada.elector.run_once()
     change(engine, schema, "UPDATE {s}.river_leader SET expires_at = now() - interval '1 second'")
     assert bob.elector.run_once().leads
@@ -129,7 +129,7 @@ def test_an_expired_term_is_the_next_one_s(
 def test_a_resignation_is_heard_and_followed(
     engine: Engine, schema: str, ada: Post, bob: Post
 ) -> None:
-    """Who stops resigns, and who hears of it stands at once, not after seconds."""
+    """A client that stops resigns; one that is notified of it stands at once, not seconds later."""
     ada.elector.run_once()
     bob.elector.start()
     try:
@@ -148,7 +148,7 @@ def test_a_resignation_is_heard_and_followed(
 
 
 def test_a_request_to_resign_is_obeyed(engine: Engine, schema: str, app: Any) -> None:
-    """An operator's request reaches the leader; another client then leads."""
+    """If an operator requests it, the leader resigns and another client leads."""
     clients = {name: app.client(id=name) for name in ("ada", "bob")}
     for client in clients.values():
         client.start()
@@ -173,7 +173,7 @@ def test_a_request_to_resign_is_obeyed(engine: Engine, schema: str, app: Any) ->
 
 
 def test_the_verbs_tell_terms_apart(engine: Engine, schema: str) -> None:
-    """A term is named by who and since when: that of another cannot be extended or ended."""
+    """A term is identified by leader and start: no other term can be extended or resigned."""
     first = elect(engine, "ada", ttl_s=10, schema=schema)
     assert first is not None
     assert elect(engine, "bob", ttl_s=10, schema=schema) is None
@@ -186,7 +186,7 @@ def test_the_verbs_tell_terms_apart(engine: Engine, schema: str) -> None:
 
 
 def test_the_end_of_a_term_stops_every_service_at_once() -> None:
-    """None is waited for before all are told to stop."""
+    """At the end of a term every service is requested to stop before any of them is waited for."""
     running = threading.Barrier(3)
     order: list[str] = []
 
@@ -202,7 +202,7 @@ def test_the_end_of_a_term_stops_every_service_at_once() -> None:
     running.wait(DEADLINE_S)
     stopper = threading.Thread(target=maintainer.stop)
     stopper.start()
-    # Both pass only if the second was told although the first has not ended.
+    # Both pass only if the second was requested to stop before the first had finished.
     running.wait(DEADLINE_S)
     stopper.join(DEADLINE_S)
     assert sorted(order) == ["riverrun.a", "riverrun.b"]

@@ -1,4 +1,4 @@
-"""Step 2, the hearing side: what is heard, what is ignored, and coming back after a cut."""
+"""Step 2, the receiver: what is received, what is ignored, and how it recovers from a cut."""
 
 import queue
 import random
@@ -14,7 +14,7 @@ from waiting import DEADLINE_S
 
 
 class Ear:
-    """A notifier, and what it told."""
+    """A notifier, and a record of its calls."""
 
     def __init__(self, engine: Engine, schema: str) -> None:
         self.heard: queue.Queue[tuple[Topic, Mapping[str, Any]]] = queue.Queue()
@@ -35,7 +35,7 @@ class Ear:
             raise RuntimeError("a listener that fails")
 
     def say(self, *payloads: str, topic: str = "river_insert") -> None:
-        """Send `payloads`, in their order."""
+        """Send `payloads` in order."""
         with self.engine.begin() as connection:
             for payload in payloads:
                 connection.execute(
@@ -46,7 +46,7 @@ class Ear:
 
 @pytest.fixture
 def ear(engine: Engine, schema: str) -> Iterator[Ear]:
-    """A notifier that listens."""
+    """A notifier that is listening."""
     ear = Ear(engine, schema)
     ear.notifier.start()
     ear.listening.get(timeout=DEADLINE_S)
@@ -55,7 +55,7 @@ def ear(engine: Engine, schema: str) -> Iterator[Ear]:
 
 
 def test_hears_both_topics(ear: Ear) -> None:
-    """Inserts and controls are told with their payloads."""
+    """Notifications of inserts and of controls are passed on with their payloads."""
     ear.say('{"queue": "a"}')
     assert ear.heard.get(timeout=DEADLINE_S) == (Topic.insert, {"queue": "a"})
     ear.say('{"action": "cancel"}', topic="river_control")
@@ -63,14 +63,14 @@ def test_hears_both_topics(ear: Ear) -> None:
 
 
 def test_ignores_garbage(ear: Ear) -> None:
-    """A payload that is no object, and a listener that fails, harm nothing that comes after."""
+    """A payload that is no object, or a listener that fails, does not affect later ones."""
     ear.say("", "{", "[1]", "7", '{"fail": true}', '{"queue": "a"}')
     assert ear.heard.get(timeout=DEADLINE_S)[1] == {"fail": True}
     assert ear.heard.get(timeout=DEADLINE_S)[1] == {"queue": "a"}
 
 
 def test_listens_again_when_it_is_cut_off(ear: Ear) -> None:
-    """After its connection was killed it listens anew, says so, and hears."""
+    """After its connection was killed it listens again, reports that, and receives again."""
     with ear.engine.begin() as connection:
         killed = connection.execute(
             text(
@@ -86,7 +86,7 @@ def test_listens_again_when_it_is_cut_off(ear: Ear) -> None:
 
 
 def test_may_be_stopped_before_and_twice(engine: Engine, schema: str) -> None:
-    """stop() may come before start() and twice, and start() after it."""
+    """stop() may be called before start() and twice, and start() after stop()."""
     ear = Ear(engine, schema)
     assert ear.notifier.stop(DEADLINE_S)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What is logged while the database cannot be reached, and of riverrun's own errors."""
+"""What is logged while the database cannot be reached, and about errors of the application."""
 
 import logging
 
@@ -20,7 +20,10 @@ def plain(args: RawArgs) -> None:
 def test_an_outage_is_one_warning_and_one_line_when_it_is_over(
     engine: Engine, empty_database: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """While the database refuses connections, the log has its cause once, whoever meets it."""
+    """During an outage its cause is logged once, however many threads meet it.
+
+    When it is over, one more line is logged.
+    """
     migrate(empty_database)
     name = empty_database.url.database
     empty_database.dispose()
@@ -60,11 +63,11 @@ def test_an_outage_is_one_warning_and_one_line_when_it_is_over(
 
 
 class Card(Exception):
-    """An error of the application's, with args in its text."""
+    """An application's error with args in its text."""
 
 
 class Broken(Plugin):
-    """A plugin that fails where nobody expects it."""
+    """A plugin that fails in a method where no error is expected."""
 
     def periodic_jobs_start(self) -> None:
         """Fail."""
@@ -74,7 +77,7 @@ class Broken(Plugin):
 def test_an_error_of_the_application_is_logged_without_its_text(
     engine: Engine, schema: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What a plugin raises is logged by its class and frames; its text may hold args."""
+    """A plugin's error is logged by its class and frames; its text may contain args."""
     client = Client(
         engine,
         workers=workers,

@@ -1,4 +1,4 @@
-"""A process ends when the one that started it is gone."""
+"""A process ends when the process that started it is gone."""
 
 import signal
 import socket
@@ -23,7 +23,7 @@ signal.sigwait({signal.SIGUSR1})
 
 @pytest.mark.parametrize("unread", ["", "R"])
 def test_ends_with_its_parent(unread: str) -> None:
-    """The other end may be let go before all that was said to it has been read."""
+    """A child ends when its parent's end of the socket closes, even with unread data in it."""
     ours, theirs = socket.socketpair()
     with theirs:
         child = subprocess.Popen(

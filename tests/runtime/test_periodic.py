@@ -1,4 +1,4 @@
-"""What a working client promises of periodic jobs."""
+"""What a running client promises about periodic jobs."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Came = Callable[[threading.Event, str], None]
 
 
 def test_a_client_works_what_recurs(app: App, came: Came) -> None:
-    """Periodic jobs run while the client does, also those added meanwhile."""
+    """Periodic jobs are inserted and worked, including those added while the client runs."""
     twice, added = threading.Event(), threading.Event()
     seen: list[int] = []
 
@@ -36,7 +36,7 @@ def test_a_client_works_what_recurs(app: App, came: Came) -> None:
 
 
 class Starts(Plugin):
-    """Tells when a client begins to insert its periodic jobs."""
+    """Signals when a client begins to insert its periodic jobs."""
 
     def __init__(self) -> None:
         self.began = threading.Event()
@@ -47,7 +47,7 @@ class Starts(Plugin):
 
 
 def test_a_client_may_leave_the_lead_to_others(app: App, came: Came) -> None:
-    """One with leader_election_disabled works what a leader inserts, and never leads itself."""
+    """A client with leader_election_disabled works a leader's periodic jobs but never leads."""
     disabled, eligible = Starts(), Starts()
     worker = app.client(leader_election_disabled=True, plugins=[disabled])
     events = worker.subscribe(JobCompleted)
@@ -67,7 +67,7 @@ def test_a_client_may_leave_the_lead_to_others(app: App, came: Came) -> None:
 
 
 def test_who_never_leads_takes_no_periodic_jobs(app: App) -> None:
-    """They would wait for ever, and are refused where they are given."""
+    """A client that never leads refuses periodic jobs: they would never be inserted."""
     job = PeriodicJob(Interval(3600), Task)
     with pytest.raises(InvalidOption, match="leader_election_disabled"):
         app.client(leader_election_disabled=True, periodic_jobs=[job])

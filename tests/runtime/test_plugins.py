@@ -1,4 +1,4 @@
-"""What plugins, error handlers, steps and job logs do in a running client."""
+"""Plugins, error handlers, steps and job logs in a running client."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ R = TypeVar("R")
 
 
 class Noting(Plugin):
-    """Notes in which order it is called."""
+    """Records the order of its calls."""
 
     def __init__(self, name: str, notes: list[str]) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Noting(Plugin):
 
 
 def test_plugins_are_called_in_rivers_order(app: Any) -> None:
-    """The client's plugins wrap the kind's, those the worker's; hooks run within the wraps."""
+    """The client's plugins wrap the kind's, which wrap the worker's; hooks run inside the wraps."""
     notes: list[str] = []
 
     @attrs.frozen
@@ -92,7 +92,7 @@ def test_plugins_are_called_in_rivers_order(app: Any) -> None:
 
 
 def test_a_plugin_may_replace_how_an_attempt_ended(app: Any) -> None:
-    """work_end turns an error into success, and success into an error."""
+    """work_end can replace an error with success, and success with an error."""
 
     class Turning(Plugin):
         def work_end(self, ctx: JobContext, error: BaseException | None) -> BaseException | None:
@@ -112,7 +112,7 @@ def test_a_plugin_may_replace_how_an_attempt_ended(app: Any) -> None:
 
 
 def test_what_a_plugin_raises_fails_only_what_it_takes_part_in(app: Any) -> None:
-    """An insert is refused whole; an attempt fails and is recorded, whichever method raised."""
+    """If a plugin raises, an insert is refused as a whole, and an attempt fails and is recorded."""
 
     class Refusing(Plugin):
         def __init__(self) -> None:
@@ -149,7 +149,7 @@ def test_what_a_plugin_raises_fails_only_what_it_takes_part_in(app: Any) -> None
 
 
 def test_refuses_what_is_no_plugin(app: Any) -> None:
-    """A class in place of its object, or anything else, is refused where it is passed."""
+    """A plugin's class, or anything else that is no plugin object, is refused at once."""
     for bad in ([Noting], [print], "x", Noting("x", [])):
         with pytest.raises(InvalidOption, match="plugins"):
             app.client(plugins=bad)
@@ -158,7 +158,7 @@ def test_refuses_what_is_no_plugin(app: Any) -> None:
 
 
 def test_an_error_handler_may_cancel(app: Any) -> None:
-    """It is asked about failures alone; what it raises changes nothing."""
+    """An error handler is called for failures only, and its own errors change nothing."""
     asked: list[tuple[int, str]] = []
 
     def handler(job: JobRow, error: BaseException) -> ErrorHandlerResult | None:
@@ -183,7 +183,7 @@ def test_an_error_handler_may_cancel(app: Any) -> None:
 
 
 def test_steps_are_not_run_twice_over_a_failure(app: Any) -> None:
-    """A failed job resumes after its last completed step, also one kept in its own transaction."""
+    """A failed job resumes after its last completed step, even one kept in its own transaction."""
     ran: list[str] = []
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -219,7 +219,7 @@ def test_steps_are_not_run_twice_over_a_failure(app: Any) -> None:
 
 
 def test_what_a_worker_logs_is_kept_with_its_job(app: Any) -> None:
-    """Each attempt's lines are kept apart, the oldest dropped, and no other job's among them."""
+    """Each attempt keeps its own log lines and no other job's; the oldest are dropped."""
     logger = logging.getLogger("host.mailer")
 
     def body(args: Task, ctx: JobContext) -> None:
@@ -242,7 +242,7 @@ def test_what_a_worker_logs_is_kept_with_its_job(app: Any) -> None:
 
 
 def test_a_line_is_kept_once_however_many_clients_keep_logs(app: Any) -> None:
-    """Each JobLog of a process keeps the lines of its own client's jobs, and those once."""
+    """Each JobLog of a process keeps the lines of its own client's jobs, each line once."""
     logger = logging.getLogger("host.mailer")
     for queue in ("mail", "print"):
         client, events = app.run(
@@ -257,7 +257,7 @@ def test_a_line_is_kept_once_however_many_clients_keep_logs(app: Any) -> None:
 
 
 def test_output_beyond_its_limit_fails_the_attempt(app: Any, monkeypatch: Any) -> None:
-    """An output too large is refused by name, and not cut in silence."""
+    """An output that is too large fails the attempt with an error, and is not truncated."""
     monkeypatch.setattr("riverrun.outcome.MAX_OUTPUT_BYTES", 100)
     client, events = app.run(lambda args, ctx: ctx.record_output("x" * 101), max_attempts=1)
     client.insert(app.engine, Task())

@@ -1,4 +1,4 @@
-"""Polling: what nobody told of is found, and looking for it costs one statement for all queues."""
+"""Polling finds jobs without a notification, with one statement for all queues."""
 
 import threading
 from collections.abc import Callable
@@ -18,7 +18,7 @@ QUEUES = [f"queue_{number}" for number in range(10)]
 def test_polls_all_queues_with_one_statement(
     app: Any, database_url: str, came: Callable[[threading.Event, str], None]
 ) -> None:
-    """An idle client asks once an interval for all its queues, and claims only where jobs wait."""
+    """An idle client looks once per interval at all its queues, and claims only where jobs wait."""
     own = create_engine(database_url)
     claims, polls = [], []
     begun, polled = threading.Event(), threading.Event()
@@ -31,7 +31,7 @@ def test_polls_all_queues_with_one_statement(
                 polled.set()
         elif "SKIP LOCKED" in statement and "'running'" in statement:
             claims.append(statement)
-            # One is the client's, which looks whether its tables are there.
+            # One is the client's own, which checks that its tables exist.
             if len(claims) == 1 + len(QUEUES):
                 begun.set()
 
@@ -57,7 +57,7 @@ def test_polls_all_queues_with_one_statement(
 
 @pytest.mark.parametrize("busy", [1, 0])
 def test_a_slow_queue_waits_for_its_own_interval(app: Any, engine: Engine, busy: int) -> None:
-    """Each queue is looked at within its own interval, whatever the others' are."""
+    """Each queue is looked at within its own poll interval, whatever the others' intervals are."""
     intervals = (0.05, 600.0)
     _, events = app.run(
         queues={

@@ -1,4 +1,4 @@
-"""What a running client does with its queues."""
+"""Queues of a running client: pause, resume, add and remove."""
 
 import threading
 from typing import Any
@@ -16,7 +16,7 @@ from waiting import DEADLINE_S
 
 @pytest.mark.parametrize("poll_only", [False, True])
 def test_pause_by_one_client_reaches_another(app: Any, poll_only: bool) -> None:
-    """A client that did not pause a queue itself claims nothing from it once it has heard."""
+    """A client claims nothing from a queue once it learns that another client paused it."""
     other = app.client()
     client = app.client(poll_only=poll_only, poll_interval=0.05)
     heard = client.subscribe(QueuePaused, QueueResumed)
@@ -36,7 +36,7 @@ def test_pause_by_one_client_reaches_another(app: Any, poll_only: bool) -> None:
 
 
 def test_word_of_a_pause_wins_over_a_read_that_began_before(app: Any) -> None:
-    """Also where it comes between the look whether there was word, and what follows from it."""
+    """A pause that arrives while the queue's row is being compared is not undone by the row."""
     client = app.client(poll_interval=0.05)
     client.start()
     services = client._services
@@ -62,7 +62,7 @@ def test_word_of_a_pause_wins_over_a_read_that_began_before(app: Any) -> None:
 
 
 def test_a_paused_queue_stays_paused_over_a_restart(app: Any) -> None:
-    """A client that starts while its queue is paused does not claim from it."""
+    """A client that starts while its queue is paused claims nothing from it."""
     client, events = app.run()
     client.queues.pause(app.engine, "default")
     client.stop()
@@ -75,7 +75,7 @@ def test_a_paused_queue_stays_paused_over_a_restart(app: Any) -> None:
 
 
 def test_pause_in_a_transaction_is_heard_at_its_commit(app: Any) -> None:
-    """A pause joined to a session is told when that commits, not before."""
+    """A pause in a session's transaction is announced at the commit, not before."""
     client = app.client()
     heard = client.subscribe(QueuePaused)
     client.start()
@@ -88,7 +88,7 @@ def test_pause_in_a_transaction_is_heard_at_its_commit(app: Any) -> None:
 
 
 def test_queues_come_and_go_while_the_client_runs(app: Any) -> None:
-    """An added queue is worked at once, a removed one no more, and the others never notice."""
+    """An added queue is worked at once and a removed one no longer; other queues are unaffected."""
     client, events = app.run()
     to_mail = InsertOpts(queue="mail")
     client.insert(app.engine, Task(number=1), to_mail)
@@ -108,7 +108,7 @@ def test_queues_come_and_go_while_the_client_runs(app: Any) -> None:
 
 
 def test_refuses_queues_it_cannot_take(app: Any) -> None:
-    """Adding twice, removing a stranger or a bad name is refused and changes nothing."""
+    """Adding a queue twice, removing an unknown one or a bad name is refused without effect."""
     client, _ = app.run()
     with pytest.raises(InvalidOption):
         client.queues.add("default")
@@ -126,7 +126,7 @@ def test_refuses_queues_it_cannot_take(app: Any) -> None:
 
 
 def test_a_cancel_reaches_a_client_that_hears_nothing(app: Any) -> None:
-    """In poll-only mode a running job that another client cancels is told by the next look."""
+    """In poll-only mode a running job that another client cancels is cancelled by the next poll."""
     begun = threading.Event()
 
     def body(args: Task, ctx: Any) -> None:
@@ -142,7 +142,7 @@ def test_a_cancel_reaches_a_client_that_hears_nothing(app: Any) -> None:
 
 
 def test_word_of_a_pause_wins_over_an_older_read(app: Any) -> None:
-    """A read of the queues that began before a pause was heard of does not undo it."""
+    """A read of the queues that began before a pause arrived does not undo the pause."""
     client = app.client()
     heard = client.subscribe(QueuePaused, QueueResumed)
     client.start()

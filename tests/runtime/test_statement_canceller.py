@@ -1,4 +1,4 @@
-"""Statements of a client's own that take too long."""
+"""A client's own statements that take too long are cancelled."""
 
 import threading
 from typing import Any
@@ -20,9 +20,9 @@ def test_what_waits_for_a_lock_is_ended_and_tried_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A completion that the host's lock holds up leaves nothing waiting, and is written after it.
+    """A completion that waits for the application's lock is cancelled and written afterwards.
 
-    Its connection is kept.
+    Its connection is kept, and nothing is left waiting.
     """
     monkeypatch.setattr(services, "ANSWER_S", 0.5)
     begun, locked = threading.Event(), threading.Event()
@@ -41,7 +41,7 @@ def test_what_waits_for_a_lock_is_ended_and_tried_again(
     )
 
     def who_waits() -> list[Any]:
-        # Not in the transaction that locks: it would see the same each time.
+        # In a transaction of its own: the one that holds the lock would read the same each time.
         with engine.connect() as connection:
             return list(connection.execute(waiting, {"table": f"%{schema}%"}))
 

@@ -1,4 +1,4 @@
-"""A running job that its living client does not execute is found, whatever became of it."""
+"""A running job that its living client does not execute is found, however it came about."""
 
 import contextlib
 import threading
@@ -23,13 +23,13 @@ from .conftest import Task
 
 @contextlib.contextmanager
 def rows(app: Any) -> Iterator[Any]:
-    """Yield a connection that finds the test's tables, and commit."""
+    """Yield a connection to the test's tables, and commit."""
     with app.engine.begin() as connection:
         yield connection.execution_options(schema_translate_map={None: app.schema})
 
 
 def states(app: Any) -> Counter[str]:
-    """Return how many jobs are in each state."""
+    """Return the number of jobs in each state."""
     with rows(app) as connection:
         return Counter(map(str, connection.execute(select(Job.state)).scalars()))
 
@@ -42,7 +42,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("often")
 def test_a_row_changed_by_hand_is_found(app: Any) -> None:
-    """A row that names this client, in a queue that it does not even work, is made available."""
+    """A running job that names this client is made available, even in a queue it does not work."""
     client, events = app.run()
     for queue in ("default", "elsewhere"):
         with rows(app) as connection:
@@ -63,7 +63,7 @@ def test_a_row_changed_by_hand_is_found(app: Any) -> None:
 
 @pytest.mark.usefixtures("often")
 def test_an_attempt_changed_by_hand_is_found(app: Any) -> None:
-    """A job whose attempt was changed as it ran runs again once it has ended, not beside that."""
+    """A job whose attempt was changed while it ran runs again afterwards, and not beside itself."""
     begun, go_on = threading.Event(), threading.Event()
     calls: list[int] = []
 
@@ -86,7 +86,7 @@ def test_an_attempt_changed_by_hand_is_found(app: Any) -> None:
 
 
 def test_a_claim_under_way_is_safe(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job whose claim has been made and not yet answered is not given back."""
+    """A job whose claim is committed, but whose answer is still under way, is not given back."""
     monkeypatch.setattr(stocktaker, "ANSWER_S", 0.3)
     claimed, go_on = threading.Event(), threading.Event()
     calls: list[int] = []
@@ -110,7 +110,7 @@ def test_a_claim_under_way_is_safe(app: Any, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("often")
 def test_a_slot_that_vanished_is_found(app: Any) -> None:
-    """A job whose attempt is nowhere any more runs again."""
+    """A job whose attempt has vanished from its slot runs again."""
     begun, go_on = threading.Event(), threading.Event()
     calls: list[int] = []
 
@@ -135,7 +135,7 @@ def test_a_slot_that_vanished_is_found(app: Any) -> None:
 
 @pytest.mark.parametrize("living", [0, 2])
 def test_no_thread_for_a_slot(app: Any, monkeypatch: pytest.MonkeyPatch, living: int) -> None:
-    """Where the process may start no more threads, no job is lost, and it goes on once it may."""
+    """While no thread can be started, no job is lost; once one can, the client works on."""
     monkeypatch.setattr(threads, "RETRY_S", 0.2)
     allowed, refused = [living], threading.Event()
     at_once, most = 0, 0
@@ -179,7 +179,7 @@ def test_no_thread_for_a_slot(app: Any, monkeypatch: pytest.MonkeyPatch, living:
 
 
 def test_what_breaks_a_slot_ends_its_attempt(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt that could not even say how it ended has failed; its slot goes on."""
+    """An attempt whose slot breaks before it can report an outcome has failed; the slot goes on."""
     decide = Attempt._decide
     broken = Counter[int]()
 
