@@ -1,7 +1,8 @@
-"""How a client works: its options, checked when they are made.
+"""A client's options: their types and their checks.
 
-`Client` says what each option is for, and its default. Here each is declared with its type and its
-check; what reads options from an application's settings goes by these declarations.
+The docstring of `Client` explains each option and names its default. Here each is declared with its
+type and its check. The code that reads options from an application's settings uses these
+declarations, too.
 """
 
 import os
@@ -30,9 +31,10 @@ from riverrun.policies.schedule import Schedule
 class Notify(StrEnum):
     """When workers are notified of inserted jobs.
 
-    `after_commit` costs the inserting transaction nothing; a crash between commit and notification
-    costs a poll interval. `in_transaction` is River's way: PostgreSQL notifies at commit, and
-    commits that notify take turns. `off` leaves it to polling.
+    `after_commit` costs the inserting transaction nothing. If the process crashes between commit
+    and notification, the job waits for the next poll. `in_transaction` is River's way: PostgreSQL
+    notifies at commit, and transactions that notify commit one after another. `off` sends no
+    notifications; polling finds the jobs.
     """
 
     after_commit = "after_commit"
@@ -57,12 +59,13 @@ class QueueConfig:
     """How a client works one queue.
 
     Attributes:
-        max_workers: Slots: jobs of this queue that run at once in this client, 1 to 10,000.
+        max_workers: Slots: how many jobs of this queue run at once in this client, 1 to 10,000.
+            Default: 100.
         poll_interval: Seconds or a timedelta between looks when no notification comes. Default:
             the client's.
-        claim_ahead: Most jobs claimed beyond the free slots while jobs are shorter than the round
-            trip that claims them. They wait in this process, and go back to the queue after 0.2 s,
-            on a pause and on stop. 0 turns it off. Default: 200.
+        claim_ahead: How many jobs may be claimed beyond the free slots, while jobs are shorter
+            than the round trip that claims them. They wait in this process. They go back to the
+            queue after 0.2 s, on a pause and on a stop. 0 turns it off. Default: 200.
 
     Raises:
         InvalidOption: If a value is out of range.
@@ -77,10 +80,10 @@ class QueueConfig:
 
 
 def check_queues(configs: object) -> Mapping[str, QueueConfig]:
-    """Return how each queue is worked: given by name, by number of slots, or as names alone.
+    """Return the QueueConfigs by name, from a mapping to configs or slots, or from names alone.
 
     Raises:
-        InvalidOption: If a name or a config is none.
+        InvalidOption: If a name or a config is not valid.
     """
     if configs is None:
         return {}
@@ -153,7 +156,7 @@ def _sessionmaker(value: Any) -> "orm.sessionmaker[Any] | None":
 
 
 def _async_sessionmaker(value: Any) -> Any:
-    # Not by its class, for which SQLAlchemy would need greenlet.
+    # Checked by its name: to import its class, SQLAlchemy would need greenlet.
     if value is None or type(value).__name__ == "async_sessionmaker":
         return value
     expected = "an async_sessionmaker, such as async_sessionmaker(async_engine)"
@@ -188,7 +191,7 @@ def _index_names(value: Sequence[str]) -> tuple[str, ...]:
 
 @attrs.frozen(kw_only=True)
 class ClientConfig:
-    """A client's options, checked; durations in seconds.
+    """A client's options, checked, with durations converted to seconds.
 
     Raises:
         InvalidOption: If an option is out of range.

@@ -1,4 +1,4 @@
-"""Step 1 of 5, insert: what an application inserts jobs with, and works them with."""
+"""Step 1 of 5, insert: the Client, with which an application inserts jobs and works them."""
 
 import asyncio
 import logging
@@ -75,60 +75,76 @@ class Client(SetBased):
 
     Args:
         engine: A SQLAlchemy Engine on PostgreSQL with psycopg 3.
-        workers: Who works what; None for a client that only inserts.
-        queues: The queues to work: by name a QueueConfig or its number of slots, or the names
-            alone; None for a client that only inserts.
-        schema: The schema of River's tables; the search path's unless said.
-        id: Names this client in `attempted_by`, at most 100 characters; host and time unless said.
-            Where another client of that name lives, or was killed just now and its jobs are not
-            rescued yet, the client gets a suffix when it starts.
-        notify: When workers are told of inserted jobs.
-        poll_only: Whether to listen to nothing, as behind PgBouncer: jobs are found by polling.
-        listen_engine: Where `engine` leads through PgBouncer, an engine that leads past it to the
-            same database: for the one connection that listens, and for rebuilding indexes.
-        poll_interval: Seconds or a timedelta between looks when no notification comes.
-        job_timeout: Seconds or a timedelta an attempt may take, where its worker does not say; 0
-            for no limit.
+        workers: The functions that work jobs, by kind. Default: None, for a client that only
+            inserts.
+        queues: The queues to work. Give a mapping from each name to its QueueConfig or its number
+            of slots, or the names alone. Default: None, for a client that only inserts.
+        schema: The schema of River's tables. Default: None, which takes the search path's.
+        id: Names this client in `attempted_by`, in at most 100 characters. If another client of
+            that name lives, or was killed just now and its jobs are not rescued yet, this client
+            gets a suffix when it starts. Default: a name made of the host and the time.
+        notify: When workers are notified of inserted jobs. Default: after the commit.
+        poll_only: Whether to find jobs by polling alone, without LISTEN, as is necessary behind
+            PgBouncer. Default: False.
+        listen_engine: An engine that connects to the same database without PgBouncer, if `engine`
+            connects through it. It serves the one connection that listens, and the rebuilding of
+            indexes. Default: `engine`.
+        poll_interval: Seconds or a timedelta between looks when no notification comes. Default:
+            1 s.
+        job_timeout: Seconds or a timedelta that an attempt may take, if its worker has no timeout
+            of its own. 0 means no limit. Default: 60 s.
         soft_stop_timeout: Seconds or a timedelta that a stop waits for running jobs before it
-            cancels them; None for as long as they take.
-        hard_stop_timeout: Seconds or a timedelta that cancelled jobs then have to end.
-        processes: How many processes work jobs whose workers ask for one; one for each processor
-            unless said.
-        job_stuck_threshold: Seconds or a timedelta that an attempt which shall end may go on
-            before it counts as stuck.
-        job_stuck_handler: Called with a job that is stuck; may return
-            `JobStuckHandlerResult(add_worker_slot=True)`.
-        backoff: When a failed job may be claimed again, where its worker does not say.
-        leader_election_disabled: Whether the client never leads: it works jobs, and leaves
-            maintenance and periodic jobs to others.
-        periodic_jobs: What recurs; whichever client leads inserts its own, so give all the same.
-        plugins: What takes part in every insert and attempt, the outermost first.
-        error_handler: Called with the job and the error when an attempt has failed; may return
-            `ErrorHandlerResult(set_cancelled=True)`.
-        max_attempts: Tries of a job for which nobody said it.
-        rescue_after: Seconds or a timedelta after which a running job of a client without
-            heartbeats, such as River's, is taken for lost. Our own are rescued within 30 s of
-            their client's death, and never while it lives; so that River's leader agrees, they
-            renew their attempt time six times in that while. Where Go clients set their
-            RescueStuckJobsAfter, set the same here.
-        cancelled_retention: Seconds or a timedelta to keep cancelled jobs; None for ever.
-        completed_retention: The same for completed jobs.
-        discarded_retention: The same for discarded jobs.
-        reindexer_index_names: Those; all that bloat unless said.
+            cancels them. Default: None, which waits for as long as they take.
+        hard_stop_timeout: Seconds or a timedelta that a stop then waits for the cancelled jobs.
+            Default: 10 s.
+        processes: How many processes work the jobs of workers registered for a process. Default:
+            one for each processor.
+        job_stuck_threshold: Seconds or a timedelta that an attempt may go on after it was timed
+            out or cancelled, before it counts as stuck. Default: 10 s.
+        job_stuck_handler: Called with a job that is stuck. It may return
+            `JobStuckHandlerResult(add_worker_slot=True)`. Default: None; stuck jobs are logged.
+        backoff: When a failed job may be claimed again, if its worker has no backoff of its own.
+            Default: River's, which is the fourth power of the number of failures, in seconds,
+            give or take 10 %.
+        leader_election_disabled: Whether the client never leads. It then works jobs, and leaves
+            maintenance and periodic jobs to other clients. Default: False.
+        periodic_jobs: The jobs to insert on a schedule. The client that leads inserts its own, so
+            give all clients the same. Default: none.
+        plugins: The plugins that take part in every insert and attempt, the outermost first.
+            Default: none.
+        error_handler: Called with the job and the error when an attempt has failed. It may return
+            `ErrorHandlerResult(set_cancelled=True)`. Default: None.
+        max_attempts: How many attempts a job has, if neither its options nor its args' class set a
+            number. Default: 25.
+        rescue_after: Seconds or a timedelta after which a running job counts as lost if its client
+            writes no heartbeats, as River's clients do not. Jobs of riverrun's clients are rescued
+            within 30 s of their client's death, and never while it lives. So that a River leader
+            does not rescue them either, their client renews their attempt time six times in this
+            period. If the Go clients set RescueStuckJobsAfter, set the same here. Default: 1 h.
+        cancelled_retention: Seconds or a timedelta to keep cancelled jobs; None keeps them for
+            ever. Default: 24 h.
+        completed_retention: Seconds or a timedelta to keep completed jobs; None keeps them for
+            ever. Default: 24 h.
+        discarded_retention: Seconds or a timedelta to keep discarded jobs; None keeps them for
+            ever. Default: 7 days.
+        reindexer_index_names: The indexes to rebuild. Default: all that are known to bloat.
         reindexer_schedule: When the leader rebuilds the job table's indexes; None for never.
-        reindexer_timeout: Seconds or a timedelta that one index may take; 0 for no limit.
+            Default: daily at midnight, UTC.
+        reindexer_timeout: Seconds or a timedelta that rebuilding one index may take. 0 means no
+            limit. Default: 60 s.
         sessionmaker: Makes the sessions that workers take as a parameter, with its class, options
             and binds, on the client's database. Default: SQLAlchemy's Session.
-        async_sessionmaker: The same for AsyncSessions. Its `bind`, an AsyncEngine, is used only by
-            the client's event loop. Default: AsyncSession, on an AsyncEngine of the client's own
-            that connects as `engine` does.
+        async_sessionmaker: Makes the AsyncSessions that workers take. Its `bind`, an AsyncEngine,
+            is used only by the client's event loop. Default: AsyncSession, on an AsyncEngine of
+            the client's own that connects as `engine` does.
         skip_unknown_job_check: Whether a client with workers may insert kinds it has none for.
-        clock: The process's clock; tests pass another.
-        rng: Where jitter comes from; tests pass a seeded one.
+            Default: False.
+        clock: The process's clock. Tests pass another. Default: the system's.
+        rng: The source of jitter. Tests pass a seeded one. Default: `random.Random()`.
 
     Raises:
         InvalidOption: If an option is out of range.
-        UnsupportedDatabase: If the engine is none that riverrun can work with.
+        UnsupportedDatabase: If riverrun cannot work with the engine's database or driver.
     """
 
     def __init__(
@@ -226,17 +242,17 @@ class Client(SetBased):
     def from_url(cls, url: str | URL, **options: Any) -> Self:
         """Return a client with an engine of its own, on psycopg 3, at `url`.
 
-        For applications whose own engine has another driver: their sessions insert jobs all the
-        same.
+        It is for applications whose own engine has another driver. Their sessions can insert jobs
+        all the same.
 
         Args:
-            url: Where the PostgreSQL is, in any spelling: `postgresql://`, `postgres://`, with the
-                name of any driver, with several hosts as libpq has them, or as
+            url: The address of a PostgreSQL database. It may begin with `postgresql://` or
+                `postgres://`, name any driver, list several hosts as libpq allows, or have the form
                 `host=... dbname=...`.
             **options: The options of `Client`.
 
         Raises:
-            UnsupportedDatabase: If `url` is no such. The error does not repeat it.
+            UnsupportedDatabase: If `url` is not such an address. The error does not repeat it.
             InvalidOption: If an option is out of range.
         """
         return cls(engine_at(url), **options)
@@ -248,20 +264,23 @@ class Client(SetBased):
         opts: InsertOpts | None = None,
         **options: Unpack[InsertOptions],
     ) -> InsertResult:
-        """Insert one job in the caller's transaction: it runs if that commits, else never was.
+        """Insert one job in the caller's transaction: the job exists only if that commits.
 
         Args:
-            tx: Whose transaction: a Session, scoped_session or Connection is joined; an Engine
-                begins and commits one of its own.
+            tx: The transaction: that of a Session, scoped_session or Connection is joined; an
+                Engine begins and commits one of its own.
             args: An object of a class with a kind.
-            opts: How; what they leave open the args' own options and the client decide.
-            **options: The same as keywords, such as `queue="mail", delay=60`; they win over `opts`.
+            opts: How the job is inserted. What they leave open is decided by the options of the
+                args' class, and then by the client.
+            **options: The same as keywords, such as `queue="mail", delay=60`. They take precedence
+                over `opts`.
 
         Raises:
-            InvalidArgs: If their worker would not get the args as they are, or they are too large.
+            InvalidArgs: If the worker would not get equal args back from JSON, or they are too
+                large.
             InvalidOption: If an option is out of range.
-            NotATransaction, TransactionClosed: If `tx` is no open transaction's.
-            SchemaMissing: If the tables are not there.
+            NotATransaction, TransactionClosed: If `tx` has no open transaction.
+            SchemaMissing: If River's tables are missing.
             UnknownKind: If the client has workers, but none for the kind.
             WrongDatabase: If the transaction is on another database than the client's.
         """
@@ -274,33 +293,34 @@ class Client(SetBased):
         opts: InsertOpts | None = None,
         **options: Unpack[InsertOptions],
     ) -> AddedJob:
-        """Have the session's next flush insert a job, with the objects that its args refer to.
+        """Add a job to the session: its next flush inserts it, with the objects in its args.
 
             session.add(order)
             client.add(session, SendReceipt(order=order))
             session.commit()
 
-        As `session.add` does for an object, it executes nothing, and begins the session's
-        transaction if need be. The jobs of one flush are inserted by one statement. They are gone
-        if the flush fails or their transaction, or savepoint, is rolled back.
+        Like `session.add` for an object, it executes no statement, and begins the session's
+        transaction if necessary. The jobs of one flush are inserted by one statement. They are gone
+        if the flush fails, or if their transaction or savepoint is rolled back.
 
         Args:
-            session: Whose flush: a Session, scoped_session, AsyncSession or async_scoped_session;
-                without await.
+            session: A Session, scoped_session, AsyncSession or async_scoped_session. The call needs
+                no `await` for any of them.
             args: An object of a class with a kind. A mapped object in it needs no key yet, if it is
                 in the session.
-            opts: How, as for `insert`. A delay counts from now, or from the flush if the args wait
-                for it. With `coalesce=True` jobs of one transaction that are the same are one.
+            opts: How the job is inserted, as for `insert`. A delay counts from now, or from the
+                flush if the args wait for it. With `coalesce=True`, equal jobs of one transaction
+                become one.
             **options: The same as keywords, as for `insert`.
 
         Returns:
             The added job. Its `job` is there after the flush.
 
         Raises:
-            InvalidArgs: If the args are refused whatever the flush brings. Else the flush raises
-                it, such as for an object that was expunged from the session meanwhile.
-            NotATransaction: If `session` is no session.
-            RiverrunError: As for `insert`, here or from the flush.
+            InvalidArgs: If nothing that the flush does could make the args valid. Otherwise the
+                flush raises it, such as for an object that was expunged from the session meanwhile.
+            NotATransaction: If `session` is not a session.
+            RiverrunError: As for `insert`, by this call or by the flush.
         """
         return self._inserter.add(session_of(session), args, with_options(opts, options))
 
@@ -312,27 +332,28 @@ class Client(SetBased):
         opts: InsertOpts | None = None,
         strict: bool = False,
     ) -> Rule[T]:
-        """Make a job of each object of a class that is inserted, atomic with that.
+        """Make a job for each object of a class that is inserted, in the same transaction.
 
             client.on_insert(User, lambda user: Welcome(user=user))
 
-        The flush of any session, of any thread, counts. An object that is inserted and deleted in
-        one transaction makes no job.
+        The rule applies to the flushes of every session in every thread. An object that is inserted
+        and deleted in one transaction makes no job.
 
         Args:
-            entity: The mapped class; its subclasses count, too.
-            make: Called with the object as its transaction commits; returns args, or None for no
-                job.
+            entity: The mapped class. Its subclasses count, too.
+            make: Called with the object when its transaction commits. It returns args, or None for
+                no job.
             opts: How the job is inserted.
             strict: Whether a bulk statement that the ORM sees, such as `insert(User)`, is refused
-                with RuleBypassed. Default: it warns, once for the rule. What the ORM does not see
-                passes: `text()`, statements on the connection, `bulk_*`, the database's cascades.
+                with RuleBypassed. Default: False, and there is one warning for the rule. What the
+                ORM does not see passes: `text()`, statements on the connection, `bulk_*`, and the
+                database's cascades.
 
         Returns:
-            The rule, which is among `client.rules` until its `remove()`.
+            The rule. It stays in `client.rules` until its `remove()` is called.
 
         Raises:
-            InvalidOption: If `entity` is no mapped class, or `make` no function.
+            InvalidOption: If `entity` is not a mapped class, or `make` not a function.
         """
         return self.rules.add("insert", entity, make, opts=opts, strict=strict)
 
@@ -345,26 +366,30 @@ class Client(SetBased):
         opts: InsertOpts | None = None,
         strict: bool = False,
     ) -> Rule[Any]:
-        """Make a job of each object of which an attribute is changed, atomic with that.
+        """Make a job for each object whose attribute is changed, in the same transaction.
 
             client.on_update(Order.status, OrderChanged, when=lambda new: new == "paid")
 
-        Many changes to one object in one transaction are one job, decided as that commits: none if
-        the attribute has its old value again, as far as that was loaded.
+        Many changes to one object in one transaction make one job. Whether there is a job is
+        decided when the transaction commits: there is none if the attribute has its old value
+        again, provided that the old value was loaded.
 
         Args:
-            attribute: Of a mapped class, such as `Order.status`; its subclasses count, too.
-            make: Called with the object as its transaction commits; returns args, or None for no
-                job.
-            when: Called with the new value; whether it counts. Default: all do.
+            attribute: An attribute of a mapped class, such as `Order.status`. The subclasses of
+                the class count, too.
+            make: Called with the object when its transaction commits. It returns args, or None for
+                no job.
+            when: Called with the new value; returns whether the change counts. Default: None, and
+                every change counts.
             opts: How the job is inserted.
             strict: Whether a bulk statement that sets the attribute is refused, as for `on_insert`.
+                Default: False.
 
         Returns:
             The rule.
 
         Raises:
-            InvalidOption: If `attribute` is none of a mapped class, or `make` no function.
+            InvalidOption: If `attribute` is not one of a mapped class, or `make` not a function.
         """
         return self.rules.add("update", attribute, make, when=when, opts=opts, strict=strict)
 
@@ -376,26 +401,26 @@ class Client(SetBased):
         opts: InsertOpts | None = None,
         strict: bool = False,
     ) -> Rule[T]:
-        """Make a job of each object of a class that is deleted, atomic with that.
+        """Make a job for each object of a class that is deleted, in the same transaction.
 
             client.on_delete(Upload, lambda upload: DeleteFile(path=upload.path))
 
-        Orphans count. An object that takes over a deleted one's row in the same flush does not:
-        the row is still there. Rows that the database's own ON DELETE CASCADE deletes, and that are
-        not loaded, are not seen.
+        Orphans count as deleted. A deleted object whose row another object takes over in the same
+        flush does not: the row is still there. Rows that only the database's own ON DELETE CASCADE
+        deletes are not seen, unless they are loaded.
 
         Args:
-            entity: The mapped class; its subclasses count, too.
-            make: Called with the object in the flush that deletes it; returns args, or None for no
-                job.
+            entity: The mapped class. Its subclasses count, too.
+            make: Called with the object in the flush that deletes it. It returns args, or None for
+                no job.
             opts: How the job is inserted.
-            strict: Whether a bulk statement is refused, as for `on_insert`.
+            strict: Whether a bulk statement is refused, as for `on_insert`. Default: False.
 
         Returns:
             The rule.
 
         Raises:
-            InvalidOption: If `entity` is no mapped class, or `make` no function.
+            InvalidOption: If `entity` is not a mapped class, or `make` not a function.
         """
         return self.rules.add("delete", entity, make, opts=opts, strict=strict)
 
@@ -409,10 +434,10 @@ class Client(SetBased):
         """Insert one job from async code, as `insert`.
 
         Args:
-            tx: Whose transaction: an AsyncSession, async_scoped_session or AsyncConnection is
+            tx: The transaction: that of an AsyncSession, async_scoped_session or AsyncConnection is
                 joined; an AsyncEngine begins and commits one of its own. Any driver will do.
             args: An object of a class with a kind.
-            opts: How, as for `insert`.
+            opts: How the job is inserted, as for `insert`.
             **options: The same as keywords, as for `insert`.
 
         Raises:
@@ -424,7 +449,7 @@ class Client(SetBased):
         """Insert jobs from async code, all or none, as `insert_many`.
 
         Args:
-            tx: Whose transaction, as for `insert_async`.
+            tx: The transaction, as for `insert_async`.
             jobs: Args, or pairs of args and InsertOpts.
 
         Raises:
@@ -433,10 +458,10 @@ class Client(SetBased):
         return await run_in(tx, self.insert_many, jobs)
 
     def insert_many(self, tx: Tx, jobs: Iterable[object]) -> list[InsertResult]:
-        """Insert jobs in the caller's transaction; all, or, if one is refused, none.
+        """Insert jobs in the caller's transaction: all of them, or none if one is refused.
 
         Args:
-            tx: Whose transaction, as for `insert`.
+            tx: The transaction, as for `insert`.
             jobs: Args, or pairs of args and InsertOpts.
 
         Returns:
@@ -449,10 +474,10 @@ class Client(SetBased):
         return self._inserter.insert_many(tx, jobs)
 
     def insert_many_fast(self, tx: Tx, jobs: Iterable[object]) -> int:
-        """Insert jobs as `insert_many` does, by COPY, and return only how many.
+        """Insert jobs as `insert_many` does, but by COPY, and return only their number.
 
         Args:
-            tx: Whose transaction, as for `insert`.
+            tx: The transaction, as for `insert`.
             jobs: Args, or pairs of args and InsertOpts.
 
         Raises:
@@ -462,7 +487,10 @@ class Client(SetBased):
 
     @property
     def plugins(self) -> tuple[Plugin, ...]:
-        """What takes part in every insert and attempt; attempts take a change at the next start."""
+        """The plugins of every insert and attempt.
+
+        Inserts follow a change at once, attempts when the client is next started.
+        """
         return self.config.plugins
 
     @plugins.setter
@@ -485,17 +513,17 @@ class Client(SetBased):
         return update(tx, job_id, metadata=metadata, schema=self.schema, **output)
 
     def delete(self, tx: Tx, job_id: int) -> JobRow:
-        """Delete a job that does not run; see `riverrun.verbs.delete`."""
+        """Delete a job that is not running; see `riverrun.verbs.delete`."""
         return delete(tx, job_id, schema=self.schema)
 
     def delete_many(
         self, tx: Tx, params: JobListParams, *, unsafe_all: bool = False
     ) -> list[JobRow]:
-        """Delete jobs by filters, none that runs; see `riverrun.verbs.delete_many`."""
+        """Delete jobs by filters, except running ones; see `riverrun.verbs.delete_many`."""
         return delete_many(tx, params, unsafe_all=unsafe_all, schema=self.schema)
 
     def cancel(self, tx: Tx, job_id: int) -> JobRow:
-        """Cancel a job; one that runs is told to end. See `riverrun.verbs.cancel`."""
+        """Cancel a job, interrupting it if it runs; see `riverrun.verbs.cancel`."""
         job = cancel(tx, job_id, schema=self.schema, now=self.config.clock.database_now())
         services = self._services
         if services is not None and job.state is JobState.running and isinstance(tx, Engine):
@@ -510,38 +538,38 @@ class Client(SetBased):
         return job
 
     def subscribe(self, *kinds: type[Event]) -> Subscription:
-        """Return a subscription to events of `kinds`, such as JobCompleted; to all if none.
+        """Return a subscription to events of `kinds`, such as JobCompleted; without, to all.
 
-        Of attempts, those that end from now on.
+        It receives the events of attempts that finish from now on.
         """
         return self.hub.subscribe(*kinds)
 
     def listen(self, call: Callable[[Event], object], *kinds: type[Event]) -> None:
-        """Have `call` called with each event of `kinds`, or with all, where it happens.
+        """Call `call` with each event of `kinds`, or with all, in the thread of the event.
 
-        Unlike a subscription it misses none; but the client waits for it, so it must be quick. What
-        it raises is logged.
+        Unlike a subscription it misses no event. But the client waits for `call`, so it must be
+        quick. What it raises is logged.
         """
         self.hub.listen(call, *kinds)
 
     def flush_announcements(self, timeout: Duration = 1.0) -> bool:
-        """Wait until all committed inserts are announced; the process's exit does so by itself.
+        """Wait until all committed inserts are announced. The process does so when it exits.
 
         Args:
-            timeout: Seconds or a timedelta to wait at most.
+            timeout: Seconds or a timedelta to wait at most. Default: 1 s.
 
         Returns:
-            Whether all are.
+            Whether all are announced.
         """
         return self._inserter.flush(check_duration("timeout", timeout, 0.0))
 
     def request_resign(self, tx: Tx) -> None:
-        """Ask whoever leads to resign; see `riverrun.verbs.request_resign`."""
+        """Ask the leader to resign; see `riverrun.verbs.request_resign`."""
         request_resign(tx, schema=self.schema)
 
     @property
     def leads(self) -> bool:
-        """Whether the client leads now: of all, River's included, it does the maintenance."""
+        """Whether the client leads now: one client, River's included, does the maintenance."""
         services = self._services
         return services is not None and services.elector.leads
 
@@ -559,10 +587,11 @@ class Client(SetBased):
     def problems(self) -> tuple[str, ...]:
         """What keeps the client from being healthy, a sentence each.
 
-        That it does not work; that the database does not take its heartbeats, each 5 s; that a
-        thread of its own has died within the last 10 s; that outcomes are held for more than 15 s,
-        refused for good, or too many for more to be claimed; that a queue, also another's, has due
-        jobs and is not paused, and no living client works it.
+        Problems are: the client is not started; the database does not take its heartbeats, one
+        each 5 s; a thread of its own has died within the last 10 s; outcomes have been held for
+        more than 15 s, were refused for good, or are so many that no more jobs are claimed; a
+        queue, even one of other clients, has due jobs and is not paused, but no living client
+        works it.
         """
         services = self._services
         return ("the client does not work",) if services is None else tuple(services.problems())
@@ -575,27 +604,27 @@ class Client(SetBased):
 
     @property
     def refused(self) -> int:
-        """Of how many jobs the database refuses the outcome for good; their rows say running."""
+        """How many jobs stay `running`, because the database refuses their outcome for good."""
         services = self._services
         return 0 if services is None else len(services.completer.refused)
 
     @property
     def beyond_repair(self) -> bool:
-        """Whether a thread of the client's could not be kept alive for 60 s.
+        """Whether one of the client's threads could not be kept alive for 60 s.
 
-        Then the process should end, so that its supervisor starts another; `riverrun work` does.
+        Then the process should exit, so that its supervisor starts another. `riverrun work` does.
         """
         services = self._services
         return services is not None and services.health.beyond_repair
 
     def start(self) -> None:
-        """Start working the client's queues; nothing if it does already.
+        """Start working the client's queues. Do nothing if it works them already.
 
         Raises:
-            ClientNotReady: If the client has no workers or no queues, or a plugin, such as a
-                framework's, cannot be had in a process that a worker asks for.
+            ClientNotReady: If the client has no workers or no queues, or if a worker is registered
+                for a process in which one of the plugins, such as a framework's, cannot work.
             InvalidOption: If `listen_engine` leads to another database.
-            SchemaMissing: If the tables are not there.
+            SchemaMissing: If River's tables are missing.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
         """
         if self.running:
@@ -618,33 +647,35 @@ class Client(SetBased):
             )
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the client was stopped; return whether it was.
+        """Wait until the client is stopped; return whether it is.
 
         Args:
-            timeout: Seconds to wait; for ever if None.
+            timeout: Seconds to wait at most. Default: None, which waits for ever.
         """
         return self._launcher.stopped.wait(timeout)
 
     def hurry(self) -> None:
-        """Let a stop under way wait no longer: running jobs are cancelled now."""
+        """Cancel running jobs now, without waiting any longer, during a stop under way."""
         services = self._services
         if services is not None:
             services.hurry()
 
     def stop(self, *, timeout: Duration | None = None, cancel: bool = False) -> None:
-        """Finish what runs, then stop; a client that only inserts announces what it has inserted.
+        """Let running jobs finish, then stop. A client that only inserts announces its inserts.
 
-        No more is claimed; what was claimed and has not begun is given back; running jobs may end,
-        for `soft_stop_timeout`; then they are cancelled, and those that end by it go back
-        `available`, their attempt not counted. What ended is written before this returns.
+        The client claims nothing more, and gives back jobs that were claimed and have not begun.
+        Running jobs have `soft_stop_timeout` to finish. Then they are cancelled, and those that the
+        cancellation interrupts become `available` again, without counting the attempt. The outcomes
+        of finished attempts are written before this returns.
 
         Args:
-            timeout: Seconds or a timedelta in place of `soft_stop_timeout`.
-            cancel: Whether to cancel running jobs at once.
+            timeout: Seconds or a timedelta in place of `soft_stop_timeout`. Default: None, which
+                keeps that.
+            cancel: Whether to cancel running jobs at once. Default: False.
 
         Raises:
             ClientNotReady: If one of the client's own workers calls it.
-            StopTimeout: If jobs run on in spite of that; it names them.
+            StopTimeout: If jobs run on although cancelled; the error names them.
         """
         soft_s = self.config.soft_stop_timeout_s
         if timeout is not None:
@@ -686,7 +717,7 @@ class Client(SetBased):
         return self._launcher.services
 
     def _forked(self) -> None:
-        """Be a client of the forked child's own: the parent's threads and name stay its."""
+        """Start afresh in a forked child: the parent's threads and name stay the parent's."""
         self._launcher.forked()
         self.periodic_jobs.forked()
         self.hub.forked()
@@ -706,7 +737,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _at_exit() -> None:
-    """Stop what still works: the interpreter would wait for its threads for ever."""
+    """Stop the clients that still run: the interpreter would wait for their threads for ever."""
     for client in list(_clients):
         if client.running:
             try:
@@ -716,8 +747,8 @@ def _at_exit() -> None:
                 log_error(logger, error, "client %s did not stop as the process ended", client.id)
 
 
-# atexit.register() would come too late: after the wait for threads. concurrent.futures has the same
-# need, and this way.
+# Functions of atexit.register() run too late: after the wait for threads. concurrent.futures has
+# the same need and uses the same private function.
 threading._register_atexit(_at_exit)  # type: ignore[attr-defined]
 
 

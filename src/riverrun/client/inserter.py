@@ -1,7 +1,7 @@
-"""Step 1 of 5, insert: a client's checks, its plugins, and what is to be announced.
+"""Step 1 of 5, insert: a client's checks and plugins around an insert, and its announcement.
 
-Within the client's plugins, on the client's database, of kinds that its workers know, with word of
-it to the announcer.
+The Inserter checks that the client's workers know the kind and that the transaction is on the
+client's database. It calls the plugins around the insert, and has the announcer notify workers.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -45,18 +45,18 @@ class Inserter:
 
     Args:
         config: The client's options.
-        launcher: The client's working part, whose producers look for committed jobs at once.
-        own_queues: The queues that the client is to work: there is no need to warn of their names.
+        launcher: The client's launcher; its producers look for committed jobs at once.
+        own_queues: The queues that the client is to work. Their names need no warning.
 
     Attributes:
-        plugins: What takes part in every insert.
+        plugins: The plugins that take part in every insert.
     """
 
     def __init__(
         self, config: ClientConfig, *, launcher: Launcher, own_queues: Container[str]
     ) -> None:
         self._engine = config.engine
-        # One statement a transaction needs no BEGIN and no COMMIT around it.
+        # A transaction of one statement needs no BEGIN and no COMMIT around it.
         self._autocommit = config.engine.execution_options(**{SINGLE: True})
         self._schema = config.schema
         self._workers = config.workers
@@ -81,7 +81,7 @@ class Inserter:
         return self._insert(tx, [self._draft(args, opts)])[0]
 
     def add(self, session: Session, args: object, opts: InsertOpts | None) -> AddedJob:
-        """Have a session's next flush insert a job; see `Client.add`."""
+        """Add a job to a session, whose next flush inserts it; see `Client.add`."""
         self._check_kinds((args,))
         job = AddedJob(self, args, opts, self._draft_now(session, args, opts))
         add_to(session, job)
@@ -90,14 +90,14 @@ class Inserter:
     def _draft_now(
         self, session: Session, args: object, opts: InsertOpts | None
     ) -> JobDraft | None:
-        """Check what can be checked before the flush; None if it is drafted by that."""
+        """Check what can be checked before the flush; return None if the flush is to draft it."""
         waiting = Postponing(session.hash_key)
         token = postponing.set(waiting)
         try:
-            # Most args are right by their types, and need be drafted only once.
+            # Most args are valid by their types. Those are drafted only once, by the flush.
             if not isinstance(args, RawArgs) and (opts is None or isinstance(opts, InsertOpts)):
                 if opts is not None and opts.unless_changed is not None:
-                    return None  # Its version may be another by the flush.
+                    return None  # The object's version may differ by the time of the flush.
                 annotation = self._types.get(kind_of(args)) or type(args)
                 if is_struct(type(args)) and is_exact(args, annotation):
                     return None
@@ -110,7 +110,7 @@ class Inserter:
             postponing.reset(token)
 
     def drafts_of(self, jobs: Sequence[AddedJob]) -> Sequence[JobDraft]:
-        """Return what is to be inserted of added jobs whose objects have their keys."""
+        """Return the drafts of added jobs, whose objects have their keys now."""
         current = [job.draft if job.draft is not None and job.is_current else None for job in jobs]
         items = [
             (job.args, job.opts) for job, known in zip(jobs, current, strict=True) if known is None
@@ -172,14 +172,14 @@ class Inserter:
             self._announce(transaction, names)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until what was committed is announced, up to `timeout` seconds; return whether."""
+        """Wait up to `timeout` seconds until all commits are announced; return whether they are."""
         return self._announcer.flush(timeout)
 
     def stop(self, timeout: float) -> bool:
-        """Announce what was committed, and end the thread that does; return whether it has ended.
+        """Announce all commits and stop the announcer's thread; return whether it has stopped.
 
         Args:
-            timeout: Most seconds to wait.
+            timeout: Seconds to wait at most.
         """
         return self._announcer.stop(timeout)
 
@@ -204,7 +204,7 @@ class Inserter:
 
     @property
     def _types(self) -> Mapping[str, Any]:
-        """By kind, what workers of generic classes take."""
+        """The args types of workers that take a generic class, by kind."""
         return self._workers.generic_types if self._workers else _NO_TYPES
 
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
@@ -216,11 +216,11 @@ class Inserter:
     def _within(
         self, ready: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]
     ) -> tuple[Sequence[JobDraft], R]:
-        """Insert within the plugins; return what was inserted, and what came of it."""
+        """Insert within the plugins; return the drafts as inserted, and `insert`'s result."""
         begun, plugins = ready, self.plugins
 
         def begin() -> R:
-            # Not returned: plugins are given what `insert` returns.
+            # Not returned: plugins receive what `insert` returns.
             nonlocal begun
             if plugins or any(map(of_kind, {type(job.args) for job in ready})):
                 begun = begin_inserts(plugins, ready)
@@ -257,8 +257,9 @@ class Inserter:
     def _check_database(self, transaction: Transaction) -> None:
         """Refuse a transaction on another database than the client's.
 
-        URLs do not tell: a creator, a listener or a service name may lead anywhere, and two
-        addresses to one database, as through a pooler. So both sides are asked, once per engine.
+        URLs do not show it: a creator, a listener or a service name may lead anywhere, and two
+        addresses may lead to one database, as through a pooler. So both servers are asked for their
+        identity, once per engine.
         """
         engine = transaction.engine
         if engine.pool is self._engine.pool or engine.pool in self._same_database:
@@ -267,14 +268,14 @@ class Inserter:
             raise WrongDatabase(address(engine), address(self._engine))
         given = identity(transaction.connection)
         if given != self._identity:
-            # For the first time, or the server may have been started again since.
+            # It is not known yet, or the server may have been restarted since.
             try:
                 with self._autocommit.connect() as connection:
                     self._identity = identity(connection)
             except (DBAPIError, PoolTimeout):
                 if address(engine) != address(self._engine):
                     raise
-                return  # The host's insert must not fail by a pool that it does not use.
+                return  # The host's insert must not fail because of a pool that it does not use.
         if given != self._identity:
             there, here = address(engine, given[0]), address(self._engine, self._identity[0])
             raise WrongDatabase(f"{there} of another server" if there == here else there, here)

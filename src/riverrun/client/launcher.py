@@ -1,8 +1,8 @@
-"""Launcher: a client's working part for the client's whole life, whether it works or not.
+"""Launcher: starts and stops a client's services. It exists for the client's whole life.
 
-One state under one lock: which queues it is to work, and whether it starts, works or stops. Nothing
-waits while it holds the lock, so that queues can be added while others are being removed, and the
-lock is renewed in a forked child, here alone.
+One state is kept under one lock: which queues the client is to work, and whether it is starting,
+running or stopping. No thread blocks while it holds the lock, so that queues can be added while
+others are being removed. In a forked child the lock is renewed here and nowhere else.
 """
 
 import logging
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class State(Enum):
-    """What a client's working part does."""
+    """What a client's services are doing."""
 
     stopped = auto()
     starting = auto()
@@ -64,7 +64,7 @@ class Launcher:
         self.stopped = threading.Event()
 
     def forked(self) -> None:
-        """Be a forked child's: the parent's threads, connections and locks stay the parent's."""
+        """Start afresh in a forked child: threads, connections and locks stay the parent's."""
         removing = self._removing
         self._reset()
         for name in removing:
@@ -90,14 +90,14 @@ class Launcher:
 
         Args:
             config: The client's options.
-            client: The client; it gets the name under which it has signed on.
+            client: The client. Its `id` becomes the name under which it has signed on.
             hub: Where events go.
-            jobs: What the client inserts while it leads.
+            jobs: The periodic jobs, which the client inserts while it leads.
 
         Raises:
             ClientNotReady: If there is no queue.
             InvalidOption: If `listen_engine` leads to another database.
-            SchemaMissing: If the tables are not there.
+            SchemaMissing: If River's tables are missing.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
         """
         with self._changed:
@@ -125,9 +125,9 @@ class Launcher:
         return True
 
     def stop(self, soft_s: float | None) -> list[JobRow] | None:
-        """Stop working, after a start under way; return the jobs that run on although cancelled.
+        """Stop working; return the jobs that run on although cancelled.
 
-        None if nothing was worked.
+        Return None if the client was not running. A start under way is awaited first.
 
         Args:
             soft_s: Seconds that running jobs may take before they are cancelled; None for as long
@@ -150,7 +150,7 @@ class Launcher:
         return self._stop(services, soft_s)
 
     def add(self, name: str, config: QueueConfig) -> None:
-        """Work the queue `name` too; while the client starts, once it has.
+        """Work the queue `name`, too; while the client is starting, as soon as it has started.
 
         Raises:
             InvalidOption: If it is worked already.
@@ -178,7 +178,7 @@ class Launcher:
                 self._changed.notify_all()
 
     def remove(self, name: str, soft_s: float | None) -> list[JobRow]:
-        """Work the queue `name` no more; return its jobs that run on although cancelled.
+        """Stop working the queue `name`; return its jobs that run on although cancelled.
 
         Args:
             name: The queue.
@@ -196,7 +196,7 @@ class Launcher:
                 f"remove({name!r}) in a worker would wait for that worker; {advice}"
             )
         with self._changed:
-            # Of one that is just being added, and whose outcome is known in a moment.
+            # If the queue is just being added, it is known in a moment whether that succeeds.
             self._changed.wait_for(lambda: name not in self._adding)
             if name in self._removing:
                 raise ClientNotReady(f"queue {name!r} is being removed already")
@@ -208,7 +208,7 @@ class Launcher:
                 return []
             self._removing.add(name)
         try:
-            # Its jobs may take long: others are added and removed meanwhile.
+            # Without the lock: its jobs may take long, and other queues can change meanwhile.
             return services.remove(name, soft_s)
         finally:
             with self._changed:
@@ -217,7 +217,7 @@ class Launcher:
                 self._changed.notify_all()
 
     def _catch_up(self, services: Services) -> None:
-        """Work what was added while the services started, and no more what was removed."""
+        """Apply what was added to and removed from the queues while the services started."""
         while True:
             with self._changed:
                 wanted, worked = dict(self._queues), set(services.producers.names)
@@ -238,7 +238,7 @@ class Launcher:
         hub: Hub,
         jobs: PeriodicJobs,
     ) -> Services:
-        """Return services that run, under a name that no other client has."""
+        """Return running services, signed on under a name that no other client has."""
         own = Connections(config.engine, config.listen_engine or config.engine)
         try:
             _check_schema(config, own, client.id)
@@ -274,12 +274,12 @@ class Launcher:
 
 
 def _check_schema(config: ClientConfig, own: Connections, client_id: str) -> None:
-    # One claim of nothing touches every column and function that working needs.
+    # A claim that is rolled back uses every column and function that working needs.
     with own_connection(own.signs) as connection:
         claim(connection, "default", limit=1, client_id=client_id, schema=config.schema)
         connection.rollback()
     if config.listen_engine is not None:
-        # On another database it would listen for ever, and hear nothing.
+        # On another database it would listen for ever and receive nothing.
         with own.sessions.connect() as connection, own.signs.connect() as other:
             same = identity(connection) == identity(other)
         if not same:
@@ -288,9 +288,10 @@ def _check_schema(config: ClientConfig, own: Connections, client_id: str) -> Non
 
 
 def default_id() -> str:
-    """Return a name that no other client has: its host and the time.
+    """Return a name that no other client has: the host, the time and random digits.
 
-    Source of the form: River 0.51, client.go; ours adds what tells two of one instant apart.
+    Source of the form: River 0.51, client.go. The random digits are added, so that two clients of
+    one instant differ.
     """
     host = socket.gethostname().replace(".", "_")[:60]
     start = datetime.now(UTC).strftime("%Y_%m_%dT%H_%M_%S_%f")

@@ -1,4 +1,4 @@
-"""Queues: those that a client works, and what operators do with them."""
+"""The queues that a client works, and what operators do with queues."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -35,11 +35,11 @@ class Queues:
         return dict(self._launcher.queues)
 
     def add(self, name: str, config: QueueConfig | int | None = None) -> None:
-        """Work the queue `name` too, from now on if the client runs.
+        """Work the queue `name`, too; from now on if the client runs.
 
         Args:
             name: The queue.
-            config: How, or how many slots. Default: a QueueConfig's defaults.
+            config: A QueueConfig, or the number of slots. Default: a QueueConfig's defaults.
 
         Raises:
             ClientNotReady: If the client is being stopped.
@@ -49,18 +49,18 @@ class Queues:
         self._launcher.add(name, check_queue_config(QueueConfig() if config is None else config))
 
     def remove(self, name: str, *, timeout: Duration | None = None) -> None:
-        """Work the queue `name` no more, after its running jobs have ended.
+        """Stop working the queue `name`, after its running jobs have finished.
 
         Args:
             name: The queue.
-            timeout: Seconds or a timedelta that they may take before they are cancelled; the
-                client's `soft_stop_timeout` by default.
+            timeout: Seconds or a timedelta that they may take before they are cancelled. Default:
+                the client's `soft_stop_timeout`.
 
         Raises:
             ClientNotReady: If one of the queue's own workers calls it, or it is being removed
                 already.
             InvalidOption: If the client does not work it.
-            StopTimeout: If jobs run on although cancelled; it names them.
+            StopTimeout: If jobs run on although cancelled; the error names them.
         """
         soft_s = self._soft_stop_timeout_s
         if timeout is not None:
@@ -102,7 +102,8 @@ class Queues:
         return verbs.list_queues(tx, limit=limit, schema=self._schema)
 
     def _apply(self, tx: Tx, name: str, *, paused: bool) -> None:
-        # In this process at once, where it is committed; it may not listen for notifications.
+        # An engine's transaction has committed, so apply it to this process at once: the client
+        # may not listen for notifications.
         services = self._launcher.services
         if services is not None and isinstance(tx, Engine):
             services.producers.pause(name, paused=paused)

@@ -1,4 +1,4 @@
-"""Step 2 of 5, notify: every thread of a client, and which of them a notification wakes."""
+"""Step 2 of 5, notify: all threads of a running client, and which of them a notification wakes."""
 
 import logging
 import threading
@@ -54,29 +54,34 @@ FLUSH_S = 10.0
 """Seconds that the last outcomes may take to be written at a stop."""
 
 ANSWER_S = 30.0
-"""Seconds after which a statement of the walk, which takes milliseconds, is given up."""
+"""Seconds after which a statement that works jobs is given up; it normally takes milliseconds."""
 
 DISPOSE_S = 5.0
 """Seconds that closing the connections of workers' AsyncSessions may take at a stop."""
 
 SIGN_S = 4.0
-"""The same for a heartbeat and a turn of the election: the next is in time, before 15 and 14 s."""
+"""Seconds after which a heartbeat's or an election's statement is given up.
+
+The next one is then still in time: before 15 s for heartbeats, before 14 s for elections.
+"""
 
 MAINTENANCE_S = 60.0
-"""The same for a batch of maintenance. Twice what River 0.51 allows it."""
+"""Seconds after which a batch of maintenance is given up: twice what River 0.51 allows it."""
 
 
 class Services:
-    """Works queues: producers claim, slots execute, the completer writes, one elector stands.
+    """The threads that work queues: producers claim, slots execute, the completer writes.
+
+    An elector stands for election as the leader.
 
     Args:
         config: The client's options.
         queues: How each queue is worked, by name.
         own: The client's own connections.
-        client: The client, for what its workers insert.
+        client: The client that workers use to insert jobs.
         client_id: The name under which it has signed on.
         hub: Where events go.
-        periodic_jobs: What the client inserts while it leads.
+        periodic_jobs: The jobs that the client inserts while it leads.
     """
 
     def __init__(
@@ -98,7 +103,7 @@ class Services:
         self._hub = hub
         self._hurried = threading.Event()
         clock, rng, schema = config.clock, config.rng, config.schema
-        # One statement a transaction needs no BEGIN and no COMMIT around it.
+        # A transaction of one statement needs no BEGIN and no COMMIT around it.
         signs = with_timeout(own.signs, ANSWER_S, **{SINGLE: True})
         self._claims = with_timeout(own.claims, ANSWER_S, **{SINGLE: True})
         maintenance = with_timeout(own.maintenance, MAINTENANCE_S)
@@ -265,7 +270,8 @@ class Services:
 
     def _start(self) -> None:
         self._check_slots()
-        # Known to live before it claims: no job is ever its client's only word.
+        # The heartbeat comes before any claim: a running job's client is always known to the
+        # others.
         self.heartbeat.run_once()
         self.queue_reporter.report(self.producers.names)
         self._statement_canceller.start()
@@ -284,7 +290,9 @@ class Services:
             self.elector.start()
 
     def stop(self, soft_s: float | None) -> list[JobRow]:
-        """Stop along the walk: claim no more, let attempts end, write, resign, stop listening.
+        """Stop in the order of a job's steps: claim no more, finish attempts, write outcomes.
+
+        Then resign as the leader, sign off and stop listening.
 
         Args:
             soft_s: Seconds that running jobs may take before they are cancelled; None for as long
@@ -323,15 +331,15 @@ class Services:
         return left
 
     def add(self, name: str, config: QueueConfig) -> None:
-        """Work the queue `name` too.
+        """Work the queue `name`, too.
 
         Raises:
             ClientNotReady: If the client is being stopped.
             RuntimeError: If the process may have no more threads.
-            sqlalchemy.exc.DBAPIError: If the database cannot be asked how the queue stands.
+            sqlalchemy.exc.DBAPIError: If the queue's row cannot be written or read.
         """
         producer = self._producer(name, config)
-        # Before it claims: the queue may be paused.
+        # Read before the producer claims: the queue may be paused.
         for row in self.queue_reporter.report([*self.producers.names, name]):
             if row.name == name:
                 producer.pause(row.paused_at is not None)
@@ -339,7 +347,7 @@ class Services:
         self._check_slots()
 
     def remove(self, name: str, soft_s: float | None) -> list[JobRow]:
-        """Work the queue `name` no more; return the jobs that run on although cancelled.
+        """Stop working the queue `name`; return the jobs that run on although cancelled.
 
         Args:
             name: The queue.
@@ -350,7 +358,7 @@ class Services:
             return []
         producer.stop()
         left = self._stop_attempts([producer], soft_s)
-        # Only now: until then its jobs can be cancelled, and its heartbeat speaks for them.
+        # Only now: until here its jobs must be reachable for cancellation and the heartbeat.
         self.producers.remove(producer)
         self._worker_engine.slots = self.producers.slots
         return left
@@ -363,10 +371,10 @@ class Services:
         return found + [unworked_problem(name) for name in self.queue_reporter.unworked]
 
     def is_own_thread(self, queue: str | None = None) -> bool:
-        """Return whether the caller is one of those that a stop would wait for.
+        """Return whether a stop would wait for the calling thread.
 
         Args:
-            queue: If `queue` alone were to be worked no more; None for all of them.
+            queue: The queue that is to be removed; None for a stop of the whole client.
         """
         attempt = executed_here()
         if attempt is not None and attempt.is_of(self._attempts, queue):
@@ -376,14 +384,15 @@ class Services:
         )
 
     def hurry(self) -> None:
-        """Let a stop under way wait no longer: running jobs are cancelled now."""
+        """Cancel running jobs now, without waiting any longer, during a stop under way."""
         self._hurried.set()
 
     def _check_slots(self) -> None:
-        """Warn if the workers' pool has fewer connections than slots, with what would fit."""
+        """Warn if the workers' pool has fewer connections than slots; suggest a size that fits."""
         engine, slots = self._worker_engine, self.producers.slots
         engine.slots = slots
-        # Which of the others call ctx.transaction() cannot be known: they are no reason to warn.
+        # Whether another worker calls ctx.transaction() cannot be known, so only those that take
+        # a session count.
         takers = {worker.executor for worker in self._workers if worker.session}
         for executor in sorted(takers):
             pool = engine.pool if executor is Executor.thread else self._makers.async_pool(engine)
@@ -415,7 +424,7 @@ class Services:
                 logger.warning("not given back, to be rescued: %s", reason(error))
         deadline = float("inf") if soft_s is None else time.monotonic() + soft_s
         while not self._hurried.is_set() and time.monotonic() < deadline:
-            # In steps, so that hurry() is noticed.
+            # Wait in short steps, so that hurry() is noticed.
             step = min(deadline, time.monotonic() + 0.1)
             if all(producer.executor.wait_idle(step) for producer in producers):
                 break
@@ -427,7 +436,8 @@ class Services:
         return [attempt.job for producer in producers for attempt in producer.executor.running()]
 
     def _notified(self, topic: Topic, payload: Mapping[str, Any]) -> None:
-        # Any role that may connect may send these. They say where to look, and nothing else.
+        # Any role that may connect can send notifications. So they only prompt a look at the
+        # rows; nothing in them is trusted.
         name, action, job_id = payload.get("queue"), payload.get("action"), payload.get("job_id")
         producer = self.producers.get(name)
         if topic is Topic.leadership:
@@ -442,6 +452,6 @@ class Services:
             self.queue_reporter.wake()
 
     def _listening(self) -> None:
-        # What was notified while nothing listened is lost: look in its place.
+        # Notifications that were sent before the connection listened are lost: look instead.
         self.queue_reporter.wake()
         self.poller.wake()

@@ -1,4 +1,4 @@
-"""Set-based work: the methods of a client that insert or change any number of jobs at once."""
+"""The methods of a client that insert or change any number of jobs by one statement."""
 
 from datetime import datetime
 from typing import Any, Unpack
@@ -33,22 +33,22 @@ class SetBased:
         opts: InsertOpts | None = None,
         **options: Unpack[InsertOptions],
     ) -> int:
-        """Insert a job for each row of a select, by one statement; return how many.
+        """Insert a job for each row of a select, by one statement; return their number.
 
             client.insert_from(session, select(User.id.label("user_id")), SendDigest, queue="mail")
 
         See `riverrun.verbs.insert_from`.
 
         Args:
-            tx: Whose transaction, as for `insert`.
-            source: A select, each column labelled with the name of a field of the args.
+            tx: The transaction, as for `insert`.
+            source: A select whose columns are labelled with the names of the args' fields.
             args_type: The class of the args.
             opts: The options of all jobs.
             **options: The same as keywords, as for `insert`.
 
         Raises:
             InvalidArgs: If the columns do not fit the fields, or a row's value does not.
-            InvalidOption: If an option, or a plugin, cannot be had for rows of a select.
+            InvalidOption: If an option or a plugin does not support rows of a select.
             RiverrunError: As for `insert`.
         """
         return self._inserter.insert_from(tx, source, args_type, with_options(opts, options))
@@ -67,18 +67,18 @@ class SetBased:
         )
 
     def cancel_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
-        """Cancel all jobs of some criteria; see `riverrun.verbs.cancel_where`."""
+        """Cancel all jobs that match some criteria; see `riverrun.verbs.cancel_where`."""
         now = self.config.clock.database_now()
         return cancel_where(tx, *criteria, dry_run=dry_run, schema=self.schema, now=now)
 
     def retry_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
-        """Make all jobs of some criteria available now; see `riverrun.verbs.retry_where`."""
+        """Make all jobs that match some criteria available; see `riverrun.verbs.retry_where`."""
         now = self.config.clock.database_now()
         changed = retry_chosen(tx, criteria, dry_run=dry_run, schema=self.schema, now=now)
         return self._announced(tx, changed)
 
     def delete_where(self, tx: Tx, *criteria: Any, dry_run: bool = False) -> int:
-        """Delete all jobs of some criteria, none that runs; see `riverrun.verbs.delete_where`."""
+        """Delete jobs that match, except running ones; see `riverrun.verbs.delete_where`."""
         return delete_where(tx, *criteria, dry_run=dry_run, schema=self.schema)
 
     def reschedule_where(
@@ -89,7 +89,7 @@ class SetBased:
         delay: Duration | None = None,
         dry_run: bool = False,
     ) -> int:
-        """Give all waiting jobs of some criteria another time; see `verbs.reschedule_where`."""
+        """Give all waiting jobs that match another time; see `verbs.reschedule_where`."""
         changed = reschedule_chosen(
             tx,
             criteria,
