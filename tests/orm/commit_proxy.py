@@ -1,4 +1,4 @@
-"""A proxy before the server that loses the connection of a worker's session at a given moment."""
+"""A proxy before the server that cuts the connection of a worker's session at a given moment."""
 
 import asyncio
 from pathlib import Path
@@ -6,18 +6,19 @@ from pathlib import Path
 from faults.proxy import Pair, Proxy
 
 WRITES = b"INSERT INTO entry"
-"""What the connection to lose is known by."""
+"""A write that identifies the connection to cut."""
 
 LATE_S = 0.7
-"""Seconds that the server goes on after the client's end is lost."""
+"""Seconds from the loss of the client's end until the server receives the COMMIT."""
 
 
 class CommitProxy(Proxy):
-    """Loses one connection, at `moment`, and passes all others on.
+    """Cuts one connection at `moment` and passes all others on.
 
     `statement`: before the worker's write reaches the server. `before`: before the COMMIT does.
-    `after`: when the server has committed, before the client knows. `late`: the client's end some
-    time before the COMMIT reaches the server. `never`: the same, and it does not reach it.
+    `after`: when the server has committed and before the client knows. `late`: the client's end is
+    cut some time before the COMMIT reaches the server. `never`: the same, but the COMMIT never
+    reaches the server.
     """
 
     def __init__(self, upstream: Path) -> None:

@@ -1,4 +1,4 @@
-"""A host's database: its mapped classes beside River's tables, once for all tests of a file."""
+"""An application's database: mapped classes beside River's tables, made once for each file."""
 
 from collections.abc import Iterator
 
@@ -14,7 +14,7 @@ from schemas import new_schema_name, search_path_options
 
 @pytest.fixture(scope="module")
 def mapped_schema(engine: Engine) -> Iterator[str]:
-    """The name of a schema with every table of River's, of riverrun's and of the host's."""
+    """The name of a schema with all of River's, riverrun's and the application's tables."""
     name = new_schema_name("orm")
     script = "".join(sql(line, 0, LATEST[line], name) for line in Line)
     with engine.begin() as connection:
@@ -31,7 +31,7 @@ def mapped_schema(engine: Engine) -> Iterator[str]:
 
 @pytest.fixture
 def host_url(database_url: str, mapped_schema: str) -> str:
-    """A URL that leads to the host's tables, and to no jobs."""
+    """A URL whose search path is the application's tables; it has no jobs at first."""
     url = make_url(database_url).update_query_dict({"options": search_path_options(mapped_schema)})
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -42,7 +42,7 @@ def host_url(database_url: str, mapped_schema: str) -> str:
 
 @pytest.fixture
 def host(host_url: str) -> Iterator[Engine]:
-    """The host's engine."""
+    """The application's engine."""
     host = create_engine(host_url)
     yield host
     host.dispose()
@@ -50,5 +50,5 @@ def host(host_url: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def client(host: Engine) -> Client:
-    """A client on the host's engine, which only inserts."""
+    """A client on the application's engine that only inserts."""
     return Client(host)

@@ -1,4 +1,4 @@
-"""A shop: the host's models, kinds of jobs about them, and where both live."""
+"""A shop: its models, the kinds of jobs about them, and the database with both."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +17,7 @@ from schemas import new_schema_name, search_path_options
 
 @attrs.frozen
 class SendReceipt(JobArgs, kind="send_receipt", kind_aliases=["mail_receipt"]):
-    """A receipt to send."""
+    """Args of a job that sends a receipt for an order."""
 
     order: int
     to: str | None = None
@@ -26,7 +26,7 @@ class SendReceipt(JobArgs, kind="send_receipt", kind_aliases=["mail_receipt"]):
 
 @attrs.frozen
 class PackLine(JobArgs, kind="pack_line"):
-    """A line of an order to pack."""
+    """Args of a job that packs a line of an order."""
 
     line: list[Any]
 
@@ -57,12 +57,12 @@ Line.jobs = jobs_of(PackLine, "line")  # type: ignore[attr-defined]
 
 @attrs.frozen
 class Place:
-    """Where the shop and its jobs are.
+    """The database of the shop and its jobs.
 
     Attributes:
         engine: The shop's engine.
-        client: A client on it.
-        job: The class of the jobs there.
+        client: A client on that engine.
+        job: The mapped class of the jobs there.
     """
 
     engine: Engine
@@ -75,7 +75,7 @@ PLACES = ("search path", "schema")
 
 @contextmanager
 def opened(kind: str, engine: Engine, schema: str) -> Iterator[Place]:
-    """Yield a shop whose jobs are in `schema`: on its search path, or beside its own schema."""
+    """Yield a shop whose jobs are in `schema`: on its search path, or beside the shop's schema."""
     own = schema if kind == "search path" else new_schema_name("shop")
     if own is not schema:
         with engine.begin() as connection:

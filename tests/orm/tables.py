@@ -1,4 +1,4 @@
-"""The host's mapped classes: of each kind of mapping, with keys of each kind."""
+"""The application's mapped classes: one for each kind of mapping and each kind of key."""
 
 import enum
 import uuid
@@ -37,7 +37,7 @@ from sqlalchemy.orm import (
 
 
 class Base(DeclarativeBase):
-    """The host's classes."""
+    """The base of the application's declarative classes."""
 
 
 class Order(Base):
@@ -52,7 +52,7 @@ class Order(Base):
 
 
 class Line(Base):
-    """A class with a key of two columns, one of them another's key."""
+    """A class with a key of two columns, one of them a foreign key."""
 
     __tablename__ = "lines"
     order_id: Mapped[int] = mapped_column(ForeignKey("orders.id"), primary_key=True)
@@ -61,14 +61,14 @@ class Line(Base):
 
 
 class Token(Base):
-    """A class whose key the client makes."""
+    """A class whose key is made by the client."""
 
     __tablename__ = "tokens"
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
 
 
 class Ticket(Base):
-    """A class whose key the server makes."""
+    """A class whose key is made by the server."""
 
     __tablename__ = "tickets"
     id: Mapped[uuid.UUID] = mapped_column(
@@ -77,7 +77,7 @@ class Ticket(Base):
 
 
 class Person(Base):
-    """A class with subclasses, each in a table of its own."""
+    """A class with subclasses, in their own tables or in its own."""
 
     __tablename__ = "persons"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -86,7 +86,7 @@ class Person(Base):
 
 
 class Boss(Person):
-    """A subclass."""
+    """A subclass with a table of its own."""
 
     __tablename__ = "bosses"
     id: Mapped[int] = mapped_column(ForeignKey("persons.id"), primary_key=True)
@@ -95,19 +95,19 @@ class Boss(Person):
 
 
 class Clerk(Person):
-    """Another one, in the table of its base."""
+    """A subclass in the table of its base."""
 
     __mapper_args__: ClassVar = {"polymorphic_identity": "clerk"}
 
 
 class DataBase(MappedAsDataclass, DeclarativeBase):
-    """The host's classes that are dataclasses."""
+    """The base of the application's classes that are dataclasses."""
 
     metadata = Base.metadata
 
 
 class Parcel(DataBase):
-    """A class that is a dataclass."""
+    """A mapped class that is a dataclass."""
 
     __tablename__ = "parcels"
     id: Mapped[int] = mapped_column(primary_key=True, init=False)
@@ -123,14 +123,14 @@ registry().map_imperatively(Invoice, _invoices)
 
 
 class Color(enum.Enum):
-    """A key by its name."""
+    """A key that is stored by its name."""
 
     red = "R"
     blue = "B"
 
 
 class Size(enum.Enum):
-    """A key by its value."""
+    """A key that is stored by its value."""
 
     small = "S"
     large = "L"
@@ -144,7 +144,7 @@ class Level(enum.IntEnum):
 
 
 class Guid(TypeDecorator[uuid.UUID]):
-    """A UUID as many applications had it before SQLAlchemy did."""
+    """A UUID type as many applications wrote it before SQLAlchemy had one."""
 
     impl = CHAR
     cache_ok = True
@@ -175,7 +175,7 @@ class Prefixed(TypeDecorator[str]):
 
 
 class OfLevel(TypeDecorator[Level]):
-    """An IntEnum in an integer."""
+    """An IntEnum stored as an integer."""
 
     impl = Integer
     cache_ok = True
@@ -214,7 +214,7 @@ KEYS: dict[str, tuple[Any, Any, Any]] = {
     "level": (OfLevel(), Level.high, 2),
     "flag": (None, True, True),
 }
-"""By name: the type of a key, a key, and that in JSON."""
+"""By name: a key's type, an example key, and the JSON of that key."""
 
 
 def _keyed(name: str, kind: Any, key: Any) -> type[Any]:
@@ -226,8 +226,8 @@ def _keyed(name: str, kind: Any, key: Any) -> type[Any]:
 
 
 KEYED = {name: _keyed(name, kind, key) for name, (kind, key, _) in KEYS.items()}
-"""By the same names: a class with such a key."""
-globals().update({cls.__name__: cls for cls in KEYED.values()})  # to be pickled by name
+"""By the same names: a class with a key of that type."""
+globals().update({cls.__name__: cls for cls in KEYED.values()})  # so that they can be pickled
 
 
 class Versioned(Base):

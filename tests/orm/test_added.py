@@ -1,4 +1,4 @@
-"""Added jobs: inserted by the flush that inserts their objects, and gone when those are."""
+"""Added jobs are inserted by the flush that inserts their objects, and rolled back with them."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -48,14 +48,14 @@ class Once(JobArgs, kind="once_added", insert_opts=InsertOpts(coalesce=True)):
 
 @pytest.fixture
 def session(host: Engine) -> Iterator[Session]:
-    """A session of the host's."""
+    """A session on the application's engine."""
     with Session(host) as session:
         yield session
 
 
 @pytest.fixture
 def statements(host: Engine) -> list[str]:
-    """What is executed on the host's engine."""
+    """The statements that are executed on the application's engine."""
     executed: list[str] = []
     event.listen(host, "before_cursor_execute", lambda *args: executed.append(args[2]))
     return executed
@@ -63,7 +63,7 @@ def statements(host: Engine) -> list[str]:
 
 @pytest.fixture
 def committed(host: Engine) -> Callable[[], list[Any]]:
-    """Returns the args of the jobs that are committed, in their order."""
+    """Return a function that reads the args of all committed jobs, in order."""
 
     def read() -> list[Any]:
         with Session(host) as other:
@@ -79,7 +79,7 @@ def _inserts(statements: list[str]) -> list[str]:
 def test_without_a_flush(
     session: Session, client: Client, committed: Any, statements: list[str]
 ) -> None:
-    """A job of an object that has no key yet is inserted by the commit that inserts the object."""
+    """A job whose object has no key yet is inserted by the commit that inserts the object."""
     order = Order()
     session.add(order)
     added = client.add(session, Send(order=order))
@@ -93,7 +93,7 @@ def test_without_a_flush(
 
 
 def test_keys_of_each_kind(session: Session, client: Client, committed: Any) -> None:
-    """Composite keys, keys made by the server or the client, and inherited ones are there."""
+    """A job's args have its object's key: composite, inherited, made by server or client."""
 
     @attrs.frozen
     class All(JobArgs, kind="all_keys"):
@@ -122,7 +122,7 @@ def test_keys_of_each_kind(session: Session, client: Client, committed: Any) -> 
 def test_one_statement_for_a_flush(
     session: Session, client: Client, host: Engine, statements: list[str]
 ) -> None:
-    """Jobs of one flush are inserted by one statement, and a flush more is never made."""
+    """All jobs of a flush are inserted by one statement, without an additional flush."""
     flushes: list[object] = []
     event.listen(session, "after_flush", lambda *args: flushes.append(args))
     for n in range(10):
@@ -138,7 +138,7 @@ def test_one_statement_for_a_flush(
 
 
 def test_a_session_that_adds_nothing(session: Session, host: Engine, statements: list[str]) -> None:
-    """Other sessions execute what they would without riverrun, and keep nothing of it."""
+    """A session without added jobs executes no additional statement and keeps no state."""
     Client(host, notify="off").add(session, Note())  # whose announcer would execute, too
     session.commit()
     statements.clear()
@@ -150,7 +150,7 @@ def test_a_session_that_adds_nothing(session: Session, host: Engine, statements:
 
 
 def test_nothing_else_to_flush(session: Session, client: Client, committed: Any) -> None:
-    """A transaction that flushes nothing else inserts its jobs before it commits."""
+    """A transaction with nothing else to flush still inserts its jobs before it commits."""
     client.add(session, Note("a"))
     session.commit()
     with session.begin():
@@ -159,7 +159,7 @@ def test_nothing_else_to_flush(session: Session, client: Client, committed: Any)
 
 
 def test_what_a_flush_or_a_query_shows(session: Session, client: Client) -> None:
-    """A flush, and a query's autoflush, insert what was added before."""
+    """A flush inserts the jobs added before it, and so does a query's autoflush."""
     added = client.add(session, Note("a"))
     session.flush()
     assert added.job is not None
@@ -171,7 +171,7 @@ def test_what_a_flush_or_a_query_shows(session: Session, client: Client) -> None
 
 
 def test_rollbacks(session: Session, client: Client, committed: Any) -> None:
-    """A rollback and a close take back what was added, before and after a flush."""
+    """A rollback or a close takes added jobs back, whether or not they were flushed."""
     for end in (session.rollback, session.close, session.expunge_all):
         added = client.add(session, Note("a"))
         end()
@@ -199,7 +199,7 @@ def test_rollbacks(session: Session, client: Client, committed: Any) -> None:
 
 
 def test_savepoints(session: Session, client: Client, committed: Any) -> None:
-    """What a savepoint took back is gone; what was added before it, or released, stays."""
+    """Rolling back a savepoint removes its jobs; jobs added before it or released stay."""
     before = client.add(session, Note("before"))
     savepoint = session.begin_nested()
     gone = client.add(session, Note("gone"))
@@ -223,7 +223,7 @@ def test_savepoints(session: Session, client: Client, committed: Any) -> None:
 
 
 def test_an_outer_rollback_takes_back_what_was_released(session: Session, client: Client) -> None:
-    """A job of a savepoint that was released is gone with the transaction around it."""
+    """A job of a released savepoint is rolled back with the transaction around it."""
     with session.begin_nested():
         added = client.add(session, Note("a"))
     assert added.job is not None
@@ -232,7 +232,7 @@ def test_an_outer_rollback_takes_back_what_was_released(session: Session, client
 
 
 def test_a_flush_that_fails(session: Session, client: Client, committed: Any) -> None:
-    """A flush error leaves no job behind, and takes back that of a savepoint alone."""
+    """A failed flush leaves no job behind; in a savepoint, only that savepoint's jobs are lost."""
     session.add(Order(id=900_001))
     session.commit()
     session.expunge_all()
@@ -256,7 +256,7 @@ def test_a_flush_that_fails(session: Session, client: Client, committed: Any) ->
 
 @pytest.mark.filterwarnings("ignore:The `objects` parameter of `Session.flush`")
 def test_a_partial_flush(session: Session, client: Client, committed: Any) -> None:
-    """A flush of some objects leaves the jobs to the next one of all."""
+    """A flush of selected objects leaves the jobs to the next flush of the whole session."""
     one, other = Order(), Order()
     session.add_all([one, other])
     added = client.add(session, Send(other))
@@ -268,7 +268,7 @@ def test_a_partial_flush(session: Session, client: Client, committed: Any) -> No
 
 
 def test_objects_that_left(session: Session, client: Client, committed: Any) -> None:
-    """An object that was expunged, or replaced by a merge, is named when the flush comes."""
+    """The error names an object that left its session, by an expunge or a merge."""
     session.add(order := Order())
     client.add(session, Send(order))
     session.expunge(order)
@@ -286,7 +286,7 @@ def test_objects_that_left(session: Session, client: Client, committed: Any) -> 
 
 
 def test_what_is_refused_at_once(session: Session, client: Client, host: Engine) -> None:
-    """What no flush can make right is refused where it is added, and the session goes on."""
+    """Args that no flush can make valid are refused by add, and the session stays usable."""
     session.add(order := Order())
     with Session(host) as other, other.no_autoflush:
         other.add(elsewhere := Order())
@@ -319,7 +319,7 @@ def test_what_is_refused_at_once(session: Session, client: Client, host: Engine)
 
 
 def test_a_model_with_errors(session: Session, client: Client) -> None:
-    """Args that wait for a flush and are wrong otherwise are refused by it at the latest."""
+    """Args that wait for a flush but are invalid for another reason are refused by that flush."""
 
     @attrs.frozen
     class Bad(JobArgs, kind="bad_added"):
@@ -333,7 +333,7 @@ def test_a_model_with_errors(session: Session, client: Client) -> None:
 
 
 def test_autobegin(host: Engine, client: Client) -> None:
-    """Like session.add, add raises in a session that was not begun and does not begin by itself."""
+    """Like session.add, add raises in a session that has not begun and has autobegin off."""
     with Session(host, autobegin=False) as session:
         with pytest.raises(InvalidRequestError):
             client.add(session, Note())
@@ -350,7 +350,7 @@ def test_autobegin(host: Engine, client: Client) -> None:
 def test_within_the_hosts_listeners(
     name: str, where: str, clean: bool, host: Engine, client: Client, committed: Any
 ) -> None:
-    """The first job of a session may be added within any listener of the host's."""
+    """The first job of a session may be added within any of the application's listeners."""
     maker = sessionmaker(host)
     session = maker()
     target = {"instance": session, "maker": maker, "class": Session, "class first": Session}[where]
@@ -376,7 +376,7 @@ def test_within_the_hosts_listeners(
 
 
 def test_a_listener_that_raises(session: Session, client: Client, committed: Any) -> None:
-    """A before_flush of the host's that raises once delays the job, and does not double it."""
+    """A before_flush listener that raises once delays the job, and does not duplicate it."""
 
     def fail(*_: object) -> None:
         event.remove(session, "before_flush", fail)
@@ -392,7 +392,7 @@ def test_a_listener_that_raises(session: Session, client: Client, committed: Any
 
 
 def test_an_orphan_alone(session: Session, client: Client, committed: Any) -> None:
-    """A flush in which a pending orphan is all there is inserts the jobs, too."""
+    """A flush with nothing but a pending orphan inserts the jobs, too."""
     session.add(order := Order())
     session.flush()
     line = Line(n=1)
@@ -404,7 +404,7 @@ def test_an_orphan_alone(session: Session, client: Client, committed: Any) -> No
 
 
 def test_coalescing(session: Session, client: Client, committed: Any) -> None:
-    """The same args and options in one transaction are one job, if that is asked for."""
+    """With coalescing, equal args and options in one transaction make one job."""
     session.add(order := Order())
     jobs = [client.add(session, Send(order), coalesce=True) for _ in range(3)]
     other = client.add(session, Send(order), coalesce=True, queue="mail")
@@ -433,7 +433,7 @@ def test_coalescing(session: Session, client: Client, committed: Any) -> None:
 
 
 def test_unique_jobs(session: Session, client: Client) -> None:
-    """A duplicate's job is the one that stands in its way, and its result says so."""
+    """The result of a duplicate unique job is marked as such and has the job that exists."""
     session.add(order := Order())
     jobs = [client.add(session, Send(order), unique=UniqueOpts(by_args=True)) for _ in range(2)]
     session.commit()
@@ -445,7 +445,7 @@ def test_unique_jobs(session: Session, client: Client) -> None:
 
 
 def test_plugins_and_two_clients(host: Engine, session: Session, client: Client) -> None:
-    """Each client inserts its own jobs, within its own plugins, at its own options."""
+    """Each client inserts its own added jobs, with its own plugins and options."""
     seen: list[int] = []
 
     class Counting(Plugin):
@@ -463,7 +463,7 @@ def test_plugins_and_two_clients(host: Engine, session: Session, client: Client)
 
 
 def test_sessions_of_other_kinds(host: Engine, client: Client, committed: Any) -> None:
-    """A scoped_session, a two-phase session and one within another's transaction are sessions."""
+    """Scoped sessions, two-phase sessions and sessions in an outer transaction all work."""
     scoped = scoped_session(sessionmaker(host))
     scoped.add(order := Order())
     client.add(scoped, Send(order))
@@ -485,7 +485,7 @@ def test_sessions_of_other_kinds(host: Engine, client: Client, committed: Any) -
 
 
 def test_binds(host: Engine, client: Client, committed: Any) -> None:
-    """A session of several databases flushes jobs where they are, and refuses others' objects."""
+    """A session with several databases inserts jobs into theirs, and refuses foreign objects."""
     sqlite = create_engine("sqlite://")
     Order.__table__.create(sqlite)  # type: ignore[attr-defined]
     begun: list[object] = []
@@ -507,7 +507,7 @@ def test_binds(host: Engine, client: Client, committed: Any) -> None:
 
 
 def test_what_a_host_sees(session: Session, client: Client) -> None:
-    """What is in session.new has a name that says what it is, and its attributes can be read."""
+    """An added job in session.new has a telling repr, and its attributes can be read."""
     client.add(session, Note("a"))
     (marker,) = session.new
     assert repr(marker).startswith("<riverrun's AddedJobs: <AddedJob Note(text='a'), not inserted")
@@ -522,7 +522,7 @@ def test_what_a_host_sees(session: Session, client: Client) -> None:
 def test_async_sessions(
     driver: str, host_url: str, mapped_schema: str, client: Client, committed: Any
 ) -> None:
-    """To an AsyncSession jobs are added without await."""
+    """Jobs are added to an AsyncSession without await."""
     from sqlalchemy import make_url
 
     url, options = make_url(host_url).set(drivername=f"postgresql+{driver}"), {}
@@ -555,7 +555,7 @@ def test_async_sessions(
 def test_expired_and_detached_objects(
     session: Session, client: Client, statements: list[str], committed: Any
 ) -> None:
-    """A reference to an expired object costs no statement, and a detached one keeps its key."""
+    """A reference to an expired object executes no statement; a detached one keeps its key."""
     session.add_all([order := Order(), other := Order()])
     session.commit()
     key = other.id
@@ -570,7 +570,7 @@ def test_expired_and_detached_objects(
 
 
 def test_a_key_that_changes(session: Session, client: Client, committed: Any) -> None:
-    """A key that is changed between add and flush is what the flush made of it."""
+    """If a key changes between add and flush, the job has the key that was flushed."""
     session.add(order := Order())
     session.flush()
     client.add(session, Send(order))
@@ -580,7 +580,7 @@ def test_a_key_that_changes(session: Session, client: Client, committed: Any) ->
 
 
 def test_the_announcement(host: Engine, client: Client) -> None:
-    """A client that works hears of added jobs when they are committed."""
+    """A running client is notified of added jobs when they are committed."""
     workers, done = Workers(), []
     from threading import Event
 
@@ -600,7 +600,7 @@ def test_the_announcement(host: Engine, client: Client) -> None:
 
 
 def test_imperative_and_local_bases(session: Session, client: Client) -> None:
-    """The class that keeps added jobs is in nobody's registry or metadata."""
+    """The class that keeps added jobs is in none of the application's registries and metadata."""
     names = {mapper.class_.__name__ for mapper in RiverBase.registry.mappers}
     assert "AddedJobs" not in names
     assert "riverrun_added" not in RiverBase.metadata.tables

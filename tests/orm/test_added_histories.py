@@ -1,4 +1,4 @@
-"""Random histories of sessions, beside a model of which jobs must exist."""
+"""Random histories of sessions, compared with a model of which jobs must exist."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from riverrun.errors import InvalidArgs
 from riverrun.models import Job
 
 TAKEN = 800_001
-"""The key of an order that is there."""
+"""The key of an order that exists already."""
 
 
 @attrs.frozen
@@ -35,7 +35,7 @@ class Tagged(JobArgs, kind="tagged"):
 
 
 class History(RuleBasedStateMachine):
-    """A session, and beside it what a transaction and its savepoints have inserted."""
+    """A session, and a model of what its transaction and savepoints have inserted."""
 
     engine: Engine
     client: Client
@@ -46,11 +46,11 @@ class History(RuleBasedStateMachine):
             connection.execute(delete(Job))
         self.added: dict[int, AddedJob] = {}
         self.committed: set[int] = set()
-        self.levels: list[set[int]] = [set()]  # of the transaction and its open savepoints
+        self.levels: list[set[int]] = [set()]  # the transaction's, then its open savepoints'
         self.pending: set[int] = set()
         self.detached: set[int] = set()
         self.savepoints: list[Any] = []
-        self.lost: Order | None = None  # an order that was expunged, and whose job is pending
+        self.lost: Order | None = None  # an order that was expunged while its job was pending
         self.open()
 
     def open(self) -> None:
@@ -66,7 +66,7 @@ class History(RuleBasedStateMachine):
         self.pending.add(tag)
 
     def _flushed(self, flush: Callable[[Session], Any]) -> Any:
-        """Do what flushes; if an order has left its session, that fails."""
+        """Call a function that flushes; it must fail if an order has left its session."""
         if self.lost is None:
             result = self.do(flush)
             self.levels[-1] |= self.pending
@@ -194,11 +194,11 @@ class History(RuleBasedStateMachine):
 
     @invariant()
     def handles_know(self) -> None:
-        """A handle has its job as long as that is there."""
+        """A handle has its job exactly as long as the job exists."""
         inserted = {tag for tag, job in self.added.items() if job.job is not None}
         there = self.committed.union(*self.levels)
         assert inserted <= there, "a handle has a job that was rolled back"
-        # What was expunged after its flush is known again once it is committed.
+        # A job that was expunged after its flush is known again once it is committed.
         assert inserted >= there - (self.detached - self.committed)
 
     def teardown(self) -> None:
@@ -215,14 +215,14 @@ def _run(machine: type[History], engine: Engine, client: Client) -> None:
 
 
 def test_jobs_are_what_the_model_says(host: Engine, client: Client) -> None:
-    """Whatever is done with a session, the jobs are those of what was not rolled back."""
+    """Whatever is done with a session, its jobs are those that were not rolled back."""
     _run(History, host, client)
 
 
 def test_the_same_of_an_async_session(
     host: Engine, host_url: str, mapped_schema: str, client: Client
 ) -> None:
-    """The same holds for an AsyncSession, on another driver."""
+    """The same is true of an AsyncSession on another driver."""
     loop = asyncio.new_event_loop()
     url = make_url(host_url).set(drivername="postgresql+asyncpg")
     url = url.set(query={"host": url.query["host"], "port": url.query["port"]})

@@ -1,4 +1,4 @@
-"""Expressions over jobs: kinds, and what args hold."""
+"""SQL expressions over jobs: their kinds, and the fields of their args."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ class Colour(Enum):
 
 @attrs.frozen
 class Address:
-    """Where to."""
+    """An address, which is nested in args."""
 
     city: str
     numbers: list[int]
@@ -62,7 +62,7 @@ class Small(JobArgs, kind="small_dataclass"):
 
 
 class Aliased(pydantic.BaseModel, JobArgs, kind="aliased_model"):
-    """A model whose JSON has names of its own."""
+    """A model with aliases for its fields in JSON."""
 
     model_config = pydantic.ConfigDict(populate_by_name=False)
     order_id: int = pydantic.Field(alias="orderId")
@@ -70,7 +70,7 @@ class Aliased(pydantic.BaseModel, JobArgs, kind="aliased_model"):
 
 
 def everything(**changes: Any) -> Everything:
-    """Return args, with `changes`."""
+    """Return args with defaults for all fields but `changes`."""
     values: dict[str, Any] = {
         "number": 5,
         "ratio": 1.5,
@@ -91,7 +91,7 @@ def everything(**changes: Any) -> Everything:
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, engine: Engine, schema: str) -> Iterator[Place]:
-    """A shop in each place."""
+    """A shop, once with each placement of its jobs."""
     with opened(request.param, engine, schema) as opened_place:
         yield opened_place
 
@@ -141,7 +141,7 @@ FIRST: dict[str, Callable[[Any], Any]] = {
 
 
 def test_of_two_jobs_the_right_one_is_found(place: Place) -> None:
-    """Each comparison of each type finds the job that it is true of, and jobs of no other kind."""
+    """Each comparison of each type finds the jobs for which it is true, of that kind alone."""
     second = everything(
         number=6,
         ratio=2.5,
@@ -157,7 +157,7 @@ def test_of_two_jobs_the_right_one_is_found(place: Place) -> None:
         address=Address("Paris", [1]),
         more={"x-y": 4},
     )
-    # What no cast of the fields' types would take.
+    # Values that cannot be cast to the fields' types.
     alien = {field.name: {"an": "object"} for field in attrs.fields(Everything)}
     args = place.job.args_of(Everything)
     with Session(place.engine) as session, session.begin():
@@ -173,7 +173,7 @@ def test_of_two_jobs_the_right_one_is_found(place: Place) -> None:
 
 
 def test_none_is_null_or_not_there(place: Place) -> None:
-    """None stands for JSON's null and for a field that is not there."""
+    """None matches JSON's null and a missing field."""
     args = place.job.args_of(SendReceipt)
     with Session(place.engine) as session, session.begin():
         null = place.client.insert(session, SendReceipt(1)).job.id
@@ -191,7 +191,7 @@ def test_none_is_null_or_not_there(place: Place) -> None:
 
 
 def test_is_selected_and_ordered_by(place: Place) -> None:
-    """A field can be selected, with its type in Python, ordered by and grouped by."""
+    """A field can be selected with its Python type, ordered by and grouped by."""
     args = place.job.args_of(SendReceipt)
     with Session(place.engine) as session, session.begin():
         place.client.insert_many(session, [SendReceipt(n, tags=["a"]) for n in (10, 9, 10**20)])
@@ -202,7 +202,7 @@ def test_is_selected_and_ordered_by(place: Place) -> None:
 
 
 def test_joins_a_column(place: Place) -> None:
-    """A field equals a column of the host's, whose value is written as args have it."""
+    """A field can be compared with a column; the column's value is encoded as args encode it."""
     args = place.job.args_of(SendReceipt)
     with Session(place.engine) as session, session.begin():
         session.add_all([Order(id=1), Order(id=2, status="void")])
@@ -217,7 +217,7 @@ def test_joins_a_column(place: Place) -> None:
 
 @pytest.mark.parametrize("args", [Small(5), Aliased(orderId=5)], ids=["dataclass", "pydantic"])
 def test_fields_have_their_names_in_json(engine: Engine, schema: str, args: Any) -> None:
-    """A field of a dataclass or a model is found by the name that JSON has for it."""
+    """A field of a dataclass or a model is found by its name in JSON."""
     field = "order_id" if isinstance(args, Aliased) else "number"
     with opened("search path", engine, schema) as place, Session(place.engine) as session:
         place.client.insert(session, args)
@@ -238,7 +238,7 @@ def test_fields_have_their_names_in_json(engine: Engine, schema: str, args: Any)
     ],
 )
 def test_what_cannot_be_equal_is_refused(make: Callable[[], Any], message: str | None) -> None:
-    """A value or a column that a field never holds is an error that says so."""
+    """A comparison with a value or column that the field can never equal is an error."""
     if message is None:
         make()
         return
@@ -247,6 +247,6 @@ def test_what_cannot_be_equal_is_refused(make: Callable[[], Any], message: str |
 
 
 def test_an_unknown_field_is_named() -> None:
-    """A field that is not there is an AttributeError with those that are."""
+    """An unknown field is an AttributeError that lists the fields that exist."""
     with pytest.raises(AttributeError, match="no field 'ordr'; it has order, to, tags"):
         _ = Job.args_of(SendReceipt).ordr

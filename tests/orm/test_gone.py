@@ -1,4 +1,4 @@
-"""What becomes of a job whose object was deleted."""
+"""What happens to a job whose object was deleted."""
 
 import logging
 
@@ -51,7 +51,7 @@ def _workers(host: Engine, **options: str) -> Workers:
     ],
 )
 def test_what_becomes_of_the_job(if_gone: str, state: JobState, errors: int, host: Engine) -> None:
-    """The job is cancelled by default, tried again or discarded if its worker says so."""
+    """A job whose object is gone is cancelled; its worker's policy may be retry or discard."""
     asked: list[BaseException] = []
 
     def handler(job: JobRow, error: BaseException) -> ErrorHandlerResult | None:
@@ -70,7 +70,7 @@ def test_what_becomes_of_the_job(if_gone: str, state: JobState, errors: int, hos
 
 
 def test_a_running_client(host: Engine, caplog: pytest.LogCaptureFixture) -> None:
-    """A client that works says that it cancelled the job, and is heard of by its events."""
+    """A running client logs that it cancelled the job and sends the event."""
     caplog.set_level(logging.INFO, "riverrun")
     client = Client(host, workers=_workers(host), queues=["default"])
     with client.subscribe(JobCancelled) as events, client:
@@ -82,7 +82,7 @@ def test_a_running_client(host: Engine, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_a_completed_job_stays_so(host: Engine) -> None:
-    """An object that is missed after the job was completed changes nothing of that."""
+    """If ObjectGone is raised after the job was completed, the job stays completed."""
     workers = Workers()
 
     @workers.register
@@ -97,7 +97,7 @@ def test_a_completed_job_stays_so(host: Engine) -> None:
 
 
 def test_what_is_no_policy() -> None:
-    """A policy that there is not, and args that are no class of args, are refused by name."""
+    """An unknown policy, and args that are no args class, are refused by name."""
     with pytest.raises(InvalidOption, match="if_gone is 'ignore'; expected one of cancel, fail"):
         Workers().register(if_gone="ignore")
 

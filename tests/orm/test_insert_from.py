@@ -1,4 +1,4 @@
-"""insert_from: jobs from a select, equal to those that insert_many makes of the same values."""
+"""insert_from makes jobs from a select, equal to those that insert_many makes of the values."""
 
 import asyncio
 import dataclasses
@@ -42,18 +42,18 @@ NOW = datetime(2026, 5, 1, 12, 30, 1, 250_000, tzinfo=UTC)
 
 
 class Base(DeclarativeBase):
-    """The host's models."""
+    """The base of the application's models."""
 
 
 class Colour(enum.Enum):
-    """A colour, whose label in the database is its name."""
+    """A colour that the database stores by its name."""
 
     red = "r"
     blue = "b<&>"
 
 
 class Thing(Base):
-    """A row with a column of each type that a field takes."""
+    """A row with one column for each type that a field may have."""
 
     __tablename__ = "thing"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -79,7 +79,7 @@ class Thing(Base):
 
 @attrs.frozen
 class Scalars(JobArgs, kind="scalars"):
-    """What may be part of a unique key; declared in no order of their names."""
+    """Scalar fields, which may be part of a unique key. They are declared out of order."""
 
     small: int
     thing: Ref[Thing]
@@ -102,7 +102,7 @@ class Scalars(JobArgs, kind="scalars"):
 
 @attrs.frozen
 class Containers(JobArgs, kind="containers"):
-    """What jsonb holds."""
+    """Fields that are stored in jsonb columns."""
 
     numbers: list[int]
     names: list[str] | None
@@ -113,7 +113,7 @@ class Containers(JobArgs, kind="containers"):
 
 @dataclasses.dataclass(frozen=True)
 class Data(JobArgs, kind="data_kind"):
-    """A dataclass."""
+    """Args that are a dataclass."""
 
     small: int
     note: str | None = None
@@ -121,7 +121,7 @@ class Data(JobArgs, kind="data_kind"):
 
 
 class Model(pydantic.BaseModel, JobArgs, kind="model_kind"):
-    """A pydantic model, which writes times in its own way, and has names of its own in JSON."""
+    """Args that are a pydantic model, with its own format of times and its own names in JSON."""
 
     model_config = pydantic.ConfigDict(populate_by_name=True)
     name: str = pydantic.Field(alias="theName")
@@ -168,7 +168,7 @@ def _select(cls: Any) -> Any:
 
 @pytest.fixture
 def host(engine: Engine, schema: str) -> Iterator[Engine]:
-    """The host's engine, in a time zone of its own."""
+    """The application's engine, with its own session time zone."""
     options = f"{search_path_options(schema)} -c TimeZone=Europe/Berlin"
     host = create_engine(make_url(engine.url).update_query_dict({"options": options}))
     Base.metadata.create_all(host)
@@ -231,7 +231,7 @@ OPTIONS = st.fixed_dictionaries(
 
 
 def _jobs(session: Session) -> list[Any]:
-    """Return all columns of all jobs but their ids, in their order, and delete them."""
+    """Return all jobs, in order and with all columns but their ids, and delete them."""
     columns = [column for column in Job.__table__.c if column.name != "id"]
     order: Any = Job.id
     rows = session.execute(select(*columns).order_by(order)).all()
@@ -240,7 +240,7 @@ def _jobs(session: Session) -> list[Any]:
 
 
 def test_is_what_insert_many_writes(host: Engine) -> None:
-    """Rows, defaults, options and unique keys are those that insert_many writes, for any value."""
+    """For any value, insert_from writes the rows, defaults and unique keys of insert_many."""
     compared = 0
 
     @settings(max_examples=40)
@@ -275,7 +275,7 @@ def test_is_what_insert_many_writes(host: Engine) -> None:
 
 
 def test_periods_of_each_job(host: Engine) -> None:
-    """A column may be each job's time and priority; its period is that of its own time."""
+    """Time and priority may come from columns; a unique period is that of each job's own time."""
     unique = UniqueOpts(by_period=1.5, by_args=["small"])
     times = [None, NOW, NOW + timedelta(seconds=1), NOW - timedelta(days=900_000 % 700_000)]
 
@@ -309,7 +309,7 @@ def _fill(place: Place) -> None:
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, engine: Engine, schema: str) -> Iterator[Place]:
-    """A shop with orders, in each place."""
+    """A shop with orders, once with each placement of its jobs."""
     with opened(request.param, engine, schema) as opened_place:
         _fill(opened_place)
         yield opened_place
@@ -320,7 +320,7 @@ ORDERS = select(Order.id.label("order"))
 
 @pytest.mark.parametrize("kind", [*JOINED, "engine"])
 def test_is_the_callers_transaction(place: Place, kind: str) -> None:
-    """The jobs are the caller's transaction's; an Engine has one of its own."""
+    """The jobs belong to the caller's transaction; with an Engine they have their own."""
     with opened_where(kind, place.engine) as where:
         assert place.client.insert_from(where, ORDERS, SendReceipt) == 5
         if kind in JOINED:
@@ -334,11 +334,11 @@ def test_is_the_callers_transaction(place: Place, kind: str) -> None:
 
 
 def test_is_one_statement_and_flushes_nothing(place: Place) -> None:
-    """One statement is executed, whatever the number of rows, and what is not flushed stays so."""
+    """One statement is executed for any number of rows, and nothing is flushed."""
     statements: list[str] = []
     with Session(place.engine) as session:
         session.connection()
-        place.client.insert(session, SendReceipt(1))  # asks once for what it needs to know
+        place.client.insert(session, SendReceipt(1))  # which queries what the client must know
         event.listen(
             place.engine,
             "before_cursor_execute",
@@ -351,7 +351,7 @@ def test_is_one_statement_and_flushes_nothing(place: Place) -> None:
 
 
 def test_passes_for_a_write(place: Place) -> None:
-    """A listener to the ORM's statements, such as zope.sqlalchemy's, sees an insert."""
+    """A listener to ORM statements, such as zope.sqlalchemy's, sees an insert."""
     seen: list[bool] = []
     with Session(place.engine) as session:
         event.listen(session, "do_orm_execute", lambda state: seen.append(state.is_insert))
@@ -360,7 +360,10 @@ def test_passes_for_a_write(place: Place) -> None:
 
 
 def test_duplicates(place: Place) -> None:
-    """Of jobs with one unique key one is inserted, whether the other is there or in the select."""
+    """Of jobs with the same unique key one is inserted, wherever the other one is.
+
+    The other job may be in the table or in the same select.
+    """
     unique = UniqueOpts(by_args=True)
     twice = sa.union_all(ORDERS, ORDERS).subquery()
     source = select(twice.c.order)
@@ -376,14 +379,14 @@ def test_duplicates(place: Place) -> None:
 
 @attrs.frozen
 class Pick(JobArgs, kind="pick_line", insert_opts=InsertOpts(queue="picking", max_attempts=3)):
-    """A composite key."""
+    """Args with a composite reference."""
 
     line: Ref[Line]
     other: Ref[Line] | None = None
 
 
 def test_composite_references(place: Place) -> None:
-    """A reference to a class with several key columns takes one for each; a class has options."""
+    """A reference with several key columns takes one column for each; the class's options apply."""
     source = select(
         Line.order_id.label("line.order_id"),
         Line.sku.label("line.sku"),
@@ -406,7 +409,7 @@ def test_composite_references(place: Place) -> None:
 
 
 def test_many_fields(place: Place) -> None:
-    """A class may have more fields than a function of PostgreSQL's has arguments."""
+    """A class may have more fields than a PostgreSQL function may have arguments."""
     names = [f"field_{number}" for number in range(130)]
     cls = attrs.make_class("Many", names, bases=(), frozen=True)
     cls.__annotations__ = dict.fromkeys(names, int)
@@ -422,7 +425,7 @@ def test_many_fields(place: Place) -> None:
 
 @attrs.frozen
 class Odd(JobArgs, kind="odd_args"):
-    """Fields for what is refused."""
+    """Args with fields that insert_from refuses."""
 
     number: int
     text: str = ""
@@ -430,7 +433,7 @@ class Odd(JobArgs, kind="odd_args"):
 
 @attrs.frozen
 class Converted(JobArgs, kind="converted_args"):
-    """A class whose fields are more than what they are given."""
+    """Args whose converter changes the values they are given."""
 
     number: int = attrs.field(converter=int)
     checked: int = attrs.field(default=1, validator=attrs.validators.gt(0))
@@ -439,16 +442,16 @@ class Converted(JobArgs, kind="converted_args"):
 
 @attrs.frozen
 class Computing(JobArgs, kind="computing_args"):
-    """A class that does something with each object."""
+    """Args with a post-init."""
 
     number: int
 
     def __attrs_post_init__(self) -> None:
-        """Do something."""
+        """Do nothing."""
 
 
 class Limited(pydantic.BaseModel, JobArgs, kind="limited_args"):
-    """A model with a constraint and one with a validator."""
+    """A model with a constraint."""
 
     number: int = pydantic.Field(gt=0)
 
@@ -461,18 +464,18 @@ class Validated(pydantic.BaseModel, JobArgs, kind="validated_args"):
     @pydantic.field_validator("number")
     @classmethod
     def check(cls, value: int) -> int:
-        """Accept any."""
+        """Accept any value."""
         return value
 
 
 class Money(sa.TypeDecorator[int]):
-    """A type that Python makes something else of."""
+    """A type that converts its values in Python."""
 
     impl = sa.Integer
     cache_ok = True
 
     def process_result_value(self, value: Any, dialect: Any) -> Any:
-        """Return something else."""
+        """Return the converted value."""
         return value
 
 
@@ -514,7 +517,7 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_does_not_fit_is_named(host: Engine, name: str) -> None:
-    """A column or field that does not fit is refused by name, and nothing is executed."""
+    """A column or field that does not fit is refused by name, and no statement is executed."""
     source, cls, message = REFUSED[name]
     statements: list[str] = []
     with Session(host) as session:
@@ -530,7 +533,7 @@ def test_what_does_not_fit_is_named(host: Engine, name: str) -> None:
 
 
 def test_nulls_that_are_not_there_fit(host: Engine) -> None:
-    """A nullable column fits where the select leaves NULLs out, or replaces them."""
+    """A nullable column is accepted if the select filters or replaces its NULLs."""
     with Session(host) as session:
         for source in (
             select(NUMBER, Thing.note.label("text")).where(Thing.id > 0, Thing.note.is_not(None)),
@@ -590,7 +593,7 @@ BAD_ROWS: dict[str, tuple[Any, Any, str]] = {
 
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_what_no_field_holds_is_refused(host: Engine, name: str) -> None:
-    """A row's value that args cannot hold is an error, and no job is there."""
+    """A row's value that args cannot hold is an error, and no job is inserted."""
     source, cls, message = BAD_ROWS[name]
     with Session(host) as session:
         values: dict[str, Any] = {
@@ -627,13 +630,13 @@ def test_what_no_field_holds_is_refused(host: Engine, name: str) -> None:
     ],
 )
 def test_options_that_rows_cannot_have(host: Engine, options: dict[str, Any], message: str) -> None:
-    """Options that need each job in Python are refused by name."""
+    """Options that have to be computed in Python for each job are refused by name."""
     with Session(host) as session, pytest.raises(InvalidOption, match=message):
         Client(host).insert_from(session, select(NUMBER), Odd, **options)
 
 
 def test_keys_that_sql_cannot_make(host: Engine) -> None:
-    """A unique key by a column of JSON is refused by the field's name."""
+    """A unique key that depends on a JSON column is refused by the field's name."""
     for by_args in (True, ["more"], [("more", "x")]):
         opts = InsertOpts(unique=UniqueOpts(by_args=by_args))
         with Session(host) as session, pytest.raises(InvalidOption, match=r"more|numbers|anything"):
@@ -644,7 +647,7 @@ def test_keys_that_sql_cannot_make(host: Engine) -> None:
 
 
 def test_what_is_no_select_is_named(host: Engine) -> None:
-    """What is no select, no class of args, or has no tables, is an error that says so."""
+    """Anything that is no select, has no tables, or is no args class is refused with a reason."""
     with Session(host) as session:
         with pytest.raises(InvalidOption, match="a select"):
             insert_from(session, Thing, Odd)
@@ -655,23 +658,23 @@ def test_what_is_no_select_is_named(host: Engine) -> None:
 
 
 class Counting(Plugin):
-    """A plugin that sees each job."""
+    """A plugin that must see each job."""
 
     def insert_begin(self, draft: Any) -> Any:
-        """See it."""
+        """Return the draft unchanged."""
         return draft
 
 
 class Marking(Counting):
-    """A plugin that knows of selects, too."""
+    """A plugin that supports insert_from."""
 
     def insert_from(self, draft: Any) -> Any:
-        """Mark all jobs."""
+        """Mark all jobs of the select."""
         return attrs.evolve(draft.with_metadata({"marked": 1}), queue="marked")
 
 
 def test_plugins_see_what_the_jobs_have_in_common(place: Place) -> None:
-    """A plugin changes what all jobs have in common; one that must see each job refuses."""
+    """A plugin can change what all jobs have in common; one that must see each job refuses."""
     refusing = Client(place.engine, schema=place.client.schema, plugins=[Counting()])
     marking = Client(place.engine, schema=place.client.schema, plugins=[Marking(), Plugin()])
     with Session(place.engine) as session:
@@ -685,12 +688,12 @@ def test_plugins_see_what_the_jobs_have_in_common(place: Place) -> None:
 
 
 def test_kinds_that_the_client_does_not_work(place: Place) -> None:
-    """A client with workers refuses a kind that it has none for, as insert does."""
+    """A client with workers refuses a kind without a worker, as insert does."""
     workers = Workers()
 
     @workers.register
     def odd(args: Odd) -> None:
-        """Work nothing."""
+        """Do nothing."""
 
     client = Client(place.engine, schema=place.client.schema, workers=workers)
     with Session(place.engine) as session, pytest.raises(UnknownKind, match="send_receipt"):
@@ -698,7 +701,7 @@ def test_kinds_that_the_client_does_not_work(place: Place) -> None:
 
 
 def test_from_async_code(place: Place) -> None:
-    """Async sessions and engines insert alike, with each async driver."""
+    """insert_from works the same in async sessions and engines, with each async driver."""
 
     async def main(url: Any) -> None:
         engine = create_async_engine(url)

@@ -1,4 +1,4 @@
-"""insert_from in databases whose text is not UTF-8 all the way."""
+"""insert_from in databases that do not use UTF-8."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ UNIQUE = InsertOpts(unique=UniqueOpts(by_args=True), metadata={"note": "ä"})
 
 @attrs.frozen
 class Note(JobArgs, kind="encoded_note"):
-    """A text that a column gives, and one that is a default."""
+    """One text that comes from a column, and one that is a default."""
 
     given: str
     default: str = "<ö>"
@@ -24,7 +24,7 @@ class Note(JobArgs, kind="encoded_note"):
 
 @attrs.frozen
 class Foreign(JobArgs, kind="foreign_note"):
-    """A default that LATIN1 does not have."""
+    """A default that cannot be encoded in LATIN1."""
 
     given: str
     default: str = "€"
@@ -32,7 +32,7 @@ class Foreign(JobArgs, kind="foreign_note"):
 
 @pytest.fixture
 def latin(server_url: str) -> Iterator[Engine]:
-    """A database in LATIN1."""
+    """A database whose encoding is LATIN1."""
     server = create_engine(server_url, isolation_level="AUTOCOMMIT")
     name = "riverrun_latin_from"
     with server.connect() as connection:
@@ -52,7 +52,7 @@ def latin(server_url: str) -> Iterator[Engine]:
 
 
 def test_a_database_that_is_not_utf8(latin: Engine) -> None:
-    """Texts, defaults, metadata and unique keys are as insert_many has them, or refused."""
+    """Texts, defaults, metadata and unique keys equal those of insert_many, or are refused."""
     client = Client(latin)
     with Session(latin) as session:
         source = select(literal("ü<&>").label("given"))

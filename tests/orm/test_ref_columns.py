@@ -1,4 +1,4 @@
-"""References in SQL: fields that are Ref[...], in criteria and relationships."""
+"""Ref[...] fields of args in SQL criteria and relationships."""
 
 import enum
 from collections.abc import Callable, Iterator
@@ -26,17 +26,17 @@ class Colour(enum.Enum):
 
 
 class Upper(sa.TypeDecorator[str]):
-    """Text that is upper case in the database, and lower case in Python."""
+    """Text that is upper case in the database and lower case in Python."""
 
     impl = sa.String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """Return what is stored."""
+        """Return the value to store."""
         return None if value is None else value.upper()
 
     def process_result_value(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """Return what Python sees."""
+        """Return the value that Python sees."""
         return None if value is None else value.lower()
 
 
@@ -63,7 +63,7 @@ KEYS: dict[str, tuple[Any, Any]] = {
 
 @pytest.fixture
 def host(engine: Engine, schema: str) -> Iterator[Engine]:
-    """The host's engine; sessions have a time zone of their own."""
+    """The application's engine. Its sessions use a time zone of their own."""
     options = f"{search_path_options(schema)} -c TimeZone=Europe/Berlin"
     host = create_engine(make_url(engine.url).update_query_dict({"options": options}))
     yield host
@@ -72,7 +72,7 @@ def host(engine: Engine, schema: str) -> Iterator[Engine]:
 
 @pytest.mark.parametrize("name", KEYS)
 def test_each_type_of_key(host: Engine, name: str) -> None:
-    """SQL makes of a key of each type the JSON that a reference is stored as."""
+    """For each type of key, SQL makes the same JSON that a stored reference has."""
     kind, value = KEYS[name]
 
     class Base(DeclarativeBase):
@@ -118,11 +118,11 @@ def test_each_type_of_key(host: Engine, name: str) -> None:
 
 
 class Base(DeclarativeBase):
-    """The host's models."""
+    """The base of the application's models."""
 
 
 class Person(Base):
-    """The base of an inheritance."""
+    """The base class of an inheritance hierarchy."""
 
     __tablename__ = "person"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -151,7 +151,7 @@ class Seat(Base):
 
 @attrs.frozen
 class Greet(JobArgs, kind="greet_person"):
-    """A reference to a base class, and one to a class with two columns, or none."""
+    """A reference to a base class, and an optional one to a class with two key columns."""
 
     person: Ref[Person]
     seat: Ref[Seat] | None = None
@@ -162,7 +162,7 @@ Seat.greetings = jobs_of(Greet, "seat")  # type: ignore[attr-defined]
 
 
 def test_inheritance_and_composite_keys(host: Engine) -> None:
-    """Objects of subclasses and of classes with several key columns are found alike."""
+    """Objects of subclasses, and of classes with composite keys, are found as any others."""
     Base.metadata.create_all(host)
     client, args = Client(host), Job.args_of(Greet)
     with Session(host) as session:
@@ -196,13 +196,13 @@ def test_inheritance_and_composite_keys(host: Engine) -> None:
     ],
 )
 def test_what_has_no_key_or_another(make: Callable[[], Any], message: str) -> None:
-    """An object without a key, of another class, or a column of another type, is refused."""
+    """An object without a key or of another class, or a column of another type, is refused."""
     with pytest.raises(InvalidOption, match=message):
         make()
 
 
 def test_a_relationship_of_another_class_is_refused() -> None:
-    """A relationship by a reference to another class is an error that names both."""
+    """A relationship over a reference to another class is refused, and the error names both."""
 
     class Other(DeclarativeBase):
         pass
@@ -218,12 +218,12 @@ def test_a_relationship_of_another_class_is_refused() -> None:
 
 
 class Later(DeclarativeBase):
-    """Models that are defined after the args that refer to them."""
+    """The base of models that are defined after the args that refer to them."""
 
 
 @attrs.frozen
 class Remind(JobArgs, kind="remind_later"):
-    """A reference to a class that is not there yet."""
+    """A reference to a class that is not defined yet."""
 
     task: "Ref[Task]"
 
@@ -232,7 +232,7 @@ REMINDED = Job.args_of(Remind)
 
 
 class Task(Later):
-    """A class whose body names the args that refer to it."""
+    """A class whose body uses the args that refer to it."""
 
     __tablename__ = "task"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -240,7 +240,7 @@ class Task(Later):
 
 
 def test_a_class_that_is_defined_after_the_args(host: Engine) -> None:
-    """Args may refer to a class by its name, and that class's body to the args."""
+    """Args may refer to a class by name, and the body of that class may use the args."""
     Later.metadata.create_all(host)
     with Session(host) as session:
         task = Task(id=1)

@@ -1,4 +1,4 @@
-"""References: what they are in JSON, what is refused, and what they load."""
+"""References: their form in JSON, which ones are refused, and which objects they load."""
 
 import asyncio
 import copy
@@ -93,7 +93,7 @@ ARGS = [Send, Mutable, Data, Slotted, Model]
 
 @pytest.fixture
 def session(host: Engine) -> Any:
-    """A session of the host's."""
+    """A session on the application's engine."""
     with Session(host) as session:
         yield session
 
@@ -107,7 +107,7 @@ def _order(session: Session) -> Order:
 
 @pytest.mark.parametrize("cls", ARGS)
 def test_an_object_is_its_key(cls: Any, session: Session) -> None:
-    """In attrs, dataclasses and pydantic an object or its Ref is stored as the object's key."""
+    """In attrs, dataclasses and pydantic, an object or its Ref is stored as the object's key."""
     order = _order(session)
     for given in (order, Ref(order), Ref.by_key(Order, order.id)):
         args = cls(order=given)
@@ -121,7 +121,7 @@ def test_an_object_is_its_key(cls: Any, session: Session) -> None:
 
 
 def test_references_in_collections(session: Session) -> None:
-    """Lists, dicts, keys of dicts and optionals hold references, given as objects or not."""
+    """Lists, dicts, dict keys and optionals may hold references, given as objects or as Refs."""
     order, token, boss = _order(session), Token(), Boss()
     line = Line(order=order, n=3)
     session.add_all([line, token, boss])
@@ -144,7 +144,7 @@ def test_references_in_collections(session: Session) -> None:
 
 @pytest.mark.parametrize("name", KEYS)
 def test_keys_of_each_type(name: str, host: Engine) -> None:
-    """A key has the JSON of its column's type, and the reference finds its object by it."""
+    """A key has the JSON form of its column's type, and its reference finds the object."""
     cls, (_, key, expected) = KEYED[name], KEYS[name]
     with Session(host) as session:
         session.execute(text("SET TIME ZONE 'Europe/Berlin'"))
@@ -170,19 +170,19 @@ def test_keys_of_each_type(name: str, host: Engine) -> None:
 
 @pytest.mark.parametrize("name", sorted({*KEYS} - {"bare_numeric", "numeric", "aware"}))
 def test_json_is_postgresqls(name: str, host: Engine) -> None:
-    """A key in JSON equals what PostgreSQL's to_jsonb makes of the column."""
+    """A key's JSON equals what PostgreSQL's to_jsonb makes of the column."""
     if name == "bytes":
         pytest.skip("to_jsonb escapes the backslash of bytes")
     cls, (_, key, expected) = KEYED[name], KEYS[name]
     with Session(host) as session:
         session.add(cls(id=key))
-        session.flush()  # and never commits
+        session.flush()  # without a commit
         stored = session.execute(text(f"SELECT to_jsonb(id) FROM by_{name}")).scalar_one()
     assert stored == expected
 
 
 def test_other_mappings(session: Session) -> None:
-    """Classes mapped as dataclasses or imperatively, and keys of the server's, are as others."""
+    """Dataclass and imperative mappings, and server-made keys, work like any others."""
     objects = [Parcel(), Invoice(), Ticket(), Token()]
     session.add_all(objects)
     session.flush()
@@ -194,7 +194,7 @@ def test_other_mappings(session: Session) -> None:
 
 
 def test_a_mapped_dataclass_in_args(session: Session) -> None:
-    """A mapped object that is a dataclass is taken for the object it is, not for its fields."""
+    """A mapped object that is a dataclass is stored as a reference, and not as its fields."""
 
     @attrs.frozen
     class Ship(JobArgs, kind="ship_parcel"):
@@ -207,7 +207,7 @@ def test_a_mapped_dataclass_in_args(session: Session) -> None:
 
 
 def test_a_post_init_of_its_own(session: Session) -> None:
-    """Args whose class has a post-init of its own take objects, too."""
+    """Args whose class defines its own post-init accept objects, too."""
     order = _order(session)
     args = OwnInit(order)
     assert args.seen == 1
@@ -215,7 +215,7 @@ def test_a_post_init_of_its_own(session: Session) -> None:
 
 
 def test_objects_within_values(session: Session) -> None:
-    """A mapped object is a reference in classes and lists within args, too."""
+    """A mapped object nested in classes and lists within args is stored as a reference, too."""
 
     @attrs.frozen
     class Part:
@@ -233,7 +233,7 @@ def test_objects_within_values(session: Session) -> None:
 
 @pytest.mark.parametrize("cls", ARGS)
 def test_what_is_refused(cls: Any, session: Session) -> None:
-    """Another class, no session, no flush, no object: each is an error that says so."""
+    """An object of another class, not flushed or in no session, or no object, is refused."""
     token, pending, rolled_back = Token(), Order(), Order()
     session.add(rolled_back)
     session.flush()
@@ -256,7 +256,7 @@ def test_what_is_refused(cls: Any, session: Session) -> None:
 
 
 def test_inheritance(session: Session) -> None:
-    """A subclass is taken where its base is declared, a base or a sibling is refused."""
+    """An object of a subclass fits a reference to its base; a base or a sibling is refused."""
 
     @attrs.frozen
     class Of(JobArgs, kind="of_boss"):
@@ -281,7 +281,7 @@ def test_inheritance(session: Session) -> None:
 
 
 def test_stored_keys_that_do_not_fit() -> None:
-    """JSON that is no key of the class is refused when the job is decoded, with its place."""
+    """Stored JSON that is no key of the class is refused at decoding, and the error says where."""
     for key in ("x", None, True, [1], 1.5):
         for cls in ARGS:
             with pytest.raises(UndecodableArgs, match="order"):
@@ -291,7 +291,7 @@ def test_stored_keys_that_do_not_fit() -> None:
 
 
 def test_classes_that_cannot_be_referred_to() -> None:
-    """A class that is not mapped, and a key that JSON has no form for, are refused by name."""
+    """A class that is not mapped, or whose key has no JSON form, is refused by name."""
 
     class Other(DeclarativeBase):
         pass
@@ -315,10 +315,10 @@ def test_classes_that_cannot_be_referred_to() -> None:
 
 
 def test_reading_a_key_executes_nothing(host: Engine, session: Session) -> None:
-    """An expired object, in its session or detached, is referred to without a statement."""
+    """Referring to an expired object, attached or detached, executes no statement."""
     order = _order(session)
     key = order.id
-    session.commit()  # expires it
+    session.commit()  # commit expires the object
     statements: list[str] = []
     event.listen(host, "before_cursor_execute", lambda *args: statements.append(args[2]))
     assert encode(Send(order))["order"] == key
@@ -329,14 +329,14 @@ def test_reading_a_key_executes_nothing(host: Engine, session: Session) -> None:
 
 
 def test_an_assigned_key(session: Session) -> None:
-    """An object that is in a session and has its key already needs no flush."""
+    """An object in a session that already has its key needs no flush."""
     session.add(order := Order(id=77))
     with session.no_autoflush:
         assert encode(Send(order))["order"] == 77
 
 
 def test_equality_and_hash(session: Session) -> None:
-    """References are equal by class and key, and a flush changes no hash."""
+    """References are equal by class and key, and a flush does not change a hash."""
     one, other = Order(), Order()
     session.add_all([one, other])
     before = Ref(one)
@@ -355,7 +355,7 @@ def test_equality_and_hash(session: Session) -> None:
 
 
 def test_unique_by_a_reference(client: Client, session: Session) -> None:
-    """A reference counts for uniqueness as its key does, however it is given."""
+    """For uniqueness a reference counts as its key, whether given as an object or as a Ref."""
     order, other = _order(session), _order(session)
     for opts in (UniqueOpts(by_args=True), UniqueOpts(by_args=["order"])):
         first = client.insert(session, Send(order), unique=opts)
@@ -366,7 +366,7 @@ def test_unique_by_a_reference(client: Client, session: Session) -> None:
 
 
 def test_pydantic_schema() -> None:
-    """A model with references has a JSON schema, in which a reference is its key."""
+    """In the JSON schema of a pydantic model, a reference is its key."""
     properties = Model.model_json_schema()["properties"]
     assert properties["order"]["type"] == "integer"
     assert TypeAdapter(Ref[Token]).json_schema()["type"] == "string"
@@ -375,7 +375,7 @@ def test_pydantic_schema() -> None:
 
 
 def test_gone(session: Session) -> None:
-    """Of an object that is gone, get is None and get_one raises ObjectGone, locked or not."""
+    """Of a deleted object, get returns None and get_one raises ObjectGone, locked or not."""
     ref = Ref.by_key(Order, 404)
     for lock in (None, True, {"skip_locked": True}):
         assert ref.get(session, with_for_update=lock) is None
@@ -386,7 +386,7 @@ def test_gone(session: Session) -> None:
 
 
 def test_locked_is_not_gone(host: Engine, session: Session) -> None:
-    """A row that another transaction has locked is not taken for one that is gone."""
+    """A row that another transaction has locked does not count as deleted."""
     order = _order(session)
     session.commit()
     ref = Ref(order)
@@ -400,7 +400,7 @@ def test_locked_is_not_gone(host: Engine, session: Session) -> None:
 
 
 def test_a_lock_reads_anew(host: Engine, session: Session) -> None:
-    """An object that is loaded already is what its row says once it is locked."""
+    """Locking an object that is loaded refreshes it from its row."""
     order = _order(session)
     session.commit()
     assert order.status == "new"
@@ -411,7 +411,7 @@ def test_a_lock_reads_anew(host: Engine, session: Session) -> None:
 
 
 def test_a_lock_keeps_changes(session: Session) -> None:
-    """What was changed and not flushed is not lost by a lock, with autoflush or without."""
+    """Unflushed changes survive a lock, with autoflush or without."""
     order = _order(session)
     session.commit()
     ref = Ref.by_key(Order, order.id)
@@ -423,7 +423,7 @@ def test_a_lock_keeps_changes(session: Session) -> None:
 
 
 def test_each_lock_is_its_own(host: Engine, session: Session) -> None:
-    """A lock with key_share, and one without, are what PostgreSQL gets, in any order."""
+    """PostgreSQL gets the requested lock, with key_share or without, in any order of calls."""
     key = _order(session).id
     session.commit()
     statements: list[str] = []
@@ -443,7 +443,7 @@ def test_each_lock_is_its_own(host: Engine, session: Session) -> None:
 
 
 def test_eager_loading_and_locks(session: Session) -> None:
-    """An object whose relationships are loaded by an outer join can be locked."""
+    """An object with relationships loaded by an outer join can be locked."""
     order = _order(session)
     session.add(line := Line(order=order, n=1))
     session.flush()
@@ -457,7 +457,7 @@ def test_eager_loading_and_locks(session: Session) -> None:
 
 
 def test_sessions(client: Client, host: Engine) -> None:
-    """A scoped_session is taken as its session; other objects are refused with advice."""
+    """A scoped_session is accepted as its session; other objects are refused with advice."""
     registry = scoped_session(sessionmaker(host))
     registry.add(order := Order())
     registry.flush()
@@ -481,7 +481,7 @@ def test_an_object_before_its_flush(session: Session) -> None:
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 def test_async_sessions(driver: str, host_url: str, mapped_schema: str, client: Client) -> None:
-    """An AsyncSession inserts args with objects, and loads and locks what they refer to."""
+    """An AsyncSession inserts args with objects, and loads and locks the referenced objects."""
     from sqlalchemy import make_url
 
     url, options = make_url(host_url).set(drivername=f"postgresql+{driver}"), {}
@@ -510,7 +510,7 @@ def test_async_sessions(driver: str, host_url: str, mapped_schema: str, client: 
 
 
 def test_objects_of_another_database(client: Client, host: Engine, empty_database: Engine) -> None:
-    """An object that another database holds is refused; another engine of the same one is not."""
+    """An object of another database is refused; one from another engine of the same one is not."""
     Order.__table__.create(empty_database)  # type: ignore[attr-defined]
     sqlite = create_engine("sqlite://")
     Order.__table__.create(sqlite)  # type: ignore[attr-defined]
@@ -534,13 +534,16 @@ def test_objects_of_another_database(client: Client, host: Engine, empty_databas
 
 
 def test_options_stay(client: Client, session: Session) -> None:
-    """Args with references take the options of any insert."""
+    """Args with references accept the options of any other insert."""
     result = client.insert(session, Send(_order(session)), InsertOpts(queue="mail"))
     assert result.job.queue == "mail"
 
 
 def test_references_do_not_count_as_own_code() -> None:
-    """A class of args with references can be inserted from a select, as it has no own post-init."""
+    """A class with references counts as having no post-init of its own.
+
+    Therefore insert_from accepts it.
+    """
     assert own_code(Send) is None
     assert own_code(Data) is None
     assert own_code(OwnInit) == "OwnInit.__attrs_post_init__"

@@ -1,4 +1,4 @@
-"""Relationships to jobs: what is loaded, how often, and by which index."""
+"""Relationships to jobs: what they load, with how many statements and by which index."""
 
 import os
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ JOBS = 1_000_000 if os.environ.get("RIVERRUN_FAULTS") == "long" else 100_000
 
 @pytest.fixture
 def place(engine: Engine, schema: str) -> Iterator[Place]:
-    """A shop, with jobs on its search path."""
+    """A shop with its jobs on its search path."""
     with opened("search path", engine, schema) as opened_place:
         yield opened_place
 
@@ -48,7 +48,7 @@ LOADERS = {"lazy": None, "selectin": selectinload, "joined": joinedload, "subque
 
 @pytest.mark.parametrize("loader", LOADERS)
 def test_loads_what_names_the_object(place: Place, loader: str) -> None:
-    """However it is loaded, an object has the jobs that name it, of aliases too, sorted by id."""
+    """With each loader strategy an object has the jobs that refer to it, aliases too, by id."""
     with Session(place.engine) as session:
         session.add_all([Order(id=n) for n in (1, 2, 3)])
         session.flush()
@@ -74,7 +74,7 @@ def test_loads_what_names_the_object(place: Place, loader: str) -> None:
 
 
 def test_does_not_load_one_by_one(place: Place) -> None:
-    """Selectinload takes two statements for any number of objects."""
+    """`selectinload` executes two statements for any number of objects."""
     statements: list[str] = []
     with Session(place.engine) as session:
         session.add_all([Order(id=n) for n in range(1, 51)])
@@ -89,7 +89,7 @@ def test_does_not_load_one_by_one(place: Place) -> None:
 
 
 def test_composite_keys(place: Place) -> None:
-    """A composite key is an array; a relationship may be added to a class after the fact."""
+    """A composite key is an array; a relationship may be added after a class is defined."""
     with Session(place.engine) as session:
         session.add_all([Line(order_id=1, sku="a"), Line(order_id=1, sku="b")])
         session.flush()
@@ -105,7 +105,7 @@ def test_composite_keys(place: Place) -> None:
 
 
 def test_any_and_has(place: Place) -> None:
-    """any() and its negation ask by a job's state, and by other fields of its args."""
+    """any() and its negation filter by a job's state and by other fields of its args."""
     with Session(place.engine) as session:
         session.add_all([Order(id=n) for n in (1, 2, 3)])
         session.flush()
@@ -123,7 +123,7 @@ def test_any_and_has(place: Place) -> None:
 
 
 def test_in_a_schema_of_its_own(engine: Engine, schema: str) -> None:
-    """With `schema` that schema's jobs are loaded; the host's tables stay where they are."""
+    """With `schema` the jobs of that schema are loaded; the application's tables are unaffected."""
 
     class Base(DeclarativeBase):
         pass
@@ -148,7 +148,7 @@ def test_in_a_schema_of_its_own(engine: Engine, schema: str) -> None:
 
 
 def test_is_view_only(place: Place) -> None:
-    """What is appended is not written, and relationship's other options are taken."""
+    """The relationship is view-only, and accepts relationship()'s other options."""
     with Session(place.engine) as session:
         session.add(Order(id=1, receipts=[Job(kind="send_receipt", args={"order": 1})]))
         session.commit()
@@ -160,7 +160,7 @@ def test_is_view_only(place: Place) -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    """A field that is not there, or does not hold the key, is an error that says so."""
+    """An unknown field, or a field that does not hold the key, is refused with a reason."""
     with pytest.raises(InvalidOption, match=r"ordr.*order, to, tags"):
         jobs_of(SendReceipt, "ordr")
     with pytest.raises(InvalidOption, match="class of args"):
@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_plans(place: Place) -> None:
-    """One object's jobs are found by the index of args, and many join without a loop."""
+    """One object's jobs are found by the index on args, and those of many without a nested loop."""
     with place.engine.begin() as connection:
         connection.execute(
             text(

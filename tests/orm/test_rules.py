@@ -1,4 +1,4 @@
-"""Rules: jobs made of changes to objects, in the transaction that commits them."""
+"""Rules make jobs from changes to objects, in the transaction that commits the changes."""
 
 import gc
 import warnings
@@ -41,14 +41,14 @@ class Moved(JobArgs, kind="line_moved"):
 
 @pytest.fixture
 def session(host: Engine) -> Iterator[Session]:
-    """A session of the host's."""
+    """A session on the application's engine."""
     with Session(host) as session:
         yield session
 
 
 @pytest.fixture
 def client(host: Engine) -> Iterator[Client]:
-    """A client whose rules end with the test."""
+    """A client whose rules are removed after the test."""
     client = Client(host)
     yield client
     for rule in client.rules:
@@ -57,7 +57,7 @@ def client(host: Engine) -> Iterator[Client]:
 
 @pytest.fixture
 def jobs(host: Engine) -> Callable[[], list[Any]]:
-    """Returns the args of the jobs that are committed, and deletes those."""
+    """Return a function that reads the args of all committed jobs and deletes the jobs."""
 
     def read() -> list[Any]:
         with Session(host) as other, other.begin():
@@ -79,7 +79,7 @@ def _order(session: Session, **values: Any) -> Order:
 
 
 def test_inserted(session: Session, client: Client, jobs: Any) -> None:
-    """Each new object of a class and its subclasses makes a job, in its transaction."""
+    """Each new object of a class or its subclasses makes a job in the same transaction."""
     client.on_insert(Person, lambda person: Welcome(person=person))
     people = [Person(), Boss(), Clerk()]
     session.add_all(people)
@@ -94,7 +94,7 @@ def test_inserted(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_updated(session: Session, client: Client, jobs: Any) -> None:
-    """A new value makes a job, if it counts, whether or not the old one was loaded."""
+    """A new value that `when` accepts makes a job, whether or not the old value was loaded."""
     order = _order(session)
     client.on_update(Order.status, _changed, when=lambda new: new == "paid")
     order.status = "paid"  # of an expired object
@@ -111,7 +111,7 @@ def test_updated(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_one_job_of_many_changes(session: Session, client: Client, jobs: Any) -> None:
-    """Many changes of a transaction are one job, of the last state; and none if it is as before."""
+    """A transaction's changes to an object make one job of its last state, or none if unchanged."""
     order = _order(session)
     client.on_update(Order.status, _changed)
     assert order.status == "new"
@@ -131,7 +131,7 @@ def test_one_job_of_many_changes(session: Session, client: Client, jobs: Any) ->
 
 
 def test_decided_at_commit(session: Session, client: Client, jobs: Any) -> None:
-    """The value that is committed counts, and not one in between."""
+    """The committed value decides, not any value before it."""
     order = _order(session)
     client.on_update(Order.status, _changed, when=lambda new: new == "paid")
     order.status = "paid"
@@ -142,7 +142,7 @@ def test_decided_at_commit(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_savepoints(session: Session, client: Client, jobs: Any) -> None:
-    """A change that a savepoint took back makes no job, one that was released does."""
+    """A change rolled back with its savepoint makes no job; one that was released does."""
     client.on_update(Order.status, _changed)
     one, other, third = _order(session), _order(session), _order(session)
     one.status = "paid"
@@ -157,7 +157,7 @@ def test_savepoints(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_a_commit_that_fails(session: Session, client: Client, jobs: Any) -> None:
-    """What failed makes no job, and the next transaction decides at its own commit."""
+    """A failed commit makes no job, and the next transaction decides at its own commit."""
     order = _order(session)
     calls: list[str] = []
 
@@ -182,7 +182,7 @@ def test_a_commit_that_fails(session: Session, client: Client, jobs: Any) -> Non
 
 
 def test_a_foreign_key_by_its_relationship(session: Session, client: Client, jobs: Any) -> None:
-    """A foreign key that a relationship sets is a change of its column, and of the relationship."""
+    """A foreign key set by a relationship counts as a change of the column and the relationship."""
     session.add(person := Person())
     one, other = _order(session), _order(session)
     client.on_update(Line.order_id, lambda line: Moved(line.order_id))
@@ -197,7 +197,7 @@ def test_a_foreign_key_by_its_relationship(session: Session, client: Client, job
 
 
 def test_deleted(session: Session, client: Client, jobs: Any) -> None:
-    """A delete makes a job with what the object held, expired or not; a rollback none."""
+    """A delete makes a job of the object's values, expired or not; a rollback makes none."""
     client.on_delete(Order, lambda order: Deleted(order.id, len(order.status)))
     order = _order(session)
     key = order.id
@@ -210,7 +210,7 @@ def test_deleted(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_orphans(session: Session, client: Client, jobs: Any) -> None:
-    """An orphan is a deleted object."""
+    """An orphan that is deleted counts as a deleted object."""
     order = Order(lines=[Line(n=1), Line(n=2)])
     session.add(order)
     session.commit()
@@ -221,7 +221,7 @@ def test_orphans(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_a_row_switch(session: Session, client: Client, jobs: Any) -> None:
-    """An object that takes over the row of a deleted one in a flush is an update of that row."""
+    """If a flush replaces a deleted object by a new one with its key, that counts as an update."""
     order = _order(session)
     key = order.id
     client.on_delete(Order, lambda order: Deleted(order.id))
@@ -234,7 +234,7 @@ def test_a_row_switch(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_inserted_and_deleted(session: Session, client: Client, jobs: Any) -> None:
-    """An object that was there within one transaction alone makes no job."""
+    """An object inserted and deleted in the same transaction makes no job."""
     client.on_insert(Order, _changed)
     client.on_delete(Order, lambda order: Deleted(order.id))
     session.add(order := Order())
@@ -245,7 +245,7 @@ def test_inserted_and_deleted(session: Session, client: Client, jobs: Any) -> No
 
 
 def test_updated_and_deleted(session: Session, client: Client, jobs: Any) -> None:
-    """Of an object that is updated and then deleted, the delete alone counts."""
+    """If an object is updated and then deleted, only the delete makes a job."""
     order = _order(session)
     client.on_update(Order.status, _changed)
     client.on_delete(Order, lambda order: Deleted(order.id))
@@ -258,7 +258,7 @@ def test_updated_and_deleted(session: Session, client: Client, jobs: Any) -> Non
 
 
 def test_an_sql_expression(session: Session, client: Client, jobs: Any) -> None:
-    """A value that the database computes is what the job gets."""
+    """A job gets the value that the database computed for an SQL expression."""
     order = _order(session)
     client.on_update(Order.status, _changed, when=lambda new: new == "newer")
     order.status = Order.status + "er"
@@ -267,7 +267,7 @@ def test_an_sql_expression(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_changes_by_the_hosts_listeners(session: Session, client: Client, jobs: Any) -> None:
-    """A change that a listener of the host's makes in the commit counts, too."""
+    """A change that a listener of the application makes during the commit counts, too."""
     one, other = _order(session), _order(session)
     client.on_update(Order.status, _changed)
 
@@ -285,7 +285,7 @@ def test_changes_by_the_hosts_listeners(session: Session, client: Client, jobs: 
 
 
 def test_an_orphan_alone(session: Session, client: Client, jobs: Any) -> None:
-    """A change is not missed where all that is left to flush is an orphan that never was."""
+    """A change is noticed even if nothing but a pending orphan is left to flush."""
     order = _order(session)
     client.on_update(Order.status, _changed)
     order.status = "paid"
@@ -298,7 +298,7 @@ def test_an_orphan_alone(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_no_job(session: Session, client: Client, jobs: Any) -> None:
-    """A function that returns None makes no job; what it cannot insert fails the commit."""
+    """A function that returns None makes no job; a job that cannot be inserted fails the commit."""
     client.on_insert(Order, lambda order: None)
     session.add(Order())
     session.commit()
@@ -312,8 +312,8 @@ def test_no_job(session: Session, client: Client, jobs: Any) -> None:
 
 
 def test_rules_are_listed_and_removed(host: Engine, session: Session, jobs: Any) -> None:
-    """A rule lives with its client: it is listed and removed there, and gone with it."""
-    one, other = Client(host), Client(host, notify="off")  # whose thread would keep it
+    """A rule belongs to its client: it is listed, removed and garbage-collected with it."""
+    one, other = Client(host), Client(host, notify="off")  # a thread would keep it alive
     rule: Rule[Any] = one.on_update(Order.status, _changed)
     other.on_update(Order.status, lambda order: Changed(order, "other"))
     assert list(one.rules) == [rule]
@@ -337,7 +337,7 @@ def test_rules_are_listed_and_removed(host: Engine, session: Session, jobs: Any)
 
 
 def test_what_is_no_rule(client: Client) -> None:
-    """What is no mapped class, no attribute or no function is refused by name."""
+    """Anything but a mapped class, an attribute and a function is refused by name."""
     for make in (
         lambda: client.on_insert(int, lambda n: None),
         lambda: client.on_delete(Order, None),  # type: ignore[arg-type]
@@ -387,7 +387,7 @@ def test_bulk_statements(name: str, session: Session, client: Client) -> None:
 
 
 def test_statements_that_bypass_nothing(session: Session, client: Client) -> None:
-    """Other classes, other columns and reads are nothing to a rule."""
+    """Reads, and statements on other classes or columns, cause no warning."""
     client.on_update(Order.status, _changed, strict=True)
     client.on_insert(Boss, lambda boss: Welcome(boss), strict=True)
     with warnings.catch_warnings():
@@ -406,7 +406,7 @@ def test_statements_that_bypass_nothing(session: Session, client: Client) -> Non
 
 
 def test_inserts_keep_their_fast_way(session: Session, client: Client) -> None:
-    """A rule does not make other inserts take the way that is for hosts who listen."""
+    """A rule does not turn other inserts into ORM statements, as a listener does."""
     client.on_update(Order.status, _changed)
     seen: list[object] = []
 
@@ -424,7 +424,7 @@ def test_inserts_keep_their_fast_way(session: Session, client: Client) -> None:
 
 
 def test_an_async_session(client: Client, host_url: str, jobs: Any) -> None:
-    """The sessions of async code make jobs of their changes as well."""
+    """Changes in an AsyncSession make jobs, too."""
     import asyncio
 
     from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine

@@ -1,4 +1,4 @@
-"""Workers that are serialized by an object: one job at a time works on it."""
+"""Workers serialized by an object: one job at a time works on it."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ DEADLINE_S = 30.0
 
 
 class Base(DeclarativeBase):
-    """The application's models."""
+    """The base of the application's models."""
 
 
 class Party(Base):
@@ -36,7 +36,7 @@ class Party(Base):
 
 
 class Company(Party):
-    """The subclass."""
+    """A subclass with a table of its own."""
 
     __tablename__ = "company"
     id: Mapped[int] = mapped_column(ForeignKey("party.id"), primary_key=True)
@@ -45,7 +45,7 @@ class Company(Party):
 
 
 class Line(Base):
-    """What refers to a party."""
+    """A class that refers to a party."""
 
     __tablename__ = "party_line"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -83,7 +83,7 @@ def company(number: int) -> "Ref[Company]":
 
 
 class Alone:
-    """Notes who works on an object, and that nobody else does."""
+    """Checks that only one job at a time works on an object."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -92,20 +92,20 @@ class Alone:
         self.order: list[int] = []
 
     def enter(self, number: int) -> None:
-        """Note that a job has begun."""
+        """Record that a job has begun."""
         with self.lock:
             self.here += 1
             self.most = max(self.most, self.here)
             self.order.append(number)
 
     def leave(self) -> None:
-        """Note that it ends; its lock is still there."""
+        """Record that a job ends. Its lock is still held."""
         with self.lock:
             self.here -= 1
 
 
 def counting(alone: Alone) -> Workers:
-    """Return workers of either sort that change a company, and read it before."""
+    """Return a sync and an async worker that each read a company and then change it."""
     workers = Workers()
 
     def count(session: Session, key: Any, number: int) -> None:
@@ -131,9 +131,9 @@ def counting(alone: Alone) -> Workers:
 
 
 def test_one_at_a_time(host: Engine) -> None:
-    """Jobs of one object are worked one at a time, by two clients and workers of either sort.
+    """Two clients with sync and async workers work one object's jobs one at a time.
 
-    No attempt is spent by it, and a waiting job does not wait for the poller.
+    Waiting spends no attempt, and a waiting job does not wait for the poller.
     """
     alone = Alone()
     jobs: list[Any] = [Count(company(1), number) for number in range(8)]
@@ -160,9 +160,10 @@ def test_one_at_a_time(host: Engine) -> None:
 
 
 def test_a_locked_row_and_one_that_is_gone(host: Engine) -> None:
-    """While a row is locked its worker is not called; of one that is gone it finds out itself.
+    """While an object's row is locked, its job's worker is not called.
 
-    A row that only others refer to is not locked; nor is another row.
+    If the row is gone, the worker is called and finds that out itself. Neither a foreign key's
+    lock on the row nor a lock on another row delays the job.
     """
     called: list[Any] = []
     workers = Workers()
@@ -200,7 +201,7 @@ def test_a_locked_row_and_one_that_is_gone(host: Engine) -> None:
 
 
 def test_the_lock_outlives_a_rollback(host: Engine) -> None:
-    """A worker that rolls back, closes or commits its session is still alone with its object."""
+    """A worker that rolls back, closes or commits its session still works alone on its object."""
     workers = Workers()
 
     @workers.register(serialize_by="company")
@@ -216,7 +217,7 @@ def test_the_lock_outlives_a_rollback(host: Engine) -> None:
 
 
 def test_the_application_s_own_locks_are_as_ever(host: Engine) -> None:
-    """In SQLAlchemy's cache the statement that locks is none of the application's."""
+    """The locking statement does not replace the application's own in SQLAlchemy's cache."""
     sent: list[str] = []
     event.listen(host, "before_cursor_execute", lambda *args: sent.append(args[2]))
     workers = Workers()
@@ -238,8 +239,8 @@ def test_the_application_s_own_locks_are_as_ever(host: Engine) -> None:
 
 
 def test_the_oldest_that_waits_is_next(host: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When a job ends, the oldest that waits for its object is claimed at once."""
-    monkeypatch.setattr("riverrun.outcome.WAIT_S", 5.0)  # time to change when it is due
+    """When a job ends, the oldest job that waits for its object is claimed at once."""
+    monkeypatch.setattr("riverrun.outcome.WAIT_S", 5.0)  # long enough to change scheduled_at
     order: list[int] = []
     begun, go_on = threading.Event(), threading.Event()
     workers = Workers()
@@ -258,7 +259,7 @@ def test_the_oldest_that_waits_is_next(host: Engine, monkeypatch: pytest.MonkeyP
         for number in (1, 2, 3):
             job = client.insert(host, Count(company(1), number)).job
             assert type(events.get(timeout=DEADLINE_S)) is JobDeferred
-            with host.begin() as connection:  # far from due: only the one before it wakes it
+            with host.begin() as connection:  # far from due: only the job before wakes it
                 later = "UPDATE river_job SET scheduled_at = now() + interval '1 h' WHERE id = :id"
                 connection.execute(text(later), {"id": job.id})
         go_on.set()
@@ -284,7 +285,7 @@ def test_what_cannot_serialize_is_refused(
         """Take a session."""
 
     def context_worker(args: Count, ctx: JobContext) -> None:
-        """Take none."""
+        """Take no session."""
 
     worker: Callable[..., None] = session_worker if options else context_worker
     with pytest.raises(InvalidWorker, match=problem):
@@ -292,7 +293,7 @@ def test_what_cannot_serialize_is_refused(
 
 
 def test_raw_args_have_no_references() -> None:
-    """A worker of RawArgs cannot be serialized."""
+    """A worker of RawArgs cannot be serialized by an object."""
 
     def work(args: RawArgs, session: Session) -> None:
         """Take a session."""

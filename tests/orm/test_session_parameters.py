@@ -1,4 +1,4 @@
-"""Which parameters of workers take a session, and what is refused when they are registered."""
+"""Which parameters of workers take a session, and what register() refuses."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -14,15 +14,15 @@ from riverrun.errors import InvalidWorker
 
 @attrs.frozen
 class Write(JobArgs, kind="write"):
-    """Args of the worker that is declared."""
+    """Args of the worker that the test declares."""
 
 
 class Tagged(Session):
-    """A session class of the application's own."""
+    """A Session class of the application."""
 
 
 class TaggedAsync(AsyncSession):
-    """An async session class of the application's own."""
+    """An AsyncSession class of the application."""
 
 
 NAMES: dict[str, Any] = {
@@ -35,7 +35,7 @@ NAMES: dict[str, Any] = {
 
 
 def worker(text_: str) -> Callable[..., object]:
-    """Return the worker that `text_` declares."""
+    """Return the worker that the source `text_` declares."""
     names = dict(NAMES)
     exec(text_, names)
     made: Callable[..., object] = names["work"]
@@ -59,7 +59,7 @@ def worker(text_: str) -> Callable[..., object]:
     ],
 )
 def test_declarations(declared: str, how: tuple[str, type] | None) -> None:
-    """A session parameter is one by its annotation, wherever it stands and whatever its name."""
+    """A session parameter is recognised by its annotation, at any position and with any name."""
     workers = Workers()
     workers.register(worker(declared))
     found = workers.get("write").session
@@ -84,7 +84,7 @@ def test_declarations(declared: str, how: tuple[str, type] | None) -> None:
     ],
 )
 def test_misuse_is_refused(declared: str, problem: str) -> None:
-    """What cannot be had is refused when the worker is registered, and the error says why."""
+    """A session that cannot be provided is refused by register(), and the error says why."""
     with pytest.raises(InvalidWorker, match=problem.replace("|", r"\|")):
         Workers().register(worker(declared))
 

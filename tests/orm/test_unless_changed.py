@@ -1,4 +1,4 @@
-"""Jobs that are worked only while an object is as it was when they were inserted."""
+"""Jobs that are worked only if an object is still as it was when they were inserted."""
 
 import asyncio
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ EACH = (Plain, PlainAsync, InSession, InAsyncSession)
 
 @pytest.fixture
 def host(database_url: str, schema: str) -> Iterator[Engine]:
-    """The application's engine; an account is there."""
+    """The application's engine, with one account."""
     for engine in host_engine(database_url, schema):
         with Session(engine) as session, session.begin():
             session.add(Account(id=1))
@@ -53,13 +53,13 @@ def host(database_url: str, schema: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def called() -> list[str]:
-    """The kinds whose workers were called."""
+    """The kinds whose workers were called, in order."""
     return []
 
 
 @pytest.fixture
 def client(host: Engine, called: list[str]) -> Client:
-    """A client with workers of each sort."""
+    """A client with a worker of each kind."""
     workers = Workers()
 
     @workers.register
@@ -82,7 +82,7 @@ def client(host: Engine, called: list[str]) -> Client:
 
 
 def insert(session: Session, client: Client) -> None:
-    """Insert a job of each sort that needs the account as it is."""
+    """Insert a job of each kind that requires the account to be unchanged."""
     account = session.get_one(Account, 1)
     opts = InsertOpts(unless_changed=account, metadata={"own": 1})
     client.insert_many(session, [(args(), opts) for args in EACH])
@@ -92,7 +92,7 @@ def insert(session: Session, client: Client) -> None:
 def test_worked_only_while_unchanged(
     host: Engine, client: Client, called: list[str], change: str
 ) -> None:
-    """A job whose object has moved on is cancelled as superseded, its worker not called."""
+    """A job whose object has changed is cancelled as superseded, without calling its worker."""
     with Session(host) as session, session.begin():
         insert(session, client)
     with Session(host) as session, session.begin():
@@ -118,7 +118,7 @@ def test_worked_only_while_unchanged(
 
 
 def test_in_tests(host: Engine, client: Client, called: list[str]) -> None:
-    """In a test the object is looked at in the test's transaction."""
+    """In a test, the object is compared in the test's own transaction."""
     for change in (False, True):
         with rolled_back(host) as session:
             account = session.get_one(Account, 1)
@@ -134,7 +134,7 @@ def test_in_tests(host: Engine, client: Client, called: list[str]) -> None:
 
 
 async def in_async_tests(host: Engine, client: Client) -> None:
-    """Do the same in the transaction of an AsyncSession."""
+    """Make the same checks in the transaction of an AsyncSession."""
     engine = create_async_engine(host.url, poolclass=NullPool)
     for args in (InAsyncSession(), PlainAsync()):
         async with rolled_back_async(engine) as session:
@@ -145,7 +145,7 @@ async def in_async_tests(host: Engine, client: Client) -> None:
 
 @pytest.mark.parametrize("how", ["dirty", "new", "transient", "unversioned", "no object"])
 def test_what_cannot_be_compared_is_refused(host: Engine, client: Client, how: str) -> None:
-    """An object that has no version, or whose next flush makes another, is refused at insert."""
+    """An object without a version, or with a version that the next flush changes, is refused."""
     with Session(host) as session:
         given: Any = session.get_one(Account, 1)
         match how:
@@ -165,7 +165,7 @@ def test_what_cannot_be_compared_is_refused(host: Engine, client: Client, how: s
 
 
 def test_a_class_that_is_not_known_here(host: Engine, client: Client, called: list[str]) -> None:
-    """Nothing that a row names is imported: its attempt fails, and says what to import."""
+    """No module that a row names is imported: the attempt fails, and says what to import."""
     with Session(host) as session, session.begin():
         account = session.get_one(Account, 1)
         job = client.insert(session, Plain(), unless_changed=account, max_attempts=1).job

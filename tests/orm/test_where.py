@@ -1,4 +1,4 @@
-"""Verbs for all jobs of some criteria: cancel_where, retry_where, delete_where and others."""
+"""Verbs that act on all jobs that meet criteria: cancel_where, retry_where and the others."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ VERBS: dict[str, Callable[..., int]] = {
 
 @pytest.fixture(params=PLACES)
 def place(request: pytest.FixtureRequest, engine: Engine, schema: str) -> Iterator[Place]:
-    """A shop in each place."""
+    """A shop, once with each placement of its jobs."""
     with opened(request.param, engine, schema) as opened_place:
         yield opened_place
 
@@ -64,7 +64,7 @@ def _insert_each(engine: Engine, schema: str, **changes: Any) -> dict[JobState, 
 def test_does_what_the_verb_for_one_does(
     engine: Engine, schema: str, kind: str, one: Callable[..., Any], many: Callable[..., int]
 ) -> None:
-    """In each state a job becomes what the verb for one job makes of it, or stays as it is."""
+    """In each state, a verb treats every job as the verb for a single job does."""
     metadata = {"cancel_attempted_at": "x", "kept": 1}
     changes: dict[str, Any] = {"attempt": 25, "scheduled_at": T0, "metadata_": metadata}
     alone = _insert_each(engine, schema, kind="alone", **changes)
@@ -85,7 +85,7 @@ def test_does_what_the_verb_for_one_does(
 
 
 def test_deletes_none_that_runs(engine: Engine, schema: str) -> None:
-    """Jobs in every state but running are deleted."""
+    """delete_where deletes jobs in every state but running."""
     _insert_each(engine, schema)
     assert delete_where(engine, true(), schema=schema) == len(JobState) - 1
     assert [job.state for job in list_jobs(engine, schema=schema).jobs] == [JobState.running]
@@ -102,7 +102,7 @@ def test_deletes_none_that_runs(engine: Engine, schema: str) -> None:
 def test_reschedules_what_waits(
     engine: Engine, schema: str, at: Any, states: tuple[str, ...]
 ) -> None:
-    """A job that waits gets the time, and the state that belongs to it; others stay."""
+    """A waiting job gets the new time and the state that fits it; other jobs do not change."""
     ids = _insert_each(engine, schema, scheduled_at=NOW)
     before = {state: get(engine, job_id, schema=schema) for state, job_id in ids.items()}
     count = reschedule_where(engine, true(), scheduled_at=at, schema=schema, now=NOW)
@@ -124,7 +124,7 @@ def test_reschedules_what_waits(
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("kind", JOINED)
 def test_is_the_callers_transaction(engine: Engine, schema: str, kind: str, verb: str) -> None:
-    """What was done is undone by the caller's rollback, and a dry run does nothing."""
+    """The caller's rollback undoes what was done, and a dry run changes nothing."""
     ids = [insert_job(engine, schema, state="scheduled", scheduled_at=NOW) for _ in range(3)]
     before = list_jobs(engine, schema=schema)
     with opened_where(kind, engine) as where:
@@ -141,7 +141,7 @@ def test_is_the_callers_transaction(engine: Engine, schema: str, kind: str, verb
 def test_an_engine_has_batches(
     engine: Engine, schema: str, verb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With an Engine all jobs are done, once each, in batches that are a transaction each."""
+    """With an Engine every job is changed once, in batches with a transaction each."""
     monkeypatch.setattr(chosen, "BATCH", 3)
     monkeypatch.setattr(chosen, "PAGE", 7)
     for number in range(23):
@@ -165,7 +165,7 @@ def test_an_engine_has_batches(
 
 
 def test_tells_running_jobs(engine: Engine, schema: str) -> None:
-    """The clients of running jobs are notified at the commit, and only of those."""
+    """At the commit, clients that run the affected jobs are notified, and no others."""
     running = [insert_job(engine, schema, state="running", queue="mail") for _ in range(2)]
     insert_job(engine, schema)
     with listening(engine, f"{schema!s}.river_control") as notified:
@@ -180,7 +180,7 @@ def test_tells_running_jobs(engine: Engine, schema: str) -> None:
 
 
 def test_joins_the_hosts_tables(place: Place) -> None:
-    """Criteria name the host's tables beside Job's, and a job counts once, whatever they join."""
+    """Criteria may use the application's tables; a job counts once, however many rows join it."""
     args = Job.args_of(SendReceipt)
     with Session(place.engine) as session, session.begin():
         session.add_all([Order(id=n, status="void" if n > 2 else "new") for n in (1, 2, 3, 4)])
@@ -214,7 +214,7 @@ def test_joins_the_hosts_tables(place: Place) -> None:
 def test_retries_a_unique_key_once(
     engine: Engine, schema: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of jobs with one unique key the newest is retried; none whose key another job holds."""
+    """Of jobs with the same unique key the newest is retried, unless another job holds the key."""
     monkeypatch.setattr(chosen, "BATCH", 100)
     states = frozenset(JobState) - FINAL_STATES
     key = {"unique_states": states, "unique_key": b"a" * 32}
@@ -234,7 +234,7 @@ def test_retries_a_unique_key_once(
 
 
 def test_loaded_jobs_expire(place: Place) -> None:
-    """What a session has loaded is read again, but for what the host has changed itself."""
+    """Loaded jobs are expired, except for attributes with pending changes."""
     with Session(place.engine) as session:
         first, second = (
             session.get_one(place.job, place.client.insert(session, SendReceipt(n)).job.id)
@@ -255,7 +255,7 @@ def test_loaded_jobs_expire(place: Place) -> None:
 
 
 def test_flushes_nothing(place: Place) -> None:
-    """What the host has not flushed stays so."""
+    """Pending changes of the caller's session are not flushed."""
     with Session(place.engine) as session:
         session.add(Order(id=1))
         place.client.cancel_where(session, Job.args_of(SendReceipt).order == Order.id)
@@ -264,7 +264,7 @@ def test_flushes_nothing(place: Place) -> None:
 
 @pytest.mark.parametrize("verb", ["cancel_where", "retry_where", "delete_where"])
 def test_passes_for_a_write(place: Place, verb: str) -> None:
-    """A listener to the ORM's statements, such as zope.sqlalchemy's, sees that jobs are changed."""
+    """A listener to ORM statements, such as zope.sqlalchemy's, sees that jobs are changed."""
     job_id = place.client.insert(place.engine, SendReceipt(1), delay=60).job.id
     seen: list[bool] = []
     with Session(place.engine) as session:
@@ -278,7 +278,7 @@ def test_passes_for_a_write(place: Place, verb: str) -> None:
 
 
 def test_waits_for_a_locked_row(engine: Engine, schema: str) -> None:
-    """A job that another transaction has locked is waited for, and asked about again then."""
+    """A verb waits for a job that another transaction has locked, then checks it again."""
     ids = [insert_job(engine, schema, kind="old_kind") for _ in range(2)]
     options = {"schema_translate_map": {None: schema}}
     with ThreadPoolExecutor(1) as pool, engine.connect() as host, engine.connect() as other:
@@ -295,7 +295,7 @@ def test_waits_for_a_locked_row(engine: Engine, schema: str) -> None:
 
 
 def test_from_async_code(place: Place) -> None:
-    """The async twins do the same in an AsyncSession, and in batches with an AsyncEngine."""
+    """The async verbs do the same in an AsyncSession, and in batches with an AsyncEngine."""
 
     async def main() -> None:
         engine = create_async_engine(place.engine.url)
@@ -330,7 +330,7 @@ def test_from_async_code(place: Place) -> None:
 def test_criteria_that_choose_no_jobs(
     engine: Engine, schema: str, verb: str, criterion: Any, message: str
 ) -> None:
-    """Criteria that say nothing of jobs, or are none, are refused; and so is none at all."""
+    """Criteria that are missing, that are no SQL, or that do not concern jobs are refused."""
     job_id = insert_job(engine, schema)
     with pytest.raises(InvalidOption, match=message):
         VERBS[verb](engine, criterion, schema=schema)

@@ -1,4 +1,4 @@
-"""Attempts whose transaction could not commit, through no fault of their worker, begin again."""
+"""Attempts whose transaction could not commit through no fault of the worker start again."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -34,7 +34,7 @@ class PayAsync(JobArgs, kind="pay_async"):
 
 @pytest.fixture
 def host(database_url: str, schema: str) -> Iterator[Engine]:
-    """The application's engine; an account is there."""
+    """The application's engine, with one account."""
     for engine in host_engine(database_url, schema):
         with Session(engine) as session, session.begin():
             session.add(Account(id=1))
@@ -43,7 +43,7 @@ def host(database_url: str, schema: str) -> Iterator[Engine]:
 
 @pytest.fixture
 def proxy(server_url: str) -> Iterator[CommitProxy]:
-    """A proxy before the server."""
+    """A proxy in front of the server."""
     directory = str(make_url(server_url).query.get("host", ""))
     if not directory.startswith("/"):
         pytest.skip("the server has no socket file that is known")
@@ -55,7 +55,7 @@ def proxy(server_url: str) -> Iterator[CommitProxy]:
 
 @pytest.fixture
 def cut(proxy: CommitProxy, host: Engine) -> Iterator[Engine]:
-    """The application's engine, by way of the proxy."""
+    """The application's engine, connected through the proxy."""
     url = make_url(proxy.url).set(database=host.url.database)
     url = url.update_query_dict({"options": host.url.query["options"]})
     engine = create_engine(url)
@@ -64,7 +64,7 @@ def cut(proxy: CommitProxy, host: Engine) -> Iterator[Engine]:
 
 
 def both(work: Callable[[Session, str], None], seen: list[Any]) -> Workers:
-    """Return workers of either sort that do `work` and note what they were given."""
+    """Return a sync and an async worker that call `work` and record their input."""
     workers = Workers()
 
     @workers.register
@@ -96,7 +96,7 @@ def test_a_lost_connection(
     moment: str,
     calls: int,
 ) -> None:
-    """Whenever a worker's connection is lost, its effects are had once and no attempt is spent."""
+    """Whenever a worker's connection is lost, its effects happen once and no attempt is spent."""
     seen: list[Any] = []
 
     def work(session: Session, how: str) -> None:
@@ -121,13 +121,13 @@ def test_a_lost_connection(
 
 
 def meddle(engine: Engine) -> None:
-    """Change the account in a transaction of another session."""
+    """Change the account in another session's transaction."""
     with Session(engine) as other, other.begin():
         other.get_one(Account, 1).total += 10
 
 
 def conflict(engine: Engine, session: Session, how: str) -> None:
-    """Have another transaction be in the way of this one; the first time alone."""
+    """Make another transaction conflict with this one, the first time only."""
     match how:
         case "stale":
             account = session.get_one(Account, 1)
@@ -152,7 +152,7 @@ def conflict(engine: Engine, session: Session, how: str) -> None:
             except DBAPIError as error:
                 raise RuntimeError("the application's own") from error
         case "at the commit":
-            # Each has read what the other writes; PostgreSQL finds that out at the second COMMIT.
+            # Each has read what the other writes; PostgreSQL detects that at the second COMMIT.
             session.connection(execution_options={"isolation_level": "SERIALIZABLE"})
             session.execute(text("SELECT total FROM account"))
             with Session(engine) as other:
@@ -193,9 +193,9 @@ FAILURES = ("no conflict", "one that was dealt with")
 
 @ARGS
 def test_conflicts_are_no_failures(host: Engine, args: Callable[[str], Any]) -> None:
-    """An attempt that another transaction was in the way of begins again, with all things new.
+    """An attempt that conflicts with another transaction starts again with a new session and args.
 
-    It spends no attempt and leaves no error; other failures count as ever.
+    The conflict spends no attempt and leaves no error. Other failures count as usual.
     """
     seen: list[Any] = []
 
@@ -227,7 +227,7 @@ def test_conflicts_are_no_failures(host: Engine, args: Callable[[str], Any]) -> 
 
 
 def test_conflicts_come_to_an_end(host: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a number of conflicts an attempt that meets one more has failed."""
+    """After a number of conflicts, an attempt that meets another one has failed."""
     monkeypatch.setattr("riverrun.outcome.CONFLICTS_MAX", 2)
     seen: list[Any] = []
 
@@ -244,7 +244,7 @@ def test_conflicts_come_to_an_end(host: Engine, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_time_that_is_over_is_no_conflict(host: Engine) -> None:
-    """An attempt that is cut off by its timeout has failed, although its connection is lost."""
+    """An attempt that is interrupted by its timeout has failed, although its connection is lost."""
     workers = Workers()
 
     @workers.register(timeout=0.3)

@@ -1,4 +1,4 @@
-"""Workers that take a session: what they write and their job's completion are one commit."""
+"""Workers that take a session: their writes and their job's completion are one commit."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ class WriteAsync(JobArgs, kind="write_async"):
 
 
 def act(session: Session, how: str) -> None:
-    """Write an entry, and do with the session what a worker may do with one."""
+    """Write an entry, then use the session as a worker might."""
     session.add(Entry(name="first"))
     match how:
         case "commit":
@@ -137,7 +137,7 @@ WRITES = {
     "a savepoint": ["first"],
     "a savepoint left open": ["first", "second"],
 }
-"""What a worker that does this has written, and its job is completed."""
+"""What a worker that does this has written; its job is completed in each case."""
 
 WRITES_NOTHING = (
     "commit, then raise",
@@ -151,7 +151,7 @@ WRITES_NOTHING = (
     "raise",
     "a deferred error",
 )
-"""After this nothing is written, and the attempt has failed."""
+"""After each of these nothing is written, and the attempt has failed."""
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def workers() -> Workers:
 
 
 def worked(client: Client, *jobs: JobArgs, opts: InsertOpts | None = None) -> list[JobEvent]:
-    """Work jobs one after the other in threads and the event loop of a started client."""
+    """Work jobs one after the other, in threads and the event loop of a started client."""
     events = client.subscribe(JobEvent)
     ended = []
     with client:
@@ -194,9 +194,9 @@ ARGS = pytest.mark.parametrize("args", [Write, WriteAsync], ids=["sync", "async"
 def test_writes_and_completion_are_one_commit(
     host: Engine, workers: Workers, args: Callable[[str], Any]
 ) -> None:
-    """Whatever a worker does to its session: its writes and its completion are there, or neither.
+    """Whatever a worker does to its session, its writes and its completion exist together or not.
 
-    The writes of a failed attempt are never there.
+    The writes of a failed attempt never exist.
     """
     with host.begin() as connection:
         connection.execute(text("INSERT INTO entry (name) VALUES ('taken')"))
@@ -220,7 +220,7 @@ def test_writes_and_completion_are_one_commit(
 
 
 def wish(session: Session, how: str) -> None:
-    """Write an entry and raise what is no failure."""
+    """Write an entry and raise JobSnooze or JobCancel."""
     session.add(Entry(name=how))
     session.flush()
     match how:
@@ -240,9 +240,9 @@ def wish(session: Session, how: str) -> None:
 
 @ARGS
 def test_snoozes_and_cancels_roll_back(host: Engine, args: Callable[[str], Any]) -> None:
-    """JobSnooze and JobCancel take effect and roll back what was written, unless commit=True.
+    """JobSnooze and JobCancel roll back the worker's writes, unless commit=True.
 
-    With commit=True the outcome is part of the commit: after an error neither is there.
+    With commit=True the outcome is part of the commit: after an error neither exists.
     """
     workers = Workers()
 
@@ -274,7 +274,7 @@ def test_snoozes_and_cancels_roll_back(host: Engine, args: Callable[[str], Any])
             snoozed = how.startswith("snooze")
             assert (how, type(ended)) == (how, JobSnoozed if snoozed else JobCancelled)
             assert (how, names(host)) == (how, written)
-            if snoozed:  # it returns by itself, and soon: nothing but this client knows of it
+            if snoozed:  # the job becomes due by itself; only this client knows of it
                 again = events.get(timeout=DEADLINE_S)
                 assert (type(again), again.job.attempt) == (JobCompleted, 1)
             row = client.get(host, job.id)
@@ -289,7 +289,7 @@ def test_snoozes_and_cancels_roll_back(host: Engine, args: Callable[[str], Any])
 
 
 def test_a_block_commits_what_is_wished_for(host: Engine) -> None:
-    """`ctx.transaction()` takes JobSnooze and JobCancel with commit=True as a session does."""
+    """`ctx.transaction()` supports JobSnooze and JobCancel with commit=True, as a session does."""
     workers = Workers()
 
     @workers.register
@@ -304,11 +304,11 @@ def test_a_block_commits_what_is_wished_for(host: Engine) -> None:
 
 
 class Tagged(Session):
-    """A session class of the application's own."""
+    """A Session class of the application."""
 
 
 class Routed(Session):
-    """One that chooses its engine itself, as Flask-SQLAlchemy's does."""
+    """A Session class that chooses its engine itself, as Flask-SQLAlchemy's does."""
 
     engines: dict[str, Engine] = {}  # noqa: RUF012
 
@@ -317,13 +317,13 @@ class Routed(Session):
 
 
 class TaggedAsync(AsyncSession):
-    """An async session class of the application's own."""
+    """An AsyncSession class of the application."""
 
     sync_session_class = Tagged
 
 
 def test_the_sessionmaker_s_settings_count(host: Engine) -> None:
-    """A worker's session has the class, the options, the info and the events of the client's."""
+    """A worker's Session has the class, options, info and events of the client's sessionmaker."""
     maker = sessionmaker(
         host, class_=Tagged, expire_on_commit=False, autoflush=False, info={"tenant": 7}
     )
@@ -347,7 +347,7 @@ def test_the_sessionmaker_s_settings_count(host: Engine) -> None:
 
 @pytest.mark.parametrize("bind", ["own", "none"])
 def test_the_async_sessionmaker_s_settings_count(host: Engine, bind: str) -> None:
-    """An AsyncSession has the class, the options and the engine of the client's."""
+    """An AsyncSession has the class, options and engine of the client's async sessionmaker."""
     engine = create_async_engine(host.url, poolclass=NullPool)
     options = {"bind": engine} if bind == "own" else {}
     maker = async_sessionmaker(class_=TaggedAsync, expire_on_commit=False, info={"a": 1}, **options)
@@ -380,9 +380,12 @@ def test_the_async_sessionmaker_s_settings_count(host: Engine, bind: str) -> Non
 
 
 def test_a_session_that_routes(host: Engine, empty_database: Engine) -> None:
-    """Of several databases the jobs' is the connection's; the others commit with the session."""
+    """In a session with several databases, the jobs' database uses the attempt's connection.
+
+    The others are committed with the session.
+    """
     Account.metadata.create_all(empty_database)
-    alike = create_engine(host.url)  # another engine, the same database
+    alike = create_engine(host.url)  # another engine for the same database
     Routed.engines = {"default": alike, "other": empty_database}
     workers = Workers()
 
@@ -410,7 +413,7 @@ def test_a_session_that_routes(host: Engine, empty_database: Engine) -> None:
 
 
 def test_one_transaction_an_attempt(host: Engine) -> None:
-    """A worker with a session cannot have `ctx.transaction()` beside it."""
+    """A worker with a session cannot use `ctx.transaction()` as well."""
     workers = Workers()
 
     @workers.register
@@ -427,7 +430,7 @@ def test_one_transaction_an_attempt(host: Engine) -> None:
 
 
 def test_jobs_inserted_in_the_session_are_part_of_it(host: Engine, workers: Workers) -> None:
-    """A job that a worker inserts in its session is there if the worker returns, else never."""
+    """A job that a worker inserts in its session exists only if the worker returns."""
     other = Workers()
 
     @other.register
@@ -456,7 +459,7 @@ def test_jobs_inserted_in_the_session_are_part_of_it(host: Engine, workers: Work
 
 
 def test_a_lost_attempt_writes_nothing(host: Engine) -> None:
-    """A worker whose job was rescued meanwhile cannot commit what it wrote."""
+    """A worker whose job was rescued cannot commit its writes."""
     workers = Workers()
 
     @workers.register
@@ -482,7 +485,7 @@ def test_in_a_test_s_transaction(host: Engine, workers: Workers) -> None:
             text("CREATE TABLE late (n int, UNIQUE (n) DEFERRABLE INITIALLY DEFERRED)")
         )
     client = Client(host, workers=workers)
-    # A constraint that is deferred is looked at by the COMMIT, which a test does not have.
+    # A deferred constraint is checked by COMMIT, and a test's transaction has none.
     nothing = [each for each in WRITES_NOTHING if each not in ("a deferred error",)]
     for how in (*WRITES, *nothing):
         if how == "the connection's commit":
@@ -499,7 +502,7 @@ def test_in_a_test_s_transaction(host: Engine, workers: Workers) -> None:
 
 
 async def in_async_tests(host: Engine, workers: Workers) -> None:
-    """Work in the transaction of an AsyncSession."""
+    """Make the same checks in the transaction of an AsyncSession."""
     engine = create_async_engine(host.url)
     client = Client(host, workers=workers)
     for job in (WriteAsync("commit"), Write("commit")):
@@ -511,7 +514,7 @@ async def in_async_tests(host: Engine, workers: Workers) -> None:
 
 
 def test_in_an_async_test_s_transaction(host: Engine, workers: Workers) -> None:
-    """`work_one_async` gives workers of either sort a session in the test's transaction."""
+    """`work_one_async` gives sync and async workers a session in the test's transaction."""
     asyncio.run(in_async_tests(host, workers))
     assert names(host) == []
     client = Client(host, workers=workers)

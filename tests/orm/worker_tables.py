@@ -9,11 +9,11 @@ from schemas import search_path_options
 
 
 class Base(DeclarativeBase):
-    """The application's models."""
+    """The base of the application's models."""
 
 
 class Entry(Base):
-    """What a worker writes."""
+    """A row that a worker writes."""
 
     __tablename__ = "entry"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -21,7 +21,7 @@ class Entry(Base):
 
 
 class Account(Base):
-    """What many workers change; its version tells SQLAlchemy when another has changed it."""
+    """A row that many workers change. Its version shows SQLAlchemy a concurrent change."""
 
     __tablename__ = "account"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -40,6 +40,6 @@ def host_engine(database_url: str, schema: str) -> Iterator[Engine]:
 
 
 def names(engine: Engine) -> list[str]:
-    """Return what the workers have written."""
+    """Return the names of the entries that workers have written."""
     with Session(engine) as session:
         return list(session.scalars(select(Entry.name).order_by(Entry.id)))
