@@ -1,8 +1,8 @@
-"""Step 2 of 5, notify: the sending side, after the commit.
+"""Step 2 of 5, notify: the sending side, which notifies after the commit.
 
-A transaction that notifies takes a lock on the whole database while it commits. So the names of its
-queues are kept with the inserting transaction; once that has committed, a thread notifies, once for
-all that committed meanwhile, on a connection of its own.
+A transaction that notifies takes a lock on the whole database while it commits. So the inserting
+transaction only keeps the names of its queues. Once it has committed, a thread notifies on a
+connection of its own, once for all transactions that committed meanwhile.
 """
 
 import atexit
@@ -28,33 +28,32 @@ DEBOUNCE_S = 0.01
 """Least seconds between two announcements of one queue."""
 
 HEAD_START_S = 0.001
-"""Seconds by which a producer of this process, woken already, is ahead of the announcement."""
+"""Seconds that the announcement waits if a producer of this process was woken already."""
 
 IDLE_S = 1.0
-"""Seconds after which the thread ends when there is nothing to announce; the next commit starts it
-again."""
+"""Seconds without anything to announce after which the thread ends. The next commit restarts it."""
 
 NAMES_MAX = 1_000
 """Most queues that are looked up, so that invented names cost bounded memory and statements."""
 
 EXIT_S = 1.0
-"""Longest that the process's exit waits for the last announcement."""
+"""Most seconds that the process's exit waits for the last announcement."""
 
 
 class Announcer:
     """Announces inserted jobs after their transaction has committed.
 
-    Its thread is no Service: it is there only while there is something to announce, and a daemon,
-    as a web process must be able to end without asking it. The thread does not hold the Announcer:
-    when that is dropped, the thread ends.
+    Its thread is not a Service. It exists only while there is something to announce, and it is a
+    daemon, because a web process must be able to exit without stopping it. The thread holds no
+    reference to the Announcer: when the Announcer is dropped, the thread ends.
 
     Args:
         engine: The client's database, in autocommit.
-        schema: The schema of River's tables; the search path's if None.
-        on_committed: Called in the committing thread with each queue's name; returns whether this
-            process works that queue.
-        own_queues: Queues that the client is to work, here or in other processes: their names are
-            not warned of before anybody has worked them.
+        schema: The schema of River's tables; None for the search path's.
+        on_committed: Called in the committing thread with each queue's name. It returns whether
+            this process works that queue.
+        own_queues: Queues that the client is to work, here or in other processes. There is no
+            warning about their names while no client has worked them yet.
         clock: The process's clock.
     """
 
@@ -75,15 +74,15 @@ class Announcer:
         self._reset()
 
     def _reset(self) -> None:
-        # Also after a fork: the child has none of the parent's threads, and locks as they were.
+        # Also after a fork: the child has none of the parent's threads, but its locks as they were.
         self._pid = os.getpid()
         self._lock = threading.Lock()  # guards the next three, and the thread's start and end
         self._thread: threading.Thread | None = None
         self._committed: set[str] = set()
-        self._woken = False  # a producer of this process looks for what has committed
+        self._woken = False  # a producer of this process was woken for the committed jobs
         self._announced_at: dict[str, float] = {}  # the thread's own, as is the next
-        self._looked_up: set[str] = set()  # queues that were looked for among the known ones
-        # Not an Event: the one thing that may be set anywhere, in the garbage collector too.
+        self._looked_up: set[str] = set()  # queues whose rows were looked up
+        # Not an Event: a SimpleQueue can be used anywhere, even in the garbage collector.
         self._work: SimpleQueue[None] = SimpleQueue()
         self._quiet = threading.Event()  # set while nothing is left to announce
         self._quiet.set()
@@ -109,12 +108,12 @@ class Announcer:
         return self._quiet.wait(timeout)
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Announce what is left and end the thread; return whether it has ended.
+        """Announce what is left and stop the thread; return whether it has stopped.
 
-        What commits afterwards is announced as before.
+        Later commits are announced as before.
 
         Args:
-            timeout: Seconds to wait; until it has ended if None.
+            timeout: Seconds to wait at most. Default: None, which waits until it has stopped.
         """
         self._reset_after_fork()
         thread = self._thread
@@ -137,26 +136,26 @@ class Announcer:
             woken, self._woken = self._woken, False
         if due:
             if woken:
-                # The claim under way here needs the interpreter too, and is likely to get the job.
+                # The claim under way here needs the interpreter, too, and probably gets the job.
                 self._stopping.wait(HEAD_START_S)
             try:
                 notify_inserted(self._engine, sorted(due), schema=self._schema)
             except Exception as error:
-                # Polling finds the jobs; to try again would only come later than that.
+                # Polling finds the jobs. A second try would only come later than that.
                 log_failure(logger, self._engine, error, "not announced %s", sorted(due))
             self._warn_of_unknown(due - self._looked_up)
         self._announced_at = {**recent, **dict.fromkeys(due, now)}
         return due
 
     def _warn_of_unknown(self, names: frozenset[str]) -> None:
-        """Warn of queues that no client has, or has worked so far: a name may be wrong."""
+        """Warn of queues that no client has worked so far: a name may be wrong."""
         names = frozenset(name for name in names if name not in self._own_queues)
         if not names or len(self._looked_up) > NAMES_MAX:
             return
         self._looked_up |= names
         try:
             rows = read_queues(self._engine, sorted(names), schema=self._schema)
-        except Exception as error:  # such as a role that may only insert
+        except Exception as error:  # such as for a role that may only insert
             logger.debug("not looked up %s: %s", sorted(names), reason(error))
             return
         for name in sorted(names - {row.name for row in rows}):
@@ -177,7 +176,7 @@ class Announcer:
         try:
             self._thread.start()
         except RuntimeError as error:
-            # At the interpreter's exit, say; the host's commit must not fail by it.
+            # Such as at the interpreter's exit. The host's commit must not fail because of it.
             logger.warning("not announced, so that polling finds the jobs: %s", error)
             self._thread = None
             self._committed.clear()
@@ -211,7 +210,7 @@ class Announcer:
 
 
 _busy: set[Announcer] = set()
-"""Those that have something to announce. They are held here, so that none is dropped before."""
+"""The announcers that have something to announce, held so that none is dropped before."""
 
 
 def _run(reference: "weakref.ref[Announcer]", work: "SimpleQueue[None]") -> None:
@@ -227,16 +226,16 @@ def _run(reference: "weakref.ref[Announcer]", work: "SimpleQueue[None]") -> None
         try:
             announcer._announce_all()
         except Exception as error:
-            # Something of the host's, such as its clock. Polling finds the jobs.
+            # Code of the host failed, such as its clock. Polling finds the jobs.
             log_error(logger, error, "not announced")
         if (idle or announcer._stopping.is_set()) and announcer._has_ended():
             return
-        # Not held while there is nothing to do.
+        # The Announcer is not held while there is nothing to do.
         del announcer
 
 
 def _flush() -> None:
-    """Announce what committed before the process's exit, and wait no longer than EXIT_S for it."""
+    """Announce what committed before the process's exit, waiting for EXIT_S at most."""
     clock = Clock()
     end = clock.monotonic() + EXIT_S
     for announcer in list(_busy):

@@ -1,7 +1,7 @@
-"""Step 5 of 5, complete: finished attempts, gathered.
+"""Step 5 of 5, complete: gathers finished attempts and writes their outcomes in batches.
 
-What cannot be written with the rest, as its row is locked or the database refuses it, goes to the
-isolator, which writes it by itself.
+An outcome that cannot be written with the rest, because its row is locked or the database refuses
+it, goes to the isolator, which writes it by itself.
 """
 
 import logging
@@ -41,26 +41,26 @@ from riverrun.verbs.record import BATCH_MAX
 logger = logging.getLogger(__name__)
 
 GATHER_S = 0.005
-"""How long an ended attempt waits for others before it is written."""
+"""Seconds that a finished attempt waits for others before it is written."""
 
 FEW = 50
-"""Outcomes in a statement that are few."""
+"""The smallest batch of outcomes to which a slow database reduces the statements."""
 
 BACKLOG_MAX = 1_000
-"""Finished attempts not yet written at which nothing more is claimed, until half are written."""
+"""How many unwritten finished attempts stop the claiming, until half of them are written."""
 
 HELD_MAX = 10_000
-"""Outcomes held apart, locked or refused, at which nothing more is claimed either."""
+"""How many outcomes in the isolator, locked or refused, stop the claiming, too."""
 
 LARGE_BYTES = 4 * 1024 * 1024
-"""Bytes of JSON beyond which an outcome is written apart from others: it takes its time."""
+"""Bytes of JSON beyond which an outcome is written apart from others: it takes longer."""
 
 ANSWER_S = 3.0
-"""Seconds that a statement may take here; then it is the isolator's, and others are written."""
+"""Seconds that a statement may take here. Then the isolator gets the batch, and others go on."""
 
 
 class Completer(Service):
-    """Holds ended attempts and writes them; while the database fails it holds and tries again."""
+    """Writes finished attempts. While the database fails, it holds them and tries again."""
 
     def __init__(
         self,
@@ -96,23 +96,23 @@ class Completer(Service):
         self._isolator = Isolator(apart, clock=clock, rng=rng)
 
     def put(self, ended: AttemptResult) -> None:
-        """Take an ended attempt; from any thread."""
+        """Take a finished attempt; from any thread."""
         self._line.put(ended)
         if self._line.qsize() >= BACKLOG_MAX:
             self._room.clear()
 
     def unwritten(self, timeout: float) -> frozenset[int] | None:
-        """Return `held_ids`, with all that was put before the call among them.
+        """Return `held_ids`, including the attempts that were put before the call.
 
         Args:
             timeout: Seconds to wait for the thread, which may be writing.
 
         Returns:
-            The ids; None if the thread did not come to it in time.
+            The ids; None if the thread did not take all attempts in time.
         """
         mark = threading.Event()
         self._line.put(mark)
-        # Once it takes the mark, it holds all that was put before.
+        # Once the thread takes the mark, it holds all that was put before.
         if not mark.wait(timeout) and self.alive:
             return None
         return self.held_ids
@@ -125,19 +125,19 @@ class Completer(Service):
 
     @property
     def held(self) -> int:
-        """How many outcomes wait because they were refused, or their rows are locked."""
+        """How many outcomes wait because they were refused or their rows are locked."""
         return len(self._isolator.held) + (len(self._held) if self._failing else 0)
 
     @property
     def held_s(self) -> float:
-        """Seconds since the oldest attempt ended that is held; 0.0 if none is."""
+        """Seconds since the oldest of the held attempts finished; 0.0 if none is held."""
         held = [*self._isolator.held, *list(self._held)]
         since = min((ended.ended_monotonic for ended in held), default=None)
         return 0.0 if since is None else max(0.0, self._clock.monotonic() - since)
 
     @property
     def refused(self) -> frozenset[int]:
-        """Ids of jobs whose outcome was given up: their rows say running, and nobody runs them."""
+        """Ids of jobs whose outcome was given up: their rows say running, but nothing runs them."""
         refused = self._isolator.refused
         return frozenset(ended.outcome.job_id for ended in refused if ended.outcome)
 
@@ -150,10 +150,10 @@ class Completer(Service):
     def held_attempts(self) -> frozenset[tuple[int, int]]:
         """Attempts that have finished, though their rows say running, each with its job's id.
 
-        What waits in line for the thread is missing: that takes seconds at most while the database
-        can be reached.
+        Attempts that wait in line for the thread are missing. That takes seconds at most while the
+        database can be reached.
         """
-        # In the order in which an outcome passes through them.
+        # Read in the order in which an outcome passes through these, so that none is missed.
         held = [*list(self._held), *self._isolator.held, *self._isolator.refused]
         return frozenset(
             (ended.outcome.job_id, ended.outcome.attempt) for ended in held if ended.outcome
@@ -164,7 +164,7 @@ class Completer(Service):
         self._line.put(None)
 
     def run(self) -> None:
-        """Gather and write until stopped, and then until nothing is left."""
+        """Gather and write until stopped and nothing is left."""
         while not (self.stopping.is_set() and not self._held and self._line.empty()):
             self._gather()
             try:
@@ -187,7 +187,7 @@ class Completer(Service):
         self._finish()
 
     def flush_once(self) -> int:
-        """Write what is held, or hand it to the isolator; return how many were written.
+        """Write the held outcomes, or hand them to the isolator; return how many were written.
 
         Raises:
             sqlalchemy.exc.DBAPIError: If there is no connection to the database.
@@ -201,7 +201,7 @@ class Completer(Service):
         return count
 
     def _finish(self) -> None:
-        """Wait until the isolator has written what can be, or all that is left is given up."""
+        """Wait until the isolator has written all that it can, or the rest is given up."""
         self._isolator.stopping.set()
         self._isolator.interrupt()
         while not (self._isolator.idle.wait(0.1) or self.gave_up.is_set()):
@@ -240,7 +240,7 @@ class Completer(Service):
             self._held.append(ended)
 
     def _write(self, batch: Sequence[AttemptResult]) -> int:
-        """Write `batch` and hold it no longer, but for what no connection could be had for."""
+        """Write `batch` and release it, except for outcomes that failed without a connection."""
         members = [ended for ended in batch if ended.outcome is not None]
         written = self._writer.write(members)
         if len(members) < len(batch):
@@ -276,7 +276,7 @@ class Completer(Service):
         return written.count
 
     def _settled(self, batch: Sequence[AttemptResult], states: dict[int, JobState]) -> None:
-        """Say what became of attempts that are written; called by the isolator's thread too."""
+        """Publish the events of written attempts; the isolator's thread calls this, too."""
         for ended in batch:
             if ended.due_monotonic is not None:
                 self._on_due(ended.queue, ended.due_monotonic)

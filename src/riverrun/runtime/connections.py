@@ -1,7 +1,7 @@
-"""Connections of a client's own, so that what it says about itself never waits for its workers.
+"""A client's own connections, so that its heartbeats never wait for its workers.
 
-Workers share the host engine's pool. A client that took its heartbeat's connection from there would
-fall silent whenever they hold all of it, and be given up.
+Workers share the host engine's pool. If heartbeats took their connection from there, they would
+stop whenever workers hold the whole pool, and other clients would rescue the client's jobs.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,17 +12,17 @@ from sqlalchemy.engine.base import OptionEngine
 from riverrun.runtime.outage import OUTAGE, Outage
 
 SIGNS = 5
-"""Connections for heartbeat, election, completions, outcomes written apart from the others, and
-words to check: one for each, never more."""
+"""Connections for the heartbeat, the election, completions, outcomes written apart from the others,
+and looks at queues' rows: one for each, never more."""
 
 CLAIMS = 4
-"""Connections for all producers and the poller; a claim has one for milliseconds."""
+"""Connections for all producers and the poller. A claim needs one for milliseconds."""
 
 MAINTENANCE = 1
 """Connections that a leader keeps for its maintenance."""
 
 MAINTENANCE_MORE = 4
-"""Connections it opens beyond that while several of its services work at once."""
+"""Connections that it opens beyond that while several of its services work at once."""
 
 WAIT_S = 30.0
 """Seconds that a claim or a batch of maintenance waits for one of these connections."""
@@ -31,15 +31,14 @@ WAIT_S = 30.0
 class OwnEngine(OptionEngine):
     """The host's engine with a pool of its own.
 
-    Connections are made as the host's are: by its `creator` or `connect_args`, past its listeners,
-    which see these connections and their statements too.
+    Connections are made as the host's are, by its `creator` or `connect_args`. The host's listeners
+    see these connections and their statements, too.
 
     Args:
         host: The host's engine.
-        outage: Whether its database can be reached.
-        size: Most connections kept.
-        more: Most connections beyond that, closed after use; 0 keeps none and opens each anew
-            where `size` is 0.
+        outage: The record of whether its database can be reached.
+        size: How many connections to keep at most; 0 opens one for each use and closes it after.
+        more: How many connections beyond that may be open. They are closed after use. Default: 0.
     """
 
     def __init__(self, host: Engine, outage: Outage, *, size: int, more: int = 0) -> None:
@@ -52,36 +51,37 @@ class OwnEngine(OptionEngine):
 
         @property
         def pool(self) -> Pool:
-            """The pool, the host's being another."""
+            """The engine's own pool, not the host's."""
             return self._own_pool
 
         @pool.setter
         def pool(self, pool: Pool) -> None:
-            # By dispose(): the server was lost, or writes no more. The host's pool leads there too.
+            # Set by dispose(): the server was lost, or is read-only now. So is the host's pool's.
             self._own_pool = pool
             self._host.dispose()
 
     def close(self) -> None:
-        """Close every connection that is idle; those in use are closed when they come back."""
+        """Close every idle connection. Those in use are closed when they are returned."""
         self._own_pool.dispose()
         self._own_pool = self._own_pool.recreate()
 
     def _on_invalidate(self, _connection: object, _record: object, error: object) -> None:
         if error is not None:
-            # This one was cut. Workers shall not find out by an attempt each that theirs are.
+            # This connection was cut. The host's pool is disposed of, so that workers do not each
+            # lose an attempt to find out that theirs are cut, too.
             self._host.dispose()
 
 
 class Connections:
-    """The engines of a working client; none has a connection before somebody needs one.
+    """The engines of a working client. None has a connection before it is first needed.
 
     Attributes:
-        signs: For what the client says about itself: heartbeats, election, completions, and looks
-            whether words heard are true.
+        signs: For heartbeats, the election, completions, and looks at the rows that notifications
+            are about.
         claims: For producers and the poller.
         maintenance: For the leader's services.
-        sessions: For what needs a session to itself, listening and rebuilding indexes; each
-            connection is opened for it and closed after it.
+        sessions: For listening and rebuilding indexes, which need a session to themselves. Each
+            connection is opened for one of them and closed after it.
     """
 
     def __init__(self, host: Engine, listen: Engine) -> None:
@@ -92,7 +92,7 @@ class Connections:
         self.sessions = OwnEngine(listen, outage, size=0)
 
     def close(self) -> None:
-        """Close all that is idle."""
+        """Close all idle connections."""
         for engine in self._engines:
             engine.close()
 
@@ -103,7 +103,7 @@ class Connections:
 
 def _pool_like(host: Pool, size: int, more: int) -> Pool:
     """Return a pool that connects as `host` does and whose listeners are those `host` has now."""
-    # As Pool.recreate() does it; nothing public makes a pool of the same connections.
+    # As Pool.recreate() does it. No public function makes a pool of the same connections.
     like: dict[str, Any] = {
         "recycle": host._recycle,
         "pre_ping": host._pre_ping,
@@ -114,7 +114,7 @@ def _pool_like(host: Pool, size: int, more: int) -> Pool:
     }
     if size == 0 or isinstance(host, NullPool):
         return NullPool(host._creator, **like)
-    # The one used last is used next: an idle client keeps no more than it uses at once.
+    # The connection used last is used next: a quiet client keeps no more than it uses at once.
     return QueuePool(
         host._creator, pool_size=size, max_overflow=more, timeout=WAIT_S, use_lifo=True, **like
     )

@@ -1,6 +1,6 @@
 """LoopThread: the event loop that a client's coroutines share.
 
-Calls upwards: `on_lost`, when a loop and what ran in it are lost and another takes its place.
+It calls `on_lost` when a loop and the coroutines in it are lost and another loop replaces it.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ logger = logging.getLogger(__name__)
 
 
 LOG_S = 1.0
-"""Least seconds between two lines on what stops the loop."""
+"""Least seconds between two log lines about code that stops the loop."""
 
 
 class LoopThread(Service):
-    """An event loop in a thread of its own: all coroutines of a client share it.
+    """An event loop in a thread of its own, which all coroutines of a client share.
 
-    What async code keeps, such as a pool of connections, belongs to one loop. So what stops the
-    loop, such as `sys.exit()` in a task or `loop.stop()`, does not end it: it runs on, and only the
-    attempt that did so gets the exception. A loop that cannot run on is replaced.
+    Objects that async code keeps, such as a pool of connections, belong to one loop. So code that
+    stops the loop, by `sys.exit()` in a task or by `loop.stop()`, does not end it: the loop runs
+    on, and only the attempt that did so gets the exception. A loop that cannot run on is replaced.
 
     Args:
         on_lost: Called in the thread when a loop was replaced.
@@ -43,13 +43,13 @@ class LoopThread(Service):
         self._logged_at = -LOG_S
 
     def call(self, function: Callable[[], None]) -> None:
-        """Call `function` in the loop, soon; at once that there is one, if there is none yet."""
+        """Call `function` in the loop, soon; if there is no loop yet, once it has started."""
         with self._lock:
             if self._loop is not None:
                 try:
                     self._loop.call_soon_threadsafe(function)
                 except RuntimeError:
-                    pass  # somebody closed it: it is about to be replaced
+                    pass  # a worker closed the loop: it is about to be replaced
                 else:
                     return
             self._waiting.append(function)
@@ -68,7 +68,7 @@ class LoopThread(Service):
     def run_soon(self, function: Callable[[], Coroutine[Any, Any, object]], timeout: float) -> None:
         """Await `function()` in the loop, if there is one; wait `timeout` seconds at most.
 
-        What it raises, and that it is not over in time, is logged.
+        If it raises an error or takes longer, that is logged.
         """
         with self._lock:
             loop = self._loop
@@ -80,7 +80,7 @@ class LoopThread(Service):
             log_error(logger, error, "did not end in the event loop as it should")
 
     def revive(self) -> bool:
-        """Start the thread again if it has died, or could not be started; return whether so."""
+        """Start the thread again if it has died or could not be started; return whether it runs."""
         with self._lock:
             wanted = bool(self._waiting) and not self._started and not self.stopping.is_set()
         if not wanted:
@@ -95,18 +95,18 @@ class LoopThread(Service):
 
     @property
     def failing_s(self) -> float:
-        """As a Service's; it fails, too, while it cannot be begun."""
+        """As a Service's. The loop also counts as failing while its thread cannot be started."""
         with self._lock:
             since = None if self._started else self._unstarted_since
         return super().failing_s if since is None else max(0.001, time.monotonic() - since)
 
     def run(self) -> None:
-        """Run a loop until stopped, another in its place if it is lost, and cancel what is left."""
+        """Run a loop until stopped, replacing it if it is lost; then cancel what is left."""
         while True:
             runner = asyncio.Runner()
             try:
                 loop = runner.get_loop()
-                # What wakes the loop: asyncio has no public name for it.
+                # The sockets that wake the loop: asyncio has no public name for them.
                 own = (getattr(loop, name, None) for name in ("_ssock", "_csock"))
                 close_in_child(*filter(None, own))
                 with self._lock:
@@ -139,14 +139,14 @@ class LoopThread(Service):
                 self._loop.call_soon_threadsafe(self._loop.stop)
 
     def _run_on(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Run `loop` until stopped, whatever else ends its run; return whether it was sound."""
+        """Run `loop` until stopped, again if other code stops it; return whether it was sound."""
         while True:
             reason = "loop.stop()"
             try:
                 if not self.stopping.is_set():
                     loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
-                # asyncio lets these through a task; what else was ready to run is so still.
+                # asyncio lets these out of a task. All other callbacks are still scheduled.
                 reason = type(error).__name__
             except BaseException as error:
                 log_error(logger, error, "the event loop is lost; another takes over")
@@ -162,5 +162,5 @@ class LoopThread(Service):
         try:
             runner.close()
         except BaseException as error:
-            # What is left in it may end it once more, or it is closed already.
+            # A task that is left in it may stop it once more, or it is closed already.
             log_error(logger, error, "the event loop did not close as it should")

@@ -1,4 +1,4 @@
-"""Health: which services a working client has, and what keeps it from being healthy."""
+"""Health: the services of a working client, and the problems that make it unhealthy."""
 
 from typing import Any
 
@@ -26,11 +26,11 @@ class Health:
         self._services += services
 
     def services(self) -> list[Service]:
-        """Return all services whose threads there should be, if they were started."""
+        """Return all services. Those that were started should have a living thread."""
         return [*self._services, *self._producers]
 
     def problems(self) -> list[str]:
-        """Return what keeps the client from being healthy, as far as it concerns itself alone."""
+        """Return the problems of the client's own threads and outcomes, a sentence each."""
         found = [
             f"{service.name} has been failing for {failing_s:.0f} s"
             for service in self.services()
@@ -46,7 +46,7 @@ class Health:
         return found
 
     def state(self) -> dict[str, Any]:
-        """Return what a heartbeat tells other clients of this one."""
+        """Return this client's state as its heartbeat writes it, for other clients."""
         return {
             "slots": {each.queue: each.config.max_workers for each in self._producers},
             "running": len(self._producers.running()),
@@ -55,5 +55,5 @@ class Health:
 
     @property
     def beyond_repair(self) -> bool:
-        """Whether a service has failed for so long that a new process is due."""
+        """Whether a service has failed for so long that the process should be replaced."""
         return any(service.failing_s > BEYOND_REPAIR_S for service in self.services())

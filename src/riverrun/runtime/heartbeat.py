@@ -1,4 +1,4 @@
-"""Heartbeat: "this client lives", said so often that its jobs are rescued soon once it does not."""
+"""Heartbeat: writes regularly that this client lives, so that a dead client's jobs are rescued."""
 
 import logging
 import os
@@ -26,17 +26,18 @@ DEAD_S = 20.0
 """Seconds without a heartbeat after which others may rescue a client's jobs."""
 
 GIVEN_UP_S = 15.0
-"""Seconds without one after which a client takes itself for given up, before the others do."""
+"""Seconds without a heartbeat after which a client cancels its jobs, before others rescue them."""
 
 TOUCHES = 6
-"""How often a claimed job's attempt time is renewed before a rescuer that goes by it would act."""
+"""How often a claimed job's attempt time is renewed within the time after which River rescues."""
 
 
 class Heartbeat(Service):
-    """Tells the database that this client lives, and the client when it could not.
+    """Writes that this client lives, and cancels its jobs if it could not for too long.
 
     Attributes:
-        river_leads: Whether at the last heartbeat a client without one led, such as River's.
+        river_leads: Whether the leader at the last heartbeat was a client without heartbeats, such
+            as River's.
     """
 
     def __init__(
@@ -71,12 +72,12 @@ class Heartbeat(Service):
         self._watched: Service | None = None
 
     def watch_over(self, service: Service) -> None:
-        """Start `service` again if it dies: the one that does so for all others."""
+        """Restart `service` if it dies: it is the one that restarts all others."""
         self._watched = service
 
     @property
     def healthy(self) -> bool:
-        """Whether the database took the last heartbeat, and when it was due."""
+        """Whether the last heartbeat succeeded, and was not late."""
         return not self._failed and self._clock.monotonic() - self._last < 2 * INTERVAL_S
 
     def run(self) -> None:
@@ -100,7 +101,7 @@ class Heartbeat(Service):
     def check_silence(self) -> None:
         """Cancel every attempt if no heartbeat has succeeded for 15 s: others may rescue the jobs.
 
-        From another thread than the heartbeat's: that may wait for an answer that never comes.
+        Another thread than the heartbeat's calls this: that one may wait for an answer for ever.
         """
         if not self._given_up and self._clock.monotonic() - self._last >= GIVEN_UP_S:
             self._given_up = True
@@ -108,7 +109,7 @@ class Heartbeat(Service):
             self._give_up()
 
     def run_once(self) -> None:
-        """Beat once, and renew the attempt time of jobs that were claimed long ago."""
+        """Write a heartbeat, and renew the attempt time of jobs that were claimed long ago."""
         began = self._clock.monotonic()
         if began - self._last >= GIVEN_UP_S:
             self._give_up()
@@ -125,7 +126,7 @@ class Heartbeat(Service):
         self._touch(began)
 
     def leave(self) -> None:
-        """Say that this client is gone; if it has left something running, say nothing."""
+        """Sign off: write that this client is gone. A client with running jobs must not call it."""
         try:
             leave(self._engine, self._client_id, schema=self._schema)
         except Exception as error:
@@ -135,8 +136,8 @@ class Heartbeat(Service):
         self._producers.cancel_all(ClientGivenUp())
 
     def _unwritten(self) -> set[tuple[int, int]]:
-        """Return, by job and attempt, what was claimed here and whose outcome is not written."""
-        # In this order: an attempt that finishes is the completer's before it leaves its slot.
+        """Return the claimed jobs whose outcome is not written, as job id and attempt."""
+        # In this order: a finished attempt is put to the completer before it leaves its slot.
         claimed = {(job.id, job.attempt) for job in self._producers.claimed()}
         return claimed | self._completer.held_attempts
 

@@ -1,7 +1,7 @@
-"""Step 5 of 5, complete: outcomes that could not be written with the rest.
+"""Step 5 of 5, complete: writes the outcomes that could not be written with the rest.
 
-In a thread of its own, which begins when there is first something for it: whatever it has to wait
-for, the completer goes on writing.
+The isolator has a thread of its own, which starts when it is first needed. While it waits for a
+lock or for the database, the completer goes on writing.
 """
 
 import heapq
@@ -28,25 +28,28 @@ from riverrun.verbs.reduction import barest, reductions
 logger = logging.getLogger(__name__)
 
 LOCKED_S = 1.0
-"""Longest pause between two looks whether rows that were locked are free."""
+"""Most seconds between two looks whether locked rows are free."""
 
 REFUSED_S = 8.0
-"""Longest pause between two tries at an outcome that was refused alone."""
+"""Most seconds between two tries at an outcome that was refused alone."""
 
 TRIES = {Fault.value: 1, Fault.row: 4, Fault.moment: 8}
-"""Tries at a whole outcome before parts of it are given up, if the database takes others."""
+"""Tries at a whole outcome before parts of it are given up, if the database accepts others."""
 
 SAY_S = 10.0
 """Seconds between two log lines about rows that are locked."""
 
 GIVEN_UP_S = 300.0
-"""Seconds between two tries at the barest form of an outcome that was given up."""
+"""Seconds between two tries at the smallest form of an outcome that was given up."""
 
 FRUITLESS = 24
-"""Refusals in a row, with nothing written, by which it is the moment's fault and not the rows'."""
+"""Refusals in a row, with nothing written, after which the database counts as failing as a whole.
+
+The rows are not at fault then.
+"""
 
 FRUITLESS_S = 10.0
-"""Seconds of refusals, with nothing written, by which it is."""
+"""Seconds of refusals, with nothing written, after which the database counts as failing, too."""
 
 _HURRY_S = 0.1
 """Seconds between two tries while the client stops."""
@@ -67,8 +70,9 @@ class Isolator(Service):
     """Holds outcomes that found their rows locked or were refused, until they are written.
 
     Attributes:
-        idle: Set while nothing is held but what was given up.
-        wrote_at: When anything was last written, here or by the completer, by the process's clock.
+        idle: Set while nothing is held except outcomes that were given up.
+        wrote_at: When an outcome was last written, here or by the completer, by the process's
+            clock.
     """
 
     def __init__(self, writer: Writer, *, clock: Clock, rng: random.Random) -> None:
@@ -79,8 +83,8 @@ class Isolator(Service):
         self._lock = threading.Lock()  # guards what is held, which other threads add to and count
         self._parts: list[
             Sequence[AttemptResult]
-        ] = []  # a stack: refused, not known for which member
-        self._part: Sequence[AttemptResult] = ()  # the one that is being written
+        ] = []  # a stack of refused batches; which member is at fault is not known
+        self._part: Sequence[AttemptResult] = ()  # the batch that is being written
         self._locked: dict[int, AttemptResult] = {}
         self._alone: dict[int, _Alone] = {}
         self._due: list[tuple[float, int, _Alone]] = []  # a heap; this thread's own
@@ -97,7 +101,7 @@ class Isolator(Service):
     def take(
         self, *, locked: Sequence[AttemptResult] = (), refused: Sequence[AttemptResult] = ()
     ) -> None:
-        """Hold what is `locked`, and a batch that was `refused` for one member or more."""
+        """Hold outcomes with `locked` rows, and a batch `refused` because of any of its members."""
         with self._lock:
             if locked and not self._locked:
                 self._locked_pause.reset()
@@ -114,13 +118,13 @@ class Isolator(Service):
 
     @property
     def unsorted(self) -> int:
-        """How many outcomes can be written as soon as it is known which cannot."""
+        """How many outcomes are in refused batches of which the faulty members are not known."""
         with self._lock:
             return sum(map(len, self._parts)) + len(self._part)
 
     @property
     def held(self) -> list[AttemptResult]:
-        """All that is held, except what was given up."""
+        """All held outcomes, except those that were given up."""
         with self._lock:
             return [
                 *(ended for part in self._parts for ended in part),
@@ -131,7 +135,7 @@ class Isolator(Service):
 
     @property
     def refused(self) -> list[AttemptResult]:
-        """Those whose outcome the database refuses in every form."""
+        """The attempts whose outcome the database refuses in every form."""
         with self._lock:
             return [each.ended for each in self._alone.values() if each.given_up]
 
@@ -140,7 +144,7 @@ class Isolator(Service):
         self._woken.set()
 
     def abandon(self) -> None:
-        """End without what is still held; a statement that is being executed is cancelled."""
+        """Stop without writing the held outcomes; cancel a statement that is being executed."""
         self._abandoned = True
         self._woken.set()
         for each in list(waiting):
@@ -148,7 +152,7 @@ class Isolator(Service):
                 each.until = -math.inf
 
     def run(self) -> None:
-        """Write what is due until stopped, and then until nothing is held that can be written."""
+        """Write what is due until stopped and nothing is left that can be written."""
         while not self._abandoned and not (self.stopping.is_set() and self.idle.is_set()):
             self._woken.wait(min(self._wait_s(), threading.TIMEOUT_MAX))
             self._woken.clear()
@@ -195,14 +199,14 @@ class Isolator(Service):
         due = []
         if self.stopping.is_set():
             due = [entry for entry in self._due if not entry[-1].given_up]
-            self._due = []  # what was given up is not tried again
+            self._due = []  # outcomes that were given up are not tried again
         else:
             while self._due and self._due[0][0] <= now:
                 due.append(heapq.heappop(self._due))
         return [each for _, _, each in due]
 
     def _sort(self) -> None:
-        """Write batches that were refused, halving each that is again, until all is sorted."""
+        """Write refused batches, halving each that is refused again, until all are sorted."""
         fruitless, fruitful_at = 0, self._clock.monotonic()
         while self._parts and not self._abandoned:
             with self._lock:
@@ -275,7 +279,7 @@ class Isolator(Service):
             self._judge(each, _error(written), since=before)
 
     def _judge(self, each: _Alone, error: Exception | None, since: float = math.inf) -> None:
-        """Have a refused outcome wait, or give up parts of it if it will not be taken whole.
+        """Let a refused outcome wait, or give up parts of it if the database will not accept it.
 
         Args:
             each: The outcome.
@@ -288,7 +292,8 @@ class Isolator(Service):
         fault = None if error is None else fault_of(error)
         counts = fault in TRIES
         if fault is Fault.moment and self.wrote_at <= since:
-            # Nothing was written meanwhile: it is the outcome's own only if others would be taken.
+            # Nothing was written meanwhile. The outcome is at fault only if the database would
+            # accept others.
             counts = self._writer.takes_writes()
         each.tries += counts
         enough = fault in TRIES and (each.tries >= TRIES[fault] or self.stopping.is_set())
@@ -307,7 +312,7 @@ class Isolator(Service):
         self._wait(each, pause_s)
 
     def _reduce(self, each: _Alone, error: Exception) -> None:
-        """Write the outcome without what it can do without, less each time, until it is taken."""
+        """Write the outcome without its dispensable parts, less each time, until it is accepted."""
         assert each.ended.outcome is not None  # noqa: S101  else it would not be held
         number, why = job_id(each.ended), reason(error)
         for lost, outcome in reductions(each.ended.outcome, why):
@@ -323,7 +328,7 @@ class Isolator(Service):
                 return
             last = _error(written)
             if last is None or fault_of(last) is Fault.connection or self._abandoned:
-                # Locked by now, or there is nobody to refuse it: once more from the beginning.
+                # The row is locked by now, or there is no connection: start over later.
                 self._wait(each, each.pause.next_s())
                 return
         logger.error(

@@ -1,4 +1,4 @@
-"""Step 2 of 5, notify: the receiving side, in each client that works."""
+"""Step 2 of 5, notify: the receiving side, which listens in each client that works."""
 
 import contextlib
 import logging
@@ -26,19 +26,19 @@ from riverrun.wire.topics import Topic, parse
 logger = logging.getLogger(__name__)
 
 PING_S = 5.0
-"""Silence after which the connection is asked whether it still is one. Source: River 0.51."""
+"""Seconds of silence after which the connection is checked. Source: River 0.51."""
 
 COMPLAIN_S = 10.0
-"""Least seconds between two lines on notifications that are odd: any role may send many."""
+"""Least seconds between two log lines on odd notifications: any role may send many."""
 
 Listener = Callable[[Topic, Mapping[str, Any]], None]
 
 
 class Notifier(Service):
-    """One connection that listens for the whole client, and comes back when it is cut.
+    """Listens for the whole client on one connection, and reconnects when it is cut.
 
-    What was sent while it was away is lost; so `on_listening` is called whenever it listens again,
-    and polling covers the rest.
+    Notifications that were sent meanwhile are lost. So `on_listening` is called whenever it listens
+    again, and polling covers the rest.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Notifier(Service):
         """End the wait for notifications."""
         waker = self._waker
         if waker is not None:
-            with contextlib.suppress(OSError):  # the thread has ended and closed its end
+            with contextlib.suppress(OSError):  # the thread has stopped and closed its end
                 waker.send(b"\0")
 
     def run(self) -> None:
@@ -72,7 +72,7 @@ class Notifier(Service):
         waker, wakes = socket.socketpair()
         close_in_child(waker, wakes)
         with waker, wakes:
-            # Before the first look at `stopping`: whoever sets that later finds us interruptible.
+            # Before the first look at `stopping`: a stop that sets it later can interrupt the wait.
             self._waker = waker
             self._listen_on(wakes)
             self._waker = None
@@ -91,8 +91,8 @@ class Notifier(Service):
             pooled = self._engine.raw_connection()
         driver = pooled.driver_connection
         assert isinstance(driver, psycopg.Connection)  # noqa: S101  the client has checked it
-        # Not the pool's any more: a connection that listens must not be handed to others. And not
-        # the pool's to close: it would tell at length of one that was lost.
+        # Taken out of the pool: a connection that listens must not be handed to others. Nor does
+        # the pool close it: it would log a lost connection with a traceback.
         pooled.detach()
         with contextlib.closing(driver):
             driver.autocommit = True
@@ -111,11 +111,11 @@ class Notifier(Service):
                 selector.register(wakes, selectors.EVENT_READ)
                 while not self.stopping.is_set():
                     if not selector.select(PING_S):
-                        # psycopg 3.2 drops what is notified while it executes. As all else that is
-                        # lost, it is found by those who look by the clock.
+                        # psycopg 3.2 drops notifications that arrive while it executes. Like all
+                        # lost notifications, they are made up for by polling.
                         with Waiting(self._engine):
                             OwnCursor(driver).execute("SELECT 1")
-                    # Not driver.notifies(): it takes longer than the server does to notify.
+                    # Not driver.notifies(): it takes longer than the server takes to notify.
                     driver.pgconn.consume_input()
                     while (heard := driver.pgconn.notifies()) is not None:
                         channel = heard.relname.decode(encoding, "replace")
@@ -140,7 +140,7 @@ class Notifier(Service):
             self._complain("ignored a notification on %s", channel, error)
 
     def _complain(self, message: str, channel: str, error: Exception | None = None) -> None:
-        """Log what is odd about a notification, of many in a short time the first alone."""
+        """Log what is odd about a notification; of many in a short time, only the first."""
         now = time.monotonic()
         if now - self._complained_at < COMPLAIN_S:
             self._unsaid += 1

@@ -1,7 +1,7 @@
 """Outage: whether the database can be reached, as one client sees it.
 
-All services of a client fail together while it cannot. The log has one line when that begins, with
-its cause, and one when it is over.
+While it cannot be reached, all services of the client fail together. The log has one line when the
+outage begins, with its cause, and one when it is over.
 """
 
 import logging
@@ -24,7 +24,7 @@ OUTAGE = "riverrun_outage"
 
 
 class Outage:
-    """Whether a client's database can be reached, in the eyes of all its services."""
+    """Whether a client's database can be reached, as found by all its services."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards _since
@@ -56,19 +56,19 @@ def log_failure(
     *args: object,
     extra: Mapping[str, object] | None = None,
 ) -> None:
-    """Log what a service could not do, and why, as a warning; of an outage only the first time.
+    """Log what a service could not do, and why, as a warning; in an outage, only the first time.
 
     Args:
         to: The service's logger.
-        engine: What it used.
-        error: What came of it.
-        message: What it could not do, with the places of `args`.
-        *args: The values of `message`.
+        engine: The engine that it used.
+        error: The error that was raised.
+        message: What it could not do, with placeholders for `args`.
+        *args: The values for the placeholders of `message`.
         extra: As for `logging`.
     """
     outage: Outage | None = engine.get_execution_options().get(OUTAGE)
     level = logging.WARNING
-    # A psycopg error as such is of the connection that listens, which SQLAlchemy does not see.
+    # A bare psycopg error comes from the connection that listens, which SQLAlchemy does not see.
     unreachable = isinstance(error, psycopg.OperationalError)
     if outage is not None and (unreachable or fault_of(error) is Fault.connection):
         outage.begin(error)

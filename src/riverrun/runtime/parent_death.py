@@ -1,4 +1,4 @@
-"""The process that started this one, and what becomes of this one when it is gone."""
+"""Ends this process when the process that started it is gone."""
 
 import contextlib
 import os
@@ -7,16 +7,16 @@ import threading
 
 
 def end_with_parent(fd: int) -> None:
-    """Have this process told to end, by SIGTERM, as soon as nobody holds the other end of `fd`.
+    """Send SIGTERM to this process as soon as no process holds the other end of `fd`.
 
-    Even a parent that was killed lets go of it.
+    The operating system closes that end even if the parent was killed.
     """
 
     def watch() -> None:
-        # Of a socket whose other end was let go with something unread, the end is an error.
+        # A socket whose other end was closed with data unread raises an error instead of ending.
         with contextlib.suppress(ConnectionError):
-            # Not a file object: its lock, held by a daemon, would be fatal to the interpreter's
-            # end.
+            # Not a file object: its lock, held by a daemon thread, would be fatal at the
+            # interpreter's exit.
             while os.read(fd, 1):
                 pass
         os.kill(os.getpid(), signal.SIGTERM)

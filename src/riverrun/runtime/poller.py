@@ -1,4 +1,4 @@
-"""Poller: looks for jobs that nobody told of, in all queues of a client with one statement."""
+"""Poller: finds jobs without a notification, in all queues of a client by one statement."""
 
 import logging
 import math
@@ -16,16 +16,16 @@ from riverrun.verbs.claim import queues_waiting
 logger = logging.getLogger(__name__)
 
 EARLY = 0.1
-"""Part of a poll interval by which a queue may be looked at before its time."""
+"""Fraction of the poll interval by which a queue may be looked at before its time."""
 
 DEFAULT_S = 1.0
-"""Seconds between looks of a client that has no queue at the moment."""
+"""Seconds between looks while the client has no queue."""
 
 
 class Poller(Service):
     """Wakes the producers whose queues have waiting jobs, each at least every poll interval.
 
-    A producer that has just looked for itself is not asked for; nor is one without room.
+    The queues of producers that have just looked themselves, or have no room, are left out.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Poller(Service):
         self._woken = threading.Event()
 
     def wake(self) -> None:
-        """Look at every queue now: word of some job may have been lost."""
+        """Look at every queue now: some job's notification may have been lost."""
         self._woken.set()
 
     def interrupt(self) -> None:
@@ -70,12 +70,12 @@ class Poller(Service):
             self._woken.wait(wait_s)
 
     def run_once(self) -> frozenset[str]:
-        """Wake those whose turn it is and who have jobs; return their queues."""
+        """Wake the producers that are due and whose queues have jobs; return those queues."""
         now = self._clock.monotonic()
-        # Cleared before the look: who wakes from here on may know more than that will see.
+        # Cleared before the look: a wake from here on may be for a job that the look does not see.
         everywhere = self._woken.is_set()
         self._woken.clear()
-        # A little early is no later than together, and one statement less.
+        # Queues that are almost due are looked at together: that saves a statement.
         due = {
             each.queue: each
             for each in self._producers
@@ -92,7 +92,7 @@ class Poller(Service):
 
     def _wait_s(self) -> float:
         now = self._clock.monotonic()
-        # Not longer than any interval: a producer may come to have room, or be a new one.
+        # At most the interval of each: a producer may get room meanwhile, or may be new.
         left_s = (
             max(0.0, min(each.poll_at - now, each.poll_interval_s)) for each in self._producers
         )

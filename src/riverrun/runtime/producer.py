@@ -1,4 +1,4 @@
-"""Step 3 of 5, claim: one queue's jobs, into its slots."""
+"""Step 3 of 5, claim: a Producer claims the jobs of one queue and hands them to its slots."""
 
 import heapq
 import logging
@@ -32,25 +32,31 @@ from riverrun.verbs.give_back import Claim, give_back
 logger = logging.getLogger(__name__)
 
 AHEAD_S = 0.1
-"""Longest that a job claimed ahead should wait in this process, by what its forerunners took."""
+"""Seconds that a job claimed ahead should wait in this process at most.
+
+The wait is estimated from the time that recent attempts took.
+"""
 
 LATE_S = 0.2
-"""Longest that a claimed job waits to begin; then it goes back, for other clients to claim."""
+"""Seconds that a claimed job waits to begin; then it goes back, for other clients to claim."""
 
 FRESH_S = 10.0
-"""Longest from a claim until its jobs begin: half of the time after which others rescue them."""
+"""Most seconds from a claim until its jobs begin: half the time after which others rescue them."""
 
 CLAIMS = 5
-"""Claims by whose median time jobs count as short: one that was held up says nothing of it."""
+"""How many claims give the median time below which jobs count as short.
+
+A median, because one claim may have been held up.
+"""
 
 WARY_S, WARY_MAX_S = 1.0, 5.0
-"""Seconds without a claim ahead after jobs went back; doubled while that happens again."""
+"""Seconds without a claim ahead after jobs went back, at first and at most. Doubled each time."""
 
 HINTS = 20.0
-"""Looks a second that notifications may ask for and that find nothing."""
+"""Looks per second that notifications may cause although they find nothing."""
 
 CROWDED_S = 0.02
-"""Seconds between two claims while slots wait for processes: they would only wait there, too."""
+"""Seconds between two claims while slots wait for processes: more jobs would only wait, too."""
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +73,10 @@ class Claimed:
 
 
 class Producer(Service):
-    """Claims as many jobs of one queue as it has room for, when word or the poller wakes it."""
+    """Claims as many jobs of one queue as it has room for.
+
+    It is woken by notifications, by the poller, and by slots that become free.
+    """
 
     def __init__(
         self,
@@ -104,7 +113,7 @@ class Producer(Service):
         self._processes = processes
         workers = attempts.workers
         self._only_processes = {worker.executor for worker in workers} == {Executor.process}
-        self._soon = 0  # attempts that end in AHEAD_S, by those of late: as many may wait
+        self._soon = 0  # attempts expected to end in AHEAD_S, at the recent rate: as many may wait
         self._completer = completer
         self._on_failed = on_failed
         self._hub = hub
@@ -112,43 +121,44 @@ class Producer(Service):
         self._pause = Pause(config.rng.random)
         self._woken = threading.Event()
         self._lock = threading.Lock()  # guards _replaced, _due and the next three
-        self._hints: float = HINTS  # looks that words may still ask for and that find nothing
+        self._hints: float = HINTS  # fruitless looks that notifications may still cause
         self._hinted_at = clock.monotonic()
-        self._hint_at = 0.0  # when the next look is that words were denied
+        self._hint_at = 0.0  # when the next look is, if notifications caused too many
         self._replaced = 0  # slots opened in place of stuck ones
-        self._looked_at = clock.monotonic()  # it begins with a claim
+        self._looked_at = clock.monotonic()  # the thread begins with a claim
         self._may_have_more = True  # the last claim got all it asked for: there may be more
         self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
         self._recent_run_s: deque[float] = deque(
             maxlen=1_000
-        )  # seconds that attempts took, of late
+        )  # how many seconds the most recent attempts took
         self._claim_ahead = 0  # the producer's thread alone writes it, and the next five
-        self._claims_s: deque[float] = deque(maxlen=CLAIMS)  # seconds that claims took, of late
+        self._claims_s: deque[float] = deque(maxlen=CLAIMS)  # seconds that recent claims took
         self._adapted_at = clock.monotonic()
         self._wary_s = WARY_S
         self._wary_until = -math.inf  # nothing is claimed ahead until then
         self._stalled_until = -math.inf  # nothing is claimed until then, or until an attempt ends
-        self._returned: deque[Attempt] = deque()  # what goes back and is not yet
+        self._returned: deque[Attempt] = deque()  # attempts to give back
         self.paused = False
         self._claiming = threading.Lock()  # held while a claim is under way, and to set paused
-        # By job, what was claimed and has not ended; a job rescued and claimed again is its newer.
+        # Unfinished attempts by job id. If a job was rescued and claimed here again, its newer
+        # attempt.
         self._claimed: dict[int, Attempt] = {}
-        self._strays: set[int] = set()  # what was in no slot at the last look
-        self._claims = 0  # claims begun
+        self._strays: set[int] = set()  # attempts that were in no slot at the last look
+        self._claims = 0  # how many claims have begun
         self._asking = False  # a claim is under way
         self._hinted = False  # a notification asked for the next claim
         self._cancelled_while_claiming: dict[
             int, AttemptInterrupted
-        ] = {}  # jobs cancelled meanwhile
+        ] = {}  # by job id: the reason to cancel
 
     @property
     def poll_at(self) -> float:
-        """When the queue is to be looked at if nobody tells of it, by the process's clock."""
+        """When to look at the queue if no notification comes, by the process's monotonic clock."""
         idle = not self.paused and self._room(self.executor.about_unfinished()) > 0
         return self._looked_at + self.poll_interval_s if idle else math.inf
 
     def looked(self, now: float) -> None:
-        """Take note that somebody looked at the queue at `now`."""
+        """Record that the poller looked at the queue at `now`."""
         self._looked_at = now
 
     def wake(self) -> None:
@@ -157,9 +167,9 @@ class Producer(Service):
         self._woken.set()
 
     def hint(self) -> None:
-        """Look for jobs now, as a notification says that there are some: true or not.
+        """Look for jobs now: a notification says that there are some, which may be false.
 
-        Once many such looks have found nothing, further ones wait for each other.
+        Once many such looks have found nothing, further ones are spaced out.
         """
         now = self._clock.monotonic()
         with self._lock:
@@ -180,21 +190,21 @@ class Producer(Service):
         return job_id in self._claimed or self._asking
 
     def pause(self, paused: bool) -> bool:
-        """Claim nothing more, or again; return whether that is a change.
+        """Stop or resume claiming; return whether that is a change.
 
-        Running jobs go on; what was claimed and has not begun goes back.
+        Running jobs go on. Jobs that were claimed and have not begun go back.
         """
-        # A claim under way began before: once this returns, there is none.
+        # Wait for a claim under way, so that none is left once this returns.
         with self._claiming:
             changed, self.paused = self.paused != paused, paused
         if changed and paused:
-            self._woken.set()  # for what waits to go back
+            self._woken.set()  # to give back the attempts that wait
         elif changed:
             self.wake()
         return changed
 
     def expect(self, due_monotonic: float) -> None:
-        """Look at that time, by the process's monotonic clock: a job comes due then."""
+        """Look for jobs at that time, by the process's monotonic clock: a job comes due then."""
         with self._lock:
             heapq.heappush(self._due, due_monotonic)
             sooner = self._due[0] == due_monotonic
@@ -213,7 +223,7 @@ class Producer(Service):
                 claimed = self.claim_once()
                 self._pause.reset()
             except Exception as error:
-                # The database may have made a claim whose answer did not come.
+                # The database may have made the claim although its answer did not arrive.
                 self._on_failed()
                 pause_s = self._pause.next_s()
                 log_failure(
@@ -225,17 +235,19 @@ class Producer(Service):
                     pause_s,
                     extra={"queue": self.queue, "client_id": self._client_id},
                 )
-                # What frees slots meanwhile must not make a failing database busier.
+                # Not a wait for `_woken`: slots that become free must not make a failing database
+                # busier.
                 if self.stopping.wait(pause_s):
                     break
                 continue
-            # Without room for a claim there may be some without a word, as when all is written.
+            # Without room for a claim, room may come without a wake-up, such as when the completer
+            # has written its backlog. So this wait has an end.
             self._rest(math.inf if claimed.asked else self.poll_interval_s)
             if self._processes.waiting > 0:
                 self.stopping.wait(self._looked_at + CROWDED_S - self._clock.monotonic())
 
     def return_once(self) -> int:
-        """Give back what was claimed and waits for too long to begin; return how many jobs."""
+        """Give back claimed jobs that have waited for too long to begin; return their number."""
         if self._is_late():
             late = self.executor.take_back()
             self._returned.extend(late)
@@ -244,7 +256,7 @@ class Producer(Service):
         return self._give_back(list(self._returned)) if self._returned else 0
 
     def claim_once(self) -> Claimed:
-        """Claim what there is room for, and hand it to the slots."""
+        """Claim as many jobs as there is room for, and hand them to the slots."""
         if not self._completer.wait_for_room(timeout=0.1):
             return Claimed(asked=0, jobs=0)
         with self._claiming:
@@ -257,9 +269,9 @@ class Producer(Service):
                 self._cancelled_while_claiming = {}
 
     def cancel(self, job_id: int, reason: AttemptInterrupted) -> bool:
-        """Tell the attempt at `job_id` to end, if it is here; return whether it is."""
+        """Cancel the attempt at `job_id`, if it is here; return whether it is."""
         if self._asking:
-            # The claim under way may have got it, and only its answer will tell.
+            # The claim under way may have got the job; that is known only once its answer is here.
             self._cancelled_while_claiming[job_id] = reason
         attempt = self._claimed.get(job_id)
         if attempt is not None:
@@ -267,12 +279,12 @@ class Producer(Service):
         return attempt is not None
 
     def cancel_all(self, reason: AttemptInterrupted) -> None:
-        """Tell every attempt to end."""
+        """Cancel every attempt."""
         for attempt in self.executor.running():
             attempt.ctx.cancel(reason)
 
     def replace(self, attempt: Attempt) -> bool:
-        """Open a slot in place of the one that `attempt` keeps; return whether it still runs."""
+        """Open a slot in place of the one that `attempt` occupies; return whether it still runs."""
         with self._lock:
             if attempt.over:
                 return False
@@ -283,7 +295,7 @@ class Producer(Service):
         return True
 
     def give_back(self) -> int:
-        """Give back what was claimed and has not begun; return how many jobs."""
+        """Give back claimed jobs that have not begun; return their number."""
         self._returned.extend(self.executor.take_back())
         jobs = self._give_back(list(self._returned))
         if jobs:
@@ -291,20 +303,21 @@ class Producer(Service):
         return jobs
 
     def claimed(self) -> list[Claim]:
-        """Return the jobs that were claimed and have not ended, whether they have begun or not."""
+        """Return the claimed jobs that are unfinished, whether they have begun or not."""
         return [attempt.claimed for attempt in list(self._claimed.values())]
 
     @property
     def asking(self) -> int | None:
-        """The number of the claim that is under way, if one is."""
+        """The number of the claim that is under way; None if there is none."""
         number = self._claims
         return number if self._asking else None
 
     def drop_strays(self) -> int:
-        """Forget attempts that no slot, line or hand has; return how many.
+        """Forget attempts that are in no slot and in no line; return how many.
 
-        Whatever made an attempt end without a trace, its job must not run for ever. An attempt on
-        its way from one place to the next is in none for a moment, so it takes two looks.
+        Whatever made an attempt end without a trace, its job must not stay `running` for ever. An
+        attempt on its way from one place to the next is in none for a moment, so it takes two
+        looks.
         """
         claimed = list(self._claimed.values())
         here = {id(attempt) for attempt in (*self.executor.places(), *list(self._returned))}
@@ -317,10 +330,10 @@ class Producer(Service):
             self.executor.abandon(attempt)
         return len(lost)
 
-    # What the slots ask and tell, as their Owner.
+    # The methods of Owner, which the slots call.
 
     def begins(self, attempt: Attempt) -> bool:
-        """Return whether `attempt` may begin: whether its row can be nobody else's yet."""
+        """Return whether `attempt` may begin: other clients cannot have rescued its row yet."""
         if self._clock.monotonic() <= attempt.begin_by:
             return True
         self._returned.append(attempt)
@@ -328,8 +341,8 @@ class Producer(Service):
         return False
 
     def done(self, attempt: Attempt, ended: AttemptResult) -> None:
-        """Take what came of `attempt`."""
-        # In this order: what is not among the claimed has been put.
+        """Take the result of `attempt`."""
+        # In this order: an attempt that is no longer claimed is in the completer already.
         self._completer.put(ended)
         self._forget(attempt)
         self._recent_run_s.append(ended.run_s)
@@ -340,7 +353,7 @@ class Producer(Service):
                 self._replaced -= 1
 
     def broken(self, attempt: Attempt, error: BaseException) -> None:
-        """Take `attempt`, of which `error` is all that came: it failed, or it never began."""
+        """Take an `attempt` that has no result, only an `error`: it failed, or it never began."""
         try:
             logger.error("broke off job %s", attempt.claimed.id, exc_info=error)
             ended = attempt.broken(error)
@@ -354,7 +367,7 @@ class Producer(Service):
 
     def freed(self) -> None:
         """Claim again, if a free slot is reason enough."""
-        # Apart from `done`, in which the attempt still counts as unfinished.
+        # Not done in `done`, when the attempt still counts as unfinished.
         if self._may_have_more and not self._woken.is_set() and self._wants_more():
             self._woken.set()
 
@@ -365,7 +378,7 @@ class Producer(Service):
         if room <= 0:
             return Claimed(asked=0, jobs=0)
         began = self._clock.monotonic()
-        # A wake that comes from here on may speak of a job that this claim does not see.
+        # A wake that comes from here on may be for a job that this claim does not see.
         self._may_have_more = False
         jobs = claim_jobs(
             self._engine, self.queue, limit=room, client_id=self._client_id, schema=self._schema
@@ -388,7 +401,8 @@ class Producer(Service):
             for attempt in attempts.values():
                 attempt.begin_by = began + self._fresh_s
             self._claimed.update(attempts)
-            # What is heard from here on finds them there; what was before is told now.
+            # A cancellation from here on finds the attempts in `_claimed`. Apply those that came
+            # before.
             for job_id, reason in list(self._cancelled_while_claiming.items()):
                 if job_id in attempts:
                     attempts[job_id].cancel(reason)
@@ -412,9 +426,9 @@ class Producer(Service):
                 heapq.heappop(self._due)
 
     def _act_at(self, now: float) -> float:
-        """Return when something is to be done that nobody tells of."""
+        """Return the next time at which the producer must act without being woken."""
         late_at = self.executor.waiting_since() + LATE_S
-        # Of what has passed, all is done that could be.
+        # A time that has passed needs no action any more.
         stalled_until = self._stalled_until if self._stalled_until > now else math.inf
         missing = now + WARY_S if self.executor.missing() else math.inf
         return min(late_at, stalled_until, missing)
@@ -427,19 +441,19 @@ class Producer(Service):
         return since < math.inf and (self.paused or self._clock.monotonic() - since >= LATE_S)
 
     def _slow_down(self, jobs: int) -> None:
-        """Claim nothing ahead for a while: jobs take longer than those before them."""
+        """Claim nothing ahead for a while: jobs take longer than the ones before."""
         now = self._clock.monotonic()
         again = now < self._wary_until + self._wary_s
         self._wary_s = min(2 * self._wary_s, WARY_MAX_S) if again else WARY_S
         self._wary_until = now + self._wary_s
         self._claim_ahead = 0
         if self._room(self.executor.unfinished()) > 0:
-            # There are slots, and yet nothing begins: what is claimed now would wait there, too.
+            # There are free slots, and yet nothing begins: newly claimed jobs would wait, too.
             self._stalled_until = now + self._wary_s
         logger.debug("giving back %s jobs of %s that have waited", jobs, self.queue)
 
     def _give_back(self, attempts: Sequence[Attempt]) -> int:
-        # One that was rescued meanwhile may have been claimed again, and be its newer attempt's.
+        # A job that was rescued meanwhile may have been claimed again; it belongs to that attempt.
         jobs = [each.claimed for each in attempts if self._claimed.get(each.claimed.id) is each]
         given: Mapping[int, JobState] = {}
         try:
@@ -448,11 +462,11 @@ class Producer(Service):
                 given = give_back(tx, jobs, client_id=self._client_id, schema=self._schema)
         except Exception as error:
             logger.warning("holding %s jobs that had not begun: %s", len(jobs), reason(error))
-        # A row that is locked, or refused, is the completer's, as an outcome's is.
+        # A row that is locked or refused goes to the completer, which tries again.
         for job in jobs:
             if job.id not in given:
                 self._completer.put(not_begun(job, self._clock.monotonic()))
-        # In this order: what is not among the claimed has been put.
+        # In this order: an attempt that is no longer claimed is in the completer already.
         for attempt in attempts:
             self._returned.remove(attempt)
             self._forget(attempt)
@@ -461,7 +475,7 @@ class Producer(Service):
         return len(given)
 
     def _wants_more(self) -> bool:
-        # Asked whenever an attempt ends, and mostly answered by the first two lines.
+        # This is called whenever an attempt ends. The first lines suffice in most cases.
         unfinished, least = self.executor.about_unfinished(), self._worthwhile()
         if self.config.max_workers + self._replaced + self._claim_ahead - unfinished < least:
             return False
@@ -473,14 +487,15 @@ class Producer(Service):
         slots = self.config.max_workers + self._replaced - self.executor.missing()
         room = slots + self._claim_ahead - unfinished
         if self._only_processes:
-            # What is claimed beyond the processes would wait in its slot, out of others' reach.
+            # A job claimed beyond the processes would wait in its slot, where no other client can
+            # work it.
             size = self._processes.size
             spare = min(self._processes.spare, size - unfinished)
             room = min(room, spare + self._soon + self._claim_ahead)
         return room
 
     def _worthwhile(self) -> int:
-        # Ahead of free slots, half a buffer at a time; into free slots, each as it comes.
+        # Ahead of free slots, claim half a buffer at a time. For free slots, claim one by one.
         return max(1, self._claim_ahead // 2)
 
     def _adapt(self, asked: int, got: int, claim_s: float) -> None:
@@ -500,7 +515,8 @@ class Producer(Service):
             return
         if got == asked:
             slots = self.config.max_workers
-            # By how long they take, and by how many end: a process may be short of processors.
+            # The bound follows from how long attempts take and from how many end: a process may be
+            # short of processors.
             bound = int(AHEAD_S * min(rate, slots / max(mean_s, 1e-6)))
             self._claim_ahead = min(
                 max(2 * self._claim_ahead, slots), bound, self.config.claim_ahead

@@ -1,4 +1,4 @@
-"""The producers of a client, one for each queue that it works, and what is asked of all of them."""
+"""The producers of a client, one for each queue that it works, and calls that concern them all."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Producers:
-    """The producers by queue; iterating yields those there are at the moment."""
+    """The producers by queue. Iterating yields the current ones."""
 
     def __init__(self, *, hub: Hub, clock: Clock) -> None:
         self._hub = hub
@@ -50,7 +50,7 @@ class Producers:
         return sum(producer.config.max_workers for producer in self)
 
     def add(self, producer: Producer, *, start: bool = False) -> None:
-        """Take in a producer.
+        """Add a producer.
 
         Args:
             producer: The producer of a queue that has none yet.
@@ -68,14 +68,14 @@ class Producers:
             self._by_queue = {**self._by_queue, producer.queue: producer}
 
     def remove(self, producer: Producer) -> None:
-        """Leave out a producer that has stopped; what it has not finished stays claimed."""
+        """Remove a producer that has stopped. Its unfinished jobs stay claimed."""
         with self._lock:
             self._left.append(producer)
             kept = {name: each for name, each in self._by_queue.items() if each is not producer}
             self._by_queue = kept
 
     def close(self) -> list[Producer]:
-        """Take in no more producers; return those there are."""
+        """Accept no more producers; return the present ones."""
         with self._lock:
             self._closed = True
         return list(self)
@@ -134,12 +134,12 @@ class Producers:
             logger.info("opened a slot in place of a stuck one of queue %s", producer.queue)
 
     def lose_loop(self) -> None:
-        """End the attempts that ran in an event loop that is lost."""
+        """End the attempts that ran in an event loop that cannot run on."""
         for producer in self:
             producer.executor.lose_loop()
 
     def owns(self, thread: threading.Thread, queue: str | None = None) -> bool:
-        """Return whether `thread` is a slot's.
+        """Return whether `thread` belongs to a slot.
 
         Args:
             thread: The thread.
@@ -150,7 +150,7 @@ class Producers:
         )
 
     def pause(self, queue: str, *, paused: bool) -> None:
-        """Claim nothing more from `queue`, or claim again; "*" for every queue."""
+        """Stop or resume claiming from `queue`; "*" means every queue."""
         with self._pausing:
             if queue == ALL or queue in self._by_queue:
                 self._paused_at[queue] = self._clock.monotonic()
@@ -161,8 +161,8 @@ class Producers:
 
         Args:
             rows: The rows.
-            began: When they were asked for, by the process's monotonic clock. What this process has
-                paused or resumed since is newer than they are.
+            began: When they were read, by the process's monotonic clock. If this process has paused
+                or resumed a queue since, that is newer than the row.
         """
         for row in rows:
             with self._pausing:
@@ -175,7 +175,7 @@ class Producers:
 
     def _set_paused(self, queue: str, *, paused: bool) -> None:
         for producer in self:
-            # Not asked where nothing changes: to pause one waits for a claim under way.
+            # Not called where nothing changes: pause() waits for a claim under way.
             change = queue in (ALL, producer.queue) and producer.paused != paused
             if change and producer.pause(paused):
                 logger.info("%s queue %s", "paused" if paused else "resumed", producer.queue)

@@ -1,7 +1,7 @@
-"""QueueReporter: reports which queues are worked here, and reads what operators want of them.
+"""QueueReporter: reports which queues are worked here, and reads what operators did to them.
 
-A notification is a hint, the row is the truth: that a queue is paused or a job to be cancelled is
-read here, soon after word of it and by the clock, before anything follows from it.
+A notification is only a hint; the row decides. That a queue is paused or a job is to be cancelled
+is read here, soon after a notification and at regular intervals, before the client acts on it.
 """
 
 import logging
@@ -44,17 +44,17 @@ GAP_S = 0.05
 
 
 SUSPECTS_MAX = 1_000
-"""Most jobs that notifications make one look ask for; beyond it, all that run are asked for."""
+"""Most jobs that notifications make one look check. If there are more, all claimed are checked."""
 
 
 def unworked_problem(queue: str) -> str:
-    """Return the sentence on a queue with due jobs that no client works."""
-    # As a repr: a queue may have any name.
+    """Return the problem of a queue with due jobs that no client works, as a sentence."""
+    # Shown as a repr: a queue may have any name.
     return f"jobs of queue {queue!r} are due, it is not paused, and no living client works it"
 
 
 class QueueReporter(Service):
-    """Keeps the rows of a client's queues young, and follows what they say.
+    """Refreshes the rows of a client's queues, and pauses, resumes and cancels as rows say.
 
     Attributes:
         unworked: Queues that had due jobs at the last look, although no living client works them.
@@ -83,10 +83,10 @@ class QueueReporter(Service):
         self.unworked: list[str] = []
         self._lock = threading.Lock()  # guards the next two
         self._suspects: set[int] = set()
-        self._look_at = 0.0  # when all is to be read, also without a word
+        self._look_at = 0.0  # when to read everything, even without a notification
 
     def wake(self) -> None:
-        """Read all now: a queue may have changed, or a notification may have been lost."""
+        """Read everything now: a queue may have changed, or a notification may have been lost."""
         with self._lock:
             self._look_at = 0.0
         self._woken.set()
@@ -126,7 +126,7 @@ class QueueReporter(Service):
             self.stopping.wait(GAP_S)
 
     def run_once(self) -> list[QueueRow]:
-        """Read how the queues stand and what is to be cancelled; report every 10 minutes."""
+        """Read which queues are paused and which jobs to cancel; report every 10 minutes."""
         now = self._clock.monotonic()
         with self._lock:
             self._look_at = now + self._wait_s
@@ -146,7 +146,7 @@ class QueueReporter(Service):
         with self._lock:
             suspects, self._suspects = self._suspects, set()
             everything = self._clock.monotonic() >= self._look_at
-        # Also with all that is known to be claimed: one may be among what is being claimed.
+        # Checked even if all claimed jobs are checked next: one may be in a claim under way.
         self._cancel(sorted(suspects))
         if everything:
             self.run_once()
@@ -157,7 +157,7 @@ class QueueReporter(Service):
                 self._producers.cancel(job_id)
 
     def report(self, names: Sequence[str]) -> list[QueueRow]:
-        """Report that the queues `names` are worked, and read how they stand."""
+        """Report that the queues `names` are worked; return their rows."""
         now = self._clock.monotonic()
         rows = upsert_queues(self._engine, names, schema=self._schema)
         self._report_at = now + REPORT_S

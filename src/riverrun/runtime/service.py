@@ -1,4 +1,4 @@
-"""Service: a named thread that starts, stops and is joined."""
+"""Service: a named thread that can be started, stopped and joined."""
 
 import logging
 import threading
@@ -15,18 +15,18 @@ from riverrun.logs.traces import outline
 logger = logging.getLogger(__name__)
 
 CALM_S = 10.0
-"""Seconds that a service must run for, once it was started again, to count as sound."""
+"""Seconds that a restarted service must run to count as sound."""
 
 LAST_TURNS = 3
-"""How often a service is started again that fails while it stops: its last turn may matter."""
+"""How often a service that fails while it stops is restarted: its last turn may matter."""
 
 
 class Service:
-    """Something that goes on in a thread of its own until it is stopped.
+    """Work that goes on in a thread of its own until it is stopped.
 
-    Whatever ends it before that, it is started again: by its own thread as long as that lives, by
-    `StuckJobs`, which calls `revive()`, after that. `start()` and `stop()` may be called twice, and
-    `stop()` before `start()`.
+    If it fails before that, it is restarted: by its own thread as long as that lives, else by
+    `StuckJobs`, which calls `revive()`. `start()` and `stop()` may be called twice, and `stop()`
+    before `start()`.
     """
 
     def __init__(self, name: str, *, daemon: bool = False) -> None:
@@ -62,17 +62,17 @@ class Service:
             try:
                 self._begin()
             except RuntimeError:
-                # Its thread stays the dead one, so that the next look tries again.
+                # Keep the dead thread, so that the next look tries again.
                 self._thread = thread
                 return False
         logger.warning("started %s again", self.name)
         return True
 
     def stop(self, timeout: float | None = None) -> bool:
-        """Ask the thread to end, and wait; return whether it has ended.
+        """Ask the thread to stop, and wait; return whether it has stopped.
 
         Args:
-            timeout: Seconds to wait; until it has ended if None.
+            timeout: Seconds to wait at most. Default: None, which waits until it has stopped.
         """
         with self._threading:
             self.stopping.set()
@@ -92,7 +92,7 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread was started and has not ended."""
+        """Whether the thread was started and still runs."""
         return self._thread is not None and self._thread.is_alive()
 
     @property
@@ -107,7 +107,7 @@ class Service:
         return max(0.001, now - since)
 
     def interrupt(self) -> None:
-        """End whatever the thread waits for; for those that wait for more than `stopping`."""
+        """End the thread's wait. Services that wait for more than `stopping` override this."""
 
     def run(self) -> None:
         """Do the service's work until `stopping` is set."""
@@ -130,7 +130,7 @@ class Service:
             error: BaseException | None = None
             try:
                 self.run()
-            except BaseException as raised:  # SystemExit too, as of a listener that calls exit()
+            except BaseException as raised:  # SystemExit, too, if a listener calls exit()
                 error = raised
             if self.stopping.is_set():
                 last_turns += 1
@@ -159,13 +159,13 @@ class Service:
 
 
 def unexpected(error: Exception) -> Exception | None:
-    """Return `error` if its traceback is worth a log: a database that fails has no use for one."""
+    """Return `error` if its traceback is worth logging: that of a failing database is not."""
     expected = isinstance(error, SQLAlchemyError | RiverrunError | psycopg.Error | OSError)
     return None if expected else error
 
 
 class Pause:
-    """Growing pauses between tries of what fails: 0.1 s, doubled up to `longest_s`, jittered."""
+    """Growing pauses between tries: 0.1 s, then doubled up to `longest_s`, with jitter."""
 
     def __init__(self, random: Callable[[], float], longest_s: float = 10.0) -> None:
         self._random = random

@@ -1,4 +1,4 @@
-"""Deadline: gives up statements of a client's own that have been waiting for too long."""
+"""StatementCanceller: ends the client's own statements that have been waiting for too long."""
 
 import logging
 import os
@@ -22,14 +22,15 @@ INTERVAL_S = 0.5
 
 
 GRACE_S = 2.0
-"""Seconds that the server has to end a statement, before its connection is given up."""
+"""Seconds that the server has to cancel a statement, before its connection is shut down."""
 
 
 class StatementCanceller(Service):
-    """Has the server end what takes too long, and hangs up where that does not help.
+    """Asks the server to cancel late statements, and shuts the connection down if it does not.
 
-    To ask the server comes first: what waits for a lock would wait on there, its client gone, and
-    each further try beside it. The statement fails then, and is tried again like any other.
+    The server is asked first: without that, a statement that waits for a lock would wait on there
+    after its client is gone, and so would each further try. The statement fails then, and is tried
+    again like any other.
     """
 
     def __init__(self, *, clock: Clock) -> None:
@@ -63,21 +64,22 @@ class StatementCanceller(Service):
         else:
             logger.warning("no answer in %.1f s; asking the server to end it", late.limit_s)
             late.asked = driver
-            # If the answer comes now, this may end the connection's next statement in its stead.
+            # If the answer arrives now, this may cancel the connection's next statement instead.
             with suppress(psycopg.Error, OSError):
                 driver.cancel_safe(timeout=GRACE_S)
-        # Also after a hang-up: the pool may go on with another connection, for the same statement.
+        # Also after shutting down: the pool may go on with another connection for the statement.
         late.until = self._clock.monotonic() + GRACE_S
 
 
 def _waits_on(frame: FrameType | None) -> psycopg.Connection[Any] | None:
-    """Return the connection whose answer a thread waits for, if it does.
+    """Return the connection whose answer a thread waits for; None if it waits for none.
 
-    From its stack: a pool that tests its connections waits before it has told anybody of one.
+    It is found in the thread's stack: a pool that tests a connection waits before it has handed
+    the connection out.
     """
     while frame is not None:
         for each in frame.f_locals.values():
-            # Not isinstance(): that asks a proxy for what it stands for, which may be nothing here.
+            # Not isinstance(): that asks a proxy for its target, which it may not have here.
             if issubclass(type(each), psycopg.Connection) and _is_busy(each):
                 return cast("psycopg.Connection[Any]", each)
         frame = frame.f_back
@@ -89,8 +91,8 @@ def _is_busy(driver: psycopg.Connection[Any]) -> bool:
 
 
 def _hang_up(driver: psycopg.Connection[Any]) -> None:
-    # Not closed, but shut down: the thread that waits on it finds its end, and closes it.
+    # Shut down, not closed: the thread that waits for it gets an end of file, and closes it.
     with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(driver.fileno())) as end:
-        # If it is open now, it is that whose end this is.
+        # If the connection is still open, the duplicated file is its socket, and not a later file.
         if not driver.closed:
             end.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Stocktaker: finds running jobs of this client that it does not know of, and gives them back."""
+"""Stocktaker: finds rows that run for this client without its knowledge, and gives them back."""
 
 import logging
 import random
@@ -19,13 +19,13 @@ from riverrun.verbs.give_back import RunningRow, give_back_unchanged, read_runni
 logger = logging.getLogger(__name__)
 
 INTERVAL_S = 25.0
-"""Seconds between two looks. What leaves no trace takes two, and is to be found in a minute."""
+"""Seconds between two looks. A job lost without a trace takes two looks, and so under a minute."""
 
 SOON_S = 1.0
-"""Seconds until a look that something gave reason for, such as a claim that failed."""
+"""Seconds until a look that was asked for, such as by a claim that failed."""
 
 ANSWER_S = 5.0
-"""Longest wait for the answer of a claim that was under way at a look, or for the completer."""
+"""Most seconds to wait for the answer of a claim under way at a look, or for the completer."""
 
 LOOK_S = 0.01
 
@@ -33,9 +33,9 @@ LOOK_S = 0.01
 class Stocktaker(Service):
     """Compares the rows that run for this client with what it executes.
 
-    A row of a living client is rescued by nobody. It may run and not be known: the answer to its
-    claim was lost, a hand changed it, or what executed it has died. One whose outcome waits to be
-    written is known.
+    No other client rescues the rows of a living client. A row may run without this client's
+    knowledge if the answer to its claim was lost, if the row was changed by hand, or if the thread
+    that executed it has died. A job whose outcome waits to be written is known.
     """
 
     def __init__(
@@ -59,10 +59,10 @@ class Stocktaker(Service):
         self._rng = rng
         self._pause = Pause(rng.random)
         self._woken = threading.Event()
-        self._reason = False  # there was reason for a look, and none was made since
+        self._reason = False  # a look was asked for, and none was made since
 
     def wake(self) -> None:
-        """Look soon: a claim may have been made whose answer did not come."""
+        """Look soon: the database may have made a claim whose answer did not arrive."""
         self._reason = True
         self._woken.set()
 
@@ -88,19 +88,19 @@ class Stocktaker(Service):
                 log_failure(logger, self._engine, error, "taking stock again in %.1f s", wait_s)
 
     def run_once(self) -> int:
-        """Give back what runs and is not known; return how many jobs."""
+        """Give back running jobs that are not known here; return their number."""
         producers = self._producers.with_left
         for producer in producers:
             producer.drop_strays()
         self._reason = False
         rows = read_running(self._engine, client_id=self._client_id, schema=self._schema)
-        # After the rows: a claim that is under way now may have made some of them.
+        # After reading the rows: a claim that is under way now may have made some of them.
         asking = {each.queue: each.asking for each in producers}
         unknown = self._unknown(rows, producers)
         for producer in producers:
             if any(row.queue == producer.queue for row in unknown):
                 unknown = self._answered(unknown, producer, asking[producer.queue])
-        # Again: the answers that came have made some known.
+        # Once more: the answers that arrived have made some known.
         unknown = self._unknown(unknown, producers)
         if not unknown:
             return 0
@@ -115,7 +115,7 @@ class Stocktaker(Service):
         return len(given)
 
     def finish(self) -> None:
-        """Look a last time if there was reason to, once nothing is executed any more."""
+        """Look a last time if a look was asked for, once nothing is executed any more."""
         if self._reason:
             try:
                 self.run_once()
@@ -125,7 +125,7 @@ class Stocktaker(Service):
     def _unknown(
         self, rows: Sequence[RunningRow], producers: Sequence[Producer]
     ) -> list[RunningRow]:
-        # In this order: an attempt that ends is put before it is forgotten.
+        # In this order: a finished attempt is put to the completer before the producer forgets it.
         known = {job.id for producer in producers for job in producer.claimed()}
         rows = [row for row in rows if row.id not in known]
         if not rows:
@@ -136,7 +136,7 @@ class Stocktaker(Service):
     def _answered(
         self, rows: list[RunningRow], producer: Producer, number: int | None
     ) -> list[RunningRow]:
-        """Wait for the answer of the claim `number`; without it leave out its queue's rows."""
+        """Wait for the answer of the claim `number`; if it is late, leave out its queue's rows."""
         end = self._clock.monotonic() + ANSWER_S
         while number is not None and producer.asking == number:
             if self._clock.monotonic() >= end or self.stopping.wait(LOOK_S):

@@ -1,4 +1,4 @@
-"""StuckJobs: finds cancelled attempts that go on, and restarts the client's own threads."""
+"""StuckJobs: finds cancelled attempts that go on, and restarts threads of the client that died."""
 
 import logging
 
@@ -18,9 +18,10 @@ INTERVAL_S = 0.5
 
 
 class StuckJobs(Service):
-    """Reports attempts that are stuck, and starts threads again that have died.
+    """Reports attempts that are stuck, and restarts threads that have died.
 
-    It throws into the threads of workers that were registered with `interrupt=True`.
+    It throws an Interruption into the threads of workers that were registered with
+    `interrupt=True`.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class StuckJobs(Service):
                 log_error(logger, error, "failed at one look for stuck jobs")
 
     def run_once(self) -> list[Attempt]:
-        """Look at every attempt once; return those newly found stuck."""
+        """Look at every attempt once; return those that have newly become stuck."""
         now = self._clock.monotonic()
         overdue = {id(each): each for each in self._producers.running() if each.ctx.cancelled}
         self._since = {key: self._since.get(key, now) for key in overdue}

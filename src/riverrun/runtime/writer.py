@@ -1,4 +1,4 @@
-"""Step 5 of 5, complete: outcomes, written in batches."""
+"""Step 5 of 5, complete: writes outcomes in batches, each in a transaction of its own."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,24 +16,24 @@ from riverrun.outcome import Outcome
 from riverrun.verbs.record import BATCH_BYTES, Batch, Recorded, batches, record_free, takes_writes
 
 Settled = Callable[[Sequence[AttemptResult], dict[int, JobState]], object]
-"""Called with what was written, and with the states that the jobs have since."""
+"""Called with the attempts that were written, and with the states that their jobs have since."""
 
 
 class TooLarge(Exception):
-    """An outcome takes long to be written because of its size."""
+    """An outcome takes long to write because of its size."""
 
 
 class UpdateIgnored(Exception):
-    """A row was free, and its update changed nothing: a trigger or a policy has it so."""
+    """A row was free, but its update changed nothing, because of a trigger or a policy."""
 
 
 @attrs.frozen(kw_only=True)
 class Written:
-    """What became of ended attempts.
+    """What was written, and what was not.
 
     Attributes:
-        count: How many were written.
-        locked: Those whose rows are locked.
+        count: How many attempts were written.
+        locked: The attempts whose rows are locked.
         refused: Batches that were refused, and why.
     """
 
@@ -43,13 +43,13 @@ class Written:
 
 
 class Writer:
-    """Writes ended attempts; what waits for a lock or was refused is the caller's to hold.
+    """Writes finished attempts. The caller keeps those that are locked or were refused.
 
     Args:
-        engine: Where to; each transaction is given up after the time that the engine is `within`.
+        engine: The engine to write on. Each transaction is given up after the engine's time limit.
         schema: The schema of River's tables.
-        settled: Called with what was written.
-        clock: Tells how long an answer took.
+        settled: Called with the attempts that were written.
+        clock: Measures how long an answer took.
         largest: Bytes of JSON beyond which an outcome is not written, but refused as `TooLarge`.
     """
 
@@ -98,7 +98,7 @@ class Writer:
             except Exception as error:
                 late = self._clock.monotonic() - began >= limit_of(self._engine)
                 lost = fault_of(error) is Fault.connection
-                # A connection that was given up for one batch is no reason to try no other.
+                # A connection that was given up because of one batch need not fail the others.
                 refused.append((part, NoAnswer() if lost and late else error))
                 broken = error if lost and not late else None
                 continue
@@ -113,7 +113,7 @@ class Writer:
         return Written(count=count, locked=locked, refused=refused)
 
     def takes_writes(self) -> bool:
-        """Return whether the database takes a statement like those that write outcomes."""
+        """Return whether the database accepts a statement like those that write outcomes."""
         try:
             with joined(self._engine, self._schema) as transaction:
                 takes_writes(transaction)
@@ -127,6 +127,6 @@ class Writer:
 
 
 def job_id(ended: AttemptResult) -> int:
-    """Return the job of an ended attempt that has an outcome."""
+    """Return the job's id of a finished attempt that has an outcome."""
     assert ended.outcome is not None  # noqa: S101  others are never held
     return ended.outcome.job_id
