@@ -1,4 +1,4 @@
-"""Worker processes that tests start, stop and kill, and what is left for the audit."""
+"""Worker processes that tests start, stop and kill, and the audit of what they leave behind."""
 
 import json
 import os
@@ -26,16 +26,16 @@ from waiting import until
 
 WORKER = Path(__file__).with_name("worker.py")
 LONG = os.environ.get("RIVERRUN_FAULTS") == "long"
-"""Whether faults are many and last long: minutes, instead of seconds."""
+"""Whether the tests run for minutes, with many and long faults, instead of seconds."""
 
 
 class Plant:
     """Worker processes on one schema.
 
     Args:
-        engine: An engine on the schema's database that no fault is between.
+        engine: An engine on the schema's database that connects past all faults.
         schema: A schema with riverrun's tables.
-        url: Where workers connect to, unless told otherwise.
+        url: The address to which workers connect by default.
     """
 
     def __init__(self, engine: Engine, schema: str, url: str | None = None) -> None:
@@ -63,11 +63,11 @@ class Plant:
 
         Args:
             name: The client's id.
-            url: Where it connects to.
-            environment: Variables to add to ours.
-            prefix: The program that shall start it.
-            ready: Whether to wait.
-            **options: The Client's.
+            url: The address to connect to. Default: the plant's.
+            environment: Additional environment variables.
+            prefix: A program and its arguments that start the worker.
+            ready: Whether to wait until the worker works.
+            **options: Options of the worker's Client.
         """
         command = [*prefix, sys.executable, str(WORKER), url or self.url, self.schema, name]
         process = subprocess.Popen(
@@ -83,24 +83,24 @@ class Plant:
         return process
 
     def workers(self, *names: str) -> list[subprocess.Popen[str]]:
-        """Start worker processes, and wait until all work."""
+        """Start worker processes, and wait until all of them work."""
         processes = [self.worker(name, ready=False) for name in names]
         for process in processes:
             self.wait_until_ready(process)
         return processes
 
     def wait_until_ready(self, process: subprocess.Popen[str]) -> None:
-        """Wait until a worker works."""
+        """Wait until a worker process works."""
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
 
     def rows(self, statement: str) -> list[Any]:
-        """Return what a statement on the tables of the schema reads; `{s}` is its name."""
+        """Return the rows that a statement on the schema reads; `{s}` stands for its name."""
         with self.engine.connect() as connection:
             return list(connection.execute(text(statement.format(s=self.schema))))
 
     def one(self, statement: str) -> Any:
-        """Return the one value that a statement reads."""
+        """Return the single value that a statement reads."""
         return self.rows(statement)[0][0]
 
     def wait(
@@ -110,7 +110,7 @@ class Plant:
         deadline_s: float,
         why: Callable[[], object] = lambda: "",
     ) -> None:
-        """Wait until `condition` holds; `why` says what stands in its way."""
+        """Wait until `condition` holds; on a timeout, `why` explains what is missing."""
         until(condition, what, deadline_s, why)
 
     def wait_until_done(self, deadline_s: float) -> None:
@@ -128,7 +128,7 @@ class Plant:
 
     @contextmanager
     def load(self) -> Iterator[set[int]]:
-        """Insert two jobs each 10 ms; yield the ids of those that are known to be there."""
+        """Insert two jobs every 10 ms; yield the ids of the jobs that are known to be committed."""
         ids: set[int] = set()
         stop = threading.Event()
 
@@ -150,11 +150,11 @@ class Plant:
             thread.join()
 
     def audit(self, ids: set[int], *, faults: int) -> list[Any]:
-        """See that nothing was lost or done too often; return all jobs, with their `effects`.
+        """Check that nothing was lost or done too often; return all jobs with their `effects`.
 
         Args:
-            ids: Jobs that must be there.
-            faults: How often something was cut off, so that an effect may be had once more.
+            ids: Jobs that must exist.
+            faults: How many times work was cut off. Each may cause one more effect.
         """
         jobs = self.rows(
             "SELECT id, kind, state, queue, attempt,"
@@ -170,7 +170,7 @@ class Plant:
         return jobs
 
     def prove_alive(self, deadline_s: float = 30) -> None:
-        """See that each worker hears notifications and works, and that somebody leads."""
+        """Check that each worker receives notifications and works, and that a client leads."""
         soon = self.one("SELECT clock_timestamp() + interval '0.1 s'")
         later = InsertOpts(scheduled_at=soon)
         scheduled = verbs.insert(self.engine, Book(), later, schema=self.schema).job.id
@@ -184,11 +184,11 @@ class Plant:
         self.wait(lambda: self.one(state) == "completed", "somebody leads", deadline_s)
 
     def tell(self, queue: str) -> None:
-        """Notify of an insert into `queue`, as a client does."""
+        """Send the notification that a client sends after an insert into `queue`."""
         notify_inserted(self.engine, [queue], schema=self.schema)
 
     def stop(self) -> None:
-        """Kill every process that is left."""
+        """Kill all remaining processes."""
         for process in self._started:
             process.kill()
             process.wait()
@@ -198,7 +198,7 @@ class Plant:
 
 @pytest.fixture
 def plant(engine: Engine, schema: str) -> Iterator[Plant]:
-    """Worker processes on the test's schema, all gone at its end."""
+    """Worker processes on the test's schema, all of which are killed when the test ends."""
     plant = Plant(engine, schema)
     yield plant
     plant.stop()
@@ -206,14 +206,17 @@ def plant(engine: Engine, schema: str) -> Iterator[Plant]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """A server of these tests' own, to be shut down and worse; it runs again after each test."""
+    """A server of these tests' own, which they may shut down or crash.
+
+    It is running again after each test.
+    """
     with Server() as server:
         yield server
 
 
 @pytest.fixture
 def proxy(server: Server) -> Iterator[Proxy]:
-    """A TCP proxy before the server."""
+    """A TCP proxy in front of the server."""
     proxy = Proxy(server.socket_path)
     yield proxy
     proxy.close()
@@ -221,14 +224,14 @@ def proxy(server: Server) -> Iterator[Proxy]:
 
 @pytest.fixture
 def shaken(server: Server, proxy: Proxy) -> Iterator[Plant]:
-    """Workers that reach the server by the proxy, on a schema of the test's own."""
+    """Workers that reach the server through the proxy, on a schema of the test's own."""
     with planted(server.engine(), proxy.url) as plant:
         yield plant
 
 
 @contextmanager
 def planted(engine: Engine, url: str | None = None) -> Iterator[Plant]:
-    """Workers that reach the server of `engine` by `url`, on a schema of their own."""
+    """Workers that reach `engine`'s server at `url`, on a schema of their own."""
     schema = new_schema_name("f")
     with engine.begin() as connection:
         connection.execute(CreateSchema(schema))
@@ -239,6 +242,6 @@ def planted(engine: Engine, url: str | None = None) -> Iterator[Plant]:
     finally:
         plant.stop()
     with engine.begin() as connection:
-        # Longer than the server needs to notice that a host is gone, and its transactions with it.
+        # Longer than the server needs to notice a lost host and roll back its transactions.
         connection.execute(text("SET lock_timeout = '30s'"))
         connection.execute(DropSchema(schema, cascade=True))

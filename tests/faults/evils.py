@@ -1,4 +1,4 @@
-"""Jobs that do harm to whoever works beside them, one sort each, for the long run among others."""
+"""Kinds of jobs that harm whatever runs beside them, for the long run of `test_poison_run`."""
 
 import asyncio
 import os
@@ -36,10 +36,13 @@ SQLSTATES = [
     "XX000",
     "XX001",
 ]
-"""What a trigger refuses a row with: each was or could be taken for the whole batch's fault."""
+"""The SQLSTATEs with which a trigger refuses one row.
+
+Each was once, or could be, mistaken for a fault of the whole batch.
+"""
 
 HOLD_S = 3.0
-"""Seconds that a lock, a pool or a loop is held."""
+"""Seconds for which a lock, a pool or the event loop is held."""
 
 
 @attrs.frozen
@@ -64,7 +67,7 @@ class EvilProcess(JobArgs, kind="evil_process"):
 
 
 def other_session(ctx: JobContext, act: Callable[[Session], object]) -> None:
-    """Have the host's own transaction act, and stay open for a while after the worker returned."""
+    """Run `act` in a transaction of the application that stays open after the worker returned."""
     ready = threading.Event()
 
     def hold() -> None:
@@ -78,25 +81,25 @@ def other_session(ctx: JobContext, act: Callable[[Session], object]) -> None:
 
 
 def lock_row(ctx: JobContext) -> None:
-    """Lock this job's row in a transaction that goes on."""
+    """Lock this job's row in a transaction that stays open."""
     own = text(f"SELECT id FROM {ctx.client.schema}.river_job WHERE id = :id FOR UPDATE")
     other_session(ctx, lambda session: session.execute(own, {"id": ctx.job.id}))
 
 
 def lock_table(ctx: JobContext) -> None:
-    """Keep everybody from writing jobs, for a second."""
+    """Lock the job table against all writes for a second."""
     with Session(ctx.client.engine) as session, session.begin():
         session.execute(text(f"LOCK TABLE {ctx.client.schema}.river_job IN EXCLUSIVE MODE"))
         session.execute(text("SELECT pg_sleep(1)"))
 
 
 def cancel_and_go_on(ctx: JobContext) -> None:
-    """Cancel this job in a transaction that goes on."""
+    """Cancel this job in a transaction that stays open."""
     other_session(ctx, lambda session: ctx.client.cancel(session, ctx.job.id))
 
 
 def update_and_go_on(ctx: JobContext) -> None:
-    """Merge metadata into this job in a transaction that goes on."""
+    """Merge metadata into this job in a transaction that stays open."""
     other_session(ctx, lambda session: ctx.client.update(session, ctx.job.id, metadata={"a": 1}))
 
 
@@ -114,7 +117,7 @@ def take_the_pool(ctx: JobContext) -> None:
 
 
 def forge_notifications(ctx: JobContext) -> None:
-    """Say what is not so, as any role that can connect may."""
+    """Send false notifications, as any role that can connect may."""
     say = text("SELECT pg_notify(:channel, :payload)")
     channel = f"{ctx.client.schema}.river_control"
     forged = ['{"action": "pause", "queue": "*"}', '{"action": "request_resign"}', "{", "x" * 7_900]
@@ -126,7 +129,7 @@ def forge_notifications(ctx: JobContext) -> None:
 
 
 def cut_connections(ctx: JobContext) -> None:
-    """End every other connection to this database."""
+    """Terminate every other connection to this database."""
     others = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -137,7 +140,7 @@ def cut_connections(ctx: JobContext) -> None:
 
 
 def change_row(values: str) -> Callable[[JobContext], None]:
-    """Return what changes this job's row by hand while it runs, at the job's first attempt."""
+    """Return a function that changes a running job's row by hand, at the job's first attempt."""
 
     def change(ctx: JobContext) -> None:
         if "changed" in ctx.job.metadata:
@@ -158,7 +161,7 @@ def delete_row(ctx: JobContext) -> None:
 
 
 def no_new_threads(ctx: JobContext) -> None:
-    """Have the process refuse new threads for a second, as a limit on pids does."""
+    """Make the process refuse new threads for a second, as a limit on its number would."""
     start = threading.Thread.start
 
     def refuse(self: threading.Thread) -> None:
@@ -172,13 +175,13 @@ def no_new_threads(ctx: JobContext) -> None:
 
 
 def ignore_cancellation(ctx: JobContext) -> None:
-    """Go on for a while after the time is over."""
+    """Keep running for a while after the timeout."""
     until(lambda: ctx.cancelled, "the time is over")
     threading.Event().wait(1)
 
 
 def leave_the_pool_broken(ctx: JobContext) -> None:
-    """Give a connection back amid a transaction that has failed, its settings changed."""
+    """Return a connection with changed settings, within a failed transaction, to the pool."""
     connection = ctx.client.engine.raw_connection()
     connection.cursor().execute("SET statement_timeout = 1")
     with suppress(Exception):
@@ -187,7 +190,7 @@ def leave_the_pool_broken(ctx: JobContext) -> None:
 
 
 def insert_duplicates(ctx: JobContext) -> None:
-    """Insert the same unique job a hundred times, in a transaction that goes on."""
+    """Insert the same unique job a hundred times, in a transaction that stays open."""
     opts = InsertOpts(queue="one", unique=UniqueKey("evil"))
     beside = RawArgs(kind="ordinary", encoded={"number": -1})
 
@@ -199,13 +202,13 @@ def insert_duplicates(ctx: JobContext) -> None:
 
 
 def remove_own_queue(ctx: JobContext) -> None:
-    """Ask to stop working the queue that this job is of."""
+    """Remove this job's queue from the client."""
     with suppress(RiverrunError):
         ctx.client.queues.remove(ctx.job.queue)
 
 
 class Unspeakable(Exception):
-    """An error whose text ends whoever asks for it."""
+    """An error whose text cannot be read: str() of it raises SystemExit."""
 
     def __str__(self) -> str:
         raise SystemExit("asked")
@@ -251,7 +254,7 @@ THREADS: dict[str, Callable[[JobContext], Any]] = {
 
 
 async def exit_in_a_task() -> None:
-    """Exit in a task of its own, as some libraries do."""
+    """Raise SystemExit in a separate task, as some libraries do."""
 
     async def end() -> None:
         sys.exit(3)
@@ -260,18 +263,18 @@ async def exit_in_a_task() -> None:
 
 
 async def block_the_loop() -> None:
-    """Keep the loop, and every other coroutine."""
+    """Block the event loop and with it every other coroutine."""
     threading.Event().wait(1)
 
 
 async def stop_the_loop() -> None:
-    """Stop the loop."""
+    """Stop the event loop."""
     asyncio.get_running_loop().stop()
     await asyncio.sleep(1)
 
 
 async def cancel_all_tasks() -> None:
-    """Cancel every task of the loop."""
+    """Cancel every task of the event loop."""
     for task in asyncio.all_tasks():
         task.cancel()
 
@@ -296,7 +299,7 @@ RAW: dict[str, RawArgs] = {
 
 
 def all_evils() -> dict[str, object]:
-    """Return the args of one job of each sort, by name."""
+    """Return the args of one job of each kind of harm, by name."""
     return {
         **{how: Evil(how) for how in THREADS},
         **{how: EvilCoroutine(how) for how in COROUTINES},
@@ -306,7 +309,7 @@ def all_evils() -> dict[str, object]:
 
 
 def refuse(engine: Engine, schema: str) -> None:
-    """Have the database refuse the outcomes of evils "refused by ..." while they have metadata."""
+    """Create a trigger that refuses outcomes of "refused by ..." jobs while they have metadata."""
     with engine.begin() as connection:
         connection.execute(
             text(

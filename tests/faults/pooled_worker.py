@@ -1,6 +1,7 @@
-"""A worker behind PgBouncer: `pooled_worker.py URL SCHEMA ID [DIRECT_URL]`; it says what it hears.
+"""A worker behind PgBouncer: `pooled_worker.py URL SCHEMA ID [DIRECT_URL]`.
 
-With the database's own URL it listens there; without, it polls.
+It prints the class of each pause and resume event. If DIRECT_URL is given, it listens at that
+address, past the pooler. Otherwise it polls.
 """
 
 import signal
@@ -19,31 +20,31 @@ POOLED = {"poolclass": NullPool, "connect_args": {"prepare_threshold": None}}
 
 @attrs.frozen
 class Endure(JobArgs, kind="endure"):
-    """Args of a job that ends when it is cancelled."""
+    """Args of a job that runs until it is cancelled."""
 
 
 @workers.register(timeout=0)
 def endure(args: Endure, ctx: JobContext) -> None:
-    """Go on until cancelled."""
+    """Wait until the job is cancelled."""
     while not ctx.wait(60):
         pass
     ctx.raise_if_cancelled()
 
 
 def main() -> None:
-    """Work until told to end."""
+    """Work until a signal requests a stop."""
     url, schema, client_id, *direct = sys.argv[1:]
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     listen_engine = None
     if direct:
-        # Found by its name among the server's connections.
+        # The test finds the connection by this name.
         named = {"application_name": f"listener-{client_id}"}
         listen_engine = create_engine(direct[0], connect_args=named)
     client = Client(
         create_engine(url, **POOLED),
         workers=workers,
-        # Who listens must not need to poll.
+        # A worker that listens must not depend on polling.
         queues={"default": QueueConfig(max_workers=4, poll_interval=60 if direct else 0.2)},
         schema=schema,
         id=client_id,

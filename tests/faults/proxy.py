@@ -1,4 +1,4 @@
-"""A TCP proxy before a server's socket: it delays, cuts, refuses, swallows, forgets, is silent."""
+"""A TCP proxy in front of a server that can delay, cut, refuse, swallow, forget or be silent."""
 
 import asyncio
 import contextlib
@@ -9,22 +9,22 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-LINGER_NONE = struct.pack("ii", 1, 0)  # closed with a reset, as by a host that is gone
+LINGER_NONE = struct.pack("ii", 1, 0)  # close with a reset, as a lost host's peer sees it
 
 
 Upstream = Path | tuple[str, int]
-"""A Unix socket, or a host and a port."""
+"""The path of a Unix socket, or a host and a port."""
 
 
 class Pair:
-    """A client's connection and the one that was opened to the server for it."""
+    """A client's connection, and the connection to the server that was opened for it."""
 
     def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
         self.writers = (client, server)
         self.flows = asyncio.Event()
 
     def reset(self) -> None:
-        """Close both ends at once."""
+        """Reset both connections at once."""
         for writer in self.writers:
             end = writer.get_extra_info("socket")
             if end.family == socket.AF_INET:
@@ -34,13 +34,13 @@ class Pair:
 
 
 class Proxy:
-    """Passes bytes both ways until a fault is asked for."""
+    """Passes bytes in both directions until a fault is requested."""
 
     def __init__(self, upstream: Upstream) -> None:
         self.delay_s = 0.0
-        """Seconds that each piece is late."""
+        """Seconds by which each piece of data is delayed."""
         self.deaf = False
-        """Whether the server is heard and its answers are swallowed."""
+        """Whether requests reach the server but its answers are dropped."""
         self._upstream = upstream
         self._silent = False
         self._pairs: set[Pair] = set()
@@ -53,19 +53,19 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """SQLAlchemy's URL of the server behind the proxy."""
+        """SQLAlchemy's URL of the server through the proxy."""
         return f"postgresql+psycopg://postgres@127.0.0.1:{self.port}/postgres?sslmode=disable"
 
     def lead_to(self, upstream: Upstream) -> None:
-        """Lead new connections to another server; those that are open stay where they are."""
+        """Send new connections to another server. Open connections stay where they are."""
         self._upstream = upstream
 
     def accept(self) -> None:
-        """Take connections, on the same port as before."""
+        """Accept connections, on the same port as before."""
         self._do(self._accept)
 
     def refuse(self) -> None:
-        """Cut every connection and refuse new ones."""
+        """Reset every connection and refuse new ones."""
         self._do(self._refuse)
         self.cut()
 
@@ -74,24 +74,25 @@ class Proxy:
         self._do(self._each, Pair.reset)
 
     def silence(self) -> None:
-        """Pass nothing on, close nothing; also on connections that are made now."""
+        """Pass nothing on and close nothing, on connections opened from now on as well."""
         self._silent = True
         self.forget()
 
     def forget(self) -> None:
-        """Pass on nothing of the connections there are, acknowledge all, close none; new ones pass.
+        """Pass on nothing on open connections, but acknowledge all data and close none.
 
-        As a load balancer that has lost its table, or whose other side is gone.
+        New connections work. A load balancer behaves like this after losing its table, or the host
+        behind it.
         """
         self._do(self._each, lambda pair: pair.flows.clear())
 
     def heal(self) -> None:
-        """Pass on again, with all that was sent meanwhile."""
+        """Pass data on again, including what was sent in the meantime."""
         self._silent = False
         self._do(self._each, lambda pair: pair.flows.set())
 
     def close(self) -> None:
-        """End it all."""
+        """Close all connections and stop."""
         self.refuse()
         self._do(self._cancel)
         self._loop.call_soon_threadsafe(self._loop.stop)

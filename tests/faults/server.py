@@ -1,4 +1,4 @@
-"""A PostgreSQL server that tests shut down, crash and set up; its commits reach the disk."""
+"""A durable PostgreSQL server that tests can shut down, crash and reconfigure."""
 
 import os
 import pwd
@@ -21,16 +21,16 @@ from waiting import until
 SETTINGS = {
     "deadlock_timeout": "50ms",
     "listen_addresses": "0.0.0.0",
-    # As docs/operating.md has it, and sooner: hosts vanish.
+    # As docs/operating.md recommends, but with shorter times: hosts vanish in these tests.
     "tcp_keepalives_idle": 5,
     "tcp_keepalives_interval": 2,
     "tcp_keepalives_count": 3,
-    "tcp_user_timeout": 10_000,  # ms; no peer is asked while an answer to it is on its way
+    "tcp_user_timeout": 10_000,  # ms; no keepalives are sent while data is unacknowledged
 }
 
 
 class Server(Cluster):
-    """A durable server, started again as it was."""
+    """A durable server that can be started again with its data."""
 
     def __init__(self) -> None:
         super().__init__(port=free_ports(1), durable=True, settings=SETTINGS)
@@ -38,44 +38,47 @@ class Server(Cluster):
 
     @property
     def socket_path(self) -> Path:
-        """The Unix socket it listens on."""
+        """The Unix socket that the server listens on."""
         return self.directory / f".s.PGSQL.{self._socket_port}"
 
     def engine(self) -> Engine:
-        """Return an engine that keeps no connection, so none that a fault has spoilt."""
+        """Return an engine without a pool, so that no connection survives a fault."""
         return create_engine(self.url(), poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
     def has_ended(self) -> bool:
-        """Return whether the server has given up, and must be started again."""
+        """Return whether the server process has exited and must be started again."""
         assert self._server is not None
         return self._server.poll() is not None
 
     def has_said(self, what: str) -> bool:
-        """Return whether the server's log, since its last start, has `what`."""
+        """Return whether the server's log contains `what` since the last start."""
         return what in self._log_file.read_text(errors="replace")
 
     def let_in(self, network: str) -> None:
-        """Trust whoever connects from `network`."""
+        """Trust all connections from `network`."""
         with (self.directory / "data" / "pg_hba.conf").open("a") as rules:
             rules.write(f"host all all {network} trust\n")
         self.run("SELECT pg_reload_conf()")
 
     def shut_down(self, wish: int = signal.SIGQUIT) -> None:
-        """End the server, by immediate shutdown unless said: what was not committed is lost."""
+        """Shut the server down. Default: immediately, as by a power failure.
+
+        An immediate shutdown loses what was not committed.
+        """
         assert self._server is not None
         self._server.send_signal(wish)
         self._server.wait(30)
 
     def start_again(self) -> None:
-        """Start the server on its data, through recovery if need be."""
+        """Start the server on its data, with recovery if it is needed."""
         assert self._again is not None
         self._server = self._again()
         self._wait_until_ready(self._server)
 
     def crash_a_backend(self) -> None:
-        """Kill one connection's process: the server ends all the others and recovers."""
+        """Kill the process of one connection: the server terminates all others and recovers."""
         others = "backend_type = 'client backend' AND pid <> pg_backend_pid()"
-        # The oldest: it is some pool's, and will hardly have ended by itself meanwhile.
+        # The oldest connection belongs to a pool, so it is unlikely to close in the meantime.
         order = "ORDER BY backend_start LIMIT 1"
 
         def killed() -> bool:
@@ -90,7 +93,7 @@ class Server(Cluster):
         until(killed, "a connection after the last crash")
 
     def wait_until_up(self) -> None:
-        """Wait until the server takes connections, after a crash of its own."""
+        """Wait until the server accepts connections after a crash of one of its processes."""
 
         def up() -> bool:
             try:
@@ -102,16 +105,16 @@ class Server(Cluster):
         until(up, "the server up again", 60)
 
     def run(self, statement: str) -> list[Any]:
-        """Execute `statement` on a connection of its own; return its rows, if it has any."""
+        """Execute `statement` on a new connection and return its rows, if it has any."""
         with self.engine().connect() as connection:
-            # As the settings of a fault would have it, the way back would be barred.
+            # The settings of a fault apply here, too. Without this they could not be reset.
             connection.execute(text("SET statement_timeout = 0"))
             connection.execute(text("SET default_transaction_read_only = off"))
             result = connection.execute(text(statement))
             return list(result) if result.returns_rows else []
 
     def cut_all(self) -> None:
-        """Terminate every connection but the one that says so."""
+        """Terminate every connection except the one that executes this."""
         self.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
@@ -119,7 +122,7 @@ class Server(Cluster):
 
     @contextmanager
     def settings_changed(self, **settings: str) -> Iterator[None]:
-        """Set `settings` for every connection, those that are open too, for a while."""
+        """Change `settings` for all connections, including open ones, while the block runs."""
         for name, value in settings.items():
             self.run(f"ALTER SYSTEM SET {name} = '{value}'")
         self.run("SELECT pg_reload_conf()")
@@ -136,7 +139,7 @@ class Server(Cluster):
 
 
 class Standby(Server):
-    """A server that follows `primary`, which commits nothing from now on that it has not got."""
+    """A server that replicates `primary`. The primary waits for it at each commit."""
 
     def __init__(self, primary: Server) -> None:
         super().__init__()
@@ -144,7 +147,7 @@ class Standby(Server):
         self._password = primary._password
 
     def start(self) -> None:
-        """Copy the primary, start, and wait until it waits for us at each commit."""
+        """Copy the primary, start, and wait until the primary waits for this standby at commits."""
         super().start()
         self._primary.run("ALTER SYSTEM SET synchronous_standby_names = '*'")
         self._primary.run("SELECT pg_reload_conf()")
@@ -161,7 +164,7 @@ class Standby(Server):
 
 @contextmanager
 def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """Have a file system of `size` at `folder`; yield the file to be filled and removed there."""
+    """Mount a file system of `size` at `folder`; yield a file there that can fill it."""
     need("mount")
     folder.mkdir()
     options = f"size={size},uid={folder.parent.stat().st_uid},mode=0700"
@@ -173,7 +176,7 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
 
 
 def fill(ballast: Path) -> None:
-    """Leave no room on the disk that `ballast` is on."""
+    """Fill the disk that `ballast` is on."""
     with suppress(OSError), ballast.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(65_536))

@@ -1,4 +1,4 @@
-"""Wall clocks that are off, that jump, and that go through the end of summer time."""
+"""Wall clocks that are wrong, that jump, and that pass through the end of summer time."""
 
 import os
 import subprocess
@@ -16,7 +16,10 @@ from needs import need
 
 
 class WallClock:
-    """A wall clock for processes, off by as much as its file says; monotonic time is the real."""
+    """A wall clock for processes that is off by the seconds in its file.
+
+    Monotonic time is not changed.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -28,15 +31,15 @@ class WallClock:
         }
 
     def set(self, offset_s: float) -> None:
-        """Let the clock be `offset_s` seconds ahead of the true one, from now on."""
-        # Put in its place at once: half a file is no time.
+        """From now on, let the clock be `offset_s` seconds ahead of the true time."""
+        # Replace the file in one step: a half-written file is not a number.
         new = self._file.with_suffix(".new")
         new.write_text(f"{offset_s:+.0f}\n")
         new.chmod(0o644)
         new.replace(self._file)
 
     def offset_s(self) -> float:
-        """Return how many seconds it is ahead, by a program that asks it."""
+        """Return how many seconds the clock is ahead, as a program that reads it sees it."""
         told = subprocess.run(
             ["date", "+%s"],
             env={**os.environ, **self.environment},
@@ -51,7 +54,7 @@ class WallClock:
 def clocks(tmp_path: Path) -> Iterator[list[WallClock]]:
     """Two wall clocks."""
     need("libfaketime")
-    # Where every user may look: the server's is not ours.
+    # A folder that every user can read: the server runs as another user.
     folder = Path("/tmp") / f"riverrun-clocks-{os.getpid()}"
     folder.mkdir()
     clocks = [WallClock(folder / name) for name in ("ada", "bob")]
@@ -63,9 +66,9 @@ def clocks(tmp_path: Path) -> Iterator[list[WallClock]]:
 
 @pytest.mark.timeout(300)
 def test_clocks_of_hosts_do_not_count(shaken: Plant, clocks: list[WallClock]) -> None:
-    """Two workers, ten minutes apart, whose clocks jump past each other: nothing is done twice.
+    """Two workers' clocks, ten minutes apart, jump past each other: no effect happens twice.
 
-    And whoever led goes on leading.
+    The leader goes on leading.
     """
     for name, clock, offset_s in zip(("ada", "bob"), clocks, (300, -300), strict=True):
         clock.set(offset_s)
@@ -90,9 +93,9 @@ def test_clocks_of_hosts_do_not_count(shaken: Plant, clocks: list[WallClock]) ->
 def test_the_clock_of_the_server_jumps(
     clocks: list[WallClock], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Summer time ends, and then the server's clock goes ahead five minutes: nothing is lost.
+    """Summer time ends, then the server's clock jumps ahead five minutes: no job is lost.
 
-    All clients seem dead for a moment, so an effect may be had once more.
+    For a moment all clients seem dead, so an effect may happen once more.
     """
     end_of_summer = datetime(2026, 10, 25, 1, tzinfo=UTC).timestamp()
     offset_s = end_of_summer - 20 - time.time()

@@ -1,4 +1,4 @@
-"""The primary is lost, and its standby takes its place."""
+"""The primary server is lost, and its standby takes its place."""
 
 import json
 import re
@@ -29,14 +29,14 @@ READ_ONLY = "in a read-only transaction"
 
 @attrs.frozen
 class Pair:
-    """Two servers, of which at most one is the primary."""
+    """Two servers, at most one of which is the primary."""
 
     primary: Server
     standby: Standby
 
     @property
     def url(self) -> str:
-        """SQLAlchemy's URL of whichever is the primary, as docs/deployment.md has it."""
+        """A URL with both servers that finds the primary, as docs/deployment.md describes."""
         form = re.search(r"`(\S+target_session_attrs=\S+)`", PAGE.read_text())
         assert form is not None
         url = make_url(self.primary.tcp_url())
@@ -47,20 +47,20 @@ class Pair:
         return said.replace("db2:5432", f"127.0.0.1:{self.standby.port}")
 
     def engine(self) -> Engine:
-        """Return an engine on the primary, that keeps no connection."""
+        """Return an engine on the primary that keeps no connections."""
         return create_engine(self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """A primary and the standby that it waits for at each commit."""
+    """A primary, and a standby for which it waits at each commit."""
     with Server() as primary, Standby(primary) as standby:
         yield Pair(primary, standby)
 
 
 @pytest.fixture
 def moved(pair: Pair) -> Iterator[Proxy]:
-    """An address of the primary's, which can be moved."""
+    """An address of the primary that can be moved to the other server."""
     proxy = Proxy(pair.primary.socket_path)
     yield proxy
     proxy.close()
@@ -68,9 +68,10 @@ def moved(pair: Pair) -> Iterator[Proxy]:
 
 @pytest.mark.timeout(240)
 def test_a_failover_loses_nothing(pair: Pair, moved: Proxy) -> None:
-    """When a standby takes the place of its primary, workers go on by themselves.
+    """When a standby takes the place of its primary, workers recover without intervention.
 
-    So do those that know all hosts, and those whose address leads to it before it is promoted.
+    That holds for workers whose URL lists all hosts, and for workers whose address already leads to
+    the standby before it is promoted.
     """
     with planted(pair.engine(), pair.url) as plant:
         plant.worker("ada")
@@ -90,7 +91,7 @@ def test_a_failover_loses_nothing(pair: Pair, moved: Proxy) -> None:
 
 @pytest.mark.timeout(240)
 def test_an_address_that_led_to_a_standby(pair: Pair, moved: Proxy) -> None:
-    """Workers whose address led to a standby for a while stay with none of its connections."""
+    """Workers whose address led to a standby for a while keep none of its connections."""
     with planted(pair.engine(), moved.url) as plant:
         plant.worker("ada")
         with plant.load() as ids:
@@ -108,7 +109,7 @@ def test_an_address_that_led_to_a_standby(pair: Pair, moved: Proxy) -> None:
 
 @pytest.mark.timeout(120)
 def test_a_standby_is_asked_how_things_stand(pair: Pair) -> None:
-    """What only reads answers on a hot standby too; only who leads is not known there."""
+    """Reads work on a hot standby, too. Only the leader is unknown there."""
     pair.primary.run("ALTER SYSTEM SET synchronous_commit = 'remote_apply'")
     pair.primary.run("SELECT pg_reload_conf()")
     primary, standby = pair.primary.engine(), create_engine(pair.standby.url())

@@ -1,4 +1,4 @@
-"""The disk of PostgreSQL's write-ahead log is full: the server cannot even start."""
+"""The disk of the write-ahead log is full: PostgreSQL cannot even start."""
 
 import shutil
 import signal
@@ -18,7 +18,7 @@ from riverrun.embedded import PostgresNotStarted
 
 @pytest.fixture
 def cramped() -> Iterator[tuple[Server, Path]]:
-    """A server with its write-ahead log on a disk of four segments, and the file to fill it."""
+    """A server whose write-ahead log is on a disk of four segments, and the file that fills it."""
     with Server() as server:
         server.run("ALTER SYSTEM SET min_wal_size = '32MB'")
         server.run("ALTER SYSTEM SET max_wal_size = '32MB'")
@@ -37,7 +37,7 @@ def cramped() -> Iterator[tuple[Server, Path]]:
 
 @pytest.mark.timeout(240)
 def test_a_full_wal_loses_nothing(cramped: tuple[Server, Path]) -> None:
-    """When there is room again for the log, PostgreSQL is back, and all goes on by itself."""
+    """When the log's disk has room again, PostgreSQL starts and all workers recover."""
     server, ballast = cramped
     with planted(server.engine()) as plant:
         plant.workers("ada", "bob")

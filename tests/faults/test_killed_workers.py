@@ -1,4 +1,4 @@
-"""Workers are killed and paused; what is promised holds by what is left in the database."""
+"""Workers are killed and paused; the database is then checked against what is promised."""
 
 import logging
 import random
@@ -17,20 +17,21 @@ from riverrun import verbs
 logger = logging.getLogger(__name__)
 
 RESCUE_S = 30.0
-"""Within this long the jobs of a dead client are back, by default settings."""
+"""Seconds within which the jobs of a dead client are rescued, with default settings."""
 
 ROUNDS = 200 if LONG else 10
 
 
 def test_nothing_is_lost_and_nothing_stuck(plant: Plant) -> None:
-    """Five workers, the leader among them, are killed at work; a sixth is paused past its time.
+    """Five workers, one of them the leader, are killed; a sixth is paused until it counts as dead.
 
-    Every job is completed; what was committed with its completion happened once, anything else
-    once more at most for each rescue; each job of the dead was rescued within 30 s, and says so.
+    Every job is completed. An effect that is committed with the completion happens once; any other
+    effect may happen once more for each rescue. Each job of a dead worker is rescued within 30 s,
+    and its errors say so.
     """
     names = [f"worker-{n}" for n in range(6)]
     doomed = plant.workers(*names)
-    # Long ones, so that each worker surely has some when it is killed; then many short ones.
+    # Long jobs first, so that each worker has some when it is killed; then many short ones.
     jobs: list[Any] = [Book(8.0) for _ in range(12)] + [Send(8.0) for _ in range(12)]
     verbs.insert_many(plant.engine, jobs, schema=plant.schema)
     verbs.insert_many(
@@ -56,14 +57,14 @@ def test_nothing_is_lost_and_nothing_stuck(plant: Plant) -> None:
         " attempted_by[array_length(attempted_by, 1)] "
     )
     of_the_dead = f"{owned} NOT IN ('survivor', '{sleeper}')"
-    # A short job of the sleeper's may stand between its statement and its commit, and hold its row.
+    # A short job of the paused worker may be between its statement and its commit and hold its row.
     of_the_sleeper = f"{owned} = '{sleeper}' AND id <= 24"
     lost = {row.id for row in plant.rows(of_the_dead)}
     assert lost
     survivor = plant.worker("survivor")
     plant.wait(lambda: not plant.rows(of_the_dead), "the jobs of the dead are back", RESCUE_S)
     plant.wait(lambda: not plant.rows(of_the_sleeper), "those of the sleeper are back", RESCUE_S)
-    # What slept wakes up, and must not commit what is another's by now.
+    # The paused worker continues. It must not commit jobs that belong to another worker by now.
     paused.send_signal(signal.SIGCONT)
     unfinished = "SELECT count(*) FROM {s}.river_job WHERE state <> 'completed'"
     plant.wait(lambda: plant.one(unfinished) == 0, "every job is completed", 60)
@@ -86,7 +87,7 @@ def test_nothing_is_lost_and_nothing_stuck(plant: Plant) -> None:
 
 
 def test_a_worker_that_is_started_again_under_its_name(plant: Plant) -> None:
-    """A killed worker's jobs are back within 30 s also if another begins at once under its name."""
+    """Jobs of a killed worker are rescued within 30 s, even if another starts under its name."""
     first = plant.worker("ada")
     verbs.insert_many(plant.engine, [Book(60.0) for _ in range(3)], schema=plant.schema)
     running = "SELECT count(*) FROM {s}.river_job WHERE state = 'running'"
@@ -99,9 +100,9 @@ def test_a_worker_that_is_started_again_under_its_name(plant: Plant) -> None:
 
 @pytest.mark.timeout(ROUNDS * 10 + 120)
 def test_killed_at_random_moments(plant: Plant) -> None:
-    """Whoever dies or sleeps, the leader or another, at whatever moment: each job is done.
+    """Whichever worker is killed or paused, and at whatever moment, every job is completed.
 
-    An effect is had once more at most for each time that its job was rescued.
+    An effect may happen once more for each time that its job was rescued.
     """
     rng, pause = random.Random(20), threading.Event()
     names = ("w0", "w1", "w2")
@@ -111,7 +112,7 @@ def test_killed_at_random_moments(plant: Plant) -> None:
     leader = "SELECT max(leader_id) FROM {s}.river_leader WHERE expires_at > clock_timestamp()"
 
     def wake() -> None:
-        """Have the first sleeper go on with what it was at, and then end in order."""
+        """Let the first paused worker continue and then stop in order."""
         process = asleep.pop(0)[1]
         process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGTERM)
@@ -132,7 +133,8 @@ def test_killed_at_random_moments(plant: Plant) -> None:
                 wake()
             successor = f"w{turn + 3}"
             living[successor] = plant.worker(successor)
-    # Awake before all is done: who sleeps between a statement and its commit holds its job's row.
+    # Wake them before all jobs are done: a worker that was paused between a statement and its
+    # commit holds its job's row.
     while asleep:
         pause.wait(max(0.0, asleep[0][0] - time.monotonic()))
         wake()

@@ -1,4 +1,4 @@
-"""Hosts and servers vanish without a word."""
+"""Hosts and servers vanish without closing their connections."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ from riverrun.client import services
 def test_a_server_that_vanished_is_noticed(
     proxy: Proxy, given: dict[str, Any], expected_ms: int
 ) -> None:
-    """A client's connections notice within 25 s a server that answers no more, unless told else."""
+    """A client's connections notice a vanished server within 25 s, unless configured otherwise."""
     engine = create_engine(proxy.url, connect_args=given)
     Client(engine)
     with engine.connect() as connection:
@@ -38,7 +38,7 @@ def test_a_server_that_vanished_is_noticed(
 
 
 class Host:
-    """A network namespace with one wire to ours, on which everything can be made to vanish."""
+    """A network namespace with one link to this host, which can be cut."""
 
     OURS, ITS = "10.213.77.1", "10.213.77.2"
 
@@ -53,18 +53,18 @@ class Host:
         self._ip("-n", self.name, "link", "set", "wire", "up")
 
     def cut_off(self) -> None:
-        """Let all that is sent, either way, go to nobody; nobody is told."""
+        """Drop all packets in both directions without any notice."""
         nobody = ("lladdr", "02:00:00:00:00:01", "nud", "permanent")
         self._ip("neigh", "replace", self.ITS, "dev", self._wire, *nobody)
         self._ip("-n", self.name, "neigh", "replace", self.OURS, "dev", "wire", *nobody)
 
     def join_again(self) -> None:
-        """Let what is sent arrive."""
+        """Deliver packets again."""
         self._ip("neigh", "del", self.ITS, "dev", self._wire)
         self._ip("-n", self.name, "neigh", "del", self.OURS, "dev", "wire")
 
     def close(self) -> None:
-        """End the namespace, and its wire with it."""
+        """Remove the namespace and its link."""
         self._ip("netns", "del", self.name)
 
     def _ip(self, *arguments: str) -> None:
@@ -73,7 +73,7 @@ class Host:
 
 @pytest.fixture
 def host() -> Iterator[Host]:
-    """A host of its own."""
+    """A network namespace of the test's own."""
     need("ip")
     host = Host()
     yield host
@@ -82,9 +82,9 @@ def host() -> Iterator[Host]:
 
 @pytest.mark.timeout(300)
 def test_a_host_that_is_cut_off(server: Server, shaken: Plant, host: Host) -> None:
-    """Jobs of a host that vanished, the leader, are back within 30 s, and done by another.
+    """The leader's host vanishes: its jobs are rescued within 30 s and done by another worker.
 
-    When it is back it commits nothing that is another's by now, and works on.
+    When the host is back, it works on, and commits no job that belongs to another worker by now.
     """
     server.let_in(f"{host.ITS}/32")
     url = f"postgresql+psycopg://postgres@{host.OURS}:{server.port}/postgres"
@@ -113,7 +113,7 @@ def test_a_host_that_is_cut_off(server: Server, shaken: Plant, host: Host) -> No
 
 @attrs.frozen
 class Hold(JobArgs, kind="hold"):
-    """Args of a job that runs until the test has seen enough."""
+    """Args of a job that runs until the test releases it."""
 
 
 @attrs.frozen
@@ -126,9 +126,10 @@ class Note(JobArgs, kind="note"):
 def test_connections_that_a_proxy_forgot(
     proxy: Proxy, shaken: Plant, pre_ping: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A client goes on by itself whose connections are acknowledged and answered by nobody.
+    """A client recovers by itself if its connections are acknowledged but never answered.
 
-    It keeps its lead and the jobs it has, hears and works, while the old connections stay.
+    It keeps its lead and its jobs, receives notifications and works, while the old connections stay
+    open.
     """
     monkeypatch.setattr(services, "ANSWER_S", 3.0)
     monkeypatch.setattr(services, "MAINTENANCE_S", 3.0)
@@ -179,7 +180,7 @@ def test_connections_that_a_proxy_forgot(
             assert client.leads
             assert shaken.one(term) == elected
         except BaseException:
-            proxy.cut()  # or the client could not stop
+            proxy.cut()  # otherwise the client could not stop
             raise
         finally:
             enough.set()

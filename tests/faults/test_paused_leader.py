@@ -1,4 +1,4 @@
-"""A leader that is paused for longer than its term is followed, and knows it when it wakes."""
+"""A leader paused for longer than its term is replaced, and knows that when it continues."""
 
 import signal
 from typing import Any
@@ -7,7 +7,10 @@ TERM_S = 15.0
 
 
 def test_a_paused_leader_is_followed_and_does_not_come_back(plant: Any) -> None:
-    """SIGSTOP: another leads within a term and an election. SIGCONT: that one goes on leading."""
+    """After SIGSTOP another client leads in time, and after SIGCONT it goes on leading.
+
+    The change takes at most a term and the interval between two elections.
+    """
     processes = {name: plant.worker(name) for name in ("ada", "bob")}
     leader = "SELECT max(leader_id) FROM {s}.river_leader WHERE expires_at > clock_timestamp()"
     plant.wait(lambda: plant.one(leader) in processes, "a leader", 20)

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode between the clients and their database."""
+"""PgBouncer in transaction mode between clients and their database."""
 
 import os
 import pwd
@@ -38,10 +38,10 @@ max_client_conn = 200
 
 @pytest.fixture
 def pooled(engine: Engine) -> Iterator[Engine]:
-    """An engine on the run's database, through a PgBouncer of the test's own."""
+    """An engine on the test's database, through a PgBouncer of the test's own."""
     program = need("pgbouncer")
     url, port = engine.url, free_ports(1)
-    # It refuses to run as root, and as another it must read its settings.
+    # PgBouncer refuses to run as root, and its user must be able to read its settings.
     user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "pgbouncer.ini"
@@ -76,7 +76,7 @@ def _answers(engine: Engine) -> bool:
 
 
 class Pair:
-    """Two workers behind the pooler, and a client of the test's own, which inserts."""
+    """Two workers behind the pooler, and a client of the test's own that inserts."""
 
     def __init__(self, pooled: Engine, direct: Engine, schema: str, *, listen: bool) -> None:
         self.direct, self.schema = direct, schema
@@ -99,13 +99,13 @@ class Pair:
         ]
 
     def said(self, line: str) -> None:
-        """Wait until both workers say `line`."""
+        """Wait until both workers print `line`."""
         for process in self.processes:
             assert process.stdout is not None
             assert process.stdout.readline() == f"{line}\n"
 
     def one(self, statement: str) -> Any:
-        """Return the one value that a statement on the tables reads, not through the pooler."""
+        """Return the single value that a statement reads, past the pooler."""
         with self.direct.connect() as connection:
             return connection.execute(text(statement.format(s=self.schema))).scalar()
 
@@ -114,7 +114,7 @@ class Pair:
         return str(self.one(f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"))
 
     def close(self) -> None:
-        """Kill the workers if they are left."""
+        """Kill the workers that still run."""
         for process in self.processes:
             process.kill()
             process.communicate()
@@ -124,7 +124,10 @@ class Pair:
 def test_works_behind_pgbouncer(
     pooled: Engine, engine: Engine, schema: str, *, listen: bool
 ) -> None:
-    """Inserts, attempts, pauses, cancels and leadership go through; who may, listens past it."""
+    """Inserts, attempts, pauses, cancels and leadership work through the pooler.
+
+    A worker with a direct address listens past it.
+    """
     pair = Pair(pooled, engine, schema, listen=listen)
     try:
         pair.said("ready")
@@ -167,7 +170,10 @@ def _drill(pair: Pair, *, listen: bool) -> None:
 
 
 def test_listens_to_no_other_database(engine: Engine, schema: str, empty_database: Engine) -> None:
-    """A client does not start with a `listen_engine` on which it would never hear a thing."""
+    """A client refuses to start with a `listen_engine` on another database.
+
+    It would never receive a notification there.
+    """
     workers = Workers()
     workers.register(kind="greet")(_work)
     client = Client(

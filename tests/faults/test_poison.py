@@ -1,4 +1,4 @@
-"""Jobs that harm whoever works them: each is a failed attempt, and all others go on."""
+"""Jobs that harm their process: each is a failed attempt, and all other jobs go on."""
 
 import asyncio
 import os
@@ -36,7 +36,7 @@ BESIDE = RawArgs(kind="endure", encoded={})
 
 
 class Unspeakable(Exception):
-    """An error whose text ends whoever asks for it."""
+    """An error whose text cannot be read: str() of it raises SystemExit."""
 
     def __str__(self) -> str:
         raise SystemExit("asked")
@@ -47,7 +47,7 @@ class Nested(Exception):
 
 
 def nested() -> None:
-    """Raise an error that was raised from an error, ten thousand times over."""
+    """Raise an error that has a chain of ten thousand causes."""
     error = Nested("first")
     for number in range(10_000):
         following = Nested(number)
@@ -57,21 +57,21 @@ def nested() -> None:
 
 
 def stage_and_spoil(ctx: JobContext) -> None:
-    """Stage metadata, and make it what JSON cannot hold."""
+    """Stage metadata, then change it to something that JSON cannot hold."""
     value: list[object] = []
     ctx.set_metadata("value", value)
     value.append(object())
 
 
 def fork_and_return() -> None:
-    """Fork; both return."""
+    """Fork and return in both processes."""
     child = os.fork()
     if child:
         assert os.waitpid(child, 0)[1] == 0
 
 
 def fork_and_fail() -> None:
-    """Fork; the child raises what ends a process elsewhere."""
+    """Fork; the child raises an error that would normally end its process."""
     child = os.fork()
     if not child:
         sys.exit(3)
@@ -85,7 +85,7 @@ def leak_threads() -> None:
 
 
 def ignore(ctx: JobContext) -> None:
-    """Go on for a while after the time is over."""
+    """Keep running for a while after the timeout."""
     until(lambda: ctx.cancelled, "the time is over")
     raise ValueError("deaf")
 
@@ -117,7 +117,7 @@ POISONS: dict[str, tuple[Callable[[JobContext], object], str | None]] = {
     "an attempt that is deaf": (ignore, "ValueError: deaf"),
     "a worker that stops its client": (stop, "stop() in a worker would wait"),
 }
-"""What each does, and a part of the error that it leaves; None where it succeeds."""
+"""What each job does, and a part of the error that it leaves. None if it succeeds."""
 
 
 @attrs.frozen
@@ -129,12 +129,12 @@ class Poison(JobArgs, kind="poison"):
 
 @attrs.frozen
 class Block(JobArgs, kind="block"):
-    """Args of a coroutine that keeps the loop."""
+    """Args of a coroutine that blocks the event loop."""
 
 
 @attrs.frozen
 class Plain(JobArgs, kind="plain"):
-    """Args of a job that does its work."""
+    """Args of an ordinary job."""
 
     number: int
 
@@ -145,26 +145,26 @@ workers.register(executor="process", backoff=Constant(delay=0))(crunch)
 
 @workers.register(timeout=0.2)
 def poison(args: Poison, ctx: JobContext) -> None:
-    """Do the harm."""
+    """Do the harm that the args name."""
     POISONS[args.how][0](ctx)
 
 
 @workers.register(timeout=0.2)
 async def block(args: Block) -> None:
-    """Keep the loop, and every other coroutine, for longer than there is time."""
+    """Block the event loop, and every other coroutine, for longer than the timeout."""
     time.sleep(0.5)
     await asyncio.sleep(60)
 
 
 @workers.register(kind="endure")
 async def endure(args: RawArgs) -> None:
-    """Be a coroutine beside others."""
+    """Run beside other coroutines, and give way to them once."""
     await asyncio.sleep(0)
 
 
 @workers.register
 def plain(args: Plain, ctx: JobContext) -> None:
-    """Do the work, once."""
+    """Record an effect."""
     with ctx.transaction() as session:
         session.execute(
             text(f"INSERT INTO {ctx.client.schema}.effect VALUES (:id)"), {"id": ctx.job.id}
@@ -173,7 +173,7 @@ def plain(args: Plain, ctx: JobContext) -> None:
 
 @pytest.fixture
 def effects(engine: Engine, schema: str) -> Callable[[], list[int]]:
-    """Return whose effects there are, in the order of ids."""
+    """Return a function that reads which jobs had effects, in the order of ids."""
     with engine.begin() as connection:
         connection.execute(text(f"CREATE TABLE {schema}.effect (job_id bigint)"))
 
@@ -188,7 +188,7 @@ def effects(engine: Engine, schema: str) -> Callable[[], list[int]]:
 def test_poison_is_a_failed_attempt(
     engine: Engine, schema: str, effects: Callable[[], list[int]]
 ) -> None:
-    """Each poison leaves its own error and nothing running; every other job is worked once."""
+    """Each harmful job leaves its own error and nothing running; other jobs are worked once."""
     client = Client(
         engine,
         workers=workers,
@@ -235,7 +235,7 @@ def test_poison_is_a_failed_attempt(
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("fork", [fork_and_return, fork_and_fail])
 def test_a_child_that_comes_back(engine: Engine, schema: str, fork: Callable[[], object]) -> None:
-    """A process that a worker forked, and that returns or raises into our code, ends there."""
+    """A process that a worker forked ends when it returns or raises into riverrun's code."""
     forking = Workers()
 
     @forking.register(kind="fork")
@@ -252,7 +252,7 @@ def test_a_child_that_comes_back(engine: Engine, schema: str, fork: Callable[[],
 
 
 def test_a_deaf_worker_keeps_nothing_but_its_slot(engine: Engine, schema: str) -> None:
-    """A worker that ignores its cancellation is named by the stop; others' outcomes are kept."""
+    """If a worker ignores its cancel, the stop names it and the outcomes of others are kept."""
     began, may_end = threading.Event(), threading.Event()
     deaf = Workers()
 
@@ -283,7 +283,7 @@ def test_a_deaf_worker_keeps_nothing_but_its_slot(engine: Engine, schema: str) -
     finally:
         may_end.set()
     assert {client.get(engine, each).state for each in others} == {JobState.completed}
-    # Its client still says that it has it: nobody else may begin it while it runs.
+    # Its client's heartbeat still names the job, so no other client may begin it while it runs.
     assert client.get(engine, job.id).state is JobState.running
 
 
@@ -338,9 +338,10 @@ def shop(engine: Engine, schema: str, tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("shop")
 def test_a_worker_that_ends_its_process(engine: Engine, schema: str) -> None:
-    """A job that ends the whole process costs that attempt alone: it is started anew, others go on.
+    """A job that ends its whole process costs only its own attempt.
 
-    The rescue that a dead client's jobs wait for is brought forward, as is its leadership's end.
+    The process is started again and the other jobs go on. The test does not wait for the rescue of
+    a dead client's jobs or for the end of its leadership: it brings both forward.
     """
     client = Client(engine, schema=schema)
     jobs = [RawArgs(kind=kind, encoded={}) for kind in ("plain", "exit", "plain")]
@@ -359,7 +360,7 @@ def test_a_worker_that_ends_its_process(engine: Engine, schema: str) -> None:
 
 
 def _died(engine: Engine, schema: str, job_id: int) -> bool:
-    """Return whether the process that has the job is gone; then let its time be over."""
+    """Return whether the job's process is dead; if so, expire its heartbeat and its lead."""
     owner = f"SELECT c.id, c.pid FROM {schema}.riverrun_client c JOIN {schema}.river_job j"
     with engine.begin() as connection:
         row: Any = connection.execute(

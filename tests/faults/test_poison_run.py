@@ -1,4 +1,4 @@
-"""Ten thousand ordinary jobs among those that do harm: none is lost, and none waits long."""
+"""Ten thousand ordinary jobs among harmful ones: none is lost and none waits long."""
 
 import threading
 import time
@@ -29,38 +29,38 @@ from waiting import until
 ORDINARY = 10_000
 LASTS_S = 600.0 if LONG else 60.0
 LATE_S = 5.0
-"""The most that an ordinary job may end later than if it were alone."""
+"""Seconds by which an ordinary job may finish later than it would alone."""
 
 workers = Workers()
 
 
 @attrs.frozen
 class Ordinary(JobArgs, kind="ordinary"):
-    """Args of a job that does its work in a thread."""
+    """Args of an ordinary job in a thread."""
 
     number: int
 
 
 @attrs.frozen
 class Quick(JobArgs, kind="quick"):
-    """Args of a job that does its work on the event loop."""
+    """Args of an ordinary job on the event loop."""
 
     number: int
 
 
 @workers.register
 def ordinary(args: Ordinary) -> None:
-    """Do the work."""
+    """Do nothing."""
 
 
 @workers.register
 async def quick(args: Quick) -> None:
-    """Do the work."""
+    """Do nothing."""
 
 
 @workers.register(timeout=5)
 def evil(args: Evil, ctx: JobContext) -> None:
-    """Do the harm."""
+    """Do the harm that the args name."""
     THREADS[args.how](ctx)
 
 
@@ -77,7 +77,7 @@ def evil_process(args: EvilProcess) -> None:
 
 
 class Stalls:
-    """When this machine kept a thread waiting that only asked for 20 ms, and for how long."""
+    """Records when this machine delayed a thread that slept for 20 ms, and by how much."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, float]] = []
@@ -93,12 +93,12 @@ class Stalls:
             before = now
 
     def between(self, began: float, ended: float) -> float:
-        """Return for how many seconds of this time, by the wall clock, the machine stood still."""
+        """Return the seconds, between two wall-clock times, for which the machine stood still."""
         return sum(stall_s for at, stall_s in self._seen if began <= at <= ended + stall_s)
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch while the block lasts."""
+        """Record stalls while the block runs."""
         self._thread.start()
         try:
             yield
@@ -111,7 +111,7 @@ class Stalls:
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning")
 @pytest.mark.timeout(LASTS_S + 240)
 def test_ordinary_jobs_among_evils(engine: Engine, schema: str) -> None:
-    """While each second a job does harm of another sort, every other job is done within 5 s."""
+    """While a new kind of harm begins each second, every other job finishes within 5 s."""
     refuse(engine, schema)
     host = create_engine(
         engine.url, pool_size=5, max_overflow=10, connect_args={"application_name": "poison_run"}
@@ -166,7 +166,7 @@ def test_ordinary_jobs_among_evils(engine: Engine, schema: str) -> None:
 
 
 def feed(inserter: Client, engine: Engine, evils: dict[str, object]) -> list[int]:
-    """Insert the ordinary jobs evenly, and each second an evil; return the evils' ids."""
+    """Insert ordinary jobs evenly, and one harmful job each second; return the latter's ids."""
     names = cycle(evils)
     each_s = max(LASTS_S / (ORDINARY / 100), 0.01)
     evil_s = min(1.0, LASTS_S / len(evils))
@@ -195,7 +195,7 @@ def feed(inserter: Client, engine: Engine, evils: dict[str, object]) -> list[int
 
 
 def unfinished(engine: Engine, schema: str, kinds: tuple[str, ...]) -> int:
-    """Return how many jobs of these kinds are not final, those with args that do not fit aside."""
+    """Return how many jobs of these kinds are not final, except those whose args do not fit."""
     statement = text(
         f"SELECT count(*) FROM {schema}.river_job WHERE kind = ANY(:kinds) AND finalized_at IS NULL"
     )
@@ -204,7 +204,7 @@ def unfinished(engine: Engine, schema: str, kinds: tuple[str, ...]) -> int:
 
 
 def unrecorded(engine: Engine, schema: str, client: Client) -> list[Any]:
-    """Return the evils that neither ended nor are known to the client as given up."""
+    """Return the harmful jobs that are neither final nor known to the client as given up."""
     statement = text(
         f"SELECT id, args->>'how' AS how, state, attempt, errors FROM {schema}.river_job"
         " WHERE finalized_at IS NULL ORDER BY id"

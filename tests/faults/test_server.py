@@ -1,4 +1,4 @@
-"""The server, or the way to it, fails under load; then all goes on as if nothing had been."""
+"""The server, or the way to it, fails under load; afterwards all clients work as before."""
 
 import signal
 import threading
@@ -22,12 +22,12 @@ DONE = "SELECT count(*) FROM {s}.river_job WHERE state = 'completed'"
 
 
 def lasting(seconds: float = LASTS_S) -> None:
-    """Let a fault last."""
+    """Wait while a fault lasts."""
     threading.Event().wait(seconds)
 
 
 def immediate_shutdown(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """The server ends as by a loss of power, and recovers."""
+    """The server stops as after a power failure, and recovers."""
     for _ in range(TIMES):
         server.shut_down()
         lasting(1)
@@ -36,14 +36,14 @@ def immediate_shutdown(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 
 def fast_shutdown(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """The server is restarted in order; clients are told."""
+    """The server is restarted in order, which clients are notified of."""
     server.shut_down(signal.SIGINT)
     lasting()
     server.start_again()
 
 
 def crashed_backend(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """One of the server's processes is killed, and it ends the others."""
+    """One of the server's processes is killed, and the server terminates the others."""
     for _ in range(TIMES):
         server.crash_a_backend()
         lasting(1)
@@ -51,21 +51,21 @@ def crashed_backend(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 
 def terminated_backends(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """An administrator ends every connection, again and again."""
+    """An administrator terminates every connection, again and again."""
     for _ in range(3 * TIMES):
         server.cut_all()
         lasting(0.3)
 
 
 def refused_connections(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """Nobody listens at the server's address."""
+    """Nothing listens at the server's address."""
     proxy.refuse()
     lasting(30 if LONG else 5)
     proxy.accept()
 
 
 def connections_used_up(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """Others hold every connection that the server has."""
+    """Other clients hold every connection that the server allows."""
     with ExitStack() as held:
 
         def hold() -> None:
@@ -82,13 +82,13 @@ def connections_used_up(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 
 def timeouts(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """Every statement runs out of its time, for another has locked the table."""
+    """Every statement times out because another transaction has locked the table."""
     with server.settings_changed(statement_timeout="100ms", lock_timeout="50ms"):
         locked(server, proxy, plant)
 
 
 def locked(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """A migration of the host's has locked the table."""
+    """A migration of the application has locked the table."""
     with plant.engine.connect() as connection, connection.begin():
         connection.exec_driver_sql("SET statement_timeout = 0")
         connection.exec_driver_sql("SET lock_timeout = 0")
@@ -99,14 +99,14 @@ def locked(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 
 def read_only(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """The address leads to a server that is no primary any more, or not yet."""
+    """The address leads to a server that is not the primary any more, or not yet."""
     with server.settings_changed(default_transaction_read_only="on"):
         proxy.cut()
         lasting()
 
 
 def delays(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """Each way takes 100 ms more."""
+    """Each direction takes 100 ms longer."""
     proxy.delay_s = 0.1
     lasting()
     proxy.delay_s = 0.0
@@ -120,7 +120,7 @@ def cuts(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 
 def lost_answers(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """What is asked is done, and its answer never arrives."""
+    """Requests are executed, but their answers never arrive."""
     for _ in range(TIMES):
         proxy.deaf = True
         lasting(0.5)
@@ -130,14 +130,14 @@ def lost_answers(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 
 def silence(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """Nothing gets through, and nothing says so; then it does again."""
+    """Nothing gets through, and no connection is closed; later everything gets through again."""
     proxy.silence()
     lasting()
     proxy.heal()
 
 
 def disk_full(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """The disk with the jobs on it is full, and then has room again."""
+    """The disk with the jobs on it is full, and later has room again."""
     table, small = f"{plant.schema}.river_job", server.directory / "small"
     with small_disk(small, "16m") as ballast:
         server.run(f"CREATE TABLESPACE small LOCATION '{small}'")
@@ -159,9 +159,9 @@ def disk_full(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 
 def deadlocks(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """The host's transactions lock jobs from the last to the first, and each other's ways cross.
+    """Two transactions of the application lock jobs in opposite orders.
 
-    riverrun's own batches skip what is locked, so two of the host's are needed for a deadlock.
+    Batches of riverrun skip locked rows, so a deadlock needs two other transactions.
     """
     found = "SELECT sum(deadlocks) FROM pg_stat_database"
     before, end = plant.one(found), time.monotonic() + LASTS_S
@@ -187,7 +187,7 @@ def _touch_all(plant: Plant, order: str) -> None:
 
 
 def long_transaction(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """The host's transaction, which has inserted jobs, stays open; others' jobs go on."""
+    """A transaction of the application that inserted jobs stays open; other jobs go on."""
     engine = plant.engine.execution_options(isolation_level="REPEATABLE READ")
     with engine.begin() as connection:
         verbs.insert_many(connection, [Book() for _ in range(50)], schema=plant.schema)
@@ -197,7 +197,7 @@ def long_transaction(server: Server, proxy: Proxy, plant: Plant) -> None:
 
 
 def zones(server: Server, proxy: Proxy, plant: Plant) -> None:
-    """The server's time zone changes, as when somebody sets it to one with summer time."""
+    """The server's time zone changes to one with summer time, as an administrator may set it."""
     for zone in ("Europe/Berlin", "Pacific/Kiritimati", "America/St_Johns"):
         with server.settings_changed(timezone=zone):
             proxy.cut()
@@ -236,9 +236,9 @@ def test_nothing_is_lost_stuck_or_doubled(
     proxy: Proxy,
     shaken: Any,
 ) -> None:
-    """Whatever the server does under load, all jobs are worked, and their effects had as promised.
+    """Whatever the server does under load, all jobs are worked, with effects as promised.
 
-    Afterwards each client hears, works and leads as before.
+    Afterwards each client receives notifications, works and can lead as before.
     """
     shaken.workers("ada", "bob")
     with shaken.load() as ids:

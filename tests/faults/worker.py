@@ -1,9 +1,10 @@
-"""A worker to be killed: `worker.py URL SCHEMA ID [OPTIONS]`, which works until SIGTERM.
+"""A worker process that tests kill: `worker.py URL SCHEMA ID [OPTIONS]`.
 
-It says "ready" when it does. OPTIONS are JSON: those of the Client. It works the queue "default",
-and one that is named by its ID, of which it learns by notification alone.
+It works until SIGTERM and prints "ready" when it begins. OPTIONS are the Client's options, as
+JSON. It works the queue "default" and a queue named by its ID, which it learns of by
+notifications alone.
 
-Each effect is a row in the table `effect`, which nothing keeps from being doubled.
+Each effect is a row in the table `effect`, which has no constraint against duplicates.
 """
 
 import faulthandler
@@ -45,7 +46,7 @@ def effect(ctx: JobContext, sort: str) -> tuple[object, dict[str, object]]:
 
 @workers.register(backoff=Constant(delay=0.1))
 def book(args: Book, ctx: JobContext) -> None:
-    """Have the effect in the transaction that completes the job."""
+    """Record the effect in the transaction that completes the job."""
     with ctx.transaction() as session:
         session.execute(*effect(ctx, "book"))
         pause(args.wait_s)
@@ -53,24 +54,25 @@ def book(args: Book, ctx: JobContext) -> None:
 
 @workers.register(backoff=Constant(delay=0.1))
 def send(args: Send, ctx: JobContext) -> None:
-    """Have the effect, and go on for a while."""
+    """Record the effect, then keep running for a while."""
     with ctx.client.engine.begin() as connection:
         connection.execute(*effect(ctx, "send"))
     pause(args.wait_s)
 
 
 def pause(wait_s: float) -> None:
-    """Be deaf to everything for `wait_s` seconds, or for a moment if 0."""
+    """Wait for `wait_s` seconds, or for a moment if it is 0, and ignore all cancels."""
     threading.Event().wait(wait_s or random.random() * 0.03)
 
 
 def main() -> None:
-    """Work until told to end."""
+    """Work until a signal requests a stop."""
     url, schema, client_id, *options = sys.argv[1:]
     logging.basicConfig(format="%(asctime)s %(threadName)s %(message)s")
-    faulthandler.register(signal.SIGUSR2)  # tells where each thread is, of a worker that hangs
-    # Taken by sigwait: a handler runs in the main thread, which nothing wakes for it if another
-    # thread took the signal, as the kernel has it for a process that was stopped until just now.
+    faulthandler.register(signal.SIGUSR2)  # prints each thread's stack if the worker hangs
+    # sigwait takes the signal, since a handler would run in the main thread. Nothing wakes that
+    # thread if another thread received the signal, as happens in a process that was just
+    # resumed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     queues = {
         "default": QueueConfig(max_workers=8, poll_interval=0.2),
