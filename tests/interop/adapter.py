@@ -1,7 +1,7 @@
-"""riverrun as River's conformance contract asks for it: JSON-RPC on the standard streams.
+"""An adapter that serves River's conformance contract: JSON-RPC on the standard streams.
 
-The methods are in `python_side/`, by topic. They call riverrun's public API; only those that the
-contract names raw_ or fault_ look at the tables by themselves.
+The methods are in `python_side/`, one module for each topic. They call riverrun's public API.
+Only the methods that the contract names raw_ or fault_ use the tables directly.
 
     RIVER_CONFORMANCE_DATABASE_URL=postgres://... python adapter.py
 """
@@ -18,8 +18,8 @@ TOPICS = (controls, faults, jobs, migrations, queues, transactions, work)
 
 
 def main() -> None:
-    """Answer until the input ends."""
-    # Diagnostics go to the standard error: the standard output is the protocol's.
+    """Answer requests until the input ends."""
+    # Diagnostics go to standard error: standard output belongs to the protocol.
     level = logging.DEBUG if os.environ.get("PEER_DEBUG") else logging.WARNING
     logging.basicConfig(stream=sys.stderr, level=level, format="%(threadName)s %(message)s")
     state = State(

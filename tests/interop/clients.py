@@ -1,4 +1,4 @@
-"""riverrun's side: clients in this process that work the kind that Go's peer works."""
+"""The Python side: clients in this process that work the same kind as the Go peer."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from waiting import DEADLINE_S, until
 
 @attrs.frozen
 class Echo(JobArgs, kind="conformance_echo"):
-    """Args of the one kind that both sides work."""
+    """Args of the kind that both sides work."""
 
     behavior: str = ""
     duration_ms: int = 0
@@ -24,7 +24,7 @@ class Echo(JobArgs, kind="conformance_echo"):
 
 @attrs.frozen
 class Ours(JobArgs, kind="interop_ours"):
-    """Args of a kind that Go has no worker for."""
+    """Args of a kind for which Go has no worker."""
 
     number: int = 0
 
@@ -62,17 +62,17 @@ class Clients:
         return client
 
     def inserter(self) -> Client:
-        """Return a client that only inserts and asks."""
+        """Return a client that inserts and reads but does not work."""
         return Client(self.engine, schema=self.schema)
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
-        """Return what a statement on the test's schema reads."""
+        """Return the rows that a statement on the test's schema reads."""
         with self.engine.begin() as connection:
             connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
             return [tuple(row) for row in connection.execute(text(statement), values)]
 
     def one(self, statement: str, **values: Any) -> Any:
-        """Return the one value that a statement on the test's schema reads."""
+        """Return the single value that a statement on the test's schema reads."""
         ((value,),) = self.rows(statement, **values)
         return value
 
@@ -85,7 +85,7 @@ class Clients:
     def wait(
         self, condition: Callable[[], object], what: str, within_s: float = DEADLINE_S
     ) -> float:
-        """Wait until `condition` holds; return the seconds that it took."""
+        """Wait until `condition` holds; return how many seconds that took."""
         begun = time.monotonic()
         until(condition, what, within_s)
         return time.monotonic() - begun
@@ -99,7 +99,7 @@ class Clients:
             raise AssertionError(f"{problem}; it is {self.one(asked, id=job_id)}") from None
 
     def stop(self) -> None:
-        """Stop every client, cancelling what runs."""
+        """Stop every client and cancel the jobs it is running."""
         for client in self._clients:
             try:
                 client.stop(cancel=True)

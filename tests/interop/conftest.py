@@ -1,4 +1,4 @@
-"""Go's River beside riverrun, on a fresh schema or an empty database."""
+"""Go's River and riverrun on a fresh schema or an empty database."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Count no build, which the first test that needs it waits for, against a test's time."""
+    """Limit each test's function, but not its fixtures: the first test waits for a build."""
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.timeout(120, func_only=True))
@@ -21,13 +21,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def peer_program() -> Path:
-    """Go's side: `peer/`, built once."""
+    """The Go peer, `peer/`, which is built once."""
     return build("peer")
 
 
 @pytest.fixture
 def peers(engine: Engine, schema: str) -> Iterator[Peers]:
-    """Adapter processes on a fresh schema, which is their search path."""
+    """Adapter processes whose search path is a fresh schema."""
     peers = Peers(engine, schema)
     yield peers
     peers.close()
@@ -35,7 +35,7 @@ def peers(engine: Engine, schema: str) -> Iterator[Peers]:
 
 @pytest.fixture
 def empty_peers(empty_database: Engine) -> Iterator[Peers]:
-    """Adapter processes on a database in which there is nothing yet."""
+    """Adapter processes on a database without tables."""
     peers = Peers(empty_database, None)
     yield peers
     peers.close()
@@ -61,7 +61,7 @@ def empty_go_peer(empty_peers: Peers, peer_program: Path) -> StartPeer:
 
 @pytest.fixture
 def here(engine: Engine, schema: str) -> Iterator[Clients]:
-    """Clients of riverrun on the test's schema, all stopped at its end."""
+    """Clients of riverrun on the test's schema, all of which are stopped when the test ends."""
     clients = Clients(engine, schema)
     yield clients
     clients.stop()

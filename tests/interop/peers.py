@@ -1,4 +1,4 @@
-"""Go's River beside riverrun: adapter processes, and how Go's is built."""
+"""Go's River and riverrun side by side: adapter processes, and the build of the Go one."""
 
 import fcntl
 import hashlib
@@ -30,16 +30,16 @@ _numbers = count(1)
 
 
 def build(module: str, package: str = ".") -> Path:
-    """Return a program, built if it is new.
+    """Return the path of a Go program, after building it if its source has changed.
 
     Args:
-        module: The folder beside this file with the Go module that names every version.
-        package: The program's package: the module's own, or one that it depends on.
+        module: The folder beside this file with the Go module that pins all versions.
+        package: The program's package: that of the module, or of one of its dependencies.
     """
     go = need("go")
     program = CACHE / f"{module}-{_fingerprint(HERE / module)}"
     CACHE.mkdir(parents=True, exist_ok=True)
-    # Two runs at once must not build into one file.
+    # Two runs at once must not build into the same file.
     with (CACHE / f"{module}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
@@ -57,7 +57,7 @@ def build(module: str, package: str = ".") -> Path:
                     pytest.fail(f"go build of {module} failed:\n{done.stderr}")
                 built.rename(program)
         program.touch()
-        # Not at once: the trees of other branches use theirs.
+        # Keep recent ones: other checkouts use them.
         for old in CACHE.glob(f"{module}-*"):
             if old.stat().st_mtime < time.time() - KEPT_S:
                 old.unlink()
@@ -73,7 +73,7 @@ def _fingerprint(module: Path) -> str:
 
 
 def environment(url: URL, application: str, schema: str | None) -> dict[str, str]:
-    """Return what an adapter process reads its database from."""
+    """Return the variables from which an adapter process reads its database."""
     plain = url.set(drivername="postgresql")
     if schema is not None:
         plain = plain.update_query_dict({"options": f"-csearch_path={schema}"})
@@ -86,7 +86,7 @@ def environment(url: URL, application: str, schema: str | None) -> dict[str, str
 
 
 class Peers:
-    """Starts adapter processes on one database, and ends them with the test."""
+    """Starts adapter processes on one database, and stops them when the test ends."""
 
     def __init__(self, engine: Engine, schema: str | None) -> None:
         self.engine = engine
@@ -94,16 +94,16 @@ class Peers:
         self.processes: list[Process] = []
 
     def go(self, program: Path, url: URL | None = None) -> Process:
-        """Start a Go peer on the test's database, or at another address of it."""
+        """Start a Go peer on the test's database. `url` is another address of it."""
         return self._start([str(program)], f"river-conformance-go-{next(_numbers)}", url)
 
     def python(self, url: URL | None = None) -> Process:
-        """Start the conformance adapter on the test's database, or at another address of it."""
+        """Start the conformance adapter on the test's database. `url` is another address of it."""
         command = [sys.executable, str(HERE / "adapter.py")]
         return self._start(command, f"river-conformance-python-{next(_numbers)}", url)
 
     def close(self) -> None:
-        """End every process that is left."""
+        """Stop all remaining processes."""
         for process in self.processes:
             with suppress(AssertionError):
                 process.close()

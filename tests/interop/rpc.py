@@ -1,4 +1,4 @@
-"""A process that speaks JSON-RPC 2.0 on its standard input and output, one object a line."""
+"""A process that speaks JSON-RPC 2.0 on its standard streams, one object per line."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ INVALID_PARAMS = -32602
 
 
 class RpcError(Exception):
-    """The other side answered with an error."""
+    """The peer answered with an error."""
 
     def __init__(self, method: str, code: int, message: str) -> None:
         super().__init__(method, code, message)
@@ -32,12 +32,12 @@ class RpcError(Exception):
 
 
 class Process:
-    """A peer to call.
+    """A peer process whose methods can be called.
 
     Args:
         command: The program and its arguments.
-        env: Its whole environment.
-        name: What failures call it.
+        env: The complete environment of the process.
+        name: The name by which failures call it.
     """
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], name: str) -> None:
@@ -68,7 +68,7 @@ class Process:
 
     @property
     def said(self) -> str:
-        """The last lines of its standard error."""
+        """The last lines of the peer's standard error."""
         return "".join(self._said)
 
     def call(self, method: str, *, deadline_s: float = DEADLINE_S, **params: Any) -> Any:
@@ -81,7 +81,7 @@ class Process:
         return self.call_text(method, json.dumps(params, ensure_ascii=False), deadline_s)
 
     def call_text(self, method: str, params: str, deadline_s: float = DEADLINE_S) -> Any:
-        """Return the result of a method whose params are sent as they stand, numbers and all."""
+        """Return the result of a method whose params are sent as this text, unparsed."""
         self._calls += 1
         request = f'{{"jsonrpc":"2.0","id":{self._calls},"method":"{method}","params":{params}}}\n'
         assert self._process.stdin is not None
@@ -101,12 +101,12 @@ class Process:
         return answer.get("result")
 
     def kill(self) -> None:
-        """End it as a power failure would."""
+        """Kill the process, as a power failure would."""
         self._process.kill()
         self.close()
 
     def close(self) -> None:
-        """Close its input, which tells it to end, and wait for that; may be called twice."""
+        """Close the process's input, which makes it exit, and wait. May be called twice."""
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()

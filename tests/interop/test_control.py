@@ -1,4 +1,4 @@
-"""Pauses, resumes and cancels that one side says and the other hears."""
+"""Pauses, resumes and cancels by one side that the other side's clients obey."""
 
 import json
 import threading
@@ -11,18 +11,18 @@ from interop.rpc import Process
 from riverrun import JobContext, QueueConfig, QueueEvent, QueuePaused, QueueResumed
 from waiting import DEADLINE_S
 
-# Longer than any test: what is noticed sooner was heard of.
+# Longer than any test, so whatever is noticed sooner was caused by a notification.
 NO_POLLING_S = 600.0
 TRIES = 3
 
 
 def fastest(turns: list[float]) -> float:
-    """Return the seconds that the fastest turn took: a busy machine is not what is measured."""
+    """Return the seconds of the fastest try, since a busy machine is not what is measured."""
     return min(turns)
 
 
 def timed(what: Callable[[], object], heard: Callable[[], object], here: Clients) -> float:
-    """Do something, wait until it is heard of, and return the seconds between."""
+    """Call `what`, wait until `heard` is true, and return the seconds in between."""
     begun = time.monotonic()
     what()
     here.wait(heard, "heard of")
@@ -30,7 +30,7 @@ def timed(what: Callable[[], object], heard: Callable[[], object], here: Clients
 
 
 def test_a_pause_by_go_reaches_python(go_peer: StartPeer, here: Clients) -> None:
-    """What Go pauses Python leaves alone within a second, and works again when Go resumes it."""
+    """Python stops working a queue within a second after Go pauses it, until Go resumes it."""
     peer = go_peer()
     queues = {"default": QueueConfig(poll_interval=NO_POLLING_S), "free": QueueConfig()}
     client = here.run(queues=queues)
@@ -56,7 +56,7 @@ def test_a_pause_by_go_reaches_python(go_peer: StartPeer, here: Clients) -> None
             events.get(DEADLINE_S)
         here.wait_state(job["id"], "completed")
         row = client.get(here.engine, job["id"])
-        # Only after the resumption, which Go's statement bears the time of.
+        # Not before the resume, whose time Go's statement recorded.
         assert row.attempted_at is not None
         updated = client.queues.get(here.engine, "default").updated_at
         assert row.attempted_at >= updated
@@ -65,7 +65,7 @@ def test_a_pause_by_go_reaches_python(go_peer: StartPeer, here: Clients) -> None
 
 
 def test_a_pause_by_python_reaches_go(go_peer: StartPeer, here: Clients) -> None:
-    """What Python pauses Go leaves alone within a second, and works again once it is resumed."""
+    """Go stops working a queue within a second after Python pauses it, until it is resumed."""
     peer, client = go_peer(), here.inserter()
     peer.call("start", client_id="gopher", fetch_poll_interval_ms=int(NO_POLLING_S * 1000))
     here.wait(lambda: client.queues.list(here.engine), "Go's queue")
@@ -94,13 +94,13 @@ def test_a_pause_by_python_reaches_go(go_peer: StartPeer, here: Clients) -> None
 
 
 def queue_events(peer: Process) -> list[str]:
-    """Return the events of queues that the Go client saw."""
+    """Return the queue events that the Go client received."""
     events = peer.call("runtime_stats")["events"]
     return [event for event in events if event.startswith("queue_")]
 
 
 def test_a_queues_metadata_is_shared(go_peer: StartPeer, here: Clients) -> None:
-    """A queue that one side works is listed, and given metadata, by the other."""
+    """A queue that one side works is listed by the other, which can set its metadata."""
     peer = go_peer()
     client = here.run(queues={"mail": QueueConfig()})
     here.wait(lambda: peer.call("queue_list")["queues"], "queues")
@@ -111,7 +111,7 @@ def test_a_queues_metadata_is_shared(go_peer: StartPeer, here: Clients) -> None:
 
 
 def test_a_cancel_by_go_ends_what_python_runs(go_peer: StartPeer, here: Clients) -> None:
-    """A job that Python runs is told within a second that Go cancelled it, and is cancelled."""
+    """A job that Python runs is notified and cancelled within a second after Go cancels it."""
     begun, told = threading.Event(), threading.Event()
 
     def work(args: Echo, ctx: JobContext) -> None:
@@ -140,7 +140,7 @@ def test_a_cancel_by_go_ends_what_python_runs(go_peer: StartPeer, here: Clients)
 
 
 def test_a_cancel_by_python_ends_what_go_runs(go_peer: StartPeer, here: Clients) -> None:
-    """A job that Go runs is told within a second that Python cancelled it, and is cancelled."""
+    """A job that Go runs is notified and cancelled within a second after Python cancels it."""
     peer, client = go_peer(), here.inserter()
     peer.call("start", client_id="gopher", fetch_poll_interval_ms=int(NO_POLLING_S * 1000))
     turns = []
@@ -161,7 +161,7 @@ def test_a_cancel_by_python_ends_what_go_runs(go_peer: StartPeer, here: Clients)
 
 
 def test_a_cancel_of_what_waits(go_peer: StartPeer, here: Clients) -> None:
-    """A job that waits is cancelled by either, and an operator's retry by the other revives it."""
+    """Either side can cancel a waiting job, and the other can retry it."""
     peer, client = go_peer(), here.inserter()
     first = client.insert(here.engine, Echo()).job
     assert peer.call("cancel", id=first.id)["state"] == "cancelled"
@@ -174,7 +174,7 @@ def test_a_cancel_of_what_waits(go_peer: StartPeer, here: Clients) -> None:
 
 
 def notify(here: Clients, topic: str, payload: dict[str, object]) -> None:
-    """Send a notification that no row stands behind."""
+    """Send a notification without a row that confirms it."""
     here.do(
         "SELECT pg_notify(current_schema() || '.' || :topic, :payload)",
         topic=topic,
@@ -183,7 +183,7 @@ def notify(here: Clients, topic: str, payload: dict[str, object]) -> None:
 
 
 def test_go_does_what_a_notification_says(go_peer: StartPeer, here: Clients) -> None:
-    """River cancels, pauses and resigns by a notification alone, whatever the tables say."""
+    """River cancels, pauses and resigns on a notification alone, whatever the tables contain."""
     peer = go_peer()
     peer.call("start", client_id="gopher", fetch_poll_interval_ms=60_000)
     here.wait(lambda: peer.call("listener_count")["count"], "Go listens")
@@ -202,7 +202,7 @@ def test_go_does_what_a_notification_says(go_peer: StartPeer, here: Clients) -> 
 
 
 def test_a_notification_has_riverrun_look_at_the_row(here: Clients) -> None:
-    """A cancel or a pause that is not in the tables has no effect on riverrun."""
+    """A notification of a cancel or pause that is not in the tables has no effect on riverrun."""
     begun: list[int] = []
 
     def wait(args: Echo, ctx: JobContext) -> None:
@@ -216,7 +216,7 @@ def test_a_notification_has_riverrun_look_at_the_row(here: Clients) -> None:
     here.wait(lambda: {first, second} <= set(begun), "both at work")
     notify(here, "river_control", {"action": "cancel", "job_id": first, "queue": "default"})
     notify(here, "river_control", {"action": "pause", "queue": "default"})
-    # What was sent before it has been read by the time that this one is obeyed.
+    # Notifications are read in order, so the earlier ones were read before this cancel acted.
     client.cancel(here.engine, second)
     here.wait_state(second, "cancelled")
     here.wait_state(client.insert(here.engine, Echo()).job.id, "completed")

@@ -1,4 +1,4 @@
-"""One leader among the clients of both languages, and maintenance done once."""
+"""One leader among the clients of both languages, whose maintenance is done once."""
 
 import itertools
 
@@ -13,7 +13,7 @@ OUR_TERM = "our periodic run on start"
 
 
 def our_periodic() -> PeriodicJob:
-    """Return a job that is inserted once in each of our terms."""
+    """Return a job that is inserted once in each term that riverrun leads."""
     opts = InsertOpts(queue="nobody")
     return PeriodicJob(
         Interval(every=3600), lambda: (Echo(message=OUR_TERM), opts), run_on_start=True
@@ -21,19 +21,20 @@ def our_periodic() -> PeriodicJob:
 
 
 def terms(here: Clients) -> tuple[int, int]:
-    """Return how many terms Go's and our maintenance has begun."""
+    """Return how many terms of Go and of riverrun have begun maintenance."""
     return here.one(PERIODIC, message=GO_TERM), here.one(PERIODIC, message=OUR_TERM)
 
 
 def go_leads(peer: Process, client: Client) -> bool:
-    """Return whether Go leads, and nobody of ours believes that it does."""
+    """Return whether Go leads and riverrun's client knows that it does not."""
     return peer.call("leader")["leader_id"] == "gopher" and not client.leads
 
 
 def test_the_lead_goes_to_and_fro(go_peer: StartPeer, here: Clients) -> None:
-    """The leader resigns, is killed, comes back: one leads, and its maintenance is done once.
+    """While leaders resign, stop and return, one client leads and maintenance is done once.
 
-    Each term of either side inserts its periodic job at its start: as many as terms, no more.
+    The leader of each term inserts its periodic job when the term begins, so there are as many jobs
+    as terms.
     """
     start = {"client_id": "gopher", "periodic_run_on_start": True, "queue": "other"}
     peer = go_peer()
@@ -42,7 +43,7 @@ def test_the_lead_goes_to_and_fro(go_peer: StartPeer, here: Clients) -> None:
     client = here.run(periodic_jobs=[our_periodic()])
     here.wait(lambda: terms(here) == (1, 0), "Go's maintenance")
 
-    # It obeys, and stands again at once, unlike ours: more often than not it wins.
+    # Go resigns and, unlike riverrun, stands again at once, so it usually wins.
     first = peer.call("leader")["elected_at"]
     client.request_resign(here.engine)
     here.wait(lambda: peer.call("leader")["elected_at"] not in (None, first), "a second term")
@@ -62,7 +63,7 @@ def test_the_lead_goes_to_and_fro(go_peer: StartPeer, here: Clients) -> None:
     here.wait(lambda: terms(here) == (gos + 1, 1), "Go's maintenance")
 
     peer.kill()
-    here.do("UPDATE river_leader SET expires_at = now()")  # its lease of 15 s, at once
+    here.do("UPDATE river_leader SET expires_at = now()")  # ends its lease of 15 s at once
     here.wait(lambda: client.leads, "we lead after Go was killed")
     here.wait(lambda: terms(here) == (gos + 1, 2), "our maintenance again")
 
@@ -75,7 +76,7 @@ def test_the_lead_goes_to_and_fro(go_peer: StartPeer, here: Clients) -> None:
 
 
 def test_one_leads_among_many(go_peer: StartPeer, here: Clients) -> None:
-    """Among two clients of each language one leads, whoever goes, and what is due runs once."""
+    """Of two clients in each language one leads, whichever stops, and due jobs run once."""
     peers = {f"gopher-{number}": go_peer() for number in (1, 2)}
     clients = {f"python-{number}": here.run(id=f"python-{number}") for number in (1, 2)}
     for name, peer in peers.items():
@@ -90,7 +91,7 @@ def test_one_leads_among_many(go_peer: StartPeer, here: Clients) -> None:
     inserter, batches = here.inserter(), itertools.count(1)
     while clients or len(peers) > 1:
         here.wait(agreed, "one leader, known as such to itself alone")
-        # Due by the time of the leader's scheduler, which looks five seconds ahead.
+        # Due now for the leader's scheduler, which looks five seconds ahead.
         due = here.one("SELECT now() + interval '1 second'")
         opts = InsertOpts(scheduled_at=due)
         inserter.insert_many(here.engine, [(Echo(), opts)] * 20)

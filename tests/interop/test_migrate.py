@@ -1,4 +1,4 @@
-"""River's migrator, which its command line is made of, and ours on one database."""
+"""River's migrator, on which its command line is built, and riverrun's on one database."""
 
 import pytest
 from click.testing import CliRunner
@@ -21,24 +21,24 @@ def peer(empty_go_peer: StartPeer) -> Process:
 
 
 def go_validates(peer: Process, version: int) -> bool:
-    """Return whether River finds everything up to `version`; the newest as its CLI asks for."""
+    """Return whether River's validation passes at `version`; the newest as its CLI does."""
     target = {} if version == NEWEST else {"target_version": version}
     return bool(peer.call("interop_validate", **target)["valid"])
 
 
 def stands(engine: Engine) -> int:
-    """Return the version of River's line that we read."""
+    """Return the version of River's line that riverrun reads."""
     with engine.connect() as connection:
         return current(connection, Line.main)
 
 
 def test_both_know_the_same_newest_version(peer: Process) -> None:
-    """The newest River has no migration that we lack."""
+    """The newest River has no migration that riverrun lacks."""
     assert peer.call("handshake")["migration_lines"] == {"main": NEWEST}
 
 
 def test_go_validates_every_version_we_stop_at(peer: Process, empty_database: Engine) -> None:
-    """River's `validate` passes wherever our migrations stop, up and down, and not beyond."""
+    """River's `validate` passes wherever riverrun's migrations stop, and not beyond."""
     ups = list(range(1, NEWEST + 1))
     for version in [*ups, *reversed(ups[:-1])]:
         migrate(empty_database, line=Line.main, to=version)
@@ -47,13 +47,13 @@ def test_go_validates_every_version_we_stop_at(peer: Process, empty_database: En
 
 
 def test_our_own_line_is_nothing_to_go(peer: Process, empty_database: Engine) -> None:
-    """With riverrun's own tables there, River's `validate` passes all the same."""
+    """River's `validate` passes with riverrun's own tables present."""
     migrate(empty_database)
     assert go_validates(peer, NEWEST)
 
 
 def test_we_validate_what_go_migrated(peer: Process, empty_database: Engine) -> None:
-    """On a database that Go migrated, `riverrun migrate validate` asks for our own line alone."""
+    """After Go migrated, `riverrun migrate validate` asks only for riverrun's own line."""
     done = peer.call("migrate")
     assert done == {
         "applied": list(range(1, NEWEST + 1)),
@@ -71,7 +71,7 @@ def test_we_validate_what_go_migrated(peer: Process, empty_database: Engine) -> 
 
 
 def test_up_and_down_in_turns(peer: Process, empty_database: Engine) -> None:
-    """Each side takes up where the other stopped, up and down, and nothing is left at the end."""
+    """Each side continues the other's migrations, up and down, and leaves nothing at the end."""
     for version in range(1, NEWEST + 1):
         if version % 2:
             assert peer.call("migrate", target_version=version)["applied"] == [version]
@@ -91,7 +91,7 @@ def test_up_and_down_in_turns(peer: Process, empty_database: Engine) -> None:
 
 
 def test_a_schema_with_a_name(peer: Process, empty_database: Engine) -> None:
-    """In a schema of its own, each side validates what the other migrated."""
+    """In a named schema, each side validates what the other migrated."""
     peer.call("migrate", schema="go_s")
     with empty_database.begin() as connection:
         connection.exec_driver_sql("CREATE SCHEMA python_s")

@@ -1,4 +1,4 @@
-"""The tools of this folder: if they do not hold, no test here means anything."""
+"""The tools of this folder work: without them, no other test here would prove anything."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from interop.rpc import NOT_FOUND, RpcError
 
 
 def test_go_inserts_and_works_its_own_job(go_peer: StartPeer) -> None:
-    """The peer is River itself: it shakes hands, inserts, works, and says what is missing."""
+    """The peer is River itself: it inserts and works a job, and reports a missing one."""
     peer = go_peer()
     hello = peer.call("handshake")
     assert (hello["implementation"], hello["implementation_version"]) == ("go", "0.51.2")
@@ -22,7 +22,7 @@ def test_go_inserts_and_works_its_own_job(go_peer: StartPeer) -> None:
 
 
 def test_a_peer_that_ends_says_why(go_peer: StartPeer) -> None:
-    """A call of a dead process fails at once."""
+    """A call to a peer that has exited fails at once, with the reason."""
     peer = go_peer()
     peer.call("handshake")
     peer.kill()

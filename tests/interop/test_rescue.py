@@ -1,4 +1,4 @@
-"""Jobs whose client is gone, or only slow, under a leader of the other language."""
+"""Jobs whose client is dead, or just slow, under a leader of the other language."""
 
 import threading
 from datetime import datetime, timedelta
@@ -19,12 +19,12 @@ RUNNING = """
 
 
 def running(here: Clients, kind: str, by: str, age_s: float) -> int:
-    """Insert a job that a client began `age_s` seconds ago, and return its id."""
+    """Insert a job that a client began `age_s` seconds ago; return its id."""
     return int(here.one(RUNNING, kind=kind, by=by, age_s=age_s))
 
 
 def heart(here: Clients, client_id: str, silent_s: float) -> None:
-    """Let a client of ours have said `silent_s` seconds ago that it lives."""
+    """Insert the heartbeat of a riverrun client, `silent_s` seconds ago."""
     statement = """
         INSERT INTO riverrun_client (id, heartbeat_at, hostname, pid, queues)
         VALUES (:id, now() - make_interval(secs => :silent_s), 'host', 1, '{default}')
@@ -39,9 +39,10 @@ def go_leads(peer: Process, here: Clients, **options: Any) -> None:
 
 
 def test_ours_are_rescued_while_go_leads(go_peer: StartPeer, here: Clients) -> None:
-    """A dead client's jobs of kinds unknown to Go are retried by our living ones; Go would discard.
+    """A dead client's job of a kind unknown to Go is retried by riverrun while Go leads.
 
-    The job without a heartbeat is the control: Go's leader does discard what it does not know.
+    A job whose client has no heartbeat is the control: Go's leader discards it, since it does not
+    know its kind.
     """
     unknown = running(here, "interop_ours", "some-client", age_s=7200)
     heart(here, "dead", silent_s=DEAD_S + 10)
@@ -61,7 +62,7 @@ def test_ours_are_rescued_while_go_leads(go_peer: StartPeer, here: Clients) -> N
 
 
 def test_a_healthy_job_outlives_a_go_leaders_patience(go_peer: StartPeer, here: Clients) -> None:
-    """A job that runs for longer than Go's rescuer waits is left alone, of whatever kind."""
+    """A job that runs for longer than Go's rescue time is not rescued, whatever its kind."""
     patience_s = 3.0
     begun, release = threading.Event(), threading.Event()
 
@@ -72,7 +73,7 @@ def test_a_healthy_job_outlives_a_go_leaders_patience(go_peer: StartPeer, here: 
     client = here.run(work, job_timeout=0, rescue_after=patience_s, leader_election_disabled=True)
     job = client.insert(here.engine, Ours()).job
     assert begun.wait(30)
-    # The same job, but of a client that renews nothing.
+    # The control: the same job, but of a client that does not renew its attempt time.
     control = running(here, "interop_ours", "some-client", age_s=0)
     age_s = "SELECT extract(epoch FROM now() - attempted_at) FROM river_job WHERE id = :id"
     here.wait(lambda: here.one(age_s, id=control) > patience_s, "as long as Go waits")
@@ -87,7 +88,7 @@ def test_a_healthy_job_outlives_a_go_leaders_patience(go_peer: StartPeer, here: 
 
 
 def test_a_finished_job_outlives_a_go_leaders_patience(go_peer: StartPeer, here: Clients) -> None:
-    """A job whose outcome the database refuses for long is not executed again by Go's rescue."""
+    """A job whose outcome cannot be written for long is not rescued and run again by Go."""
     patience_s = 3.0
     calls: list[int] = []
     client = here.run(
@@ -122,14 +123,14 @@ def test_a_finished_job_outlives_a_go_leaders_patience(go_peer: StartPeer, here:
 def test_go_rescues_what_a_killed_python_client_ran(
     go_peer: StartPeer, python_peer: StartPeer, here: Clients
 ) -> None:
-    """With nobody of ours left, Go takes a killed client's job after its hour, and works it."""
+    """Without any riverrun client, Go rescues and works a killed client's job after an hour."""
     doomed = python_peer()
     doomed.call("start", client_id="doomed")
     doomed.call("barrier_create", name="never")
     job_id = doomed.call("insert", behavior="barrier_wait", message="never")["id"]
     here.wait_state(job_id, "running")
     doomed.kill()
-    here.do("UPDATE river_leader SET expires_at = now()")  # its lease of 15 s, at once
+    here.do("UPDATE river_leader SET expires_at = now()")  # ends its lease of 15 s at once
     here.do("UPDATE river_job SET attempted_at = attempted_at - interval '2 hours'")
 
     peer = go_peer()
@@ -144,7 +145,7 @@ def test_go_rescues_what_a_killed_python_client_ran(
 
 
 def test_we_rescue_what_a_killed_go_client_ran(go_peer: StartPeer, here: Clients) -> None:
-    """A Go client that was killed loses its job to us once our patience is over, and not before."""
+    """Riverrun rescues the job of a killed Go client after `rescue_after`, and not before."""
     peer = go_peer()
     peer.call("start", client_id="gopher", leader_election_disabled=True)
     job = peer.call("insert", behavior="ignored_cancel", opts={"metadata": {"big": 2**60 + 1}})
@@ -162,7 +163,7 @@ def test_we_rescue_what_a_killed_go_client_ran(go_peer: StartPeer, here: Clients
 
 
 def test_our_leader_retries_kinds_that_it_does_not_know(here: Clients) -> None:
-    """A stuck job of another language's kind is retried: we never discard one for being unknown."""
+    """A stuck job of a kind that only Go knows is retried: riverrun does not discard it."""
     job_id = running(here, "go_only", "gopher", age_s=7200)
     client = here.run(lambda args, ctx: None, queues={"other": QueueConfig()})
     here.wait(lambda: here.one("SELECT state::text FROM river_job") != "running", "rescued")

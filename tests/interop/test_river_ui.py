@@ -1,4 +1,4 @@
-"""River's own web UI, the released program, pointed at our tables."""
+"""River's own web UI, in its released version, on riverrun's tables."""
 
 import json
 import os
@@ -29,7 +29,7 @@ from waiting import DEADLINE_S
 
 
 class RiverUI:
-    """The program, and its HTTP API."""
+    """The UI's process and its HTTP API."""
 
     def __init__(self, program: Path, engine: Engine, schema: str, folder: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -50,7 +50,7 @@ class RiverUI:
         )
 
     def healthy(self) -> bool:
-        """Return whether it answers, and says that its database does."""
+        """Return whether the UI responds and reports that its database works."""
         assert self.process.poll() is None, self.said()
         try:
             return self.call("GET", "/api/health-checks/complete") == {"status": "ok"}
@@ -58,32 +58,32 @@ class RiverUI:
             return False
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """Return what the API answers, decoded."""
+        """Return the decoded response of the API."""
         return json.loads(self.fetch(method, path, body))
 
     def fetch(self, method: str, path: str, body: object = None) -> bytes:
-        """Return what it answers."""
+        """Return the raw response."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data=data, method=method)
         with urllib.request.urlopen(request, timeout=DEADLINE_S) as response:
             return bytes(response.read())
 
     def jobs(self, query: str) -> list[dict[str, Any]]:
-        """Return the jobs that its list shows."""
+        """Return the jobs that the UI lists."""
         jobs: list[dict[str, Any]] = self.call("GET", f"/api/jobs?limit=100&{query}")["data"]
         return jobs
 
     def on(self, verb: str, *ids: int) -> None:
-        """Do what its buttons do with some jobs."""
+        """Do what the UI's buttons do with some jobs."""
         self.call("POST", f"/api/jobs/{verb}", {"ids": [str(job_id) for job_id in ids]})
 
     def said(self) -> str:
-        """Return its log."""
+        """Return the UI's log."""
         self._log.seek(0)
         return self._log.read()
 
     def close(self) -> None:
-        """End it."""
+        """Stop the UI."""
         self.process.terminate()
         self.process.wait(timeout=DEADLINE_S)
         self._log.close()
@@ -91,7 +91,7 @@ class RiverUI:
 
 @pytest.fixture(scope="session")
 def ui_program() -> Path:
-    """River's UI, built once."""
+    """River's UI, which is built once."""
     return build("ui", "riverqueue.com/riverui/cmd/riverui")
 
 
@@ -107,12 +107,12 @@ def ui(
 
 
 def ids(jobs: list[dict[str, Any]]) -> list[int]:
-    """Return the ids of jobs."""
+    """Return the ids of `jobs`."""
     return [job["id"] for job in jobs]
 
 
 def test_the_page_is_served(ui: RiverUI) -> None:
-    """The page, and the script that it loads, come from the program."""
+    """The UI serves its page and the script that the page loads."""
     page = ui.fetch("GET", "/").decode()
     assert '<div id="root"' in page
     script = page.split('src="')[1].split('"')[0]
@@ -120,7 +120,7 @@ def test_the_page_is_served(ui: RiverUI) -> None:
 
 
 def test_it_lists_and_shows_our_jobs(ui: RiverUI, here: Clients) -> None:
-    """Jobs of every state are counted, listed by state, kind and queue, and shown whole."""
+    """The UI counts jobs of every state, lists them by state, kind and queue, and shows them."""
 
     def work(args: Echo, ctx: JobContext) -> None:
         if args.behavior == "error":
@@ -170,7 +170,7 @@ def test_it_lists_and_shows_our_jobs(ui: RiverUI, here: Clients) -> None:
 
 
 def test_it_cancels_retries_and_deletes_our_jobs(ui: RiverUI, here: Clients) -> None:
-    """Its buttons reach our jobs: those that wait, those that run, and those that are final."""
+    """The UI's buttons act on waiting, running and final jobs of riverrun."""
     begun, told = threading.Event(), threading.Event()
 
     def work(args: Echo, ctx: JobContext) -> None:
@@ -199,7 +199,7 @@ def test_it_cancels_retries_and_deletes_our_jobs(ui: RiverUI, here: Clients) -> 
 
 
 def test_it_pauses_and_resumes_our_queues(ui: RiverUI, here: Clients) -> None:
-    """Its list shows our queues with their counts; its switch pauses and resumes our client."""
+    """The UI lists riverrun's queues with counts, and its switch pauses and resumes a client."""
     client = here.run(queues={"mail": QueueConfig(poll_interval=600)})
     events = client.subscribe(QueueEvent)
     here.wait(lambda: ui.call("GET", "/api/queues")["data"], "queues")

@@ -1,4 +1,4 @@
-"""River's own client for Python, which only inserts, on one database with ours."""
+"""River's own Python client, which only inserts, on the same database as riverrun."""
 
 import json
 from collections.abc import Iterator
@@ -17,26 +17,26 @@ from riverrun.migrations import Line, migrate
 
 @dataclass
 class EchoArgs:
-    """The args of Echo, in the form that riverqueue asks for."""
+    """The args of Echo in the form that riverqueue requires."""
 
     message: str
     kind: str = "conformance_echo"
 
     def to_json(self) -> str:
-        """Return them as JSON."""
+        """Return the args as JSON."""
         return json.dumps({"behavior": "", "duration_ms": 0, "message": self.message})
 
 
 @pytest.fixture
 def theirs(engine: Engine, schema: str) -> Iterator[Engine]:
-    """An engine whose search path is the test's schema: riverqueue knows no other way."""
+    """An engine whose search path is the test's schema: riverqueue has no schema option."""
     theirs = create_engine(engine.url, connect_args={"options": f"-csearch_path={schema}"})
     yield theirs
     theirs.dispose()
 
 
 def test_its_jobs_are_worked(theirs: Engine, here: Clients) -> None:
-    """Jobs that it inserts, alone or many, are worked by us, with every option that it can give."""
+    """Jobs that riverqueue inserts, with all of its options, are worked by riverrun."""
     client = riverqueue.Client(riversqlalchemy.Driver(theirs))
     opts = riverqueue.InsertOpts(max_attempts=3, priority=2, queue="default", tags=["from_python"])
     one = client.insert(EchoArgs("日本 <&>"), insert_opts=opts).job
@@ -58,7 +58,7 @@ def test_its_jobs_are_worked(theirs: Engine, here: Clients) -> None:
 
 
 def test_ours_are_read_by_it(theirs: Engine, here: Clients) -> None:
-    """A job that it finds in the way of its own is one of ours, whole."""
+    """If riverqueue's insert is a duplicate of riverrun's job, it returns that job as a whole."""
     ours = here.inserter().insert(here.engine, Echo(message="first")).job
     states = [riverqueue.JobState.AVAILABLE]
     unique = riverqueue.UniqueOpts(by_queue=True, by_state=states)
@@ -73,9 +73,10 @@ def test_ours_are_read_by_it(theirs: Engine, here: Clients) -> None:
 def test_its_unique_keys_are_of_an_older_river(
     empty_go_peer: StartPeer, empty_database: Engine, by_go: bool
 ) -> None:
-    """With default states it asks for an index that River dropped at version 6; so Go's tables too.
+    """With default states riverqueue needs an index that River dropped in version 6.
 
-    Its keys are hashed from another text than River's of today, so none could agree with ours.
+    So its unique inserts fail on Go's tables, too. Its keys are hashed from another text than
+    River's are today, so no key could equal riverrun's.
     """
     if by_go:
         empty_go_peer().call("migrate")

@@ -1,4 +1,4 @@
-"""What an attempt leaves in its row, as the other language reads it and goes on from it."""
+"""What an attempt writes to its row, as the other language reads it and continues from it."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,12 +15,12 @@ LATER = InsertOpts(max_attempts=3)
 
 
 def instant(text: str) -> datetime:
-    """Return the time that a text of Go's says."""
+    """Return the time in a text that Go wrote."""
     return datetime.fromisoformat(text)
 
 
 def work_once(here: Clients, body: Any) -> str:
-    """Let a client of ours work one job, and return its id."""
+    """Work one job with a riverrun client, and return the client's id."""
     done: list[int] = []
 
     def work(args: Echo, ctx: JobContext) -> None:
@@ -34,12 +34,12 @@ def work_once(here: Clients, body: Any) -> str:
 
 
 def fail(args: Echo, ctx: JobContext) -> None:
-    """Fail as a worker does."""
+    """Fail with an ordinary error."""
     raise ValueError("日本 failed")
 
 
 def test_failures_of_both_add_up(go_peer: StartPeer, here: Clients) -> None:
-    """Each side counts the other's failures: errors, attempted_by, retry times, the end."""
+    """Each side counts the other's failures in errors, attempted_by, retry times and the end."""
     peer, inserter = go_peer(), here.inserter()
     job = inserter.insert(here.engine, Echo(behavior="error"), LATER).job
     ours = work_once(here, fail)
@@ -50,11 +50,11 @@ def test_failures_of_both_add_up(go_peer: StartPeer, here: Clients) -> None:
     assert 'raise ValueError("日本 failed")' in error["trace"]
     assert error["at"] == seen["attempted_at"]
     assert (seen["state"], seen["attempt"], seen["attempted_by"]) == ("available", 1, [ours])
-    # One failure: a second, 10 % more or less, counted from the attempt's end.
+    # One failure waits a second, 10 % more or less, counted from the attempt's end.
     after = instant(seen["scheduled_at"]) - instant(seen["attempted_at"])
     assert timedelta(seconds=0.9) <= after <= timedelta(seconds=3)
 
-    inserter.retry(here.engine, job.id)  # now, rather than in a second
+    inserter.retry(here.engine, job.id)  # so that it need not wait a second
     seen = peer.call("work", id=job.id, client_id="gopher")
     row = inserter.get(here.engine, job.id)
     assert (row.state, row.attempt, row.attempted_by) == ("retryable", 2, (ours, "gopher"))
@@ -71,7 +71,7 @@ def test_failures_of_both_add_up(go_peer: StartPeer, here: Clients) -> None:
     assert len(seen["errors"]) == 3
     assert seen["finalized_at"]
 
-    # An operator's retry in Go raises what is spent, and we take it.
+    # A retry in Go raises max_attempts for a job without attempts left, and riverrun uses it.
     assert peer.call("retry", id=job.id)["max_attempts"] == 4
     work_once(here, lambda args, ctx: None)
     here.wait_state(job.id, "completed")
@@ -79,7 +79,7 @@ def test_failures_of_both_add_up(go_peer: StartPeer, here: Clients) -> None:
 
 @pytest.mark.parametrize("failures", [1, 2, 3, 7, 25, 100, 309, 310, 1000])
 def test_retry_times_are_rivers(go_peer: StartPeer, failures: int) -> None:
-    """After any number of failures both wait as long, 10 % more or less; at the cap equally."""
+    """After any number of failures both sides wait equally long, within 10 %, up to the cap."""
     delay_ns = go_peer().call("retry_delay", error_count=failures, job_id=1)["delay_ns"]
     now = datetime.fromisoformat("2026-03-01T00:00:00+00:00")
     job = job_row(errors=({},) * (failures - 1))
@@ -87,18 +87,18 @@ def test_retry_times_are_rivers(go_peer: StartPeer, failures: int) -> None:
         (RiverBackoff(rng=lambda share=share: share)(job, now) - now).total_seconds()
         for share in (0.0, 1.0)
     )
-    # Go's clock was read a moment before it answered; and a float of ten digits is not exact.
+    # Go's clock was read shortly before it answered, and a float with ten digits is not exact.
     assert least * (1 - 1e-6) - 0.001 <= delay_ns / 1e9 <= most * (1 + 1e-6) + 1
 
 
 def test_snoozes_of_both_add_up(go_peer: StartPeer, here: Clients) -> None:
-    """A snooze by either gives the attempt back and is counted by both."""
+    """A snooze by either side gives the attempt back, and both sides count it."""
     peer, inserter = go_peer(), here.inserter()
     metadata = {"big": 2**60 + 1, "half": 0.5, "text": "日本 <&>"}
     opts = InsertOpts(metadata=metadata)
     job = inserter.insert(here.engine, Echo(behavior="snooze_once", duration_ms=4000), opts).job
     seen = peer.call("work", id=job.id, client_id="gopher")
-    # As it is due within the five seconds that the scheduler looks ahead.
+    # It is due within the five seconds that the scheduler looks ahead.
     assert (seen["state"], seen["attempt"], seen["errors"]) == ("available", 0, [])
     row = inserter.get(here.engine, job.id)
     assert (row.attempt, row.metadata) == (0, {**metadata, "snoozes": 1})
@@ -107,7 +107,7 @@ def test_snoozes_of_both_add_up(go_peer: StartPeer, here: Clients) -> None:
         assert ctx.job.metadata["snoozes"] == 1
         raise JobSnooze(3600)
 
-    inserter.retry(here.engine, job.id)  # now, rather than in four seconds
+    inserter.retry(here.engine, job.id)  # so that it need not wait four seconds
     ours = work_once(here, snooze)
     here.wait_state(job.id, "scheduled")
     seen = peer.call("get", id=job.id)
@@ -123,7 +123,7 @@ def test_snoozes_of_both_add_up(go_peer: StartPeer, here: Clients) -> None:
 
 
 def test_outputs_and_metadata_are_read_by_the_other(go_peer: StartPeer, here: Clients) -> None:
-    """What a worker records, and what an operator updates, is there for the other side."""
+    """The other side reads what a worker records and what an operator updates."""
     peer, inserter = go_peer(), here.inserter()
     job = peer.call("insert", message="first")
 
@@ -145,7 +145,7 @@ def test_outputs_and_metadata_are_read_by_the_other(go_peer: StartPeer, here: Cl
 
 
 def test_a_workers_cancel_is_told_in_the_same_words(go_peer: StartPeer, here: Clients) -> None:
-    """A job that its worker cancels ends alike in both languages."""
+    """A job that its worker cancels has the same row in both languages."""
     peer, inserter = go_peer(), here.inserter()
     ours = inserter.insert(here.engine, Echo(behavior="cancel")).job
 
@@ -163,7 +163,7 @@ def test_a_workers_cancel_is_told_in_the_same_words(go_peer: StartPeer, here: Cl
 
 
 def test_steps_are_resumed_across_languages(go_peer: StartPeer, here: Clients) -> None:
-    """A job that failed after a step in Go goes on after it in Python, and the other way about."""
+    """A job that failed after a step in one language continues after it in the other."""
     peer, inserter = go_peer(), here.inserter()
     job = peer.call("insert", behavior="resumable_cursor")
     seen = peer.call("work", id=job["id"])

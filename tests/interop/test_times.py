@@ -1,4 +1,4 @@
-"""Times that are written into River's JSON columns: to the byte as Go writes them."""
+"""Times written into River's JSON columns equal Go's to the byte."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -20,14 +20,14 @@ from riverrun.wire import go_json
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 GENERATE = (Phase.explicit, Phase.generate)
-# Fractions of every length, so that most of them end in zeros.
+# Fractions of every length, so that most of them have trailing zeros.
 fractions = st.integers(0, 6).flatmap(
     lambda zeros: st.integers(0, 10 ** (6 - zeros) - 1).map(lambda digits: digits * 10**zeros)
 )
 zones = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 times = st.builds(
     lambda time, fraction, zone: time.replace(microsecond=fraction).astimezone(zone),
-    # A day from the ends of the calendar, so that every zone can tell them.
+    # A day from the ends of the calendar, so that every zone can represent them.
     st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC)),
     fractions,
     zones,
@@ -41,7 +41,7 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def peer(engine: Engine, peer_program: Path) -> Iterator[Process]:
-    """One Go process for all cases; it writes nothing."""
+    """One Go process for all cases, which writes nothing."""
     peers = Peers(engine, None)
     yield peers.go(peer_program)
     peers.close()
@@ -51,7 +51,7 @@ def peer(engine: Engine, peer_program: Path) -> Iterator[Process]:
 @given(moments=moments)
 @example(moments=ODD)
 def test_attempt_errors_are_those_of_go(peer: Process, moments: list[datetime]) -> None:
-    """An entry of a job's errors has the bytes that River's has, at any time, in any zone."""
+    """An entry of a job's errors equals River's to the byte, at any time and in any zone."""
     asked = [(moment - EPOCH) // MICROSECOND for moment in moments]
     expected = peer.call("interop_attempt_errors", unix_micro=asked)["errors"]
     entries = [
@@ -67,7 +67,7 @@ def test_attempt_errors_are_those_of_go(peer: Process, moments: list[datetime]) 
 def test_times_in_statements_are_those_of_go(
     engine: Engine, moments: list[datetime], zone: str
 ) -> None:
-    """A time that a statement writes into metadata has Go's bytes, whatever the session's zone."""
+    """A time that SQL writes into metadata equals Go's to the byte in any session time zone."""
     with engine.begin() as connection:
         connection.execute(text(f"SET LOCAL timezone TO '{zone}'"))
         connection.execute(text("SET LOCAL datestyle TO 'German'"))
@@ -77,7 +77,7 @@ def test_times_in_statements_are_those_of_go(
 
 
 def test_a_cancelled_job_tells_its_time_as_rivers_does(here: Clients) -> None:
-    """`cancel_attempted_at` is in UTC, with a Z, as River writes it."""
+    """`cancel_attempted_at` is in UTC with a Z, as River writes it."""
     client = here.inserter()
     job = client.insert(here.engine, Echo()).job
     mark = client.cancel(here.engine, job.id).metadata["cancel_attempted_at"]

@@ -1,4 +1,4 @@
-"""Unique keys: the same text for the same value, in Go's encoder and in ours."""
+"""Unique keys are hashed from the same text in Go's encoder and in riverrun's."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,17 +22,17 @@ from riverrun.jobs.states import JobState, mask_of
 from riverrun.policies.uniqueness import REQUIRED_STATES
 from riverrun.verbs.draft import JobDraft, draft
 
-# One call of the other process for each batch: a call a case would be most of the time.
+# One call to the Go process for each batch: a call for each case would take most of the time.
 BATCH = 16
 MS = timedelta(milliseconds=1)
 
-# A failure shows the text that was hashed; to look for a smaller one would take minutes.
+# A failure shows the text that was hashed, and shrinking would take minutes.
 GENERATE = (Phase.explicit, Phase.generate)
 
 
 @attrs.frozen
 class Nested:
-    """A struct in a struct; its fields are not in the order of their names."""
+    """A struct in a struct, whose fields are not sorted by name."""
 
     zulu: str
     able: dict[str, Any]
@@ -41,7 +41,7 @@ class Nested:
 
 @attrs.frozen
 class Typed(JobArgs, kind="interop_typed"):
-    """One field of each sort that Go encodes in its own way."""
+    """One field of each type that Go encodes in its own way."""
 
     zeta: str
     alpha: int
@@ -56,7 +56,7 @@ class Typed(JobArgs, kind="interop_typed"):
 
 @attrs.frozen
 class Account:
-    """Fields of which some count, in an object in the args."""
+    """An object in the args of which only some fields count for uniqueness."""
 
     region: str
     note: str
@@ -65,7 +65,7 @@ class Account:
 
 @attrs.frozen
 class Subset(JobArgs, kind="interop_subset"):
-    """Args of which some fields count: those that the Go struct marks `unique`."""
+    """Args of which only some fields count: those that the Go struct marks `unique`."""
 
     zeta: str
     trace: str
@@ -77,8 +77,8 @@ class Subset(JobArgs, kind="interop_subset"):
 
 MARKED = ("zeta", "alpha", ("account", "region"), ("account", "id"), "labels")
 
-# jsonb cannot hold NUL, and no encoding a lone surrogate; what Go escapes comes often.
-# A list, for `st.text` would draw from all of its alphabet alike.
+# jsonb cannot hold NUL, and no encoding a lone surrogate. A list makes the characters that Go
+# escapes frequent; `st.text` would draw from all of its alphabet alike.
 texts = st.lists(
     st.one_of(
         st.sampled_from('<>&\u2028\u2029"\\/\b\f\n\r\t\x1f\x7f\x80é日😀.'),
@@ -94,11 +94,11 @@ floats = st.one_of(
 
 
 def comes_back(value: float) -> bool:
-    """Return whether jsonb, which writes whole numbers out, returns `value` as an equal number."""
+    """Return whether jsonb, which expands whole numbers, returns a number equal to `value`."""
     return value % 1 != 0 or int(value) == int(Decimal(repr(value)))
 
 
-# Where args may be anything, another float is refused at insert: see the last test.
+# Where args may hold any value, insert refuses other floats: see the last test.
 kept_floats = floats.filter(comes_back)
 scalars = st.one_of(st.none(), st.booleans(), int64, kept_floats, texts)
 values = st.recursive(
@@ -142,7 +142,7 @@ periods = st.none() | st.timedeltas(timedelta(seconds=1), timedelta(days=4000))
 
 @st.composite
 def unique(draw: st.DrawFn, by_args: Any) -> UniqueOpts:
-    """Options of every sort, by args or not."""
+    """Options of every kind, by args or not."""
     chosen = draw(st.sampled_from([by_args, by_args, False]))
     period, queue, by_state = draw(periods), draw(st.booleans()), draw(states)
     if not (chosen or period or queue or by_state):
@@ -152,14 +152,14 @@ def unique(draw: st.DrawFn, by_args: Any) -> UniqueOpts:
         by_period=period,
         by_queue=queue,
         by_state=by_state,
-        # River refuses it where nothing else would tell jobs apart; so do we.
+        # River, like riverrun, refuses it if nothing else would distinguish jobs.
         exclude_kind=bool(chosen or period or queue) and draw(st.booleans()),
     )
 
 
 @attrs.frozen
 class Case:
-    """A job to be told from others."""
+    """A job with unique options."""
 
     args: Any
     opts: InsertOpts
@@ -167,17 +167,17 @@ class Case:
 
     @property
     def unique(self) -> UniqueOpts:
-        """Its uniqueness."""
+        """The job's unique options."""
         assert isinstance(self.opts.unique, UniqueOpts)
         return self.opts.unique
 
     def draft(self) -> JobDraft:
-        """Return the job as we would insert it."""
+        """Return the draft that riverrun would insert."""
         return draft(self.args, self.opts, now=self.now)
 
 
 def cases(args: Any, by_args: Any) -> st.SearchStrategy[list[Case]]:
-    """Return batches of jobs with such args."""
+    """Return batches of jobs with args from `args`."""
     opts = st.builds(
         InsertOpts,
         queue=queues,
@@ -194,14 +194,14 @@ subset_cases = cases(subset, MARKED)
 
 @pytest.fixture(scope="module")
 def peer(engine: Engine, peer_program: Path) -> Iterator[Process]:
-    """One Go process for all cases; it writes nothing."""
+    """One Go process for all cases, which writes nothing."""
     peers = Peers(engine, None)
     yield peers.go(peer_program)
     peers.close()
 
 
 def go_keys(peer: Process, batch: Sequence[Case]) -> list[tuple[str, int]]:
-    """Return key and mask of each job as Go computes them."""
+    """Return each job's key and state mask as Go computes them."""
     asked = []
     for case in batch:
         job, chosen = case.draft(), case.unique
@@ -223,7 +223,7 @@ def go_keys(peer: Process, batch: Sequence[Case]) -> list[tuple[str, int]]:
 
 
 def in_go(unique: UniqueOpts) -> dict[str, Any]:
-    """Return a uniqueness as Go takes it, all but its period."""
+    """Return unique options in Go's form, without the period."""
     options: dict[str, Any] = {
         "by_args": bool(unique.by_args),
         "by_queue": unique.by_queue,
@@ -235,24 +235,24 @@ def in_go(unique: UniqueOpts) -> dict[str, Any]:
 
 
 def rfc3339(moment: datetime) -> str:
-    """Return `moment` as JSON has it in Go."""
+    """Return `moment` as Go's JSON encodes it."""
     return moment.astimezone(UTC).isoformat()
 
 
 def our_key(case: Case) -> tuple[str, int]:
-    """Return key and mask of a job as we compute them."""
+    """Return a job's key and state mask as riverrun computes them."""
     mark = case.draft().mark
     assert mark is not None
     return mark.key.hex(), mask_of(mark.states)
 
 
 def show(case: Case) -> str:
-    """Return what was hashed here, for a failure."""
+    """Return the text that riverrun hashed, for a failure's message."""
     return case.unique.describe(case.draft(), case.now)
 
 
 def agree(peer: Process, batch: Sequence[Case]) -> None:
-    """Check that both sides have the same key and mask for each job."""
+    """Check that both sides compute the same key and state mask for each job."""
     for case, go in zip(batch, go_keys(peer, batch), strict=True):
         assert our_key(case) == go, show(case)
 
@@ -260,14 +260,14 @@ def agree(peer: Process, batch: Sequence[Case]) -> None:
 @settings(max_examples=40, phases=GENERATE)
 @given(batch=typed_cases)
 def test_keys_by_whole_args_are_equal(peer: Process, batch: list[Case]) -> None:
-    """Typed args, nested ones, unicode, floats, large ints: Go hashes the text that we hash."""
+    """For nested args, unicode, floats and large ints, Go hashes the same text as riverrun."""
     agree(peer, batch)
 
 
 @settings(max_examples=25, phases=GENERATE)
 @given(batch=subset_cases)
 def test_keys_by_some_fields_are_equal(peer: Process, batch: list[Case]) -> None:
-    """Fields that a Go struct marks are those that `by_args` names here, in the same order."""
+    """The fields that a Go struct marks equal those that `by_args` names, in the same order."""
     agree(peer, batch)
 
 
@@ -283,12 +283,12 @@ def test_keys_by_some_fields_are_equal(peer: Process, batch: list[Case]) -> None
     )
 )
 def test_keys_of_raw_args_are_equal(peer: Process, batch: list[Case]) -> None:
-    """JSON without a type has the key of the Go struct that encodes to it, odd names included."""
+    """JSON without a type has the key of the Go struct that encodes to it, with any field names."""
     agree(peer, batch)
 
 
 def test_a_duplicate_of_the_other_sides_job_is_skipped(go_peer: StartPeer, here: Clients) -> None:
-    """What one side has inserted the other does not again: it gets the same job, both ways."""
+    """A job that one side has inserted is a duplicate for the other, which returns it."""
     peer, client = go_peer(), here.inserter()
 
     def by_python(batch: Sequence[Case]) -> list[tuple[int, bool]]:
@@ -313,7 +313,7 @@ def test_a_duplicate_of_the_other_sides_job_is_skipped(go_peer: StartPeer, here:
 
 
 def storable(case: Case) -> Case:
-    """Return `case` with a period that both sides take, and a time that does not pass meanwhile."""
+    """Return `case` with a period in whole milliseconds and with a fixed time."""
     scheduled_at = case.opts.scheduled_at or datetime(2026, 3, 1, tzinfo=UTC)
     unique = case.unique
     if unique.by_period is not None:
@@ -324,7 +324,7 @@ def storable(case: Case) -> Case:
 
 
 def go_job(case: Case) -> dict[str, Any]:
-    """Return a job as Go takes it."""
+    """Return a job in Go's form."""
     job, period = case.draft(), case.unique.by_period
     assert job.scheduled_at is not None
     return {
@@ -341,7 +341,7 @@ def go_job(case: Case) -> dict[str, Any]:
 @settings(max_examples=100, phases=GENERATE)
 @given(value=floats | st.floats(1e15, 1e300).map(round).map(float))
 def test_only_floats_that_come_back_are_taken_where_anything_may_stand(value: float) -> None:
-    """A float that jsonb returns as another number is refused, and no other float is."""
+    """A float is refused exactly if jsonb would return it as another number."""
     args = Nested(zulu="", able={"value": value}, maybe=None)
     job = Typed(
         zeta="",

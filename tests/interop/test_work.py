@@ -7,12 +7,12 @@ from interop.clients import Clients, Echo
 from interop.peers import StartPeer
 from riverrun import JobContext
 
-# Longer than any test: what is worked sooner was heard of.
+# Longer than any test, so a job worked sooner was found by its notification.
 NO_POLLING_MS = 600_000
 
 
 def test_python_works_what_go_inserts(go_peer: StartPeer, here: Clients) -> None:
-    """A job that Go inserts is heard of, decoded and completed by Python."""
+    """Python is notified of a job that Go inserts, decodes it and completes it."""
     got: list[Echo] = []
     client = here.run(lambda args, _: got.append(args), poll_interval=NO_POLLING_MS / 1000)
     job = go_peer().call("insert", message="日本 <&>", duration_ms=7, opts={"priority": 2})
@@ -23,7 +23,7 @@ def test_python_works_what_go_inserts(go_peer: StartPeer, here: Clients) -> None
 
 
 def test_go_works_what_python_inserts(go_peer: StartPeer, here: Clients) -> None:
-    """A job that Python inserts is heard of, decoded and completed by Go."""
+    """Go is notified of a job that Python inserts, decodes it and completes it."""
     peer = go_peer()
     peer.call("start", client_id="gopher", fetch_poll_interval_ms=NO_POLLING_MS)
     job = here.inserter().insert(here.engine, Echo(behavior="output", message="日本 <&>")).job
@@ -33,7 +33,7 @@ def test_go_works_what_python_inserts(go_peer: StartPeer, here: Clients) -> None
 
 
 def test_go_works_what_a_python_transaction_commits(go_peer: StartPeer, here: Clients) -> None:
-    """Go hears of a job when the transaction that inserted it commits; of none rolled back."""
+    """Go is notified of a job when its transaction commits, and never of one rolled back."""
     peer = go_peer()
     peer.call("start", client_id="gopher", fetch_poll_interval_ms=NO_POLLING_MS)
     client = here.inserter()
@@ -48,7 +48,7 @@ def test_go_works_what_a_python_transaction_commits(go_peer: StartPeer, here: Cl
 
 
 def test_both_work_one_queue_of_20000_jobs(go_peer: StartPeer, here: Clients) -> None:
-    """Two Go and Python clients share 20,000 jobs: each is worked once, none is left."""
+    """A Go client and a Python client share 20,000 jobs, and each job is worked once."""
     inserter = here.inserter()
     peer = go_peer()
     for _ in range(2):
@@ -63,7 +63,7 @@ def test_both_work_one_queue_of_20000_jobs(go_peer: StartPeer, here: Clients) ->
         with lock:
             ran[ctx.job.id] += 1
 
-    # Both begin with a full queue. River claims again after its cooldown, so it needs the slots.
+    # Both begin with a full queue. River claims again only after its cooldown, so it needs slots.
     peer.call("start", client_id="gopher", max_workers=1_000)
     here.run(work, slots=100, id="python")
     here.wait(

@@ -1,4 +1,4 @@
-"""One fleet for each worker of the run: processes cost more to start than most scenarios take."""
+"""One fleet for each process of the test run: most scenarios take less time than its start."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 
 pytest.register_assert_rewrite("interop.conformance.fleet")
 
-from interop.conformance.fleet import Fleet, made  # noqa: E402 - once its asserts explain themselves
+from interop.conformance.fleet import Fleet, made  # noqa: E402 - after its asserts are rewritten
 
 SCHEMA = "conformance"
 
@@ -28,6 +28,6 @@ def _fleet(engine: Engine, peer_program: Path) -> Iterator[Fleet]:
 
 @pytest.fixture
 def fleet(_fleet: Fleet) -> Iterator[Fleet]:
-    """Go's and riverrun's processes on a schema in which there are no rows."""
+    """Go's and riverrun's processes on a schema whose tables are empty."""
     yield _fleet
     _fleet.reset()

@@ -1,4 +1,4 @@
-"""Go's and riverrun's processes on one schema: the two sides of a scenario."""
+"""A Go and a riverrun process on one schema: the two sides of a scenario."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +19,7 @@ from waiting import DEADLINE_S, until
 GO = "go"
 PYTHON = "python"
 BOTH = (GO, PYTHON)
-# Who does the first thing, and who does the second.
+# The side that acts first, and the side that acts second.
 WAYS = ((GO, PYTHON), (PYTHON, GO))
 
 SOON_S = 5.0
@@ -28,7 +28,7 @@ Job = dict[str, Any]
 
 
 class Fleet:
-    """One process a side, kept from test to test, and more where a test asks for them."""
+    """One process for each side, kept from test to test, and more if a test asks for them."""
 
     def __init__(self, engine: Engine, schema: str, program: Path) -> None:
         self.engine = engine
@@ -40,12 +40,12 @@ class Fleet:
 
     @property
     def go(self) -> Process:
-        """River itself."""
+        """The Go process, which runs River itself."""
         return self.side(GO)
 
     @property
     def python(self) -> Process:
-        """Riverrun."""
+        """The Python process, which runs riverrun."""
         return self.side(PYTHON)
 
     def side(self, name: str) -> Process:
@@ -55,14 +55,14 @@ class Fleet:
         return self._sides[name]
 
     def another(self, name: str) -> Process:
-        """Start one more process of a side, for this test."""
+        """Start an additional process of a side for this test."""
         process = self._start(name)
         self._others.append(process)
         return process
 
     @contextmanager
     def behind_proxy(self, name: str) -> Iterator[tuple[Process, Proxy]]:
-        """Start one more process of a side, which reaches the database by a proxy of its own."""
+        """Start an additional process of a side that reaches the database through a proxy."""
         url = self.engine.url
         host, port = str(url.query.get("host") or url.host), int(url.port or 5432)
         is_socket = host.startswith("/")
@@ -82,7 +82,7 @@ class Fleet:
             proxy.close()
 
     def other(self, process: Process) -> Process:
-        """Return the other side."""
+        """Return the process of the other side."""
         return self.python if process is self.go else self.go
 
     def replace(self, name: str) -> Process:
@@ -92,7 +92,7 @@ class Fleet:
         return self.side(name)
 
     def reset(self) -> None:
-        """Leave nothing of a test: no other process, no running client, no row."""
+        """Stop additional processes and running clients, and delete all rows."""
         for process in self._others:
             process.kill()
         self._others.clear()
@@ -112,13 +112,13 @@ class Fleet:
         self._peers.close()
 
     def rows(self, statement: str, **values: Any) -> list[Any]:
-        """Return what a statement on the schema reads."""
+        """Return the rows that a statement on the schema reads."""
         with self.engine.begin() as connection:
             connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
             return list(connection.execute(text(statement), values))
 
     def one(self, statement: str, **values: Any) -> Any:
-        """Return the one value that a statement on the schema reads."""
+        """Return the single value that a statement on the schema reads."""
         ((value,),) = self.rows(statement, **values)
         return value
 
@@ -129,13 +129,13 @@ class Fleet:
             connection.execute(text(statement), values)
 
     def agreed(self, job_id: int) -> Job:
-        """Return a job, of which both sides say the same."""
+        """Return a job after checking that both sides read it alike."""
         seen = self.go.call("get", id=job_id), self.python.call("get", id=job_id)
         assert seen[0] == seen[1]
         return seen[0]
 
     def leads(self, client_id: str, within_s: float = DEADLINE_S) -> str:
-        """Wait until a client leads; return its term."""
+        """Wait until a client leads; return the start of its term."""
 
         def asked() -> str | None:
             leader = self.go.call("leader")
@@ -148,7 +148,7 @@ class Fleet:
         until(lambda: process.call("listener_count")["count"] >= connections, "listening")
 
     def waits_for_lock(self, process: Process) -> bool:
-        """Return whether a process waits for a lock of another."""
+        """Return whether a process waits for another session's lock."""
         asked = (
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE application_name = :name AND wait_event_type = 'Lock'"
@@ -156,19 +156,19 @@ class Fleet:
         return bool(self.one(asked, name=process.name))
 
     def lock_awaited(self, process: Process) -> None:
-        """Wait until a process waits for a lock of another."""
+        """Wait until a process waits for another session's lock."""
         until(lambda: self.waits_for_lock(process), f"{process.name} waits for a lock")
 
     @contextmanager
     def waiting(self, process: Process, method: str, **params: Any) -> Iterator[Callable[[], Any]]:
-        """Call a method that will have to wait; yields what waits for its answer."""
+        """Call a method that has to wait; yield a function that returns its result."""
         with ThreadPoolExecutor(1) as threads:
             answer = threads.submit(process.call, method, **params)
             yield lambda: answer.result(DEADLINE_S)
 
     @contextmanager
     def open(self) -> Iterator[Callable[..., Any]]:
-        """Hold a transaction on the schema open, which ends with the block; rolls back."""
+        """Keep a transaction on the schema open during the block, and roll it back afterwards."""
         with self.engine.connect() as connection:
             connection.execute(text(f"SET search_path TO {self.schema}"))
             yield lambda statement, **values: connection.execute(text(statement), values)
@@ -181,7 +181,7 @@ class Fleet:
 
 
 def made(engine: Engine, schema: str, program: Path) -> Fleet:
-    """Return a fleet on a schema, migrated."""
+    """Return a fleet on a schema that has been migrated."""
     migrate(engine, schema=schema)
     return Fleet(engine, schema, program)
 
@@ -192,32 +192,32 @@ def running(process: Process, job_id: int) -> Job:
 
 
 def wait(process: Process, job_id: int, *states: str) -> Job:
-    """Wait until a job is in one of the states, or else in a final one."""
+    """Wait until a job is in one of `states`. Default: in any final state."""
     return process.call("wait", id=job_id, **({"states": list(states)} if states else {}))
 
 
 def moment(said: str) -> datetime:
-    """Return a time that an adapter said."""
+    """Return a time as a datetime that an adapter sent as text."""
     return datetime.fromisoformat(said)
 
 
 def events(process: Process) -> list[str]:
-    """Return what the subscription of a process's client has got so far."""
+    """Return the events that a process's client has received so far."""
     return list(process.call("runtime_stats")["events"] or [])
 
 
 def heard(process: Process, event: str, times: int = 1) -> None:
-    """Wait until a process has got an event."""
+    """Wait until a process has received an event."""
     until(lambda: events(process).count(event) >= times, f"{event} x {times}")
 
 
 def counted(process: Process, name: str) -> int:
-    """Return one of a process's counts."""
+    """Return one of a process's counters."""
     return int(process.call("runtime_stats")[name])
 
 
 def failed(process: Process, code: int, method: str, **params: Any) -> str:
-    """Return how a call failed, which must be with `code`."""
+    """Return the message of a call that must fail with `code`."""
     with pytest.raises(RpcError) as caught:
         process.call(method, **params)
     assert caught.value.code == code

@@ -1,11 +1,12 @@
-"""River's scenarios, and what came of each; docs/conformance.md shows them.
+"""River's conformance scenarios and their results, which docs/conformance.md shows.
 
-A scenario's names and tiers are those of River's conformance/scenarios/core.json, 0.49 (adapter
-version 18, protocol revision 1). What came of it stands at the test of its name, as a decorator:
+The names and tiers of scenarios are those of River's conformance/scenarios/core.json, 0.49
+(adapter version 18, protocol revision 1). A decorator on the test of a scenario's name records
+the result:
 
-- `@passed`: River's own assertion holds. River and riverrun are put to the same assertions: the
-  test may not ask which side it has before it, and test_registry.py reads the source for that.
-- `@differs`: it does not hold, and the decorator states River's assertion, riverrun's, and why.
+- `@passed`: River's own assertion holds. Both River and riverrun must meet the same assertions:
+  the test may not distinguish the sides, and test_registry.py checks its source for that.
+- `@differs`: it does not hold. The decorator states River's assertion, riverrun's, and why.
 """
 
 import importlib
@@ -35,9 +36,9 @@ class Passed:
     """River's assertion holds.
 
     Attributes:
-        asks: What the scenario asks for.
+        asks: What the scenario tests.
         form: How the run is smaller than River's; empty if it is not.
-        candidate_only: Whether River asks it of the other implementation alone.
+        candidate_only: Whether River runs it against the other implementation alone.
     """
 
     asks: str
@@ -46,7 +47,7 @@ class Passed:
 
     @property
     def result(self) -> str:
-        """What the table shows."""
+        """The result as the table shows it."""
         return f"passed in a smaller form: {self.form}" if self.form else "passed"
 
 
@@ -55,10 +56,10 @@ class Differs:
     """River's assertion does not hold.
 
     Attributes:
-        asks: What the scenario asks for.
+        asks: What the scenario tests.
         river: What River asserts.
         riverrun: What is asserted of riverrun in its place.
-        because: Why.
+        because: The reason.
     """
 
     asks: str
@@ -68,20 +69,20 @@ class Differs:
 
     @property
     def result(self) -> str:
-        """What the table shows."""
+        """The result as the table shows it."""
         return f"differs. River: {self.river}. riverrun: {self.riverrun}. Reason: {self.because}"
 
 
 @attrs.frozen(kw_only=True)
 class NotOffered:
-    """What the scenario needs, riverrun does not have."""
+    """The scenario needs a feature that riverrun does not have."""
 
     asks: str
     because: str = attrs.field(validator=_stated)
 
     @property
     def result(self) -> str:
-        """What the table shows."""
+        """The result as the table shows it."""
         return f"not offered: {self.because}"
 
 
@@ -89,12 +90,12 @@ Outcome = Passed | Differs | NotOffered
 
 
 def passed(asks: str, *, form: str = "", candidate_only: bool = False) -> Callable[[Test], Test]:
-    """Say of a test that River's own assertion holds in it."""
+    """Mark a test in which River's own assertion holds."""
     return _noted(Passed(asks=asks, form=form, candidate_only=candidate_only))
 
 
 def differs(asks: str, *, river: str, riverrun: str, because: str) -> Callable[[Test], Test]:
-    """Say of a test that it asserts something else than River does."""
+    """Mark a test whose assertion differs from River's."""
     return _noted(Differs(asks=asks, river=river, riverrun=riverrun, because=because))
 
 
@@ -222,7 +223,7 @@ TIERS: Mapping[str, tuple[str, ...]] = {
         "release_mixed_performance",
         "release_worker_performance",
     ),
-    # Added to River's harness after 0.49.
+    # Scenarios that River added after 0.49.
     "newer": (
         "claim_order",
         "cross_language_cancel_retry_race",
@@ -250,7 +251,7 @@ NOT_OFFERED: Mapping[str, NotOffered] = {
 
 @cache
 def scenario_tests() -> Mapping[str, FunctionType]:
-    """Return the tests of this folder, by the scenario that each is named for."""
+    """Return the tests of this folder by the name of their scenario."""
     found = {}
     for path in sorted(HERE.glob("test_*.py")):
         if path.stem == "test_registry":
@@ -263,7 +264,7 @@ def scenario_tests() -> Mapping[str, FunctionType]:
 
 
 def outcomes() -> Mapping[str, Outcome]:
-    """Return what came of each scenario, as its test says."""
+    """Return the result of each scenario, as its test's decorator records it."""
     marked = {
         name: test.__dict__["outcome"]
         for name, test in scenario_tests().items()
@@ -273,7 +274,7 @@ def outcomes() -> Mapping[str, Outcome]:
 
 
 def table() -> str:
-    """Return the tables of docs/conformance.md."""
+    """Return the text of the tables in docs/conformance.md."""
     known = outcomes()
     sorts = Counter(type(outcome) for outcome in known.values())
     smaller = sum(isinstance(each, Passed) and bool(each.form) for each in known.values())

@@ -23,7 +23,7 @@ RESCUES = {"rescue_after_ms": 1_500, "job_timeout_ms": 1_000}
 @passed("a listener whose connections are cut listens again")
 @each_side
 def test_listener_backend_disconnect_reconnect(fleet: Fleet, name: str) -> None:
-    """A listener whose connection is cut listens again, and hears."""
+    """A listener whose connection is cut listens again and receives notifications."""
     process = fleet.side(name)
     process.call("start", client_id="cut", **DEAF)
     fleet.listens(process)
@@ -35,11 +35,11 @@ def test_listener_backend_disconnect_reconnect(fleet: Fleet, name: str) -> None:
 
 
 def hears_again(fleet: Fleet, process: Process) -> None:
-    """Wait until a process is told of jobs again."""
+    """Wait until a process receives notifications of jobs again."""
     other = fleet.other(process)
 
     def listens() -> bool:
-        # The first call may get a connection of the pool that was cut.
+        # The first call may use a pooled connection that was cut.
         with suppress(RpcError):
             return bool(process.call("listener_count")["count"])
         return False
@@ -57,7 +57,7 @@ def hears_again(fleet: Fleet, process: Process) -> None:
 @passed("a job without a notification is found by polling")
 @each_side
 def test_lost_notification_poll_recovery(fleet: Fleet, name: str) -> None:
-    """A job that was never told of is found by polling."""
+    """A job without a notification is found by polling."""
     process = fleet.side(name)
     process.call("start", client_id="polls", fetch_poll_interval_ms=250)
     fleet.listens(process)
@@ -70,7 +70,7 @@ def test_lost_notification_poll_recovery(fleet: Fleet, name: str) -> None:
 @passed("the database cannot be reached for a while")
 @each_side
 def test_database_unavailable_reconnect(fleet: Fleet, name: str) -> None:
-    """A database that cannot be reached for a while costs no attempt, of old jobs or new ones."""
+    """While the database cannot be reached, neither old nor new jobs lose an attempt."""
     other = fleet.other(fleet.side(name))
     with fleet.behind_proxy(name) as (process, proxy):
         process.call("start", client_id="outlives")
@@ -78,7 +78,7 @@ def test_database_unavailable_reconnect(fleet: Fleet, name: str) -> None:
         inside = other.call("insert", behavior="barrier_wait", message="cut")["id"]
         running(other, inside)
         proxy.refuse()
-        # The job ends while its completion cannot be written.
+        # The worker finishes while its completion cannot be written.
         process.call("barrier_release", name="cut")
         outside = other.call("insert", message="during the outage")["id"]
         time.sleep(OUTAGE_S)
@@ -91,16 +91,16 @@ def test_database_unavailable_reconnect(fleet: Fleet, name: str) -> None:
 
 
 def completed(process: Process, job_id: int) -> Job | None:
-    """Return a job if it is completed."""
+    """Return a job if it is completed, else None."""
     job: Job = process.call("get", id=job_id)
     return job if job["state"] == "completed" else None
 
 
 @passed("a hard stop gives back the job of a worker that ignores it", candidate_only=True)
 def test_ignored_cancellation_hard_abort(fleet: Fleet) -> None:
-    """A hard stop ends also while a worker ignores it: the job is given back.
+    """A hard stop ends even if a worker ignores it, and the job is given back.
 
-    River asks it of the other implementation alone: a goroutine cannot be interrupted.
+    River runs this against the other implementation alone: a goroutine cannot be interrupted.
     """
     fleet.python.call("start", client_id="ignored")
     job = fleet.go.call("insert", behavior="ignored_cancel")["id"]
@@ -111,16 +111,16 @@ def test_ignored_cancellation_hard_abort(fleet: Fleet) -> None:
 
 
 def rescued(fleet: Fleet, crashed: str, recovery: str) -> Job:
-    """Kill a side's process while it works, and let the other recover the job."""
+    """Kill a side's process while it works a job, and let the other side rescue the job."""
     by = fleet.side(crashed)
     by.call("start", client_id="crashed", **RESCUES)
     job = by.call("insert", behavior="snooze_then_cancel", opts={"metadata": {"snoozes": 1}})["id"]
     running(by, job)
     fleet.replace(crashed)
-    # River has no option for the interval of its rescuer, 30 s: a term begins with a look.
+    # River's rescuer has a fixed interval of 30 s, but it looks when a term begins.
     time.sleep(1.6)
     fleet.do("DELETE FROM river_leader")
-    # What has a heartbeat is dead 20 s after its last one, whatever its jobs' rescue_after.
+    # A client with heartbeats is dead 20 s after its last one, whatever `rescue_after` is.
     fleet.do("UPDATE riverrun_client SET heartbeat_at = heartbeat_at - interval '20 s'")
     fleet.do("UPDATE river_job SET args = args || cast(:args AS jsonb)", args='{"behavior":""}')
     to = fleet.side(recovery)
@@ -131,7 +131,7 @@ def rescued(fleet: Fleet, crashed: str, recovery: str) -> Job:
 
 
 def check_rescued(job: Job) -> None:
-    """Show that a job was rescued once, with River's words, and then completed."""
+    """Check that a job was rescued once, with River's error text, and then completed."""
     assert (job["state"], job["attempt"]) == ("completed", 2)
     assert job["attempted_by"] == ["crashed", "recovery"]
     assert job["metadata"]["river:rescue_count"] == 1
@@ -140,13 +140,13 @@ def check_rescued(job: Job) -> None:
 
 @passed("River rescues the job of a killed riverrun process")
 def test_candidate_process_kill_reference_rescue(fleet: Fleet) -> None:
-    """Go recovers the job of a riverrun process that was killed."""
+    """Go rescues the job of a riverrun process that was killed."""
     check_rescued(rescued(fleet, "python", "go"))
 
 
 @passed("riverrun rescues the job of a killed River process")
 def test_reference_process_kill_candidate_rescue(fleet: Fleet) -> None:
-    """Riverrun recovers the job of a Go process that was killed."""
+    """Riverrun rescues the job of a Go process that was killed."""
     check_rescued(rescued(fleet, "go", "python"))
 
 
@@ -158,7 +158,7 @@ def test_reference_process_kill_candidate_rescue(fleet: Fleet) -> None:
 )
 @each_side
 def test_process_kill_restart_and_rescue(fleet: Fleet, name: str) -> None:
-    """A side that comes back recovers the job of its own process that was killed."""
+    """A side that is restarted rescues the job of its own killed process."""
     check_rescued(rescued(fleet, name, name))
 
 
@@ -167,7 +167,7 @@ def test_process_kill_restart_and_rescue(fleet: Fleet, name: str) -> None:
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_process_kill_rescue_failover(fleet: Fleet) -> None:
-    """The leader is killed with a job at work: another side leads, rescues and works it."""
+    """The leader is killed while it works a job; another side leads, rescues and works the job."""
     for leader, follower in WAYS:
         fleet.reset()
         dies, lives = fleet.another(leader), fleet.side(follower)
@@ -194,7 +194,7 @@ def test_multi_engine_process_kill_rescue_failover(fleet: Fleet) -> None:
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_fault_recovery(fleet: Fleet) -> None:
-    """Connections of four processes are cut one after the other: all jobs are worked once."""
+    """Connections of four processes are cut in turn, and every job is worked once."""
     processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
     how: dict[str, Any] = {"fetch_poll_interval_ms": 250}
     for number, process in enumerate(processes):
@@ -218,7 +218,7 @@ def test_multi_engine_fault_recovery(fleet: Fleet) -> None:
 )
 @each_side
 def test_completion_row_lock_wait(fleet: Fleet, name: str) -> None:
-    """A completion that meets a locked row is not lost, and riverrun's holds up no other."""
+    """A completion of a locked row is not lost, and with riverrun it delays no other."""
     process = fleet.side(name)
     process.call("start", client_id="waits", fetch_poll_interval_ms=250)
     process.call("barrier_create", name="held")
@@ -229,7 +229,7 @@ def test_completion_row_lock_wait(fleet: Fleet, name: str) -> None:
         process.call("barrier_release", name="held")
         if name == GO:
             fleet.lock_awaited(process)
-        else:  # It skips the row and goes on with others.
+        else:  # Riverrun skips the row and completes other jobs.
             assert wait(process, process.call("insert")["id"])["state"] == "completed"
         assert fleet.agreed(job)["state"] == "running"
     done = wait(process, job)

@@ -35,18 +35,18 @@ ALL_STATES = [
     "running",
     "scheduled",
 ]
-# Numbers beyond what a double holds or tells apart.
+# Numbers that a double cannot hold or distinguish.
 NUMBERS = (
     '{"negative":-9223372036854775808,"big_integer":123456789012345678901234567890,'
     '"beyond_float":1e400,"long_decimal":0.1000000000000000055511151231257827}'
 )
-# Keys out of order, characters that Go escapes, and an escape that a new encoding drops.
+# Unsorted keys, characters that Go escapes, and an escape that re-encoding would drop.
 QUEUE_METADATA = r'{"zeta":"<&>","alpha":1,"path":"a\/b"}'
 
 
 @passed("the profile's methods; unknown ones and unknown parameters are refused")
 def test_adapter_handshake_and_capabilities(fleet: Fleet) -> None:
-    """Both offer the profile postgres-full, and refuse what no method takes."""
+    """Both sides offer the profile postgres-full and refuse unknown params."""
     hellos = {name: fleet.side(name).call("handshake") for name in BOTH}
     for name, hello in hellos.items():
         assert (hello["profile"], hello["protocol_revision"]) == ("postgres-full-v1", 1), name
@@ -72,7 +72,7 @@ def test_adapter_handshake_and_capabilities(fleet: Fleet) -> None:
 )
 @pytest.mark.parametrize("name", BOTH)
 def test_cron_schedule_goldens(fleet: Fleet, name: str) -> None:
-    """Both find the golden times of every expression, and refuse what is none."""
+    """Both sides compute the golden times of every expression, and refuse invalid ones."""
     process = fleet.side(name)
     for case, (expression, reference, times) in {**CRON, **CRON_IN_ZONES}.items():
         asked: dict[str, Any] = {"count": 5, "expression": expression, "from": reference}
@@ -82,7 +82,7 @@ def test_cron_schedule_goldens(fleet: Fleet, name: str) -> None:
         found = list(map(moment, process.call("cron_next", **asked)["next"] or []))
         expected = list(map(moment, times))
         assert found == expected, case
-        if case in CRON:  # in named zones an instant may be shown in any zone
+        if case in CRON:  # a time in a named zone may be shown in any zone
             assert [at.utcoffset() for at in found] == [at.utcoffset() for at in expected], case
     for expression in CRON_INVALID:
         failed(process, REJECTED, "cron_next", count=1, expression=expression, **{"from": NOW})
@@ -91,7 +91,7 @@ def test_cron_schedule_goldens(fleet: Fleet, name: str) -> None:
 @passed("the unique keys of all golden cases; args that are no object are refused")
 @pytest.mark.parametrize("name", BOTH)
 def test_unique_hash_goldens(fleet: Fleet, name: str) -> None:
-    """Both compute the golden key and states of every job."""
+    """Both sides compute the golden key and states of every job."""
     process = fleet.side(name)
     for case, unique in UNIQUE.items():
         if unique.key is None:
@@ -106,7 +106,7 @@ def test_unique_hash_goldens(fleet: Fleet, name: str) -> None:
 @passed("retry delays by a set clock and seed are within the golden bounds")
 @pytest.mark.parametrize("name", BOTH)
 def test_deterministic_retry_clock_rng(fleet: Fleet, name: str) -> None:
-    """With a clock and a seed the delays are within the golden bounds."""
+    """With a clock and a seed, the delays of both sides are within the golden bounds."""
     process = fleet.side(name)
     process.call("clock_set", now=NOW)
     process.call("rng_seed", seed=4_711)
@@ -118,7 +118,7 @@ def test_deterministic_retry_clock_rng(fleet: Fleet, name: str) -> None:
 @passed("an insert waits for the other side's uncommitted one of the same key, and returns its job")
 @pytest.mark.parametrize(("winner", "loser"), WAYS)
 def test_cross_language_unique_conflict(fleet: Fleet, winner: str, loser: str) -> None:
-    """An insert waits for the other side's of the same key, and then returns that one's job."""
+    """An insert waits for the other side's insert of the same key, and returns that job."""
     won, lost = fleet.side(winner), fleet.side(loser)
     past = moment(fleet.one("SELECT to_json(now() - interval '1 minute')")).isoformat()
     by_args: dict[str, Any] = {"unique": {"by_args": True}}
@@ -148,7 +148,7 @@ def test_cross_language_unique_conflict(fleet: Fleet, winner: str, loser: str) -
 @passed("every column, and numbers beyond a double, are read as they were written")
 @pytest.mark.parametrize(("by", "to"), WAYS)
 def test_job_row_round_trip_all_fields(fleet: Fleet, by: str, to: str) -> None:
-    """A row with every column filled, or with extreme numbers, is the same job to both."""
+    """A row with every column filled, or with extreme numbers, is the same job to both sides."""
     inserter, reader = fleet.side(by), fleet.side(to)
     full = inserter.call("raw_insert_full_row")
     assert reader.call("get", id=full["id"]) == full
@@ -209,7 +209,7 @@ def test_job_row_round_trip_all_fields(fleet: Fleet, by: str, to: str) -> None:
 
 @passed("ids that a double cannot hold")
 def test_unsafe_int64_job_ids_rpc_list_cursors(fleet: Fleet) -> None:
-    """Ids beyond what a double holds pass through every method and cursor."""
+    """Ids that a double cannot hold pass through every method and cursor."""
     ids = [9_007_199_254_740_993, 9_007_199_254_740_995, 9_223_372_036_854_775_806]
     for job_id, process in zip(ids, (fleet.go, fleet.python, fleet.go), strict=True):
         assert process.call("raw_insert_exact_json", id=job_id) == {"id": job_id}
@@ -230,7 +230,7 @@ def test_unsafe_int64_job_ids_rpc_list_cursors(fleet: Fleet) -> None:
 
 @passed("a row's unique key and states, to the bit")
 def test_unique_column_bytes(fleet: Fleet) -> None:
-    """The same job gets the same key and states, to the bit, whichever side inserts it."""
+    """The same job has the same key and states, to the bit, whichever side inserts it."""
     at = "2031-02-03T04:05:06.789Z"
     everything = {"by_args": True, "by_period_ms": 86_400_000, "by_queue": True}
     cases: dict[str, dict[str, Any]] = {
@@ -272,7 +272,7 @@ def test_unique_column_bytes(fleet: Fleet) -> None:
     because="a retried job need not wait for a poll; metadata comes as a dict, not as text",
 )
 def test_notification_payload_bytes(fleet: Fleet) -> None:
-    """What each side publishes has the other's bytes, but for a retry and a queue's metadata."""
+    """Both sides' notifications are equal to the byte, except for retry and queue metadata."""
     url = fleet.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     topics = ("river_insert", "river_control", "river_leadership")
     with psycopg.connect(url, autocommit=True) as connection:
@@ -299,12 +299,12 @@ Notifications = list[tuple[str, str]]
 
 
 def published(fleet: Fleet, process: Process, connection: Any) -> dict[str, Notifications]:
-    """Return what one side publishes at each operation."""
+    """Return the notifications that one side sends for each operation."""
     fleet.do("TRUNCATE river_job, river_queue, river_leader RESTART IDENTITY")
     found: dict[str, Notifications] = {}
 
     def record(operation: str) -> None:
-        # Notifications come in the order of their commits: none is left before this one.
+        # Notifications arrive in commit order, so the marker comes after all of this operation's.
         connection.execute(f"NOTIFY \"{fleet.schema}.river_control\", 'marker'")
         found[operation] = []
         for each in connection.notifies(timeout=10):
@@ -319,7 +319,7 @@ def published(fleet: Fleet, process: Process, connection: Any) -> dict[str, Noti
     record("insert scheduled")
     process.call("cancel", id=job)
     record("cancel")
-    time.sleep(0.25)  # both sides send one insert notification for a queue in 0.1 s
+    time.sleep(0.25)  # both sides send at most one insert notification for a queue in 0.1 s
     process.call("retry", id=job)
     record("retry")
     process.call("start", client_id="notifies")

@@ -1,4 +1,4 @@
-"""One leader at a time among both sides' clients, and who follows it."""
+"""One leader at a time among both sides' clients, and which client leads next."""
 
 import time
 from typing import Any
@@ -18,27 +18,27 @@ PERIODIC = {"instrumented": True, "periodic_run_on_start": True}
 
 
 def periodic_jobs(fleet: Fleet) -> int:
-    """Return how many periodic jobs were inserted."""
+    """Return the number of periodic jobs that were inserted."""
     return int(fleet.one("SELECT count(*) FROM river_job WHERE metadata ? 'periodic'"))
 
 
 @passed("a client that may not lead works and never leads")
 @both_ways
 def test_leader_election_disabled_both_directions(fleet: Fleet, by: str, to: str) -> None:
-    """A client that may not lead does not, works all the same, and has no periodic jobs."""
+    """A client with leader election disabled never leads, but works and takes no periodic jobs."""
     follower, leader = fleet.side(by), fleet.side(to)
     never = {"client_id": "never", "leader_election_disabled": True}
     failed(follower, REJECTED, "start", periodic_run_on_start=True, **never)
 
     def works() -> None:
-        """Show that the follower works, and that nobody leads."""
+        """Check that the follower works and that no client leads."""
         done = wait(follower, leader.call("insert")["id"])
         assert (done["state"], done["attempted_by"]) == ("completed", ["never"])
         assert fleet.go.call("leader")["leader_id"] is None
 
     follower.call("start", instrumented=True, **never)
     works()
-    # The leader works another queue: its periodic job is the follower's to work.
+    # The leader works another queue, so that the follower works its periodic job.
     leader.call("start", client_id="leads", queue="other", **PERIODIC)
     fleet.leads("leads")
     (periodic,) = until(
@@ -61,7 +61,7 @@ def test_leader_election_disabled_both_directions(fleet: Fleet, by: str, to: str
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_leader_election_disabled(fleet: Fleet) -> None:
-    """Of four clients of the two sides the one that may lead does."""
+    """Of four clients of both sides, only the one with leader election enabled leads."""
     processes = [fleet.another("go"), fleet.another("python"), fleet.go]
     for number, process in enumerate(processes):
         process.call("start", client_id=f"never-{number}", leader_election_disabled=True)
@@ -77,7 +77,7 @@ def test_multi_engine_leader_election_disabled(fleet: Fleet) -> None:
 @passed("the lead passes between the sides")
 @both_ways
 def test_mixed_leader_failover_both_directions(fleet: Fleet, by: str, to: str) -> None:
-    """A leader that stops is followed at once by the other side's client, and back again."""
+    """When a leader stops, the other side's client leads at once, and the same the other way."""
     first, second = fleet.side(by), fleet.side(to)
     first.call("start", client_id="first")
     term = fleet.leads("first")
@@ -103,7 +103,7 @@ def test_mixed_leader_failover_both_directions(fleet: Fleet, by: str, to: str) -
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_leader_failover(fleet: Fleet) -> None:
-    """The lead goes through four clients of the two sides, one after the other."""
+    """Four clients of both sides lead one after the other."""
     processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
     clients = {f"client-{number}": process for number, process in enumerate(processes)}
     for name, process in clients.items():
@@ -121,7 +121,7 @@ def test_multi_engine_leader_failover(fleet: Fleet) -> None:
 @passed("the lease of a killed leader runs out, and the other side leads")
 @both_ways
 def test_mixed_leader_death_failover_both_directions(fleet: Fleet, by: str, to: str) -> None:
-    """When a leader dies its lease ends, and the other side's client leads and does its work."""
+    """When a leader dies, the other side's client leads after the lease and does its work."""
     second = fleet.side(to)
     fleet.side(by).call("start", client_id="dies", **PERIODIC)
     fleet.leads("dies")
@@ -140,7 +140,7 @@ def test_mixed_leader_death_failover_both_directions(fleet: Fleet, by: str, to: 
 @passed("a leader resigns on request, at the commit if at all")
 @both_ways
 def test_mixed_request_resign_terms(fleet: Fleet, by: str, to: str) -> None:
-    """A leader that is asked to resign does; a request that is rolled back is none."""
+    """A leader resigns on request, but not on a request that is rolled back."""
     asker, leader = fleet.side(by), fleet.side(to)
     url = fleet.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     leader.call("start", client_id="resigns")
@@ -176,7 +176,7 @@ def _newer(process: Process, term: str) -> str | None:
 @passed("a leader does not renew a newer term of its own client id")
 @pytest.mark.parametrize("name", BOTH)
 def test_leadership_same_client_id_term_replacement(fleet: Fleet, name: str) -> None:
-    """A leader whose term was replaced by one of its own name steps down, and is elected anew."""
+    """A leader whose term was replaced under its own id steps down and is elected again."""
     leader = fleet.side(name)
     leader.call("start", client_id="same", queue="elsewhere", periodic_run_on_start=True)
     term = fleet.leads("same")
@@ -199,7 +199,10 @@ def test_leadership_same_client_id_term_replacement(fleet: Fleet, name: str) -> 
 @passed("it stays unique when the lead changes sides")
 @both_ways
 def test_periodic_unique_cross_engine(fleet: Fleet, by: str, to: str) -> None:
-    """The second leader's unique periodic job is the first one's; one without uniqueness is new."""
+    """The second leader does not repeat the first one's unique periodic job.
+
+    A periodic job without uniqueness is inserted again.
+    """
     how: dict[str, Any] = {"periodic_run_on_start": True, "periodic_unique": True}
     for number, process in enumerate((fleet.side(by), fleet.side(to)), 1):
         process.call("start", client_id=f"leader-{number}", **how)
@@ -211,6 +214,6 @@ def test_periodic_unique_cross_engine(fleet: Fleet, by: str, to: str) -> None:
 
 
 def _said(fleet: Fleet, message: str) -> int:
-    """Return how many jobs have a message."""
+    """Return the number of jobs with a message."""
     asked = "SELECT count(*) FROM river_job WHERE args->>'message' = :message"
     return int(fleet.one(asked, message=message))

@@ -1,4 +1,4 @@
-"""What a leader of either side does for all clients."""
+"""Maintenance that the leader, of either side, does for all clients."""
 
 import pytest
 from sqlalchemy import text
@@ -14,7 +14,7 @@ RESCUES = {"rescue_after_ms": 60_000, "queue": "elsewhere"}
 
 @pytest.fixture(params=BOTH)
 def leader(request: pytest.FixtureRequest, fleet: Fleet) -> Process:
-    """The process whose client leads."""
+    """The process whose client will lead."""
     return fleet.side(request.param)
 
 
@@ -33,7 +33,7 @@ def stuck(fleet: Fleet, count: int, kind: str = "conformance_echo") -> list[int]
 
 
 def rescued(fleet: Fleet, leader: Process, job: int) -> None:
-    """Wait until a lost job of an unknown kind is rescued: River discards it, riverrun retries."""
+    """Wait until a lost job of unknown kind is rescued. River discards it, riverrun retries it."""
     state = "SELECT state::text FROM river_job WHERE id = :id"
     until(lambda: fleet.one(state, id=job) != "running", f"job {job} rescued", 60)
     expected = {"discarded"} if leader is fleet.go else {"available", "retryable"}
@@ -42,7 +42,7 @@ def rescued(fleet: Fleet, leader: Process, job: int) -> None:
 
 @passed("each final state has its retention, or none")
 def test_maintenance_job_cleaner_retention(fleet: Fleet, leader: Process) -> None:
-    """Jobs go when their state's retention is over, and never where there is none."""
+    """Final jobs are deleted once the retention of their state is over, if it has one."""
     for state in ("cancelled", "completed", "discarded"):
         for age in ("1 hour", "1 second"):
             fleet.do(
@@ -67,7 +67,7 @@ def test_maintenance_job_cleaner_retention(fleet: Fleet, leader: Process) -> Non
 
 @passed("queues that no client worked for a day are deleted")
 def test_maintenance_queue_cleaner_keeps_active_queues(fleet: Fleet, leader: Process) -> None:
-    """Queues that no client has worked for a day go; others, and the leader's own, stay."""
+    """Queues that no client worked for a day are deleted, except the leader's own."""
     for name, age in (("stale", "25 hours"), ("idle", "1 hour"), ("default", "25 hours")):
         fleet.do(
             "INSERT INTO river_queue (name, updated_at)"
@@ -82,7 +82,7 @@ def test_maintenance_queue_cleaner_keeps_active_queues(fleet: Fleet, leader: Pro
 
 @passed("missing indexes, and those with a leftover beside them, are skipped")
 def test_maintenance_reindexer_skips_artifacts(fleet: Fleet, leader: Process) -> None:
-    """Indexes are rebuilt, except those that are missing or beside which an artifact stands."""
+    """Indexes are rebuilt, except missing ones and those with an artifact of a failed rebuild."""
     for name in ("rebuilt_idx", "artifact_idx", "artifact_idx_ccnew1"):
         fleet.do(f"CREATE INDEX {name} ON river_job (kind)")
 
@@ -114,8 +114,8 @@ def test_maintenance_reindexer_skips_artifacts(fleet: Fleet, leader: Process) ->
     because="another client may know the kind",
 )
 def test_maintenance_rescuer_full_batch_of_unexpired_jobs(fleet: Fleet, leader: Process) -> None:
-    """Ten thousand jobs that may run on do not keep the rescuer from the one that may not."""
-    # Without a heartbeat River's clients' jobs are known by the timeout of their kind's worker.
+    """Ten thousand jobs within their timeout do not hide one lost job from the rescuer."""
+    # These jobs' client has no heartbeat, so the timeout of their kind's worker decides.
     kept = stuck(fleet, 10_000)
     (other,) = stuck(fleet, 1, UNKNOWN)
     leader.call("start", client_id="rescues", job_timeout_disabled=True, **RESCUES)
@@ -131,7 +131,7 @@ def test_maintenance_rescuer_full_batch_of_unexpired_jobs(fleet: Fleet, leader: 
     because="another client may know the kind",
 )
 def test_maintenance_rescuer_stale_selection(fleet: Fleet, leader: Process) -> None:
-    """A job that was completed or claimed again since the rescuer chose it is left alone."""
+    """A job that was completed or claimed again after the rescuer chose it is left alone."""
     completed, claimed, plain = stuck(fleet, 3, UNKNOWN)
     running = "SELECT state = 'running' FROM river_job WHERE id = :id"
     with fleet.open() as execute:
@@ -164,7 +164,7 @@ def test_maintenance_rescuer_stale_selection(fleet: Fleet, leader: Process) -> N
 
 @passed("a due periodic job is inserted as available")
 def test_periodic_due_job_available(fleet: Fleet, leader: Process) -> None:
-    """A periodic job that is due is inserted as available: no scheduler has to make it so."""
+    """A periodic job that is due is inserted as available, without waiting for a scheduler."""
     fleet.do("CREATE TABLE inserted_states (id bigint, state text)")
     fleet.do(
         f"CREATE FUNCTION note_state() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
@@ -197,7 +197,7 @@ def test_periodic_due_job_available(fleet: Fleet, leader: Process) -> None:
 )
 @pytest.mark.parametrize("name", BOTH)
 def test_leadership_renewal_under_slow_maintenance(fleet: Fleet, name: str) -> None:
-    """A leader whose cleaner is slow renews its lease all the while."""
+    """A leader whose cleaner is slow still renews its lease."""
     leader = fleet.side(name)
     (old,) = stuck(fleet, 1)
     fleet.do(
@@ -238,7 +238,7 @@ def test_leadership_renewal_under_slow_maintenance(fleet: Fleet, name: str) -> N
             assert fleet.leads("renews") == term
     finally:
         with fleet.engine.begin() as connection:
-            # What sleeps holds the table.
+            # The sleeping statement holds a lock on the table.
             cut = text(sleeps.replace("count(*)", "pg_terminate_backend(pid)"))
             connection.execute(cut, {"name": leader.name})
             connection.execute(text(f"DROP FUNCTION {fleet.schema}.slowly CASCADE"))

@@ -1,4 +1,4 @@
-"""Each side's migrations, and the other side at work on them."""
+"""One side's migrations, and both sides at work on the migrated tables."""
 
 import pytest
 from sqlalchemy import Engine, text
@@ -20,12 +20,12 @@ def go(empty_go_peer: StartPeer) -> Process:
 
 @pytest.fixture
 def python(empty_peers: Peers) -> Process:
-    """Riverrun's process on the empty database."""
+    """A riverrun process on the empty database."""
     return empty_peers.python()
 
 
 def works(inserter: Process, worker: Process, schema: str = "") -> None:
-    """Show that what one side inserts the other works."""
+    """Check that a job inserted by one side is worked by the other."""
     place = {"schema": schema} if schema else {}
     job = inserter.call("insert", behavior="output", message="migrated", **place)["id"]
     assert worker.call("work", id=job, **place)["state"] == "completed"
@@ -34,7 +34,7 @@ def works(inserter: Process, worker: Process, schema: str = "") -> None:
 
 @passed("riverrun works on the tables that River migrated")
 def test_reference_migrator_candidate_runtime(go: Process, python: Process) -> None:
-    """On the tables that Go made, riverrun and Go work each other's jobs."""
+    """On tables that Go migrated, riverrun and Go work each other's jobs."""
     assert go.call("migrate")["applied"] == ALL
     assert python.call("migrate") == {"applied": [], "existing": ALL, "valid": True}
     works(go, python)
@@ -43,7 +43,7 @@ def test_reference_migrator_candidate_runtime(go: Process, python: Process) -> N
 
 @passed("River works on the tables that riverrun migrated")
 def test_candidate_migrator_reference_runtime(go: Process, python: Process) -> None:
-    """On the tables that riverrun made, River finds nothing wrong, and both work."""
+    """On tables that riverrun migrated, River's validation passes and both sides work."""
     planned = python.call("migrate", dry_run=True)
     assert (planned["applied"], planned["existing"]) == (ALL, [])
     assert python.call("migrate", max_steps=3)["applied"] == ALL[:3]
@@ -56,7 +56,7 @@ def test_candidate_migrator_reference_runtime(go: Process, python: Process) -> N
 @passed("every version, up and down, with the sides taking turns")
 @pytest.mark.parametrize(("by", "to"), WAYS)
 def test_historical_migration_down_up(request: pytest.FixtureRequest, by: str, to: str) -> None:
-    """What one side migrated to any version, the other completes and takes down again."""
+    """If one side migrates to any version, the other side can migrate up and down from there."""
     starts, goes_on = request.getfixturevalue(by), request.getfixturevalue(to)
     for version in ALL:
         place = {"schema": f"history_{version}"}
@@ -81,7 +81,7 @@ def test_historical_migration_down_up(request: pytest.FixtureRequest, by: str, t
 def test_migration_mixed_case_schema(
     request: pytest.FixtureRequest, empty_database: Engine, by: str, to: str
 ) -> None:
-    """A schema whose name needs quotes is migrated and worked by either side."""
+    """Both sides migrate and work a schema whose name needs quotes."""
     migrator, other = request.getfixturevalue(by), request.getfixturevalue(to)
     with empty_database.begin() as connection:
         connection.execute(text('CREATE SCHEMA "MixedCase"'))
@@ -93,14 +93,14 @@ def test_migration_mixed_case_schema(
 
 @passed("riverrun works in a schema that River migrated")
 def test_custom_schema_reference_migrate_candidate_work(go: Process, python: Process) -> None:
-    """In a schema that Go migrated, riverrun works what Go inserted."""
+    """In a schema that Go migrated, riverrun works a job that Go inserted."""
     assert go.call("migrate", schema="custom")["existing"] == ALL
     works(go, python, "custom")
 
 
 @passed("River works in a schema that riverrun migrated")
 def test_custom_schema_candidate_migrate_reference_work(go: Process, python: Process) -> None:
-    """In a schema that riverrun migrated, Go works what riverrun inserted."""
+    """In a schema that riverrun migrated, Go works a job that riverrun inserted."""
     assert python.call("migrate", schema="custom")["existing"] == ALL
     works(python, go, "custom")
     failed(python, REJECTED, "migrate", schema="no schema;")

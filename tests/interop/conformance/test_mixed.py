@@ -1,4 +1,4 @@
-"""One side inserts or controls, the other works."""
+"""One side inserts or controls jobs, the other side works them."""
 
 import time
 from datetime import timedelta
@@ -26,13 +26,13 @@ from interop.conformance.registry import differs, passed
 from interop.rpc import Process
 from waiting import until
 
-# Longer than any test: what happens sooner was told.
+# Longer than any test, so whatever happens sooner was caused by a notification.
 DEAF = {"fetch_poll_interval_ms": 60_000}
 both_ways = pytest.mark.parametrize(("by", "to"), WAYS)
 
 
 def works_each_others(inserter: Process, worker: Process) -> None:
-    """Show that one side's jobs are worked by the other."""
+    """Check that one side's jobs are worked by the other."""
     job = inserter.call("insert", behavior="output", message="across", opts={"tags": ["across"]})
     assert (job["state"], job["kind"], job["attempt"]) == ("available", "conformance_echo", 0)
     assert (job["attempted_by"], job["max_attempts"]) == ([], 25)
@@ -46,20 +46,20 @@ def works_each_others(inserter: Process, worker: Process) -> None:
 
 @passed("riverrun inserts, River works")
 def test_candidate_insert_reference_work(fleet: Fleet) -> None:
-    """Go works what riverrun inserts."""
+    """Go works jobs that riverrun inserts."""
     works_each_others(fleet.python, fleet.go)
 
 
 @passed("River inserts, riverrun works")
 def test_reference_insert_candidate_work(fleet: Fleet) -> None:
-    """Riverrun works what Go inserts."""
+    """Riverrun works jobs that Go inserts."""
     works_each_others(fleet.go, fleet.python)
 
 
 @passed("an insert wakes a worker that polls once a minute")
 @both_ways
 def test_notification_only_wakeups(fleet: Fleet, by: str, to: str) -> None:
-    """An insert wakes the other side's worker, which polls once a minute."""
+    """An insert wakes the other side's worker, which polls only once a minute."""
     inserter, worker = fleet.side(by), fleet.side(to)
     worker.call("start", client_id="hears", **DEAF)
     fleet.listens(worker)
@@ -73,7 +73,7 @@ def test_notification_only_wakeups(fleet: Fleet, by: str, to: str) -> None:
 @passed("an insert is notified at the commit, if at all")
 @both_ways
 def test_transactional_insert_notification_commit_only(fleet: Fleet, by: str, to: str) -> None:
-    """An insert is told at the commit, and not at all after a rollback."""
+    """An insert is announced at the commit, and not at all after a rollback."""
     inserter, worker = fleet.side(by), fleet.side(to)
     url = fleet.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     worker.call("start", client_id="hears", **DEAF)
@@ -96,19 +96,19 @@ def test_transactional_insert_notification_commit_only(fleet: Fleet, by: str, to
 @passed("the other side's cancel reaches a running job")
 @both_ways
 def test_cooperative_remote_cancellation(fleet: Fleet, by: str, to: str) -> None:
-    """A job that runs on one side is cancelled by the other."""
+    """A job that runs on one side can be cancelled by the other."""
     cancels(fleet, fleet.side(by), fleet.side(to), fetch_poll_interval_ms=100)
 
 
 @passed("a cancel reaches a worker that polls once a minute")
 @both_ways
 def test_remote_cancel_notification(fleet: Fleet, by: str, to: str) -> None:
-    """A cancel is told: a worker that polls once a minute stops at once."""
+    """A notification cancels a running job at once; its client polls only once a minute."""
     cancels(fleet, fleet.side(by), fleet.side(to), **DEAF)
 
 
 def cancels(fleet: Fleet, canceller: Process, worker: Process, **how: Any) -> None:
-    """Show that one side cancels what runs on the other."""
+    """Check that one side can cancel a job that runs on the other."""
     worker.call("start", client_id="cancelled", **how)
     fleet.listens(worker)
     job = worker.call("insert", behavior="cooperative_cancel")["id"]
@@ -133,7 +133,7 @@ def cancels(fleet: Fleet, canceller: Process, worker: Process, **how: Any) -> No
 @passed("a cancel takes effect at the commit, if at all")
 @both_ways
 def test_transactional_cross_language_cancel(fleet: Fleet, by: str, to: str) -> None:
-    """A cancel in a transaction is told at the commit, and not at all after a rollback."""
+    """A cancel in a transaction is announced at the commit, and not at all after a rollback."""
     canceller, worker = fleet.side(by), fleet.side(to)
     waiting = worker.call("insert", message="cancelled before it runs")["id"]
     canceller.call("tx_begin", handle="a")
@@ -166,7 +166,7 @@ def test_transactional_cross_language_cancel(fleet: Fleet, by: str, to: str) -> 
 )
 @both_ways
 def test_claim_time_cancellation(fleet: Fleet, by: str, to: str) -> None:
-    """A cancel between a claim and its attempt's beginning is not lost."""
+    """A cancel that comes after a claim and before the attempt begins is not lost."""
     canceller, worker = fleet.side(by), fleet.side(to)
     worker.call("barrier_create", name="claimed")
     worker.call("start", client_id="claims", claim_barrier="claimed", **DEAF)
@@ -177,7 +177,7 @@ def test_claim_time_cancellation(fleet: Fleet, by: str, to: str) -> None:
     for each in (job, other):
         until(lambda each=each: canceller.call("get", id=each)["state"] == "running", "claimed")
         assert canceller.call("cancel", id=each)["state"] == "running"
-    time.sleep(1)  # River's harness gives the notification this long to come
+    time.sleep(1)  # River's harness gives the notification this long to arrive
     worker.call("barrier_release", name="claimed")
     wait(worker, job)
     done = fleet.agreed(job)
@@ -185,7 +185,7 @@ def test_claim_time_cancellation(fleet: Fleet, by: str, to: str) -> None:
     assert [error["error"] for error in done["errors"]] == [
         "JobCancelError: job cancelled remotely"
     ]
-    # riverrun's count is its plugin's, River's its worker's.
+    # In riverrun a plugin counts this; in River, the worker does.
     assert counted(worker, "cancelled_at_start") == 1
     wait(worker, other)
     done = fleet.agreed(other)
@@ -198,7 +198,7 @@ def test_claim_time_cancellation(fleet: Fleet, by: str, to: str) -> None:
 @passed("a paused queue stops at once, others go on")
 @both_ways
 def test_pause_resume_notification(fleet: Fleet, by: str, to: str) -> None:
-    """A pause by one side holds the other's queue, others going on, until it is resumed."""
+    """A pause by one side stops the other's queue until it is resumed; other queues go on."""
     controller, worker = fleet.side(by), fleet.side(to)
     worker.call("start", client_id="paused", queue="held", **DEAF)
     worker.call("queue_add", name="free", max_workers=1)
@@ -220,7 +220,7 @@ def test_pause_resume_notification(fleet: Fleet, by: str, to: str) -> None:
 @passed("one event for each change of a queue's state")
 @both_ways
 def test_remote_queue_subscription_events(fleet: Fleet, by: str, to: str) -> None:
-    """Each change of a queue is one event of the other side's clients, and no more."""
+    """Each change of a queue causes exactly one event in the other side's client."""
     controller, worker = fleet.side(by), fleet.side(to)
     worker.call("start", client_id="subscribed", **DEAF)
     fleet.listens(worker)
@@ -246,7 +246,7 @@ def test_remote_queue_subscription_events(fleet: Fleet, by: str, to: str) -> Non
 @passed("no job is worked before it is due")
 @both_ways
 def test_clock_boundary_scheduling(fleet: Fleet, by: str, to: str) -> None:
-    """A job is worked when it is due, never before, at the boundary of a second too."""
+    """A job is worked when it is due and never before, even at the boundary of a second."""
     inserter, worker = fleet.side(by), fleet.side(to)
     worker.call("start", client_id="schedules", fetch_poll_interval_ms=100)
     fleet.leads("schedules")
@@ -262,7 +262,7 @@ def test_clock_boundary_scheduling(fleet: Fleet, by: str, to: str) -> None:
     assert moment(done["attempted_at"]) >= due
     assert moment(done["scheduled_at"]) == due
     assert fleet.agreed(distant["id"])["state"] == "scheduled"
-    # Shorter than the scheduler's interval of 5 s: the job stays available, with a time to come.
+    # Shorter than the scheduler's interval of 5 s: the job stays available, to run later.
     snoozed = inserter.call("insert", behavior="snooze_once", duration_ms=2_000)["id"]
     seen = until(lambda: _snoozed(inserter, snoozed), "the snooze")
     assert seen["state"] in {"available", "running", "completed"}
@@ -274,7 +274,7 @@ def test_clock_boundary_scheduling(fleet: Fleet, by: str, to: str) -> None:
 
 
 def _snoozed(process: Process, job_id: int) -> Job | None:
-    """Return a job once it has snoozed."""
+    """Return a job once it has snoozed, else None."""
     job: Job = process.call("get", id=job_id)
     return job if "snoozes" in job["metadata"] else None
 
@@ -282,7 +282,7 @@ def _snoozed(process: Process, job_id: int) -> Job | None:
 @passed("only River's reserved names are added, and the application's metadata is kept")
 @both_ways
 def test_reserved_metadata_cross_engine(fleet: Fleet, by: str, to: str) -> None:
-    """What one side keeps in metadata the other keeps, and neither adds other names."""
+    """Each side keeps the other's reserved metadata, and neither adds unknown names."""
     a, b = fleet.side(by), fleet.side(to)
     user = {"user": {"kept": [1, None]}}
     a.call("start", client_id="first", retry_delay_ms=60_000)
@@ -312,7 +312,7 @@ def test_reserved_metadata_cross_engine(fleet: Fleet, by: str, to: str) -> None:
 @passed("attempts of one job take turns between the sides")
 @both_ways
 def test_resumable_cross_engine_cursor(fleet: Fleet, by: str, to: str) -> None:
-    """Attempts of one job take turns between the sides, each going on where the last one ended."""
+    """A job's attempts alternate between the sides; each resumes where the last one stopped."""
     resumes(fleet, [fleet.side(by), fleet.side(to), fleet.side(by)])
 
 
@@ -321,12 +321,12 @@ def test_resumable_cross_engine_cursor(fleet: Fleet, by: str, to: str) -> None:
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_resumable_cursor(fleet: Fleet) -> None:
-    """The attempts of one job go through three processes of the two sides."""
+    """A job's attempts pass through three processes of both sides."""
     resumes(fleet, [fleet.go, fleet.python, fleet.another("go")])
 
 
 def resumes(fleet: Fleet, turns: list[Process]) -> None:
-    """Show that each attempt goes on where the last one ended, whoever works it."""
+    """Check that each attempt resumes where the last one stopped, on any process."""
     metadata = {"application": "retained"}
     job = turns[0].call("insert", behavior="resumable_cursor", opts={"metadata": metadata})["id"]
     steps = []
@@ -352,7 +352,7 @@ def resumes(fleet: Fleet, turns: list[Process]) -> None:
 @passed("a state written from outside while the job ran stands")
 @both_ways
 def test_external_terminal_completion_race(fleet: Fleet, by: str, to: str) -> None:
-    """What ended a running job from outside stands; the late worker adds its metadata."""
+    """A final state written from outside is kept; the late worker only adds its metadata."""
     worker, other = fleet.side(by), fleet.side(to)
     worker.call("start", client_id="late")
     outside = {"external": True, "shared": "external"}
@@ -382,7 +382,7 @@ def test_external_terminal_completion_race(fleet: Fleet, by: str, to: str) -> No
 
 @passed("processes are replaced one by one; each job is worked once")
 def test_rolling_deployment_same_protocol(fleet: Fleet) -> None:
-    """Each side's process is replaced while the other works: every job is worked once."""
+    """While each side's process is replaced, the other works, and every job is worked once."""
     processes = {name: fleet.another(name) for name in BOTH}
     clients = {name: f"{name}-0" for name in BOTH}
     how = {"fetch_poll_interval_ms": 100}
@@ -404,7 +404,7 @@ def test_rolling_deployment_same_protocol(fleet: Fleet) -> None:
         clients[name] = f"{name}-1"
         processes[name].call("start", client_id=clients[name], **how)
         insert()
-    # Until both new processes have worked: one may have emptied the queue before the other began.
+    # Insert until both new processes have worked: one may empty the queue before the other begins.
     until(lambda: insert() or set(clients.values()) <= workers(fleet), "both new processes at work")
     for job in made:
         done = wait(fleet.go, job)
@@ -414,13 +414,13 @@ def test_rolling_deployment_same_protocol(fleet: Fleet) -> None:
 
 
 def workers(fleet: Fleet) -> set[str]:
-    """Return the clients that have worked a job."""
+    """Return the ids of the clients that have worked a job."""
     return {row[0] for row in fleet.rows("SELECT DISTINCT unnest(attempted_by) FROM river_job")}
 
 
 @passed("both sides claim from one queue, each job once")
 def test_mixed_skip_locked_competition(fleet: Fleet) -> None:
-    """Both sides take from one queue: each job once, and both of them some."""
+    """If both sides work one queue, each job is worked once, and each side works some."""
     competes(fleet, [fleet.go, fleet.python], 300)
 
 
@@ -429,13 +429,13 @@ def test_mixed_skip_locked_competition(fleet: Fleet) -> None:
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_competition(fleet: Fleet) -> None:
-    """Two processes of each side take from one queue: each job once, and all of them some."""
+    """If two processes of each side work one queue, each job is worked once and all work some."""
     processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
     competes(fleet, processes, 400)
 
 
 def competes(fleet: Fleet, processes: list[Process], jobs: int) -> None:
-    """Show that each job is worked once, and that each process works some."""
+    """Check that each job is worked once, and that each process works some."""
     share = jobs // len(processes)
     for process in processes:
         batch = [{"behavior": "sleep", "duration_ms": 20} for _ in range(share)]
@@ -454,7 +454,7 @@ def competes(fleet: Fleet, processes: list[Process], jobs: int) -> None:
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_directed_candidate_work_notification_cancellation(fleet: Fleet) -> None:
-    """Every process of the two sides works, wakes and cancels for every other."""
+    """Every process works, wakes and cancels the jobs of every other process."""
     processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
     for number, worker in enumerate(processes):
         worker.call("start", client_id=f"directed-{number}", queue=f"q{number}", **DEAF)
@@ -473,7 +473,7 @@ def test_multi_engine_directed_candidate_work_notification_cancellation(fleet: F
 @passed("rows of unusual shapes are worked, or fail by themselves")
 @pytest.mark.parametrize("name", BOTH)
 def test_claimed_row_decode_isolation(fleet: Fleet, name: str) -> None:
-    """Rows whose errors or metadata have other shapes than River's are worked, and left so."""
+    """Rows with errors or metadata in shapes unlike River's are worked, and keep them."""
     worker, other = fleet.side(name), fleet.other(fleet.side(name))
     odd = (
         '{"at": "2024-01-02 03:04:05+00", "attempt": "1", "error": {"message": "boom"},'

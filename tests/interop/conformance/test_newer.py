@@ -22,7 +22,7 @@ UNIQUE = {"by_args": True, "by_state": ["available", "pending", "running", "sche
 )
 @each_side
 def test_claim_order(fleet: Fleet, name: str) -> None:
-    """Jobs are worked by priority, then by when they were due, then in order of insertion."""
+    """Jobs are worked by priority, then by due time, then in order of insertion."""
     inserter, worker = fleet.other(fleet.side(name)), fleet.side(name)
     now = moment(fleet.one("SELECT to_json(date_trunc('second', now()))"))
     expected = []
@@ -36,7 +36,7 @@ def test_claim_order(fleet: Fleet, name: str) -> None:
     for *_, job in expected:
         done = wait(worker, job)
         assert (done["attempt"], done["attempted_by"], done["errors"]) == (1, ["orders"], [])
-    if name == PYTHON:  # what one statement claims has one time
+    if name == PYTHON:  # jobs claimed by one statement have the same time
         order = fleet.rows(
             "SELECT id FROM river_job ORDER BY attempted_at, priority, scheduled_at, id"
         )
@@ -49,7 +49,7 @@ def test_claim_order(fleet: Fleet, name: str) -> None:
 @passed("the loser of two cancels, or of two retries, waits and returns the winner's row")
 @both_ways
 def test_cross_language_cancel_retry_race(fleet: Fleet, by: str, to: str) -> None:
-    """The later of two cancels, or of two retries, waits and returns the row of the first."""
+    """The second of two concurrent cancels, or retries, waits and returns the first one's row."""
     winner, loser = fleet.side(by), fleet.side(to)
     job = winner.call("insert", opts={"scheduled_at": "2040-01-01T00:00:00Z"})["id"]
     for method in ("cancel", "retry"):
@@ -65,7 +65,7 @@ def test_cross_language_cancel_retry_race(fleet: Fleet, by: str, to: str) -> Non
 @passed("a retried job without attempts left gets one more")
 @both_ways
 def test_exhausted_job_retry(fleet: Fleet, by: str, to: str) -> None:
-    """A job without attempts left gets one more when it is retried; another keeps its number."""
+    """Retrying a job without attempts left gives it one more; other jobs keep their maximum."""
     retrier, worker = fleet.side(by), fleet.side(to)
     for behavior, state, before, after in (
         ("error", "discarded", 1, 2),
@@ -87,7 +87,7 @@ def test_exhausted_job_retry(fleet: Fleet, by: str, to: str) -> None:
 @passed("due jobs whose unique key is taken are discarded")
 @each_side
 def test_scheduler_unique_conflict_discard(fleet: Fleet, name: str) -> None:
-    """Of the due jobs of one key one is made available, and none if a live job has the key."""
+    """Of due jobs with one key one becomes available, or none if a live job has the key."""
     leader, other = fleet.side(name), fleet.other(fleet.side(name))
     opts: dict[str, Any] = {"queue": "elsewhere", "max_attempts": 3, "unique": UNIQUE}
 
@@ -118,7 +118,7 @@ def test_scheduler_unique_conflict_discard(fleet: Fleet, name: str) -> None:
 @passed("a skipped duplicate leaves the existing job as it is")
 @both_ways
 def test_unique_skip_keeps_existing_kind(fleet: Fleet, by: str, to: str) -> None:
-    """A duplicate of the other side's job of another kind leaves that job as it is."""
+    """A duplicate of the other side's job, even of another kind, leaves that job unchanged."""
     first, skipper = fleet.side(by), fleet.side(to)
     job = {"message": "once", "opts": {"unique": {"by_args": True, "exclude_kind": True}}}
     made = first.call("insert", **job)["id"]
@@ -138,7 +138,7 @@ def test_unique_skip_keeps_existing_kind(fleet: Fleet, by: str, to: str) -> None
 )
 @each_side
 def test_rescuer_unknown_kind(fleet: Fleet, name: str) -> None:
-    """A lost job of a kind that the leader does not know: River discards it, riverrun retries."""
+    """River discards a lost job of a kind that the leader does not know; riverrun retries it."""
     leader = fleet.side(name)
     known = leader.call("raw_insert_no_notify")["id"]
     unknown = leader.call("raw_insert_no_notify", kind="unknown_kind")["id"]
@@ -169,7 +169,7 @@ def test_rescuer_unknown_kind(fleet: Fleet, name: str) -> None:
 )
 @each_side
 def test_kind_alias_rename(fleet: Fleet, name: str) -> None:
-    """A worker also works, and in one order, what either side inserts by its kind's alias."""
+    """A worker works jobs inserted under its kind's alias by either side, in the same order."""
     python = fleet.python
     kind = python.call("insert", opts={"queue": "elsewhere"})["kind"]
     before = fleet.side(name).call("raw_insert_no_notify", kind=f"{kind}_before")["id"]

@@ -1,4 +1,4 @@
-"""River's performance and soak scenarios in a small form: the same invariants, loose bounds."""
+"""River's performance and soak scenarios in a small form: same invariants, loose bounds."""
 
 import time
 from typing import Any
@@ -10,7 +10,8 @@ from interop.conformance.registry import differs, passed
 from interop.rpc import Process
 from waiting import until
 
-# How many times Go's a duration may be: riverrun is Python, and stands on SQLAlchemy. A bound that
+# How many times longer than Go a run may take: riverrun is Python, and uses SQLAlchemy. Only a
+# mistake exceeds this, such as another round trip for each job; benchmarks measure the rest.
 # only a mistake would pass, such as a round trip more for each job; benchmarks measure the rest.
 SLOWER = 40
 COMPLETED = "SELECT count(*) FROM river_job WHERE state = 'completed'"
@@ -18,20 +19,20 @@ each_side = pytest.mark.parametrize("name", BOTH)
 
 
 def fill(process: Process, count: int, **job: Any) -> list[int]:
-    """Insert many jobs; return their ids."""
+    """Insert many jobs and return their ids."""
     answer = process.call("insert_many", jobs=[job] * count)
     return [result["job"]["id"] for result in answer["results"]]
 
 
 def connections(process: Process) -> int:
-    """Return how many connections a process has."""
+    """Return the number of a process's connections."""
     return int(process.call("connection_count")["count"])
 
 
 @passed("far fewer transactions than completed jobs", form="200 jobs, not 1,000")
 @each_side
 def test_completion_batching(fleet: Fleet, name: str) -> None:
-    """Jobs that end together are completed together: far fewer transactions than jobs."""
+    """Jobs that finish together are completed together: in far fewer transactions than jobs."""
     process = fleet.side(name)
     process.call("start", client_id="batches", max_workers=200)
     process.call("barrier_create", name="together")
@@ -40,14 +41,14 @@ def test_completion_batching(fleet: Fleet, name: str) -> None:
         running(process, job)
     process.call("barrier_release", name="together")
     until(lambda: fleet.one(COMPLETED) == len(jobs), "all completed")
-    # Each row's last writer; River asks for fewer than 250 in 1,000.
+    # xmin is the transaction that last wrote a row. River requires fewer than 250 for 1,000 jobs.
     assert fleet.one("SELECT count(DISTINCT xmin::text) FROM river_job") < len(jobs) / 4
 
 
 @passed("600 jobs and 100 workers a process on few connections")
 @each_side
 def test_pool_pressure_completion(fleet: Fleet, name: str) -> None:
-    """Many more workers than connections: all complete, on no more connections than allowed."""
+    """With many more workers than connections, all jobs complete within the connection limit."""
     process = fleet.side(name)
     process.call("start", client_id="presses", max_workers=100)
     fill(process, 600)
@@ -60,7 +61,7 @@ def test_pool_pressure_completion(fleet: Fleet, name: str) -> None:
 
 @passed("at most 20 connections a process", form="400 jobs, not 10 minutes")
 def test_mixed_connection_pool_bound(fleet: Fleet) -> None:
-    """Both sides at work at once keep within their connections."""
+    """When both sides work at once, each keeps within its connection limit."""
     bounded(fleet, [fleet.go, fleet.python])
 
 
@@ -69,12 +70,12 @@ def test_mixed_connection_pool_bound(fleet: Fleet) -> None:
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_resource_bound(fleet: Fleet) -> None:
-    """Two processes of each side at work at once keep within their connections."""
+    """When two processes of each side work at once, each keeps within its connection limit."""
     bounded(fleet, [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")])
 
 
 def bounded(fleet: Fleet, processes: list[Process]) -> None:
-    """Show that processes at work have no more connections than allowed."""
+    """Check that processes at work have no more connections than allowed."""
     for number, process in enumerate(processes):
         process.call("start", client_id=f"bounded-{number}", max_workers=20)
     for process in processes:
@@ -87,7 +88,7 @@ def bounded(fleet: Fleet, processes: list[Process]) -> None:
 
 @passed("no job is lost or worked twice", form="4 s, not 10 minutes")
 def test_mixed_soak(fleet: Fleet) -> None:
-    """Both sides insert, work, cancel and pause for a while: every job ends, once."""
+    """Both sides insert, work, cancel and pause for a while; every job becomes final, once."""
     soaks(fleet, [fleet.go, fleet.python])
 
 
@@ -96,12 +97,12 @@ def test_mixed_soak(fleet: Fleet) -> None:
     form="two processes of each side; River asks for two implementations beside its own; 4 s",
 )
 def test_multi_engine_soak(fleet: Fleet) -> None:
-    """Two processes of each side insert, work, cancel and pause for a while: every job ends."""
+    """Two processes of each side insert, work, cancel and pause; every job becomes final."""
     soaks(fleet, [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")])
 
 
 def soaks(fleet: Fleet, processes: list[Process]) -> None:
-    """Show that nothing is lost or done twice while processes do all that they can."""
+    """Check that nothing is lost or done twice while all processes use every operation."""
     for number, process in enumerate(processes):
         process.call("start", client_id=f"soaks-{number}", retry_delay_ms=5)
     end = time.monotonic() + 4
@@ -129,12 +130,12 @@ def soaks(fleet: Fleet, processes: list[Process]) -> None:
 
 
 def enqueue_ns(process: Process) -> int:
-    """Return how long 200 inserts take, one after the other."""
+    """Return how many nanoseconds 200 inserts take, one after the other."""
     return int(process.call("benchmark_enqueue", jobs=200)["duration_ns"])
 
 
 def work_s(fleet: Fleet, inserter: Process, workers: list[Process], jobs: int = 500) -> float:
-    """Return how long processes take to work jobs that are there when they start."""
+    """Return how many seconds processes take for jobs that exist when they start."""
     fleet.python.call("reset")
     fill(inserter, jobs)
     begun = time.monotonic()
@@ -154,7 +155,7 @@ def work_s(fleet: Fleet, inserter: Process, workers: list[Process], jobs: int = 
     because="a bound that only a mistake breaks; benchmarks/ measures the rest",
 )
 def test_release_enqueue_performance(fleet: Fleet) -> None:
-    """Inserts one by one take no longer than a bounded multiple of Go's."""
+    """Single inserts take no longer than a bounded multiple of Go's."""
     go, python = (min(enqueue_ns(fleet.side(name)) for _ in range(2)) for name in BOTH)
     assert python < SLOWER * max(go, 100_000_000)
 
@@ -166,7 +167,7 @@ def test_release_enqueue_performance(fleet: Fleet) -> None:
     because="a bound that only a mistake breaks; benchmarks/ measures the rest",
 )
 def test_release_worker_performance(fleet: Fleet) -> None:
-    """Work takes no longer than a bounded multiple of Go's."""
+    """Working jobs takes no longer than a bounded multiple of Go's time."""
     go, python = (work_s(fleet, fleet.go, [fleet.side(name)]) for name in BOTH)
     assert python < SLOWER * max(go, 0.1)
 
@@ -178,7 +179,7 @@ def test_release_worker_performance(fleet: Fleet) -> None:
     because="a bound that only a mistake breaks; benchmarks/ measures the rest",
 )
 def test_release_mixed_performance(fleet: Fleet) -> None:
-    """Both sides at one queue take no longer than a bounded multiple of Go's alone."""
+    """Both sides on one queue take no longer than a bounded multiple of Go's time alone."""
     alone = work_s(fleet, fleet.go, [fleet.go])
     assert work_s(fleet, fleet.python, [fleet.go, fleet.python]) < SLOWER * max(alone, 0.1)
 
@@ -190,7 +191,7 @@ def test_release_mixed_performance(fleet: Fleet) -> None:
     because="a bound that only a mistake breaks; benchmarks/ measures the rest",
 )
 def test_multi_engine_release_performance(fleet: Fleet) -> None:
-    """Four processes at one queue take no longer than a bounded multiple of Go's alone."""
+    """Four processes on one queue take no longer than a bounded multiple of Go's time alone."""
     alone = work_s(fleet, fleet.go, [fleet.go])
     processes = [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")]
     assert work_s(fleet, fleet.go, processes) < SLOWER * max(alone, 0.1)

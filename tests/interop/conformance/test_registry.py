@@ -1,4 +1,4 @@
-"""The table of scenarios says what the tests assert, and nothing else."""
+"""The table of scenarios shows exactly what the tests assert."""
 
 import ast
 import inspect
@@ -23,13 +23,13 @@ from interop.conformance.registry import (
 
 DOCS = Path(__file__).parents[3] / "docs" / "conformance.md"
 NAMES = [name for names in TIERS.values() for name in names]
-# The fixtures and parameters by which a test is run for each side.
+# The fixtures and parameters that run a test once for each side.
 SIDES = {"by", "first", "leader", "loser", "name", "side", "to", "winner"}
 CONSTANTS = {"GO", "PYTHON"}
 
 
 def functions_of(test: FunctionType) -> list[ast.FunctionDef]:
-    """Return a test's source, and that of the functions of its module that it calls."""
+    """Return the definitions of a test and of the functions of its module that it calls."""
     module = sys.modules[test.__module__]
     tree = ast.parse(inspect.getsource(module))
     functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
@@ -45,7 +45,7 @@ def functions_of(test: FunctionType) -> list[ast.FunctionDef]:
 
 
 def asks_for_its_side(function: ast.FunctionDef) -> list[str]:
-    """Return the comparisons of a function by which it treats the two sides differently."""
+    """Return the comparisons by which a function treats the two sides differently."""
 
     def names_a_side(node: ast.expr) -> bool:
         match node:
@@ -71,7 +71,7 @@ def asks_for_its_side(function: ast.FunctionDef) -> list[str]:
 
 
 def has_both_sides(functions: list[ast.FunctionDef]) -> bool:
-    """Return whether a test is run for each side, or names them both."""
+    """Return whether a test runs for each side, or names both."""
     parameters = {argument.arg for argument in functions[0].args.args}
     text = "\n".join(map(ast.unparse, functions))
     named = {"go", "python"} <= parameters or any(
@@ -82,7 +82,7 @@ def has_both_sides(functions: list[ast.FunctionDef]) -> bool:
 
 
 def test_each_scenario_has_a_test_of_its_name() -> None:
-    """No scenario is without a test or a reason, and no test here without a scenario."""
+    """Each scenario has a test or a reason why not, and each test here has a scenario."""
     assert sorted(scenario_tests()) == sorted(set(NAMES) - set(NOT_OFFERED))
     assert sorted(outcomes()) == sorted(NAMES)
     assert len(set(NAMES)) == len(NAMES) == 112
@@ -90,7 +90,7 @@ def test_each_scenario_has_a_test_of_its_name() -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_OFFERED])
 def test_a_passed_scenario_puts_the_same_assertions_to_both_sides(name: str) -> None:
-    """A row is passed only if its test asserts of riverrun what it asserts of River itself."""
+    """A `@passed` test makes the same assertions about riverrun as about River itself."""
     functions = functions_of(scenario_tests()[name])
     asked = [each for function in functions for each in asks_for_its_side(function)]
     outcome = outcomes()[name]
@@ -103,7 +103,7 @@ def test_a_passed_scenario_puts_the_same_assertions_to_both_sides(name: str) -> 
 
 @pytest.mark.parametrize("missing", ["river", "riverrun", "because"])
 def test_a_row_that_differs_states_both_assertions_and_why(missing: str) -> None:
-    """A test cannot be marked as differing without River's assertion, ours and the reason."""
+    """`@differs` requires River's assertion, riverrun's and the reason."""
     stated = {"river": "waits", "riverrun": "skips", "because": "faster"}
     with pytest.raises(ValueError, match=missing):
         differs("asks", **{**stated, missing: " "})
@@ -114,7 +114,7 @@ def test_a_row_that_differs_states_both_assertions_and_why(missing: str) -> None
 
 
 def test_no_row_claims_more_than_its_sort() -> None:
-    """The word passed is in the result of passed rows alone."""
+    """Only the results of passed rows contain the word passed."""
     for name, outcome in outcomes().items():
         claims = outcome.result.startswith("passed")
         assert claims == isinstance(outcome, Passed), name
@@ -123,5 +123,5 @@ def test_no_row_claims_more_than_its_sort() -> None:
 
 
 def test_the_documentation_shows_the_table() -> None:
-    """What docs/conformance.md says of each scenario is what its test says."""
+    """For each scenario, docs/conformance.md shows the result that its test records."""
     assert table() in DOCS.read_text()

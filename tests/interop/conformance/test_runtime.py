@@ -1,4 +1,4 @@
-"""What one client does with its jobs, the other side looking on."""
+"""How one client runs its jobs, as both sides read them."""
 
 import re
 from datetime import timedelta
@@ -32,7 +32,7 @@ def side(request: pytest.FixtureRequest, fleet: Fleet) -> Process:
 
 
 def worked(fleet: Fleet, side: Process, *states: str, **job: Any) -> Job:
-    """Insert a job and wait until it is in a state, of which both sides say the same."""
+    """Insert a job, wait until it is in a state, and check that both sides read it alike."""
     made = side.call("insert", **job)
     wait(side, made["id"], *states)
     return fleet.agreed(made["id"])
@@ -40,7 +40,7 @@ def worked(fleet: Fleet, side: Process, *states: str, **job: Any) -> Job:
 
 @passed("a worker may take long; it is one attempt")
 def test_barrier_wait_and_release(fleet: Fleet, side: Process) -> None:
-    """A worker waits at a barrier until it is released, in one attempt."""
+    """A worker waits at a barrier until it is released, all in one attempt."""
     side.call("start", client_id="waits")
     side.call("barrier_create", name="runtime")
     job = side.call("insert", behavior="barrier_wait", message="runtime")["id"]
@@ -53,7 +53,7 @@ def test_barrier_wait_and_release(fleet: Fleet, side: Process) -> None:
 
 @passed("the row of each outcome")
 def test_single_implementation_worker_outcomes(fleet: Fleet, side: Process) -> None:
-    """Each outcome of a worker ends its job as the contract says."""
+    """Each kind of outcome leaves its job as the contract requires."""
     side.call("start", client_id="outcomes")
     done = worked(fleet, side, behavior="output", message="said")
     assert (done["state"], done["metadata"]["output"]) == ("completed", {"message": "said"})
@@ -76,7 +76,7 @@ def test_single_implementation_worker_outcomes(fleet: Fleet, side: Process) -> N
 
 @passed("the trace of a worker that broke")
 def test_panic_attempt_trace(fleet: Fleet, side: Process) -> None:
-    """A worker that breaks leaves a trace of where."""
+    """A worker that panics leaves a trace of the place."""
     side.call("start", client_id="breaks")
     job = worked(fleet, side, behavior="panic", opts=ONE)
     (error,) = job["errors"]
@@ -87,7 +87,7 @@ def test_panic_attempt_trace(fleet: Fleet, side: Process) -> None:
 
 @passed("a snooze costs no attempt; a short one leaves the job available")
 def test_snooze_once_metadata_transition(fleet: Fleet, side: Process) -> None:
-    """A snooze is no attempt; a short one is fetched again, a long one scheduled."""
+    """A snooze spends no attempt; a short one makes the job available, a long one scheduled."""
     side.call("start", client_id="snoozes")
     short = worked(fleet, side, behavior="snooze_once", duration_ms=5)
     assert (short["state"], short["attempt"], short["errors"]) == ("completed", 1, [])
@@ -100,7 +100,7 @@ def test_snooze_once_metadata_transition(fleet: Fleet, side: Process) -> None:
 
 @passed("failed jobs wait as long as River's retry policy says")
 def test_default_retry_policy_schedule(fleet: Fleet, side: Process) -> None:
-    """A failed job waits as long as its failures say, by the policy of who worked it."""
+    """The number of a job's failures and the policy of its client decide how long it waits."""
     side.call("start", client_id="retries")
     slack_ns = 250_000_000
     for failures in (1, 2, 3):
@@ -121,7 +121,7 @@ def test_default_retry_policy_schedule(fleet: Fleet, side: Process) -> None:
         ended = moment(failed["errors"][-1]["at"])
         delay = (moment(failed["scheduled_at"]) - ended) // timedelta(microseconds=1) * 1_000
         assert shortest - slack_ns <= delay <= longest + slack_ns
-    # The first delay is short: the job stays available, and is claimed when it is due.
+    # The first delay is short, so the job stays available and is claimed when it is due.
     failing = fleet.other(side).call("insert", behavior="error", opts={"max_attempts": 5})["id"]
     wait(side, failing, "retryable")
     failed = fleet.agreed(failing)
@@ -135,7 +135,7 @@ def test_default_retry_policy_schedule(fleet: Fleet, side: Process) -> None:
 
 @passed("a timeout is a failed attempt")
 def test_timeout_cancellation(fleet: Fleet, side: Process) -> None:
-    """A job is cancelled when its time is over, which is a failed attempt."""
+    """A job is cancelled after its timeout, which counts as a failed attempt."""
     side.call("start", client_id="timed", job_timeout_ms=20)
     job = worked(fleet, side, behavior="cooperative_cancel", opts=ONE)
     assert (job["state"], job["attempt"], len(job["errors"])) == ("discarded", 1, 1)
@@ -145,7 +145,7 @@ def test_timeout_cancellation(fleet: Fleet, side: Process) -> None:
 
 @passed("an error handler cancels a job that would be retried")
 def test_error_handler_cancel_override(fleet: Fleet, side: Process) -> None:
-    """An error handler may cancel a job that would be retried."""
+    """An error handler may cancel a job that would otherwise be retried."""
     side.call("start", client_id="handles", error_handler_cancel=True)
     job = worked(fleet, side, behavior="error")
     assert (job["state"], job["attempt"]) == ("cancelled", 1)
@@ -157,7 +157,7 @@ def test_error_handler_cancel_override(fleet: Fleet, side: Process) -> None:
 
 @passed("middleware surrounds hooks")
 def test_extension_hook_middleware_order(fleet: Fleet, side: Process) -> None:
-    """Middleware surrounds hooks, at an insert and at an attempt."""
+    """Middleware runs around hooks, both at an insert and at an attempt."""
     side.call("start", client_id="instrumented", instrumented=True)
     worked(fleet, side)
     until(lambda: "middleware:work_after" in side.call("runtime_stats")["trace"], "work_after")
@@ -173,7 +173,7 @@ def test_extension_hook_middleware_order(fleet: Fleet, side: Process) -> None:
 
 @passed("completed steps are skipped")
 def test_resumable_retry(fleet: Fleet, side: Process) -> None:
-    """A step that was completed is skipped by the next attempt."""
+    """The next attempt skips a step that is completed."""
     side.call("start", client_id="resumes", retry_delay_ms=5)
     job = worked(fleet, side, behavior="resumable", opts={"max_attempts": 2})
     assert (job["state"], job["attempt"], len(job["errors"])) == ("completed", 2, 1)
@@ -186,7 +186,7 @@ def test_resumable_retry(fleet: Fleet, side: Process) -> None:
 
 @passed("repeated step names, empty steps and malformed cursors")
 def test_resumable_validation(fleet: Fleet, side: Process) -> None:
-    """Steps of one name are refused, and what was saved is checked before the work begins."""
+    """Two steps of the same name are refused, and saved steps are checked before work begins."""
     side.call("start", client_id="validates")
 
     def end(behavior: str, metadata: dict[str, Any]) -> Job:
@@ -209,7 +209,7 @@ def test_resumable_validation(fleet: Fleet, side: Process) -> None:
 
 @passed("a leader inserts it once, with its id in the metadata")
 def test_periodic_run_on_start(fleet: Fleet, side: Process) -> None:
-    """A leader inserts a periodic job when it starts, once, and says so in its metadata."""
+    """A leader inserts a periodic job once when it starts, with metadata that marks it."""
     side.call("start", client_id="leads", instrumented=True, periodic_run_on_start=True)
     (job,) = until(lambda: side.call("list")["jobs"], "the periodic job")
     done = wait(side, job["id"])
@@ -222,7 +222,7 @@ def test_periodic_run_on_start(fleet: Fleet, side: Process) -> None:
 
 @passed("queues are added, resized and removed while a client runs")
 def test_dynamic_queue_add_reconfigure_remove(fleet: Fleet, side: Process) -> None:
-    """A queue is worked from when it is added, by as many at once as said, until it is removed."""
+    """A queue is worked, within its worker limit, from when it is added until it is removed."""
     side.call("start", client_id="adds")
     here = {"opts": {"queue": "dynamic"}}
     side.call("queue_add", name="dynamic", max_workers=1)
@@ -244,7 +244,7 @@ def test_dynamic_queue_add_reconfigure_remove(fleet: Fleet, side: Process) -> No
 
 @passed("a worker that ignores its timeout is reported once")
 def test_stuck_job_detection(fleet: Fleet, side: Process) -> None:
-    """A job that outlives its cancellation is said to be stuck, once."""
+    """A job that keeps running after its cancel is reported as stuck, once."""
     (name,) = (each for each in BOTH if fleet.side(each) is side)
     side.call("start", client_id="stuck", job_timeout_ms=50, job_stuck_threshold_ms=100)
     job = side.call("insert", behavior="ignored_cancel")["id"]
@@ -256,7 +256,7 @@ def test_stuck_job_detection(fleet: Fleet, side: Process) -> None:
 
 @passed("River's error text; retried, or discarded when its attempts are spent")
 def test_mixed_unknown_kind_error(fleet: Fleet, side: Process) -> None:
-    """A job whose kind is not known fails with River's words, and is retried or discarded."""
+    """A job of an unknown kind fails with River's error text, and is retried or discarded."""
     kind = "conformance_unregistered"
     words = f"job kind is not registered in the client's Workers bundle: {kind}"
     other = fleet.other(side)
@@ -264,7 +264,7 @@ def test_mixed_unknown_kind_error(fleet: Fleet, side: Process) -> None:
     often = other.call("raw_insert_no_notify", kind=kind, opts={"max_attempts": 5})["id"]
     side.call("start", client_id="knows")
     assert wait(side, other.call("insert")["id"])["state"] == "completed"
-    # The first delay is about 1 s, which the job waits as available; the second about 16 s.
+    # The first delay is about 1 s, in which the job stays available; the second is about 16 s.
     for job, state, attempts in ((once, "discarded", 1), (often, "retryable", 2)):
         wait(side, job, state)
         done = fleet.agreed(job)
@@ -276,7 +276,7 @@ def test_mixed_unknown_kind_error(fleet: Fleet, side: Process) -> None:
 
 @passed("the outcome of each sort of worker after a hard stop")
 def test_hard_shutdown_soft_stop_classification(fleet: Fleet, side: Process) -> None:
-    """What a hard stop ends is classed by what the worker made of it."""
+    """After a hard stop, the error that the worker returned decides the job's state."""
     side.call("start", client_id="stops", max_workers=8)
     behaviors = ("cooperative_cancel", "cancel_error", "cancel_panic")
     jobs = {each: side.call("insert", behavior=each)["id"] for each in behaviors}
@@ -296,7 +296,7 @@ def test_hard_shutdown_soft_stop_classification(fleet: Fleet, side: Process) -> 
 
 @passed("a cancelled job is cancelled by a hard stop, not given back")
 def test_shutdown_after_cancel_attempt(fleet: Fleet, side: Process) -> None:
-    """A job that someone has cancelled is cancelled by a hard stop, not given back."""
+    """A hard stop cancels a job that was cancelled before, and does not give it back."""
     side.call("start", client_id="stops")
     job = side.call("insert", behavior="cooperative_cancel")["id"]
     running(side, job)
@@ -312,7 +312,7 @@ def test_shutdown_after_cancel_attempt(fleet: Fleet, side: Process) -> None:
 
 @passed("a job that snoozed and was claimed again is cancelled")
 def test_refetched_attempt_cancellation(fleet: Fleet, side: Process) -> None:
-    """A job that was snoozed and fetched again at once is cancelled like any other."""
+    """A job that snoozed and was claimed again at once can be cancelled like any other."""
     other = fleet.other(side)
     side.call("start", client_id="refetches")
     job = side.call("insert", behavior="snooze_then_cancel", duration_ms=5)["id"]

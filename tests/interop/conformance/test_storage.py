@@ -1,4 +1,4 @@
-"""Jobs and queues: written by one side, read and changed by the other."""
+"""Jobs and queues that one side writes and the other reads and changes."""
 
 import json
 from itertools import pairwise
@@ -22,17 +22,17 @@ STATES = (
     "scheduled",
 )
 ORDERS = ("id", "finalized_at", "scheduled_at", "time")
-# Every character that Go's JSON escapes, and three that it does not.
+# Each character that Go's JSON escapes, and three that it does not.
 CURSOR_KIND = "conformance_cursor<>&~~~"
 
 
 def ids(answer: dict[str, Any]) -> list[int]:
-    """Return the ids of the jobs in an answer."""
+    """Return the ids of the jobs in a response."""
     return [job["id"] for job in answer["jobs"]]
 
 
 def make_every_state(fleet: Fleet) -> None:
-    """Insert three jobs of each state, with times, tags, priorities and metadata that differ."""
+    """Insert three jobs of each state, with different times, tags, priorities and metadata."""
     for n in range(3):
         for m, state in enumerate(STATES):
             number = n * len(STATES) + m
@@ -63,7 +63,7 @@ def make_every_state(fleet: Fleet) -> None:
 
 @passed("get, update, cancel, retry and delete give the same rows")
 def test_differential_job_crud(fleet: Fleet) -> None:
-    """Whoever inserts, gets, updates, cancels, retries or deletes: both see the same job."""
+    """Both sides see the same job, whichever of them inserts, changes or deletes it."""
     for process in (fleet.go, fleet.python):
         other = fleet.other(process)
         job = process.call("insert", message="one", opts={"tags": ["tag_a"], "metadata": {"a": 1}})
@@ -92,7 +92,7 @@ def test_differential_job_crud(fleet: Fleet) -> None:
 
 @passed("no bulk deletion without a filter, and none of running jobs")
 def test_bulk_delete_safety(fleet: Fleet) -> None:
-    """A deletion without a filter is refused; with one it takes no job that runs."""
+    """A deletion without a filter is refused; one with a filter deletes no running job."""
     for process in (fleet.go, fleet.python):
         process.call("reset")
         made = process.call("insert_many", jobs=[{"message": str(n)} for n in range(5)])
@@ -109,7 +109,7 @@ def test_bulk_delete_safety(fleet: Fleet) -> None:
 
 @passed("every filter and order lists the same jobs with the same cursors")
 def test_differential_job_list_filters_and_cursors(fleet: Fleet) -> None:
-    """Every filter, order and direction lists the same jobs and gives the same cursor."""
+    """For every filter, order and direction, both sides list the same jobs and the same cursor."""
     make_every_state(fleet)
     asked: list[dict[str, Any]] = [
         {},
@@ -139,7 +139,7 @@ def test_differential_job_list_filters_and_cursors(fleet: Fleet) -> None:
 @passed("a listing continues with the other side's cursor, in every order")
 @pytest.mark.parametrize(("by", "to"), WAYS)
 def test_job_list_cursor_interchange(fleet: Fleet, by: str, to: str) -> None:
-    """A listing begun by one side goes on with the other, page by page, in every order."""
+    """One side can continue the other's listing, page by page, in every order."""
     make_every_state(fleet)
     fleet.do("UPDATE river_job SET kind = :kind", kind=CURSOR_KIND)
     hop(fleet, [fleet.side(by), fleet.side(to)])
@@ -150,20 +150,20 @@ def test_job_list_cursor_interchange(fleet: Fleet, by: str, to: str) -> None:
     form="two processes of each side; River asks for two implementations beside its own",
 )
 def test_multi_engine_job_list_cursor_interchange(fleet: Fleet) -> None:
-    """Four processes of the two sides take turns at the pages of one listing."""
+    """Four processes of both sides alternate on the pages of one listing."""
     make_every_state(fleet)
     hop(fleet, [fleet.go, fleet.python, fleet.another("go"), fleet.another("python")])
 
 
 def hop(fleet: Fleet, processes: list[Process]) -> None:
-    """List by pages of two, each page by the next process, in every order and direction."""
+    """List in pages of two, each page by the next process, in every order and direction."""
     listings = [
         ("id", ["available", "scheduled"]),
         ("finalized_at", ["cancelled", "completed", "discarded"]),
         ("scheduled_at", ["available", "scheduled"]),
         ("time", ["available", "scheduled"]),
         ("time", ["cancelled"]),
-        # By the first state's time, which the other's jobs have not: nulls are the last ascending.
+        # The first state's time decides, which the others lack: ascending order puts nulls last.
         ("time", ["cancelled", "available"]),
         ("time", ["available", "cancelled"]),
     ]
@@ -186,7 +186,7 @@ def hop(fleet: Fleet, processes: list[Process]) -> None:
 
 @passed("queues are read and changed alike; a metadata update is notified once")
 def test_differential_queue_crud(fleet: Fleet) -> None:
-    """Queues are listed, paused, resumed and described alike."""
+    """Both sides list, pause, resume and describe queues alike."""
     url = fleet.engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     fleet.do(
         "INSERT INTO river_queue (name, updated_at)"
@@ -226,7 +226,7 @@ def test_differential_queue_crud(fleet: Fleet) -> None:
 @passed("unusual queue names; control of a queue that does not exist")
 @pytest.mark.parametrize("name", BOTH)
 def test_queue_names_and_unknown_queue_control(fleet: Fleet, name: str) -> None:
-    """Names that a client would not work can be inserted into; control of no queue finds none."""
+    """Jobs can be inserted into any queue name; control of an unknown queue finds none."""
     process = fleet.side(name)
     job = process.call("insert", opts={"queue": "tenant|emails"})
     assert fleet.agreed(job["id"])["queue"] == "tenant|emails"
@@ -246,7 +246,10 @@ def test_queue_names_and_unknown_queue_control(fleet: Fleet, name: str) -> None:
 )
 @pytest.mark.parametrize("name", BOTH)
 def test_typed_batch_insertion(fleet: Fleet, name: str) -> None:
-    """A batch keeps its order and each job's options; an empty one is refused; all or nothing."""
+    """A batch keeps its order and options, and is inserted as a whole or not at all.
+
+    An empty batch is refused.
+    """
     process = fleet.side(name)
     failed(process, REJECTED, "insert_many", jobs=[])
     unique = {"unique": {"by_args": True}}

@@ -1,4 +1,4 @@
-"""What is done in a caller's transaction is seen when it commits, and never if it does not."""
+"""Changes in a caller's transaction become visible at its commit, and never without it."""
 
 from contextlib import suppress
 from typing import Any
@@ -13,7 +13,7 @@ UNIQUE = {"unique": {"by_args": True}}
 
 
 def listed(process: Process, **params: Any) -> list[int]:
-    """Return the ids of a listing."""
+    """Return the ids of the jobs that a listing contains."""
     method = "tx_list" if "handle" in params else "list"
     return [job["id"] for job in process.call(method, **params)["jobs"]]
 
@@ -21,7 +21,7 @@ def listed(process: Process, **params: Any) -> list[int]:
 @passed("a job is visible from the commit on")
 @pytest.mark.parametrize("name", BOTH)
 def test_transaction_commit_visibility(fleet: Fleet, name: str) -> None:
-    """A job is another's to see from the commit on."""
+    """A job is visible to others once its transaction commits."""
     process = fleet.side(name)
     process.call("tx_begin", handle="a")
     job = process.call("tx_insert", handle="a", job={"message": "hidden"})
@@ -37,7 +37,7 @@ def test_transaction_commit_visibility(fleet: Fleet, name: str) -> None:
 @passed("a job that was rolled back is never visible")
 @pytest.mark.parametrize("name", BOTH)
 def test_transaction_rollback_visibility(fleet: Fleet, name: str) -> None:
-    """A job that was rolled back was never there; two transactions do not meet."""
+    """A rolled-back job never becomes visible; two transactions do not see each other's jobs."""
     process = fleet.side(name)
     process.call("tx_begin", handle="a")
     process.call("tx_begin", handle="b")
@@ -56,7 +56,7 @@ def test_transaction_rollback_visibility(fleet: Fleet, name: str) -> None:
 @passed("nothing of an aborted transaction is ever visible")
 @pytest.mark.parametrize("name", BOTH)
 def test_transaction_abort_rollback_visibility(fleet: Fleet, name: str) -> None:
-    """After a statement failed, nothing works until the rollback, and nothing was done."""
+    """After a failed statement every call fails until the rollback, and nothing is written."""
     process = fleet.side(name)
     process.call("tx_begin", handle="a")
     job = process.call("tx_insert", handle="a", job={"message": "aborted"})["id"]
@@ -68,7 +68,7 @@ def test_transaction_abort_rollback_visibility(fleet: Fleet, name: str) -> None:
     process.call("tx_begin", handle="a")
     process.call("tx_insert", handle="a", job={"message": "committed after a failure"})
     process.call("tx_fail", handle="a")
-    # PostgreSQL rolls an aborted transaction back at its commit; only some drivers report it.
+    # COMMIT of an aborted transaction rolls it back; only some drivers report that.
     with suppress(RpcError):
         process.call("tx_commit", handle="a")
     assert fleet.one("SELECT count(*) FROM river_job") == 0
@@ -81,7 +81,7 @@ def test_transaction_abort_rollback_visibility(fleet: Fleet, name: str) -> None:
 @passed("updates, cancels, retries and deletions in a transaction")
 @pytest.mark.parametrize("name", BOTH)
 def test_transactional_crud_commit_rollback(fleet: Fleet, name: str) -> None:
-    """Updates, cancels, retries and deletions are the transaction's alone until it commits."""
+    """Updates, cancels, retries and deletions are invisible to others until the commit."""
     process, other = fleet.side(name), fleet.other(fleet.side(name))
     jobs = [process.call("insert", message=str(n))["id"] for n in range(5)]
     before = [fleet.agreed(job) for job in jobs]
@@ -109,7 +109,7 @@ def test_transactional_crud_commit_rollback(fleet: Fleet, name: str) -> None:
 @passed("pausing and describing queues in a transaction")
 @pytest.mark.parametrize("name", BOTH)
 def test_transactional_queue_operations(fleet: Fleet, name: str) -> None:
-    """Pausing and describing queues is the transaction's alone until it commits."""
+    """Pausing and describing queues is invisible to others until the commit."""
     process, other = fleet.side(name), fleet.other(fleet.side(name))
     fleet.do("INSERT INTO river_queue (name, updated_at) VALUES ('one', now()), ('two', now())")
     for end in ("tx_rollback", "tx_commit"):
@@ -134,7 +134,7 @@ def test_transactional_queue_operations(fleet: Fleet, name: str) -> None:
 @passed("a batch is visible from the commit on")
 @pytest.mark.parametrize("name", BOTH)
 def test_transactional_batch_insertion(fleet: Fleet, name: str) -> None:
-    """A batch in a transaction is there in order, with its duplicates, from the commit on."""
+    """A batch in a transaction becomes visible at the commit, in order and with its duplicates."""
     process = fleet.side(name)
     there = process.call("insert", message="there", opts=UNIQUE)["id"]
     batch = [{"message": "new"}, {"message": "there", "opts": UNIQUE}, {"message": "newer"}]
@@ -154,7 +154,7 @@ def test_transactional_batch_insertion(fleet: Fleet, name: str) -> None:
 @passed("a worker completes its job in its own transaction")
 @pytest.mark.parametrize("name", BOTH)
 def test_transactional_completion(fleet: Fleet, name: str) -> None:
-    """A worker completes its job in a transaction of its own."""
+    """A worker completes its job in its own transaction."""
     process = fleet.side(name)
     process.call("start", client_id="completes")
     job = process.call("insert", behavior="transactional_complete")["id"]

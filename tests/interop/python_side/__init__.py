@@ -1,1 +1,1 @@
-"""The Python side of the conformance contract, a module for each topic of its methods."""
+"""The Python side of the conformance contract: one module for each topic of its methods."""

@@ -1,4 +1,4 @@
-"""Who this is, and what can be computed without a database."""
+"""The handshake, and methods that compute results without a database."""
 
 import random
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class UniqueKey:
     queue: str
     scheduled_at: datetime | None = None
     selected_unique_components: list[list[str]] | None = None
-    # Of the fixtures; nothing for an adapter.
+    # For the harness that reads the fixtures; an adapter ignores it.
     expected_error: Any = None
     expected_sha256: Any = None
     expected_state_mask: Any = None
@@ -76,7 +76,7 @@ class UniqueKey:
 
 @attrs.frozen
 class Draft:
-    """A job about to be inserted, as a uniqueness policy sees it."""
+    """A job to insert, as a uniqueness policy sees it."""
 
     kind: str
     args: object
@@ -156,7 +156,7 @@ def retry_delay(state: State, params: RetryDelay) -> Any:
         errors=({},) * (params.error_count - 1),
     )
     delay = RiverBackoff(rng=random.Random(state.seed).random)(job, now) - now
-    # A datetime counts microseconds: the longest delay would come out some nanoseconds longer.
+    # A datetime has microseconds, so the longest delay would be some nanoseconds too long.
     return {"delay_ns": min(delay // timedelta(microseconds=1) * 1000, MAX_NS)}
 
 

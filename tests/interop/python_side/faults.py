@@ -1,4 +1,4 @@
-"""What tests look at and break by themselves: rows as they stand, connections, the lead."""
+"""Methods that read and break things directly: raw rows, connections, leadership."""
 
 import json
 from typing import Any
@@ -195,7 +195,7 @@ def raw_insert_no_notify(state: State, params: Raw) -> Any:
 
 @method
 def raw_job_exact_json(state: State, params: Id) -> Any:
-    # Exact numbers are a setting of the host's engine, json_deserializer, which mapped jobs obey.
+    # Numbers of mapped jobs depend on the engine's json_deserializer; this one's are exact.
     with Session(state.exact_engine) as session:
         job = session.get_one(models.Job, params.id)
         numbers = {**job.args, **job.metadata_}

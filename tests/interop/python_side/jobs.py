@@ -1,4 +1,4 @@
-"""Inserting, reading, listing, updating, cancelling, retrying and deleting jobs."""
+"""Methods that insert, read, list, update, cancel, retry and delete jobs."""
 
 import math
 import time

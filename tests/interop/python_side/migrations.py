@@ -1,4 +1,4 @@
-"""Migrations of River's line, and empty tables."""
+"""Methods that run River's migrations and empty its tables."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def migrate_tables(state: State, params: Migrate) -> Any:
     state.check_idle()
     schema = check_schema(params.schema or None)
     if schema is not None and not schema.isidentifier():
-        # riverrun takes any name; the contract has one refused that River could not quote.
+        # riverrun accepts any name; the contract refuses one that River could not quote.
         raise Failure(REJECTED, f"schema {schema!r} is no identifier")
     if schema is not None:
         with state.engine.begin() as connection:
@@ -48,7 +48,8 @@ def migrate_tables(state: State, params: Migrate) -> Any:
     applied = list(range(at + 1, goal + 1) if up else range(at, goal, -1))
     if applied and not params.dry_run:
         if not up:
-            # It stands on River's tables, and goes before them; work and start bring it back.
+            # riverrun's own tables depend on River's and are removed first; work and start migrate
+            # them again.
             migrate(state.engine, line=Line.riverrun, to=0, schema=schema)
         taken = migrate(state.engine, line=Line.main, to=goal, schema=schema)
         applied = [step.version for step in taken]

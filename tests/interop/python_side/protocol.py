@@ -1,4 +1,4 @@
-"""Requests in, answers out: which method, with which params, and how it failed."""
+"""The JSON-RPC protocol: requests, their params, results and errors."""
 
 import json
 import logging
@@ -30,7 +30,7 @@ UNSUPPORTED = -32004
 
 
 class Failure(Exception):
-    """An answer that is an error."""
+    """A call's error, which becomes its response."""
 
     def __init__(self, code: int, message: str) -> None:
         super().__init__(code, message)
@@ -42,7 +42,7 @@ class Failure(Exception):
 
 @attrs.frozen(kw_only=True)
 class Empty:
-    """No params."""
+    """The params of a method that has none."""
 
 
 METHODS: dict[str, tuple[type[Any], Callable[[Any, Any], Any]]] = {}
@@ -61,7 +61,7 @@ converter.register_structure_hook(datetime, _datetime)
 
 
 def _strict(value: Any, expected: type[Any]) -> Any:
-    """Return what JSON says as it is: a number is no string, and no boolean a number."""
+    """Return a JSON value unchanged if it has the expected type: true is no number."""
     if issubclass(expected, Enum):
         return expected(value)
     if type(value) is not expected:
@@ -74,7 +74,7 @@ for _kind in (bool, int, str):
 
 
 def method(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Register `function` as the method of its name; its second argument's class is its params."""
+    """Register `function` as the method of its name; its second parameter's class is the params."""
     return named(function.__name__)(function)
 
 
@@ -89,19 +89,19 @@ def named(name: str) -> Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any
 
 
 def serve(state: Any, requests: IO[str], answers: IO[str]) -> None:
-    """Answer each line, in order."""
+    """Answer each request line, in order."""
     for line in requests:
         answers.write(json.dumps(_answer(state, line), ensure_ascii=False) + "\n")
         answers.flush()
 
 
 def decode(text: str, **options: Any) -> Any:
-    """Return what JSON says; a minus zero is a float, since Python's ints have none."""
+    """Return decoded JSON. Minus zero becomes a float, since Python's int has none."""
     return json.loads(text, parse_int=_int, **options)
 
 
 def exact(text: str) -> Any:
-    """Return what JSON says, each number with all of its digits."""
+    """Return decoded JSON in which each number keeps all of its digits."""
     return decode(text, parse_float=Decimal)
 
 

@@ -1,4 +1,4 @@
-"""Queues: as they stand, paused and resumed, and worked or not by the running client."""
+"""Methods that read, pause and resume queues, and that change what the client works."""
 
 from typing import Any
 

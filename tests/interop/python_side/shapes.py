@@ -1,4 +1,4 @@
-"""Jobs and queues as the contract shows them."""
+"""Jobs and queues in the form that the contract defines."""
 
 import json
 import math
@@ -20,7 +20,7 @@ _NO_TIME = "0001-01-01T00:00:00Z"
 
 @attrs.frozen
 class Echo(JobArgs, kind=KIND, kind_aliases=(f"{KIND}_before",)):
-    """Args of the one kind that every adapter works, in the order of Go's."""
+    """Args of the kind that every adapter works, with fields in Go's order."""
 
     behavior: str = ""
     duration_ms: int = 0
@@ -29,7 +29,7 @@ class Echo(JobArgs, kind=KIND, kind_aliases=(f"{KIND}_before",)):
 
 @attrs.frozen(kw_only=True)
 class Unique:
-    """Unique options."""
+    """Unique options in a request."""
 
     by_args: bool = False
     by_period_ms: int = 0
@@ -38,7 +38,7 @@ class Unique:
     exclude_kind: bool = False
 
     def opts(self) -> UniqueOpts:
-        """Return them as riverrun takes them."""
+        """Return the unique options of riverrun."""
         return UniqueOpts(
             by_args=self.by_args,
             by_period=self.by_period_ms / 1000 or None,
@@ -50,7 +50,7 @@ class Unique:
 
 @attrs.frozen(kw_only=True)
 class Opts:
-    """Insert options."""
+    """Insert options in a request."""
 
     max_attempts: int | None = None
     metadata: dict[str, Any] | None = None
@@ -62,7 +62,7 @@ class Opts:
     unique: Unique | None = None
 
     def opts(self) -> InsertOpts:
-        """Return them as riverrun takes them."""
+        """Return the insert options of riverrun."""
         return InsertOpts(
             max_attempts=self.max_attempts,
             metadata=self.metadata,
@@ -77,7 +77,7 @@ class Opts:
 
 @attrs.frozen(kw_only=True)
 class Job:
-    """A job to insert."""
+    """A job to insert, in a request."""
 
     behavior: str = ""
     duration_ms: int = 0
@@ -85,17 +85,17 @@ class Job:
     opts: Opts = Opts()
 
     def pair(self) -> tuple[Echo, InsertOpts]:
-        """Return its args and options."""
+        """Return the job's args and insert options."""
         return Echo(self.behavior, self.duration_ms, self.message), self.opts.opts()
 
 
 def shown_time(moment: datetime | None) -> str | None:
-    """Return a time as the contract writes it."""
+    """Return a time as the contract formats it."""
     return None if moment is None else go_json.time(moment)
 
 
 def shown_job(job: JobRow) -> dict[str, Any]:
-    """Return a job as the contract writes it."""
+    """Return a job as the contract formats it."""
     states = None if job.unique_key is None else sorted(job.unique_states or ())
     return {
         "args": job.args,
@@ -122,7 +122,7 @@ def shown_job(job: JobRow) -> dict[str, Any]:
 
 
 def shown_queue(queue: QueueRow) -> dict[str, Any]:
-    """Return a queue as the contract writes it."""
+    """Return a queue as the contract formats it."""
     return {
         "created_at": shown_time(queue.created_at),
         "metadata": queue.metadata,
@@ -133,7 +133,7 @@ def shown_queue(queue: QueueRow) -> dict[str, Any]:
 
 
 def _shown_error(error: Any) -> dict[str, Any]:
-    """Return an entry of a job's errors, also one of another shape than River's, as Go reads it."""
+    """Return an entry of a job's errors as Go reads it, whatever its shape."""
     if not isinstance(error, Mapping):
         return {"at": _NO_TIME, "attempt": 0, "error": _text(error), "trace": ""}
     attempt = error.get("attempt")
@@ -149,7 +149,7 @@ def _shown_moment(said: Any) -> str:
     match = _TIME.fullmatch(said) if isinstance(said, str) else None
     if match is None:
         return _NO_TIME
-    # Go's nanoseconds are more than a datetime holds: the fraction stays as it is.
+    # Nanoseconds are more than a datetime holds, so the fraction is kept as text.
     whole = datetime.fromisoformat(match[1] + match[3]).astimezone(UTC)
     fraction = (match[2] or "").rstrip("0").rstrip(".")
     return whole.strftime("%Y-%m-%dT%H:%M:%S") + fraction + "Z"
@@ -160,7 +160,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(value: Any) -> bool:
-    """Return whether an ordinary decoder can hold each number."""
+    """Return whether an ordinary JSON decoder can hold every number of a value."""
     match value:
         case dict():
             return all(map(_plain, value.values()))
@@ -176,5 +176,5 @@ def _plain(value: Any) -> bool:
 
 
 def milliseconds(value: float) -> float:
-    """Return milliseconds in seconds."""
+    """Return a number of milliseconds as seconds."""
     return seconds(value / 1000)

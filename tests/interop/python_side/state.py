@@ -1,4 +1,4 @@
-"""What an adapter process holds: its engine, clients, transactions, barriers and running client."""
+"""The state of an adapter process: engine, clients, transactions and barriers."""
 
 import threading
 from datetime import datetime
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from .work import Running
 
 ANSWER_S = 20.0
-"""Less than a test waits for an answer, so that the answer says what did not come."""
+"""Seconds. Less than a test waits for a response, so that the response names what is missing."""
 
 
 class State:
-    """One adapter process."""
+    """The state of one adapter process."""
 
     def __init__(self, url: str, application: str) -> None:
         parsed = make_url(url).set(drivername="postgresql+psycopg")
         self.application = application
         options = {"connect_args": {"application_name": application}}
-        # As the contract bounds it; a connection that a test has cut must not fail the next call.
+        # The pool has the contract's size; with pre-ping a cut connection fails no later call.
         self.engine = create_engine(
             parsed, pool_size=8, max_overflow=2, pool_pre_ping=True, **options
         )
@@ -38,7 +38,7 @@ class State:
         self._clients: dict[str | None, Client] = {}
 
     def client(self, schema: str = "") -> Client:
-        """Return the running client, or one that only inserts, on a schema."""
+        """Return the running client on a schema, or one that only inserts."""
         place = schema or None
         if self.running is not None and self.running.client.schema == place:
             return self.running.client
@@ -54,17 +54,17 @@ class State:
             raise Failure(NOT_FOUND, f"no transaction {handle!r} is open") from None
 
     def announced(self, client: Client, tx: Tx) -> None:
-        """Wait until workers are told of what was committed: an answer speaks for all of it."""
+        """Wait until committed jobs are announced: a response must cover its call's effects."""
         if isinstance(tx, Engine):
             client.flush_announcements(ANSWER_S)
 
     def check_idle(self) -> None:
-        """Refuse what needs the tables for itself."""
+        """Refuse a call that needs the tables for itself while others use them."""
         if self.running is not None or self.transactions:
             raise Failure(REJECTED, "a client is running or a transaction is open")
 
     def close(self) -> None:
-        """End everything."""
+        """Close everything."""
         for barrier in self.barriers.values():
             barrier.set()
         if self.running is not None:

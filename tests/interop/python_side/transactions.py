@@ -1,4 +1,4 @@
-"""Transactions of the caller, by handles, and what is done in them."""
+"""Methods that use a caller's transaction, which a handle identifies."""
 
 from contextlib import suppress
 from typing import Any

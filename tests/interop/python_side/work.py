@@ -1,4 +1,4 @@
-"""Working jobs: one client at a time, what its workers do, and what was seen of it."""
+"""Methods that work jobs: one client at a time, its workers, and a record of their actions."""
 
 import threading
 import time
@@ -193,7 +193,7 @@ def barrier_release(state: State, params: Name) -> Any:
 
 
 class Seen:
-    """What was seen of a client since it was started."""
+    """A record of what a client did since it was started."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -212,28 +212,28 @@ class Seen:
         self._trace: list[str] = []
 
     def count(self, name: str) -> None:
-        """Count one more of something."""
+        """Increase a counter by one."""
         with self._lock:
             self._counts[name] += 1
 
     def event(self, event: Event) -> None:
-        """Note an event."""
+        """Record an event."""
         with self._lock:
             self._events.append(EVENTS[type(event)])
 
     def note(self, what: str) -> None:
-        """Note a step of a plugin."""
+        """Record a step of a plugin."""
         with self._lock:
             self._trace.append(what)
 
     def shown(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return the whole record."""
         with self._lock:
             return {**self._counts, "events": list(self._events), "trace": list(self._trace)}
 
 
 class Watching(Plugin):
-    """Notes each call of a plugin, if asked to, and attempts that begin cancelled."""
+    """Records plugin calls, if asked to, and attempts that are cancelled when they begin."""
 
     def __init__(self, seen: Seen, *, instrumented: bool) -> None:
         self._seen = seen
@@ -255,7 +255,7 @@ class Watching(Plugin):
         self._note("hook:periodic_start")
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
-        # riverrun does not call the worker of an attempt that is cancelled by then.
+        # riverrun does not call the worker of an attempt that is already cancelled.
         if ctx.cancelled and ctx.job.args.get("behavior") == "cooperative_cancel":
             self._seen.count("cancelled_at_start")
         self._note("middleware:work_before")
@@ -273,13 +273,13 @@ class Watching(Plugin):
 
 
 class Running:
-    """The one client that works, and what was seen of it."""
+    """The single client that works, and the record of what it did."""
 
     def __init__(self, state: State, params: Start) -> None:
         self.seen = Seen()
         self._state = state
         self._params = params
-        # Whoever migrates River's tables with Go runs `riverrun migrate up` once, for its own two.
+        # Who migrates River's tables with Go runs `riverrun migrate up` once for riverrun's own.
         migrate(state.engine, line=Line.riverrun, schema=params.schema or None)
         workers = Workers()
         workers.register(self._work, interrupt=True)
@@ -290,7 +290,7 @@ class Running:
             self.client.listen(self._hold, JobsClaimed)
 
     def stop(self, *, cancel: bool) -> None:
-        """Stop the client, and let go what it holds."""
+        """Stop the client and release what it holds."""
         if self._params.claim_barrier:
             self._state.barriers[self._params.claim_barrier].set()
         self.client.stop(cancel=cancel)
@@ -414,7 +414,7 @@ class Running:
             try:
                 time.sleep(LOOK_S)
             except Interruption:
-                # Where a stuck job is what is asked for, not even that ends it.
+                # If the scenario requires a stuck job, not even an interruption ends it.
                 if self._params.job_stuck_threshold_ms is None:
                     raise
 
