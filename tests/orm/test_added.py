@@ -139,7 +139,7 @@ def test_one_statement_for_a_flush(
 
 def test_a_session_that_adds_nothing(session: Session, host: Engine, statements: list[str]) -> None:
     """A session without added jobs executes no additional statement and keeps no state."""
-    Client(host, notify="off").add(session, Note())  # whose announcer would execute, too
+    Client(host, notify="off").add(session, Note())  # an announcer would execute, too
     session.commit()
     statements.clear()
     with Session(session.bind) as other:

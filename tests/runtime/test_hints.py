@@ -1,4 +1,4 @@
-"""A notification, whoever sends it, causes a look at the tables and nothing else."""
+"""A notification from any sender causes a look at the tables and nothing else."""
 
 import json
 import logging

@@ -46,7 +46,7 @@ QUEUE_METADATA = r'{"zeta":"<&>","alpha":1,"path":"a\/b"}'
 
 @passed("the profile's methods; unknown ones and unknown parameters are refused")
 def test_adapter_handshake_and_capabilities(fleet: Fleet) -> None:
-    """Both sides offer the profile postgres-full and refuse unknown params."""
+    """Both sides offer the profile postgres-full and refuse unknown methods and params."""
     hellos = {name: fleet.side(name).call("handshake") for name in BOTH}
     for name, hello in hellos.items():
         assert (hello["profile"], hello["protocol_revision"]) == ("postgres-full-v1", 1), name

@@ -276,7 +276,7 @@ def test_mixed_unknown_kind_error(fleet: Fleet, side: Process) -> None:
 
 @passed("the outcome of each sort of worker after a hard stop")
 def test_hard_shutdown_soft_stop_classification(fleet: Fleet, side: Process) -> None:
-    """After a hard stop, the error that the worker returned decides the job's state."""
+    """After a hard stop, a job whose worker obeyed is given back, and any other has failed."""
     side.call("start", client_id="stops", max_workers=8)
     behaviors = ("cooperative_cancel", "cancel_error", "cancel_panic")
     jobs = {each: side.call("insert", behavior=each)["id"] for each in behaviors}
