@@ -1,1 +1,1 @@
-"""The execution of claimed jobs, step 4 of 5: workers, attempts, and the slots they run in."""
+"""The execution of claimed jobs, step 4 of 5: workers, attempts, and the slots that run them."""

@@ -1,7 +1,4 @@
-"""Step 4 of 5, execute: one try at one job.
-
-One try at one job, in its slot's thread.
-"""
+"""Step 4 of 5, execute: an Attempt calls a job's worker, in its slot, and decides the outcome."""
 
 import asyncio
 import logging
@@ -46,9 +43,9 @@ _executed: ContextVar["Attempt | None"] = ContextVar("riverrun_executed", defaul
 
 
 def executed_here() -> "Attempt | None":
-    """Return the attempt that the caller's code is part of; None once it is over.
+    """Return the attempt that the calling code is part of; None once it is over.
 
-    Also in what copies the context of its worker, as `asyncio.to_thread` does.
+    It is also found in code that copies its worker's context, as `asyncio.to_thread` does.
     """
     attempt = _executed.get()
     return None if attempt is None or attempt.over else attempt
@@ -58,12 +55,12 @@ class Attempt:
     """One try at one job.
 
     Args:
-        attempts: What it has in common with the client's other attempts.
+        attempts: The settings that it shares with the client's other attempts.
         claimed: The job.
         claimed_monotonic: When it was claimed, by the process's monotonic clock.
 
     Attributes:
-        begin_by: When the row may be another client's, by that clock: not to begin later.
+        begin_by: The latest time to begin, by that clock: later the row may be another client's.
     """
 
     __slots__ = (
@@ -97,21 +94,22 @@ class Attempt:
         self._early: AttemptInterrupted | None = None
 
     def prepare(self) -> "Attempt":
-        """Make the context, in the slot, where there is time for it, before anybody may ask."""
+        """Make the context, in the slot, because a claim has no time; before others can use it."""
         self.ctx = ctx = self._attempts.context(self.claimed, self.claimed_monotonic)
         if self._early is not None:
             ctx.cancel(self._early)
         return self
 
     def cancel(self, reason: AttemptInterrupted) -> None:
-        """Tell the worker to end, or, if it has not begun, that it shall not."""
-        # In this order: `prepare`, in another thread, makes the context first and then looks.
+        """Cancel the worker, or keep it from beginning."""
+        # In this order: `prepare`, in another thread, makes the context first and then looks at
+        # `_early`.
         self._early = reason
         if hasattr(self, "ctx"):
             self.ctx.cancel(reason)
 
     def is_of(self, attempts: Attempts, queue: str | None) -> bool:
-        """Return whether it is one of `attempts`, and of `queue` if that is not None."""
+        """Return whether the attempt is one of `attempts`, and of `queue` if that is not None."""
         return self._attempts is attempts and queue in {None, self.claimed.queue}
 
     @property
@@ -125,17 +123,17 @@ class Attempt:
         return self._worker is not None and self._worker.executor is Executor.coroutine
 
     def interrupt(self) -> None:
-        """Throw into the worker's thread, if that was asked for when it was registered."""
+        """Throw an Interruption into the worker's thread, if it was registered for that."""
         if self._interruptible is not None:
             self._interruptible.interrupt()
 
     def lose(self, reason: AttemptInterrupted) -> None:
-        """Take `reason` for why it ends, and ask nothing of its event loop any more."""
+        """Cancel the attempt for `reason`, without using its event loop, which is lost."""
         self.ctx.on_cancel(None)
         self.ctx.cancel(reason)
 
     def execute(self) -> AttemptResult:
-        """Run the job's worker and return how it ended; whatever it raises is part of that."""
+        """Run the job's worker and return the result, with whatever it raises."""
         _executed.set(self)
         began = self._attempts.clock.monotonic()
         error: BaseException | None = None
@@ -151,7 +149,7 @@ class Attempt:
         return self._result(began, error)
 
     async def execute_async(self) -> AttemptResult:
-        """As `execute`, for an `async def` worker; to be run in a task of its own."""
+        """Run an `async def` worker, as `execute` does others. It needs a task of its own."""
         _executed.set(self)
         began = self._attempts.clock.monotonic()
         error: BaseException | None = None
@@ -167,16 +165,16 @@ class Attempt:
         return self._result(began, error)
 
     def broken(self, error: BaseException) -> AttemptResult | None:
-        """Return how an attempt ended of which only `error` is known; None if it has not begun."""
+        """Return the result of an attempt that broke off by `error`; None if it has not begun."""
         return (
             self._result(self._attempts.clock.monotonic(), error) if hasattr(self, "ctx") else None
         )
 
     def _end_child(self, error: BaseException | None) -> None:
-        """End this process if it is one that the worker forked, and that came back from it.
+        """Exit if this process is a child that the worker forked, and that returned from it.
 
-        It is no slot, and ends before it takes any lock: the thread that holds that may not be
-        there.
+        It is not a slot. It exits before it takes any lock: the thread that holds the lock may not
+        exist in the child.
         """
         if os.getpid() != self._attempts.pid:
             os._exit(0 if error is None else 1)
@@ -186,7 +184,7 @@ class Attempt:
 
     def _result(self, began: float, error: BaseException | None) -> AttemptResult:
         ended = self._attempts.clock.monotonic()
-        # GeneratorExit: its coroutine was closed, as its event loop is lost.
+        # GeneratorExit: the coroutine was closed because its event loop is lost.
         if isinstance(error, Interruption | GeneratorExit) and self.ctx.reason is not None:
             error = self.ctx.reason
         self._log(error, ended - began)
@@ -281,7 +279,7 @@ class Attempt:
         args = decode(self.claimed.kind, self.claimed.args, worker.args_type)
         self.ctx.check_steps()
         self._backoff = worker.backoff or self._backoff
-        if self._processes(worker) is None:  # else its time begins when it has a process
+        if self._processes(worker) is None:  # else its time starts when it gets a process
             self.ctx.begin()
         self.ctx.raise_if_cancelled()
         return args
@@ -369,6 +367,6 @@ class Attempt:
         log_failed(self.job, error, after_completion=self.ctx.completed)
 
     def _is_lost(self, error: BaseException | None) -> bool:
-        # A worker may work on other jobs too; the loss of one of those is a failure of this one.
+        # A worker may also complete other jobs. The loss of one of those is a failure of this one.
         own = (self.claimed.id, self.claimed.attempt)
         return isinstance(error, AttemptLost) and error.args == own

@@ -1,8 +1,8 @@
-"""What is logged of an attempt: one line without texts of the application, or its traceback.
+"""Logs attempts: one line each without the application's texts, or with the traceback.
 
 An exception's text may hold args, which belong in the row and not in a log. So by default a line
-names the class and the place that raised it. The logger `riverrun.tracebacks` is for texts and
-tracebacks; it is off until its level is set, as `riverrun work --tracebacks` does.
+names the exception's class and where it was raised. The logger `riverrun.tracebacks` enables texts
+and tracebacks. It is off until its level is set, as `riverrun work --tracebacks` does.
 """
 
 import logging
@@ -42,11 +42,11 @@ def log_completed(job: JobRow | ClaimedJob, run_s: float) -> None:
 
 
 def log_failed(job: JobRow, error: BaseException, *, after_completion: bool) -> None:
-    """Log what a worker raised, at the level that it deserves.
+    """Log the error that a worker raised, at a level that depends on the error.
 
     Args:
         job: The job.
-        error: What its worker raised.
+        error: The error that its worker raised.
         after_completion: Whether the worker's own transaction had completed the job before.
     """
     kind, extra = printable(job.kind), _extra(job)
@@ -71,7 +71,7 @@ def log_failed(job: JobRow, error: BaseException, *, after_completion: bool) -> 
         case AttemptLost():
             logger.warning("lost job %s (%s): %s", job.id, kind, error, extra=extra)
             return
-    # What does not decode at the first attempt will not at the next one.
+    # Args that do not decode at the first attempt will not decode at the next one.
     final = isinstance(error, UndecodableArgs) or job.attempt >= job.max_attempts
     level = logging.ERROR if final or after_completion else logging.WARNING
     details = _details(error, with_texts=tracebacks.isEnabledFor(level))
@@ -99,7 +99,7 @@ def log_conflict(job: JobRow) -> None:
 def _details(error: BaseException, *, with_texts: bool) -> str:
     place = place_of(error)
     line = f"{type(error).__name__} at {place}" if place else type(error).__name__
-    if isinstance(error, UnknownKind):  # whose text has names alone
+    if isinstance(error, UnknownKind):  # its text holds nothing but names
         return f"{line}: {printable(error)}"
     if not with_texts:
         return line

@@ -1,4 +1,4 @@
-"""What all attempts of a client have in common."""
+"""Attempts: the settings that all attempts of a client share."""
 
 import os
 from typing import Any
@@ -21,19 +21,19 @@ from riverrun.verbs.claim import ClaimedJob
 
 @attrs.frozen(kw_only=True)
 class Attempts:
-    """What all attempts of a client have in common; it makes their contexts.
+    """The settings that all attempts of a client share. It makes their contexts.
 
     Attributes:
         workers: The registered workers.
         backoff: When a failed job may be claimed again. A worker's own takes precedence.
         job_timeout_s: Seconds that an attempt may take; 0 for no limit. A worker's own takes
             precedence.
-        plugins: What takes part in each attempt, the outermost first.
-        engine: What `ctx.transaction()` takes connections from.
-        client: The client, for what workers insert.
-        makers: What makes the sessions that workers take.
-        processes: Where workers that ask for a process are called; None to call them here.
-        pid: The process that the attempts are made in.
+        plugins: The plugins that take part in each attempt, the outermost first.
+        engine: The engine from which `ctx.transaction()` takes connections.
+        client: The client that workers use to insert jobs.
+        makers: Makes the sessions that workers take.
+        processes: The processes for workers registered for one; None calls them in this process.
+        pid: The id of the process in which the attempts are made.
     """
 
     workers: Workers
@@ -65,7 +65,7 @@ class Attempts:
         return JobContext(job, claimed_monotonic=claimed_monotonic, **self.context_options(job))
 
     def context_options(self, job: JobRow | ClaimedJob) -> dict[str, Any]:
-        """Return what a context takes beside the job and when it was claimed."""
+        """Return the arguments of a context, apart from the job and when it was claimed."""
         return {
             "clock": self.clock,
             "timeout_s": self.timeout_s(job.kind),
@@ -76,12 +76,12 @@ class Attempts:
         }
 
     def timeout_s(self, kind: str) -> float | None:
-        """Return the seconds an attempt at `kind` may take; None for no limit."""
+        """Return the seconds that an attempt at `kind` may take; None for no limit."""
         own_s = self.workers.timeout_s(kind)
         return (self.job_timeout_s if own_s is None else own_s) or None
 
     def timeouts_s(self) -> dict[str, float | None]:
-        """Return, by kind, the seconds that an attempt may take."""
+        """Return the seconds that an attempt may take, by kind."""
         return {kind: self.timeout_s(kind) for kind in self.workers.kinds}
 
     def backoff_of(self, kind: str) -> Backoff:

@@ -1,4 +1,4 @@
-"""What a worker may ask while it works."""
+"""JobContext: what a worker can read and do while it works a job."""
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -36,8 +36,8 @@ class JobContext:
     """One attempt, as its worker sees it.
 
     Attributes:
-        client: The client that works it, to insert more jobs with; None outside of one.
-        in_test: Whether `riverrun.testing` works it, in a test's own thread.
+        client: The client that works the job, for inserting more; None outside a client.
+        in_test: Whether `riverrun.testing` works the job, in a test's own thread.
     """
 
     in_test = False
@@ -67,11 +67,12 @@ class JobContext:
         self._on_cancel: Callable[[], object] | None = None
         self._reason: AttemptInterrupted | None = None
         self._staged: dict[str, Any] = {}
-        self._sizes: dict[str, tuple[int, bool]] = {}  # of what is staged, and whether it shares
+        # By key: the staged value's size, and whether it counts toward the shared limit.
+        self._sizes: dict[str, tuple[int, bool]] = {}
         self._worker_transaction: WorkerTransaction | None = None  # made when first asked for
         self.completed = False  # by the worker's own transaction
-        self.written: Outcome | None = None  # what that has written, if it is no completion
-        self.conflict: BaseException | None = None  # by what it was rolled back and can begin again
+        self.written: Outcome | None = None  # what that has written, if not a completion
+        self.conflict: BaseException | None = None  # the error after which it can begin again
         self._steps: Steps | None = None
 
     @property
@@ -83,7 +84,7 @@ class JobContext:
 
     @property
     def test_connection(self) -> Connection | None:
-        """A test's connection, for plugins that give workers a session; None in production."""
+        """A test's connection, for plugins that provide sessions to workers; None in production."""
         return None
 
     @property
@@ -92,29 +93,29 @@ class JobContext:
         return self._timeout_s
 
     def begin(self, *, in_s: float = 0.0) -> None:
-        """Start the attempt's time, `in_s` seconds from now; called when its worker begins."""
+        """Start the attempt's time, `in_s` seconds from now; called when the worker begins."""
         if self._timeout_s is not None:
             self._deadline = self._clock.monotonic() + in_s + self._timeout_s
 
     def cancel(self, reason: AttemptInterrupted) -> None:
-        """Tell the worker to end; the first reason stays."""
+        """Ask the worker to stop, for `reason`. The first reason stays."""
         if self._reason is None:
             self._reason = reason
         if self._event is not None:
             self._event.set()
-        # Once: a second reason must not cut short what the first has the worker clean up.
+        # Only once: a second reason must not interrupt the worker's clean-up after the first.
         call, self._on_cancel = self._on_cancel, None
         if call is not None:
             call()
 
     def on_cancel(self, call: Callable[[], object] | None) -> None:
-        """Have `call` called once, from any thread, when somebody cancels; now, if they have."""
+        """Call `call` once, from any thread, when the attempt is cancelled; now, if it has been."""
         self._on_cancel = call
         if self._reason is not None:
             self.cancel(self._reason)
 
     def adopt(self, staged: Mapping[str, Any], steps: Steps) -> None:
-        """Take over what another process staged for this attempt, and its steps."""
+        """Take over the metadata and the steps that another process recorded for this attempt."""
         self._staged.update(staged)
         self._steps = steps
 
@@ -127,7 +128,7 @@ class JobContext:
 
     @property
     def reason(self) -> AttemptInterrupted | None:
-        """Why the worker shall end now; None while it may go on."""
+        """Why the worker should stop now; None while it may go on."""
         late = self._deadline is not None and self._clock.monotonic() >= self._deadline
         if self._reason is None and late:
             assert self._timeout_s is not None  # noqa: S101  set together with the deadline
@@ -135,27 +136,27 @@ class JobContext:
         return self._reason
 
     def check_steps(self) -> None:
-        """Refuse what an earlier attempt left of its steps if it cannot be taken up.
+        """Refuse the steps that an earlier attempt left if they cannot be resumed.
 
         Raises:
-            InvalidStep: If it holds cursors that are no object.
+            InvalidStep: If their cursors are not a JSON object.
         """
         if may_resume(self._job.metadata):
-            self.steps  # noqa: B018  made once, and checked then
+            self.steps  # noqa: B018  the first access makes and checks them
 
     def missed_step(self) -> InvalidStep | None:
-        """Return an error if the worker returned without a step that it was to take up again."""
+        """Return an error if the worker returned without a step that it should have resumed."""
         if self._steps is None and not may_resume(self._job.metadata):
             return None
         return self.steps.unreached()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the worker shall end now: timed out, cancelled, or the client stops."""
+        """Whether the worker should stop now: timed out, cancelled, or the client stops."""
         return self.reason is not None
 
     def raise_if_cancelled(self) -> None:
-        """Raise the reason why the worker shall end now, if there is one.
+        """Raise the reason why the worker should stop now, if there is one.
 
         Raises:
             AttemptInterrupted: JobTimedOut, JobCancelledRemotely or ClientStopping.
@@ -164,7 +165,7 @@ class JobContext:
             raise self.reason
 
     def wait(self, timeout: float) -> bool:
-        """Sleep for `timeout` seconds, or until the worker shall end; return whether it shall."""
+        """Sleep for `timeout` seconds or until the worker should stop; return whether it should."""
         if self._deadline is not None:
             timeout = min(timeout, max(0.0, self._deadline - self._clock.monotonic()))
         if self._event is None:
@@ -174,18 +175,18 @@ class JobContext:
         return self.cancelled
 
     def now(self) -> datetime:
-        """Return the database's time: that of the claim, and what has passed since."""
+        """Return the database's time: the time of the claim, plus what has passed since."""
         passed_s = self._clock.monotonic() - self._claimed_monotonic
         start = self.job.attempted_at or self._clock.now()
         return start + timedelta(seconds=passed_s)
 
     @property
     def staged(self) -> Mapping[str, Any]:
-        """What will be merged into the job's metadata, whatever the outcome."""
+        """The metadata that will be merged into the job's, whatever the outcome."""
         return self._staged
 
     def stage_progress(self) -> None:
-        """Keep the steps that were completed; called when the attempt did not succeed."""
+        """Keep the completed steps. It is called when the attempt did not succeed."""
         if self._steps is None:
             with suppress(InvalidStep):
                 self.check_steps()
@@ -197,8 +198,8 @@ class JobContext:
 
         Args:
             key: The name.
-            value: Any JSON, in place of what the key had. All that an attempt sets may have 32 MiB,
-                beside its output.
+            value: Any JSON; it replaces the key's value. All values that an attempt sets may have
+                32 MiB together, not counting its output.
 
         Raises:
             InvalidOption: If JSON cannot hold it, or it is too large.
@@ -214,11 +215,11 @@ class JobContext:
         self._stage(OUTPUT_KEY, check_output(output), json_size(json_text(output)), None)
 
     def keep_log(self, key: str, entries: list[object]) -> None:
-        """Keep what `JobLog` has bounded itself.
+        """Keep the log of `JobLog`, which limits its size itself.
 
         Args:
             key: Its key in the job's metadata.
-            entries: What is kept under it.
+            entries: The entries to keep under the key.
 
         Raises:
             InvalidOption: If the row has no room for it.
@@ -226,7 +227,7 @@ class JobContext:
         self._stage(key, entries, json_size(json_text(entries)), None)
 
     def _stage(self, key: str, value: object, size: int, most: int | None) -> None:
-        """Stage `value` of `size` bytes; with `most`, one of those that share so many."""
+        """Stage `value` of `size` bytes; with `most`, it counts toward that shared limit."""
         shared = size + sum(
             each for name, (each, is_shared) in self._sizes.items() if is_shared and name != key
         )
@@ -251,15 +252,15 @@ class JobContext:
     def step(self, name: str, function: Callable[[], object]) -> bool:
         """Run a step, unless an earlier attempt at the job has completed it.
 
-        A failed attempt keeps which step it completed last; the next one skips to the step after.
-        All that a worker does belongs into steps then, and their order must stay.
+        A failed attempt records which step it completed last. The next attempt skips to the step
+        after it. So a worker with steps must do everything in steps, and must not reorder them.
 
         Args:
-            name: Names the step within its worker.
-            function: Does it.
+            name: The step's name, unique within its worker.
+            function: Does the step.
 
         Returns:
-            Whether it ran.
+            Whether the step ran.
 
         Raises:
             InvalidStep: If the name is taken or steps are nested.
@@ -267,9 +268,9 @@ class JobContext:
         return self.steps.run(name, function)
 
     def cursor_step(self, name: str, function: Callable[[Any], object]) -> bool:
-        """Run a step that can be taken up half-way: `function` gets its last cursor, or None.
+        """Run a step that can be resumed half-way: `function` gets its last cursor, or None.
 
-        The function calls `set_cursor` as it advances. As `step` otherwise.
+        The function calls `set_cursor` as it advances. Otherwise it is like `step`.
         """
         return self.steps.run_from(name, function)
 
@@ -284,7 +285,7 @@ class JobContext:
         return await self.steps.run_from_async(name, function)
 
     def set_cursor(self, cursor: object) -> None:
-        """Keep how far the step is, any JSON, for the next attempt if this one fails.
+        """Record how far the step is, as any JSON, for the next attempt if this one fails.
 
         Raises:
             InvalidStep: If no step runs, or JSON cannot hold the cursor.
@@ -292,14 +293,14 @@ class JobContext:
         self.steps.set_cursor(cursor)
 
     def checkpoint(self, session: Session, *, cursor: object = None) -> None:
-        """Keep in `session`'s transaction that the step is done, or how far it is.
+        """Record in `session`'s transaction that the step is done, or how far it is.
 
-        What the step wrote and that it did so are then committed together, or neither. Commit
-        before the step returns.
+        The step's writes and this record are then committed together, or neither is. Commit before
+        the step returns.
 
         Args:
             session: A Session or Connection on the client's database.
-            cursor: How far the step is; done if None.
+            cursor: How far the step is. Default: None, which means that it is done.
 
         Raises:
             AttemptLost: If the job no longer runs at this attempt.
@@ -312,13 +313,13 @@ class JobContext:
     def transaction(self, **session_options: Any) -> Iterator[Session]:
         """Yield a Session that commits the worker's writes and the job's completion together.
 
-        After the block the job is completed; what the worker then raises is only logged. If the
-        block raises, or the job was rescued or deleted meanwhile, nothing of it is committed.
+        After the block the job is completed. An error that the worker raises later is only logged.
+        If the block raises, or the job was rescued or deleted meanwhile, nothing is committed.
 
-        An attempt whose transaction failed only because another one was in its way, or because its
-        connection was lost, does not count: the job is soon claimed again. That is SQLSTATE 40001,
-        40P01 or 55P03, and SQLAlchemy's StaleDataError. After 20 of these it fails as by any other
-        error.
+        If the transaction failed only because of another transaction, or because its connection was
+        lost, the attempt does not count: the job is soon claimed again. This concerns SQLSTATE
+        40001, 40P01 and 55P03, and SQLAlchemy's StaleDataError. After 20 of these the attempt fails
+        as by any other error.
 
         Args:
             **session_options: Passed to the Session.
@@ -326,7 +327,7 @@ class JobContext:
         Raises:
             AttemptLost: If the job no longer runs at this attempt.
             ClientNotReady: If a transaction of this attempt is open or committed already.
-            NoConnection: If the engine's pool had no connection free in the attempt's time; the
+            NoConnection: If the engine's pool had no free connection in the attempt's time. The
                 attempt does not count then.
         """
         with self.worker_transaction.block(**session_options) as session:
@@ -336,7 +337,7 @@ class JobContext:
     async def async_transaction(
         self, engine: "AsyncEngine", **session_options: Any
     ) -> AsyncIterator["AsyncSession"]:
-        """As `transaction`, for an `async def` worker: yield an AsyncSession on `engine`.
+        """Yield an AsyncSession on `engine`; as `transaction`, for an `async def` worker.
 
         Args:
             engine: An AsyncEngine on the client's database, made for the client's event loop.

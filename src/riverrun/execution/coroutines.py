@@ -1,4 +1,4 @@
-"""Step 4 of 5, execute: slots as coroutines, thousands on one event loop in one thread."""
+"""Step 4 of 5, execute: runs attempts as coroutines, thousands on one event loop in one thread."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ InLoop = Callable[[Callable[[], None]], None]
 
 
 class CoroutineExecutor:
-    """Runs attempts as tasks, `slots` at once; what is handed over beyond that waits in line."""
+    """Runs attempts as asyncio tasks, `slots` at once. Further attempts wait in line."""
 
     def __init__(self, slots: int, *, in_loop: InLoop, owner: Owner) -> None:
         self.slots = slots
@@ -31,7 +31,7 @@ class CoroutineExecutor:
         self._lock = threading.Lock()  # guards all below but the tasks
         self._ended = threading.Condition(self._lock)
         self._line: deque[Attempt] = deque()
-        # On their way into the loop, which may be busy, or gone.
+        # Attempts on their way into the loop, which may be busy, or gone.
         self._starting: dict[int, Attempt] = {}
         self._running: dict[int, tuple[Attempt, asyncio.AbstractEventLoop]] = {}
         self._tasks: set[asyncio.Task[None]] = set()  # the loop's thread alone touches it
@@ -46,7 +46,7 @@ class CoroutineExecutor:
         try:
             self._in_loop(lambda: self._start(ready))
         except (RuntimeError, MemoryError) as error:
-            # Nobody else knows of them: they wait here until they are taken back.
+            # The attempts stay in `_starting` until they are taken back.
             logger.warning("no event loop for %s attempts: %s", len(ready), error)
 
     def running(self) -> list[Attempt]:
@@ -61,12 +61,12 @@ class CoroutineExecutor:
             return [*self._line, *self._starting.values(), *running]
 
     def unfinished(self) -> int:
-        """Return how many attempts were handed over and have not ended."""
+        """Return how many attempts were handed over and are unfinished."""
         with self._lock:
             return self.about_unfinished()
 
     def about_unfinished(self) -> int:
-        """Return about the same, but at no cost."""
+        """Return about the same as `unfinished`, but without a lock."""
         return len(self._line) + len(self._starting) + len(self._running)
 
     def waiting_since(self) -> float:
@@ -76,7 +76,7 @@ class CoroutineExecutor:
         return math.inf if first is None else first.claimed_monotonic
 
     def take_back(self) -> list[Attempt]:
-        """Return the attempts that have not begun; they will not."""
+        """Remove the attempts that have not begun, and return them."""
         with self._lock:
             attempts = [*self._starting.values(), *self._line]
             self._starting.clear()
@@ -89,7 +89,7 @@ class CoroutineExecutor:
         self._free(attempt)
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait until all that was handed over has ended; return whether it had by `deadline`.
+        """Wait until all attempts are finished; return whether they were by `deadline`.
 
         Args:
             deadline: When to give up, by time.monotonic().
@@ -99,13 +99,13 @@ class CoroutineExecutor:
             return self._ended.wait_for(lambda: not self.about_unfinished(), max(0.0, left))
 
     def stop(self, deadline: float) -> bool:
-        """Return whether all had ended at `deadline`, by time.monotonic()."""
+        """Wait as `wait_idle` does: the loop is stopped elsewhere."""
         return self.wait_idle(deadline)
 
     def lose(self) -> None:
-        """End the attempts that run: their loop is lost. Called in the loop's thread.
+        """End the running attempts, whose loop is lost. It is called in the loop's thread.
 
-        Those that have not begun do so in the loop that takes its place.
+        Attempts that have not begun will begin in the loop that replaces it.
         """
         with self._lock:
             lost = [attempt for attempt, _ in self._running.values()]
@@ -113,8 +113,8 @@ class CoroutineExecutor:
         for attempt in lost:
             attempt.lose(EventLoopLost())
         for task in tasks:
-            # The worker's `finally` blocks run, as far as they do not wait for the loop, and the
-            # attempt ends in its own way.
+            # The worker's `finally` blocks run, unless they await something, and the attempt
+            # produces its result itself.
             with suppress(BaseException):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # as gather() does
                 coroutine = task.get_coro()
@@ -141,14 +141,14 @@ class CoroutineExecutor:
     def _start(self, attempts: Collection[Attempt]) -> None:
         loop = asyncio.get_running_loop()
         for attempt in attempts:
-            # A task each: what one attempt sets in its context is not the next one's.
+            # One task for each: variables that an attempt sets in its context do not reach others.
             task = loop.create_task(self._run(attempt, loop))
             self._tasks.add(task)
             task.add_done_callback(partial(self._over, attempt))
 
     async def _run(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> None:
         if id(attempt) not in self._starting:
-            return  # taken back, or begun, as it was to begin in a loop that was lost
+            return  # taken back, or begun already, after the loop that should begin it was lost
         attempt.prepare()
         with self._lock:
             if self._starting.pop(id(attempt), None) is None:
@@ -167,7 +167,7 @@ class CoroutineExecutor:
         with self._lock:
             left = id(attempt) in self._starting or id(attempt) in self._running
         if left:
-            # It was cancelled before its first step, or could not take its last.
+            # The task was cancelled before its first step, or failed at its last.
             error = None if task.cancelled() else task.exception()
             self._owner.broken(attempt, error or asyncio.CancelledError())
             self._next(attempt)

@@ -1,4 +1,4 @@
-"""What an application may be asked about a failed or a stuck job, and what it may answer."""
+"""The handlers by which an application decides about failed and stuck jobs, and their results."""
 
 from collections.abc import Callable
 
@@ -9,10 +9,11 @@ from riverrun.jobs.row import JobRow
 
 @attrs.frozen(kw_only=True)
 class ErrorHandlerResult:
-    """What an error handler decides.
+    """The decision of an error handler.
 
     Attributes:
-        set_cancelled: Whether the job is cancelled, its error recorded, instead of tried again.
+        set_cancelled: Whether the job is cancelled instead of tried again. Its error is recorded.
+            Default: False.
     """
 
     set_cancelled: bool = False
@@ -23,10 +24,11 @@ ErrorHandler = Callable[[JobRow, BaseException], ErrorHandlerResult | None]
 
 @attrs.frozen(kw_only=True)
 class JobStuckHandlerResult:
-    """What a handler of stuck jobs decides.
+    """The decision of a handler of stuck jobs.
 
     Attributes:
         add_worker_slot: Whether a slot is opened in place of the stuck one, until that is free.
+            Default: False.
     """
 
     add_worker_slot: bool = False

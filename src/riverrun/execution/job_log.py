@@ -1,4 +1,4 @@
-"""JobLog: what is logged while a job is worked, kept with the job, where River's UI shows it."""
+"""JobLog: keeps the log records of a job's attempts with the job, where River's UI shows them."""
 
 import logging
 import threading
@@ -34,11 +34,13 @@ class JobLog(Plugin):
     """Keeps with each job what its worker logs, attempt by attempt.
 
     Args:
-        level: The least severe records kept, as for `logging`. Loggers that are less severe than
-            their own level make no records at all.
-        formatter: How a record becomes a line.
-        max_attempt_chars: Characters kept of one attempt; the rest is cut with a mark.
-        max_total_bytes: Bytes of JSON kept of all attempts, at most 64 MiB; the oldest are dropped.
+        level: The level from which records are kept, as for `logging`. A logger makes no records
+            below its own level. Default: `logging.INFO`.
+        formatter: Formats a record as a line. Default: time, level, logger and message.
+        max_attempt_chars: Characters kept of one attempt. The rest is cut, with a mark. Default:
+            2,097,152.
+        max_total_bytes: Bytes of JSON kept of all attempts, at most 64 MiB. The oldest attempts are
+            dropped. Default: 8 MiB.
 
     Source of key, form and limits: River 0.51, riverlog.
     """
@@ -59,7 +61,7 @@ class JobLog(Plugin):
         self._attached = False
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
-        """Keep what is logged in this context until the attempt ends."""
+        """Collect what is logged in this context until the attempt ends, and keep it."""
         with self._keeping(ctx):
             call_next()
 
@@ -81,7 +83,7 @@ class JobLog(Plugin):
                 try:
                     ctx.keep_log(KEY, self._kept(ctx, text))
                 except InvalidOption as error:
-                    # What the worker did counts, not what was logged of it.
+                    # The worker's success must not depend on its log.
                     logger.warning("kept no log with job %s: %s", ctx.job.id, error)
 
     def _attach(self) -> None:
@@ -101,11 +103,11 @@ class JobLog(Plugin):
 
 
 class _Lines:
-    """What one attempt has logged, up to a limit.
+    """The log lines of one attempt, up to a limit.
 
     Args:
         limit: The most characters to keep.
-        handler: The handler whose records these are: another JobLog's sees the same records.
+        handler: The handler of the JobLog that keeps them. Another JobLog sees the same records.
         outer: The lines of the JobLog around this one, if there is one.
     """
 
@@ -117,7 +119,7 @@ class _Lines:
         self._chars = 0
 
     def add(self, line: str) -> None:
-        # What jsonb cannot hold must not cost the job its log.
+        # Escape what jsonb cannot hold, so that the job does not lose its log.
         line = line.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode() + "\n"
         left = self._limit - self._chars
         if left <= 0:
@@ -133,7 +135,7 @@ class _Lines:
 
 
 class _Handler(logging.Handler):
-    """Takes records to the attempt in whose context they were logged."""
+    """Adds records to the lines of the attempt in whose context they were logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
         lines = _lines.get()

@@ -1,4 +1,4 @@
-"""Owner: what an executor asks and tells of the attempts that it was handed."""
+"""Owner: what an executor of attempts calls; the Producer implements it."""
 
 from typing import Protocol
 
@@ -7,16 +7,19 @@ from riverrun.execution.result import AttemptResult
 
 
 class Owner(Protocol):
-    """Who handed the attempts over. Called from slots, in any thread; only `begins` may be slow."""
+    """The object that hands attempts to an executor.
+
+    Its methods are called from slots, in any thread. Only `begins` may be slow.
+    """
 
     def begins(self, attempt: Attempt) -> bool:
-        """Return whether `attempt` may begin; if not, the owner has taken it back."""
+        """Return whether `attempt` may begin. If not, the owner has taken it back."""
 
     def done(self, attempt: Attempt, ended: AttemptResult) -> None:
-        """Take what came of `attempt`, whose slot is not free yet."""
+        """Take the result of `attempt`, whose slot is not free yet."""
 
     def broken(self, attempt: Attempt, error: BaseException) -> None:
-        """Take `attempt`, of which `error` is all that came. Raises nothing."""
+        """Take an `attempt` that has no result, only an `error`. It must not raise."""
 
     def freed(self) -> None:
-        """Take note that a slot is free. Raises nothing."""
+        """Notice that a slot is free. It must not raise."""

@@ -14,11 +14,11 @@ InProcess: TypeAlias = Callable[[Callable[[], object]], object]
 
 
 class Plugin:
-    """Takes part in inserts and attempts; override what you need.
+    """Takes part in inserts and attempts. Override the methods that you need.
 
-    A client's plugins are outermost, the first before the others; then come those of the args'
-    class (its attribute `job_plugins`), then a worker's own. First every `work` wraps what follows;
-    within them each `work_begin` is called, the worker, and each `work_end`.
+    A client's plugins are outermost, in their order. Within them are those of the args' class (its
+    attribute `job_plugins`), and then a worker's own. Each `work` wraps all that follows. Within
+    all of them, each `work_begin` is called, then the worker, and then each `work_end`.
 
     A plugin is called from many threads at once.
 
@@ -29,27 +29,28 @@ class Plugin:
         """Wrap an insert in the caller's transaction: every `insert_begin`, and the statement.
 
         Args:
-            drafts: What is inserted, before `insert_begin` has changed it.
-            call_next: Inserts it; returns what the insert returns.
+            drafts: The jobs to insert, before `insert_begin` has changed them.
+            call_next: Inserts them. Return its result.
         """
         del drafts
         return call_next()
 
     def insert_begin(self, draft: JobDraft) -> JobDraft:
-        """Return what to insert in place of `draft`; what is raised refuses the whole batch."""
+        """Return what to insert in place of `draft`. An error refuses the whole batch."""
         return draft
 
     def insert_from(self, draft: JobDraft) -> JobDraft:
-        """Return what the jobs of an `insert_from` have in common in place of `draft`.
+        """Return a replacement for `draft`, which all jobs of an `insert_from` have in common.
 
-        Its rows never come to Python, so that `insert_many` and `insert_begin` cannot be called for
-        them. A plugin that overrides one of these and not this refuses `insert_from`.
+        The rows of an `insert_from` never reach Python, so `insert_many` and `insert_begin` cannot
+        be called for them. A plugin that overrides one of those, and not this method, refuses
+        `insert_from`.
 
         Args:
-            draft: What all jobs have in common; its args are empty, and stay so.
+            draft: The options that all jobs have in common. Its args are empty, and stay so.
 
         Raises:
-            InvalidOption: By default, if the plugin takes part in inserts otherwise.
+            InvalidOption: By default, if the plugin overrides `insert_many` or `insert_begin`.
         """
         own = type(self)
         for name in ("insert_many", "insert_begin"):
@@ -59,14 +60,14 @@ class Plugin:
         return draft
 
     def periodic_jobs_start(self) -> None:
-        """Be told that this client leads now, and begins to insert its periodic jobs."""
+        """React to this client's becoming the leader, before it inserts its periodic jobs."""
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
-        """Wrap an attempt; what is raised is how it ended.
+        """Wrap an attempt. An error that this raises becomes the attempt's.
 
         Args:
-            ctx: The attempt.
-            call_next: Goes on; raises what the worker raises.
+            ctx: The attempt's context.
+            call_next: Calls the rest of the attempt; raises what the worker raises.
         """
         del ctx
         call_next()
@@ -75,38 +76,38 @@ class Plugin:
         """Wrap an attempt of an `async def` worker, in place of `work`.
 
         Args:
-            ctx: The attempt.
-            call_next: Goes on, awaited; raises what the worker raises.
+            ctx: The attempt's context.
+            call_next: Calls the rest of the attempt. Await it; it raises what the worker raises.
         """
         del ctx
         await call_next()
 
     def in_process(self) -> InProcess | None:
-        """Return what wraps a worker in its process, beside what `work` wraps in the client's.
+        """Return a wrapper for workers in their process; `work` wraps only in the client's process.
 
-        It is asked for when a client starts that has workers with `executor="process"`, and at each
-        of their attempts; it is pickled. In the process it is called with a function that goes on.
-        Default: None, nothing.
+        The method is called when a client with `executor="process"` workers starts, and for each of
+        their attempts. The wrapper is pickled. In the process it is called with a function that
+        calls the rest of the attempt. Default: None, for no wrapper.
 
         Raises:
-            ClientNotReady: If the worker could not run there; the client does not start then.
+            ClientNotReady: If workers cannot run there. The client does not start then.
         """
         return None
 
     def work_begin(self, ctx: JobContext) -> None:
-        """Be told that `ctx`'s worker is about to begin; what this raises ends the attempt."""
+        """Prepare an attempt, before `ctx`'s worker begins. An error ends the attempt."""
 
     def work_end(self, ctx: JobContext, error: BaseException | None) -> BaseException | None:
-        """Return how the attempt `ctx` ended: `error`, another one, or None for success."""
+        """Return the attempt's final error: `error`, another one, or None for success."""
         del ctx
         return error
 
 
 def check_plugins(plugins: object) -> tuple[Plugin, ...]:
-    """Return `plugins` if each is one.
+    """Return `plugins` as a tuple, if each is a Plugin.
 
     Raises:
-        InvalidOption: If one is not.
+        InvalidOption: If one is not a Plugin.
     """
     if not isinstance(plugins, Sequence) or not all(isinstance(p, Plugin) for p in plugins):
         raise InvalidOption("plugins", plugins, "a sequence of objects of Plugin's subclasses")
@@ -120,12 +121,12 @@ def of_kind(args_type: type) -> tuple[Plugin, ...]:
 
 
 def in_processes(plugins: Sequence[Plugin]) -> list[InProcess]:
-    """Return what the plugins wrap a worker with in its process, the outermost first."""
+    """Return the plugins' wrappers for a worker in its process, the outermost first."""
     return [around for plugin in plugins if (around := plugin.in_process()) is not None]
 
 
 def begin_inserts(plugins: Sequence[Plugin], drafts: Sequence[JobDraft]) -> list[JobDraft]:
-    """Return `drafts` as the plugins would have them."""
+    """Return `drafts` as the plugins' `insert_begin` changes them."""
     begun = []
     for draft in drafts:
         changed = draft
@@ -146,7 +147,7 @@ def around_insert(
 
 
 def around_work(plugins: Sequence[Plugin], ctx: JobContext, work: Callable[[], object]) -> None:
-    """Call `work` within the plugins, between their beginnings and their ends."""
+    """Call `work` within the plugins, between each `work_begin` and each `work_end`."""
 
     def inner() -> None:
         error: BaseException | None = None
@@ -164,7 +165,7 @@ def around_work(plugins: Sequence[Plugin], ctx: JobContext, work: Callable[[], o
 async def around_work_async(
     plugins: Sequence[Plugin], ctx: JobContext, work: Callable[[], Awaitable[object]]
 ) -> None:
-    """As `around_work`, for a worker that is awaited."""
+    """As `around_work`, for an `async def` worker."""
 
     async def inner() -> None:
         error: BaseException | None = None

@@ -1,6 +1,6 @@
-"""Step 4 of 5, execute: slots as processes.
+"""Step 4 of 5, execute: calls workers in other processes.
 
-An attempt keeps its slot's thread, which waits for a process that calls the worker.
+The attempt keeps its slot's thread, which waits while a process calls the worker.
 """
 
 import multiprocessing
@@ -33,16 +33,18 @@ from riverrun.execution.workers import Worker
 from riverrun.jobs.row import JobRow
 
 LOOK_S = 0.05
-"""Seconds between looks whether an attempt shall end."""
+"""Seconds between looks whether an attempt is cancelled."""
 
 
 KILL_AFTER_S = 5.0
-"""Seconds that a process has to end an attempt that shall end, before it is killed."""
+"""Seconds that a process has to end a cancelled attempt, before the process is killed."""
 
 
 START_S = 60.0
-"""Seconds that a process has to start, and to import what its first call takes, before they count
-as that attempt's time."""
+"""Seconds that a process has to start, and to import what its first call needs.
+
+Only after that does the time count as the attempt's.
+"""
 
 
 # No fork: a child would inherit the locks that other threads hold at that moment.
@@ -51,19 +53,19 @@ _multiprocessing = multiprocessing.get_context("spawn")
 
 @attrs.frozen(kw_only=True)
 class _Call:
-    """What a process shall call."""
+    """The call that a process is asked to make."""
 
     number: int
     function: Callable[..., object]
     args: object
-    around: Sequence[InProcess]  # what plugins wrap it with, the outermost first
+    around: Sequence[InProcess]  # the plugins' wrappers, the outermost first
     context: By | str  # how the worker takes its context
-    job: JobRow | None  # where it takes one
+    job: JobRow | None  # the job, if the worker takes a context
 
 
 @attrs.frozen(kw_only=True)
 class _Answer:
-    """What came of it; where that is nothing, no answer is no bytes."""
+    """The result of a call. A call without any result is answered by no bytes."""
 
     error: BaseException | None
     trace: str = ""
@@ -72,7 +74,7 @@ class _Answer:
 
 
 class ProcessPool:
-    """Up to `size` processes, started when they are first needed, replaced when they die."""
+    """Up to `size` processes, started when first needed and replaced when they die."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -87,8 +89,8 @@ class ProcessPool:
         """Call a worker in one of the processes, within `around`; raise what it raises there.
 
         Raises:
-            WorkerProcessDied: If the process died meanwhile; only this attempt was in it.
-            AttemptInterrupted: If the attempt shall end before a process is free.
+            WorkerProcessDied: If the process died meanwhile. Only this attempt was in it.
+            AttemptInterrupted: If the attempt is cancelled before a process is free.
         """
         turn = _Turn(worker, args, ctx, around)
         child = self._take(turn)
@@ -100,7 +102,7 @@ class ProcessPool:
                 raise ctx.reason from None
             raise WorkerProcessDied(child.process.exitcode) from None
         finally:
-            # Before all else: the process waits for its next call.
+            # First of all: the process is idle, and others may wait for it.
             self._put(child)
         if encoded:
             _take_over(pickle.loads(encoded), ctx)  # noqa: S301  of a process of our own
@@ -129,7 +131,7 @@ class ProcessPool:
             child.stop()
 
     def _take(self, turn: "_Turn") -> "_Child":
-        """Wait for a process, and have it called."""
+        """Wait for a process, and send it the call."""
         while not turn.given_up:
             try:
                 with self._lock:
@@ -137,7 +139,7 @@ class ProcessPool:
                     if child is None:
                         self._waiting.append(turn)
             except BaseException:
-                self._pass_on()  # it may have been this one's turn
+                self._pass_on()  # this attempt may have been next; let another have its turn
                 raise
             if child is not None:
                 child.call(turn)
@@ -174,14 +176,14 @@ class ProcessPool:
         self._pass_on()
 
     def _pass_on(self) -> None:
-        """Have the next turn take an idle process, or make one if there may be one more."""
+        """Give an idle process to the next turn, or let it make one if there may be one more."""
         with self._lock:
             if not self._waiting or not (self._idle or len(self._children) < self._size):
                 return
             turn = self._waiting.popleft()
             child = turn.child = self._idle.pop() if self._idle else None
         if child is not None:
-            # Called from here: the thread that waits would first have to wake.
+            # The call is sent from here: the waiting thread would first have to wake.
             child.call(turn)
         turn.came.set()
 
@@ -199,7 +201,7 @@ class _Turn:
         self.ctx = ctx
         self.child: _Child | None = None
         self.given_up = False
-        self.came = threading.Event()  # set once it has a process, or may make one, or gave up
+        self.came = threading.Event()  # set once it gets a process, may make one, or has given up
         job = ctx.job if worker.takes_context else None
         asked = _Call(
             number=self.number,
@@ -217,11 +219,12 @@ class _Child:
 
     def __init__(self) -> None:
         self._calls, calls = _multiprocessing.Pipe()
-        # Kept: what Connection.poll() makes for each wait takes as long as the rest of a call.
+        # Kept for all waits: what Connection.poll() makes for each takes as long as a whole call.
         self._answers = select.poll()
         self._answers.register(self._calls, select.POLLIN)
         self._cancels, cancels = _multiprocessing.Pipe()
-        # The process ends when they do, and a child of this one may outlive it.
+        # The process ends when its pipes are closed. A forked child of this process must not keep
+        # them open.
         close_in_child(self._calls, self._cancels)
         self.process: BaseProcess = _multiprocessing.Process(
             target=_main, args=(calls, cancels), name="riverrun.worker", daemon=True
@@ -230,12 +233,12 @@ class _Child:
         calls.close()
         cancels.close()
         self.alive = True
-        self._begun = False  # it has read its first call, and imported what that takes
+        self._begun = False  # it has read its first call, and imported what the call needs
 
     def call(self, turn: _Turn) -> None:
-        # The attempt's time is its worker's, not that of the wait for a process.
+        # The wait for a process does not count as the attempt's time.
         turn.ctx.begin(in_s=0.0 if self._begun else START_S)
-        with suppress(OSError):  # then no answer will come, either
+        with suppress(OSError):  # then there will be no answer, either, and that is noticed
             self._calls.send_bytes(turn.encoded)
 
     def answer(self, turn: _Turn) -> bytes:
@@ -247,7 +250,7 @@ class _Child:
 
     def _receive(self, turn: _Turn) -> bytes:
         told_at: float | None = None
-        # Once stopped, its file's number may be another's.
+        # Once it is stopped, its file descriptor may belong to another file.
         while self.alive and not self._answers.poll(LOOK_S * 1_000):
             if (reason := turn.ctx.reason) is None:
                 continue
@@ -262,7 +265,7 @@ class _Child:
         self.alive = False
         self._calls.close()
         self._cancels.close()
-        # It ends when its pipes do, unless its worker keeps it.
+        # The process ends when its pipes are closed, unless its worker keeps it busy.
         self.process.join(0.5)
         if self.process.is_alive():
             self.process.kill()
@@ -272,7 +275,7 @@ class _Child:
 def _take_over(answer: _Answer, ctx: JobContext) -> None:
     ctx.adopt(answer.staged, answer.steps)
     if answer.error is not None:
-        # Where it was raised is the other process's to tell.
+        # The traceback of the other process shows where it was raised.
         answer.error.__cause__ = _Remote(answer.trace)
         raise answer.error
 
@@ -285,10 +288,10 @@ class _Remote(Exception):
 
 
 def _main(calls: Connection, cancels: Connection) -> None:
-    """Work what comes through `calls` until it ends."""
-    # Whoever signals all processes at once means the parent, which will end this one.
+    """Work the calls that arrive on `calls` until it is closed."""
+    # A signal to all processes at once is meant for the parent, which will stop this one.
     ignore((signal.SIGINT, signal.SIGTERM))
-    # Or a process that dies would not be noticed while a child that it forked lives.
+    # Otherwise this process's death would not be noticed while a child that it forked lives.
     close_in_child(calls, cancels)
     now = _Now()
     threading.Thread(target=_listen, args=(cancels, now), daemon=True).start()
@@ -297,24 +300,24 @@ def _main(calls: Connection, cancels: Connection) -> None:
         try:
             asked = calls.recv()
         except (EOFError, OSError):
-            # Without a parent there is nobody to work for.
+            # The parent is gone, so there is nothing left to do.
             os._exit(1)
         except Exception as error:
             answer = _Answer(error=error, trace=traceback.format_exc())
         if number == 0:
-            _send(calls, b"")  # the first has begun
+            _send(calls, b"")  # the first call has begun
         if asked is not None:
             answer = _call(asked, now.begin(asked))
         _send(calls, _encoded(answer))
 
 
 def _send(calls: Connection, encoded: bytes) -> None:
-    with suppress(OSError):  # the parent is gone: the next read says so
+    with suppress(OSError):  # the parent is gone: the next read fails
         calls.send_bytes(encoded)
 
 
 class _Now:
-    """What is called now, and what came to cancel it, maybe before it was."""
+    """The call under way, and a cancellation, which may arrive before its call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards all below
@@ -323,7 +326,7 @@ class _Now:
         self._cancel: tuple[int, AttemptInterrupted] | None = None
 
     def begin(self, call: _Call) -> JobContext | None:
-        """Return a context for `call`, where it asks for one."""
+        """Return a context for `call`, if its worker takes one."""
         ctx = None
         if call.job is not None:
             clock = Clock()
@@ -337,7 +340,7 @@ class _Now:
         return ctx
 
     def cancel(self, number: int, reason: AttemptInterrupted) -> None:
-        """Cancel a call, if it is this one or the next."""
+        """Cancel the call `number`, if it is this one or the next."""
         with self._lock:
             self._cancel = number, reason
         self._tell()
@@ -360,7 +363,7 @@ def _listen(cancels: Connection, now: _Now) -> None:
 
 
 def _call(asked: _Call, ctx: JobContext | None) -> _Answer | None:
-    """Call a worker; return what came of it, if that is anything."""
+    """Call a worker; return the result, or None if there is nothing to report."""
     error: BaseException | None = None
     trace = ""
     pid = os.getpid()
@@ -369,7 +372,7 @@ def _call(asked: _Call, ctx: JobContext | None) -> _Answer | None:
     except BaseException as raised:
         error, trace = raised, "".join(traceback.format_exception(raised, limit=-50))
     if os.getpid() != pid:
-        # A child that the worker forked, and that came back from it, must not answer too.
+        # A child that the worker forked, and that returned from it, must not answer, too.
         os._exit(0 if error is None else 1)
     if ctx is not None:
         return _Answer(error=error, trace=trace, staged=dict(ctx.staged), steps=ctx.steps)

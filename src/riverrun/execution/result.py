@@ -1,4 +1,4 @@
-"""How an attempt ended, on its way to the database."""
+"""AttemptResult: the result of a finished attempt, on its way to the database."""
 
 import attrs
 
@@ -10,19 +10,19 @@ from riverrun.verbs.claim import ClaimedJob
 
 @attrs.define(kw_only=True)
 class AttemptResult:
-    """An attempt that ended, on its way to the database; as an Outcome, never changed.
+    """The result of a finished attempt. Like an Outcome, it is never changed.
 
     Attributes:
-        job: The job as claimed, for its event; None where nobody heard of events as it ended.
+        job: The job as claimed, for its event; None if events had no subscribers at the end.
         queue: The job's queue.
-        outcome: What shall be written; None if the worker's own transaction has written it.
-        written: What that has written, if it is no completion.
-        conflict: Whether the job begins again as its transaction could not commit.
-        error: What the worker raised, if it did.
-        run_s: Seconds its worker took.
-        ended_monotonic: When it ended, by the process's monotonic clock.
-        due_monotonic: When the job may be claimed again, by that clock, if it is available again
-            once this is written: nobody will tell of it.
+        outcome: The outcome to write; None if the worker's own transaction has written it.
+        written: The outcome that the worker's transaction has written, if not a completion.
+        conflict: Whether the job begins again because its transaction could not commit.
+        error: The error that the worker raised, if any.
+        run_s: Seconds that its worker took.
+        ended_monotonic: When the attempt finished, by the process's monotonic clock.
+        due_monotonic: When the job may be claimed again, by that clock, if it becomes available
+            again. There will be no notification of that.
     """
 
     job: JobRow | None
@@ -37,7 +37,7 @@ class AttemptResult:
 
 
 def not_begun(job: JobRow | ClaimedJob, at_monotonic: float) -> AttemptResult:
-    """Return the end of an attempt that never began: its job is given back."""
+    """Return the result of an attempt that never began: its job is given back."""
     outcome = Outcome(job_id=job.id, attempt=job.attempt, state=JobState.available, give_back=True)
     return AttemptResult(
         job=None,
@@ -50,7 +50,7 @@ def not_begun(job: JobRow | ClaimedJob, at_monotonic: float) -> AttemptResult:
 
 
 def event_state(result: AttemptResult, states: dict[int, JobState], job: JobRow) -> JobState:
-    """Return the state a job has after its outcome was written, as far as is known."""
+    """Return the state of a job after its outcome was written, as far as is known."""
     if result.outcome is not None:
         return states.get(job.id, result.outcome.state)
     return JobState.completed if result.written is None else result.written.state

@@ -1,4 +1,4 @@
-"""Which parameter of a worker takes a session, and of what class; misuse is refused by name."""
+"""Finds the parameter of a worker that takes a session, and refuses what cannot work."""
 
 import inspect
 import sys
@@ -39,19 +39,19 @@ def session_parameter(
     """Return the parameter of a worker that takes a session; None if there is none.
 
     Args:
-        worker: How errors name the worker.
+        worker: The worker's name for error messages.
         parameters: All its parameters.
         hints: Their annotations, by name.
         is_async: Whether the worker is an `async def`.
 
     Raises:
-        InvalidWorker: If a session is asked for in a way that cannot be met.
+        InvalidWorker: If the worker takes a session in a way that is not supported.
     """
     found = []
     for parameter in parameters:
         hint = hints.get(parameter.name)
         if _is_given(parameter.default):
-            continue  # a partial or a default has one of the application's own
+            continue  # a partial or a default provides one of the application's own
         if parameter.name not in hints and parameter.name == "session":
             if parameter.default is parameter.empty and parameter.kind in _NAMED:
                 raise InvalidWorker(worker, f"'session' has no annotation; {_ADVICE}")
@@ -122,5 +122,5 @@ def _registries() -> tuple[type[Any], ...]:
 
 
 def _asyncio() -> Any:
-    # Not imported: it needs greenlet. Where it was not, no annotation can name its classes.
+    # Not imported here: it needs greenlet. If it is not imported, no annotation names its classes.
     return sys.modules.get("sqlalchemy.ext.asyncio")

@@ -1,4 +1,4 @@
-"""What a worker's signature says, and how it is called; a worker that did not run is found out."""
+"""Reads a worker's signature, calls the worker accordingly, and detects if none of it ran."""
 
 import functools
 import inspect
@@ -23,12 +23,12 @@ _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 _LAZY = (Awaitable, Generator, AsyncGenerator, map, filter)
 
 
-# What a function returns most often; to ask the abstract classes takes longer.
+# The types that functions return most often. A check against the abstract classes takes longer.
 _PLAIN = frozenset({type(None), bool, int, float, str, dict, list, tuple})
 
 
 class By(Enum):
-    """How a worker takes its context, where that is not by a name."""
+    """How a worker takes its context, if not by a name."""
 
     nothing = "nothing"
     position = "position"
@@ -36,11 +36,11 @@ class By(Enum):
 
 @attrs.frozen(kw_only=True)
 class Signature:
-    """What a worker's signature says.
+    """How a worker is called, according to its signature.
 
     Attributes:
         args_type: The annotation of its args: a class, or a generic class with its parameters.
-        context: How it takes the context: by position, by the name that stands here, or not.
+        context: How it takes the context: by position, by this name, or not at all.
         session: The parameter that takes a session, if there is one.
         is_async: Whether a call returns a coroutine.
         has_name: Whether another process can import it by its name.
@@ -54,17 +54,17 @@ class Signature:
 
 
 def name_of(function: object) -> str:
-    """Return how errors name `function`."""
+    """Return the name of `function` for error messages."""
     return getattr(function, "__qualname__", repr(function))
 
 
 def read_signature(function: Callable[..., object], *, assume_plain: bool = False) -> Signature:
-    """Return what the signature of `function` says.
+    """Return how `function` is called, according to its signature.
 
     Args:
         function: The worker, maybe within decorators and partials.
-        assume_plain: Whether what it wraps is left aside: a decorator that runs an `async def` or
-            a generator to its end looks from outside like one that does not.
+        assume_plain: Whether to ignore what a decorator wraps: from outside, a decorator that runs
+            an `async def` or a generator to its end looks like one that does not.
 
     Raises:
         InvalidWorker: If it cannot be a worker.
@@ -111,11 +111,11 @@ def call(
         function: The worker.
         args: Its args.
         ctx: Its context.
-        context: How it takes that.
+        context: How it takes the context.
         **session: Its session, by the name of the parameter that takes one.
 
     Raises:
-        WorkerDidNotRun: If it returned what something else would have to run first.
+        WorkerDidNotRun: If it returned something that still has to be run, such as a coroutine.
     """
     if context is By.position:
         result = function(args, ctx, **session)
@@ -137,7 +137,7 @@ async def call_async(
     """Call a worker's coroutine function as `call` does, and await its end.
 
     Raises:
-        WorkerDidNotRun: If there was nothing to await, or something to run was left over.
+        WorkerDidNotRun: If it returned nothing to await, or its result still has to be run.
     """
     if context is By.position:
         made = function(args, ctx, **session)
@@ -156,12 +156,12 @@ def _check_result(function: object, result: object) -> None:
     if not isinstance(result, _LAZY):
         return
     if isinstance(result, types.CoroutineType | types.GeneratorType):
-        result.close()  # nobody will; and Python would warn that nobody did
+        result.close()  # it will never run, and Python would warn about that
     raise WorkerDidNotRun(name_of(function), type(result).__name__)
 
 
 def _layers(function: object) -> list[Any]:
-    """Return `function` and what it wraps, to the innermost."""
+    """Return `function` and the functions that it wraps, the innermost last."""
     layers = [function]
     while len(layers) < 100:
         layer = layers[-1]
@@ -221,11 +221,11 @@ def _context(
     *,
     second: inspect.Parameter | None,
 ) -> By | str:
-    """Return how the context is taken: found by its annotation, else what is left to fill.
+    """Return how the context is taken: in the parameter with its annotation, or the one left over.
 
     Args:
-        name: How errors name the worker.
-        rest: Its parameters but for the args and the session.
+        name: The worker's name for error messages.
+        rest: Its parameters except for the args and the session.
         hints: Their annotations.
         second: The parameter after the args, which may take the context by position.
     """

@@ -1,4 +1,4 @@
-"""Step 4 of 5, execute: a queue's slots, in the executor that each worker asks for."""
+"""Step 4 of 5, execute: a queue's slots, which run each attempt in its worker's executor."""
 
 import threading
 import time
@@ -11,16 +11,16 @@ from riverrun.execution.threads import ThreadExecutor
 
 
 class Slots:
-    """Threads and coroutines side by side."""
+    """A queue's slots: threads and coroutines side by side."""
 
     def __init__(self, slots: int, *, name: str, in_loop: InLoop, owner: Owner) -> None:
-        """Make them.
+        """Make the executors of both sorts.
 
         Args:
             slots: How many attempts run at once, of each sort.
             name: The threads' name.
             in_loop: Calls a function in the event loop.
-            owner: Who hands the attempts over.
+            owner: The object that hands the attempts over.
         """
         self._threads = ThreadExecutor(slots, name=name, owner=owner)
         self._coroutines = CoroutineExecutor(slots, in_loop=in_loop, owner=owner)
@@ -28,7 +28,7 @@ class Slots:
 
     @property
     def mixed(self) -> bool:
-        """Whether attempts of both sorts have come.
+        """Whether attempts of both sorts were handed over.
 
         Then nothing may be claimed ahead: each sort would fill all slots by itself.
         """
@@ -45,7 +45,7 @@ class Slots:
                 (self._coroutines if is_async else self._threads).submit(part)
 
     def add(self, attempt: Attempt) -> None:
-        """Open a slot in place of the one that `attempt` keeps, until that ends."""
+        """Open a slot in place of the one that `attempt` occupies, until that finishes."""
         (self._coroutines if attempt.is_async else self._threads).slots += 1
 
     def running(self) -> list[Attempt]:
@@ -61,7 +61,7 @@ class Slots:
         (self._coroutines if attempt.is_async else self._threads).abandon(attempt)
 
     def missing(self) -> int:
-        """Return how many slots cannot be had for now, since the process gets no more threads."""
+        """Return how many slots do not exist for now, since the process gets no more threads."""
         return self._threads.missing()
 
     def waiting_since(self) -> float:
@@ -69,31 +69,31 @@ class Slots:
         return min(self._threads.waiting_since(), self._coroutines.waiting_since())
 
     def lose_loop(self) -> None:
-        """End the attempts that run in the event loop: it is lost. Called in the loop's thread."""
+        """End the attempts of the event loop, which is lost. It is called in the loop's thread."""
         self._coroutines.lose()
 
     def owns(self, thread: threading.Thread) -> bool:
-        """Return whether `thread` is one of the slots'."""
+        """Return whether `thread` belongs to one of the slots."""
         return self._threads.owns(thread)
 
     def unfinished(self) -> int:
-        """Return how many attempts were handed over and have not ended."""
+        """Return how many attempts were handed over and are unfinished."""
         return self._threads.unfinished() + self._coroutines.unfinished()
 
     def about_unfinished(self) -> int:
-        """Return about the same, but at no cost."""
+        """Return about the same as `unfinished`, but without its cost."""
         return self._threads.about_unfinished() + self._coroutines.about_unfinished()
 
     def take_back(self) -> list[Attempt]:
-        """Return the attempts that have not begun; they will not."""
+        """Remove the attempts that have not begun, and return them."""
         return [*self._threads.take_back(), *self._coroutines.take_back()]
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait until all that was handed over has ended; return whether it had by `deadline`."""
+        """Wait until all attempts are finished; return whether they were by `deadline`."""
         return self._threads.wait_idle(deadline) and self._coroutines.wait_idle(deadline)
 
     def stop(self, deadline: float | None = None) -> bool:
-        """End the threads; return whether all had ended at `deadline`, by time.monotonic()."""
+        """Stop the threads; return whether all had stopped at `deadline`, by time.monotonic()."""
         end = time.monotonic() if deadline is None else deadline
         idle = self._coroutines.stop(end)
         return self._threads.stop(end) and idle

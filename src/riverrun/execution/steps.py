@@ -1,4 +1,4 @@
-"""Resumable steps: what a worker has done already, an attempt that follows a failed one skips.
+"""Resumable steps: an attempt that follows a failed one skips the steps that are done.
 
 Source of the rules and of the metadata's keys: River 0.51, resumable.go.
 """
@@ -30,10 +30,10 @@ def may_resume(metadata: object) -> bool:
 
 
 class Steps:
-    """The steps of one attempt, told from the metadata that the last one left.
+    """The steps of one attempt, read from the metadata that the last attempt left.
 
     Raises:
-        InvalidStep: If that holds cursors that are no object.
+        InvalidStep: If the cursors in the metadata are not an object.
     """
 
     def __init__(self, metadata: object) -> None:
@@ -44,7 +44,8 @@ class Steps:
         self._last = last if isinstance(last, str) and last else None
         self._cursors: dict[str, Any] = dict(cursors) if isinstance(cursors, Mapping) else {}
         self._reached = self._last is None
-        # Cursors without a step: each must be met, or half-done work would count as done.
+        # Cursors without a completed step: the worker must come to each of their steps, or
+        # half-done work would count as done.
         self._pending = set() if self._last else set(self._cursors)
         self._names: set[str] = set()
         self._active: str | None = None
@@ -87,19 +88,22 @@ class Steps:
         return True
 
     def set_cursor(self, cursor: object) -> None:
-        """Keep how far the step is, for the attempt that follows if this one fails."""
+        """Record how far the step is, for the attempt that follows if this one fails."""
         self._cursors[self._in_step()] = _json(cursor)
         self._dirty = True
 
     def checkpoint(self, cursor: object = None) -> dict[str, Any]:
-        """Return the metadata that says the step is done, or how far, for one's own transaction."""
+        """Return the metadata that records the step as done, or how far it is.
+
+        The caller writes it in its own transaction.
+        """
         name = self._in_step()
         if self._pending:
             first = min(self._pending)
             raise InvalidStep(name, f"the step {first!r}, which has a cursor, must come before it")
         if cursor is not None:
             self._cursors[name] = _json(cursor)
-        # The caller's transaction decides whether that holds; it is not staged a second time.
+        # The caller's transaction decides whether that is kept, so it is not staged as well.
         self._completed, self._dirty = None, False
         return {STEP_KEY: name, CURSOR_KEY: dict(self._cursors) or None}
 
@@ -115,7 +119,7 @@ class Steps:
         return said
 
     def unreached(self) -> InvalidStep | None:
-        """Return an error if the attempt ended without meeting the step that it was to resume."""
+        """Return an error if the attempt did not come to the step that it should have resumed."""
         if not self._reached and self._last is not None:
             return InvalidStep(self._last, "an earlier attempt completed it; the worker lacks it")
         if self._pending:
@@ -126,7 +130,7 @@ class Steps:
 
     def _register(self, name: str) -> None:
         if self._failed is not None:
-            # A worker that caught it must not go on as if the step were done.
+            # A worker that caught the step's error must not go on as if the step were done.
             raise self._failed
         if not isinstance(name, str) or not name:
             raise InvalidStep(name, "a step's name is a text that is not empty")

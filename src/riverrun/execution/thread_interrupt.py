@@ -1,4 +1,4 @@
-"""An exception thrown into a thread, for code that does not look whether it shall end."""
+"""Throws an exception into a thread, for workers that do not check whether they are cancelled."""
 
 import ctypes
 import threading
@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 
 class Interruption(BaseException):
-    """Thrown into a worker that shall end; what its attempt came to is the reason for that.
+    """Thrown into a cancelled worker. The attempt's error is then the reason it was cancelled for.
 
-    No `Exception`: a worker that tries something again and again shall not swallow it.
+    It is no `Exception`, so that a worker that retries on every error does not swallow it.
     """
 
 
@@ -23,11 +23,11 @@ class Interruptible:
 
     @contextmanager
     def block(self) -> Iterator[None]:
-        """Be interruptible within the block, by at most one Interruption.
+        """Make the block interruptible, by at most one Interruption.
 
-        It comes between two steps of Python code: not while a call into C, such as a statement
-        that the database executes, is under way. Catch it around the block: it may come at the
-        very end.
+        The Interruption is raised between two steps of Python code, and not during a call into C,
+        such as a statement that the database executes. Catch it around the block: it may be raised
+        at the very end.
         """
         with self._lock:
             self._thread_id = threading.get_ident()
@@ -37,11 +37,11 @@ class Interruptible:
             with self._lock:
                 thread_id, self._thread_id = self._thread_id, None
                 if self._thrown and thread_id is not None:
-                    # Not delivered yet: it must not hit what comes after.
+                    # It may not be raised yet: it must not hit the code after the block.
                     _throw(thread_id, None)
 
     def interrupt(self) -> bool:
-        """Throw, from another thread; return whether the block was under way."""
+        """Throw the Interruption, from another thread; return whether the block was under way."""
         with self._lock:
             if self._thread_id is None or self._thrown:
                 return False

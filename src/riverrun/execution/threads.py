@@ -1,4 +1,4 @@
-"""Step 4 of 5, execute: slots as threads."""
+"""Step 4 of 5, execute: runs attempts in threads, one for each slot."""
 
 import logging
 import math
@@ -19,16 +19,16 @@ _LOOK_S = 0.01
 
 
 RETRY_S = 1.0
-"""Seconds until another thread is tried for, after the process could make none."""
+"""Seconds until the next try to make a thread, after the process could make none."""
 
 
 class ThreadExecutor:
-    """Runs attempts, `slots` at once; what is handed over beyond that waits in line.
+    """Runs attempts, `slots` at once. Further attempts wait in line.
 
-    Attempts are many and may be short, so an attempt takes no lock: deques, dicts and counters that
-    one thread writes are safe by themselves. And a thread that begins an attempt wakes or makes one
-    more if others wait, instead of all being woken at once: where attempts are short one thread
-    takes one after the other, and where they wait the next thread is there as soon as they do.
+    Attempts are many and may be short, so an attempt takes no lock: deques, dicts, and counters
+    that one thread writes, are safe by themselves. A thread that begins an attempt wakes or makes
+    one more thread if others wait, instead of all being woken at once. So if attempts are short,
+    one thread takes one after the other; if they block, the next thread is there at once.
     """
 
     def __init__(self, slots: int, *, name: str, owner: Owner) -> None:
@@ -41,7 +41,7 @@ class ThreadExecutor:
         self._lock = threading.Lock()  # guards _threads, _idle and _handed_over
         self._threads: list[threading.Thread] = []
         self._idle = 0
-        self._handed_over = 0  # less what was taken back
+        self._handed_over = 0  # how many attempts, minus those that were taken back
         self._tallies: list[_Tally] = []
         self._numbers = count()
         self._stopping = False
@@ -71,17 +71,17 @@ class ThreadExecutor:
             return thread in self._threads
 
     def unfinished(self) -> int:
-        """Return how many attempts were handed over and have not ended."""
+        """Return how many attempts were handed over and are unfinished."""
         ended = sum(tally.ended for tally in list(self._tallies))
         with self._lock:
             return self._handed_over - ended
 
     def about_unfinished(self) -> int:
-        """Return about the same, but at no cost."""
+        """Return about the same as `unfinished`, but without its cost."""
         return len(self._line) + len(self._running)
 
     def missing(self) -> int:
-        """Return how many slots have no thread and get none for now; one of them is retried."""
+        """Return how many slots get no thread for now. Once a second, one is tried again."""
         if self._retry_at is None:
             return 0
         retried = int(time.monotonic() >= self._retry_at)
@@ -95,7 +95,7 @@ class ThreadExecutor:
             return math.inf
 
     def take_back(self) -> list[Attempt]:
-        """Return the attempts that have not begun; they will not."""
+        """Remove the attempts that have not begun, and return them."""
         attempts = []
         while True:
             try:
@@ -116,7 +116,7 @@ class ThreadExecutor:
             self._running.pop(thread, None)
 
     def wait_idle(self, deadline: float) -> bool:
-        """Wait until all that was handed over has ended; return whether it had by `deadline`.
+        """Wait until all attempts are finished; return whether they were by `deadline`.
 
         Args:
             deadline: When to give up, by time.monotonic().
@@ -130,7 +130,7 @@ class ThreadExecutor:
         return True
 
     def stop(self, deadline: float) -> bool:
-        """End the threads; return whether all had ended at `deadline`, by time.monotonic()."""
+        """Stop the threads; return whether all had stopped at `deadline`, by time.monotonic()."""
         self._stopping = True
         with self._lock:
             threads = list(self._threads)
@@ -141,7 +141,7 @@ class ThreadExecutor:
         return not any(thread.is_alive() for thread in threads)
 
     def _call_one(self) -> None:
-        """Have one more thread look at the line, if there is one or may be one."""
+        """Wake one more thread to look at the line, or make one if there may be one more."""
         if self._waking:
             return
         with self._lock:
@@ -166,13 +166,13 @@ class ThreadExecutor:
             self._waking = True
             thread.start()
         except (RuntimeError, MemoryError) as error:
-            # A limit of the process or its container. The threads that live go on, and what they
-            # do not get to waits in line until it is given back.
+            # A limit of the process or its container. The living threads go on. Attempts that they
+            # do not get to wait in line until they are given back.
             self._waking = False
             if thread in self._threads:
                 self._threads.remove(thread)
             if self._retry_at is None:
-                logger.error(  # noqa: TRY400  the trace says no more
+                logger.error(  # noqa: TRY400  the traceback would add nothing
                     "no thread for a slot: %s; going on with %s of %s slots",
                     error,
                     len(self._threads),
@@ -201,7 +201,8 @@ class ThreadExecutor:
                     self._call_one()
                 if self._owner.begins(attempt):
                     self._running[me] = attempt.prepare()
-                    # Done before it is no longer running: a stop flushes once nothing runs.
+                    # The result is passed on before the attempt leaves `_running`: a stop flushes
+                    # the results once nothing runs.
                     self._owner.done(attempt, attempt.execute())
             except BaseException as error:
                 self._owner.broken(attempt, error)
@@ -211,7 +212,7 @@ class ThreadExecutor:
                 replaced = attempt.replaced
             self._owner.freed()
         with self._lock:
-            # Another thread has its slot.
+            # Another thread has taken this one's slot.
             self.slots -= 1
             self._threads.remove(me)
 
@@ -220,7 +221,8 @@ class ThreadExecutor:
             self._idle += 1
         called = False
         try:
-            # Handed over between the look at the line and now: then nobody was seen idle.
+            # An attempt may have been handed over since the look at the line, when this thread was
+            # not idle yet.
             if not self._line:
                 self._tokens.get()
                 called = True
@@ -228,8 +230,8 @@ class ThreadExecutor:
             with self._lock:
                 self._idle -= 1
                 if not called and self._waking and not self._idle:
-                    # A token came nevertheless. If it stayed, no other thread would be called
-                    # until one sleeps again.
+                    # A token came nevertheless. If it stayed, no other thread would be woken until
+                    # one sleeps again.
                     called = _took(self._tokens)
                 if called:
                     self._waking = False
@@ -244,7 +246,7 @@ def _took(tokens: "queue.SimpleQueue[None]") -> bool:
 
 
 class _Tally:
-    """How many attempts a thread has ended; it alone writes it."""
+    """How many attempts a thread has finished. Only that thread writes it."""
 
     __slots__ = ("ended",)
 

@@ -1,8 +1,8 @@
 """The session that a worker takes as a parameter: it commits once, together with the completion.
 
-What the worker does to the session's transaction happens within that one. Its `commit()` flushes
-and protects what was written from a later `rollback()`; its `rollback()` and `close()` undo what
-came after. So neither can part the worker's writes from the completion of its job.
+The worker's own calls to the session stay within that one transaction. `commit()` flushes, and
+protects what was written from a later `rollback()`. `rollback()` and `close()` undo what came after
+that. So none of them can separate the worker's writes from the completion of its job.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,30 +36,30 @@ _RIVERRUN = frozenset(Base.registry.mappers)
 
 
 class HeldSession(Protocol):
-    """What a worker's session has beside a Session's own methods."""
+    """The methods that a worker's session has beside a Session's own."""
 
     def complete_and_commit(self, complete: Callable[[Session], object]) -> None:
-        """Flush, have `complete` write the job's outcome, and commit both.
+        """Flush, call `complete`, which writes the job's outcome, and commit.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: If an earlier error left the transaction unusable.
         """
 
     def held_keep(self) -> None:
-        """Have no rollback of the worker's undo what was done until now."""
+        """Protect what was done until now from any rollback by the worker."""
 
     def release(self) -> None:
-        """Close the session for good; what is not committed is rolled back."""
+        """Close the session for good. What is not committed is rolled back."""
 
 
 @attrs.frozen(kw_only=True)
 class SessionMakers:
-    """What makes the sessions of a client's workers.
+    """Makes the sessions of a client's workers.
 
     Attributes:
         sync: The application's sessionmaker; None for SQLAlchemy's defaults.
         awaited: The application's async_sessionmaker; None for SQLAlchemy's defaults.
-        async_engine: Returns the engine of AsyncSessions where `awaited` has none.
+        async_engine: Returns the engine of AsyncSessions if `awaited` has none.
     """
 
     sync: "sessionmaker[Any] | None" = None
@@ -67,7 +67,7 @@ class SessionMakers:
     async_engine: "Callable[[], AsyncEngine] | None" = None
 
     def async_pool(self, engine: Engine) -> Pool:
-        """Return the pool of AsyncSessions, or `engine`'s, whose sizes that has.
+        """Return the pool of AsyncSessions; if it is riverrun's, `engine`'s, which has its size.
 
         Args:
             engine: The client's engine.
@@ -76,11 +76,11 @@ class SessionMakers:
         return engine.pool if bind is None else cast("Pool", bind.sync_engine.pool)
 
     def make(self, wanted: type[Session], connection: Connection, mode: str) -> Session:
-        """Return a session of a class that is `wanted`, in a transaction of `connection`.
+        """Return a session of the class `wanted`, or a subclass, in `connection`'s transaction.
 
         Args:
             wanted: Session, or a subclass.
-            connection: What it uses for the client's database.
+            connection: The connection that it uses for the client's database.
             mode: SQLAlchemy's `join_transaction_mode`.
         """
         own, options = _of(self.sync, wanted)
@@ -92,7 +92,7 @@ class SessionMakers:
     def make_async(
         self, wanted: "type[AsyncSession]", connection: "AsyncConnection", mode: str
     ) -> "AsyncSession":
-        """Return an AsyncSession as `make` does a Session."""
+        """Return an AsyncSession, as `make` returns a Session."""
         own, options = wanted, {}
         if self.awaited is not None:
             options = dict(self.awaited.kw)
@@ -120,7 +120,8 @@ def _of(
 def _options(options: Mapping[str, Any], connection: Connection, mode: str) -> dict[str, Any]:
     joined = {**options, "bind": connection, "twophase": False, "join_transaction_mode": mode}
     if binds := options.get("binds"):
-        # Of another database stay as they are: the session commits on each, as the application's.
+        # Binds to another database stay as they are: the session commits on each, as the
+        # application's own sessions do.
         joined["binds"] = {key: _on(connection, bind) for key, bind in binds.items()}
     return joined
 
@@ -133,9 +134,9 @@ def _on(connection: Connection, bind: Any) -> Any:
 
 
 class _Block:
-    """What a worker's `session.begin()` returns: it ends in the session's own commit or rollback.
+    """What a worker's `session.begin()` returns: it ends by the session's own commit or rollback.
 
-    For what it replaces, a SessionTransaction, would commit for real.
+    It replaces a SessionTransaction, which would really commit.
     """
 
     nested = False
@@ -150,11 +151,11 @@ class _Block:
         return self.session.is_active
 
     def commit(self) -> None:
-        """Do as the session's."""
+        """Call the session's `commit`."""
         self.session.commit()
 
     def rollback(self) -> None:
-        """Do as the session's."""
+        """Call the session's `rollback`."""
         self.session.rollback()
 
     close = rollback
@@ -174,7 +175,8 @@ class _Block:
 
 
 def _refuse_root(session: Any) -> None:
-    # Not of a savepoint. A root's commit that is not the session's own would be for real.
+    # A savepoint may commit. A commit of the root that the session did not start itself would
+    # really commit.
     if not session._held_ending and session.get_nested_transaction() is None:
         raise ClientNotReady(_COMMITS_LATER)
 
@@ -187,7 +189,7 @@ def _held(own: Any) -> Any:
         def __init__(self, *args: Any, **options: Any) -> None:
             self._held_bind = options["bind"]
             self._held_ending = False
-            self._held_kept = False  # the worker has committed: that is not rolled back
+            self._held_kept = False  # the worker has committed, which must not be rolled back
             self._held_proxied = refuse_commit(self._held_bind, _COMMITS_LATER)
             super().__init__(*args, **options)
 
@@ -236,7 +238,7 @@ def _held(own: Any) -> Any:
                 return self._held_bind
 
         def held_keep(self) -> None:
-            """Have no rollback of the worker's undo what was done until now."""
+            """Protect what was done until now from any rollback by the worker."""
             self._held_kept = True
             super().begin(nested=True)
 
@@ -246,7 +248,7 @@ def _held(own: Any) -> Any:
                     savepoint.commit()
                 self.flush()
             self._held_ending = True
-            # Last of all statements, for it fails where the worker has swallowed an error.
+            # This is the last statement, because it fails if the worker has swallowed an error.
             complete(self)
             allow_commit(self._held_proxied)
             super().commit()
@@ -258,6 +260,6 @@ def _held(own: Any) -> Any:
 
     event.listen(Held, "before_commit", _refuse_root)
     if own.get_bind is Session.get_bind:
-        del Held.get_bind  # the session's bind is the connection, and its own way is quicker
+        del Held.get_bind  # the session's bind is the connection, and its own method is quicker
     Held.__name__, Held.__qualname__, Held.__doc__ = own.__name__, own.__qualname__, own.__doc__
     return Held

@@ -1,4 +1,4 @@
-"""The transaction of an attempt whose commit also completes the job; there is at most one."""
+"""WorkerTransaction: an attempt's transaction whose commit also completes the job."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -33,13 +33,15 @@ _SWALLOWED = (
 
 
 class WorkerTransaction:
-    """What `ctx.transaction()` and the session parameter of workers have in common.
+    """The transaction behind `ctx.transaction()` and the session parameter of workers.
+
+    An attempt has one at most.
 
     Args:
         ctx: The attempt's context.
-        engine: The client's; None outside of one.
+        engine: The client's engine; None outside a client.
         schema: The schema of River's tables.
-        makers: What makes the sessions that workers take as a parameter.
+        makers: Makes the sessions that workers take as a parameter.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class WorkerTransaction:
         self._makers = makers
         self._open = False
         self._wish: JobSnooze | JobCancel | None = None
-        self._mark: str | None = None  # of the object that this attempt alone works on
+        self._mark: str | None = None  # identifies the object that only this attempt works on
 
     @contextmanager
     def block(self, **session_options: Any) -> Iterator[Session]:
@@ -102,7 +104,7 @@ class WorkerTransaction:
 
     @asynccontextmanager
     async def session_async(self, wanted: "type[AsyncSession]") -> "AsyncIterator[AsyncSession]":
-        """Yield a worker's AsyncSession, as `session` does a Session."""
+        """Yield a worker's AsyncSession, as `session` yields a Session."""
         with self._once():
             async with self.connected_async(None) as (connection, mode):
                 session = self._makers.make_async(wanted, connection, mode)
@@ -117,9 +119,9 @@ class WorkerTransaction:
         """Lock the object in a field of the args until the transaction ends.
 
         Args:
-            session: The worker's, of `session` or `session_async`.
-            args: The worker's.
-            field: The field; where it is None, nothing is locked.
+            session: The worker's session, from `session` or `session_async`.
+            args: The worker's args.
+            field: The name of the field. If its value is None, nothing is locked.
 
         Raises:
             ObjectBusy: If another transaction has locked it.
@@ -128,16 +130,16 @@ class WorkerTransaction:
         if ref is None:
             return
         self._mark = lock_for_worker(session, ref)
-        session.held_keep()  # or a rollback of the worker's would release it
+        session.held_keep()  # otherwise a rollback by the worker would release the lock
         if self._ctx.job.metadata.get(WAITS_KEY) is not None:
-            # It waits no more, so that nobody finds it among those that do.
+            # The job does not wait any more, so it must not be found among those that do.
             self._ctx.set_metadata(WAITS_KEY, None)
 
     def check_unchanged(self) -> None:
-        """See that the object which the job needs unchanged is so, in a transaction of its own.
+        """Check that the object which the job needs unchanged is unchanged, in a transaction.
 
         Raises:
-            JobSuperseded: If it is not.
+            JobSuperseded: If the object has changed.
         """
         needed = self._ctx.job.metadata[UNCHANGED_KEY]
         with (
@@ -159,7 +161,7 @@ class WorkerTransaction:
 
     @contextmanager
     def connected(self) -> Iterator[tuple[Connection, Any]]:
-        """Yield the connection of the transaction, and how a session joins it."""
+        """Yield the transaction's connection, and the `join_transaction_mode` of its session."""
         if self._engine is None:
             raise ClientNotReady("ctx.transaction() needs a client with an engine")
         with (
@@ -168,14 +170,14 @@ class WorkerTransaction:
             in_transactions(connection),
             self._noting_conflict(connection),
         ):
-            # What the session does to its transaction, it does to the connection's.
+            # The session's commit and rollback are those of the connection's transaction.
             yield connection, "control_fully"
 
     @asynccontextmanager
     async def connected_async(
         self, engine: "AsyncEngine | None"
     ) -> "AsyncIterator[tuple[AsyncConnection, Any]]":
-        """As `connected`, of an AsyncEngine; if None, of that of the workers' sessions."""
+        """As `connected`, for an AsyncEngine. Default: the one of the workers' AsyncSessions."""
         from sqlalchemy.ext.asyncio import AsyncEngine
 
         if engine is None:
@@ -218,14 +220,14 @@ class WorkerTransaction:
 
     @contextmanager
     def _noting_conflict(self, connection: Connection) -> Iterator[None]:
-        """Note an error by which the transaction failed although the worker did nothing wrong."""
+        """Record an error that made the transaction fail although the worker did nothing wrong."""
         ctx = self._ctx
         try:
             yield
         except BaseException as error:
-            # A lost connection may have taken the COMMIT along, or not. Nothing here can tell, and
-            # nothing needs to: the job is given back only if its row says that it still runs, and
-            # only once the row is free, which it is not before the lost transaction has ended.
+            # If the connection was lost, the COMMIT may have succeeded or not. That cannot be known
+            # here, and need not be: the job is given back only if its row is still `running`, and
+            # only once the row is free, which it is not before the lost transaction is over.
             lost = connection.invalidated and ctx.reason is None
             if lost or met_another(error):
                 ctx.conflict = error
@@ -265,7 +267,7 @@ class WorkerTransaction:
             raise
 
     def _wake_waiting(self, session: Session) -> None:
-        """Have the oldest of the jobs that wait for the object claimed once this has committed."""
+        """Make the oldest job that waits for the object available, when this commits."""
         if self._mark is None:
             return
         queue = wake_waiting(session, self._mark, schema=self._schema)

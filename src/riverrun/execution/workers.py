@@ -1,4 +1,4 @@
-"""Which function works which kind, and how."""
+"""Workers: the registry of which function works which kind of job, and how."""
 
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -48,9 +48,9 @@ class Registered(Protocol):
 class Executor(StrEnum):
     """Where a worker is called.
 
-    `thread` is the default, `coroutine` that of `async def` workers: all of a client share one
-    event loop. `process` is for work that keeps the processor busy: its function, args and errors
-    are pickled, and its context inserts and commits nothing.
+    `thread` is the default. `coroutine` is for `async def` workers, which share one event loop in a
+    client. `process` is for work that keeps the processor busy: its function, args and errors are
+    pickled, and its context cannot insert or commit.
     """
 
     thread = "thread"
@@ -60,19 +60,19 @@ class Executor(StrEnum):
 
 @attrs.frozen(kw_only=True)
 class Worker:
-    """A function and what was said of it.
+    """A function and the options that it was registered with.
 
     Attributes:
-        kind: The kind of job it works.
-        args_type: What it takes.
+        kind: The kind of job that it works.
+        args_type: The class of the args that it takes.
         function: Called with the args, and with the context if it takes one.
-        context: How it takes the context: by position, by the name that stands here, or not.
+        context: How it takes the context: by position, by this name, or not at all.
         session: Its parameter that takes a session whose commit completes the job, if it has one.
-        timeout_s: Seconds an attempt may take; None for the client's, 0 for no limit.
-        backoff: When a failed job returns; None for the client's.
-        plugins: The worker's own, innermost.
+        timeout_s: Seconds that an attempt may take; None for the client's, 0 for no limit.
+        backoff: When a failed job may be claimed again; None for the client's.
+        plugins: The worker's own plugins, which are innermost.
         executor: Where it is called.
-        interrupt: Whether an Interruption is thrown into its thread when it shall end.
+        interrupt: Whether an Interruption is thrown into its thread when it is cancelled.
         if_gone: What becomes of a job for which it raises ObjectGone.
         serialize_by: The field of the args whose object only one attempt works on at a time.
     """
@@ -96,22 +96,22 @@ class Worker:
         return self.context is not By.nothing
 
     def check_args(self, args: object) -> None:
-        """Refuse to insert args for this worker that are of another class than it takes.
+        """Refuse args for this worker that are of another class than it takes.
 
-        The same class made anew, as by a reload of its module, is taken for the same.
+        A class that was made again, as by a reload of its module, counts as the same.
 
         Raises:
-            InvalidArgs: If they are.
+            InvalidArgs: If they are of another class.
         """
         if isinstance(args, type):
-            return  # a class that was not called; `encode` refuses it by name
+            return  # a class instead of an instance; `encode` refuses it by name
         own, taken = type(args), typing.get_origin(self.args_type) or self.args_type
         kind = kind_of(args)
         if RawArgs in (own, taken) or own is taken or _name(own) == _name(taken):
             return
         if _without_parameters(own) is _without_parameters(taken):
             return
-        if kind != self.kind:  # of an alias: the class that the kind had before it was renamed
+        if kind != self.kind:  # an alias: the kind's class may be the one before a rename
             try:
                 decode(kind, encode(args), self.args_type)
             except UndecodableArgs as error:
@@ -126,10 +126,10 @@ class Worker:
         Args:
             args: Its args.
             ctx: Its context.
-            **session: Its session, by the name of its parameter, where it takes one.
+            **session: Its session, by the name of its parameter, if it takes one.
 
         Raises:
-            WorkerDidNotRun: If it returned what something else would have to run first.
+            WorkerDidNotRun: If it returned something that still has to be run, such as a coroutine.
         """
         call(self.function, args, ctx, self.context, **session)
 
@@ -137,19 +137,19 @@ class Worker:
         """Call the coroutine function as `work` does, and await its end.
 
         Raises:
-            WorkerDidNotRun: If there was nothing to await, or something to run was left over.
+            WorkerDidNotRun: If it returned nothing to await, or its result still has to be run.
         """
         await call_async(self.function, args, ctx, self.context, **session)
 
 
 class Workers:
-    """A registry of workers, made by the application and handed to a Client."""
+    """A registry of workers, which the application makes and passes to a Client."""
 
     def __init__(self) -> None:
         self._by_kind: dict[str, Worker] = {}
         self._generic_types: dict[str, Any] = {}
 
-    # An args class first, by its annotation, and then whatever else the function takes.
+    # The function takes an args class first, by its annotation, and then any other parameters.
     @overload
     def register(
         self, function: Callable[Concatenate[A, P], R], /
@@ -185,37 +185,38 @@ class Workers:
         if_gone: IfGone | str = IfGone.cancel,
         serialize_by: str | None = None,
     ) -> Any:
-        """Register a function as a worker; a decorator, with options or without.
+        """Register a function as a worker. It is a decorator, with or without options.
 
-        The function takes args first, whose annotation says which kind it works. It may take a
-        context: by its annotation `JobContext`, wherever it stands, or as its second parameter. A
+        The function takes its args first; their annotation decides which kind it works. It may take
+        a context, in a parameter annotated `JobContext` at any place, or as its second parameter. A
         parameter annotated `Session`, or `AsyncSession` in an `async def`, gets a session whose
-        commit also completes the job: it is committed when the worker returns and rolled back when
-        it raises.
+        commit also completes the job. The session is committed when the worker returns and rolled
+        back when it raises.
 
         Args:
             function: The worker.
-            kind: Which kind, for a function that takes `RawArgs`.
-            timeout: Seconds or a timedelta an attempt may take; the client's unless said, 0 for no
-                limit.
-            backoff: When a failed job may be claimed again; the client's unless said.
-            plugins: What wraps this worker, within the client's plugins.
-            executor: Where it is called. Default: the event loop for an `async def`, also one
-                within a plain decorator; else a thread. A decorator that itself runs an
-                `async def` or a generator to its end needs `executor="thread"`.
-            interrupt: Whether, when it shall end and has not looked, an exception that is no
-                `Exception` is thrown into its thread, between two steps of its Python code.
+            kind: The kind, for a function that takes `RawArgs`. Default: that of its args' class.
+            timeout: Seconds or a timedelta that an attempt may take; 0 for no limit. Default: the
+                client's `job_timeout`.
+            backoff: When a failed job may be claimed again. Default: the client's.
+            plugins: Plugins that wrap this worker, within the client's plugins. Default: none.
+            executor: Where it is called. Default: the event loop for an `async def`, even if a
+                plain decorator wraps it; else a thread. A decorator that itself runs an `async def`
+                or a generator to its end needs `executor="thread"`.
+            interrupt: Whether an exception that is no `Exception` is thrown into the worker's
+                thread, between two steps of its Python code, if the attempt is cancelled and the
+                worker has not stopped by itself. Default: False.
             if_gone: What becomes of a job whose worker raises ObjectGone, as `ref.get_one(session)`
-                does for an object that was deleted: an IfGone or its name. Default: cancel.
+                does for a deleted object: an IfGone or its name. Default: cancel.
             serialize_by: A field of the args that is a Ref. Its object is locked FOR NO KEY UPDATE
                 in the worker's session before the worker is called. If another transaction has
-                locked it, the job comes back soon and the attempt does not count: jobs of one
+                locked it, the job comes back soon and the attempt does not count. So jobs of one
                 object are worked one at a time. Default: None, jobs are worked side by side.
 
         Raises:
             DuplicateKind: If the kind, or an alias of it, has a worker already.
-            InvalidWorker: If the function's signature tells no kind, or a call would run nothing
-                of it, such as a generator's.
+            InvalidWorker: If no kind follows from the function's signature, or if a call would run
+                none of its code, as with a generator.
         """
         timeout_s = None if timeout is None else check_duration("timeout", timeout, 0.0)
         if backoff is not None and not callable(backoff):
@@ -267,26 +268,26 @@ class Workers:
             raise UnknownKind(kind, self._by_kind) from None
 
     def find(self, kind: str) -> Worker | None:
-        """Return the worker of `kind`, None if there is none."""
+        """Return the worker of `kind`; None if there is none."""
         return self._by_kind.get(kind)
 
     def __iter__(self) -> Iterator[Worker]:
-        """Iterate over the workers; one of several kinds comes several times."""
+        """Iterate over the workers. A worker of several kinds appears several times."""
         return iter(list(self._by_kind.values()))
 
     def timeout_s(self, kind: str) -> float | None:
-        """Return the seconds that `kind`'s worker gives an attempt; None if it does not say."""
+        """Return the timeout of `kind`'s worker, in seconds; None if it has none of its own."""
         worker = self._by_kind.get(kind)
         return None if worker is None else worker.timeout_s
 
     def backoff(self, kind: str) -> Backoff | None:
-        """Return the backoff of `kind`'s worker; None if it does not say, or there is none."""
+        """Return the backoff of `kind`'s worker; None if it has none of its own."""
         worker = self._by_kind.get(kind)
         return None if worker is None else worker.backoff
 
     @property
     def generic_types(self) -> Mapping[str, Any]:
-        """By kind, the args of workers that take a generic class with its parameters."""
+        """The args types of workers that take a generic class with its parameters, by kind."""
         return self._generic_types
 
     @property

@@ -126,7 +126,7 @@ class Heartbeat(Service):
         self._touch(began)
 
     def leave(self) -> None:
-        """Sign off: write that this client is gone. A client with running jobs must not call it."""
+        """Sign off: record that this client is gone, unless it has left jobs running."""
         try:
             leave(self._engine, self._client_id, schema=self._schema)
         except Exception as error:
