@@ -66,7 +66,7 @@ class Inserter:
         self._skip_unknown_job_check = config.skip_unknown_job_check
         self._clock = config.clock
         self._identity = ("", "")  # of the client's database, once asked for
-        self._same_database: WeakSet[Pool] = WeakSet()  # of engines that lead there too
+        self._same_database: WeakSet[Pool] = WeakSet()  # the pools of engines that lead there, too
         self._announcer = Announcer(
             self._autocommit,
             schema=self._schema,

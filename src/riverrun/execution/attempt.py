@@ -300,7 +300,7 @@ class Attempt:
             return None
         reason, backoff = self.ctx.reason, self._backoff
         if isinstance(reason, JobCancelledRemotely):
-            # A worker ends in its own way when its context is cancelled; the cause is the cancel.
+            # A cancelled worker may raise any error. The cause is the cancellation.
             error = reason
         now, stopping = self.ctx.now(), isinstance(reason, ClientStopping)
         conflict = self._is_conflict(error)
@@ -320,7 +320,7 @@ class Attempt:
                 if_gone=self._if_gone,
             )
         except BaseException as broken:
-            # Whatever is odd about a row or an exception, its job must not stay running.
+            # However odd a row or an exception is, the job must not stay `running`.
             return decide(self.job, broken, now=now, backoff=backoff, metadata=staged)
 
     def _handled(self, error: BaseException, *, stopping: bool) -> bool:
@@ -348,7 +348,7 @@ class Attempt:
         return isinstance(error, ObjectGone) and self._if_gone is IfGone.cancel
 
     def _is_conflict(self, error: BaseException) -> bool:
-        """Return whether the attempt is to begin again as its transaction could not commit."""
+        """Return whether the attempt begins again because its transaction could not commit."""
         conflict = self.ctx.conflict
         if conflict is None or self.ctx.completed or not may_begin_again(self.job):
             return False

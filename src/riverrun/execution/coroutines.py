@@ -28,7 +28,7 @@ class CoroutineExecutor:
         self.slots = slots
         self._in_loop = in_loop
         self._owner = owner
-        self._lock = threading.Lock()  # guards all below but the tasks
+        self._lock = threading.Lock()  # guards all below except the tasks
         self._ended = threading.Condition(self._lock)
         self._line: deque[Attempt] = deque()
         # Attempts on their way into the loop, which may be busy, or gone.

@@ -1,9 +1,9 @@
-"""Added jobs: those that a session's flush inserts, with the objects that they refer to.
+"""Added jobs: jobs that a session's flush inserts, with the objects that they refer to.
 
-Until its flush an added job is kept by an object in the session, `AddedJobs`, that is mapped to no
-table. So the unit of work itself decides what becomes of it, as of any new object: it is flushed
-with the others, is gone with a rollback, a savepoint's too, and is there after a release. Once the
-objects of a flush have their keys, the jobs are inserted in the same transaction, all at once.
+Until its flush, an added job is kept by an object in the session, an `AddedJobs`, which is mapped
+to no table. So the unit of work treats it as any new object: it is flushed with the others, is gone
+with a rollback, even of a savepoint, and stays when a savepoint is released. Once the objects of a
+flush have their keys, the jobs are inserted in the same transaction, all at once.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from riverrun.verbs.insert import InsertResult
 
 _PENDING = "_riverrun_pending"
-"""The attribute of a session with the AddedJobs that its next flush will take along."""
+"""The attribute of a session with the AddedJobs that its next flush will include."""
 
 _FLUSHED = "_riverrun_flushed"
 """The attribute of a session with the AddedJobs of the flush under way."""
@@ -37,7 +37,7 @@ _INSERTED = "_riverrun_inserted"
 """The attribute of a session with the AddedJobs whose jobs its transaction has inserted."""
 
 _COALESCED = "_riverrun_coalesced"
-"""The attribute of a session with the jobs of its transaction that others may be the same as."""
+"""The attribute of a session with the jobs of its transaction that equal ones coalesce with."""
 
 _numbers = count(1)
 
@@ -46,7 +46,7 @@ class Writer(Protocol):
     """Inserts added jobs: a client's inserter."""
 
     def drafts_of(self, jobs: "Sequence[AddedJob]") -> "Sequence[JobDraft]":
-        """Return what is to be inserted of jobs whose objects have their keys."""
+        """Return the drafts of jobs whose objects have their keys."""
 
     def insert_drafted(
         self, session: Session, drafts: "Sequence[JobDraft]"
@@ -55,15 +55,15 @@ class Writer(Protocol):
 
 
 class AddedJobs:
-    """What a session's `new` shows for jobs that `client.add` has added. It is mapped to no table.
+    """Jobs that `client.add` has added, as an object in a session's `new`, mapped to no table.
 
     Attributes:
-        id: Tells it from others.
+        id: Identifies it in the session.
         jobs: The jobs.
         committed: Whether the jobs are committed, as far as is known.
     """
 
-    __tablename__ = "riverrun_added"  # for those who look at every new object's
+    __tablename__ = "riverrun_added"  # for code that reads it of every new object
 
     def __init__(self) -> None:
         self.id = next(_numbers)
@@ -72,11 +72,11 @@ class AddedJobs:
 
     @property
     def is_there(self) -> bool:
-        """Whether what was inserted is there: as an object's, its key is gone with a rollback."""
+        """Whether the jobs are inserted: as of any object, a rollback removes the key."""
         return self.committed or _state(self).persistent
 
     def commit(self) -> None:
-        """Remember that the jobs are committed."""
+        """Record that the jobs are committed."""
         self.committed = True
 
     def __repr__(self) -> str:
@@ -92,8 +92,8 @@ class AddedJob:
     """A job that the next flush of its session inserts.
 
     Attributes:
-        args: What was added.
-        opts: How it will be inserted.
+        args: The job's args.
+        opts: How the job will be inserted.
     """
 
     __slots__ = ("_keys", "_marker", "_result", "_writer", "args", "draft", "opts")
@@ -115,7 +115,7 @@ class AddedJob:
 
     @property
     def result(self) -> "InsertResult | None":
-        """What the insert came to; None before the flush, and after a rollback."""
+        """The result of the insert; None before the flush, and after a rollback."""
         marker = self._marker
         return self._result if marker is not None and marker.is_there else None
 
@@ -127,7 +127,7 @@ class AddedJob:
 
     @property
     def is_current(self) -> bool:
-        """Whether `draft` is still what is to be inserted: its objects have the same keys."""
+        """Whether `draft` is still valid: its objects have the same keys."""
         draft = self.draft
         return draft is not None and (not self._keys or self._keys == _keys(draft.refers_to))
 
@@ -145,11 +145,11 @@ def _state(obj: object) -> InstanceState[Any]:
 
 
 def session_of(given: object) -> Session:
-    """Return the Session that `given` is, or is a registry or the async side of.
+    """Return the Session of `given`, which may be a registry of sessions or an AsyncSession.
 
     Raises:
-        NotATransaction: If it is none.
-        TransactionClosed: If it is closed for good.
+        NotATransaction: If it is none of these.
+        TransactionClosed: If the session is closed for good.
     """
     if type(given) is Session:
         return cast("Session", session_or_connection(given))
@@ -165,18 +165,17 @@ def session_of(given: object) -> Session:
 
 
 def add_to(session: Session, job: AddedJob) -> None:
-    """Have the next flush of `session` insert a job.
+    """Add a job that the next flush of `session` inserts.
 
     Raises:
-        sqlalchemy.exc.InvalidRequestError: If the session does not begin by itself, and has not
-            begun.
+        sqlalchemy.exc.InvalidRequestError: If the session has no autobegin and was not begun.
     """
     job._marker = marker = expect_flush(session)
     marker.jobs.append(job)
 
 
 def expect_flush(session: Session) -> AddedJobs:
-    """Return what the next flush of `session` will take along; there will be one."""
+    """Return the AddedJobs of the next flush of `session`. Their presence makes it flush."""
     marker: AddedJobs | None = session.__dict__.get(_PENDING)
     if marker is None or not _is_pending(marker, session):
         marker = AddedJobs()
@@ -192,7 +191,7 @@ def _is_pending(marker: AddedJobs, session: Session) -> bool:
 
 
 def _bind(session: Session, marker: AddedJobs) -> None:
-    """Have `session` flush AddedJobs where it has jobs, so that it begins nothing elsewhere."""
+    """Bind AddedJobs to the database of the jobs, so that `session` begins nothing elsewhere."""
     arguments = bind_arguments(session)
     if isinstance(session, ShardedSession):
         _state(marker).identity_token = arguments["shard_id"]
@@ -208,30 +207,30 @@ def _bind(session: Session, marker: AddedJobs) -> None:
 
 @event.listens_for(AddedJobs, "after_insert")
 def _collect(_mapper: object, _connection: object, marker: AddedJobs) -> None:
-    """Remember what a flush takes along; what is added from now on is for the next one."""
+    """Record that a flush includes `marker`. Jobs added from now on are for the next flush."""
     attributes = cast("Session", _state(marker).session).__dict__
     attributes.pop(_PENDING, None)
     attributes.setdefault(_FLUSHED, []).append(marker)
 
 
-# On the class, not on an instance: what is added within a host's listener must not be missed. For
-# sessions to which nothing is added it is the look at one attribute for each flush.
+# On the class, not on an instance: jobs added within a host's listener must not be missed. For
+# sessions without added jobs, the cost is a look at one attribute for each flush.
 @event.listens_for(Session, "after_flush_postexec", insert=True)
 def _insert(session: Session, _context: object) -> None:
-    """Insert what a flush has taken along: its objects have their keys."""
+    """Insert the jobs of a flush: its objects have their keys now."""
     markers = session.__dict__.pop(_FLUSHED, None)
     if not markers or not any(marker.jobs for marker in markers):
         return
     by_writer: dict[Writer, list[AddedJob]] = {}
     for marker in markers:
-        # Of a flush that failed some may be left; they are in the session no more.
+        # Some may be left from a flush that failed; those are no longer in the session.
         if _state(marker).persistent:
             for job in marker.jobs:
                 by_writer.setdefault(job._writer, []).append(job)
     for writer, jobs in by_writer.items():
         _insert_jobs(session, writer, jobs)
-    # Twice, as each misses something: the connection's commit that of a transaction around the
-    # session's own, and the session's the objects that were expunged from it before.
+    # Both hooks are needed. The session's commit misses objects that were expunged from it before;
+    # the connection's misses the commit of a transaction around the session's own.
     session.__dict__.setdefault(_INSERTED, WeakSet()).update(markers)
     connection = session.connection(bind_arguments=bind_arguments(session))
     for marker in markers:
@@ -252,7 +251,7 @@ def _insert_jobs(session: Session, writer: Writer, jobs: list[AddedJob]) -> None
         results = writer.insert_drafted(session, drafts)
         for job, result in zip(jobs, results, strict=True):
             job._result = result
-            job.draft = None  # It may hold the objects.
+            job.draft = None  # it may hold references to the objects
         return
     known = _Coalesced.of(session)
     firsts = [
@@ -266,7 +265,7 @@ def _insert_jobs(session: Session, writer: Writer, jobs: list[AddedJob]) -> None
             jobs[n]._result = result
     for job, first in zip(jobs, firsts, strict=True):
         job._result = first._result
-        job.draft = None  # It may hold the objects.
+        job.draft = None  # it may hold references to the objects
 
 
 def _coalesces(job: AddedJob) -> bool:
@@ -281,7 +280,7 @@ def _version_of(job: AddedJob) -> object:
 
 
 class _Coalesced:
-    """The jobs of one transaction that others, of the same args and options, are taken for."""
+    """The jobs of one transaction that later ones with equal args and options coalesce with."""
 
     def __init__(self, transaction: object) -> None:
         self._transaction = transaction
@@ -289,7 +288,7 @@ class _Coalesced:
 
     @classmethod
     def of(cls, session: Session) -> "_Coalesced":
-        """Return those of the transaction that `session` is in."""
+        """Return the jobs of the transaction that `session` is in."""
         transaction = session.get_transaction()
         found: _Coalesced | None = session.__dict__.get(_COALESCED)
         if found is None or found._transaction is not transaction:
@@ -297,14 +296,14 @@ class _Coalesced:
         return found
 
     def first_of(self, job: AddedJob, key: tuple[object, ...]) -> AddedJob:
-        """Return the job of this transaction that `job` is the same as; else `job` itself.
+        """Return the job of this transaction that equals `job`; if there is none, `job` itself.
 
         Args:
             job: A job about to be inserted.
-            key: What its args are.
+            key: Identifies the job's kind and args.
         """
         alike = self._jobs.setdefault(key, [])
-        # What a savepoint took back is not there any more.
+        # Jobs that were rolled back to a savepoint do not exist any more.
         alike[:] = [each for each in alike if cast("AddedJobs", each._marker).is_there]
         for each in alike:
             if each.opts == job.opts and _version_of(each) is _version_of(job):

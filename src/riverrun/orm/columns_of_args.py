@@ -1,4 +1,4 @@
-"""Columns that become args: which field each one is, and what does not fit."""
+"""Maps the columns of a select to the fields of args, and reports columns that do not fit."""
 
 import typing
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ from riverrun.orm.sql_json import (
 )
 
 PER_JOB = ("priority", "scheduled_at")
-"""Options that a column of this name gives each job, where the args have no such field."""
+"""Options that a column of this name sets for each job, if the args have no such field."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -46,12 +46,12 @@ class ArgsColumns:
     Attributes:
         kind: The kind of the jobs.
         source: The select, as a subquery.
-        columns: By field, its JSON.
-        given: By field, the columns of which that is made.
+        columns: Each field's JSON, by field.
+        given: The columns that each field's JSON is made of, by field.
         fields: The fields, in the order in which they are stored.
-        constants: By field, the JSON that it has in every job.
-        defaults: By field, the value of which that is the JSON.
-        options: By its name, a column that is an option of each job.
+        constants: The JSON of fields that are the same in every job, by field.
+        defaults: The values of which `constants` are the JSON, by field.
+        options: The columns that are options of each job, by option.
     """
 
     kind: str
@@ -68,14 +68,15 @@ def columns_of_args(source: Any, args_type: Any, *, encoding: str = "utf-8") -> 
     """Return how the rows of `source` become jobs of a kind.
 
     Args:
-        source: A select; each column is labelled with the name of a field. A field that is a
+        source: A select whose columns are labelled with the names of fields. A field that is a
             reference to a class with several key columns has one for each, labelled `field.column`.
         args_type: The class of the args.
         encoding: The encoding of the database, as Python names it.
 
     Raises:
-        InvalidArgs: If a column does not fit, a field has none, or a column is no field.
-        InvalidOption: If `source` is no select, or `args_type` no class of args with a kind.
+        InvalidArgs: If a column does not fit its field, a column has no field, or a field without
+            a default has no column.
+        InvalidOption: If `source` is not a select, or `args_type` not a class of args with a kind.
     """
     select = _selected(source)
     kind = kind_of(args_type)
@@ -135,7 +136,7 @@ def _selected(source: Any) -> SelectBase:
 
 
 def _parts(field: Field, given: dict[str, Any]) -> dict[str, ColumnElement[Any]] | None:
-    """Take from `given` the columns of a field, by their names; None if there is none."""
+    """Remove the columns of a field from `given`, and return them; None if there is none."""
     if field.name in given:
         return {field.name: given.pop(field.name)}
     for member in members(field.annotation):
@@ -204,7 +205,7 @@ def _null_if_any(made: ColumnJson, columns: Sequence[ColumnElement[Any]]) -> Col
 
 
 def _nullable(select: Any) -> dict[str, bool | None]:
-    """Return by its name whether a column may be NULL; None where that is not known.
+    """Return whether each column may be NULL, by name; None if that is not known.
 
     Raises:
         Mismatch: If the selects of a UNION have columns of different types.
@@ -246,7 +247,7 @@ def _may_be_null(column: Any, present: Sequence[Any]) -> bool | None:
 
 
 def _not_null(clause: Any) -> list[Any]:
-    """Return the columns that a WHERE says are not NULL."""
+    """Return the columns that a WHERE clause requires to be not NULL."""
     if isinstance(clause, BooleanClauseList) and clause.operator is operators.and_:
         return [each for part in clause.clauses for each in _not_null(part)]
     if isinstance(clause, BinaryExpression) and clause.operator is operators.is_not:

@@ -1,7 +1,7 @@
-"""Expressions over jobs: of which kind a job is, and what its args hold.
+"""SQL expressions over jobs: their kind, and the fields of their args.
 
-`Job` has them by `JobExpressions`. They name no table but that of the class, so that they are right
-in whatever schema it is.
+`Job` inherits them from `JobExpressions`. They name no table but that of the class, so they are
+right in whatever schema it is.
 """
 
 from collections.abc import Collection, Iterable
@@ -82,25 +82,25 @@ _SQL_TYPES: dict[Any, tuple[str, TypeEngine[Any], TypeEngine[Any]]] = {
     time: ("string", Time(), Time()),
     timedelta: ("string", Interval(), Interval()),
 }
-"""By a field's annotation: its type in JSON, the SQL type of it, and how results are read."""
+"""By a field's annotation: its JSON type, its SQL type, and the type that reads results."""
 
 
 class JobExpressions:
-    """What can be asked of jobs by their kind; a base of `Job`."""
+    """Expressions for querying jobs by kind and args; a base class of `Job`."""
 
     __slots__ = ()
 
     @classmethod
     def kind_is(cls, args_type: Any) -> ColumnElement[bool]:
-        """Return whether a job is of the kind of `args_type`, or of one of its kind_aliases.
+        """Return a criterion: jobs of the kind of `args_type`, or of one of its kind_aliases.
 
-        Index: river_job_kind.
+        The index river_job_kind serves it.
 
         Args:
             args_type: A class of args that has a kind.
 
         Raises:
-            InvalidOption: If it has none.
+            InvalidOption: If it has no kind.
         """
         kinds = kinds_of(args_type)
         column: Any = cls.kind  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ class JobExpressions:
 
     @classmethod
     def args_of(cls, args_type: Any) -> "ArgsOf":
-        """Return the args of jobs of one kind: each field is an attribute, a SQL expression.
+        """Return the args of jobs of one kind, with a SQL expression as attribute for each field.
 
             select(Job).where(Job.args_of(SendReceipt).order == order.id)
 
@@ -117,12 +117,12 @@ class JobExpressions:
             args_type: A class of args that has a kind.
 
         Raises:
-            InvalidOption: If it has none, or is none of attrs, dataclass and pydantic.
+            InvalidOption: If it has no kind, or is no attrs class, dataclass or pydantic model.
         """
         try:
             fields_of(args_type)
         except Unresolved:
-            pass  # A class that it refers to may be defined later.
+            pass  # a class that it refers to may be defined later
         except Unfit as error:
             raise InvalidOption("args_type", args_type, f"a class of args: {error}") from None
         return ArgsOf(cls, args_type)
@@ -146,7 +146,7 @@ class ArgsOf:
         self._args_type = args_type
 
     def __getattr__(self, name: str) -> "Arg":
-        if name.startswith("__"):  # as copy and pickle ask for
+        if name.startswith("__"):  # copy and pickle look for such names
             raise AttributeError(name)
         field = fields_of(self._args_type).get(name)
         if field is None:
@@ -157,23 +157,23 @@ class ArgsOf:
         return Arg(self._job, self._args_type, field, (field.key,), field.annotation)
 
     def __getitem__(self, name: str) -> "Arg":
-        """Return the field `name`, as the attribute of that name."""
+        """Return the expression of the field `name`; for names that cannot be attributes."""
         return getattr(self, name)  # type: ignore[no-any-return]
 
 
 class Arg(_Operators):
-    """What one field of a job's args holds, as a SQL expression.
+    """The value of one field of a job's args, as a SQL expression.
 
-    `==` and `in_` are served by indexes: they compare `args @> ...`, beside the kind, which is a
-    lookup in river_job_args_index. They compare JSON: a time equals only what was written with the
-    same offset from UTC. With a column they compare by hash, too, and so join.
+    Indexes serve `==` and `in_`: beside the kind they compare `args @> ...`, which is a lookup in
+    river_job_args_index. They compare JSON, so a time equals only a time that was written with the
+    same offset from UTC. Compared with a column, they also support a hash join.
 
-    A field that is a Ref[...] equals an object, a reference, a bare key, the class of the objects
-    or columns with their key.
+    A field that is a Ref[...] can be compared with an object, a reference, a bare key, the class of
+    the objects, or columns with their key.
 
-    Every other comparison works, and includes the kind, but no index helps: all jobs of the kind
-    are read. NULL stands for None, for a field that is not there, and for JSON of another type.
-    `contains` of a field that is a list is served by the index as `==` is.
+    Every other comparison works, too, and includes the kind. But no index helps it: all jobs of the
+    kind are read. NULL stands for None, for a missing field, and for JSON of another type. For a
+    field that is a list, the index serves `contains` as it does `==`.
 
     `arg["key"]` is a part of a field that is an object.
     """
@@ -206,7 +206,7 @@ class Arg(_Operators):
             return held
         json_type, sql_type, read = known
         text = self._json(as_text=True)
-        # Other kinds may hold anything in a field of that name, which no cast must meet.
+        # Other kinds may hold anything in a field of that name. The cast must not reach those.
         value = case(
             (
                 and_(self._job.kind_is(self._args_type), func.jsonb_typeof(held) == json_type),
@@ -233,7 +233,7 @@ class Arg(_Operators):
         """Return a part of an object: a field of a class, by its name, or a key of a mapping.
 
         Raises:
-            InvalidOption: If the field is no object, or its class has no such field.
+            InvalidOption: If the field is not an object, or its class has no such field.
         """
         if not isinstance(key, str):
             raise InvalidOption("key", key, "the name of a part of an object")
@@ -252,10 +252,10 @@ class Arg(_Operators):
             return Arg(self._job, self._args_type, part, (*self._path, key), annotation)
         raise InvalidOption("key", key, f"none: {self!r} is {shown_type(self._annotation)}")
 
-    # What SQLAlchemy's operators call
+    # The methods that SQLAlchemy's operators call
 
     def operate(self, op: OperatorType, *other: Any, **options: Any) -> ColumnElement[Any]:
-        """Return what an operator makes of the field's value."""
+        """Return the expression of an operator on the field's value."""
         of_kind = self._job.kind_is(self._args_type)
         match op:
             case operators.eq | operators.is_ if other[0] is None:
@@ -284,7 +284,7 @@ class Arg(_Operators):
         return result  # type: ignore[no-any-return]
 
     def reverse_operate(self, op: OperatorType, other: Any, **options: Any) -> ColumnElement[Any]:
-        """Return what an operator makes of a value and the field's."""
+        """Return the expression of an operator with the field's value on its right side."""
         return op(_plain(other), self.__clause_element__(), **options)  # type: ignore[no-any-return]
 
     def _equals(self, other: Any) -> ColumnElement[bool]:
@@ -317,7 +317,7 @@ class Arg(_Operators):
         encoded = _encoded(self._field, value)
         same = [self._holds(encoded)]
         if isinstance(encoded, dict | list):
-            # @> asks only whether it is contained.
+            # @> only tests whether it is contained.
             same.append(self._json() == cast(literal(json_text(encoded), Text), JSONB))
         return same
 
@@ -331,7 +331,7 @@ class Arg(_Operators):
         return encoded
 
     def _items(self) -> Any:
-        """Return what a field that is a list holds; None for any other."""
+        """Return the annotation of a list's items; None if the field is not a list."""
         chosen = members(self._annotation)
         if len(chosen) != 1 or (get_origin(chosen[0]) or chosen[0]) not in LISTS:
             return None
@@ -340,9 +340,10 @@ class Arg(_Operators):
 
 
 def joined_args(args: Any, path: tuple[str, ...], value: Any) -> list[ColumnElement[bool]]:
-    """Return that args hold `value`, a jsonb expression of another table, at `path`.
+    """Return criteria: args hold `value`, a jsonb expression of another table, at `path`.
 
-    In both forms: the first looks one up in river_job_args_index, the second joins many by hash.
+    There are two equivalent ones. By the first, PostgreSQL looks up one value in
+    river_job_args_index; by the second, it joins many by hash.
     """
     inner = value
     for name in reversed(path):
@@ -372,12 +373,12 @@ def _known_type(member: Any) -> tuple[str, TypeEngine[Any], TypeEngine[Any]] | N
         member = kinds.pop()
     try:
         return _SQL_TYPES.get(member)
-    except TypeError:  # what is no key of a dict
+    except TypeError:  # an annotation that is not hashable
         return None
 
 
 def _key_type(entity: Any) -> Any:
-    """Return the Python type of a class's primary key, if it is one that SQL compares alike."""
+    """Return the Python type of a class's primary key, if SQL compares it in the same way."""
     mapper = mapper_of(entity)
     keys = () if mapper is None else mapper.primary_key
     known = ((Integer, int), (Uuid, UUID), (String, str))
@@ -386,10 +387,10 @@ def _key_type(entity: Any) -> Any:
 
 
 def _encoded(field: Field, value: object) -> Any:
-    """Return `value` as JSON; of a field that is a reference, also one that is a bare key.
+    """Return `value` as JSON. For a field that is a reference, it may be a bare key.
 
     Raises:
-        InvalidOption: If the field never holds it.
+        InvalidOption: If the field cannot hold it.
     """
     try:
         entity = _entity(field.annotation)
@@ -401,7 +402,7 @@ def _encoded(field: Field, value: object) -> Any:
 
 
 def _entity(annotation: Any) -> Any:
-    """Return the mapped class of a field that is a reference, or a reference or None."""
+    """Return the mapped class of a field that is a reference, even an optional one; else None."""
     chosen = members(annotation)
     if len(chosen) != 1 or reference_class(chosen[0]) is None:
         return None
@@ -421,13 +422,13 @@ def _is_sql(value: object) -> bool:
 
 
 def _columns(value: Any) -> list[Any] | None:
-    """Return the columns that `value` stands for: one, a tuple of some, or a mapped class's key.
+    """Return the columns of `value`: a column, a tuple of columns, or a mapped class by its key.
 
-    None if it is no SQL.
+    Return None if it is not SQL.
     """
     mapper = mapper_of(value)
     if mapper is not None:
-        # By its attributes, of which a subclass has its own.
+        # The key's attributes of this class, because a subclass has its own.
         keys = map(mapper.get_property_by_column, mapper.primary_key)
         return [_clause(each.class_attribute) for each in keys]
     if isinstance(value, tuple) and any(map(_is_sql, value)):

@@ -16,7 +16,7 @@ from riverrun.jobs.references import refer_on_init
 
 
 class Unfit(ValueError):
-    """A class of args, or one of its fields, cannot be used so; its text says why."""
+    """A class of args, or one of its fields, is not usable here. The text says why."""
 
 
 class Unresolved(Unfit):
@@ -30,10 +30,10 @@ class Field:
     Attributes:
         name: Its name in Python.
         key: Its name in JSON.
-        annotation: What it holds.
-        pydantic: Whether pydantic writes it.
-        default: Returns what it holds by default. None if it must be given.
-        checks: What Python does with a value of it when args are made, such as `a validator`.
+        annotation: Its type annotation.
+        pydantic: Whether pydantic writes its JSON.
+        default: Returns its default value. None if a value must be given.
+        checks: What processes its value in Python when args are made, such as `a validator`.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Field:
     checks: str | None = None
 
     def encode(self, value: object) -> Any:
-        """Return `value` as the JSON that is stored of it.
+        """Return the JSON that is stored for `value`.
 
         Raises:
-            Unfit: If it is none that the field can hold.
+            Unfit: If the field cannot hold it.
         """
         try:
             encoded = _pydantic_json(value, self) if self.pydantic else self._encode(value)
@@ -66,10 +66,10 @@ class Field:
         return encoded
 
     def encode_default(self) -> Any:
-        """Return the JSON that every job without a value of its own stores.
+        """Return the JSON that is stored in every job without a value of its own.
 
         Raises:
-            Unfit: If there is none, or each job would store another.
+            Unfit: If the field has no default, or one that differs from job to job.
         """
         if self.default is None:
             raise Unfit(f"field {self.name!r} has no default")
@@ -84,7 +84,7 @@ def fields_of(cls: type) -> Mapping[str, Field]:
     """Return the fields of a class of args by name, in the order in which they are stored.
 
     Raises:
-        Unfit: If it is no attrs class, dataclass or pydantic model.
+        Unfit: If it is not an attrs class, dataclass or pydantic model.
     """
     if not isinstance(cls, type) or not is_struct(cls):
         name = shown_type(cls)
@@ -100,11 +100,11 @@ def fields_of(cls: type) -> Mapping[str, Field]:
 
 @lru_cache(maxsize=1024)
 def own_code(cls: type) -> str | None:
-    """Return what of a class's own runs whenever an object is made; None if nothing does."""
+    """Return the name of a class's own code that runs when an object is made; None if none does."""
     for name in ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__", "model_post_init"):
         owner = next((base for base in cls.__mro__ if name in vars(base)), None)
         if owner is not None and vars(owner)[name] is refer_on_init:
-            continue  # It makes references of objects, and no row holds an object.
+            continue  # it turns objects into references, and no row holds an object
         if owner is not None and owner.__module__.partition(".")[0] not in {"riverrun", "pydantic"}:
             return f"{owner.__name__}.{name}"
     if hasattr(cls, "__attrs_init__"):

@@ -1,6 +1,6 @@
-"""The primary key of a mapped object as JSON, and back, by the types of its columns.
+"""Converts primary keys of mapped objects to JSON and back, by the types of their columns.
 
-A key of one column is a bare value, one of several columns an array. A value is written as
+A key of one column is a bare value, a key of several columns an array. A value is written as
 PostgreSQL's `to_jsonb` writes it, wherever JSON and the type allow, so that SQL can compare both.
 Exceptions are `numeric`, which is text here, and `timestamptz`, which is in UTC here.
 """
@@ -26,13 +26,13 @@ _DIALECT: Any = cast("Any", PGDialect)()
 
 
 def mapper_of(cls: object) -> Mapper[Any] | None:
-    """Return the mapper of `cls`; None if it is no mapped class."""
+    """Return the mapper of `cls`; None if it is not a mapped class."""
     found = inspect(cls, raiseerr=False) if isinstance(cls, type) else None
     return found if isinstance(found, Mapper) else None
 
 
 def state_of(value: object) -> InstanceState[Any] | None:
-    """Return SQLAlchemy's state of `value`; None if it is no mapped object."""
+    """Return SQLAlchemy's state of `value`; None if it is not a mapped object."""
     state = getattr(value, "_sa_instance_state", None)
     return state if isinstance(state, InstanceState) else None
 
@@ -45,14 +45,14 @@ def is_mapped(value: object) -> bool:
 def identity_of(state: InstanceState[Any]) -> tuple[Any, ...] | None:
     """Return the primary key of an object, without a statement; None while it has none.
 
-    An object that is in a session and was not flushed yet has one if it was assigned. One that was
-    rolled back out of its session has none, whatever its attributes say.
+    An object that is in a session and not flushed yet has a key if one was assigned. An object that
+    a rollback removed from its session has none, whatever its attributes say.
     """
     if state.key is not None:
         return tuple(state.key[1])
     if state.session_id is None:
         return None
-    # Not flushed, so that reading its attributes loads nothing.
+    # The object is not flushed, so reading its attributes loads nothing.
     mapper = state.mapper
     keys = (mapper.get_property_by_column(column).key for column in mapper.primary_key)
     values = tuple(state.dict.get(key) for key in keys)
@@ -65,13 +65,13 @@ def _is_value(value: object) -> bool:
 
 @attrs.frozen
 class ColumnKey:
-    """How values of one column are written as JSON, and read again.
+    """Writes values of one column as JSON, and reads them again.
 
     Attributes:
         write: Returns the JSON of a value, or raises InvalidRef.
         read: Returns the value as the column returns it, or raises InvalidRef.
-        json_type: The class of what `write` returns.
-        exact: Classes of values that are written as they are.
+        json_type: The class of the JSON values.
+        exact: The classes of values that are written unchanged.
     """
 
     write: Callable[[Any], Any]
@@ -82,7 +82,7 @@ class ColumnKey:
 
 @attrs.frozen
 class ObjectKeys:
-    """How primary keys of one mapped class are written as JSON, and read again.
+    """Writes primary keys of one mapped class as JSON, and reads them again.
 
     Attributes:
         columns: The columns of the key, in the mapper's order.
@@ -107,10 +107,10 @@ class ObjectKeys:
         return written[0] if len(written) == 1 else written
 
     def read(self, encoded: Any) -> tuple[Any, ...]:
-        """Return the primary key that `encoded` is, as `inspect(obj).identity` has it.
+        """Return the primary key in the JSON `encoded`, in the form of `inspect(obj).identity`.
 
         Raises:
-            InvalidRef: If it is none.
+            InvalidRef: If it is not such a key.
         """
         columns = self.columns
         if len(columns) == 1:
@@ -124,10 +124,10 @@ _known: WeakKeyDictionary[Mapper[Any], ObjectKeys] = WeakKeyDictionary()
 
 
 def keys_of(mapper: Mapper[Any]) -> ObjectKeys:
-    """Return how the primary keys of a mapped class are written as JSON.
+    """Return the converter of a mapped class's primary keys.
 
     Raises:
-        InvalidRef: If a column of the key is of a type that cannot be.
+        InvalidRef: If a column of the key has a type that JSON cannot hold.
     """
     keys = _known.get(mapper)
     if keys is None:
@@ -137,7 +137,7 @@ def keys_of(mapper: Mapper[Any]) -> ObjectKeys:
 
 
 def _column_key(given: types.TypeEngine[Any], named: types.TypeEngine[Any]) -> ColumnKey:
-    """Return how values of a column are written.
+    """Return the converter of a column's values.
 
     Args:
         given: The type of the column, or what it decorates.
@@ -173,7 +173,8 @@ def _column_key(given: types.TypeEngine[Any], named: types.TypeEngine[Any]) -> C
         case types.LargeBinary():
             return ColumnKey(_bytes_text, _bytes, str)
         case types.CHAR() if kind.length:
-            # The database pads it; so one key has one text, and one place in the identity map.
+            # The database pads it. With padding here, a key has one text, and one place in the
+            # identity map.
             pad = partial(_padded, length=kind.length)
             return ColumnKey(pad, pad, str)
         case types.String():
@@ -190,7 +191,7 @@ def _plain(cls: type) -> ColumnKey:
         if type(value) is cls:
             return value
         if isinstance(value, cls) and not isinstance(value, bool):
-            return cls(value)  # of a subclass, such as an IntEnum
+            return cls(value)  # an object of a subclass, such as an IntEnum
         raise InvalidRef(f"has a key that is {with_article(cls.__name__)}, not {value!r}")
 
     def read(value: Any) -> Any:
@@ -207,7 +208,7 @@ def with_article(noun: str) -> str:
 
 
 def _decorated(kind: types.TypeDecorator[Any], inner: ColumnKey) -> ColumnKey:
-    """Return how values of a TypeDecorator are written: as what it binds."""
+    """Return the converter of a TypeDecorator's values, which are written as it binds them."""
     base: Any = types.TypeDecorator
     binds = type(kind).process_bind_param is not base.process_bind_param
     results = type(kind).process_result_value is not base.process_result_value
@@ -232,7 +233,7 @@ def _by_user(process: Callable[[Any, Any], Any], value: object) -> Any:
 
 
 def _processed(kind: types.TypeEngine[Any], named: types.TypeEngine[Any]) -> ColumnKey:
-    """Return how values are written of which only the processors of their type are known."""
+    """Return the converter of any other type, by its bind and result processors."""
     bind: Any = kind.bind_processor(_DIALECT)
     result: Any = kind.result_processor(_DIALECT, None)
 
@@ -321,7 +322,7 @@ def _time_text(value: object) -> str:
 
 
 def _short(text: str) -> str:
-    """Return an ISO time without trailing zeros of its second's fraction, as PostgreSQL does."""
+    """Return an ISO time without trailing zeros in the fraction, as PostgreSQL writes it."""
     head, dot, rest = text.partition(".")
     return f"{head}.{rest[:6].rstrip('0')}{rest[6:]}" if dot else text
 

@@ -1,4 +1,4 @@
-"""References: what stands in a job's args for a mapped object, and in JSON is its primary key."""
+"""Ref: a reference to a mapped object in a job's args. Its JSON is the object's primary key."""
 
 import typing
 from collections.abc import Callable, Mapping
@@ -39,8 +39,8 @@ class Ref(Reference, Generic[T]):
     """A reference to a mapped object, in args: `order: Ref[Order]`.
 
     JSON holds the object's primary key: a value, or an array for a key of several columns. Two
-    references are equal if they are to the same row; before an object has a key, if they are to the
-    same object.
+    references are equal if they refer to the same row, or, before the object has a key, to the same
+    object.
 
     Args:
         obj: A mapped object. Its key is read when the job is inserted.
@@ -49,7 +49,7 @@ class Ref(Reference, Generic[T]):
         entity: The mapped class.
 
     Raises:
-        InvalidOption: If `obj` is no mapped object.
+        InvalidOption: If `obj` is not a mapped object.
     """
 
     __slots__ = ("_identity", "_key", "_object", "entity")
@@ -68,15 +68,15 @@ class Ref(Reference, Generic[T]):
 
     @classmethod
     def by_key(cls, entity: type[T], key: object) -> "Ref[T]":
-        """Return a reference to the object of a class that has a primary key, loaded or not.
+        """Return a reference to the object with a certain primary key, without loading it.
 
         Args:
             entity: The mapped class.
             key: The primary key as `session.get` takes it: a value, or a tuple for several columns.
 
         Raises:
-            InvalidOption: If `entity` is no mapped class.
-            InvalidRef: If it can have no such key.
+            InvalidOption: If `entity` is not a mapped class.
+            InvalidRef: If the class cannot have such a key.
         """
         mapper = mapper_of(entity)
         if mapper is None:
@@ -106,17 +106,17 @@ class Ref(Reference, Generic[T]):
     def get(
         self, session: Session | scoped_session[Any], *, with_for_update: ForUpdate = None
     ) -> T | None:
-        """Return the object, None if it is gone.
+        """Return the object; None if it is gone.
 
         Args:
             session: The session to load it with.
             with_for_update: Whether to lock its row, or how: a dict such as {"skip_locked": True}.
-                A locked object is read anew, so that it is what the row says. With skip_locked the
-                result is None for a row that another transaction has locked, too.
+                A locked object is refreshed from its row. With skip_locked the result is also None
+                if another transaction has locked the row. Default: None, no lock.
 
         Raises:
             InvalidRef: If the object has no key, and is not in the session.
-            NotATransaction: If `session` is none.
+            NotATransaction: If `session` is not a session.
         """
         _check_session(session)
         key = self.key
@@ -128,8 +128,8 @@ class Ref(Reference, Generic[T]):
             return session.get(self.entity, key)
         if not self._lock(session, with_for_update):
             return None
-        # What is loaded already would stay as it was, and so not be what is locked. What was
-        # changed and not flushed, as autoflush is off, must not be lost.
+        # Without populate_existing, an object that is loaded already would keep its old values.
+        # But changes that are not flushed, as autoflush is off, must not be lost.
         identity = key if isinstance(key, tuple) else (key,)
         identity_key = inspect(self.entity).identity_key_from_primary_key(identity)
         loaded = session.identity_map.get(identity_key)
@@ -146,9 +146,10 @@ class Ref(Reference, Generic[T]):
             with_for_update: Whether to lock its row, or how, as for `get`.
 
         Raises:
-            ObjectGone: If it is gone. In a worker that cancels the job, unless `register` says
-                otherwise.
-            ObjectLocked: If another transaction has locked it, and `with_for_update` skips it then.
+            ObjectGone: If it is gone. In a worker, this cancels the job, unless the worker was
+                registered with another `if_gone`.
+            ObjectLocked: If another transaction has locked it and `with_for_update` has
+                `skip_locked`.
             InvalidRef, NotATransaction: As for `get`.
         """
         found = self.get(session, with_for_update=with_for_update)
@@ -179,7 +180,7 @@ class Ref(Reference, Generic[T]):
         return cast("T", await _run(session, self.get_one, with_for_update))
 
     def _row(self) -> Any:
-        """Return the statement that selects the key of the object's row, and no entity."""
+        """Return a statement that selects the key of the object's row, without an entity."""
         mapper = cast("Mapper[Any]", inspect(self.entity))
         columns = [
             mapper.get_property_by_column(each).class_attribute for each in mapper.primary_key
@@ -188,11 +189,12 @@ class Ref(Reference, Generic[T]):
         return select(*columns).where(*map(lambda column, value: column == value, columns, key))
 
     def _lock(self, session: Session | scoped_session[Any], how: bool | Mapping[str, Any]) -> bool:
-        # Only the class's own tables: PostgreSQL locks no row beyond an outer join, which eager
-        # loading and subclasses make.
+        # The statement has only the class's own tables: PostgreSQL refuses to lock the nullable
+        # side of an outer join, which eager loading and subclasses would add.
         options = {} if how is True else dict(cast("Mapping[str, Any]", how))
-        # SQLAlchemy 2.0 takes a statement for the same with key_share and without. What is always
-        # true is not sent, and tells them apart: ours from each other, and from the host's.
+        # SQLAlchemy 2.0 caches a statement with key_share and one without as the same. A criterion
+        # that is always true is not sent, but distinguishes our statements from each other and
+        # from the host's.
         always = [true()] * (2 if options.get("key_share") else 1)
         statement = self._row().where(*always).with_for_update(**options)
         return session.execute(statement).first() is not None
@@ -200,7 +202,7 @@ class Ref(Reference, Generic[T]):
     # In args
 
     def refers_to(self, value: object) -> bool:
-        """Return whether it is a reference to the mapped object `value`."""
+        """Return whether this is a reference to the mapped object `value`."""
         return state_of(value) is not None and self == Ref(value)
 
     @classmethod
@@ -208,8 +210,8 @@ class Ref(Reference, Generic[T]):
         """Return the key of `value`, a reference or a mapped object, as JSON.
 
         Raises:
-            InvalidRef: If it has none, or is to another class than the annotation's.
-            NoFit: If it is neither.
+            InvalidRef: If it has no key, or its class is not the annotation's.
+            NoFit: If it is neither a reference nor a mapped object.
         """
         if isinstance(value, Ref):
             obj, entity = value._object, value.entity
@@ -227,17 +229,17 @@ class Ref(Reference, Generic[T]):
 
     @classmethod
     def from_json(cls, encoded: Any, annotation: Any) -> Self:
-        """Return the reference that `encoded` is.
+        """Return the reference with the key `encoded`.
 
         Raises:
-            InvalidRef: If it is no key of the annotation's class.
+            InvalidRef: If it is not a key of the annotation's class.
         """
         mapper = _declared(annotation)
         return cast("Self", cls._stored(mapper.class_, encoded))
 
     @classmethod
     def is_exact(cls, annotation: Any) -> Callable[[Any], bool] | None:
-        """Return what tells whether a value is a reference that comes back as it is."""
+        """Return a check whether a value is a reference that is equal after a round trip."""
         try:
             mapper = _declared(annotation)
             if not all(column.exact for column in keys_of(mapper).columns):
@@ -256,7 +258,7 @@ class Ref(Reference, Generic[T]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: object) -> Any:
-        """Return pydantic's schema: of a reference or an object in Python, of a key in JSON."""
+        """Return pydantic's schema: a reference or an object in Python, a key in JSON."""
         from pydantic_core import core_schema
 
         def from_python(value: Any) -> Any:
@@ -300,7 +302,7 @@ class Ref(Reference, Generic[T]):
         return key is not None and _root(self) is _root(other) and key == other._json()
 
     def __hash__(self) -> int:
-        # Of the class alone: a key comes with the flush, and a hash must not change then.
+        # By the class alone: the key comes with the flush, and the hash must not change then.
         return hash(_root(self))
 
     def __repr__(self) -> str:
@@ -320,7 +322,7 @@ class Ref(Reference, Generic[T]):
         return Ref.by_key, (self.entity, key)
 
     if TYPE_CHECKING:
-        # By these a type checker takes an Order, too, for a field that is a Ref[Order].
+        # Because of these, type checkers accept an Order, too, for a field that is a Ref[Order].
 
         @overload
         def __get__(self, instance: None, owner: object, /) -> "Ref[T]": ...
@@ -346,7 +348,7 @@ def _state(obj: object) -> InstanceState[Any]:
 
 
 def _root(ref: Ref[Any]) -> object:
-    """Return the class by which SQLAlchemy tells rows apart: the root of an inheritance."""
+    """Return the class by which SQLAlchemy identifies rows: the root of its inheritance."""
     mapper = cast("Mapper[Any]", inspect(ref.entity))
     return mapper.identity_key_from_primary_key(())[0]
 
@@ -386,7 +388,7 @@ def _json_of(state: InstanceState[Any]) -> Any:
 
 
 def _comes(obj: object, waiting: Postponing) -> bool:
-    """Return whether an object has a key, or gets it with a flush that is waited for."""
+    """Return whether an object has a key, or will get it with the flush that is waited for."""
     state = _state(obj)
     return state.key is not None or state.session_id == waiting.session_key
 

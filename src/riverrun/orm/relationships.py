@@ -1,4 +1,4 @@
-"""Relationships: the jobs that name an object, as a collection of that object's class."""
+"""Relationships from a mapped class to the jobs whose args refer to its objects."""
 
 from contextlib import suppress
 from typing import Any, get_args
@@ -19,7 +19,7 @@ from riverrun.orm.sql_json import Mismatch, column_json, key_json, members
 def jobs_of(
     args_type: Any, field: str, *, schema: str | None = None, **options: Any
 ) -> Relationship[list[Job]]:
-    """Return a relationship to the jobs of a kind whose args name the object.
+    """Return a relationship to the jobs of a kind whose args refer to the object.
 
         class Order(Base):
             ...
@@ -27,21 +27,21 @@ def jobs_of(
 
         Order.mails = jobs_of(SendReceipt, "order")  # on a class that is defined already
 
-    It is view-only and sorted by id. Finished jobs are cleaned, so it has those that are left. What
-    loads for one object looks the args up in river_job_args_index; what loads or joins for many
-    reads the jobs of the kind once, by river_job_kind.
+    It is view-only and sorted by id. Finished jobs are cleaned after a while, and are not in it any
+    more. Loading it for one object is a lookup in river_job_args_index. Loading or joining it for
+    many objects reads the jobs of the kind once, by river_job_kind.
 
     Args:
         args_type: A class of args that has a kind. Jobs of its kind_aliases are in it, too.
-        field: The name of the field that holds the object's primary key: a bare value, or, of a
-            composite key, an array.
-        schema: The schema of River's tables. Default: the search path's. The objects are
-            instances of `Job.in_schema(schema)` then, which criteria must name.
+        field: The name of the field that holds the object's primary key: a bare value, or an array
+            for a composite key.
+        schema: The schema of River's tables. With a schema, the jobs are instances of
+            `Job.in_schema(schema)`, which criteria must name. Default: the search path's.
         **options: Further options of `sqlalchemy.orm.relationship`, such as `lazy="raise"`.
 
     Raises:
-        InvalidOption: If there is no such field. If it does not fit the primary key: when the
-            mappers are configured.
+        InvalidOption: If there is no such field. If the field does not fit the primary key, it is
+            raised when the mappers are configured.
     """
     # The class of the objects is often defined after the args that refer to it.
     with suppress(Unresolved):

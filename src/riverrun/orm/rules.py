@@ -1,9 +1,9 @@
-"""Rules: jobs that a client makes of changes to mapped objects, atomic with the change.
+"""Rules: a client makes jobs for changes to mapped objects, in the transaction of the change.
 
-Mapper events say what each flush changed; that includes orphans, and foreign keys that are set
-through relationships. What becomes of a change is decided when the transaction commits, so that
-many changes to one object are one job, of its last state. Until then a change is kept with the
-transaction, or savepoint, that flushed it, and is gone with that.
+Mapper events report what each flush changed, including orphans and foreign keys that are set
+through relationships. The jobs are decided when the transaction commits, so that many changes to
+one object make one job, for its last state. Until then a change is kept with the transaction or
+savepoint that flushed it, and is gone if that is rolled back.
 """
 
 import warnings
@@ -40,26 +40,26 @@ _CHANGES = "_riverrun_changes"
 
 
 _COMMITTING = "_riverrun_committing"
-"""The attribute of a session with the transaction that it commits."""
+"""The attribute of a session with the transaction that it is committing."""
 
 
 class Adder(Protocol):
     """Adds jobs to sessions: a client's inserter."""
 
     def add(self, session: Session, args: Any, opts: InsertOpts | None) -> "AddedJob":
-        """Have a session's next flush insert a job."""
+        """Add a job to a session, whose next flush inserts it."""
 
 
 @attrs.frozen(kw_only=True, eq=False, slots=False)
 class Rule(Generic[T]):
-    """Makes a job of each object of a class that was changed. It lives as long as its client.
+    """Makes a job for each object of a class that was changed. It lives as long as its client.
 
     Attributes:
         on: "insert", "update" or "delete".
         entity: The mapped class; objects of its subclasses count, too.
         attribute: The name of the attribute whose changes count; None for an insert or a delete.
         make: Returns the args of the object's job; None for no job.
-        when: Whether a new value of the attribute counts; None for all.
+        when: Returns whether a new value of the attribute counts; None if all do.
         opts: How the job is inserted.
         strict: Whether a bulk statement that bypasses the rule raises RuleBypassed.
     """
@@ -82,7 +82,7 @@ class Rule(Generic[T]):
             raise InvalidOption("when", self.when, "a function of the new value")
 
     def remove(self) -> None:
-        """Make no more jobs. Of changes that are flushed and not committed none is made either."""
+        """Make no more jobs, not even for changes that are flushed and not yet committed."""
         self._remove(self)
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ class Rules:
         return rule in self._removals
 
     def add(self, on: str, target: Any, make: Callable[[Any], Any], **options: Any) -> Rule[Any]:
-        """Make a rule, and listen to the changes that it is about."""
+        """Make a rule, and listen to the changes of its class."""
         attribute = None
         if on == "update":
             if not isinstance(target, QueryableAttribute):
@@ -130,14 +130,14 @@ class Rules:
         )
         _listen()
         _all.add(self)
-        # The events of a class outlive the client: they know it by weak references.
+        # The event listeners of a class may outlive the client, so they hold weak references.
         of_rule = ref(rule)
         listeners = [(f"after_{on}", _collector(weak, of_rule, on))]
         if on == "delete":
             listeners.append(("after_insert", _collector(weak, of_rule, "insert")))
         elif on == "update":
-            # After it an SQL expression is no change any more. An object that takes over a deleted
-            # one's row has no before_update.
+            # Needed beside after_update, when an SQL expression does not show as a change any more.
+            # But an object that takes over a deleted one's row has no before_update.
             listeners.append(("before_update", _collector(weak, of_rule, on)))
         for name, listener in listeners:
             event.listen(target, name, listener, propagate=True)
@@ -150,10 +150,10 @@ class Rules:
         """Warn of, or refuse, a bulk statement whose changes no flush will see.
 
         Args:
-            on: What the statement does.
-            mapper: What it does that to, if it names a class.
-            table: What it does that to, if it names a table.
-            names: The columns that it sets; None if that is not known.
+            on: What the statement does: "insert", "update" or "delete".
+            mapper: The mapper of the class that it changes, if it names one.
+            table: The table that it changes, if it names one.
+            names: The columns that it sets; None if they are not known.
 
         Raises:
             RuleBypassed: If it bypasses a rule that is strict.
@@ -187,9 +187,9 @@ class _Change:
     """A change of one object, as one rule sees it.
 
     Attributes:
-        rules: Whose rule it is.
+        rules: The rules of the client.
         rule: The rule.
-        on: What was done. With an insert a rule for deletes knows what was new.
+        on: What was done. A rule for deletes also records inserts, to know which objects are new.
         obj: The object.
         old: The attribute's value before the first change of the transaction, if it is known.
         args: The args of a deletion's job.
@@ -213,7 +213,7 @@ class _Changes:
 
     @classmethod
     def of(cls, session: Session) -> "_Changes":
-        """Return those of a session."""
+        """Return the changes of a session."""
         return cast("_Changes", session.__dict__.setdefault(_CHANGES, cls()))
 
     def append(self, session: Session, change: _Change) -> None:
@@ -223,13 +223,13 @@ class _Changes:
         self._by_transaction.setdefault(transaction, []).append(change)
 
     def release(self, savepoint: SessionTransaction) -> None:
-        """Hand the changes of a savepoint to what is around it."""
+        """Move the changes of a savepoint to the transaction or savepoint around it."""
         changes = self._by_transaction.pop(savepoint, None)
         if changes and savepoint.parent is not None:
             self._by_transaction.setdefault(savepoint.parent, []).extend(changes)
 
     def take(self, session: Session) -> list[_Change]:
-        """Return the changes of the transaction that commits, each rule's of an object once."""
+        """Return the changes of the committing transaction, once for each rule and object."""
         root = session.get_transaction()
         found = [] if root is None else self._by_transaction.pop(root, [])
         first: dict[tuple[int, int, str], _Change] = {}
@@ -239,7 +239,7 @@ class _Changes:
 
 
 def _args_of(change: _Change) -> Any:
-    """Return the args of the job of an object that was inserted or updated; None for no job."""
+    """Return the args of the job for an inserted or updated object; None for no job."""
     rule, state = change.rule, cast("InstanceState[Any]", state_of(change.obj))
     if state.deleted or state.was_deleted or state.transient:
         return None
@@ -253,7 +253,7 @@ def _args_of(change: _Change) -> Any:
 
 
 def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> Callable[..., None]:
-    """Return what a mapper calls when it has inserted, updated or deleted an object."""
+    """Return a listener that records inserted, updated or deleted objects."""
 
     def collect(_mapper: object, _connection: object, obj: Any) -> None:
         rules, rule = rules_ref(), rule_ref()
@@ -267,7 +267,7 @@ def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> 
                 return
             change.old = history.deleted[0] if history.deleted else NO_VALUE
         elif on == "delete":
-            # Later its relationships cannot be loaded.
+            # Made now, because later the object's relationships cannot be loaded.
             change.args = rule.make(obj)
         _Changes.of(session).append(session, change)
 
@@ -279,13 +279,13 @@ def _unlisten(target: Any, listeners: list[tuple[str, Any]]) -> None:
         event.remove(target, name, listener)
 
 
-# What all rules have in common, on the class Session
+# The listeners on the class Session, which all rules share
 
 _all: WeakSet[Rules] = WeakSet()
 
 
 def _listen() -> None:
-    """Listen to sessions, from the first rule on."""
+    """Listen to all sessions, unless an earlier rule has done so."""
     for name, listener in (
         ("before_commit", _before_commit),
         ("after_commit", _after_commit),
@@ -302,22 +302,22 @@ def _before_commit(session: Session) -> None:
     session.__dict__[_COMMITTING] = session.get_transaction()
     if _CHANGES in session.__dict__:
         if session.new or session.deleted or session.dirty:
-            # The flush that comes decides, of the state that is committed. An orphan that was
-            # never flushed makes no flush; this does.
+            # The commit's own flush comes next and decides, by the state that is committed. An
+            # orphan that was never flushed causes no flush, but this does.
             expect_flush(session)
         else:
             _decide(session)
 
 
 def _after_flush(session: Session, _context: object) -> None:
-    # Of the transaction: one whose commit failed was rolled back, and this is another.
+    # Compared with the transaction: if an earlier commit failed, this is another transaction.
     attributes = session.__dict__
     if _CHANGES in attributes and attributes.get(_COMMITTING) is session.get_transaction():
         _decide(session)
 
 
 def _decide(session: Session) -> None:
-    """Add the jobs of what is committed; the commit flushes until nothing is left."""
+    """Add the jobs for the committed changes. The commit flushes until nothing is left."""
     changes: _Changes | None = session.__dict__.get(_CHANGES)
     if changes is None:
         return
@@ -358,7 +358,7 @@ def _on_execute(statement: ORMExecuteState) -> None:
 
 
 def _names(statement: ORMExecuteState) -> set[str] | None:
-    """Return the names that an UPDATE sets, None if they are not known."""
+    """Return the names of the columns that an UPDATE sets; None if they are not known."""
     values = getattr(statement.statement, "_values", None)
     given = statement.parameters
     rows = given if isinstance(given, list) else [given or {}]

@@ -1,7 +1,7 @@
-"""JSON made by PostgreSQL: the same value of a column that the encoder of args makes in Python.
+"""SQL expressions that make the same JSON of a column as the encoder of args makes in Python.
 
-A field of args accepts a column if every value that the column can hold is written by both sides in
-the same way. `column_json` finds the expression, or says what does not fit.
+A field of args accepts a column if both sides write every value that the column can hold in the
+same way. `column_json` returns the expression, or raises an error that says what does not fit.
 """
 
 import types
@@ -48,11 +48,11 @@ from riverrun.wire import go_json
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _ESCAPED = "<>&\u2028\u2029"
-"""What Go escapes in JSON text and PostgreSQL does not."""
+"""The characters that Go escapes in JSON text and PostgreSQL does not."""
 
 
 class Mismatch(TypeError):
-    """A column does not fit an annotation; its text says why."""
+    """A column does not fit an annotation. The text says why."""
 
 
 @attrs.frozen(eq=False)
@@ -60,8 +60,8 @@ class ColumnJson:
     """A column's value as JSON.
 
     Attributes:
-        value: As jsonb. NULL where the column is NULL.
-        text: As Go's encoder writes it, for unique keys. None if SQL cannot make that text.
+        value: The jsonb, which is NULL if the column is NULL.
+        text: The text as Go's encoder writes it, for unique keys; None if SQL cannot make it.
     """
 
     value: ColumnElement[Any]
@@ -79,13 +79,13 @@ def column_json(
 
     Args:
         column: A column or another expression whose SQL type is known.
-        annotation: What the field holds; None beside it is allowed.
+        annotation: The field's annotation. It may include None.
         pydantic: Whether the field is one of a pydantic model, which writes times differently.
         encoding: The encoding of the database, as Python names it.
 
     Raises:
-        Mismatch: If the annotation does not take all that such a column holds, or the two sides
-            would not write it alike.
+        Mismatch: If the field cannot hold every value of such a column, or SQL and Python would
+            write one differently.
     """
     problems = []
     for member in members(annotation):
@@ -102,10 +102,10 @@ def column_json(
 def key_json(
     columns: Sequence[ColumnElement[Any]], annotation: Any, *, encoding: str = "utf-8"
 ) -> ColumnJson:
-    """Return columns as the JSON of a field that is a reference, whose primary key they are.
+    """Return columns that hold a primary key as the JSON of a field that is a reference.
 
     Raises:
-        Mismatch: If they are not of the types of the class's primary key.
+        Mismatch: If their types are not those of the class's primary key.
     """
     mapper = mapper_of(next(iter(typing.get_args(annotation)), None))
     if mapper is None:
@@ -131,7 +131,7 @@ def key_json(
 
 
 def _bound_type(sql_type: TypeEngine[Any]) -> Any:
-    """Return the type that the database has, of which a key's JSON is made."""
+    """Return the type in the database, from which a key's JSON is made."""
     sql_type = getattr(sql_type, "_variant_mapping", {}).get("postgresql", sql_type)
     while isinstance(sql_type, TypeDecorator):
         if isinstance(sql_type, Interval):
@@ -153,7 +153,7 @@ def _family(sql_type: Any) -> Any:
 def _key_part(
     column: ColumnElement[Any], given: Any, key: Any, name: str, encoding: str
 ) -> ColumnJson:
-    """Return a column of a key as `riverrun.orm.object_keys` writes its values."""
+    """Return the JSON of a key's column, as `riverrun.orm.object_keys` writes its values."""
     family = _family(key)
     if family is None or family is not _family(given):
         raise Mismatch(f"it is {shown_sql_type(given)}, the key of {name} {shown_sql_type(key)}")
@@ -193,7 +193,7 @@ def _key_part(
 
 
 def members(annotation: Any) -> list[Any]:
-    """Return what a field so annotated may hold beside None, its aliases resolved."""
+    """Return the members of an annotation's union except None, with aliases resolved."""
     annotation = unwrapped(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return [each for part in typing.get_args(annotation) for each in members(part)]
@@ -201,7 +201,7 @@ def members(annotation: Any) -> list[Any]:
 
 
 def takes_none(annotation: Any) -> bool:
-    """Return whether a field so annotated may be None."""
+    """Return whether a field with this annotation may be None."""
     annotation = unwrapped(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return any(map(takes_none, typing.get_args(annotation)))
@@ -209,7 +209,7 @@ def takes_none(annotation: Any) -> bool:
 
 
 def unwrapped(annotation: Any) -> Any:
-    """Return what stands behind Annotated, a NewType or an alias."""
+    """Return the type behind Annotated, a NewType or an alias."""
     while True:
         if typing.get_origin(annotation) is Annotated:
             annotation = typing.get_args(annotation)[0]
@@ -222,7 +222,7 @@ def unwrapped(annotation: Any) -> Any:
 
 
 def _plain_type(sql_type: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return the type that the database has.
+    """Return the type in the database.
 
     Raises:
         Mismatch: If Python sees other values than the database holds.
@@ -258,7 +258,7 @@ def _json_of(
             held = cast(column, Boolean)
             return ColumnJson(func.to_jsonb(held), cast(held, Text))
         case Integer() if member in (int, Any, object) or (
-            # Each of them is a float without loss.
+            # Each such integer is a float without loss.
             member is float and not isinstance(sql_type, BigInteger)
         ):
             held = cast(column, SmallInteger if isinstance(sql_type, SmallInteger) else BigInteger)
@@ -299,18 +299,18 @@ def shown_sql_type(sql_type: TypeEngine[Any]) -> str:
 
 
 def _without_length(sql_type: String) -> TypeEngine[Any]:
-    # CHAR's blanks count, and are lost in a cast to text.
+    # CHAR keeps its type: its trailing blanks count, and a cast to text would lose them.
     return sql_type if isinstance(sql_type, postgresql.CHAR) else Text()
 
 
 def _go_text(held: ColumnElement[Any], encoding: str) -> ColumnElement[str]:
-    """Return a text's JSON as Go writes it."""
+    """Return the JSON of a text as Go writes it."""
     text: ColumnElement[Any] = cast(func.to_json(held), Text)
     for char in _ESCAPED:
         try:
             char.encode(encoding)
         except UnicodeEncodeError:
-            continue  # no value has it
+            continue  # no value in this encoding has it
         text = func.replace(text, char, f"\\u{ord(char):04x}")
     return text
 
@@ -320,17 +320,17 @@ def _quoted(text: ColumnElement[Any]) -> ColumnElement[str]:
 
 
 def _string(value: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return the text that a JSON string holds."""
+    """Return the text in a JSON string."""
     return value.op("#>>", return_type=Text())(literal_column("'{}'::text[]"))
 
 
 def _text_json(text: ColumnElement[Any]) -> ColumnJson:
-    """Return JSON of a text in which nothing is to be escaped."""
+    """Return the JSON of a text that needs no escapes."""
     return ColumnJson(func.to_jsonb(cast(text, Text)), _quoted(text))
 
 
 def _in_range(held: ColumnElement[Any], text: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return `text`, or an error for a date or time that Python does not have."""
+    """Return `text`, or fail for a date or time that Python cannot represent."""
     year = func.date_part("year", held)
     fits = func.isfinite(held).op("AND")(year.between(1, 9999))
     return case(
@@ -345,14 +345,15 @@ def refusal(problem: str, held: Any) -> ColumnElement[str]:
 
     Args:
         problem: What is wrong, for the error's text.
-        held: What depends on a row: PostgreSQL would evaluate a constant when it plans.
+        held: An expression that depends on a row: PostgreSQL would evaluate a constant when it
+            plans the statement.
     """
     message = func.concat(f"{REFUSED}{problem}", func.left(cast(held, Text), 0))
     return cast(cast(message, Integer), Text)
 
 
 REFUSED = "riverrun: "
-"""What the text of such an error begins with."""
+"""The beginning of the text of such an error."""
 
 
 def _datetime(
@@ -407,7 +408,7 @@ _JSON_TYPES = {dict: "object", list: "array"}
 
 
 def _json(column: ColumnElement[Any], member: Any) -> ColumnJson:
-    """Return a column of JSON, whose inner values nothing can check."""
+    """Return the JSON of a column that is JSON itself. Its inner values cannot be checked."""
     held = cast(column, JSONB)
     if member in (Any, object):
         return ColumnJson(held, None)
@@ -426,7 +427,7 @@ def _json(column: ColumnElement[Any], member: Any) -> ColumnJson:
 
 
 def _array(column: ColumnElement[Any], sql_type: Any, member: Any) -> ColumnJson:
-    """Return an array with one dimension, none of whose elements is NULL."""
+    """Return the JSON of an array, which must have one dimension and no NULLs."""
     inner: Sequence[Any] = typing.get_args(member)
     item = unwrapped(inner[0]) if len(inner) == 1 else None
     item_type = _plain_type(sql_type.item_type)

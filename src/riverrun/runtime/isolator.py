@@ -80,7 +80,7 @@ class Isolator(Service):
         self._writer = writer
         self._clock = clock
         self._rng = rng
-        self._lock = threading.Lock()  # guards what is held, which other threads add to and count
+        self._lock = threading.Lock()  # guards the held outcomes; other threads add and count them
         self._parts: list[
             Sequence[AttemptResult]
         ] = []  # a stack of refused batches; which member is at fault is not known

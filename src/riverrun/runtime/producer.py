@@ -127,7 +127,7 @@ class Producer(Service):
         self._replaced = 0  # slots opened in place of stuck ones
         self._looked_at = clock.monotonic()  # the thread begins with a claim
         self._may_have_more = True  # the last claim got all it asked for: there may be more
-        self._due: list[float] = []  # a heap: when jobs that ended here may be claimed again
+        self._due: list[float] = []  # a heap: when jobs that were worked here may be claimed again
         self._recent_run_s: deque[float] = deque(
             maxlen=1_000
         )  # how many seconds the most recent attempts took
