@@ -538,7 +538,7 @@ class Client(SetBased):
         return job
 
     def subscribe(self, *kinds: type[Event]) -> Subscription:
-        """Return a subscription to events of `kinds`, such as JobCompleted; without, to all.
+        """Return a subscription to events of `kinds`, such as JobCompleted; without kinds, to all.
 
         It receives the events of attempts that finish from now on.
         """

@@ -115,7 +115,7 @@ class JobContext:
             self.cancel(self._reason)
 
     def adopt(self, staged: Mapping[str, Any], steps: Steps) -> None:
-        """Take over the metadata and the steps that another process recorded for this attempt."""
+        """Take over what another process has `staged` for this attempt, and its `steps`."""
         self._staged.update(staged)
         self._steps = steps
 
@@ -270,7 +270,11 @@ class JobContext:
     def cursor_step(self, name: str, function: Callable[[Any], object]) -> bool:
         """Run a step that can be resumed half-way: `function` gets its last cursor, or None.
 
-        The function calls `set_cursor` as it advances. Otherwise it is like `step`.
+        The function calls `set_cursor` as it advances. See `step` for the rest.
+
+        Args:
+            name: The step's name, unique within its worker.
+            function: Does the step.
         """
         return self.steps.run_from(name, function)
 

@@ -99,7 +99,11 @@ class CoroutineExecutor:
             return self._ended.wait_for(lambda: not self.about_unfinished(), max(0.0, left))
 
     def stop(self, deadline: float) -> bool:
-        """Wait as `wait_idle` does: the loop is stopped elsewhere."""
+        """Return whether all attempts were finished at `deadline`. The loop is stopped elsewhere.
+
+        Args:
+            deadline: When to give up waiting, by time.monotonic().
+        """
         return self.wait_idle(deadline)
 
     def lose(self) -> None:

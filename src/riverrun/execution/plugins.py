@@ -98,7 +98,7 @@ class Plugin:
         """Prepare an attempt, before `ctx`'s worker begins. An error ends the attempt."""
 
     def work_end(self, ctx: JobContext, error: BaseException | None) -> BaseException | None:
-        """Return the attempt's final error: `error`, another one, or None for success."""
+        """Return the final error of `ctx`: `error`, another one, or None for success."""
         del ctx
         return error
 

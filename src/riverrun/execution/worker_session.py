@@ -67,7 +67,7 @@ class SessionMakers:
     async_engine: "Callable[[], AsyncEngine] | None" = None
 
     def async_pool(self, engine: Engine) -> Pool:
-        """Return the pool of AsyncSessions; if it is riverrun's, `engine`'s, which has its size.
+        """Return the pool of AsyncSessions, or `engine`'s, whose size riverrun's own has, too.
 
         Args:
             engine: The client's engine.

@@ -50,7 +50,7 @@ A median, because one claim may have been held up.
 """
 
 WARY_S, WARY_MAX_S = 1.0, 5.0
-"""Seconds without a claim ahead after jobs went back, at first and at most. Doubled each time."""
+"""Seconds without a claim ahead after jobs went back: at first, and at most after doublings."""
 
 HINTS = 20.0
 """Looks per second that notifications may cause although they find nothing."""
