@@ -1,1 +1,1 @@
-"""The client: what applications insert jobs with, and what works them."""
+"""The client, with which applications insert jobs and work them."""

@@ -66,8 +66,10 @@ _MIDNIGHT = Cron("@midnight")
 
 
 EXIT_S = 30.0
-"""Seconds that running jobs have when the process ends without a stop, where the client has no
-`soft_stop_timeout`."""
+"""Seconds that running jobs have when the process exits without a stop.
+
+A client's `soft_stop_timeout` takes precedence.
+"""
 
 
 class Client(SetBased):

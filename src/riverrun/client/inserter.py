@@ -41,7 +41,7 @@ _NO_TYPES: Mapping[str, Any] = {}
 
 
 class Inserter:
-    """Inserts a client's jobs, and has them announced.
+    """Inserts a client's jobs, and has the announcer notify workers of them.
 
     Args:
         config: The client's options.
@@ -167,7 +167,7 @@ class Inserter:
         return again(tx, insert_all)
 
     def announce(self, tx: Tx, names: set[str]) -> None:
-        """Have jobs announced that were made available in `tx`'s transaction."""
+        """Announce the jobs that `tx`'s transaction has made available, once it has committed."""
         with joined(tx, self._schema) as transaction:
             self._announce(transaction, names)
 

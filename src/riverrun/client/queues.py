@@ -73,13 +73,13 @@ class Queues:
         return verbs.get_queue(tx, name, schema=self._schema)
 
     def pause(self, tx: Tx, name: str) -> list[QueueRow]:
-        """Claim nothing more from a queue, in any client; see `riverrun.verbs.pause_queue`."""
+        """Stop all clients from claiming from a queue; see `riverrun.verbs.pause_queue`."""
         rows = verbs.pause_queue(tx, name, schema=self._schema)
         self._apply(tx, name, paused=True)
         return rows
 
     def resume(self, tx: Tx, name: str) -> list[QueueRow]:
-        """Claim from a queue again; see `riverrun.verbs.resume_queue`."""
+        """Let all clients claim from a queue again; see `riverrun.verbs.resume_queue`."""
         rows = verbs.resume_queue(tx, name, schema=self._schema)
         self._apply(tx, name, paused=False)
         return rows

@@ -114,7 +114,7 @@ class Attempt:
 
     @property
     def job(self) -> JobRow:
-        """The job as claimed; only once prepared."""
+        """The job as claimed. It exists only after `prepare`."""
         return self.ctx.job
 
     @property

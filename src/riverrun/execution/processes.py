@@ -124,7 +124,7 @@ class ProcessPool:
         return self._size
 
     def stop(self) -> None:
-        """End the processes."""
+        """Stop all processes."""
         with self._lock:
             children = list(self._children)
         for child in children:

@@ -199,7 +199,7 @@ class Ref(Reference, Generic[T]):
         statement = self._row().where(*always).with_for_update(**options)
         return session.execute(statement).first() is not None
 
-    # In args
+    # What the encoding of args calls
 
     def refers_to(self, value: object) -> bool:
         """Return whether this is a reference to the mapped object `value`."""

@@ -291,7 +291,7 @@ def _unfit(sql_type: TypeEngine[Any], member: Any) -> str:
 
 
 def shown_sql_type(sql_type: TypeEngine[Any]) -> str:
-    """Return `sql_type` as errors show it."""
+    """Return the name of `sql_type` for error messages."""
     try:
         return sql_type.compile(dialect=_DIALECT)
     except Exception:

@@ -126,7 +126,7 @@ class LoopThread(Service):
                 self._close(runner)
 
     def stop(self, timeout: float | None = None) -> bool:
-        """As a Service's."""
+        """Stop the thread, as `Service.stop`. It can be started again."""
         stopped = super().stop(timeout)
         with self._lock:
             self._started = False

@@ -128,7 +128,7 @@ class Producers:
             producer.cancel_all(reason)
 
     def replace(self, attempt: Attempt) -> None:
-        """Open a slot in place of the one that a stuck attempt keeps."""
+        """Open a slot in place of the one that a stuck attempt occupies."""
         producer = self.get(attempt.claimed.queue)
         if producer is not None and producer.replace(attempt):
             logger.info("opened a slot in place of a stuck one of queue %s", producer.queue)

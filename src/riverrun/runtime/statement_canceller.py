@@ -46,7 +46,7 @@ class StatementCanceller(Service):
                 log_error(logger, error, "the deadline failed at one look")
 
     def run_once(self) -> None:
-        """Check all waits once."""
+        """Check all waiting statements once."""
         for wait in list(waiting):
             now = self._clock.monotonic()
             if wait.until is None:
