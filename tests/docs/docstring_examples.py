@@ -86,7 +86,82 @@ job_id = verbs.insert(session, SendReceipt(1), InsertOpts(queue="mail")).job.id
 """
 )
 
+OBJECTS = """
+import attrs
+from sqlalchemy import select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from riverrun import Client, JobArgs, Ref
+from riverrun.models import Job
+
+class Base(DeclarativeBase):
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+class Order(Base):
+    __tablename__ = "shop_order"
+    status: Mapped[str]
+
+class User(Base):
+    __tablename__ = "shop_user"
+
+class Upload(Base):
+    __tablename__ = "shop_upload"
+    path: Mapped[str]
+
+@attrs.frozen
+class SendReceipt(JobArgs, kind="send_receipt"):
+    order: Ref[Order]
+
+@attrs.frozen
+class Welcome(JobArgs, kind="welcome"):
+    user: Ref[User]
+
+@attrs.frozen
+class OrderChanged(JobArgs, kind="order_changed"):
+    order: Ref[Order]
+
+@attrs.frozen
+class DeleteFile(JobArgs, kind="delete_file"):
+    path: str
+
+def jobs():
+    with Session(engine) as other:
+        return [(job.kind, job.args) for job in other.scalars(select(Job).order_by(Job.id))]
+
+Base.metadata.create_all(engine)
+client = Client(engine)
+session = Session(engine)
+order, user, upload = Order(id=1, status="open"), User(id=7), Upload(path="a.pdf")
+"""
+
 EXAMPLES = {
+    "riverrun.client.client.add": Example(
+        given=OBJECTS, then="assert jobs() == [('send_receipt', {'order': 1})]"
+    ),
+    "riverrun.client.client.on_insert": Example(
+        given=OBJECTS,
+        then="""
+session.add(user)
+session.commit()
+assert jobs() == [("welcome", {"user": 7})]
+""",
+    ),
+    "riverrun.client.client.on_update": Example(
+        given=OBJECTS + "session.add(order)\nsession.commit()",
+        then="""
+for status in ("packed", "paid"):
+    order.status = status
+    session.commit()
+assert jobs() == [("order_changed", {"order": 1})]
+""",
+    ),
+    "riverrun.client.client.on_delete": Example(
+        given=OBJECTS + "session.add(upload)\nsession.commit()",
+        then="""
+session.delete(upload)
+session.commit()
+assert jobs() == [("delete_file", {"path": "a.pdf"})]
+""",
+    ),
     "riverrun.client.set_based.insert_from": Example(
         given=ROWS,
         then="""

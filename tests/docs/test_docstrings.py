@@ -94,7 +94,8 @@ def _names(value: Any) -> list[str]:
     if inspect.isclass(value):
         if "__attrs_attrs__" in vars(value):
             fields = attrs.fields(value)
-            return [each.name for each in fields if each.init and not each.inherited]
+            public = [each for each in fields if each.init and not each.name.startswith("_")]
+            return [each.name for each in public if not each.inherited]
         # Users do not make instances of other attrs classes, so their parameters do not matter.
         made_by_users = "Attributes:" not in (value.__doc__ or "")
         ready = issubclass(value, Exception | DeclarativeBase)
