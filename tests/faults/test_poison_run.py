@@ -88,7 +88,7 @@ class Stalls:
         before = time.monotonic()
         while not self._stop.wait(0.02):
             now = time.monotonic()
-            if now - before > 0.1:
+            if now - before > 0.04:
                 self._seen.append((time.time(), now - before))
             before = now
 
