@@ -29,7 +29,7 @@ class CoroutineExecutor:
         self._in_loop = in_loop
         self._owner = owner
         self._lock = threading.Lock()  # guards all below except the tasks
-        self._ended = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
         self._line: deque[Attempt] = deque()
         # Attempts on their way into the loop, which may be busy, or gone.
         self._starting: dict[int, Attempt] = {}
@@ -81,7 +81,7 @@ class CoroutineExecutor:
             attempts = [*self._starting.values(), *self._line]
             self._starting.clear()
             self._line.clear()
-            self._ended.notify_all()
+            self._idle.notify_all()
             return attempts
 
     def abandon(self, attempt: Attempt) -> None:
@@ -96,7 +96,7 @@ class CoroutineExecutor:
         """
         with self._lock:
             left = deadline - time.monotonic()
-            return self._ended.wait_for(lambda: not self.about_unfinished(), max(0.0, left))
+            return self._idle.wait_for(lambda: not self.about_unfinished(), max(0.0, left))
 
     def stop(self, deadline: float) -> bool:
         """Return whether all attempts were finished at `deadline`. The loop is stopped elsewhere.
@@ -160,8 +160,8 @@ class CoroutineExecutor:
             self._running[id(attempt)] = attempt, loop
         try:
             if self._owner.begins(attempt):
-                ended = await attempt.execute_async()
-                self._owner.done(attempt, ended)
+                result = await attempt.execute_async()
+                self._owner.done(attempt, result)
         except BaseException as error:
             self._owner.broken(attempt, error)
         self._next(attempt)
@@ -190,5 +190,5 @@ class CoroutineExecutor:
                 self.slots -= 1
             ready = self._taken()
             if not self._running:
-                self._ended.notify_all()
+                self._idle.notify_all()
             return ready

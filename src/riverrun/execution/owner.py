@@ -15,7 +15,7 @@ class Owner(Protocol):
     def begins(self, attempt: Attempt) -> bool:
         """Return whether `attempt` may begin. If not, the owner has taken it back."""
 
-    def done(self, attempt: Attempt, ended: AttemptResult) -> None:
+    def done(self, attempt: Attempt, result: AttemptResult) -> None:
         """Take the result of `attempt`, whose slot is not free yet."""
 
     def broken(self, attempt: Attempt, error: BaseException) -> None:

@@ -95,9 +95,9 @@ class Completer(Service):
         apart = Writer(engine, schema=schema, settled=self._settled, clock=clock)
         self._isolator = Isolator(apart, clock=clock, rng=rng)
 
-    def put(self, ended: AttemptResult) -> None:
+    def put(self, result: AttemptResult) -> None:
         """Take a finished attempt; from any thread."""
-        self._line.put(ended)
+        self._line.put(result)
         if self._line.qsize() >= BACKLOG_MAX:
             self._room.clear()
 
@@ -132,14 +132,14 @@ class Completer(Service):
     def held_s(self) -> float:
         """Seconds since the oldest of the held attempts finished; 0.0 if none is held."""
         held = [*self._isolator.held, *list(self._held)]
-        since = min((ended.ended_monotonic for ended in held), default=None)
+        since = min((result.ended_monotonic for result in held), default=None)
         return 0.0 if since is None else max(0.0, self._clock.monotonic() - since)
 
     @property
     def refused(self) -> frozenset[int]:
         """Ids of jobs whose outcome was given up: their rows say running, but nothing runs them."""
         refused = self._isolator.refused
-        return frozenset(ended.outcome.job_id for ended in refused if ended.outcome)
+        return frozenset(result.outcome.job_id for result in refused if result.outcome)
 
     @property
     def held_ids(self) -> frozenset[int]:
@@ -156,7 +156,7 @@ class Completer(Service):
         # Read in the order in which an outcome passes through these, so that none is missed.
         held = [*list(self._held), *self._isolator.held, *self._isolator.refused]
         return frozenset(
-            (ended.outcome.job_id, ended.outcome.attempt) for ended in held if ended.outcome
+            (result.outcome.job_id, result.outcome.attempt) for result in held if result.outcome
         )
 
     def interrupt(self) -> None:
@@ -210,7 +210,7 @@ class Completer(Service):
         self._isolator.stop()
         self._take(BACKLOG_MAX * 10, wait=False)
         if left := [*self._held, *self._isolator.held]:
-            ids = sorted(ended.outcome.job_id for ended in left if ended.outcome)
+            ids = sorted(result.outcome.job_id for result in left if result.outcome)
             logger.error("gave up on %s outcomes; their jobs will be rescued: %s", len(ids), ids)
         if refused := sorted(self.refused):
             logger.error("left jobs running whose outcome the database refused: %s", refused)
@@ -230,21 +230,21 @@ class Completer(Service):
     def _take(self, limit: int, *, wait: bool) -> None:
         while len(self._held) < limit:
             try:
-                ended = self._line.get(block=wait)
+                result = self._line.get(block=wait)
             except queue.Empty:
                 return
-            if not isinstance(ended, AttemptResult):
-                if ended is not None:
-                    ended.set()
+            if not isinstance(result, AttemptResult):
+                if result is not None:
+                    result.set()
                 return
-            self._held.append(ended)
+            self._held.append(result)
 
     def _write(self, batch: Sequence[AttemptResult]) -> int:
         """Write `batch` and release it, except for outcomes that failed without a connection."""
-        members = [ended for ended in batch if ended.outcome is not None]
+        members = [result for result in batch if result.outcome is not None]
         written = self._writer.write(members)
         if len(members) < len(batch):
-            self._settled([ended for ended in batch if ended.outcome is None], {})
+            self._settled([result for result in batch if result.outcome is None], {})
         self._most = min(2 * self._most, BATCH_MAX)
         if written.count:
             self._isolator.wrote_at = self._clock.monotonic()
@@ -277,38 +277,38 @@ class Completer(Service):
 
     def _settled(self, batch: Sequence[AttemptResult], states: dict[int, JobState]) -> None:
         """Publish the events of written attempts; the isolator's thread calls this, too."""
-        for ended in batch:
-            if ended.due_monotonic is not None:
-                self._on_due(ended.queue, ended.due_monotonic)
+        for result in batch:
+            if result.due_monotonic is not None:
+                self._on_due(result.queue, result.due_monotonic)
         if self._hub.has_subscribers:
-            for ended in batch:
-                lost = ended.outcome is None and isinstance(ended.error, AttemptLost)
-                if ended.job is not None and not lost:
-                    self._hub.publish(self._event(ended, ended.job, states))
+            for result in batch:
+                lost = result.outcome is None and isinstance(result.error, AttemptLost)
+                if result.job is not None and not lost:
+                    self._hub.publish(self._event(result, result.job, states))
 
-    def _event(self, ended: AttemptResult, job: JobRow, states: dict[int, JobState]) -> JobEvent:
-        state = event_state(ended, states, job)
+    def _event(self, result: AttemptResult, job: JobRow, states: dict[int, JobState]) -> JobEvent:
+        state = event_state(result, states, job)
         waited = (job.attempted_at or job.scheduled_at) - job.scheduled_at
-        return _event_type(state, ended)(
+        return _event_type(state, result)(
             job=attrs.evolve(job, state=state),
-            error=ended.error,
+            error=result.error,
             queue_wait_s=max(0.0, waited.total_seconds()),
-            run_s=ended.run_s,
-            complete_s=self._clock.monotonic() - ended.ended_monotonic,
+            run_s=result.run_s,
+            complete_s=self._clock.monotonic() - result.ended_monotonic,
         )
 
 
-def _event_type(state: JobState, ended: AttemptResult) -> type[JobEvent]:
+def _event_type(state: JobState, result: AttemptResult) -> type[JobEvent]:
     if state is JobState.completed:
         return JobCompleted
     if state is JobState.cancelled:
         return JobCancelled
-    if isinstance(ended.error, JobSnooze):
+    if isinstance(result.error, JobSnooze):
         return JobSnoozed
-    if isinstance(ended.error, ObjectBusy):
+    if isinstance(result.error, ObjectBusy):
         return JobDeferred
-    if ended.conflict:
+    if result.conflict:
         return JobConflicted
-    if ended.outcome is not None and ended.outcome.give_back:
+    if result.outcome is not None and result.outcome.give_back:
         return JobInterrupted
     return JobFailed

@@ -59,7 +59,7 @@ _HURRY_S = 0.1
 class _Alone:
     """An outcome that was refused alone."""
 
-    ended: AttemptResult
+    result: AttemptResult
     pause: Pause
     tried_at: float
     tries: int = 0
@@ -109,7 +109,7 @@ class Isolator(Service):
             if refused and not self._parts:
                 self._parts_pause.reset()
                 self._parts_at = -math.inf
-            self._locked.update((job_id(ended), ended) for ended in locked)
+            self._locked.update((job_id(result), result) for result in locked)
             if refused:
                 self._parts.append(refused)
             self.idle.clear()
@@ -127,17 +127,17 @@ class Isolator(Service):
         """All held outcomes, except those that were given up."""
         with self._lock:
             return [
-                *(ended for part in self._parts for ended in part),
+                *(result for part in self._parts for result in part),
                 *self._part,
                 *self._locked.values(),
-                *(each.ended for each in self._alone.values() if not each.given_up),
+                *(each.result for each in self._alone.values() if not each.given_up),
             ]
 
     @property
     def refused(self) -> list[AttemptResult]:
         """The attempts whose outcome the database refuses in every form."""
         with self._lock:
-            return [each.ended for each in self._alone.values() if each.given_up]
+            return [each.result for each in self._alone.values() if each.given_up]
 
     def interrupt(self) -> None:
         """Wake the thread, for its last tries."""
@@ -218,7 +218,7 @@ class Isolator(Service):
             alone: list[tuple[_Alone, Exception]] = []
             with self._lock:
                 self._part = ()
-                self._locked.update((job_id(ended), ended) for ended in written.locked)
+                self._locked.update((job_id(result), result) for result in written.locked)
                 for members, error in written.refused:
                     if fault_of(error) is Fault.connection:
                         self._parts.append(members)
@@ -249,11 +249,11 @@ class Isolator(Service):
         with self._lock:
             looked = list(self._locked.values())
         written = self._write(looked)
-        still = {job_id(ended) for ended in written.locked}
+        still = {job_id(result) for result in written.locked}
         with self._lock:
-            for ended in looked:
-                if job_id(ended) not in still and self._locked.get(job_id(ended)) is ended:
-                    del self._locked[job_id(ended)]
+            for result in looked:
+                if job_id(result) not in still and self._locked.get(job_id(result)) is result:
+                    del self._locked[job_id(result)]
             self._parts += [members for members, _ in written.refused]
             now = self._clock.monotonic()
             self._locked_at = now + self._locked_pause.next_s()
@@ -263,16 +263,16 @@ class Isolator(Service):
         if written.refused:
             self._woken.set()
 
-    def _add(self, ended: AttemptResult) -> _Alone:
+    def _add(self, result: AttemptResult) -> _Alone:
         pause = Pause(self._rng.random, longest_s=REFUSED_S)
-        each = _Alone(ended=ended, pause=pause, tried_at=self._clock.monotonic())
-        self._alone[job_id(ended)] = each
+        each = _Alone(result=result, pause=pause, tried_at=self._clock.monotonic())
+        self._alone[job_id(result)] = each
         return each
 
     def _try(self, each: _Alone) -> None:
         """Try once more to write an outcome that was refused alone."""
         before, each.tried_at = each.tried_at, self._clock.monotonic()
-        outcome = each.ended.outcome
+        outcome = each.result.outcome
         assert outcome is not None  # noqa: S101  else it would not be held
         written = self._attempt(each, barest(outcome) if each.given_up else outcome)
         if not written.count:
@@ -304,18 +304,18 @@ class Isolator(Service):
         if error is not None:
             logger.warning(
                 "holding the outcome of job %s, trying again in %.1f s: %s",
-                job_id(each.ended),
+                job_id(each.result),
                 pause_s,
                 reason(error),
-                extra={"job_id": job_id(each.ended)},
+                extra={"job_id": job_id(each.result)},
             )
         self._wait(each, pause_s)
 
     def _reduce(self, each: _Alone, error: Exception) -> None:
         """Write the outcome without its dispensable parts, less each time, until it is accepted."""
-        assert each.ended.outcome is not None  # noqa: S101  else it would not be held
-        number, why = job_id(each.ended), reason(error)
-        for lost, outcome in reductions(each.ended.outcome, why):
+        assert each.result.outcome is not None  # noqa: S101  else it would not be held
+        number, why = job_id(each.result), reason(error)
+        for lost, outcome in reductions(each.result.outcome, why):
             written = self._attempt(each, outcome)
             if written.count:
                 logger.error(
@@ -342,7 +342,7 @@ class Isolator(Service):
         self._wait(each, GIVEN_UP_S)
 
     def _attempt(self, each: _Alone, outcome: Outcome) -> Written:
-        written = self._write([attrs.evolve(each.ended, outcome=outcome)])
+        written = self._write([attrs.evolve(each.result, outcome=outcome)])
         if written.count:
             with self._lock:
                 if self._alone.get(outcome.job_id) is each:

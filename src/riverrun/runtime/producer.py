@@ -340,12 +340,12 @@ class Producer(Service):
         self._woken.set()
         return False
 
-    def done(self, attempt: Attempt, ended: AttemptResult) -> None:
+    def done(self, attempt: Attempt, result: AttemptResult) -> None:
         """Take the result of `attempt`."""
         # In this order: an attempt that is no longer claimed is in the completer already.
-        self._completer.put(ended)
+        self._completer.put(result)
         self._forget(attempt)
-        self._recent_run_s.append(ended.run_s)
+        self._recent_run_s.append(result.run_s)
         self._stalled_until = -math.inf
         attempt.over = True
         if attempt.replaced:
@@ -356,9 +356,9 @@ class Producer(Service):
         """Take an `attempt` that has no result, only an `error`: it failed, or it never began."""
         try:
             logger.error("broke off job %s", attempt.claimed.id, exc_info=error)
-            ended = attempt.broken(error)
-            if ended is not None:
-                self.done(attempt, ended)
+            result = attempt.broken(error)
+            if result is not None:
+                self.done(attempt, result)
             else:
                 self._returned.append(attempt)
         except BaseException:

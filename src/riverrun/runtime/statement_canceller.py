@@ -43,7 +43,7 @@ class StatementCanceller(Service):
             try:
                 self.run_once()
             except Exception as error:
-                log_error(logger, error, "the deadline failed at one look")
+                log_error(logger, error, "failed at one look for statements without an answer")
 
     def run_once(self) -> None:
         """Check all waiting statements once."""

@@ -70,7 +70,7 @@ class Writer:
 
     def write(self, members: Sequence[AttemptResult]) -> Written:
         """Write `members`, all with an outcome, each batch in a transaction of its own."""
-        by_id = {job_id(ended): ended for ended in members}
+        by_id = {job_id(result): result for result in members}
         count = 0
         locked: list[AttemptResult] = []
         refused: list[tuple[Sequence[AttemptResult], Exception]] = []
@@ -79,10 +79,10 @@ class Writer:
             refused.append(([by_id[outcome.job_id]], error))
 
         def age_us(outcome: Outcome) -> int:
-            ended = by_id[outcome.job_id]
-            return int((self._clock.monotonic() - ended.ended_monotonic) * 1e6)
+            result = by_id[outcome.job_id]
+            return int((self._clock.monotonic() - result.ended_monotonic) * 1e6)
 
-        outcomes = [outcome for ended in members if (outcome := ended.outcome)]
+        outcomes = [outcome for result in members if (outcome := result.outcome)]
         broken: Exception | None = None
         most = self._largest or BATCH_BYTES
         for batch in batches(
@@ -103,10 +103,10 @@ class Writer:
                 broken = error if lost and not late else None
                 continue
             held = recorded.locked | recorded.ignored
-            done = [ended for ended in part if job_id(ended) not in held] if held else part
-            locked += [ended for ended in part if job_id(ended) in recorded.locked]
+            done = [result for result in part if job_id(result) not in held] if held else part
+            locked += [result for result in part if job_id(result) in recorded.locked]
             refused += [
-                ([ended], UpdateIgnored()) for ended in part if job_id(ended) in recorded.ignored
+                ([result], UpdateIgnored()) for result in part if job_id(result) in recorded.ignored
             ]
             count += len(done)
             self._settled(done, recorded.states)
@@ -126,7 +126,7 @@ class Writer:
             return record_free(transaction, batch)
 
 
-def job_id(ended: AttemptResult) -> int:
+def job_id(result: AttemptResult) -> int:
     """Return the job's id of a finished attempt that has an outcome."""
-    assert ended.outcome is not None  # noqa: S101  others are never held
-    return ended.outcome.job_id
+    assert result.outcome is not None  # noqa: S101  others are never held
+    return result.outcome.job_id
