@@ -58,7 +58,7 @@ class Notifier(Service):
         self._pause = Pause(rng.random)
         self._waker: socket.socket | None = None
         self._complained_at = -COMPLAIN_S
-        self._unsaid = 0
+        self._suppressed = 0
 
     def interrupt(self) -> None:
         """End the wait for notifications."""
@@ -117,9 +117,11 @@ class Notifier(Service):
                             OwnCursor(driver).execute("SELECT 1")
                     # Not driver.notifies(): it takes longer than the server takes to notify.
                     driver.pgconn.consume_input()
-                    while (heard := driver.pgconn.notifies()) is not None:
-                        channel = heard.relname.decode(encoding, "replace")
-                        self._hear(channels, channel, heard.extra.decode(encoding, "replace"))
+                    while (notification := driver.pgconn.notifies()) is not None:
+                        channel = notification.relname.decode(encoding, "replace")
+                        self._handle(
+                            channels, channel, notification.extra.decode(encoding, "replace")
+                        )
 
     def _channels(self, driver: psycopg.Connection[Any]) -> dict[str, Topic]:
         params: dict[str, Any] = {"topics": [topic.value for topic in Topic]}
@@ -129,8 +131,8 @@ class Notifier(Service):
         rows = fetch(driver, self._engine, statement, params)
         return {channel: Topic(topic) for channel, topic in rows}
 
-    def _hear(self, channels: Mapping[str, Topic], channel: str, said: str) -> None:
-        topic, payload = channels.get(channel), parse(said)
+    def _handle(self, channels: Mapping[str, Topic], channel: str, text: str) -> None:
+        topic, payload = channels.get(channel), parse(text)
         if topic is None or payload is None:
             self._complain("ignored a notification on %s that is no JSON", channel)
             return
@@ -143,10 +145,10 @@ class Notifier(Service):
         """Log what is odd about a notification; of many in a short time, only the first."""
         now = time.monotonic()
         if now - self._complained_at < COMPLAIN_S:
-            self._unsaid += 1
+            self._suppressed += 1
             return
-        unsaid, self._complained_at, self._unsaid = self._unsaid, now, 0
-        more = f"{unsaid} more before it"
+        suppressed, self._complained_at, self._suppressed = self._suppressed, now, 0
+        more = f"{suppressed} more before it"
         if error is None:
             logger.warning(f"{message}; %s", channel, more)  # noqa: G004
         else:
