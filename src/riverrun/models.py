@@ -68,7 +68,8 @@ class Job(JobExpressions, Base):
         Args:
             schema: The name of the schema.
         """
-        return Job if schema is None else _job_in(schema)
+        # As a plain str: a subclass, such as SQLAlchemy's quoted_name, is cached apart from it.
+        return Job if schema is None else _job_in(str(schema))
 
 
 @lru_cache(maxsize=1024)

@@ -309,7 +309,9 @@ def test_answers_probes(
     process = start(database_url, schema, options=["--health-port", str(free_port)])
     read_began(process)
     at = f"http://127.0.0.1:{free_port}"
-    assert [fetch(at + path)[0] for path in ("/livez", "/readyz", "/other")] == [200, 200, 404]
+    # A job may begin before all threads of the client have started.
+    until(lambda: fetch(at + "/readyz")[0] == 200, "it is ready")
+    assert [fetch(at + path)[0] for path in ("/livez", "/other")] == [200, 404]
     status, metrics = fetch(at + "/metrics")
     assert status == 200
     assert 'riverrun_jobs{queue="default",state="available"}' in metrics
