@@ -62,18 +62,16 @@ class Attempts:
             job: The job as claimed.
             claimed_monotonic: When it was claimed, by the process's monotonic clock.
         """
-        return JobContext(job, claimed_monotonic=claimed_monotonic, **self.context_options(job))
-
-    def context_options(self, job: JobRow | ClaimedJob) -> dict[str, Any]:
-        """Return the arguments of a context, apart from the job and when it was claimed."""
-        return {
-            "clock": self.clock,
-            "timeout_s": self.timeout_s(job.kind),
-            "engine": self.engine,
-            "schema": self.schema,
-            "client": self.client,
-            "makers": self.makers,
-        }
+        return JobContext(
+            job,
+            clock=self.clock,
+            claimed_monotonic=claimed_monotonic,
+            timeout_s=self.timeout_s(job.kind),
+            engine=self.engine,
+            schema=self.schema,
+            client=self.client,
+            makers=self.makers,
+        )
 
     def timeout_s(self, kind: str) -> float | None:
         """Return the seconds that an attempt at `kind` may take; None for no limit."""

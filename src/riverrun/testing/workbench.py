@@ -241,8 +241,17 @@ class _SavepointAttempts(Attempts):
 
     def context(self, job: JobRow | ClaimedJob, claimed_monotonic: float) -> JobContext:
         """Return a context for the test's transaction."""
-        options = self.context_options(job)
-        return SavepointContext(job, claimed_monotonic=claimed_monotonic, tx=self.tx, **options)
+        return SavepointContext(
+            job,
+            clock=self.clock,
+            claimed_monotonic=claimed_monotonic,
+            timeout_s=self.timeout_s(job.kind),
+            engine=self.engine,
+            schema=self.schema,
+            client=self.client,
+            makers=self.makers,
+            tx=self.tx,
+        )
 
 
 class SavepointContext(JobContext):
