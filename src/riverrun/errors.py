@@ -71,7 +71,19 @@ class RuleBypassed(RiverrunError, UserWarning):
         )
 
 
-class ObjectGone(RiverrunError, LookupError):
+class _ObjectError(RiverrunError):
+    """An error about the object of a reference: the name of its class, and its key as JSON."""
+
+    text = ""
+
+    def __init__(self, class_name: str, key: object) -> None:
+        super().__init__(class_name, key)
+
+    def __str__(self) -> str:
+        return self.text.format(*self.args)
+
+
+class ObjectGone(_ObjectError, LookupError):
     """The object of a reference is no longer in the database.
 
     If a worker raises this, the job is cancelled, unless `register(if_gone=...)` sets another
@@ -82,12 +94,7 @@ class ObjectGone(RiverrunError, LookupError):
         key: The object's primary key, as JSON.
     """
 
-    def __init__(self, class_name: str, key: object) -> None:
-        super().__init__(class_name, key)
-
-    def __str__(self) -> str:
-        class_name, key = self.args
-        return f"there is no {class_name} with the primary key {key!r} any more"
+    text = "there is no {} with the primary key {!r} any more"
 
 
 class ObjectBusy(RiverrunError, RuntimeError):
@@ -107,7 +114,7 @@ class ObjectBusy(RiverrunError, RuntimeError):
         return f"the {self.args[0]} {self.args[1]} is locked by another transaction"
 
 
-class ObjectLocked(RiverrunError, RuntimeError):
+class ObjectLocked(_ObjectError, RuntimeError):
     """Another transaction has locked the object of a reference.
 
     Args:
@@ -115,12 +122,7 @@ class ObjectLocked(RiverrunError, RuntimeError):
         key: The object's primary key, as JSON.
     """
 
-    def __init__(self, class_name: str, key: object) -> None:
-        super().__init__(class_name, key)
-
-    def __str__(self) -> str:
-        class_name, key = self.args
-        return f"the {class_name} with the primary key {key!r} is locked by another transaction"
+    text = "the {} with the primary key {!r} is locked by another transaction"
 
 
 class UnknownKind(RiverrunError, LookupError):

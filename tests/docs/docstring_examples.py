@@ -134,10 +134,10 @@ order, user, upload = Order(id=1, status="open"), User(id=7), Upload(path="a.pdf
 """
 
 EXAMPLES = {
-    "riverrun.client.client.add": Example(
+    "riverrun.client.unit_of_work.add": Example(
         given=OBJECTS, then="assert jobs() == [('send_receipt', {'order': 1})]"
     ),
-    "riverrun.client.client.on_insert": Example(
+    "riverrun.client.unit_of_work.on_insert": Example(
         given=OBJECTS,
         then="""
 session.add(user)
@@ -145,7 +145,7 @@ session.commit()
 assert jobs() == [("welcome", {"user": 7})]
 """,
     ),
-    "riverrun.client.client.on_update": Example(
+    "riverrun.client.unit_of_work.on_update": Example(
         given=OBJECTS + "session.add(order)\nsession.commit()",
         then="""
 for status in ("packed", "paid"):
@@ -154,7 +154,7 @@ for status in ("packed", "paid"):
 assert jobs() == [("order_changed", {"order": 1})]
 """,
     ),
-    "riverrun.client.client.on_delete": Example(
+    "riverrun.client.unit_of_work.on_delete": Example(
         given=OBJECTS + "session.add(upload)\nsession.commit()",
         then="""
 session.delete(upload)

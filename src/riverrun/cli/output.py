@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -80,10 +80,11 @@ def watched(every_s: float | None, *, clear: bool = True) -> Iterator[None]:
         every_s: Seconds between two turns; None for one turn only.
         clear: Whether to clear the screen before each turn but the first.
     """
+    never = threading.Event()
     yield
     while every_s is not None:
         try:
-            time.sleep(every_s)
+            never.wait(every_s)
         except KeyboardInterrupt:
             return
         if clear:

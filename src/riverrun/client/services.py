@@ -22,14 +22,10 @@ from riverrun.execution.workers import Executor
 from riverrun.jobs.row import JobRow
 from riverrun.logs.text import reason
 from riverrun.maintenance.elector import Elector
-from riverrun.maintenance.job_cleaner import JobCleaner
 from riverrun.maintenance.job_rescuer import JobRescuer, StandIn
-from riverrun.maintenance.job_scheduler import JobScheduler
+from riverrun.maintenance.leader_services import leader_services
 from riverrun.maintenance.leadership import Leadership
 from riverrun.maintenance.maintainer import Maintainer
-from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
-from riverrun.maintenance.queue_cleaner import QueueCleaner
-from riverrun.maintenance.reindexer import Reindexer
 from riverrun.periodic_jobs import PeriodicJobs
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.connections import Connections
@@ -41,7 +37,6 @@ from riverrun.runtime.poller import Poller
 from riverrun.runtime.producer import Producer
 from riverrun.runtime.producers import Producers
 from riverrun.runtime.queue_reporter import QueueReporter, unworked_problem
-from riverrun.runtime.service import Service
 from riverrun.runtime.statement_canceller import StatementCanceller
 from riverrun.runtime.stocktaker import Stocktaker
 from riverrun.runtime.stuck_jobs import StuckJobs
@@ -184,47 +179,14 @@ class Services:
             rng=rng,
         )
         leadership = Leadership(clock)
-        rescuer = JobRescuer(
-            maintenance,
-            stuck_s=config.rescue_after_s,
+        services = leader_services(
+            config,
+            engine=maintenance,
+            sessions=own.sessions,
             attempts=self._attempts,
-            schema=schema,
-            rng=rng,
+            periodic_jobs=periodic_jobs,
+            leadership=leadership,
         )
-        services: list[Service] = [
-            JobScheduler(maintenance, schema=schema, clock=clock, rng=rng),
-            rescuer,
-            JobCleaner(
-                maintenance,
-                cancelled_s=config.cancelled_retention_s,
-                completed_s=config.completed_retention_s,
-                discarded_s=config.discarded_retention_s,
-                schema=schema,
-                clock=clock,
-                rng=rng,
-            ),
-            QueueCleaner(maintenance, schema=schema, rng=rng),
-            PeriodicJobInserter(
-                maintenance,
-                jobs=periodic_jobs,
-                leadership=leadership,
-                plugins=config.plugins,
-                max_attempts=config.max_attempts,
-                schema=schema,
-                rng=rng,
-            ),
-        ]
-        if config.reindexer_schedule is not None:
-            services.append(
-                Reindexer(
-                    own.sessions,
-                    names=config.reindexer_index_names,
-                    schedule=config.reindexer_schedule,
-                    timeout_s=config.reindexer_timeout_s,
-                    schema=schema,
-                    clock=clock,
-                )
-            )
         self.elector = Elector(
             with_timeout(own.signs, SIGN_S),
             client_id=client_id,

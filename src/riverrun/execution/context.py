@@ -310,8 +310,8 @@ class JobContext:
             AttemptLost: If the job no longer runs at this attempt.
             InvalidStep: As `set_cursor`.
         """
-        said = self.steps.checkpoint(cursor)
-        merge_metadata(session, self.job, said, schema=self._schema)
+        progress = self.steps.checkpoint(cursor)
+        merge_metadata(session, self.job, progress, schema=self._schema)
 
     @contextmanager
     def transaction(self, **session_options: Any) -> Iterator[Session]:

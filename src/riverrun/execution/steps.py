@@ -37,8 +37,8 @@ class Steps:
     """
 
     def __init__(self, metadata: object) -> None:
-        said = metadata if isinstance(metadata, Mapping) else {}
-        last, cursors = said.get(STEP_KEY), said.get(CURSOR_KEY)
+        known = metadata if isinstance(metadata, Mapping) else {}
+        last, cursors = known.get(STEP_KEY), known.get(CURSOR_KEY)
         if isinstance(cursors, list | tuple):
             raise InvalidStep(None, f"metadata {CURSOR_KEY!r} is a list; expected an object")
         self._last = last if isinstance(last, str) and last else None
@@ -111,12 +111,12 @@ class Steps:
         """Return what to merge into the job's metadata when the attempt did not succeed."""
         if self._pending:
             return {}
-        said: dict[str, Any] = {}
+        progress: dict[str, Any] = {}
         if self._dirty:
-            said[CURSOR_KEY] = dict(self._cursors) or None
+            progress[CURSOR_KEY] = dict(self._cursors) or None
         if self._completed is not None:
-            said[STEP_KEY] = self._completed
-        return said
+            progress[STEP_KEY] = self._completed
+        return progress
 
     def unreached(self) -> InvalidStep | None:
         """Return an error if the attempt did not come to the step that it should have resumed."""
