@@ -34,8 +34,8 @@ NEEDS = os.path.join(ROOT, "tests", "needs.py")  # needs nothing installed
 
 # Keep the order of tests/conftest.py, which runs the slowest tests first.
 WHOLE = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
-WHOLE_MINUTES = 15
-"""Minutes that the whole suite takes on two cores: 17 beside other work, less on idle ones."""
+WHOLE_MINUTES = 10
+"""Minutes that the whole suite takes on two idle cores, as measured."""
 
 POSTGRES = """
 import runpy, signal, sys
@@ -93,7 +93,7 @@ def test(arguments: list[str]) -> int:
     install()
     os.chdir(ROOT)
     if not arguments:
-        print(f"The whole suite takes about {WHOLE_MINUTES} minutes on two cores.")
+        print(f"The whole suite takes about {WHOLE_MINUTES} minutes on two idle cores.")
         for line in runpy.run_path(NEEDS)["missing"]():
             print(f"{'Will fail' if os.environ.get('CI') else 'Will be skipped'}: {line}")
     return become(PYTHON, "-m", "pytest", *(arguments or WHOLE))

@@ -31,10 +31,12 @@ _database_numbers = count(1)
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-# A shell without job control has what it starts in the background ignore Ctrl-C, and so would every
-# process that a test starts.
+# A shell without job control has what it starts in the background ignore Ctrl-C and Ctrl-\, and so
+# would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 # Those whose files take longest come first: what begins last is waited for by all. Each has a file

@@ -123,6 +123,7 @@ class Proxy:
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # the loop closes an aborted connection in its next turn
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -138,12 +139,15 @@ class Proxy:
             pair.flows.set()
         self._pairs.add(pair)
         try:
+            # Both must end, even if one fails, before what is still open is closed.
             await asyncio.gather(
                 self._pump(pair, reader, up_writer, answers=False),
                 self._pump(pair, up_reader, writer, answers=True),
+                return_exceptions=True,
             )
         finally:
             self._pairs.discard(pair)
+            pair.reset()
 
     async def _pump(
         self,
