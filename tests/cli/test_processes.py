@@ -43,7 +43,8 @@ def test_starts_a_dead_child_again(
     process = start(database_url, schema, options=options)
     until(lambda: len(pids(engine, schema)) == 2, "two clients")
     for number in range(2):
-        assert fetch(f"http://127.0.0.1:{free_port + number}/readyz")[0] == 200
+        url = f"http://127.0.0.1:{free_port + number}/readyz"
+        until(lambda url=url: fetch(url)[0] == 200, f"200 from {url}")  # type: ignore[misc]
     first = pids(engine, schema)
     victim = min(first)
     os.kill(victim, signal.SIGKILL)
