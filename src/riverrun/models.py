@@ -8,7 +8,19 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, LargeBinary, MetaData, SmallInteger, Text, func, text
+from sqlalchemy import (
+    BigInteger,
+    Double,
+    Identity,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, registry
 
 from riverrun.jobs.columns import (
@@ -145,7 +157,10 @@ class ClientRecord(Base):
 
 
 class PeriodicRun(Base):
-    """When a periodic job with an id runs next, whichever client leads then."""
+    """When a periodic job with an id runs next, whichever client leads then.
+
+    The deferred columns are there from version 3 of riverrun's line on.
+    """
 
     __tablename__ = "riverrun_periodic"
 
@@ -154,3 +169,44 @@ class PeriodicRun(Base):
     updated_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
     next_run_at: Mapped[datetime] = mapped_column(Timestamp)
     last_run_at: Mapped[datetime | None] = mapped_column(Timestamp)
+    kind: Mapped[str | None] = mapped_column(Text, deferred=True)
+    queue: Mapped[str | None] = mapped_column(Text, deferred=True)
+    schedule: Mapped[str | None] = mapped_column(Text, deferred=True)
+    zone: Mapped[str | None] = mapped_column(Text, deferred=True)
+    paused_at: Mapped[datetime | None] = mapped_column(Timestamp, deferred=True)
+    resumed_at: Mapped[datetime | None] = mapped_column(Timestamp, deferred=True)
+    run_now_at: Mapped[datetime | None] = mapped_column(Timestamp, deferred=True)
+
+
+class Sample(Base):
+    """How many jobs of a queue and a kind reached a state in `step_s` seconds from `at` on.
+
+    Empty names of a queue and a kind stand for all jobs beyond the most frequent ones.
+    """
+
+    __tablename__ = "riverrun_sample"
+
+    step_s: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(Timestamp, primary_key=True)
+    queue: Mapped[str] = mapped_column(Text, primary_key=True)
+    kind: Mapped[str] = mapped_column(Text, primary_key=True)
+    state: Mapped[str] = mapped_column(Text, primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
+    wait_s: Mapped[float] = mapped_column(Double)
+    run_s: Mapped[float] = mapped_column(Double)
+    wait_counts: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+    run_counts: Mapped[list[int]] = mapped_column(ARRAY(Integer))
+
+
+class Action(Base):
+    """What a user did to jobs, a queue or a periodic job, as through the dashboard."""
+
+    __tablename__ = "riverrun_action"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(), primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(Timestamp, server_default=func.now())
+    user_name: Mapped[str] = mapped_column(Text)
+    action: Mapped[str] = mapped_column(Text)
+    count: Mapped[int] = mapped_column(BigInteger)
+    job_ids: Mapped[list[int]] = mapped_column(ARRAY(BigInteger), server_default="{}")
+    filter: Mapped[dict[str, Any]] = mapped_column(Json, server_default="{}")

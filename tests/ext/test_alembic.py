@@ -201,7 +201,7 @@ def test_proposes_the_install_and_leads_back(host: Host) -> None:
 
 
 @needs_plugins
-@pytest.mark.parametrize(("main", "own"), [(3, 0), (6, 0), (8, 1)])
+@pytest.mark.parametrize(("main", "own"), [(3, 0), (6, 0), (8, 1), (8, 2)])
 def test_proposes_the_upgrade_after_a_librarys(host: Host, main: int, own: int) -> None:
     """A database at older versions is migrated from there, opted in or not, and back."""
     migrate(host.engine, line="main", to=main)

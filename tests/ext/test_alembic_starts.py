@@ -32,7 +32,7 @@ def host(tmp_path: Path, empty_database: Engine, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DATABASE_URL", "")
     host = Host(tmp_path, empty_database)
     write(tmp_path, "0001", None, "7, 1", "0, 0")
-    write(tmp_path, "0002", "0001", "8, 2, frm=(7, 1)", "7, 1, frm=(8, 2)")
+    write(tmp_path, "0002", "0001", "8, 3, frm=(7, 1)", "7, 1, frm=(8, 3)")
     return host
 
 
@@ -67,6 +67,7 @@ def play(engine: Engine, script: str) -> None:
         (7, 0, "--line riverrun --to 1`"),
         (8, 1, "leave frm= out"),
         (8, 2, "leave frm= out"),
+        (8, 3, "leave frm= out"),
     ],
 )
 def test_a_revision_that_starts_elsewhere_is_refused(
@@ -85,7 +86,7 @@ def test_a_revision_that_starts_elsewhere_is_refused(
     for line, to in re.findall(r"--line (\w+) --to (\d)", str(caught.value)):
         migrate(host.engine, line=line, to=int(to))
     if "lead it there" not in str(caught.value):
-        write(tmp_path, "0002", "0001", "8, 2", "7, 1")
+        write(tmp_path, "0002", "0001", "8, 3", "7, 1")
     host.run("upgrade", "head")
     assert actual(host.engine) == expected()
 
@@ -103,12 +104,12 @@ def test_an_upgrade_takes_nothing_down(host: Host) -> None:
     """Versions that another application or the command has installed stay."""
     migrate(host.engine)
     host.run("upgrade", "0001")
-    assert stands(host.engine) == (8, 2)
+    assert stands(host.engine) == (8, 3)
 
 
 def test_a_downgrade_takes_nothing_up(host: Host, tmp_path: Path) -> None:
     """Versions that were removed by other means stay removed."""
-    write(tmp_path, "0002", "0001", "8, 2", "7, 1")
+    write(tmp_path, "0002", "0001", "8, 3", "7, 1")
     host.run("upgrade", "head")
     migrate(host.engine, line="riverrun", to=0)
     migrate(host.engine, line="main", to=6)
@@ -118,7 +119,7 @@ def test_a_downgrade_takes_nothing_up(host: Host, tmp_path: Path) -> None:
 
 def test_a_revision_that_removes_all(host: Host, tmp_path: Path) -> None:
     """A revision can remove all tables, and its downgrade creates them again."""
-    write(tmp_path, "0003", "0002", "0, 0", "8, 2")
+    write(tmp_path, "0003", "0002", "0, 0", "8, 3")
     host.run("upgrade", "head")
     assert stands(host.engine) == (0, 0)
     host.run("downgrade", "0002")
@@ -130,7 +131,7 @@ def test_a_gap_is_not_stepped_over(host: Host) -> None:
     host.run("upgrade", "head")
     with host.engine.begin() as connection:
         connection.execute(text("DELETE FROM river_migration WHERE line = 'main' AND version = 6"))
-    with pytest.raises(MigrationRefused, match=r"is at frm=\(5, 2\)"):
+    with pytest.raises(MigrationRefused, match=r"is at frm=\(5, 3\)"):
         host.run("downgrade", "0001")
     migrate(host.engine)
     host.run("downgrade", "0001")
@@ -147,7 +148,7 @@ def test_an_environment_leaves_anothers_schemas(host: Host) -> None:
     host.run("upgrade", "head")
     host.configure('include_schemas=True, riverrun="ours"')
     assert [op for op in ops(host.revise()) if "riverrun_migrate" in op] == [
-        "op.riverrun_migrate(8, 2, frm=(0, 0), schema='ours')"
+        "op.riverrun_migrate(8, 3, frm=(0, 0), schema='ours')"
     ]
     host.run("upgrade", "head")
     assert host.check() == ""
@@ -175,14 +176,14 @@ def test_a_script_that_cannot_know_where_it_starts_is_refused(
     host: Host, tmp_path: Path, command: tuple[str, str]
 ) -> None:
     """Offline, frm= is required, because the database cannot be queried."""
-    write(tmp_path, "0002", "0001", "8, 2", "7, 1")
+    write(tmp_path, "0002", "0001", "8, 3", "7, 1")
     with pytest.raises(MigrationRefused, match="pass frm="):
         host.run(*command, "--sql")
 
 
 def test_a_script_does_not_turn_round(host: Host, tmp_path: Path) -> None:
     """Offline, a downgrade that would go up and an upgrade that would go down are refused."""
-    write(tmp_path, "0002", "0001", "6, 0", "8, 2")
+    write(tmp_path, "0002", "0001", "6, 0", "8, 3")
     with pytest.raises(MigrationRefused, match="pass frm=\\(7, 1\\) if it shall"):
         host.run("upgrade", "head", "--sql")
 
@@ -194,7 +195,7 @@ def second(host: Host, tmp_path: Path) -> Host:
     folder.mkdir()
     second = Host(folder, host.engine)
     second.configure('version_table="second \'s version"')
-    write(folder, "s1", None, "8, 2", "0, 0")
+    write(folder, "s1", None, "8, 3", "0, 0")
     return second
 
 
@@ -204,9 +205,9 @@ def test_an_environment_keeps_the_tables_that_it_made(
     """A second one that finds them made, and may lead them further, does not take them down."""
     host.run("upgrade", "0001")
     second.run("upgrade", "head")
-    assert stands(host.engine) == (8, 2)
+    assert stands(host.engine) == (8, 3)
     second.run("downgrade", "base")
-    assert stands(host.engine) == (8, 2)
+    assert stands(host.engine) == (8, 3)
     assert "the Alembic environment of public.alembic_version made the tables" in caplog.text
     second.run("upgrade", "head")
     host.run("downgrade", "base")
@@ -216,7 +217,7 @@ def test_an_environment_keeps_the_tables_that_it_made(
     second.run("upgrade", "head")
     host.run("stamp", "0001")
     host.run("downgrade", "base")
-    assert stands(host.engine) == (8, 2)
+    assert stands(host.engine) == (8, 3)
     second.run("downgrade", "base")
     assert stands(host.engine) == (0, 0)
 
@@ -225,7 +226,7 @@ def test_tables_of_another_environment_go_by_frm(host: Host, second: Host, tmp_p
     """A revision that says where it starts may take down what another environment made."""
     host.run("upgrade", "head")
     second.run("upgrade", "head")
-    write(tmp_path / "second", "s1", None, "8, 2", "0, 0, frm=(8, 2)")
+    write(tmp_path / "second", "s1", None, "8, 3", "0, 0, frm=(8, 3)")
     second.run("downgrade", "base")
     assert stands(host.engine) == (0, 0)
 
@@ -243,10 +244,10 @@ def test_a_script_keeps_the_tables_of_another_environment(
 ) -> None:
     """Offline, too, the one that made them is written down, and a script of another one fails."""
     play(host.engine, host.run("upgrade", "head", "--sql"))
-    write(tmp_path / "second", "s2", "s1", "8, 2, frm=(8, 2)", "8, 2, frm=(8, 2)")
+    write(tmp_path / "second", "s2", "s1", "8, 3, frm=(8, 3)", "8, 3, frm=(8, 3)")
     second.run("stamp", "head")
     with pytest.raises(Exception, match=r"made by the Alembic environment of public\.alemb"):
         play(host.engine, second.run("downgrade", "s2:base", "--sql"))
-    assert stands(host.engine) == (8, 2)
+    assert stands(host.engine) == (8, 3)
     host.run("downgrade", "base")
     assert stands(host.engine) == (0, 0)

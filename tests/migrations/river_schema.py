@@ -172,6 +172,13 @@ RIVER = {
 
 OWN = {
     "columns": [
+        ("riverrun_action", "id", "bigint", True, None),
+        ("riverrun_action", "created_at", "timestamp with time zone", True, "now()"),
+        ("riverrun_action", "user_name", "text", True, None),
+        ("riverrun_action", "action", "text", True, None),
+        ("riverrun_action", "count", "bigint", True, None),
+        ("riverrun_action", "job_ids", "bigint[]", True, "'{}'::bigint[]"),
+        ("riverrun_action", "filter", "jsonb", True, "'{}'::jsonb"),
         ("riverrun_client", "id", "text", True, None),
         ("riverrun_client", "created_at", "timestamp with time zone", True, "now()"),
         ("riverrun_client", "heartbeat_at", "timestamp with time zone", True, "now()"),
@@ -184,8 +191,31 @@ OWN = {
         ("riverrun_periodic", "updated_at", "timestamp with time zone", True, "now()"),
         ("riverrun_periodic", "next_run_at", "timestamp with time zone", True, None),
         ("riverrun_periodic", "last_run_at", "timestamp with time zone", False, None),
+        ("riverrun_periodic", "kind", "text", False, None),
+        ("riverrun_periodic", "queue", "text", False, None),
+        ("riverrun_periodic", "schedule", "text", False, None),
+        ("riverrun_periodic", "zone", "text", False, None),
+        ("riverrun_periodic", "paused_at", "timestamp with time zone", False, None),
+        ("riverrun_periodic", "resumed_at", "timestamp with time zone", False, None),
+        ("riverrun_periodic", "run_now_at", "timestamp with time zone", False, None),
+        ("riverrun_sample", "step_s", "integer", True, None),
+        ("riverrun_sample", "at", "timestamp with time zone", True, None),
+        ("riverrun_sample", "queue", "text", True, None),
+        ("riverrun_sample", "kind", "text", True, None),
+        ("riverrun_sample", "state", "text", True, None),
+        ("riverrun_sample", "count", "bigint", True, None),
+        ("riverrun_sample", "wait_s", "double precision", True, None),
+        ("riverrun_sample", "run_s", "double precision", True, None),
+        ("riverrun_sample", "wait_counts", "integer[]", True, None),
+        ("riverrun_sample", "run_counts", "integer[]", True, None),
     ],
     "constraints": [
+        ("riverrun_action", "riverrun_action_pkey", "PRIMARY KEY (id)"),
+        (
+            "riverrun_action",
+            "riverrun_action_user_name_length",
+            "CHECK (((char_length(user_name) > 0) AND (char_length(user_name) <= 200)))",
+        ),
         (
             "riverrun_client",
             "riverrun_client_id_length",
@@ -198,8 +228,14 @@ OWN = {
             "CHECK (((char_length(id) > 0) AND (char_length(id) < 128)))",
         ),
         ("riverrun_periodic", "riverrun_periodic_pkey", "PRIMARY KEY (id)"),
+        (
+            "riverrun_sample",
+            "riverrun_sample_pkey",
+            "PRIMARY KEY (step_s, at, queue, kind, state)",
+        ),
     ],
     "indexes": [
+        ("CREATE UNIQUE INDEX riverrun_action_pkey ON riverrun_action USING btree (id)",),
         (
             (
                 "CREATE INDEX riverrun_client_heartbeat_at_idx ON riverrun_client USING btree "
@@ -208,5 +244,11 @@ OWN = {
         ),
         ("CREATE UNIQUE INDEX riverrun_client_pkey ON riverrun_client USING btree (id)",),
         ("CREATE UNIQUE INDEX riverrun_periodic_pkey ON riverrun_periodic USING btree (id)",),
+        (
+            (
+                "CREATE UNIQUE INDEX riverrun_sample_pkey ON riverrun_sample USING btree "
+                "(step_s, at, queue, kind, state)"
+            ),
+        ),
     ],
 }

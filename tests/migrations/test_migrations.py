@@ -184,6 +184,7 @@ def test_validate_names_what_is_missing(empty_database: Engine) -> None:
             Missing(Line.main, 8),
             Missing(Line.riverrun, 1),
             Missing(Line.riverrun, 2),
+            Missing(Line.riverrun, 3),
         ]
 
 

@@ -9,6 +9,7 @@ from riverrun.cli.output import show_one
 from riverrun.db.standby import is_standby
 from riverrun.jobs.states import JobState
 from riverrun.migrations import validate
+from riverrun.migrations.lines import OPTIONAL
 from riverrun.migrations.run import of_schema
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.runtime.queue_reporter import unworked_problem
@@ -41,17 +42,16 @@ def health(
     On a hot standby the leader is not known, and all figures are as of the last replayed change.
 
     Exit codes: 0 healthy; 1 jobs wait too long, clients are missing, or a queue that is not paused
-    has due jobs and no living client; 3 database not reachable; 4 schema behind.
+    has due jobs and no living client; 3 database not reachable; 4 schema too old to work with.
     """
     with target(app, database_url, schema) as on:
         with on.engine.connect() as connection:
             missing = validate(connection, on.schema)
             standby = is_standby(connection)
-        if missing:
-            listed = ", ".join(f"{step.line} {step.version:03}" for step in missing)
-            command = f"riverrun migrate up{of_schema(on.schema)}"
-            problems = [f"schema lacks {listed}; run `{command}`"]
-            show_one({"healthy": False, "problems": problems}, as_json=as_json)
+        listed = ", ".join(f"{step.line} {step.version:03}" for step in missing)
+        lacks = f"schema lacks {listed}; run `riverrun migrate up{of_schema(on.schema)}`"
+        if any((step.line, step.version) not in OPTIONAL for step in missing):
+            show_one({"healthy": False, "problems": [lacks]}, as_json=as_json)
             sys.exit(ExitCode.schema_behind)
         counts = count_jobs(on.engine, schema=on.schema)
         known = list_clients(on.engine, schema=on.schema)
@@ -73,6 +73,7 @@ def health(
         {
             "healthy": not problems,
             "problems": problems,
+            "notes": [lacks] if missing else [],
             "available": sum(group.count for group in waiting),
             "running": sum(group.count for group in counts if group.state is JobState.running),
             "oldest_available_s": None if oldest is None else round(oldest.age_s, 1),

@@ -12,8 +12,10 @@ OWN_TABLES = frozenset(
         "river_migration",
         "river_notification",
         "river_queue",
+        "riverrun_action",
         "riverrun_client",
         "riverrun_periodic",
+        "riverrun_sample",
     }
 )
 """The tables of River at any version, and those of riverrun."""

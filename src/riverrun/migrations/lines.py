@@ -18,7 +18,7 @@ class Line(StrEnum):
     riverrun = "riverrun"
 
 
-LATEST = {Line.main: 8, Line.riverrun: 2}
+LATEST = {Line.main: 8, Line.riverrun: 3}
 """The newest version of each line that this release knows."""
 
 MAKES = {
@@ -27,8 +27,12 @@ MAKES = {
     (Line.main, 7): ("river_notification",),
     (Line.riverrun, 1): ("riverrun_client",),
     (Line.riverrun, 2): ("riverrun_periodic",),
+    (Line.riverrun, 3): ("riverrun_action", "riverrun_sample"),
 }
 """The tables that a version creates and no later version drops."""
+
+OPTIONAL = frozenset({(Line.riverrun, 3)})
+"""The versions without which everything but their own features works."""
 
 LINES_SINCE = 5
 """The version of `main` that adds the column `line` to river_migration."""

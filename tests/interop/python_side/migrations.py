@@ -69,6 +69,6 @@ def reset(state: State, params: Reset) -> Any:
     tables = ["river_job", "river_leader", "river_notification", "river_queue"]
     with state.engine.begin() as connection:
         if current(connection, Line.riverrun, schema):
-            tables += ["riverrun_client", "riverrun_periodic"]
+            tables += ["riverrun_client", "riverrun_periodic", "riverrun_sample", "riverrun_action"]
         names = ", ".join(prefix(schema) + table for table in tables)
         connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
