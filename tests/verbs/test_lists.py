@@ -1,23 +1,18 @@
 """Lists, deletes and updates of jobs."""
 
 import base64
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
-from sqlalchemy.schema import CreateSchema, DropSchema
 
 from factories import insert_job
 from riverrun import JobList, JobListParams
 from riverrun.errors import InvalidOption, JobNotFound, JobRunning, UniqueKeyTaken
 from riverrun.jobs.states import JobState
-from riverrun.migrations import LATEST, Line, sql
 from riverrun.queries import read as read_queries
-from riverrun.queries import status as queries
-from riverrun.queries.read import count_listed, list_briefs
 from riverrun.verbs import delete, delete_many, get, list_jobs, retry, update
 
 T = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -175,96 +170,6 @@ def test_lists_are_served_by_indexes(engine: Engine, schema: str) -> None:
         plan = "\n".join(connection.execute(text(f"EXPLAIN {statement}")).scalars())
     assert "river_job_pkey" in plan
     assert "Sort" not in plan
-
-
-FINISHED = 100_000
-WAITING = 10_000
-
-
-@pytest.fixture(scope="module")
-def many(engine: Engine) -> Iterator[str]:
-    """A schema with many finished jobs and some that wait, of four kinds, in four queues."""
-    script = "".join(sql(line, 0, LATEST[line], "many") for line in Line)
-    with engine.begin() as connection:
-        connection.execute(CreateSchema("many"))
-        script = script.replace("BEGIN;", "").replace("COMMIT;", "")
-        connection.connection.cursor().execute(script)
-        connection.execute(
-            text(
-                "INSERT INTO many.river_job (kind, queue, state, args, max_attempts, attempt,"
-                " scheduled_at, attempted_at, finalized_at, errors)"
-                " SELECT 'kind_' || number % 4, 'queue_' || number % 4,"
-                "  CASE WHEN number > :done THEN 'available' WHEN number % 50 = 0 THEN 'discarded'"
-                "   WHEN number % 51 = 0 THEN 'cancelled' ELSE 'completed' END"
-                "   ::many.river_job_state,"
-                "  '{}', 25, 1, now() + number * interval '1 ms', now(),"
-                "  CASE WHEN number <= :done THEN now() + number * interval '1 ms' END,"
-                """  CASE WHEN number % 50 = 0 THEN ARRAY['{"error": "no"}'::jsonb] END"""
-                " FROM generate_series(1, :all) AS number"
-            ),
-            {"done": FINISHED, "all": FINISHED + WAITING},
-        )
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text("VACUUM ANALYZE many.river_job"))
-    yield "many"
-    with engine.begin() as connection:
-        connection.execute(DropSchema("many", cascade=True))
-
-
-PAGE: dict[str, Any] = {"limit": 50, "descending": True}
-LISTS: list[dict[str, Any]] = [
-    {},
-    {"descending": False},
-    {"states": ["completed"], "order_by": "finalized_at"},
-    {"states": ["completed", "discarded", "cancelled"], "order_by": "finalized_at"},
-    {"states": ["discarded", "cancelled"], "order_by": "time"},
-    {"states": ["discarded"]},
-    {"states": ["available"], "descending": False},
-    {"states": ["running"]},
-    {"kinds": ["kind_1"]},
-    {"kinds": ["nothing"]},
-    {"queues": ["queue_1"]},
-    {"queues": ["nothing"]},
-]
-
-
-@pytest.mark.parametrize("params", LISTS, ids=str)
-def test_lists_of_many_jobs_read_few_pages(
-    engine: Engine, many: str, params: dict[str, Any]
-) -> None:
-    """A page of jobs is read by an index, however many jobs are kept, and not sorted out of all."""
-    asked = JobListParams(**{**PAGE, **params})
-    for statement in (read_queries.list_jobs(asked), list_briefs(asked, errors=True)):
-        assert pages_read(engine, many, statement) < 800
-
-
-def test_the_shell_s_counts_read_few_pages(engine: Engine, many: str) -> None:
-    """The counts of the shell read few pages, however many jobs are finished."""
-    waiting = JobListParams(states=["available"])
-    pages = {
-        "count_jobs": pages_read(engine, many, queries.count_jobs()),
-        "finish_rates": pages_read(engine, many, queries.finish_rates(), window_s=60.0),
-        "last_worked": pages_read(
-            engine, many, queries.last_worked(), names=[f"queue_{number}" for number in range(4)]
-        ),
-        "count_listed": pages_read(engine, many, count_listed(waiting, 1_000)),
-    }
-    assert max(pages.values()) < 1_000, pages
-
-
-def pages_read(engine: Engine, schema: str, statement: Any, **params: object) -> int:
-    """Return how many pages a statement reads."""
-    compiled = statement.compile(
-        engine,
-        schema_translate_map={None: schema},
-        render_schema_translate=True,
-        compile_kwargs={"render_postcompile": True},
-    )
-    with engine.connect() as connection:
-        (plan,) = connection.exec_driver_sql(
-            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", {**compiled.params, **params}
-        ).scalar_one()
-    return plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
 
 
 def test_delete_leaves_what_runs(engine: Engine, schema: str) -> None:

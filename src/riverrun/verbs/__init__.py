@@ -20,17 +20,20 @@ from riverrun.verbs.reschedule import reschedule_where
 from riverrun.verbs.retry import retry, retry_where
 from riverrun.verbs.status import ClientRow, JobCount, count_jobs, get_leader, list_clients
 from riverrun.verbs.update import update
+from riverrun.verbs.waiting import WaitingCount, count_waiting
 
 __all__ = [
     "ClientRow",
     "InsertResult",
     "JobCount",
     "QueueRow",
+    "WaitingCount",
     "cancel",
     "cancel_where",
     "claim",
     "complete",
     "count_jobs",
+    "count_waiting",
     "delete",
     "delete_many",
     "delete_where",

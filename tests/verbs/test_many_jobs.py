@@ -1,0 +1,115 @@
+"""Statements that people and pages wait for stay fast, however many jobs are in the table."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.schema import CreateSchema, DropSchema
+
+from riverrun import JobListParams
+from riverrun.migrations import LATEST, Line, sql
+from riverrun.queries import read, status, waiting
+from riverrun.queries.read import count_listed, list_briefs
+
+FINISHED = 100_000
+WAITING = 10_000
+
+
+@pytest.fixture(scope="module")
+def many(engine: Engine) -> Iterator[str]:
+    """A schema with many finished jobs and some that wait, of four kinds, in four queues."""
+    script = "".join(sql(line, 0, LATEST[line], "many") for line in Line)
+    with engine.begin() as connection:
+        connection.execute(CreateSchema("many"))
+        script = script.replace("BEGIN;", "").replace("COMMIT;", "")
+        connection.connection.cursor().execute(script)
+        connection.execute(
+            text(
+                "INSERT INTO many.river_job (kind, queue, state, args, max_attempts, attempt,"
+                " scheduled_at, attempted_at, finalized_at, attempted_by, errors, metadata)"
+                " SELECT 'kind_' || number % 4, 'queue_' || number % 4, state,"
+                "  jsonb_build_object('order', number, 'shop', number % 9), 25, 1, at, at,"
+                "  CASE WHEN number <= :done THEN at END, ARRAY['client_' || number % 3],"
+                "  CASE WHEN state IN ('discarded', 'retryable')"
+                """   THEN ARRAY[jsonb_build_object('error', 'no ' || number)] END,"""
+                """  CASE WHEN number % 1000 = 0 THEN '{"river:rescue_count": 1}' ELSE '{}' END"""
+                "   ::jsonb"
+                " FROM (SELECT number, now() - (:all - number) * interval '1 ms' AS at,"
+                "  (CASE WHEN number > :done THEN CASE WHEN number % 100 = 5 THEN 'running'"
+                "    WHEN number % 10 = 0 THEN 'retryable' WHEN number % 10 = 1 THEN 'scheduled'"
+                "    ELSE 'available' END"
+                "   WHEN number % 50 = 0 THEN 'discarded' WHEN number % 51 = 0 THEN 'cancelled'"
+                "   ELSE 'completed' END)::many.river_job_state AS state"
+                "  FROM generate_series(1, :all) AS number) AS numbers"
+            ),
+            {"done": FINISHED, "all": FINISHED + WAITING},
+        )
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text("VACUUM ANALYZE many.river_job"))
+    yield "many"
+    with engine.begin() as connection:
+        connection.execute(DropSchema("many", cascade=True))
+
+
+PAGE: dict[str, Any] = {"limit": 50, "descending": True}
+LISTS: list[dict[str, Any]] = [
+    {},
+    {"descending": False},
+    {"states": ["completed"], "order_by": "finalized_at"},
+    {"states": ["completed", "discarded", "cancelled"], "order_by": "finalized_at"},
+    {"states": ["discarded", "cancelled"], "order_by": "time"},
+    {"states": ["discarded"]},
+    {"states": ["available"], "descending": False},
+    {"states": ["running"]},
+    {"kinds": ["kind_1"]},
+    {"kinds": ["nothing"]},
+    {"queues": ["queue_1"]},
+    {"queues": ["nothing"]},
+]
+
+
+@pytest.mark.parametrize("params", LISTS, ids=str)
+def test_lists_of_many_jobs_read_few_pages(
+    engine: Engine, many: str, params: dict[str, Any]
+) -> None:
+    """A page of jobs is read by an index, however many jobs are kept, and not sorted out of all."""
+    asked = JobListParams(**{**PAGE, **params})
+    for statement in (read.list_jobs(asked), list_briefs(asked, errors=True)):
+        assert pages_read(engine, many, statement) < 800
+
+
+def test_the_shell_s_counts_read_few_pages(engine: Engine, many: str) -> None:
+    """The counts of the shell read few pages, however many jobs are finished."""
+    listed = JobListParams(states=["available"])
+    pages = {
+        "count_jobs": pages_read(engine, many, status.count_jobs()),
+        "finish_rates": pages_read(engine, many, status.finish_rates(), window_s=60.0),
+        "last_worked": pages_read(
+            engine, many, status.last_worked(), names=[f"queue_{number}" for number in range(4)]
+        ),
+        "count_listed": pages_read(engine, many, count_listed(listed, 1_000)),
+    }
+    assert max(pages.values()) < 1_000, pages
+
+
+def pages_read(engine: Engine, schema: str, statement: Any, **params: object) -> int:
+    """Return how many pages a statement reads."""
+    compiled = statement.compile(
+        engine,
+        schema_translate_map={None: schema},
+        render_schema_translate=True,
+        compile_kwargs={"render_postcompile": True},
+    )
+    with engine.connect() as connection:
+        (plan,) = connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {compiled}", {**compiled.params, **params}
+        ).scalar_one()
+    return plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+
+
+@pytest.mark.parametrize("most", [100, 1_000])
+def test_waiting_jobs_are_counted_up_to_a_limit(engine: Engine, many: str, most: int) -> None:
+    """The count of waiting jobs reads no more than its limit of each queue and state."""
+    groups = 4 * 4  # queues and states
+    assert pages_read(engine, many, waiting.count_waiting(), most=most) < groups * (most / 20 + 30)
