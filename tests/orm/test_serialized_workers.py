@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from orm.worker_tables import host_engine
-from riverrun import Client, InsertOpts, JobArgs, JobContext, RawArgs, Workers
+from riverrun import Client, IfGone, InsertOpts, JobArgs, JobContext, ObjectGone, RawArgs, Workers
 from riverrun.errors import InvalidWorker
 from riverrun.events import JobCompleted, JobDeferred, JobEvent, JobFailed
 from riverrun.orm.refs import Ref
@@ -159,19 +159,17 @@ def test_one_at_a_time(host: Engine) -> None:
         assert session.get_one(Company, 1).total == 16
 
 
-def test_a_locked_row_and_one_that_is_gone(host: Engine) -> None:
+def test_a_locked_row(host: Engine) -> None:
     """While an object's row is locked, its job's worker is not called.
 
-    If the row is gone, the worker is called and finds that out itself. Neither a foreign key's
-    lock on the row nor a lock on another row delays the job.
+    Neither a foreign key's lock on the row nor a lock on another row delays the job.
     """
     called: list[Any] = []
     workers = Workers()
 
     @workers.register(serialize_by="company")
     def one(args: Count, session: Session) -> None:
-        found = args.company.get(session)
-        called.append(found and found.id)
+        called.append(args.company.get_one(session).id)
 
     client = Client(host, workers=workers, queues={"default": 2})
     events = client.subscribe(JobEvent)
@@ -190,14 +188,34 @@ def test_a_locked_row_and_one_that_is_gone(host: Engine) -> None:
         while type(ended := events.get(timeout=DEADLINE_S)) is not JobCompleted:
             assert type(ended) is JobDeferred
         assert (ended.job.id, ended.job.attempt) == (first.id, 1)
-        called.clear()
-        client.insert(host, Count(company(3)))
-        assert type(events.get(timeout=DEADLINE_S)) is JobCompleted
-        assert called == [None]
         other.add(Line(party_id=1, n=1))
         other.flush()
         client.insert(host, Count(company(1)))
         assert type(events.get(timeout=DEADLINE_S)) is JobCompleted
+
+
+@pytest.mark.parametrize(
+    ("policy", "state"),
+    [("cancel", "cancelled"), ("fail", "available"), ("discard", "discarded")],
+)
+@pytest.mark.parametrize("args", [Count(company(3)), CountAsync(Ref.by_key(Party, 3))])
+def test_a_row_that_is_gone(host: Engine, policy: IfGone, state: str, args: Any) -> None:
+    """If the object's row is gone, `if_gone` decides about the job, and no worker is called."""
+    called: list[Any] = []
+    workers = Workers()
+
+    @workers.register(serialize_by="company", if_gone=policy)
+    def one(args: Count, session: Session) -> None:
+        called.append(args)
+
+    @workers.register(serialize_by="party", if_gone=policy)
+    async def other(args: CountAsync, session: AsyncSession) -> None:
+        called.append(args)
+
+    client = Client(host, workers=workers)
+    worked = work_one(host, client, args, reraise=False)
+    assert (worked.state, type(worked.error), called) == (state, ObjectGone, [])
+    assert worked.job.metadata.get("riverrun:waits_for") is None
 
 
 def test_the_lock_outlives_a_rollback(host: Engine) -> None:

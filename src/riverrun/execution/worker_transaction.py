@@ -125,6 +125,7 @@ class WorkerTransaction:
 
         Raises:
             ObjectBusy: If another transaction has locked it.
+            ObjectGone: If it is gone.
         """
         ref = getattr(args, field)
         if ref is None:

@@ -211,7 +211,8 @@ class Workers:
             serialize_by: A field of the args that is a Ref. Its object is locked FOR NO KEY UPDATE
                 in the worker's session before the worker is called. If another transaction has
                 locked it, the job comes back soon and the attempt does not count. So jobs of one
-                object are worked one at a time. Default: None, jobs are worked side by side.
+                object are worked one at a time. If the object is gone, `if_gone` decides, and
+                the worker is not called. Default: None, jobs are worked side by side.
 
         Raises:
             DuplicateKind: If the kind, or an alias of it, has a worker already.

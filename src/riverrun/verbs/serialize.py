@@ -10,9 +10,10 @@ from sqlalchemy import Select, select, true
 from sqlalchemy.orm import Mapper, Session
 
 from riverrun.db.transactions import Tx, joined
-from riverrun.errors import ObjectBusy
+from riverrun.errors import ObjectBusy, ObjectGone
 from riverrun.jobs.json_values import json_text
-from riverrun.orm.object_keys import keys_of, mapper_of
+from riverrun.orm.marks import base_of, mark_of
+from riverrun.orm.object_keys import keys_of
 from riverrun.orm.refs import Ref
 from riverrun.outcome import WAITS_KEY
 from riverrun.queries import serialize as queries
@@ -21,8 +22,7 @@ from riverrun.queries import serialize as queries
 def lock_for_worker(session: Session, ref: "Ref[Any]") -> str:
     """Lock an object's row until the session's transaction ends, without waiting for the lock.
 
-    Other transactions may still insert rows that refer to the object. An object that is gone cannot
-    be locked; its worker will notice that itself.
+    Other transactions may still insert rows that refer to the object.
 
     Args:
         session: The worker's session.
@@ -33,10 +33,11 @@ def lock_for_worker(session: Session, ref: "Ref[Any]") -> str:
 
     Raises:
         ObjectBusy: If another transaction has locked it.
+        ObjectGone: If it is gone.
     """
-    mapper = _base(ref.entity)
+    mapper = base_of(ref.entity)
     key = ref.key if isinstance(ref.key, tuple) else (ref.key,)
-    mark = f"{mapper.local_table}:{json_text(keys_of(mapper).write(key))}"
+    mark = mark_of(mapper, key)
     # Select from the base table only, and not the entity: so all subclasses lock the same row, and
     # PostgreSQL cannot lock the nullable side of an outer join.
     row = select(*mapper.primary_key)
@@ -45,9 +46,11 @@ def lock_for_worker(session: Session, ref: "Ref[Any]") -> str:
     # SQLAlchemy 2.0 caches a statement with key_share and one without under the same key. The
     # conditions that are always true are not sent, and give this statement a key of its own.
     locking = row.where(true(), true(), true()).with_for_update(key_share=True, skip_locked=True)
-    if _found(session, mapper, locking) or not _found(session, mapper, row):
+    if _found(session, mapper, locking):
         return mark
-    raise ObjectBusy(ref.entity.__name__, mark)
+    if _found(session, mapper, row):
+        raise ObjectBusy(ref.entity.__name__, mark)
+    raise ObjectGone(ref.entity.__name__, keys_of(mapper).write(key))
 
 
 def wake_waiting(tx: Tx, mark: str, *, schema: str | None = None) -> str | None:
@@ -65,14 +68,6 @@ def wake_waiting(tx: Tx, mark: str, *, schema: str | None = None) -> str | None:
     with joined(tx, schema) as transaction:
         queue: str | None = transaction.execute(queries.wake_waiting(), params).scalar()
         return queue
-
-
-def _base(entity: type[Any]) -> Mapper[Any]:
-    mapper = mapper_of(entity)
-    assert mapper is not None  # noqa: S101  a reference is to a mapped class
-    while mapper.inherits is not None and not mapper.concrete:
-        mapper = mapper.inherits
-    return mapper
 
 
 def _found(session: Session, mapper: Mapper[Any], statement: Select[Any]) -> bool:
