@@ -20,7 +20,15 @@ available in `maintenance/job_scheduler.py`, and goes on with step 2.
 import riverrun.libpq  # noqa: F401  # isort: split
 from riverrun.client.client import Client
 from riverrun.config import Notify, QueueConfig
-from riverrun.errors import JobCancel, JobError, JobSnooze, ObjectGone, RiverrunError, RuleBypassed
+from riverrun.errors import (
+    JobCancel,
+    JobError,
+    JobSnooze,
+    ObjectGone,
+    OwnerBypassed,
+    RiverrunError,
+    RuleBypassed,
+)
 from riverrun.events import (
     Event,
     JobCancelled,
@@ -100,6 +108,7 @@ __all__ = [
     "Notify",
     "ObjectGone",
     "OnConflict",
+    "OwnerBypassed",
     "PeriodicJob",
     "Plugin",
     "QueueConfig",

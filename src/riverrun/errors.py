@@ -71,6 +71,26 @@ class RuleBypassed(RiverrunError, UserWarning):
         )
 
 
+class OwnerBypassed(RiverrunError, UserWarning):
+    """A bulk statement deletes objects that may own jobs, and no flush sees it.
+
+    A warning, once for a class.
+
+    Args:
+        class_name: The name of the objects' class.
+    """
+
+    def __init__(self, class_name: str) -> None:
+        super().__init__(class_name)
+
+    def __str__(self) -> str:
+        return (
+            f"a bulk delete bypasses InsertOpts(owner=...) of class {self.args[0]}: the waiting "
+            "jobs of the deleted objects are not cancelled yet, but when they are claimed. Delete "
+            "the objects by session.delete(), or cancel the jobs by client.cancel_where()"
+        )
+
+
 class _ObjectError(RiverrunError):
     """An error about the object of a reference: the name of its class, and its key as JSON."""
 
@@ -465,7 +485,7 @@ class JobCancel(RiverrunError):
 
 
 class JobSuperseded(JobCancel):
-    """The object of `InsertOpts(unless_changed=...)` has changed, so its job is cancelled."""
+    """The job's owner is gone, or its `unless_changed` object has changed: it is cancelled."""
 
 
 class JobSnooze(RiverrunError):

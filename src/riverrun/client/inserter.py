@@ -28,12 +28,14 @@ from riverrun.jobs.references import Postponed, Postponing, postponing
 from riverrun.jobs.round_trip import is_exact
 from riverrun.jobs.states import JobState
 from riverrun.orm.added import AddedJob, add_to
+from riverrun.orm.owners import Owners
 from riverrun.runtime.announcer import Announcer
 from riverrun.verbs.draft import JobDraft, draft, drafts, jobs_of
 from riverrun.verbs.insert import InsertResult, insert_drafts
 from riverrun.verbs.insert_fast import copy_drafts
 from riverrun.verbs.insert_from import common_draft, insert_rows_from
 from riverrun.verbs.notify import notify_inserted
+from riverrun.verbs.owned import cancel_owned
 
 R = TypeVar("R")
 
@@ -67,6 +69,7 @@ class Inserter:
         self._clock = config.clock
         self._identity = ("", "")  # of the client's database, once asked for
         self._same_database: WeakSet[Pool] = WeakSet()  # the pools of engines that lead there, too
+        self._owners = Owners(self, schema=self._schema)
         self._announcer = Announcer(
             self._autocommit,
             schema=self._schema,
@@ -125,6 +128,17 @@ class Inserter:
         """Insert added jobs, and return a result for each."""
         return self._insert(session, drafts)
 
+    def cancel_owned(self, session: Session, marks: Sequence[str]) -> bool:
+        """Cancel the waiting jobs of deleted owners, if the session is on the client's database."""
+        try:
+            with joined(session, self._schema) as transaction:
+                self._check_database(transaction)
+        except WrongDatabase:
+            return False
+        now = self._clock.database_now()
+        cancel_owned(session, marks, schema=self._schema, now=now)
+        return True
+
     def insert_many(self, tx: Tx, jobs: Iterable[object]) -> list[InsertResult]:
         """Insert jobs, all or none; see `Client.insert_many`."""
         return self._insert(tx, self._drafts(jobs))
@@ -132,6 +146,7 @@ class Inserter:
     def insert_many_fast(self, tx: Tx, jobs: Iterable[object]) -> int:
         """Insert jobs by COPY; see `Client.insert_many_fast`."""
         ready = self._drafts(jobs)
+        self._watch_owners(ready)
 
         def copy_all() -> int:
             with joined(tx, self._schema) as transaction:
@@ -151,6 +166,7 @@ class Inserter:
         now = self._clock.database_now()
         common = common_draft(args_type, opts, max_attempts=self._max_attempts, now=now)
         self._check_type(common.kind, args_type)
+        self._watch_owners([common])
         for plugin in (*self.plugins, *of_kind(args_type)):
             common = plugin.insert_from(common)
 
@@ -185,6 +201,7 @@ class Inserter:
 
     def _insert(self, tx: Tx, ready: Sequence[JobDraft]) -> list[InsertResult]:
         now = self._clock.database_now()
+        self._watch_owners(ready)
 
         def insert_all() -> list[InsertResult]:
             with joined(tx, self._schema) as transaction:
@@ -197,6 +214,11 @@ class Inserter:
             return results
 
         return again(tx, insert_all)
+
+    def _watch_owners(self, drafts: Sequence[JobDraft]) -> None:
+        for job in drafts:
+            if job.owner is not None:
+                self._owners.watch(job.owner)
 
     def _draft(self, args: object, opts: InsertOpts | None) -> JobDraft:
         now = self._clock.database_now()

@@ -10,7 +10,9 @@ import attrs
 from riverrun.clock import Duration
 from riverrun.errors import InvalidOption
 from riverrun.jobs.checks import check_aware, check_duration, check_int, check_queue, check_tags
+from riverrun.jobs.references import Reference
 from riverrun.jobs.states import REQUIRED_STATES, JobState
+from riverrun.orm.object_keys import is_mapped
 
 MAX_ATTEMPTS_DEFAULT = 25
 
@@ -129,6 +131,12 @@ def _metadata_or_none(value: object) -> Mapping[str, Any] | None:
     return dict(value)
 
 
+def _owner_or_none(value: object) -> object | None:
+    if value is None or isinstance(value, Reference) or is_mapped(value):
+        return value
+    raise InvalidOption("owner", value, "a mapped object, or a Ref to one")
+
+
 @attrs.frozen(kw_only=True)
 class InsertOpts:
     """The options of one insert. None leaves an option to the args' own options or its default.
@@ -146,6 +154,9 @@ class InsertOpts:
         pending: Whether the job is inserted as `pending`: it waits until it is made available.
         unless_changed: A mapped object with a `version_id_col`, flushed. An attempt begins only
             while the object has that version; else the job is cancelled as superseded.
+        owner: A mapped object, or a Ref to one. The flush that deletes it, in a process where the
+            client has inserted jobs of such owners, cancels the job if that is waiting. No attempt
+            begins once the object is gone: the job is cancelled as superseded.
         coalesce: Whether jobs that `client.add` adds in one transaction become one job if their
             args and options are the same. Default: False. Other inserts ignore it.
 
@@ -163,6 +174,7 @@ class InsertOpts:
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata_or_none)
     pending: bool = False
     unless_changed: object | None = attrs.field(default=None, eq=False)
+    owner: object | None = attrs.field(default=None, eq=False, converter=_owner_or_none)
     coalesce: bool | None = None
 
     @unique.validator
@@ -180,7 +192,7 @@ class InsertOpts:
         Metadata and pending are never taken from `other`, as in River.
         """
         timed = self.scheduled_at is not None or self.delay is not None
-        fields = ("queue", "priority", "max_attempts", "tags", "unique", "coalesce")
+        fields = ("queue", "priority", "max_attempts", "tags", "unique", "coalesce", "owner")
         missing: dict[str, Any] = {
             field: value
             for field in (fields if timed else (*fields, "scheduled_at", "delay"))
@@ -203,6 +215,7 @@ class InsertOptions(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     pending: bool
     unless_changed: object | None
+    owner: object | None
     coalesce: bool | None
 
 

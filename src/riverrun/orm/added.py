@@ -255,7 +255,9 @@ def _insert_jobs(session: Session, writer: Writer, jobs: list[AddedJob]) -> None
         return
     known = _Coalesced.of(session)
     firsts = [
-        known.first_of(job, (writer, draft.kind, draft.args_text)) if _coalesces(job) else job
+        known.first_of(job, (writer, draft.kind, draft.args_text, draft.metadata_text))
+        if _coalesces(job)
+        else job
         for job, draft in zip(jobs, drafts, strict=True)
     ]
     new = [n for n, (job, first) in enumerate(zip(jobs, firsts, strict=True)) if job is first]
@@ -273,10 +275,6 @@ def _coalesces(job: AddedJob) -> bool:
         if opts is not None and opts.coalesce is not None:
             return bool(opts.coalesce)
     return False
-
-
-def _version_of(job: AddedJob) -> object:
-    return None if job.opts is None else job.opts.unless_changed
 
 
 class _Coalesced:
@@ -300,13 +298,14 @@ class _Coalesced:
 
         Args:
             job: A job about to be inserted.
-            key: Identifies the job's kind and args.
+            key: Identifies the job's kind, args and metadata, which name the objects of its
+                options.
         """
         alike = self._jobs.setdefault(key, [])
         # Jobs that were rolled back to a savepoint do not exist any more.
         alike[:] = [each for each in alike if cast("AddedJobs", each._marker).is_there]
         for each in alike:
-            if each.opts == job.opts and _version_of(each) is _version_of(job):
+            if each.opts == job.opts:
                 return each
         alike.append(job)
         return job

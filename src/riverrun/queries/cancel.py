@@ -1,5 +1,6 @@
 """The statements of `verbs.cancel`."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -7,15 +8,20 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     Select,
+    Text,
     Update,
+    any_,
     bindparam,
     case,
+    cast,
     func,
+    literal,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from riverrun.jobs.json_values import json_text
 from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import Job
 from riverrun.queries.chosen import Chosen
@@ -56,6 +62,25 @@ def not_final(job: Any) -> ColumnElement[bool]:
     final = [state_literal(state, job) for state in sorted(FINAL_STATES)]
     can: ColumnElement[bool] = job.state.not_in(final)
     return can
+
+
+def waits(job: Any) -> ColumnElement[bool]:
+    """Return the condition for a job that is neither running nor final."""
+    others = [state_literal(state, job) for state in sorted(FINAL_STATES | {JobState.running})]
+    can: ColumnElement[bool] = job.state.not_in(others)
+    return can
+
+
+def contains_any(job: Any, parts: Sequence[Any]) -> ColumnElement[bool]:
+    """Return the condition for a job whose metadata contains one of `parts`, which are JSON.
+
+    Index: river_job_metadata_index, looked up once for each part.
+    """
+    # Not a join with the parts: the planner would take each for a thousandth of the table, and read
+    # all of it.
+    texts = cast(literal([json_text(part) for part in parts], ARRAY(Text)), ARRAY(JSONB))
+    found: ColumnElement[bool] = job.metadata_.op("@>", is_comparison=True)(any_(texts))
+    return found
 
 
 def _cancelled(job: Any) -> dict[Any, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Mapper, Session, scoped_session
 
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidArgs, InvalidOption
@@ -25,6 +25,7 @@ from riverrun.jobs.options import (
 )
 from riverrun.jobs.references import referred
 from riverrun.jobs.states import JobState
+from riverrun.verbs.owned import OWNER_KEY, owner_of
 from riverrun.verbs.unless_changed import UNCHANGED_KEY, version_of
 
 _NO_OPTIONS = InsertOpts()
@@ -50,7 +51,8 @@ class JobDraft:
         metadata_text: The metadata as JSON text; `with_metadata` merges into it.
         state: `available`, `scheduled` or `pending`.
         mark: The unique key and its states; None if the job need not be unique.
-        refers_to: The mapped objects in its args that are stored as references.
+        refers_to: The mapped objects in its args, and its owner, that are stored as references.
+        owner: The mapper of its owner; None if it has no owner.
     """
 
     kind: str
@@ -66,6 +68,7 @@ class JobDraft:
     state: JobState
     mark: UniqueMark | None = None
     refers_to: tuple[object, ...] = ()
+    owner: Mapper[Any] | None = None
 
     def with_metadata(self, metadata: Mapping[str, Any]) -> "JobDraft":
         """Return this job with `metadata` merged into its own.
@@ -148,8 +151,14 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | Non
     else:
         state = JobState.available if scheduled_at is None else JobState.scheduled
     metadata = given.metadata
-    if given.unless_changed is not None:
-        metadata = {**(metadata or {}), UNCHANGED_KEY: version_of(given.unless_changed)}
+    needs = [] if given.unless_changed is None else [version_of(given.unless_changed)]
+    owner = None
+    if given.owner is not None:
+        owner, mark, need = owner_of(given.owner)
+        metadata = {**(metadata or {}), OWNER_KEY: mark}
+        needs.append(need)
+    if needs:
+        metadata = {**(metadata or {}), UNCHANGED_KEY: needs[0] if len(needs) == 1 else needs}
     return _Decided(
         given.max_attempts,
         given.unique,
@@ -160,6 +169,7 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | Non
             "tags": tuple(given.tags or ()),
             "metadata_text": metadata_text(metadata) if metadata else "{}",
             "state": state,
+            "owner": owner,
         },
     )
 

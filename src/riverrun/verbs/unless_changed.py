@@ -1,4 +1,4 @@
-"""Jobs that are only worked while an object is as it was when they were inserted."""
+"""Jobs that are only worked while an object is as it was when they were inserted, or is there."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -11,7 +11,7 @@ from riverrun.errors import InvalidOption, JobSuperseded, RiverrunError
 from riverrun.orm.object_keys import identity_of, keys_of, state_of
 
 UNCHANGED_KEY = "riverrun:unless_changed"
-"""The key of a job's metadata that says of which object it needs which version."""
+"""The key of a job's metadata that says which object it needs, and of which version, if any."""
 
 _EXPECTED = "a mapped object whose class has a version_id_col"
 
@@ -44,47 +44,68 @@ def version_of(obj: object) -> dict[str, Any]:
     }
 
 
-def check_unchanged(session: Session, needed: object) -> None:
-    """Read an object's version, and see that it is what a job needs.
+def existence_of(mapper: Mapper[Any], key: object) -> dict[str, Any]:
+    """Return what is stored of an object with a job that needs it to exist.
 
     Args:
-        session: What to read it with.
-        needed: What `version_of` returned when the job was inserted.
+        mapper: The mapper of its class.
+        key: Its primary key as JSON.
+    """
+    return {"class": _name(mapper), "key": key}
+
+
+def check_unchanged(session: Session, needed: object) -> None:
+    """Check the versions and the existence of the objects that a job needs.
+
+    Args:
+        session: What to read them with.
+        needed: What `version_of` or `existence_of` returned when the job was inserted, or a list of
+            both.
 
     Raises:
-        JobSuperseded: If the object has another version by now, or is gone.
-        RiverrunError: If its class is not known here.
+        JobSuperseded: If an object has another version by now, or is gone.
+        RiverrunError: If an object's class is not known here, and its version is needed.
     """
-    if not isinstance(needed, Mapping) or not {"class", "key", "version"} <= needed.keys():
-        raise RiverrunError(f"metadata {UNCHANGED_KEY!r} is {needed!r}, which names no version")
-    mapper = _mapper(str(needed["class"]))
+    for need in needed if isinstance(needed, list) else [needed]:
+        if not isinstance(need, Mapping) or not {"class", "key"} <= need.keys():
+            raise RiverrunError(f"metadata {UNCHANGED_KEY!r} is {needed!r}, which names no object")
+        _check(session, need)
+
+
+def _check(session: Session, need: Mapping[str, Any]) -> None:
+    versioned = "version" in need
+    mapper = _mapper(str(need["class"]), versioned=versioned)
+    if mapper is None:
+        return
     columns = [mapper.get_property_by_column(each) for each in mapper.primary_key]
-    identity = keys_of(mapper).read(needed["key"])
-    version = mapper.get_property_by_column(cast("Any", mapper.version_id_col))
-    statement = select(version.class_attribute)
+    identity = keys_of(mapper).read(need["key"])
+    read = mapper.version_id_col if versioned else mapper.primary_key[0]
+    statement = select(mapper.get_property_by_column(cast("Any", read)).class_attribute)
     for column, value in zip(columns, identity, strict=True):
         statement = statement.where(column.class_attribute == value)
     found = session.execute(statement).first()
-    what = f"the {mapper.class_.__name__} with the primary key {needed['key']!r}"
+    what = f"the {mapper.class_.__name__} with the primary key {need['key']!r}"
     if found is None:
         raise JobSuperseded(f"superseded: {what} is gone")
-    if _text(found[0]) != needed["version"]:
+    if versioned and _text(found[0]) != need["version"]:
         has = f"{what} has version {_text(found[0])}"
-        raise JobSuperseded(f"superseded: {has}, and the job is of version {needed['version']}")
+        raise JobSuperseded(f"superseded: {has}, and the job is of version {need['version']}")
 
 
 def _name(mapper: Mapper[Any]) -> str:
     return f"{mapper.class_.__module__}:{mapper.class_.__qualname__}"
 
 
-def _mapper(name: str) -> Mapper[Any]:
+def _mapper(name: str, *, versioned: bool) -> Mapper[Any] | None:
     # Looked up among the classes that are mapped here: what a row says is never imported.
     configure_mappers()
     for registry in mapperlib._all_registries():
         for mapper in registry.mappers:
-            if _name(mapper) == name and mapper.version_id_col is not None:
+            if _name(mapper) == name and (mapper.version_id_col is not None or not versioned):
                 found: Mapper[Any] = inspect(mapper.class_)
                 return found
+    if not versioned:
+        return None  # This process works jobs without the application's models.
     problem = f"the job needs a version of {name}, and no such class with a version_id_col is"
     raise RiverrunError(f"{problem} mapped in this process; import its module before working")
 

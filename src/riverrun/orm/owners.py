@@ -1,0 +1,129 @@
+"""Owners: mapped objects whose deletion cancels the jobs that they own, in the flush that deletes.
+
+The metadata of a job has the mark of its owner's row. A mapper event reports each deleted object of
+a class that has owned jobs of a client; once the flush has written everything, including the jobs
+that it inserts, one statement cancels the waiting jobs of all its deleted objects.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+from weakref import WeakSet
+
+from sqlalchemy import event
+from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
+
+from riverrun.db.transactions import own_listener
+from riverrun.errors import OwnerBypassed
+from riverrun.orm.marks import base_of, mark_of
+from riverrun.orm.object_keys import identity_of, state_of
+
+_DELETED = "_riverrun_deleted"
+"""The attribute of a session with the base mapper and mark of each object that a flush deletes."""
+
+
+class Canceller(Protocol):
+    """Cancels jobs of deleted owners: a client's inserter."""
+
+    def cancel_owned(self, session: Session, marks: Sequence[str]) -> bool:
+        """Cancel the waiting jobs whose owners have the marks, in the session's transaction.
+
+        Returns:
+            Whether it has; False if the session is on another database.
+        """
+
+
+class Owners:
+    """The classes whose objects own jobs of a client. They are known from the client's inserts.
+
+    Args:
+        canceller: Cancels their jobs.
+        schema: The schema of River's tables. Clients that share it cancel a job once.
+    """
+
+    def __init__(self, canceller: Canceller, *, schema: str | None) -> None:
+        self._canceller = canceller
+        self._schema = schema
+        self._bases: WeakSet[Mapper[Any]] = WeakSet()
+
+    def watch(self, mapper: Mapper[Any]) -> None:
+        """Cancel jobs when an object of a class, or of its sub- and superclasses, is deleted."""
+        base = base_of(mapper.class_)
+        if base in self._bases:
+            return
+        self._bases.add(base)
+        _all.add(self)
+        _listen(base)
+
+    def cancel(
+        self,
+        session: Session,
+        deleted: Sequence[tuple[Mapper[Any], str]],
+        done: set[str | None],
+    ) -> None:
+        """Cancel the waiting jobs of deleted objects.
+
+        Args:
+            session: The session whose flush deleted them.
+            deleted: The base mapper and the mark of each object.
+            done: The schemas in which other clients have cancelled them. This adds its own.
+        """
+        if self._schema in done or not any(base in self._bases for base, _ in deleted):
+            return
+        if self._canceller.cancel_owned(session, [mark for _, mark in deleted]):
+            done.add(self._schema)
+
+    def check_bulk(self, mapper: Mapper[Any] | None, table: object) -> None:
+        """Warn once of bulk statements that delete objects of a class, which no flush will see."""
+        for base in list(self._bases):
+            about = mapper.isa(base) if mapper is not None else table in base.tables
+            if about and base not in _warned:
+                _warned.add(base)
+                warnings.warn(OwnerBypassed(base.class_.__name__), stacklevel=2)
+
+
+_all: WeakSet[Owners] = WeakSet()
+
+_warned: WeakSet[Mapper[Any]] = WeakSet()
+
+
+def _listen(base: Mapper[Any]) -> None:
+    if not event.contains(base.class_, "after_delete", _record):
+        event.listen(base.class_, "after_delete", _record, propagate=True)
+    for name, listener in (
+        ("before_flush", _forget),
+        ("after_flush_postexec", _cancel),
+        ("do_orm_execute", _on_execute),
+    ):
+        if not event.contains(Session, name, listener):
+            event.listen(Session, name, listener)
+
+
+def _record(_mapper: object, _connection: object, obj: Any) -> None:
+    state = cast("InstanceState[Any]", state_of(obj))
+    identity, session = identity_of(state), state.session
+    if identity is not None and session is not None:
+        base = base_of(type(obj))
+        session.__dict__.setdefault(_DELETED, []).append((base, mark_of(base, identity)))
+
+
+def _forget(session: Session, *_: object) -> None:
+    """Forget what an earlier flush deleted that has failed."""
+    session.__dict__.pop(_DELETED, None)
+
+
+# After the flush, and not within it: so the jobs that the flush inserts are cancelled, too.
+def _cancel(session: Session, _context: object) -> None:
+    deleted = session.__dict__.pop(_DELETED, None)
+    if deleted:
+        done: set[str | None] = set()
+        for owners in list(_all):
+            owners.cancel(session, deleted, done)
+
+
+@own_listener
+def _on_execute(statement: ORMExecuteState) -> None:
+    if statement.is_delete:
+        table = getattr(statement.statement, "table", None)
+        for owners in list(_all):
+            owners.check_bulk(statement.bind_mapper, table)
