@@ -1,8 +1,11 @@
 """Deleting the owner of jobs cancels those that wait, in the flush that deletes it."""
 
 import asyncio
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -26,6 +29,7 @@ from riverrun.errors import InvalidOption
 from riverrun.models import Job
 from riverrun.orm.owners import Owners
 from riverrun.testing import work_one
+from waiting import DEADLINE_S
 
 
 @attrs.frozen
@@ -194,6 +198,39 @@ def test_added_jobs(session: Session, client: Client, states: Any) -> None:
     session.commit()
     assert first.job == second.job
     assert first.job != third.job
+
+
+def test_the_first_owner_of_a_process(host_url: str) -> None:
+    """The first job with an owner may be inserted by a flush, or within a listener of the host."""
+    script = """
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import Session
+from orm.owner_tables import Pass, Rider, Trip
+from orm.test_owners import Remind
+from riverrun import Client
+
+engine = create_engine({url!r})
+client = Client(engine)
+with Session(engine) as session:
+    trip, rider, other = Trip(), Rider(), Pass()
+    session.add_all([trip, rider, other])
+    added = client.add(session, Remind(), owner=trip)
+
+    @event.listens_for(Trip, "after_delete")
+    def insert(_mapper, connection, _trip):
+        client.insert(connection, Remind(), owner=rider)
+
+    session.commit()
+    session.delete(trip)
+    session.commit()
+    assert client.get(engine, added.job.id).state == "cancelled"
+"""
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", script.format(url=host_url)],
+        check=True,
+        cwd=Path(__file__).parents[1],
+        timeout=DEADLINE_S,
+    )
 
 
 def test_options_of_the_args(session: Session, client: Client, states: Any) -> None:

@@ -52,8 +52,10 @@ class Owners:
         if base in self._bases:
             return
         self._bases.add(base)
+        _watched.add(base)
         _all.add(self)
-        _listen(base)
+        if not event.contains(Session, "do_orm_execute", _on_execute):
+            event.listen(Session, "do_orm_execute", _on_execute)
 
     def cancel(
         self,
@@ -84,35 +86,31 @@ class Owners:
 
 _all: WeakSet[Owners] = WeakSet()
 
+_watched: WeakSet[Mapper[Any]] = WeakSet()
+
 _warned: WeakSet[Mapper[Any]] = WeakSet()
 
 
-def _listen(base: Mapper[Any]) -> None:
-    if not event.contains(base.class_, "after_delete", _record):
-        event.listen(base.class_, "after_delete", _record, propagate=True)
-    for name, listener in (
-        ("before_flush", _forget),
-        ("after_flush_postexec", _cancel),
-        ("do_orm_execute", _on_execute),
-    ):
-        if not event.contains(Session, name, listener):
-            event.listen(Session, name, listener)
-
-
+# These listeners are there from the beginning: a flush may insert the first job with an owner, and
+# SQLAlchemy refuses new listeners to an event that it is calling listeners of.
+@event.listens_for(Mapper, "after_delete")
 def _record(_mapper: object, _connection: object, obj: Any) -> None:
+    if not _watched or (base := base_of(type(obj))) not in _watched:
+        return
     state = cast("InstanceState[Any]", state_of(obj))
     identity, session = identity_of(state), state.session
     if identity is not None and session is not None:
-        base = base_of(type(obj))
         session.__dict__.setdefault(_DELETED, []).append((base, mark_of(base, identity)))
 
 
+@event.listens_for(Session, "before_flush")
 def _forget(session: Session, *_: object) -> None:
     """Forget what an earlier flush deleted that has failed."""
     session.__dict__.pop(_DELETED, None)
 
 
 # After the flush, and not within it: so the jobs that the flush inserts are cancelled, too.
+@event.listens_for(Session, "after_flush_postexec")
 def _cancel(session: Session, _context: object) -> None:
     deleted = session.__dict__.pop(_DELETED, None)
     if deleted:
