@@ -43,6 +43,7 @@ from riverrun.events import (
     QueueEvent,
     QueuePaused,
     QueueResumed,
+    UserActed,
 )
 from riverrun.execution.context import JobContext
 from riverrun.execution.handlers import ErrorHandlerResult, JobStuckHandlerResult
@@ -124,6 +125,7 @@ __all__ = [
     "RuleBypassed",
     "UniqueKey",
     "UniqueOpts",
+    "UserActed",
     "Workers",
     "jobs_of",
 ]

@@ -110,6 +110,23 @@ class QueueResumed(QueueEvent):
     """The client claims jobs from the queue again."""
 
 
+@attrs.frozen(kw_only=True)
+class UserActed(Event):
+    """A user has changed jobs, a queue or a periodic job by a method that records it.
+
+    Attributes:
+        user: The user's name.
+        action: What was done, such as "retry" or "pause_queue".
+        count: How many jobs, queues or periodic jobs were changed.
+        job_ids: Which jobs were changed, in ascending order.
+    """
+
+    user: str
+    action: str
+    count: int
+    job_ids: tuple[int, ...] = ()
+
+
 class Listener:
     """Calls a function with each event, in the thread that publishes it."""
 

@@ -15,6 +15,7 @@ import attrs
 from sqlalchemy import URL, Engine
 from sqlalchemy.orm import sessionmaker
 
+from riverrun.client.acting import Acting
 from riverrun.client.inserter import Inserter
 from riverrun.client.launcher import Launcher, default_id
 from riverrun.client.queues import Queues
@@ -69,7 +70,7 @@ A client's `soft_stop_timeout` takes precedence.
 """
 
 
-class Client(SetBased, UnitOfWork):
+class Client(Acting, SetBased, UnitOfWork):
     """Inserts jobs in the caller's transactions and, if it has workers, works them.
 
     Args:

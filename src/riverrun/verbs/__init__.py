@@ -1,5 +1,14 @@
 """Plain functions, a verb each, that work on any Session or Connection and need no client."""
 
+from riverrun.verbs.act import (
+    Acted,
+    JobAction,
+    act_on,
+    act_on_listed,
+    act_on_queue,
+    newest_job_id,
+)
+from riverrun.verbs.actions import ActionRow, list_actions, record_action
 from riverrun.verbs.cancel import cancel, cancel_where
 from riverrun.verbs.claim import claim
 from riverrun.verbs.complete import complete, discard, fail, snooze
@@ -23,11 +32,17 @@ from riverrun.verbs.update import update
 from riverrun.verbs.waiting import WaitingCount, count_waiting
 
 __all__ = [
+    "Acted",
+    "ActionRow",
     "ClientRow",
     "InsertResult",
+    "JobAction",
     "JobCount",
     "QueueRow",
     "WaitingCount",
+    "act_on",
+    "act_on_listed",
+    "act_on_queue",
     "cancel",
     "cancel_where",
     "claim",
@@ -46,10 +61,13 @@ __all__ = [
     "insert_from",
     "insert_many",
     "insert_many_fast",
+    "list_actions",
     "list_clients",
     "list_jobs",
     "list_queues",
+    "newest_job_id",
     "pause_queue",
+    "record_action",
     "reschedule_where",
     "resume_queue",
     "retry",

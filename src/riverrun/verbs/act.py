@@ -1,0 +1,338 @@
+"""Act on jobs and queues for a user, as through a dashboard: each action with a record of it."""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import attrs
+from sqlalchemy import BigInteger, Engine, Text, cast, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import IntegrityError
+
+from riverrun.db.conflicts import again, tried_again
+from riverrun.db.transactions import Transaction, Tx, joined
+from riverrun.errors import InvalidOption
+from riverrun.events import UserActed
+from riverrun.jobs.checks import check_int
+from riverrun.jobs.listing import JobListParams
+from riverrun.jobs.states import JobState
+from riverrun.models import Job
+from riverrun.queries import act as queries
+from riverrun.queries import cancel as cancel_queries
+from riverrun.queries import delete as delete_queries
+from riverrun.queries import retry as retry_queries
+from riverrun.queries.chosen import chosen
+from riverrun.verbs.actions import ID_MAX, OnDone, check_user, record_done
+from riverrun.verbs.cancel import cancel_where
+from riverrun.verbs.chosen import TRIES
+from riverrun.verbs.delete import delete_where
+from riverrun.verbs.notify import notify_in
+from riverrun.verbs.queues import QueueRow, pause_queue, resume_queue
+from riverrun.verbs.retry import retry_chosen
+from riverrun.wire.topics import Topic, insert_payload
+
+R = TypeVar("R")
+
+BATCH = 1_000
+"""Most jobs that one action changes."""
+
+REMAINING_MAX = 10_000
+"""The number at which the count of remaining jobs stops, because counting more would take long."""
+
+_BY_VALUE = {"ids", "kinds", "queues", "states", "priorities", "tags_all", "tags_any"}
+_BY_TIME = {"since", "until"}
+_UNRECORDED = {"metadata"}
+_ORDER = {"order_by", "descending", "limit", "after"}
+
+
+class JobAction(StrEnum):
+    """What can be done to jobs."""
+
+    retry = "retry"
+    cancel = "cancel"
+    delete = "delete"
+
+
+@attrs.frozen(kw_only=True)
+class Acted:
+    """The result of an action on jobs.
+
+    Attributes:
+        count: How many jobs were changed; with `dry_run`, how many this action would try to change.
+        job_ids: Which.
+        remaining: How many jobs after these the filters select, at most 10,000.
+        cursor: Pass this as `after` to continue with those; None if there are none.
+        recorded: Whether the action was recorded. It is not without version 3 of riverrun's line.
+    """
+
+    count: int
+    job_ids: Sequence[int]
+    remaining: int = 0
+    cursor: int | None = None
+    recorded: bool = False
+
+
+def act_on(
+    tx: Tx,
+    action: JobAction | str,
+    job_ids: Iterable[int],
+    *,
+    user: str,
+    schema: str | None = None,
+    now: datetime | None = None,
+    on_done: OnDone | None = None,
+) -> Acted:
+    """Retry, cancel or delete jobs for a user, and record it, in one transaction.
+
+    Jobs that the action does not apply to are left as they are: a running job is not retried or
+    deleted, a final one not cancelled, and none is retried whose unique key another job holds.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        action: A JobAction or its name.
+        job_ids: The jobs, at most 1,000.
+        user: The user's name, at most 200 characters.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
+        on_done: Called with a UserActed once the transaction has committed.
+
+    Raises:
+        InvalidOption: If a value is out of range.
+    """
+    which = _action(action)
+    user = check_user(user)
+    ids = sorted({check_int("job_ids", job_id, 0, ID_MAX) for job_id in job_ids})
+    if len(ids) > BATCH:
+        raise InvalidOption("job_ids", len(ids), f"at most {BATCH:,} jobs; act in batches")
+
+    def work() -> Acted:
+        with joined(tx, schema) as transaction:
+            changed = _change(tx, transaction, which, ids, schema, now)
+            done = UserActed(
+                user=user, action=which.value, count=len(changed), job_ids=tuple(changed)
+            )
+            recorded = record_done(transaction, done, {}, schema, on_done)
+        return Acted(count=len(changed), job_ids=changed, recorded=recorded)
+
+    return _settled(tx, work)
+
+
+def act_on_listed(
+    tx: Tx,
+    action: JobAction | str,
+    params: JobListParams,
+    *,
+    newest_id: int,
+    user: str,
+    after: int | None = None,
+    limit: int = BATCH,
+    dry_run: bool = False,
+    schema: str | None = None,
+    now: datetime | None = None,
+    on_done: OnDone | None = None,
+) -> Acted:
+    """Retry, cancel or delete a batch of the jobs that filters select, and record it.
+
+    Call it again with the result's `cursor` as `after`, until that is None. Each job is tried once.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        action: A JobAction or its name.
+        params: The filters, at least one. Its order, limit and cursor are ignored.
+        newest_id: The highest id that the user has seen, as from `newest_job_id`. Newer jobs are
+            not changed.
+        user: The user's name, at most 200 characters.
+        after: The `cursor` of the last batch. Default: None, for the first batch.
+        limit: Most jobs of this batch, 1 to 1,000.
+        dry_run: Whether only to count, and to record nothing. Default: False.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
+        on_done: Called with a UserActed once the transaction has committed.
+
+    Raises:
+        InvalidOption: If there is no filter, or a value is out of range.
+    """
+    which = _action(action)
+    user = check_user(user)
+    check_int("limit", limit, 1, BATCH)
+    check_int("newest_id", newest_id, 0, ID_MAX)
+    after_id = -1 if after is None else check_int("after", after, 0, ID_MAX)
+    chosen_by = {**_filter(params), "newest_id": newest_id}
+    legal = _LEGAL[which](Job)
+    reach: dict[str, Any] = {"newest_id": newest_id, "now": now}
+
+    def work() -> Acted:
+        with joined(tx, schema) as transaction:
+            binds = {**reach, "after_id": after_id, "limit": limit}
+            ids = list(transaction.execute(queries.page(params, legal), binds).scalars())
+            changed, recorded = ids, False
+            if ids and not dry_run:
+                changed = _change(tx, transaction, which, ids, schema, now)
+                done = UserActed(
+                    user=user, action=which.value, count=len(changed), job_ids=tuple(changed)
+                )
+                recorded = record_done(transaction, done, chosen_by, schema, on_done)
+            remaining = 0
+            if len(ids) == limit:
+                rest = {**reach, "after_id": ids[-1], "limit": REMAINING_MAX}
+                remaining = transaction.execute(queries.count(params, legal), rest).scalar_one()
+        return Acted(
+            count=len(changed),
+            job_ids=changed,
+            remaining=remaining,
+            cursor=ids[-1] if remaining else None,
+            recorded=recorded,
+        )
+
+    return _settled(tx, work)
+
+
+@tried_again
+def act_on_queue(
+    tx: Tx,
+    action: str,
+    name: str,
+    *,
+    user: str,
+    schema: str | None = None,
+    now: datetime | None = None,
+    on_done: OnDone | None = None,
+) -> list[QueueRow]:
+    """Pause or resume a queue for a user, and record it, in one transaction.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        action: "pause" or "resume".
+        name: The queue's name; "*" for all queues.
+        user: The user's name, at most 200 characters.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
+        on_done: Called with a UserActed once the transaction has committed.
+
+    Returns:
+        The queues after the change.
+
+    Raises:
+        InvalidOption: If a value is out of range.
+        QueueNotFound: If there is no such queue.
+    """
+    verbs = {"pause": pause_queue, "resume": resume_queue}
+    if action not in verbs:
+        raise InvalidOption("action", action, "pause or resume")
+    user = check_user(user)
+    with joined(tx, schema) as transaction:
+        rows = verbs[action](_same(tx, transaction), name, schema=schema, now=now)
+        done = UserActed(user=user, action=f"{action}_queue", count=len(rows))
+        record_done(transaction, done, {"queue": name}, schema, on_done)
+    return rows
+
+
+@tried_again
+def newest_job_id(tx: Tx, *, schema: str | None = None) -> int:
+    """Return the highest id of a job, 0 if there is none: an `act_on_listed` goes no further.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    with joined(tx, schema) as transaction:
+        return transaction.execute(queries.newest_id(), {}).scalar_one() or 0
+
+
+_LEGAL: dict[JobAction, Callable[[Any], Any]] = {
+    JobAction.retry: retry_queries.not_due,
+    JobAction.cancel: cancel_queries.not_final,
+    JobAction.delete: delete_queries.not_running,
+}
+
+
+def _change(
+    tx: Tx,
+    transaction: Transaction,
+    action: JobAction,
+    ids: Sequence[int],
+    schema: str | None,
+    now: datetime | None,
+) -> list[int]:
+    """Change those of `ids` that can be changed, and return them."""
+    if not ids:
+        return []
+    job = Job.in_schema(schema)
+    # Lock the jobs first, so that the record holds exactly those that are changed.
+    unique = action is JobAction.retry
+    among = chosen(job, [_in(job, ids)], _LEGAL[action](job), schema=schema, unique=unique)
+    found = among.locked(by_ids=False, key_share=action is not JobAction.delete)
+    locked = sorted(transaction.execute(select(found.c.id), {"now": now}).scalars())
+    if not locked:
+        return []
+    same, these = _same(tx, transaction), _in(job, locked)
+    match action:
+        case JobAction.retry:
+            done = retry_chosen(same, [these], dry_run=False, schema=schema, now=now)
+            if done.count < len(locked):
+                # A unique key was taken between the statements.
+                made = select(job.id).where(these, job.state == JobState.available)
+                locked = sorted(transaction.execute(made, {}).scalars())
+            payloads = [insert_payload(name) for name in sorted(done.queues)]
+            notify_in(transaction, Topic.insert, payloads, schema=schema)
+        case JobAction.cancel:
+            cancel_where(same, these, schema=schema, now=now)
+        case JobAction.delete:
+            delete_where(same, these, schema=schema)
+    return locked
+
+
+def _settled(tx: Tx, work: Callable[[], R]) -> R:
+    """Return the result of `work`; on an Engine, try it again if another transaction interfered."""
+    for _ in range(TRIES - 1 if isinstance(tx, Engine) else 0):
+        try:
+            return again(tx, work)
+        except IntegrityError:
+            # A unique key was taken after the statement began. The next try sees that.
+            continue
+    return again(tx, work)
+
+
+def _in(job: Any, ids: Sequence[int]) -> Any:
+    # Bound as text, so that the driver need not adapt each item.
+    text = literal(f"{{{','.join(map(str, ids))}}}", Text)
+    return job.id == func.any(cast(text, ARRAY(BigInteger)))
+
+
+def _same(tx: Tx, transaction: Transaction) -> Tx:
+    """Return what another verb takes to act in `transaction`, which is that of `tx`."""
+    return transaction.connection if isinstance(tx, Engine) else tx
+
+
+def _action(action: object) -> JobAction:
+    try:
+        return JobAction(action)  # type: ignore[arg-type]
+    except ValueError:
+        raise InvalidOption("action", action, f"one of {', '.join(JobAction)}") from None
+
+
+def _filter(params: JobListParams) -> dict[str, Any]:
+    """Return the filters as JSON values. Of what may hold a job's data, only the name is kept.
+
+    Raises:
+        InvalidOption: If there is no filter, or one that `criteria` does not know: without it, more
+            jobs would be changed than the user saw.
+    """
+    given = {
+        field.name: value
+        for field in attrs.fields(JobListParams)
+        if field.name not in _ORDER and (value := getattr(params, field.name)) is not None
+    }
+    if unknown := given.keys() - _BY_VALUE - _BY_TIME - _UNRECORDED:
+        name = min(unknown)
+        raise InvalidOption(name, given[name], "none here: act on the ids of the listed jobs")
+    if not given:
+        raise InvalidOption("params", params, "at least one filter")
+    return {name: _recorded(name, value) for name, value in given.items()}
+
+
+def _recorded(name: str, value: Any) -> Any:
+    if name in _UNRECORDED:
+        return None
+    return value.isoformat() if name in _BY_TIME else list(value)
