@@ -25,3 +25,11 @@ class Clock:
     def database_now(self) -> datetime | None:
         """Return the time that statements use as the database's; None for the database's own."""
         return None
+
+
+def span_text(span_s: float) -> str:
+    """Return a length of time as text for people, such as `3 min`."""
+    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if abs(span_s) >= 2 * length_s:
+            return f"{abs(span_s) / length_s:.0f} {unit}"
+    return f"{abs(span_s):.0f} s"

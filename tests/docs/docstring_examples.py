@@ -378,4 +378,13 @@ assert verbs.get(engine, other.id).state is JobState.available
 session.close()
 """,
     ),
+    "riverrun.web": Example(
+        given="from riverrun import Client\nclient = Client(engine)",
+        then="""
+assert authorize({}) is None
+assert authorize({"REMOTE_USER": "ada"}) == User(name="ada", rights={"view", "retry"})
+""",
+        migrated=False,
+    ),
+    "riverrun.web.links.Link": Example(given="from riverrun.web import Link", migrated=False),
 }

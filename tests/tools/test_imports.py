@@ -8,6 +8,7 @@ import sys
 import pytest
 
 EXTRAS = {
+    "a2wsgi",
     "aiosmtpd",
     "fastapi",
     "flask",

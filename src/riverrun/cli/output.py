@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import click
 
-from riverrun.clock import Clock
+from riverrun.clock import Clock, span_text
 from riverrun.logs.text import printable
 
 _LONGEST = 100_000
@@ -104,12 +104,7 @@ def ago(moment: datetime | None, clock: Clock | None = None) -> str:
     if moment is None:
         return "-"
     passed_s = ((clock or Clock()).now() - moment).total_seconds()
-    for unit, length_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if abs(passed_s) >= 2 * length_s:
-            count = f"{abs(passed_s) / length_s:.0f} {unit}"
-            break
-    else:
-        count = f"{abs(passed_s):.0f} s"
+    count = span_text(passed_s)
     return f"{count} ago" if passed_s >= 0 else f"in {count}"
 
 

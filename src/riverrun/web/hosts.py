@@ -1,0 +1,19 @@
+"""The dashboard as an ASGI application."""
+
+from typing import Any
+
+from riverrun.web.dashboard import Dashboard
+
+
+def asgi(dashboard: Dashboard) -> Any:
+    """Return the dashboard as an ASGI application, to mount in Starlette or FastAPI.
+
+    `authorize` finds the request's scope in `environ["asgi.scope"]`.
+
+    Args:
+        dashboard: The dashboard.
+    """
+    from a2wsgi import WSGIMiddleware
+
+    application: Any = dashboard
+    return WSGIMiddleware(application)

@@ -1,0 +1,129 @@
+"""`/jobs`: a list of jobs with filters, page by page."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+
+from riverrun.jobs.listing import JobBrief, JobListParams
+from riverrun.jobs.states import JobState
+from riverrun.verbs.read import count_listed, list_briefs
+from riverrun.verbs.status import count_jobs
+from riverrun.web.context import Context
+from riverrun.web.filters import LIMITS, JobFilter, job_filter
+from riverrun.web.page import Page, Table
+from riverrun.web.request import Request
+from riverrun.web.users import Right
+
+COUNT_MAX = 10_000
+"""Most jobs that are counted for a page."""
+
+STATES = (
+    JobState.available,
+    JobState.running,
+    JobState.retryable,
+    JobState.scheduled,
+    JobState.pending,
+    JobState.completed,
+    JobState.cancelled,
+    JobState.discarded,
+)
+"""The states in the order in which a job passes through them."""
+
+COLUMNS = tuple(field.name for field in attrs.fields(JobBrief))
+
+
+@attrs.frozen(kw_only=True)
+class JobsData:
+    """The data of the page.
+
+    Attributes:
+        jobs: The jobs, in short form.
+        count: How many jobs match.
+        count_capped: Whether there are more than `count`.
+        newest_id: The newest job of all when the page was made; None if there is none.
+        cursor: Pass this as `after` for the next page; None on the last one.
+        waiting: How many jobs there are in each state that is not final.
+    """
+
+    jobs: Sequence[JobBrief]
+    count: int
+    count_capped: bool
+    newest_id: int | None
+    cursor: str | None
+    waiting: Mapping[JobState, int]
+
+
+def jobs(request: Request, context: Context) -> Page:
+    """Make the page of the jobs that the query selects."""
+    chosen = job_filter(request.query, now=context.now())
+    context.check_filter(request.user, chosen)
+    data = _read(chosen, request, context)
+    return Page(
+        name="jobs",
+        title=context.words["jobs"],
+        data=data,
+        table=Table(columns=COLUMNS, rows=data.jobs),
+        refresh_s=None if chosen.params.after else 5.0,
+        view=_view(request, chosen, data),
+    )
+
+
+def _read(chosen: JobFilter, request: Request, context: Context) -> JobsData:
+    # First, so that no job on the page is newer.
+    newest = context.read.shared(_newest_id)
+    found = context.read(list_briefs, chosen.params, errors=True)
+    # One job more than is counted would tell that there are more.
+    count = context.read(count_listed, chosen.params, most=COUNT_MAX + 1)
+    waiting = dict.fromkeys((state for state in STATES if not state.is_final), 0)
+    for group in context.read.shared(count_jobs):
+        waiting[group.state] = waiting.get(group.state, 0) + group.count
+    return JobsData(
+        jobs=[context.brief(request.user, job) for job in found.jobs],
+        count=min(count, COUNT_MAX),
+        count_capped=count > COUNT_MAX,
+        newest_id=newest,
+        cursor=found.cursor if len(found.jobs) == chosen.params.limit else None,
+        waiting=waiting,
+    )
+
+
+def _newest_id(tx: Any, *, schema: str | None) -> int | None:
+    params = JobListParams(descending=True, limit=1)
+    newest = list_briefs(tx, params, schema=schema).jobs
+    return newest[0].id if newest else None
+
+
+def _view(request: Request, chosen: JobFilter, data: JobsData) -> dict[str, Any]:
+    actions: list[str] = []
+    rest = chosen.without("state")
+    every = [("newest", data.newest_id), *chosen.fields]
+    return {
+        "filter": chosen,
+        "tabs": [(None, request.url("/jobs", rest))]
+        + [(state, request.url("/jobs", [*rest, ("state", state)])) for state in STATES],
+        "chips": [
+            (key, value, request.url("/jobs", chosen.but(key, value)))
+            for key, value in chosen.fields
+            if key != "state"
+        ],
+        "clear": request.url("/jobs", [pair for pair in chosen.fields if pair[0] == "state"]),
+        "first": request.again(after=None) if chosen.params.after else None,
+        "next": request.again(after=data.cursor) if data.cursor else None,
+        "limits": LIMITS,
+        "actions": actions,
+        "every": {
+            action: request.url("/confirm", [("action", action), ("all", 1), *every])
+            for action in actions
+        },
+        "more_fields": [
+            name
+            for name in ("arg", "meta", "client", "q")
+            if name in {"client"} or request.user.may(Right.view_args)
+        ],
+        "more_open": any(
+            key not in {"state", "kind", "queue", "since"} for key, _ in chosen.fields
+        ),
+        "is_filtered": bool(chosen.fields),
+        "order": request.one("order"),
+    }

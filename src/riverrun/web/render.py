@@ -1,0 +1,186 @@
+"""Make HTML of pages: templates, their filters, and the files that a browser loads."""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import attrs
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from riverrun.clock import span_text
+from riverrun.logs.text import printable, printable_lines
+from riverrun.web.responses import Response
+from riverrun.web.words import WORDS
+
+_HERE = Path(__file__).parent
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+NONE = "\u2013"
+"""What stands where there is no value."""
+
+BLOCK_MAX = 20_000
+"""Longest block of text on a page, in characters. The rest can be downloaded."""
+
+
+@attrs.frozen(kw_only=True)
+class Asset:
+    """A file that a browser loads and may keep for ever, because its name has its hash.
+
+    Attributes:
+        name: The name with the hash.
+        body: The file.
+        packed: The file, compressed.
+        content_type: Its type.
+    """
+
+    name: str
+    body: bytes
+    packed: bytes
+    content_type: str
+
+    def response(self, accepted: str) -> Response:
+        """Return the file for a browser that accepts the encodings `accepted`."""
+        packed = "gzip" in accepted
+        headers: tuple[tuple[str, str], ...] = (("Vary", "Accept-Encoding"),)
+        if packed:
+            headers = (*headers, ("Content-Encoding", "gzip"))
+        return Response(
+            body=self.packed if packed else self.body,
+            content_type=self.content_type,
+            headers=headers,
+            immutable=True,
+        )
+
+
+@cache
+def assets() -> Mapping[str, Asset]:
+    """Return the files of `static/`, by their names without the hash."""
+    found = {}
+    for path in sorted((_HERE / "static").iterdir()):
+        if path.suffix in _TYPES:
+            body = path.read_bytes()
+            digest = hashlib.sha256(body).hexdigest()[:12]
+            found[path.name] = Asset(
+                name=f"{path.stem}.{digest}{path.suffix}",
+                body=body,
+                packed=gzip.compress(body, mtime=0),
+                content_type=_TYPES[path.suffix],
+            )
+    return found
+
+
+@cache
+def assets_by_name() -> Mapping[str, Asset]:
+    """Return the files of `static/`, by their names with the hash."""
+    return {asset.name: asset for asset in assets().values()}
+
+
+@cache
+def environment() -> Environment:
+    """Return the templates' environment. Every value is escaped, and a missing one is an error."""
+    found = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    found.filters.update(
+        block=block,
+        day=day,
+        fill=fill,
+        line=line,
+        num=num,
+        size=size,
+        span=span_text,
+    )
+    found.globals.update(BLOCK_MAX=BLOCK_MAX, moment=moment)
+    return found
+
+
+def html(
+    template: str, values: Mapping[str, Any], *, status: HTTPStatus = HTTPStatus.OK
+) -> Response:
+    """Return a page made of a template."""
+    text = environment().get_template(template).render(w=WORDS, **values)
+    # A half of a surrogate pair in a row must not break the page.
+    return Response(body=text.encode("utf-8", "backslashreplace"), status=status)
+
+
+def num(value: float | None) -> str:
+    """Return a number with separators between thousands."""
+    if value is None:
+        return NONE
+    return f"{value:,.1f}" if isinstance(value, float) else f"{value:,}"
+
+
+def size(value: int) -> str:
+    """Return a number of bytes as text."""
+    for unit, length in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if value >= length:
+            return f"{value / length:,.1f} {unit}"
+    return f"{value} B"
+
+
+def fill(text: str, **values: object) -> str:
+    """Return a text of the catalogue with its fields filled in."""
+    return text.format(**values)
+
+
+def line(value: object, limit: int = 200) -> str:
+    """Return a value of a row as one line, without characters that change how others are shown."""
+    return printable("" if value is None else value, limit)
+
+
+def block(text: str) -> str:
+    """Return a text of a row with its line breaks, without other control characters."""
+    return printable_lines(text[:BLOCK_MAX].replace("\r\n", "\n"))
+
+
+def day(value: datetime) -> str:
+    """Return a time as text, to the second, in UTC."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def moment(value: datetime | None, now: datetime, *, exact: bool = False) -> Markup:
+    """Return a time with how long ago it was, and the time itself beside it.
+
+    Args:
+        value: The time.
+        now: The time of the page.
+        exact: Whether to show milliseconds.
+    """
+    if value is None:
+        return Markup('<span class="none">{}</span>').format(NONE)
+    try:
+        at = value.astimezone(UTC)
+    except OverflowError:
+        at = value
+    passed_s = (now - at).total_seconds()
+    text = f"{span_text(passed_s)} ago" if passed_s >= 0 else f"in {span_text(-passed_s)}"
+    # By hand: strftime leaves out the zeros of years before 1000.
+    date = f"{at.year:04}-{at.month:02}-{at.day:02}"
+    clock = f"{at:%H:%M:%S}" + (f".{at.microsecond // 1_000:03}" if exact else "")
+    return Markup(
+        '<time datetime="{iso}" title="{date} {clock} UTC"><span class="rel">{text}</span> '
+        '<span class="abs"{exact}>{shown}</span></time>'
+    ).format(
+        iso=at.isoformat(),
+        date=date,
+        clock=clock,
+        text=text,
+        exact=Markup(' data-exact="1"') if exact else "",
+        shown=clock if at.date() == now.date() and not exact else f"{date} {clock}",
+    )

@@ -1,0 +1,53 @@
+"""Which function answers which address."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from riverrun.web.errors import NotFound
+from riverrun.web.page import Page
+from riverrun.web.pages.jobs import jobs
+from riverrun.web.preferences import prefer
+from riverrun.web.request import Request
+from riverrun.web.responses import Response
+
+Handler: TypeAlias = Callable[..., Page | Response]
+"""Takes a request, a Context and the names in the address."""
+
+MENU = (("jobs", "/jobs", "j"),)
+"""The pages of the menu: the name of each, its address, and the key that goes there after g."""
+
+_GET: dict[str, Handler] = {
+    "/jobs": jobs,
+}
+
+_POST: dict[str, Handler] = {
+    "/preferences": prefer,
+}
+
+
+def handler_of(request: Request) -> tuple[Handler, Mapping[str, str]]:
+    """Return the function that answers a request, and the names in its address.
+
+    Raises:
+        NotFound: If there is none.
+    """
+    for pattern, handler in _PATTERNS[request.method]:
+        if match := pattern.fullmatch(request.path):
+            names = match.groupdict()
+            if names.get("name") == "-":
+                names["name"] = request.one("name") or "-"
+            return handler, names
+    raise NotFound(request.path)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    # A name may have a slash in it, and a proxy may have decoded it.
+    text = path.replace("{name}", "(?P<name>.+)").replace("{job_id}", r"(?P<job_id>\d{1,19})")
+    return re.compile(text, re.DOTALL | re.ASCII)
+
+
+_PATTERNS = {
+    method: [(_pattern(path), handler) for path, handler in routes.items()]
+    for method, routes in (("GET", _GET), ("POST", _POST))
+}
