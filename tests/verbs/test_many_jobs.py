@@ -5,15 +5,17 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun import JobListParams
+from riverrun.jobs.listing import JobCursor
 from riverrun.migrations import LATEST, Line, sql
 from riverrun.queries import read, status, waiting
 from riverrun.queries.read import count_listed, list_briefs
 
-FINISHED = 100_000
-WAITING = 10_000
+FINISHED = 70_000
+WAITING = 8_000
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,7 @@ def many(engine: Engine) -> Iterator[str]:
         connection.execute(CreateSchema("many"))
         script = script.replace("BEGIN;", "").replace("COMMIT;", "")
         connection.connection.cursor().execute(script)
+        connection.execute(text("SET LOCAL gin_pending_list_limit = '1GB'"))  # it is faster so
         connection.execute(
             text(
                 "INSERT INTO many.river_job (kind, queue, state, args, max_attempts, attempt,"
@@ -66,6 +69,14 @@ LISTS: list[dict[str, Any]] = [
     {"kinds": ["nothing"]},
     {"queues": ["queue_1"]},
     {"queues": ["nothing"]},
+    {"args": {"order": 5_000}},
+    {"args": {"order": -5}},
+    {"args": {"order": -5, "shop": 4}},
+    {"args": {"shop": 4}},
+    {"args": {"order": -5}, "states": ["completed"], "order_by": "finalized_at"},
+    {"args": {"order": -5}, "states": ["discarded", "completed"], "order_by": "finalized_at"},
+    {"args": {"order": -5}, "states": ["available"]},
+    {"metadata": {"river:rescue_count": 7}},
 ]
 
 
@@ -77,6 +88,56 @@ def test_lists_of_many_jobs_read_few_pages(
     asked = JobListParams(**{**PAGE, **params})
     for statement in (read.list_jobs(asked), list_briefs(asked, errors=True)):
         assert pages_read(engine, many, statement) < 800
+
+
+SEARCHES: list[dict[str, Any]] = [
+    {},
+    {"states": ["completed"], "order_by": "finalized_at"},
+    {"states": ["discarded", "completed"], "order_by": "finalized_at"},
+    {"states": ["discarded"]},
+]
+
+
+@pytest.mark.parametrize("params", SEARCHES, ids=str)
+@pytest.mark.parametrize(
+    "search", [{"client": "nothing"}, {"text": "nothing"}, {"tags_all": ["no"]}], ids=str
+)
+def test_searches_read_their_window(
+    engine: Engine, many: str, params: dict[str, Any], search: dict[str, Any]
+) -> None:
+    """A search that finds nothing reads the jobs of its window and no others."""
+    asked = JobListParams(**{**PAGE, **params, **search}, window=1_000)
+    with engine.connect() as connection:
+        options = {"schema_translate_map": {None: many}}
+        last = connection.execute(read.window_end(asked, 1_000), execution_options=options).one()
+    end = JobCursor(last.id, last.order_time)
+    pages = {
+        "window_end": pages_read(engine, many, read.window_end(asked, 1_000)),
+        "list_briefs": pages_read(engine, many, list_briefs(asked, end, errors=True)),
+        "count_listed": pages_read(engine, many, count_listed(asked, 1_000, end)),
+    }
+    assert max(pages.values()) < 2_500, pages
+
+
+@pytest.mark.parametrize("field", ["args", "metadata"])
+def test_a_repeated_search_keeps_its_plan(engine: Engine, many: str, field: str) -> None:
+    """A statement that the driver has prepared still uses the index that its values are in."""
+    statement = list_briefs(JobListParams(**{**PAGE, field: {"order": -5}}), errors=False)
+    compiled = statement.compile(
+        dialect=postgresql.dialect(paramstyle="numeric_dollar"),
+        schema_translate_map={None: many},
+        render_schema_translate=True,
+        compile_kwargs={"render_postcompile": True},
+    )
+    values = ", ".join(str(compiled.params[name]) for name in compiled.positiontup or ())
+    with engine.connect() as connection:
+        connection.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))
+        cursor = connection.connection.cursor()
+        cursor.execute(f"PREPARE page AS {compiled}")
+        cursor.execute(f"EXPLAIN EXECUTE page ({values})")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+        cursor.execute("DEALLOCATE page")
+    assert f"river_job_{field}_index" in plan
 
 
 def test_the_shell_s_counts_read_few_pages(engine: Engine, many: str) -> None:

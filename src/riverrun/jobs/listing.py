@@ -31,6 +31,16 @@ class JobOrder(StrEnum):
     time = "time"
 
 
+CLIENT_WINDOW = 20_000
+"""How many jobs a search by `client` looks at by default."""
+
+TEXT_WINDOW = 10_000
+"""How many jobs a search by `text` looks at by default: a text takes longer."""
+
+TEXT_MAX = 1_000
+"""Most characters of a text to search for."""
+
+
 @attrs.frozen
 class JobCursor:
     """The last job of a list: its id, and the time that orders it.
@@ -95,9 +105,33 @@ def _state(value: object) -> JobState:
 
 
 def _metadata(value: object) -> Mapping[str, Any] | None:
+    return _object("metadata", value)
+
+
+def _args(value: object) -> Mapping[str, Any] | None:
+    return _object("args", value)
+
+
+def _object(name: str, value: object) -> Mapping[str, Any] | None:
     problem = None if value is None else json_problem(value)
     if problem or not isinstance(value, Mapping | None):
-        raise InvalidOption("metadata", value, f"a JSON object; {problem or 'it is not one'}")
+        raise InvalidOption(name, value, f"a JSON object; {problem or 'it is not one'}")
+    return value
+
+
+def _client(value: object) -> str | None:
+    return _words("client", value)
+
+
+def _searched_text(value: object) -> str | None:
+    return _words("text", value)
+
+
+def _words(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 0 < len(value) <= TEXT_MAX or json_problem(value):
+        raise InvalidOption(name, value, f"a text of 1 to {TEXT_MAX:,} characters")
     return value
 
 
@@ -121,6 +155,11 @@ class JobListParams:
         tags_all: Jobs with all of these tags.
         tags_any: Jobs with at least one of these tags.
         metadata: Jobs whose metadata contains this object, by jsonb's operator `@>`.
+        args: Jobs whose args contain this object, by jsonb's operator `@>`.
+        client: Jobs that were last claimed by the client of this id.
+        text: Jobs with this text in the kind, the args or the last error, in upper or lower case.
+            Args of more than 2,000 bytes as stored, and errors of more than 8,000, are not
+            searched.
         since: Jobs at or after this time, aware. It is compared with the time that orders the
             list, or with `created_at` if ids do.
         until: Jobs before this time, aware; compared as `since`.
@@ -129,6 +168,11 @@ class JobListParams:
         descending: Whether the order is reversed.
         limit: Most jobs, 1 to 10,000. Default: 100.
         after: The `cursor` of another list, after which this one begins.
+        window: How many jobs to look at, at most, for jobs that match the filters: the first ones
+            in the order of the list, of its `states` if that is an order by time or none of them
+            is final. No index serves `client`, `text` and tags, so without a window a search for
+            something rare reads the whole table. Default: 10,000 with `text`, 20,000 with `client`,
+            else None for all jobs. Verbs that change jobs do not use it.
 
     Raises:
         InvalidOption: If a value is out of range, or `after` is not the cursor of such a list.
@@ -142,12 +186,16 @@ class JobListParams:
     tags_all: Sequence[str] | None = attrs.field(default=None, converter=_tags_all)
     tags_any: Sequence[str] | None = attrs.field(default=None, converter=_tags_any)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata)
+    args: Mapping[str, Any] | None = attrs.field(default=None, converter=_args)
+    client: str | None = attrs.field(default=None, converter=_client)
+    text: str | None = attrs.field(default=None, converter=_searched_text)
     since: datetime | None = attrs.field(default=None)
     until: datetime | None = attrs.field(default=None)
     order_by: JobOrder = attrs.field(default=JobOrder.id, converter=_order_by)
     descending: bool = False
     limit: int = 100
     after: str | None = None
+    window: int | None = None
 
     def __attrs_post_init__(self) -> None:
         for name in ("since", "until"):
@@ -158,14 +206,26 @@ class JobListParams:
             expected = "states of only cancelled, completed and discarded beside it"
             raise InvalidOption("order_by", self.order_by.value, expected)
         check_int("limit", self.limit, 1, 10_000)
+        if self.window is not None:
+            check_int("window", self.window, 1, 10_000_000)
         self.cursor()
 
     @property
     def filters(self) -> bool:
         """Whether there is any filter."""
         values = (self.ids, self.kinds, self.queues, self.states, self.priorities, self.tags_all)
-        others = (self.tags_any, self.metadata, self.since, self.until)
-        return any(value is not None for value in (*values, *others))
+        others = (self.tags_any, self.metadata, self.args, self.client, self.text)
+        times = (self.since, self.until)
+        return any(value is not None for value in (*values, *others, *times))
+
+    @property
+    def searched(self) -> int | None:
+        """How many jobs are looked at, at most: `window` or its default; None for all jobs."""
+        if self.window is not None:
+            return self.window
+        if self.text is not None:
+            return TEXT_WINDOW
+        return None if self.client is None else CLIENT_WINDOW
 
     def cursor(self) -> JobCursor | None:
         """Return `after`, parsed; None if it is not set.
@@ -205,11 +265,16 @@ class JobList:
 
     Attributes:
         jobs: The jobs, in order.
-        cursor: Pass this as `after` to continue the list. None if the list is empty.
+        cursor: Pass this as `after` to continue the list. None if the list is empty and complete.
+        more: Whether there may be more jobs: the list is as long as its limit, or its window ended
+            before the table did.
+        window: How many jobs were looked at, at most; None for all jobs.
     """
 
     jobs: Sequence[JobRow]
     cursor: str | None
+    more: bool = False
+    window: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -246,8 +311,12 @@ class JobBriefList:
 
     Attributes:
         jobs: The jobs, in order.
-        cursor: Pass this as `after` to continue the list. None if the list is empty.
+        cursor: Pass this as `after` to continue the list. None if the list is empty and complete.
+        more: Whether there may be more jobs, as in JobList.
+        window: How many jobs were looked at, at most; None for all jobs.
     """
 
     jobs: Sequence[JobBrief]
     cursor: str | None
+    more: bool = False
+    window: int | None = None

@@ -13,6 +13,7 @@ from riverrun.errors import JobNotFound
 from riverrun.jobs.listing import (
     JobBrief,
     JobBriefList,
+    JobCursor,
     JobList,
     JobListParams,
     JobOrder,
@@ -52,8 +53,9 @@ def list_jobs(tx: Tx, params: JobListParams | None = None, *, schema: str | None
     """
     given = params or JobListParams()
     with joined(tx, schema) as transaction:
-        rows = transaction.execute(queries.list_jobs(given), {}).all()
-    return JobList(jobs=[job_row(row) for row in rows], cursor=_cursor(rows, given))
+        last = _window_end(transaction, given)
+        rows = transaction.execute(queries.list_jobs(given, _place(last)), {}).all()
+    return JobList(jobs=[job_row(row) for row in rows], **_continued(rows, last, given))
 
 
 @tried_again
@@ -69,13 +71,15 @@ def list_briefs(
         schema: The schema of River's tables. Default: the search path's.
     """
     with joined(tx, schema) as transaction:
-        rows = transaction.execute(queries.list_briefs(params, errors=errors), {}).all()
+        last = _window_end(transaction, params)
+        statement = queries.list_briefs(params, _place(last), errors=errors)
+        rows = transaction.execute(statement, {}).all()
     names = [field.name for field in attrs.fields(JobBrief)]
     briefs = [
         JobBrief(**{**{name: getattr(row, name) for name in names}, "state": state_of(row.state)})
         for row in rows
     ]
-    return JobBriefList(jobs=briefs, cursor=_cursor(rows, params))
+    return JobBriefList(jobs=briefs, **_continued(rows, last, params))
 
 
 @tried_again
@@ -84,6 +88,8 @@ def count_listed(
 ) -> int:
     """Return how many jobs `params` select, without its limit and cursor, but at most `most`.
 
+    If the list has a window, only jobs of the first window are counted.
+
     Args:
         tx: The transaction, as for `insert`.
         params: The filters.
@@ -91,16 +97,35 @@ def count_listed(
         schema: The schema of River's tables. Default: the search path's.
     """
     with joined(tx, schema) as transaction:
-        count: int = transaction.execute(queries.count_listed(params, most), {}).scalar_one()
+        last = _window_end(transaction, attrs.evolve(params, after=None))
+        statement = queries.count_listed(params, most, _place(last))
+        count: int = transaction.execute(statement, {}).scalar_one()
         return count
 
 
-def _cursor(rows: Sequence[Row[Any]], params: JobListParams) -> str | None:
-    if not rows:
+def _window_end(transaction: Transaction, params: JobListParams) -> Row[Any] | None:
+    """Return the last job of the list's window; None if no job is beyond the window."""
+    if params.searched is None:
         return None
-    last = rows[-1]
-    time = None if params.order_by is JobOrder.id else last.order_time
-    return cursor_text(last.id, last.kind, last.queue, params.order_by, time)
+    return transaction.execute(queries.window_end(params, params.searched), {}).one_or_none()
+
+
+def _place(last: Row[Any] | None) -> JobCursor | None:
+    return None if last is None else JobCursor(last.id, last.order_time)
+
+
+def _continued(
+    rows: Sequence[Row[Any]], end: Row[Any] | None, params: JobListParams
+) -> dict[str, Any]:
+    """Return how a list of `rows` continues: its cursor, whether there may be more, its window."""
+    full = len(rows) == params.limit
+    # A window was looked at to its end unless the list is full before.
+    last = end if end is not None and not full else rows[-1] if rows else None
+    cursor = None
+    if last is not None:
+        time = None if params.order_by is JobOrder.id else last.order_time
+        cursor = cursor_text(last.id, last.kind, last.queue, params.order_by, time)
+    return {"cursor": cursor, "more": full or end is not None, "window": params.searched}
 
 
 def get_in(transaction: Transaction, job_id: int) -> JobRow:
