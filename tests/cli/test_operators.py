@@ -301,8 +301,8 @@ def test_deletes(run: Run, engine: Engine, schema: str) -> None:
 def test_acts_on_many(
     run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cancel and retry accept filters, work page by page, and skip jobs that they cannot change."""
-    monkeypatch.setattr("riverrun.cli.jobs.BATCH", 2)
+    """Cancel and retry accept filters, work in batches, and skip jobs that they cannot change."""
+    monkeypatch.setattr("riverrun.verbs.chosen.BATCH", 2)
     key = {"unique_key": b"\x01", "unique_states": [JobState.available, JobState.running]}
     with engine.begin() as connection:
         for _ in range(5):
@@ -317,6 +317,8 @@ def test_acts_on_many(
     many = ("--kind", "mail", "--state", "available", "--json")
     assert lines(run("jobs", "cancel", *many, "--yes")) == [{"cancelled": 6}]
     assert len(lines(run("jobs", "list", "--state", "cancelled", "--json"))) == 6
+    assert lines(run("jobs", "cancel", "--kind", "mail", "--yes", "--json")) == [{"cancelled": 0}]
+    assert lines(run("jobs", "retry", "--kind", "mail", "--yes", "--json")) == [{"retried": 6}]
     run("jobs", "retry", code=2)
     run("jobs", "cancel", "1", "--kind", "mail", code=2)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Engine, event, func, select, text, true, update
+from sqlalchemy import Engine, cast, event, func, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import ObjectDeletedError
@@ -196,6 +196,7 @@ def test_joins_the_hosts_tables(place: Place) -> None:
             Job.state == JobState.available,
         ),
         "states": (Job.state.in_([JobState.available]), Job.kind_is(SendReceipt), args.order > 2),
+        "a cast": (Job.state == cast("available", Job.state.type), args.order > 2, args.order < 5),
         "its own class": (place.job.args_of(SendReceipt).order.in_([3, 4]),),
     }
     for name, each in criteria.items():

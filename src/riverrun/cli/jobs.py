@@ -1,7 +1,6 @@
 """`riverrun jobs`: list, show, cancel, retry and delete jobs."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -20,16 +19,16 @@ from riverrun.cli.app import (
     watch_option,
 )
 from riverrun.cli.job_view import show_job
-from riverrun.cli.output import progress, show, show_json, show_one, watched
+from riverrun.cli.output import show, show_json, show_one, watched
 from riverrun.client.client import Client
 from riverrun.errors import RiverrunError
 from riverrun.jobs.listing import JobListParams, JobOrder
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import FINAL_STATES, JobState
+from riverrun.queries.read import criteria
 from riverrun.verbs.read import count_listed, list_briefs
 
 COLUMNS = ("id", "kind", "queue", "state", "attempt", "max_attempts", "scheduled_at", "args")
-BATCH = 1_000
 COUNT_MAX = 10_000
 """Most jobs that are counted before the command asks for confirmation."""
 
@@ -167,27 +166,27 @@ def _bulk(command: Callable[..., Any]) -> Callable[..., Any]:
 @_bulk
 def cancel(**options: Any) -> None:
     """Cancel jobs by id, or all that match the filters; a running job is asked to stop."""
-    _do("cancel", "cancelled", lambda client: client.cancel, **options)
+    _do("cancel", "cancelled", lambda client: (client.cancel, client.cancel_where), **options)
 
 
 @jobs.command()
 @_bulk
 def retry(**options: Any) -> None:
     """Make jobs available now, by id, or all that match the filters; never a running one."""
-    _do("retry", "retried", lambda client: client.retry, **options)
+    _do("retry", "retried", lambda client: (client.retry, client.retry_where), **options)
 
 
 @jobs.command()
 @_bulk
 def delete(**options: Any) -> None:
     """Delete jobs by id, or all that match the filters; never a running one."""
-    _do("delete", "deleted", lambda client: client.delete, **options)
+    _do("delete", "deleted", lambda client: (client.delete, client.delete_where), **options)
 
 
 def _do(
     name: str,
     done: str,
-    verb_of: Callable[[Client], _Verb],
+    verbs_of: Callable[[Client], tuple[_Verb, Callable[..., int]]],
     *,
     ids: tuple[int, ...],
     states: tuple[str, ...],
@@ -205,7 +204,7 @@ def _do(
     if bool(ids) == params.filters:
         raise click.UsageError("name ids, or filters such as --state discarded")
     with target(app, database_url, schema) as on:
-        verb = verb_of(on.client)
+        verb, verb_of_all = verbs_of(on.client)
         if ids:
             _each(on, ids, verb, as_json=as_json)
             return
@@ -214,31 +213,8 @@ def _do(
             number = f"more than {COUNT_MAX:,}" if count > COUNT_MAX else f"{count:,}"
             question = f"{name.capitalize()} {number} job{'' if count == 1 else 's'}?"
             click.confirm(question, abort=True, err=True)
-        count = 0
-        with progress(f"jobs {done}") as show_count:
-            steps = _delete_batches(on, params) if name == "delete" else _apply(on, params, verb)
-            for more in steps:
-                count += more
-                show_count(count)
+        count = verb_of_all(on.engine, *criteria(params))
     show_one({done: count}, as_json=as_json)
-
-
-def _delete_batches(on: Target, params: JobListParams) -> Iterator[int]:
-    """Delete the jobs that match `params` in batches; yield the size of each batch."""
-    while batch := on.client.delete_many(on.engine, attrs.evolve(params, limit=BATCH)):
-        yield len(batch)
-
-
-def _apply(on: Target, params: JobListParams, verb: _Verb) -> Iterator[int]:
-    """Call `verb` for each job that matches `params`, a page at a time; yield 1 per success."""
-    page = attrs.evolve(params, limit=BATCH)
-    while jobs := (found := list_briefs(on.engine, page, schema=on.schema)).jobs:
-        for job in jobs:
-            # The job may be gone by now, or another job may hold its unique key.
-            with contextlib.suppress(RiverrunError):
-                verb(on.engine, job.id)
-                yield 1
-        page = attrs.evolve(page, after=found.cursor)
 
 
 def _params(

@@ -7,6 +7,7 @@ import attrs
 from sqlalchemy import (
     CTE,
     BigInteger,
+    Cast,
     ColumnElement,
     Integer,
     Select,
@@ -27,7 +28,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, ENUM
 from sqlalchemy.orm import aliased
 from sqlalchemy.schema import Column
 from sqlalchemy.sql import coercions, roles
-from sqlalchemy.sql.elements import BindParameter, TypeClause
+from sqlalchemy.sql.elements import BindParameter
 from sqlalchemy.sql.visitors import replacement_traverse
 
 from riverrun.errors import InvalidOption
@@ -175,7 +176,10 @@ def adapted(clause: Any, job: Any) -> Any:
     def replace(element: Any, **_: Any) -> Any:
         if isinstance(element, Column) and _is_jobs(getattr(element, "table", None)):
             return table.c[element.name]
-        if isinstance(element, BindParameter | TypeClause) and _is_state(element.type):
+        if isinstance(element, Cast) and _is_state(element.type):
+            # Its type is no element of its own that would be visited.
+            return cast(replacement_traverse(element.clause, {}, replace), table.c.state.type)
+        if isinstance(element, BindParameter) and _is_state(element.type):
             changed = element._clone()
             changed.type = table.c.state.type
             return changed
