@@ -33,7 +33,7 @@ class Verdict:
         lost: Jobs, of users in the database, that had no effect or were not completed.
         ran_after_rollback: Effects and jobs for users who are not in the database.
         worked_twice: Jobs that had their effect too often. An effect may happen once, and once more
-            per rescue unless the job uses `ctx.transaction()`.
+            per rescue unless it is in the database, where the worker's session writes it.
         rescued: Jobs rescued from the killed worker.
         rescue_p50_s: The median time from the kill until a rescued job was claimed again, in
             seconds.

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from riverrun import JobState
 from riverrun.demo.browsers import Answer
 from riverrun.demo.settings import Settings
-from riverrun.demo.signup import Credit, User
+from riverrun.demo.tables import Credit, User
 from riverrun.models import Job
 
 
@@ -66,7 +66,7 @@ def gather(settings: Settings, answers: Sequence[Answer], killed_at: datetime | 
             jobs = [
                 JobSeen(
                     kind=job.kind,
-                    user_id=job.args["user_id"],
+                    user_id=job.args["user"],
                     state=job.state,
                     attempt=job.attempt,
                     rescues=job.metadata_.get("river:rescue_count", 0),

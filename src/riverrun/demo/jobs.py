@@ -2,7 +2,8 @@
 
 import attrs
 
-from riverrun import InsertOpts, JobArgs, UniqueOpts
+from riverrun import InsertOpts, JobArgs, Ref, UniqueOpts
+from riverrun.demo.tables import User
 
 # A double click signs up once: the second click's jobs are duplicates of the first's.
 ONCE = InsertOpts(unique=UniqueOpts(by_args=True))
@@ -12,34 +13,30 @@ ONCE = InsertOpts(unique=UniqueOpts(by_args=True))
 class SendWelcome(JobArgs, kind="demo_send_welcome", insert_opts=ONCE):
     """Args of the job that sends the welcome e-mail."""
 
-    user_id: int
-    email: str
-    name: str
+    user: Ref[User]
 
 
 @attrs.frozen(kw_only=True)
 class RenderInvoice(JobArgs, kind="demo_render_invoice", insert_opts=ONCE):
     """Args of the job that renders an invoice as a PDF file."""
 
-    user_id: int
-    email: str
-    name: str
+    user: Ref[User]
 
 
 @attrs.frozen(kw_only=True)
 class SyncCrm(JobArgs, kind="demo_sync_crm", insert_opts=ONCE):
     """Args of the job that adds the user to the CRM."""
 
-    user_id: int
-    email: str
+    user: Ref[User]
 
 
 @attrs.frozen(kw_only=True)
 class CreditAccount(JobArgs, kind="demo_credit_account", insert_opts=ONCE):
     """Args of the job that gives the welcome credit: money, which must not be given twice."""
 
-    user_id: int
-    email: str
+    user: Ref[User]
 
 
-KINDS = (SendWelcome.kind, RenderInvoice.kind, SyncCrm.kind, CreditAccount.kind)
+JOBS = (SendWelcome, RenderInvoice, SyncCrm, CreditAccount)
+
+KINDS = tuple(args.kind for args in JOBS)

@@ -1,44 +1,21 @@
 """The host application: a Flask service that signs users up, and answers before the jobs run.
 
-The user and the four jobs are inserted in one transaction, so neither exists without the other.
+The user and the four jobs are added to one session, so neither exists without the other.
 """
 
 from flask import Flask, Response, jsonify, request
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from riverrun import Client
-from riverrun.demo.jobs import CreditAccount, RenderInvoice, SendWelcome, SyncCrm
+from riverrun.demo.jobs import JOBS
 from riverrun.demo.processes import report_ready, serve
 from riverrun.demo.settings import settings_from_environment
+from riverrun.demo.tables import User
 
 RESERVED_TEAM = "admin"
-
-
-class Base(DeclarativeBase):
-    """The base of the host's own tables."""
-
-
-class User(Base):
-    """A user who signed up."""
-
-    __tablename__ = "demo_user"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    email: Mapped[str] = mapped_column(unique=True)
-    name: Mapped[str]
-
-
-class Credit(Base):
-    """Money in a user's account. No constraint prevents a second row: the worker must."""
-
-    __tablename__ = "demo_credit"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    user_id: Mapped[int]
-    cents: Mapped[int]
 
 
 class TeamTaken(Exception):
@@ -59,20 +36,12 @@ def create_app(engine: Engine, client: Client) -> Flask:
         form = request.get_json()
         with Session(engine) as session, session.begin():
             user = add_user(session, form["email"], form["name"])
-            results = [
-                client.insert(
-                    session, SendWelcome(user_id=user.id, email=user.email, name=user.name)
-                ),
-                client.insert(
-                    session, RenderInvoice(user_id=user.id, email=user.email, name=user.name)
-                ),
-                client.insert(session, SyncCrm(user_id=user.id, email=user.email)),
-                client.insert(session, CreditAccount(user_id=user.id, email=user.email)),
-            ]
+            added = [client.add(session, args(user=user)) for args in JOBS]
+            session.flush()  # so that a refusal rolls back jobs that are inserted
             if form["team"] == RESERVED_TEAM:
                 raise TeamTaken(form["team"])
-        skipped = sum(result.skipped_as_duplicate for result in results)
-        return jsonify(inserted=len(results) - skipped, skipped=skipped), 201
+        skipped = sum(job.result is not None and job.result.skipped_as_duplicate for job in added)
+        return jsonify(inserted=len(added) - skipped, skipped=skipped), 201
 
     @app.errorhandler(TeamTaken)
     def refuse(error: TeamTaken) -> tuple[Response, int]:

@@ -22,7 +22,7 @@ from riverrun.demo.browsers import Answer, Browsers, Click, plan
 from riverrun.demo.evidence import gather
 from riverrun.demo.processes import Process
 from riverrun.demo.settings import Settings
-from riverrun.demo.signup import Base
+from riverrun.demo.tables import Base
 from riverrun.embedded import Cluster
 from riverrun.migrations import migrate
 from riverrun.models import Job
