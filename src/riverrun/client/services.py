@@ -40,6 +40,7 @@ from riverrun.runtime.queue_reporter import QueueReporter, unworked_problem
 from riverrun.runtime.statement_canceller import StatementCanceller
 from riverrun.runtime.stocktaker import Stocktaker
 from riverrun.runtime.stuck_jobs import StuckJobs
+from riverrun.runtime.vitals import Vitals
 from riverrun.verbs.queues import ALL
 from riverrun.wire.topics import Topic
 
@@ -106,7 +107,9 @@ class Services:
         self.completer = Completer(
             signs, on_due=self.producers.expect, schema=schema, hub=hub, clock=clock, rng=rng
         )
-        self.health = Health(self.producers, self.completer)
+        self._loop = LoopThread(on_lost=self.producers.lose_loop)
+        vitals = Vitals(self.producers, self._loop, workers=config.workers, clock=clock)
+        self.health = Health(self.producers, self.completer, vitals)
         self._processes = ProcessPool(config.processes)
         self._worker_engine = WorkerEngine(config.engine, slots=0)
         self._async_engine = AsyncEngineBeside(config.engine, pooled=True)
@@ -150,7 +153,6 @@ class Services:
         )
         self.heartbeat.watch_over(self._stuck_jobs)
         self._statement_canceller = StatementCanceller(clock=clock)
-        self._loop = LoopThread(on_lost=self.producers.lose_loop)
         self.queue_reporter = QueueReporter(
             signs,
             producers=self.producers,

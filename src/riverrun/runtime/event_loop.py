@@ -40,6 +40,9 @@ class LoopThread(Service):
         self._waiting: list[Callable[[], None]] = []  # for the next loop
         self._started = False
         self._unstarted_since: float | None = None  # when there was no thread for it
+        self._asked_at: float | None = (
+            None  # when the loop was asked for a turn that it has not made
+        )
         self._logged_at = -LOG_S
 
     def call(self, function: Callable[[], None]) -> None:
@@ -79,6 +82,29 @@ class LoopThread(Service):
         except Exception as error:
             log_error(logger, error, "did not end in the event loop as it should")
 
+    def silent_s(self) -> float | None:
+        """Ask the loop for a turn; return for how many seconds it has not made the last one.
+
+        0 means that it has made it, and None that there is no loop. Called by one thread.
+        """
+        with self._lock:
+            loop = self._loop
+            if loop is None or loop.is_closed():
+                self._asked_at = None
+                return None
+            if self._asked_at is not None:
+                return time.monotonic() - self._asked_at
+            try:
+                loop.call_soon_threadsafe(self._turned)
+            except RuntimeError:  # a worker closed the loop: it is about to be replaced
+                return None
+            self._asked_at = time.monotonic()
+        return 0.0
+
+    def _turned(self) -> None:
+        with self._lock:
+            self._asked_at = None
+
     def revive(self) -> bool:
         """Start the thread again if it has died or could not be started; return whether it runs."""
         with self._lock:
@@ -110,7 +136,7 @@ class LoopThread(Service):
                 own = (getattr(loop, name, None) for name in ("_ssock", "_csock"))
                 close_in_child(*filter(None, own))
                 with self._lock:
-                    self._loop = loop
+                    self._loop, self._asked_at = loop, None
                     waiting, self._waiting = self._waiting, []
                     for function in waiting:
                         loop.call_soon(function)

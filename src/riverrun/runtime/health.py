@@ -5,6 +5,7 @@ from typing import Any
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Service
+from riverrun.runtime.vitals import Vitals
 
 HELD_S = 15.0
 """Seconds for which an outcome may be held before the client counts as unhealthy."""
@@ -16,9 +17,10 @@ BEYOND_REPAIR_S = 60.0
 class Health:
     """Looks at the services of a client, its producers among them."""
 
-    def __init__(self, producers: Producers, completer: Completer) -> None:
+    def __init__(self, producers: Producers, completer: Completer, vitals: Vitals) -> None:
         self._producers = producers
         self._completer = completer
+        self._vitals = vitals
         self._services: list[Service] = [completer]
 
     def watch(self, *services: Service) -> None:
@@ -49,8 +51,8 @@ class Health:
         """Return this client's state as its heartbeat writes it, for other clients."""
         return {
             "slots": {each.queue: each.config.max_workers for each in self._producers},
-            "running": len(self._producers.running()),
             "problems": self.problems(),
+            **self._vitals.state(),
         }
 
     @property

@@ -79,7 +79,8 @@ def beat(
         hostname: The name of its host.
         pid: The id of its process.
         queues: The names of its queues.
-        state: Its health: `slots` by queue, the number of jobs `running`, and its `problems`.
+        state: Its health: `slots` by queue, the number of jobs `running`, its `problems`, and what
+            else ClientRow has.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
     """

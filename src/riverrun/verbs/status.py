@@ -49,6 +49,17 @@ class ClientRow:
         slots: How many jobs of each queue it runs at once, as of its last heartbeat.
         running: How many jobs were running in it then.
         problems: Why it was not healthy then, a sentence for each problem.
+        version: The version of riverrun in it; None for a release that does not write it, as with
+            all below.
+        python: The version of Python.
+        executors: What its workers run in: "thread", "coroutine" and "process".
+        claim_ahead: Most jobs of each queue that it claims ahead of free slots.
+        ahead: How many jobs it had claimed that had not begun.
+        looked_s: Seconds since it had last looked for jobs, of the queue with room where that was
+            longest. None if no queue had room.
+        loop_s: For how many seconds the event loop of its coroutines had not turned, at least. 0
+            if it turns, None if there is none.
+        memory_bytes: The resident memory of its process, on Linux.
     """
 
     id: str
@@ -61,6 +72,14 @@ class ClientRow:
     slots: Mapping[str, int] = attrs.field(factory=dict)
     running: int = 0
     problems: Sequence[str] = ()
+    version: str | None = None
+    python: str | None = None
+    executors: Sequence[str] = ()
+    claim_ahead: Mapping[str, int] = attrs.field(factory=dict)
+    ahead: int | None = None
+    looked_s: float | None = None
+    loop_s: float | None = None
+    memory_bytes: int | None = None
 
 
 @tried_again
@@ -93,14 +112,28 @@ def list_clients(tx: Tx, *, limit: int = 1_000, schema: str | None = None) -> li
 
 def _client(row: Any) -> ClientRow:
     state = json_object(row.metadata)
-    slots, problems = state.get("slots"), state.get("problems")
+    problems, executors = state.get("problems"), state.get("executors")
     return ClientRow(
         **{key: value for key, value in row._mapping.items() if key not in {"metadata", "queues"}},
         queues=tuple(row.queues),
-        slots=slots if isinstance(slots, dict) else {},
-        running=state["running"] if isinstance(state.get("running"), int) else 0,
+        slots=_of(state, "slots", dict) or {},
+        running=_of(state, "running", int) or 0,
         problems=tuple(map(str, problems)) if isinstance(problems, list) else (),
+        version=_of(state, "version", str),
+        python=_of(state, "python", str),
+        executors=tuple(map(str, executors)) if isinstance(executors, list) else (),
+        claim_ahead=_of(state, "claim_ahead", dict) or {},
+        ahead=_of(state, "ahead", int),
+        looked_s=_of(state, "looked_s", float, int),
+        loop_s=_of(state, "loop_s", float, int),
+        memory_bytes=_of(state, "memory_bytes", int),
     )
+
+
+def _of(state: Mapping[str, Any], key: str, *types: type) -> Any:
+    """Return a value of a client's metadata; None if it is of another type, as from other code."""
+    value = state.get(key)
+    return value if isinstance(value, types) and not isinstance(value, bool) else None
 
 
 @tried_again

@@ -1,0 +1,80 @@
+"""What a client's heartbeat writes about its process, for operators."""
+
+import math
+import platform
+from typing import Any
+
+from riverrun.clock import Clock
+from riverrun.execution.workers import Workers
+from riverrun.runtime.event_loop import LoopThread
+from riverrun.runtime.producers import Producers
+
+
+class Vitals:
+    """The version, the executors, and how far the loops of a working client have got.
+
+    Args:
+        producers: The client's producers.
+        loop: The event loop of its coroutines.
+        workers: Its workers.
+        clock: The process's clock.
+    """
+
+    def __init__(
+        self,
+        producers: Producers,
+        loop: LoopThread,
+        *,
+        workers: Workers,
+        clock: Clock,
+    ) -> None:
+        from riverrun import __version__  # which is imported last
+
+        self._producers = producers
+        self._loop = loop
+        self._workers = workers
+        self._clock = clock
+        self._constant = {
+            "version": __version__,
+            "python": platform.python_version(),
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return the vitals as the heartbeat writes them; see `ClientRow` for their meaning."""
+        running = len(self._producers.running())
+        return {
+            **self._constant,
+            "claim_ahead": {each.queue: each.config.claim_ahead for each in self._producers},
+            "executors": sorted({worker.executor.value for worker in self._workers}),
+            "running": running,
+            # An attempt may have begun or ended between the two looks.
+            "ahead": max(0, len(self._producers.claimed()) - running),
+            "looked_s": self._looked_s(),
+            "loop_s": _rounded(self._loop.silent_s()),
+            "memory_bytes": memory_bytes(),
+        }
+
+    def _looked_s(self) -> float | None:
+        now = self._clock.monotonic()
+        looks = [
+            now - (due_at - producer.poll_interval_s)
+            for producer in self._producers
+            if math.isfinite(due_at := producer.poll_at)
+        ]
+        return _rounded(max(looks, default=None))
+
+
+def memory_bytes() -> int | None:
+    """Return the resident memory of this process in bytes; None where that cannot be read."""
+    try:
+        with open("/proc/self/statm") as file:
+            pages = int(file.read().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    import resource  # only where there is /proc
+
+    return pages * resource.getpagesize()
+
+
+def _rounded(duration_s: float | None) -> float | None:
+    return None if duration_s is None else round(max(0.0, duration_s), 3)
