@@ -220,11 +220,15 @@ def test_a_filter_that_may_hold_data_is_recorded_by_name(engine: Engine, schema:
     """The record of an action by metadata says so, without the value."""
     insert_job(engine, schema, metadata_={"who": "hunter2"})
     since = datetime(2026, 1, 1, tzinfo=UTC)
-    params = JobListParams(metadata={"who": "hunter2"}, since=since, kinds=["greet"])
+    params = JobListParams(
+        metadata={"who": "hunter2"}, args={"name": "Ada"}, since=since, kinds=["greet"]
+    )
     act_on_listed(engine, "cancel", params, newest_id=2**63 - 1, user="ada", schema=schema)
     [row] = list_actions(engine, schema=schema)
+    assert row.count == 1
     assert row.filter == {
         "metadata": None,
+        "args": None,
         "since": since.isoformat(),
         "kinds": ["greet"],
         "newest_id": 2**63 - 1,
@@ -248,6 +252,11 @@ def test_without_version_3_actions_are_done_and_not_recorded(
 LISTED: dict[str, Any] = {"params": DISCARDED, "newest_id": 1, "user": "ada"}
 
 
+def searched(**filters: Any) -> dict[str, Any]:
+    """Return the arguments for jobs that a list finds within a window alone."""
+    return {**LISTED, "params": JobListParams(**filters)}
+
+
 @pytest.mark.parametrize(
     ("call", "match"),
     [
@@ -260,6 +269,9 @@ LISTED: dict[str, Any] = {"params": DISCARDED, "newest_id": 1, "user": "ada"}
         (lambda tx: act_on(tx, "retry", range(1_001), user="ada"), "job_ids"),
         (lambda tx: act_on_queue(tx, "delete", "mail", user="ada"), "action"),
         (lambda tx: act_on_listed(tx, "retry", **{**LISTED, "params": JobListParams()}), "filter"),
+        (lambda tx: act_on_listed(tx, "retry", **searched(client="c")), "client"),
+        (lambda tx: act_on_listed(tx, "retry", **searched(text="t", kinds=["k"])), "text"),
+        (lambda tx: act_on_listed(tx, "retry", **searched(kinds=["k"], window=5)), "window"),
         (lambda tx: act_on_listed(tx, "retry", **LISTED, limit=1_001), "limit"),
         (lambda tx: act_on_listed(tx, "retry", **{**LISTED, "newest_id": -1}), "newest_id"),
         (lambda tx: act_on_listed(tx, "retry", **LISTED, after=-5), "after"),

@@ -2,6 +2,7 @@
 
 import math
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from riverrun.clock import Clock
@@ -28,14 +29,12 @@ class Vitals:
         workers: Workers,
         clock: Clock,
     ) -> None:
-        from riverrun import __version__  # which is imported last
-
         self._producers = producers
         self._loop = loop
         self._workers = workers
         self._clock = clock
         self._constant = {
-            "version": __version__,
+            "version": _version(),
             "python": platform.python_version(),
         }
 
@@ -62,6 +61,13 @@ class Vitals:
             if math.isfinite(due_at := producer.poll_at)
         ]
         return _rounded(max(looks, default=None))
+
+
+def _version() -> str | None:
+    try:
+        return version("riverrun")
+    except PackageNotFoundError:  # its files are on the path, and it is not installed
+        return None
 
 
 def memory_bytes() -> int | None:

@@ -42,7 +42,7 @@ REMAINING_MAX = 10_000
 
 _BY_VALUE = {"ids", "kinds", "queues", "states", "priorities", "tags_all", "tags_any"}
 _BY_TIME = {"since", "until"}
-_UNRECORDED = {"metadata"}
+_UNRECORDED = {"args", "metadata"}
 _ORDER = {"order_by", "descending", "limit", "after"}
 
 
@@ -139,7 +139,8 @@ def act_on_listed(
     Args:
         tx: The transaction, as for `insert`.
         action: A JobAction or its name.
-        params: The filters, at least one. Its order, limit and cursor are ignored.
+        params: The filters, at least one, and none that a list searches within a window (`client`,
+            `text`). Its order, limit and cursor are ignored.
         newest_id: The highest id that the user has seen, as from `newest_job_id`. Newer jobs are
             not changed.
         user: The user's name, at most 200 characters.
