@@ -174,3 +174,11 @@ def test_waiting_jobs_are_counted_up_to_a_limit(engine: Engine, many: str, most:
     """The count of waiting jobs reads no more than its limit of each queue and state."""
     groups = 4 * 4  # queues and states
     assert pages_read(engine, many, waiting.count_waiting(), most=most) < groups * (most / 20 + 30)
+
+
+def test_what_one_job_waits_for_reads_few_pages(engine: Engine, many: str) -> None:
+    """A job's place in line reads no more than its limit, and the holder of its key one job."""
+    job_id = FINISHED + WAITING - 1
+    place = pages_read(engine, many, waiting.place_in_line(), job_id=job_id, most=1_000)
+    holder = pages_read(engine, many, read.get_key_holder(many), job_id=job_id)
+    assert (place < 300, holder < 30) == (True, True), (place, holder)

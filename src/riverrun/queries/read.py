@@ -24,12 +24,20 @@ from sqlalchemy import (
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import aliased
 
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.listing import JobCursor, JobListParams, JobOrder
 from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import Job
-from riverrun.queries.expressions import FIRST_TIME, LAST_TIME, job_columns, readable, state_literal
+from riverrun.queries.expressions import (
+    FIRST_TIME,
+    LAST_TIME,
+    in_mask,
+    job_columns,
+    readable,
+    state_literal,
+)
 
 BRIEF_CHARS = 200
 """Most characters of args and of an error in a brief list."""
@@ -53,6 +61,27 @@ def get_job() -> Select[Any]:
     return select(*job_columns()).where(Job.id == bindparam("job_id", type_=BigInteger))
 
 
+@lru_cache
+def get_key_holder(schema: str | None) -> Select[Any]:
+    """Read the id of the job `job_id`, and the short form of the job that holds its unique key.
+
+    Only one job can hold a key, and only in the states of its mask. Indexes: river_job_pkey;
+    river_job_unique_idx.
+    """
+    asked = aliased(Job)
+    holds = and_(
+        Job.unique_key == asked.unique_key,
+        Job.unique_states.is_not(None),
+        in_mask(Job.unique_states, Job.state, schema),
+    )
+    return (
+        select(asked.id.label("asked_id"), *_brief(errors=True))
+        .select_from(asked)
+        .outerjoin(Job, holds)
+        .where(asked.id == bindparam("job_id", type_=BigInteger))
+    )
+
+
 def list_jobs(params: JobListParams, end: JobCursor | None = None) -> Select[Any]:
     """Read the jobs that `params` select, in order, each with the time that orders it.
 
@@ -72,18 +101,21 @@ def list_briefs(
 
     Long args are not read: a page of 50 jobs with 1 MB each would take a second.
     """
+    return listed(params, *_brief(errors=errors), end=end)
+
+
+def _brief(*, errors: bool) -> list[Any]:
+    """Return the columns of a job's short form, with or without its last error."""
     stored = func.pg_column_size(Job.args)
     short = case((stored <= BRIEF_ARGS_BYTES, func.left(cast(Job.args, Text), BRIEF_CHARS)))
     last = type_coerce(Job.errors, ARRAY(JSONB))[func.array_upper(Job.errors, 1)]
     error = func.left(last.op("->>")("error"), BRIEF_CHARS) if errors else null()
-    return listed(
-        params,
+    return [
         *(readable(getattr(Job, name)).label(name) for name in _BRIEF),
         short.label("args"),
         stored.label("args_bytes"),
         type_coerce(error, Text).label("last_error"),
-        end=end,
-    )
+    ]
 
 
 def count_listed(params: JobListParams, most: int, end: JobCursor | None = None) -> Select[Any]:

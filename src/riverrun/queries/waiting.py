@@ -4,8 +4,22 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Float, Integer, Select, Text, bindparam, cast, column, func, select, true
+from sqlalchemy import (
+    BigInteger,
+    Float,
+    Integer,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import array as pg_array
+from sqlalchemy.orm import aliased
 
 from riverrun.jobs.columns import Timestamp
 from riverrun.jobs.states import JobState
@@ -54,6 +68,39 @@ def count_waiting() -> Select[Any]:
         )
         .select_from(place.join(counts, true()).join(oldest, true()))
         .order_by(place.c.queue, place.c.state)
+    )
+
+
+@lru_cache
+def place_in_line() -> Select[Any]:
+    """Count the jobs that are claimed before the job with bind `job_id`, up to `most`.
+
+    Returns its state and the count. Jobs that are not due yet do not count, unless they are due
+    before the job is. Indexes: river_job_pkey; river_job_prioritized_fetching_index.
+    """
+    mine = aliased(Job)
+    order = (Job.priority, Job.scheduled_at, Job.id)
+    before = (
+        select(Job.id)
+        .where(
+            Job.state == state_literal(JobState.available),
+            Job.queue == mine.queue,
+            tuple_(*order) < tuple_(mine.priority, mine.scheduled_at, mine.id),
+            Job.scheduled_at <= func.greatest(func.clock_timestamp(), mine.scheduled_at),
+        )
+        # In the order of the index, so that the planner does not read the table instead.
+        .order_by(*order)
+        .limit(bindparam("most", type_=Integer) + 1)
+        .correlate(mine)
+        .lateral("jobs_before")
+    )
+    ahead = select(func.count().label("ahead")).select_from(before).lateral("ahead")
+    return (
+        select(readable(mine.state).label("state"), ahead.c.ahead)
+        .select_from(mine)
+        # Other jobs are in no line, and nothing is counted for them.
+        .outerjoin(ahead, mine.state == state_literal(JobState.available))
+        .where(mine.id == bindparam("job_id", type_=BigInteger))
     )
 
 

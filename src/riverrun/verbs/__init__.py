@@ -24,12 +24,12 @@ from riverrun.verbs.queues import (
     resume_queue,
     update_queue,
 )
-from riverrun.verbs.read import get, list_jobs
+from riverrun.verbs.read import get, key_holder, list_jobs
 from riverrun.verbs.reschedule import reschedule_where
 from riverrun.verbs.retry import retry, retry_where
 from riverrun.verbs.status import ClientRow, JobCount, count_jobs, get_leader, list_clients
 from riverrun.verbs.update import update
-from riverrun.verbs.waiting import WaitingCount, count_waiting
+from riverrun.verbs.waiting import Place, WaitingCount, count_waiting, place_in_line
 
 __all__ = [
     "Acted",
@@ -38,6 +38,7 @@ __all__ = [
     "InsertResult",
     "JobAction",
     "JobCount",
+    "Place",
     "QueueRow",
     "WaitingCount",
     "act_on",
@@ -61,12 +62,14 @@ __all__ = [
     "insert_from",
     "insert_many",
     "insert_many_fast",
+    "key_holder",
     "list_actions",
     "list_clients",
     "list_jobs",
     "list_queues",
     "newest_job_id",
     "pause_queue",
+    "place_in_line",
     "record_action",
     "reschedule_where",
     "resume_queue",

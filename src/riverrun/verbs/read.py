@@ -74,12 +74,7 @@ def list_briefs(
         last = _window_end(transaction, params)
         statement = queries.list_briefs(params, _place(last), errors=errors)
         rows = transaction.execute(statement, {}).all()
-    names = [field.name for field in attrs.fields(JobBrief)]
-    briefs = [
-        JobBrief(**{**{name: getattr(row, name) for name in names}, "state": state_of(row.state)})
-        for row in rows
-    ]
-    return JobBriefList(jobs=briefs, **_continued(rows, last, params))
+    return JobBriefList(jobs=[job_brief(row) for row in rows], **_continued(rows, last, params))
 
 
 @tried_again
@@ -101,6 +96,28 @@ def count_listed(
         statement = queries.count_listed(params, most, _place(last))
         count: int = transaction.execute(statement, {}).scalar_one()
         return count
+
+
+@tried_again
+def key_holder(tx: Tx, job_id: int, *, schema: str | None = None) -> JobBrief | None:
+    """Return the job that holds the unique key of another job now.
+
+    It may be the job itself. None if the job has no unique key, or if no job holds it.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        job_id: The job whose key is asked for.
+        schema: The schema of River's tables. Default: the search path's.
+
+    Raises:
+        JobNotFound: If there is no such job.
+    """
+    with joined(tx, schema) as transaction:
+        statement = queries.get_key_holder(schema)
+        row = transaction.execute(statement, {"job_id": job_id}).one_or_none()
+    if row is None:
+        raise JobNotFound(job_id)
+    return None if row.id is None else job_brief(row)
 
 
 def _window_end(transaction: Transaction, params: JobListParams) -> Row[Any] | None:
@@ -158,6 +175,15 @@ def job_row(row: Row[Any]) -> JobRow:
         unique_key=row.unique_key,
         unique_states=None if row.unique_states is None else states_in(row.unique_states),
     )
+
+
+_BRIEF_NAMES = [field.name for field in attrs.fields(JobBrief)]
+
+
+def job_brief(row: Row[Any]) -> JobBrief:
+    """Return a row with the columns of a short form as a JobBrief."""
+    values = {name: getattr(row, name) for name in _BRIEF_NAMES}
+    return JobBrief(**{**values, "state": state_of(row.state)})
 
 
 def errors_of(texts: Sequence[Any] | None) -> tuple[Mapping[str, Any], ...]:

@@ -7,6 +7,7 @@ import attrs
 
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Tx, joined
+from riverrun.errors import JobNotFound
 from riverrun.jobs.checks import check_int
 from riverrun.jobs.states import JobState
 from riverrun.queries import waiting as queries
@@ -36,6 +37,19 @@ class WaitingCount:
     by_priority: Mapping[int, int] | None
 
 
+@attrs.frozen(kw_only=True)
+class Place:
+    """A job's place in line.
+
+    Attributes:
+        ahead: How many jobs of its queue are claimed before it, but at most the limit of the count.
+        capped: Whether there are more than `ahead`.
+    """
+
+    ahead: int
+    capped: bool
+
+
 @tried_again
 def count_waiting(tx: Tx, *, most: int = 1_000, schema: str | None = None) -> list[WaitingCount]:
     """Return how many jobs there are by queue and state, without final jobs.
@@ -63,6 +77,35 @@ def count_waiting(tx: Tx, *, most: int = 1_000, schema: str | None = None) -> li
             )
             for row in rows
         ]
+
+
+@tried_again
+def place_in_line(
+    tx: Tx, job_id: int, *, most: int = 10_000, schema: str | None = None
+) -> Place | None:
+    """Return the place in line of an available job; None if the job is in another state.
+
+    Jobs of its queue are ahead of it if a client claims them first: by priority, then by
+    `scheduled_at`, then by id. Jobs that are not due yet are not counted.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        job_id: The job.
+        most: The count at which to stop, 1 to 1,000,000. Default: 10,000.
+        schema: The schema of River's tables. Default: the search path's.
+
+    Raises:
+        JobNotFound: If there is no such job.
+    """
+    check_int("most", most, 1, 1_000_000)
+    with joined(tx, schema) as transaction:
+        params = {"job_id": job_id, "most": most}
+        row = transaction.execute(queries.place_in_line(), params).one_or_none()
+    if row is None:
+        raise JobNotFound(job_id)
+    if row.state != JobState.available:
+        return None
+    return Place(ahead=min(row.ahead, most), capped=row.ahead > most)
 
 
 def _by_priority(row: object) -> dict[int, int]:
