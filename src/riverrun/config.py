@@ -31,12 +31,19 @@ from riverrun.policies.schedule import Schedule
 class Notify(StrEnum):
     """When workers are notified of inserted jobs.
 
-    `after_commit` costs the inserting transaction nothing. If the process crashes between commit
-    and notification, the job waits for the next poll. `in_transaction` is River's way: PostgreSQL
-    notifies at commit, and transactions that notify commit one after another. `off` sends no
-    notifications; polling finds the jobs.
+    PostgreSQL itself notifies when a transaction commits, but transactions that notify commit one
+    after another, in the whole server.
+
+    `adaptive` notifies by the INSERT while this process commits few of them, at most 10 in a
+    second, and like `after_commit` while it commits more. `after_commit` notifies by a statement
+    of its own once the transaction has committed, and costs the transaction nothing. If the process
+    crashes between commit and notification, the job waits for the next poll. `in_transaction` is
+    River's way: each transaction notifies. `off` sends no notifications; polling finds the jobs.
+
+    A transaction that is committed in two phases is always notified of after its commit.
     """
 
+    adaptive = "adaptive"
     after_commit = "after_commit"
     in_transaction = "in_transaction"
     off = "off"

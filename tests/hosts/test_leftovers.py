@@ -176,7 +176,7 @@ def test_dropped_before_its_commit(own: Engine, schema: str) -> None:
 
 def test_the_thread_ends_when_idle(own: Engine, schema: str) -> None:
     """A client that inserts nothing has no thread; it starts another when it inserts again."""
-    client = Client(own, schema=schema)
+    client = Client(own, schema=schema, notify="after_commit")
     for _ in range(2):
         in_a_session(client)
         assert client.flush_announcements(DEADLINE_S), "not all was announced"

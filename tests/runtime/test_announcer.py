@@ -12,16 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from riverrun import Client, InsertOpts, RawArgs
+from riverrun import Client, InsertOpts, RawArgs, UniqueOpts
 from riverrun.clock import Clock
 from riverrun.db.commit_hooks import after_commit
 from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
-from waiting import DEADLINE_S
+from waiting import DEADLINE_S, until
 
 JOB = RawArgs(kind="greet", encoded={})
 TOLD = '{"queue": "default"}'
@@ -216,6 +216,73 @@ def test_wakes_this_process_with_the_commit(engine: Engine) -> None:
     assert announcer.stop(DEADLINE_S)
 
 
+@pytest.fixture
+def statements(engine: Engine) -> Iterator[list[str]]:
+    """The statements of the host's engine that contain a notification."""
+    seen: list[str] = []
+
+    def look(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "pg_notify" in statement:
+            seen.append(statement.split()[0])
+
+    event.listen(engine, "before_cursor_execute", look)
+    yield seen
+    event.remove(engine, "before_cursor_execute", look)
+
+
+@pytest.mark.parametrize("unique", [None, UniqueOpts(by_args=True)], ids=["plain", "unique"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_few_inserts_notify_by_themselves(
+    client: Client,
+    engine: Engine,
+    heard: Heard,
+    statements: list[str],
+    unique: UniqueOpts | None,
+    count: int,
+) -> None:
+    """An insert into a known queue notifies at its own commit, once, and only if it inserts."""
+    client.insert(engine, JOB)  # The announcer's thread looks the queue up.
+    assert told(client, heard) == [TOLD]
+    statements.clear()
+    jobs = [
+        (RawArgs(kind="greet", encoded={"n": n}), InsertOpts(unique=unique)) for n in range(count)
+    ]
+    with Session(engine) as session:
+        client.insert_many(session, jobs)
+        assert heard() == []
+        session.commit()
+        assert heard() == [TOLD]
+    with Session(engine) as session:
+        with session.begin_nested() as savepoint:
+            client.insert_many(session, jobs)
+            savepoint.rollback()
+        session.commit()
+        assert heard() == []
+    with Session(engine) as session:
+        client.insert_many(session, jobs)
+        session.commit()
+        assert heard() == ([TOLD] if unique is None else [])
+    assert statements == ["INSERT"] * 3
+
+
+def test_many_inserts_leave_it_to_the_thread(
+    client: Client, engine: Engine, statements: list[str]
+) -> None:
+    """Beyond ten commits in a second an INSERT does not notify; the announcer's thread does."""
+    client.insert(engine, JOB)
+    assert client.flush_announcements(DEADLINE_S), "not all was announced"
+    statements.clear()
+    inserted = 0
+
+    def leaves_one() -> bool:
+        nonlocal inserted
+        client.insert(engine, JOB)
+        inserted += 1
+        return statements.count("INSERT") < inserted
+
+    until(leaves_one, "an INSERT that does not notify")
+
+
 @pytest.mark.parametrize(("notify", "expected"), [("in_transaction", [TOLD]), ("off", [])])
 def test_other_ways_to_tell(
     engine: Engine, schema: str, heard: Heard, notify: str, expected: list[str]
@@ -251,7 +318,7 @@ SCRIPT = """
 import os, sys
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
-from riverrun import Client, InsertOpts, RawArgs
+from riverrun import Client, InsertOpts, RawArgs, UniqueOpts
 from riverrun.clock import Clock
 from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
 

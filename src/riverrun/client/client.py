@@ -83,7 +83,8 @@ class Client(Acting, SetBased, UnitOfWork):
         id: Names this client in `attempted_by`, in at most 100 characters. If another client of
             that name lives, or was killed just now and its jobs are not rescued yet, this client
             gets a suffix when it starts. Default: a name made of the host and the time.
-        notify: When workers are notified of inserted jobs. Default: after the commit.
+        notify: When workers are notified of inserted jobs. Default: by the INSERT if that is rare,
+            else after the commit; see `Notify`.
         poll_only: Whether to find jobs by polling alone, without LISTEN, as is necessary behind
             PgBouncer. Default: False.
         listen_engine: An engine that connects to the same database without PgBouncer, if `engine`
@@ -155,7 +156,7 @@ class Client(Acting, SetBased, UnitOfWork):
         queues: Mapping[str, QueueConfig | int] | Sequence[str] | AbstractSet[str] | None = None,
         schema: str | None = None,
         id: str | None = None,  # noqa: A002  River's name for it
-        notify: Notify | str = Notify.after_commit,
+        notify: Notify | str = Notify.adaptive,
         poll_only: bool = False,
         listen_engine: Engine | None = None,
         poll_interval: Duration = 1.0,

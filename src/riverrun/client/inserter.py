@@ -39,6 +39,9 @@ from riverrun.verbs.owned import cancel_owned
 
 R = TypeVar("R")
 
+MANY = 100
+"""Jobs of one insert beyond which it takes longer than a notification after it."""
+
 _NO_TYPES: Mapping[str, Any] = {}
 
 
@@ -206,11 +209,19 @@ class Inserter:
         def insert_all() -> list[InsertResult]:
             with joined(tx, self._schema) as transaction:
                 self._check_database(transaction)
-                begun, results = self._within(
-                    ready,
-                    lambda begun: insert_drafts(transaction, begun, schema=self._schema, now=now),
-                )
-                self._announce(transaction, _queues_with_work(begun, results))
+                notified: frozenset[str] = frozenset()
+
+                def insert(begun: Sequence[JobDraft]) -> list[InsertResult]:
+                    nonlocal notified
+                    notified = self._notified_by_insert(transaction, begun)
+                    return insert_drafts(
+                        transaction, begun, schema=self._schema, now=now, notify=sorted(notified)
+                    )
+
+                begun, results = self._within(ready, insert)
+                if all(result.skipped_as_duplicate for result in results):
+                    notified = frozenset()
+                self._announce(transaction, _queues_with_work(begun, results), notified)
             return results
 
         return again(tx, insert_all)
@@ -303,14 +314,29 @@ class Inserter:
             raise WrongDatabase(f"{there} of another server" if there == here else there, here)
         self._same_database.add(engine.pool)
 
-    def _announce(self, transaction: Transaction, names: set[str]) -> None:
+    def _notified_by_insert(
+        self, transaction: Transaction, jobs: Sequence[JobDraft]
+    ) -> frozenset[str]:
+        """Return the queues whose clients the INSERT of `jobs` is to notify."""
+        if self._notify is not Notify.adaptive or len(jobs) > MANY or transaction.in_two_phases:
+            return frozenset()
+        return frozenset(filter(self._announcer.leaves_to_insert, _queues_of(jobs)))
+
+    def _announce(
+        self, transaction: Transaction, names: set[str], notified: frozenset[str] = frozenset()
+    ) -> None:
+        """Notify the clients that work the queues `names`, except where the INSERT has `notified`.
+
+        The producers of this process are woken in any case, once the transaction has committed.
+        """
         if not names:
             return
         if self._notify is Notify.in_transaction:
             notify_inserted(transaction.connection, sorted(names), schema=self._schema)
-        elif self._notify is Notify.after_commit:
+        elif self._notify is not Notify.off:
             for name in names:
-                transaction.after_commit(self._announcer.committed, name)
+                call = self._announcer.notified if name in notified else self._announcer.committed
+                transaction.after_commit(call, name)
 
 
 def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Insert,
     Integer,
     SmallInteger,
@@ -18,6 +19,7 @@ from sqlalchemy import (
     column,
     func,
     literal_column,
+    not_,
     select,
     update,
 )
@@ -28,6 +30,7 @@ from riverrun.jobs.columns import JobStateType, Timestamp
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import NOW, in_mask, job_columns, records, state_literal
+from riverrun.queries.notify import notification
 
 _INSERTED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "args": (Text, lambda value: cast(value, JSONB)),
@@ -47,11 +50,14 @@ _INSERTED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 
 
 @lru_cache(maxsize=1024)
-def insert_job(columns: Sequence[str], *, schema: str | None, unique: bool) -> Insert:
+def insert_job(
+    columns: Sequence[str], *, schema: str | None, unique: bool, notify: bool = False
+) -> Insert:
     """Insert a job. Its `columns` are binds named `job_args` and so on; the others have defaults.
 
     Returns the columns that only the database knows. For a `unique` job, which may be a duplicate,
-    it returns all columns, as `insert_jobs` does. River: JobInsertFastMany.
+    it returns all columns, as `insert_jobs` does. With `notify`, an insert that is no duplicate
+    also does what `queries.notify.notify` does, for the same binds. River: JobInsertFastMany.
     """
     statement = insert(Job).values(
         {
@@ -62,15 +68,18 @@ def insert_job(columns: Sequence[str], *, schema: str | None, unique: bool) -> I
             for name in columns
         }
     )
-    return _returning(statement, schema=schema, unique=unique)
+    return _returning(statement, schema=schema, unique=unique, notify=notify)
 
 
 @lru_cache(maxsize=1024)
-def insert_jobs(columns: Sequence[str], *, schema: str | None, unique: bool) -> Insert:
+def insert_jobs(
+    columns: Sequence[str], *, schema: str | None, unique: bool, notify: bool = False
+) -> Insert:
     """Insert many jobs. Their `columns` are binds named `jobs_args` and so on, texts of arrays.
 
-    For a `unique` job whose key is taken, it locks and returns the job that holds the key. Index:
-    river_job_unique_idx. River: JobInsertFastMany.
+    For a `unique` job whose key is taken, it locks and returns the job that holds the key. With
+    `notify` it notifies once, if any job is no duplicate. Index: river_job_unique_idx. River:
+    JobInsertFastMany.
     """
     rows = (
         func.unnest(
@@ -84,14 +93,17 @@ def insert_jobs(columns: Sequence[str], *, schema: str | None, unique: bool) -> 
     )
     source = select(*(_INSERTED[name][1](rows.c[name]) for name in columns)).order_by(rows.c.n)
     statement = insert(Job).from_select(list(columns), source)
-    return _returning(statement, schema=schema, unique=unique)
+    return _returning(statement, schema=schema, unique=unique, notify=notify)
 
 
-def _returning(statement: PostgresInsert, *, schema: str | None, unique: bool) -> Insert:
+def _returning(
+    statement: PostgresInsert, *, schema: str | None, unique: bool, notify: bool
+) -> Insert:
     # "raw": the parameters are binds of the statement, and not rows for the ORM to insert.
     statement = statement.execution_options(dml_strategy="raw")
+    sent = [notification(named=schema is not None)] if notify else []
     if not unique:
-        return statement.returning(Job.id, Job.created_at)
+        return statement.returning(Job.id, Job.created_at, *sent)
     statement = statement.on_conflict_do_update(
         index_elements=[Job.unique_key],
         index_where=and_(
@@ -104,7 +116,9 @@ def _returning(statement: PostgresInsert, *, schema: str | None, unique: bool) -
         set_={"kind": Job.kind},
     )
     # xmax is 0 in a row that this statement has inserted.
-    return statement.returning(*job_columns(), literal_column("xmax::text <> '0'").label("skipped"))
+    skipped: ColumnElement[bool] = literal_column("xmax::text <> '0'")
+    sent = [case((not_(skipped), each)) for each in sent]
+    return statement.returning(*job_columns(), skipped.label("skipped"), *sent)
 
 
 @lru_cache

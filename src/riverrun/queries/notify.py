@@ -55,6 +55,18 @@ def notify(*, named: bool) -> Select[Any]:
 
     See `channels`.
     """
+    sent, source = _sending(named=named)
+    return select(sent).select_from(source)
+
+
+@lru_cache
+def notification(*, named: bool) -> ColumnElement[int]:
+    """Return an expression that does what `notify` does, once in a statement that evaluates it."""
+    sent, source = _sending(named=named)
+    return select(func.count(sent)).select_from(source).scalar_subquery()
+
+
+def _sending(*, named: bool) -> tuple[ColumnElement[Any], Any]:
     payloads = (
         func.unnest(bindparam("payloads", type_=ARRAY(Text)))
         .table_valued(column("payload", Text))
@@ -62,8 +74,7 @@ def notify(*, named: bool) -> Select[Any]:
     )
     places = _places(named=named)
     channel = _channel(places.c.place, bindparam("topic", type_=Text))
-    sent = func.pg_notify(channel, payloads.c.payload)
-    return select(sent).select_from(payloads).join(places, true())
+    return func.pg_notify(channel, payloads.c.payload), payloads.join(places, true())
 
 
 def _found() -> ColumnElement[str]:

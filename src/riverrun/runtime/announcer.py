@@ -1,8 +1,8 @@
 """Step 2 of 5, notify: the sending side, which notifies after the commit.
 
-A transaction that notifies takes a lock on the whole database while it commits. So the inserting
-transaction only keeps the names of its queues. Once it has committed, a thread notifies on a
-connection of its own, once for all transactions that committed meanwhile.
+A transaction that notifies takes a lock on the whole server while it commits. So where many jobs
+are inserted, the inserting transaction only keeps the names of its queues. Once it has committed, a
+thread notifies on a connection of its own, once for all transactions that committed meanwhile.
 """
 
 import atexit
@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Container
 from queue import Empty, SimpleQueue
 
@@ -32,6 +33,10 @@ HEAD_START_S = 0.001
 
 IDLE_S = 1.0
 """Seconds without anything to announce after which the thread ends. The next commit restarts it."""
+
+FEW = 10
+"""Commits in a second up to which inserts notify by themselves. Many processes may each be below
+it, and 32 connections that notify commit less than a quarter as often as others."""
 
 NAMES_MAX = 1_000
 """Most queues that are looked up, so that invented names cost bounded memory and statements."""
@@ -82,6 +87,7 @@ class Announcer:
         self._woken = False  # a producer of this process was woken for the committed jobs
         self._announced_at: dict[str, float] = {}  # the thread's own, as is the next
         self._looked_up: set[str] = set()  # queues whose rows were looked up
+        self._commits_at: deque[float] = deque(maxlen=FEW)  # when the last transactions committed
         # Not an Event: a SimpleQueue can be used anywhere, even in the garbage collector.
         self._work: SimpleQueue[None] = SimpleQueue()
         self._quiet = threading.Event()  # set while nothing is left to announce
@@ -90,8 +96,7 @@ class Announcer:
 
     def committed(self, queue: str) -> None:
         """Announce `queue`: a transaction that inserted jobs into it has committed."""
-        self._reset_after_fork()
-        woken = self._on_committed(queue)
+        woken = self.notified(queue)
         with self._lock:
             self._woken |= woken
             self._committed.add(queue)
@@ -101,6 +106,26 @@ class Announcer:
                 self._work.put(None)
             if self._thread is None:
                 self._start()
+
+    def notified(self, queue: str) -> bool:
+        """Wake this process's producer of `queue`: a transaction that notified has committed.
+
+        Returns:
+            Whether this process works the queue.
+        """
+        self._reset_after_fork()
+        self._commits_at.append(self._clock.monotonic())
+        return self._on_committed(queue)
+
+    def leaves_to_insert(self, queue: str) -> bool:
+        """Return whether an INSERT into `queue` is to notify by itself, as few commits do.
+
+        It is not while nobody has looked whether a client works the queue: the thread does.
+        """
+        self._reset_after_fork()
+        known = queue in self._own_queues or queue in self._looked_up
+        commits_at = self._commits_at
+        return known and (len(commits_at) < FEW or self._clock.monotonic() - commits_at[0] > 1.0)
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all is announced; return whether it is."""

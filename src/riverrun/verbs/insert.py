@@ -23,9 +23,11 @@ from riverrun.verbs.draft_values import (
     in_encoding,
     values_of,
 )
+from riverrun.verbs.notify import notify_params
 from riverrun.verbs.read import job_row
 from riverrun.verbs.referred import check_objects
 from riverrun.wire.characters import UTF8, encodings_of, escaped
+from riverrun.wire.topics import Topic, insert_payload
 
 
 @attrs.frozen
@@ -111,21 +113,32 @@ def insert_drafts(
     *,
     schema: str | None = None,
     now: datetime | None = None,
+    notify: Iterable[str] = (),
 ) -> list[InsertResult]:
-    """Insert drafts, and return a result for each, in the same order."""
+    """Insert drafts, and return a result for each, in the same order.
+
+    Args:
+        transaction: The transaction.
+        drafted: The drafts.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
+        notify: Queues whose clients the first statement notifies, if it inserts any job.
+    """
     moment = checked_now(now)
+    payloads = [insert_payload(name) for name in notify]
     results: list[InsertResult] = []
     check_objects(transaction, drafted)
     drafted = in_encoding(drafted, encodings_of(transaction.connection))
     for batch in batches(drafted):
         if any(job.mark for job in batch):
-            results += _insert_unique(transaction, batch, schema, moment)
+            results += _insert_unique(transaction, batch, schema, moment, payloads)
         else:
-            rows = insert_rows(transaction, batch, schema, moment)
+            rows = insert_rows(transaction, batch, schema, moment, payloads)
             results += [
-                InsertResult(_inserted(job, job_id, created_at), False)
-                for job, (job_id, created_at) in zip(batch, rows, strict=True)
+                InsertResult(_inserted(job, row[0], row[1]), False)
+                for job, row in zip(batch, rows, strict=True)
             ]
+        payloads = []
     return results
 
 
@@ -134,23 +147,32 @@ def insert_rows(
     batch: Sequence[JobDraft],
     schema: str | None,
     now: datetime | None,
+    payloads: Sequence[str] = (),
     *,
     unique: bool = False,
 ) -> Sequence[Any]:
     """Insert the drafts of one batch, and return the rows of the statement."""
+    notify = bool(payloads)
+    params: dict[str, Any]
     if len(batch) == 1:
         values = values_of(batch[0], now)
-        statement = queries.insert_job(tuple(values), schema=schema, unique=unique)
+        statement = queries.insert_job(tuple(values), schema=schema, unique=unique, notify=notify)
         params = {f"job_{name}": value for name, value in values.items()}
     else:
         columns = columns_of(batch, now)
-        statement = queries.insert_jobs(tuple(columns), schema=schema, unique=unique)
+        statement = queries.insert_jobs(tuple(columns), schema=schema, unique=unique, notify=notify)
         params = {f"jobs_{name}": array_text(values) for name, values in columns.items()}
+    if notify:
+        params |= notify_params(Topic.insert, payloads, schema)
     return transaction.execute(statement, params).all()
 
 
 def _insert_unique(
-    transaction: Transaction, batch: Sequence[JobDraft], schema: str | None, now: datetime | None
+    transaction: Transaction,
+    batch: Sequence[JobDraft],
+    schema: str | None,
+    now: datetime | None,
+    payloads: Sequence[str],
 ) -> list[InsertResult]:
     # One statement cannot change the same row twice, so duplicates within the batch are left out.
     first: dict[bytes, int] = {}
@@ -162,7 +184,7 @@ def _insert_unique(
         places.append(place)
         if place == len(distinct):
             distinct.append(job)
-    rows = insert_rows(transaction, distinct, schema, now, unique=True)
+    rows = insert_rows(transaction, distinct, schema, now, payloads, unique=True)
     inserted = [InsertResult(job_row(row), bool(row.skipped)) for row in rows]
     seen: set[int] = set()
     results: list[InsertResult] = []

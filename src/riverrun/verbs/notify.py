@@ -30,9 +30,7 @@ def notify_in(
     PostgreSQL cannot prepare a transaction that has executed NOTIFY. So a transaction that is
     committed in two phases is followed by a small one on the same connection, which notifies.
     """
-    params: dict[str, Any] = {"topic": topic.value, "payloads": list(payloads)}
-    if schema is not None:
-        params["schema"] = schema
+    params = notify_params(topic, payloads, schema)
     statement = queries.notify(named=schema is not None)
     if not transaction.in_two_phases:
         transaction.rows(statement, params)
@@ -46,6 +44,14 @@ def notify_in(
         values = [values[name] for name in compiled.positiontup]
     notice = _Notice(connection.connection.dbapi_connection, str(compiled), values)
     after_commit(connection, _send, notice)
+
+
+def notify_params(topic: Topic, payloads: Sequence[str], schema: str | None) -> dict[str, Any]:
+    """Return the binds of a statement that notifies."""
+    params: dict[str, Any] = {"topic": topic.value, "payloads": list(payloads)}
+    if schema is not None:
+        params["schema"] = schema
+    return params
 
 
 @attrs.frozen(eq=False)
