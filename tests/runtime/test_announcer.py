@@ -249,6 +249,7 @@ def test_few_inserts_notify_by_themselves(
     ]
     with Session(engine) as session:
         client.insert_many(session, jobs)
+        client.insert(session, RawArgs(kind="greet", encoded={"n": -1}))
         assert heard() == []
         session.commit()
         assert heard() == [TOLD]

@@ -320,7 +320,15 @@ class Inserter:
         """Return the queues whose clients the INSERT of `jobs` is to notify."""
         if self._notify is not Notify.adaptive or len(jobs) > MANY or transaction.in_two_phases:
             return frozenset()
-        return frozenset(filter(self._announcer.leaves_to_insert, _queues_of(jobs)))
+        announcer = self._announcer
+        return frozenset(
+            name
+            for name in _queues_of(jobs)
+            if announcer.leaves_to_insert(name)
+            # One notification of a queue is enough for a transaction.
+            and not transaction.is_pending(announcer.notified, name)
+            and not transaction.is_pending(announcer.committed, name)
+        )
 
     def _announce(
         self, transaction: Transaction, names: set[str], notified: frozenset[str] = frozenset()
@@ -334,9 +342,12 @@ class Inserter:
         if self._notify is Notify.in_transaction:
             notify_inserted(transaction.connection, sorted(names), schema=self._schema)
         elif self._notify is not Notify.off:
+            announcer = self._announcer
             for name in names:
-                call = self._announcer.notified if name in notified else self._announcer.committed
-                transaction.after_commit(call, name)
+                by_insert = name in notified or transaction.is_pending(announcer.notified, name)
+                transaction.after_commit(
+                    announcer.notified if by_insert else announcer.committed, name
+                )
 
 
 def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:

@@ -77,6 +77,12 @@ def after_commit(connection: Connection, call: Callable[[T], object], item: T) -
     pending.calls[call, item] = None
 
 
+def is_pending(connection: Connection, call: Callable[[T], object], item: T) -> bool:
+    """Return whether `call(item)` is to be made once the transaction has committed."""
+    pending = _find(connection.connection)
+    return pending is not None and (call, item) in pending.calls
+
+
 def refuse_commit(connection: Connection, problem: str) -> PoolProxiedConnection:
     """Make each COMMIT on `connection` roll back and raise ClientNotReady, until it is allowed.
 

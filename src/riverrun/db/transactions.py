@@ -22,7 +22,7 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet, ProgrammingError
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session, scoped_session
 
-from riverrun.db.commit_hooks import after_commit, make_calls
+from riverrun.db.commit_hooks import after_commit, is_pending, make_calls
 from riverrun.db.driver import (
     Loan,
     OwnCursor,
@@ -170,6 +170,10 @@ class Transaction:
         """
         after_commit(self.connection, call, item)
 
+    def is_pending(self, call: Callable[[T], object], item: T) -> bool:
+        """Return whether `call(item)` is to be made once the transaction has committed."""
+        return is_pending(self.connection, call, item)
+
     def begin(self) -> None:
         """Begin the transaction before a statement that SQLAlchemy does not see.
 
@@ -242,6 +246,10 @@ class OwnTransaction(Transaction):
     def after_commit(self, call: Callable[[T], object], item: T) -> None:
         """As a Transaction's; it costs this one nothing."""
         self._calls.append((call, item))
+
+    def is_pending(self, call: Callable[[T], object], item: T) -> bool:
+        """As a Transaction's."""
+        return (call, item) in self._calls
 
     def committed(self) -> None:
         """Make the calls, as the transaction has committed."""
