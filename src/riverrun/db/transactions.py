@@ -34,6 +34,7 @@ from riverrun.db.driver import (
     suits,
 )
 from riverrun.db.engines import check_pool
+from riverrun.db.kept import KEPT, Kept
 from riverrun.db.statement_timeout import SINGLE, Waiting
 from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
@@ -286,10 +287,13 @@ class OwnTransaction(Transaction):
         options = {**engine.get_execution_options(), **self._options}
         schema = options.get("schema_translate_map", {}).get(None)
         query, constants = _compiled(statement, engine.dialect, schema)
+        binds = {**constants, **params}
         try:
+            if (rows := self._kept_rows(options.get(KEPT), query, binds, times=times)) is not None:
+                return rows
             with self._driver(single=_is_single(engine)) as driver:
                 cursor = TimesAsNumbers(driver) if times else OwnCursor(driver)
-                return cursor.execute(query, {**constants, **params}).fetchall()
+                return cursor.execute(query, binds).fetchall()
         except psycopg.Error as error:
             lost = self._last is not None and self._last.closed
             if lost:
@@ -305,6 +309,17 @@ class OwnTransaction(Transaction):
                 connection_invalidated=lost,
                 dialect=engine.dialect,
             ) from error
+
+    def _kept_rows(
+        self, kept: Kept | None, query: str, binds: Mapping[str, Any], *, times: bool
+    ) -> Sequence[Sequence[Any]] | None:
+        if kept is None or self._begun is not None or not _is_single(self._engine):
+            return None
+        with kept.connection(self._engine) as ready:
+            if ready is None:
+                return None
+            self._last = ready.driver
+            return ready.rows(query, binds, times=times)
 
     def _lost(self) -> None:
         # SQLAlchemy did not see this error, so it would go on using the pool's other connections to

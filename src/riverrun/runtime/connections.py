@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, NullPool, Pool, QueuePool, event
 from sqlalchemy.engine.base import OptionEngine
 
+from riverrun.db.kept import KEPT, Kept
 from riverrun.runtime.outage import OUTAGE, Outage
 
 SIGNS = 5
@@ -42,7 +43,8 @@ class OwnEngine(OptionEngine):
     """
 
     def __init__(self, host: Engine, outage: Outage, *, size: int, more: int = 0) -> None:
-        super().__init__(host, {OUTAGE: outage})
+        self._kept = Kept()
+        super().__init__(host, {OUTAGE: outage, KEPT: self._kept})
         self._host = host
         self._own_pool = _pool_like(host.pool, size, more)
         event.listen(self._own_pool, "invalidate", self._on_invalidate)
@@ -62,6 +64,7 @@ class OwnEngine(OptionEngine):
 
     def close(self) -> None:
         """Close every idle connection. Those in use are closed when they are returned."""
+        self._kept.close()
         self._own_pool.dispose()
         self._own_pool = self._own_pool.recreate()
 

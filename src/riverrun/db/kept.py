@@ -1,0 +1,192 @@
+"""A connection that is kept between statements that run often, with those statements prepared.
+
+To take a connection out of the pool, to set it for riverrun's statements, and to pass a statement
+through the driver's cursor takes as long as a small statement takes in the server.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, cast
+
+import psycopg
+from psycopg import errors
+from psycopg.adapt import Transformer
+from psycopg.pq import ExecStatus, Format
+from psycopg.pq.abc import PGresult
+from sqlalchemy import Engine, Pool
+from sqlalchemy.pool import PoolProxiedConnection
+
+from riverrun.db.driver import Loan, OwnCursor, TimesAsNumbers, is_idle, suits
+
+KEPT = "riverrun_kept"
+"""The execution option for an engine that has a kept connection: a Kept."""
+
+KEEP_S = 30.0
+"""Seconds until a connection goes back to its pool, which may test or replace it then."""
+
+_BIND = re.compile(r"%(?:\((\w+)\)s|%)")
+
+_GONE = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
+"""What the server answers to a prepared statement that it has forgotten, or whose table was
+changed."""
+
+
+class Kept:
+    """Keeps at most one connection of an engine's pool, in autocommit, for one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # held while the connection is in use; guards the rest
+        self._ready: Ready | None = None
+        self._unsuited: Pool | None = None  # its connections need a BEGIN
+        self._closed = False
+
+    @contextmanager
+    def connection(self, engine: Engine) -> Iterator["Ready | None"]:
+        """Yield the connection; None if another thread uses it, or no connection is suited.
+
+        Args:
+            engine: An engine whose transactions are single statements.
+        """
+        if not self._lock.acquire(blocking=False):
+            yield None
+            return
+        try:
+            yield self._usable(engine)
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        """Give the connection back to its pool, for good."""
+        with self._lock:
+            self._closed = True
+            self._drop()
+
+    def _usable(self, engine: Engine) -> "Ready | None":
+        pool = engine.pool
+        ready = self._ready
+        if ready is not None and ready.pool is pool and ready.is_fresh:
+            return ready
+        self._drop()
+        if self._closed or self._unsuited is pool:
+            return None
+        pooled = engine.raw_connection()
+        driver = pooled.driver_connection
+        if isinstance(driver, psycopg.Connection) and driver.prepare_threshold is not None:
+            loan = Loan(driver, autocommit=True) if is_idle(driver) else None
+            if loan is not None and suits(driver):
+                self._ready = Ready(pooled, pool, loan)
+                return self._ready
+            if loan is not None and not loan.give_back():
+                pooled.invalidate()
+        pooled.close()
+        self._unsuited = pool
+        return None
+
+    def _drop(self) -> None:
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            ready.give_back()
+
+
+class Ready:
+    """A connection in autocommit, with its prepared statements."""
+
+    def __init__(self, pooled: PoolProxiedConnection, pool: Pool, loan: Loan) -> None:
+        self.pool = pool
+        self.driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
+        self._pooled = pooled
+        self._loan = loan
+        self._until = time.monotonic() + KEEP_S
+        self._names: dict[str, bytes] = {}  # of prepared statements, by their text
+        self._transformers = {
+            False: Transformer(OwnCursor(self.driver)),
+            True: Transformer(TimesAsNumbers(self.driver)),
+        }
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the connection may be used once more before its pool sees it again."""
+        return not self.driver.closed and time.monotonic() < self._until
+
+    def give_back(self) -> None:
+        """Give the connection back to its pool as it came."""
+        if not self._loan.give_back():
+            self._pooled.invalidate()
+        self._pooled.close()
+
+    def rows(
+        self, query: str, params: Mapping[str, Any], *, times: bool
+    ) -> Sequence[Sequence[Any]] | None:
+        """Execute a statement and return its rows; None if its binds need the driver's help.
+
+        Args:
+            query: The statement, with binds as psycopg takes them.
+            params: Its binds.
+            times: Whether times are returned as numbers.
+
+        Raises:
+            psycopg.Error: If the server refuses the statement, or the connection is lost.
+        """
+        text, names = _numbered(query)
+        values: list[bytes | None] = []
+        for name in names:
+            value = params[name]
+            if value is None:
+                values.append(None)
+            elif isinstance(value, str) and "\x00" not in value:
+                values.append(value.encode())
+            elif type(value) is int:
+                values.append(b"%d" % value)
+            else:
+                return None
+        try:
+            return self._execute(text, values, times=times)
+        except _GONE:
+            self._names.pop(text, None)
+            return self._execute(text, values, times=times)
+
+    def _execute(
+        self, text: str, values: list[bytes | None], *, times: bool
+    ) -> Sequence[Sequence[Any]]:
+        driver = self.driver  # The statement canceller finds it in this frame.
+        connection = driver.pgconn
+        name = self._names.get(text)
+        if name is None:
+            # The names that psycopg gives to statements begin with _pg3_.
+            name = b"riverrun_%d" % id(text)
+            result = connection.prepare(name, text.encode())
+            if result.status != ExecStatus.COMMAND_OK:
+                raise self._error(result)
+            self._names[text] = name
+        # Its annotation lacks None, which stands for NULL.
+        result = connection.exec_prepared(name, values, result_format=Format.BINARY)  # type: ignore[arg-type]
+        if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+            raise self._error(result)
+        transformer = self._transformers[times]
+        transformer.set_pgresult(result)
+        return transformer.load_rows(0, result.ntuples, tuple)
+
+    def _error(self, result: PGresult) -> psycopg.Error:
+        if self.driver.closed:
+            return psycopg.OperationalError(result.error_message.decode("utf-8", "replace").strip())
+        return errors.error_from_result(result, encoding="utf-8")
+
+
+@lru_cache(maxsize=256)
+def _numbered(query: str) -> tuple[str, tuple[str, ...]]:
+    """Return a statement with numbered binds, as the server takes them, and their names."""
+    names: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        name = match[1]
+        if name is None:
+            return "%"
+        if name not in names:
+            names.append(name)
+        return f"${names.index(name) + 1}"
+
+    return _BIND.sub(number, query), tuple(names)
