@@ -18,13 +18,13 @@ from riverrun.errors import (
     NoConnection,
     ObjectBusy,
     ObjectGone,
+    UnknownKind,
 )
 from riverrun.execution.attempt_log import log_completed, log_conflict, log_failed, log_gone
-from riverrun.execution.attempts import Attempts
+from riverrun.execution.attempts import Attempts, Plan
 from riverrun.execution.context import JobContext
 from riverrun.execution.handlers import ErrorHandlerResult
-from riverrun.execution.plugins import Plugin, around_work, around_work_async, in_processes, of_kind
-from riverrun.execution.processes import ProcessPool
+from riverrun.execution.plugins import around_work, around_work_async, in_processes
 from riverrun.execution.result import AttemptResult
 from riverrun.execution.thread_interrupt import Interruptible, Interruption
 from riverrun.execution.workers import Executor, Worker
@@ -65,10 +65,9 @@ class Attempt:
 
     __slots__ = (
         "_attempts",
-        "_backoff",
         "_early",
         "_interruptible",
-        "_worker",
+        "_plan",
         "begin_by",
         "claimed",
         "claimed_monotonic",
@@ -88,14 +87,15 @@ class Attempt:
         self.begin_by = math.inf
         self.replaced = False  # another slot was opened in place of this one's
         self.over = False  # its slot is free again
-        self._worker = attempts.workers.find(claimed.kind)
-        self._backoff = attempts.backoff
+        self._plan = attempts.plan(claimed.kind)
         self._interruptible: Interruptible | None = None
         self._early: AttemptInterrupted | None = None
 
     def prepare(self) -> "Attempt":
         """Make the context, in the slot, because a claim has no time; before others can use it."""
-        self.ctx = ctx = self._attempts.context(self.claimed, self.claimed_monotonic)
+        plan = self._plan
+        timeout_s = self._attempts.timeout_s(self.claimed.kind) if plan is None else plan.timeout_s
+        self.ctx = ctx = self._attempts.context(self.claimed, self.claimed_monotonic, timeout_s)
         if self._early is not None:
             ctx.cancel(self._early)
         return self
@@ -120,7 +120,7 @@ class Attempt:
     @property
     def is_async(self) -> bool:
         """Whether `execute_async` runs it, and not `execute`."""
-        return self._worker is not None and self._worker.executor is Executor.coroutine
+        return self._plan is not None and self._plan.worker.executor is Executor.coroutine
 
     def interrupt(self) -> None:
         """Throw an Interruption into the worker's thread, if it was registered for that."""
@@ -138,11 +138,11 @@ class Attempt:
         began = self._attempts.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._worker or self._attempts.workers.get(self.claimed.kind)
-            if plugins := self._plugins_of(worker):
-                around_work(plugins, self.ctx, lambda: self._work(worker))
+            plan = self._known()
+            if plan.plugins:
+                around_work(plan.plugins, self.ctx, lambda: self._work(plan))
             else:
-                self._work(worker)
+                self._work(plan)
         except BaseException as raised:
             error = raised
         self._end_child(error)
@@ -154,11 +154,13 @@ class Attempt:
         began = self._attempts.clock.monotonic()
         error: BaseException | None = None
         try:
-            worker = self._worker or self._attempts.workers.get(self.claimed.kind)
-            if plugins := self._plugins_of(worker):
-                await around_work_async(plugins, self.ctx, lambda: self._work_async(worker))
+            plan = self._known()
+            if plan.plugins:
+                await around_work_async(
+                    plan.plugins, self.ctx, lambda: self._work_async(plan.worker)
+                )
             else:
-                await self._work_async(worker)
+                await self._work_async(plan.worker)
         except BaseException as raised:
             error = raised
         self._end_child(error)
@@ -179,14 +181,33 @@ class Attempt:
         if os.getpid() != self._attempts.pid:
             os._exit(0 if error is None else 1)
 
-    def _plugins_of(self, worker: Worker) -> tuple[Plugin, ...]:
-        return (*self._attempts.plugins, *of_kind(worker.args_type), *worker.plugins)
+    def _known(self) -> Plan:
+        """Return how the job is worked.
+
+        Raises:
+            UnknownKind: If no worker is registered for it.
+        """
+        plan = self._plan or self._attempts.plan(self.claimed.kind)
+        if plan is None:
+            raise UnknownKind(self.claimed.kind, self._attempts.workers.kinds)
+        return plan
 
     def _result(self, began: float, error: BaseException | None) -> AttemptResult:
-        ended = self._attempts.clock.monotonic()
+        attempts, claimed = self._attempts, self.claimed
+        ended = attempts.clock.monotonic()
         # GeneratorExit: the coroutine was closed because its event loop is lost.
         if isinstance(error, Interruption | GeneratorExit) and self.ctx.reason is not None:
             error = self.ctx.reason
+        if error is None and not self.ctx.completed:
+            log_completed(claimed, ended - began)
+            return AttemptResult(
+                job=self.job if attempts.events_wanted else None,
+                queue=claimed.queue,
+                outcome=completed(claimed.id, claimed.attempt, self.ctx.staged),
+                error=None,
+                run_s=ended - began,
+                ended_monotonic=ended,
+            )
         self._log(error, ended - began)
         outcome = self._decide(error)
         due = None
@@ -206,12 +227,13 @@ class Attempt:
             conflict=error is not None and outcome is not None and self._is_conflict(error),
         )
 
-    def _work(self, worker: Worker) -> None:
+    def _work(self, plan: Plan) -> None:
+        worker = plan.worker
         args = self._begin(worker)
         if worker.session is None and self._needs_unchanged():
             self.ctx.worker_transaction.check_unchanged()
-        if (processes := self._processes(worker)) is not None:
-            processes.work(worker, args, self.ctx, in_processes(self._plugins_of(worker)))
+        if plan.processes is not None:
+            plan.processes.work(worker, args, self.ctx, in_processes(plan.plugins))
         elif worker.interrupt:
             self._interruptible = Interruptible()
             with self._interruptible.block():
@@ -271,21 +293,21 @@ class Attempt:
 
     def _needs_unchanged(self) -> bool:
         """Return whether the job is worked only while an object has a certain version."""
+        if self.ctx.is_bare:
+            return False
         claimed = self.claimed
         may = not isinstance(claimed, ClaimedJob) or claimed.may_have(UNCHANGED_KEY)
         return may and UNCHANGED_KEY in self.job.metadata
 
     def _begin(self, worker: Worker) -> object:
+        ctx = self.ctx
         args = decode(self.claimed.kind, self.claimed.args, worker.args_type)
-        self.ctx.check_steps()
-        self._backoff = worker.backoff or self._backoff
-        if self._processes(worker) is None:  # else its time starts when it gets a process
-            self.ctx.begin()
-        self.ctx.raise_if_cancelled()
+        if not ctx.is_bare:
+            ctx.check_steps()
+        if worker.executor is not Executor.process:  # else its time starts when it gets a process
+            ctx.begin()
+        ctx.raise_if_cancelled()
         return args
-
-    def _processes(self, worker: Worker) -> ProcessPool | None:
-        return self._attempts.processes if worker.executor is Executor.process else None
 
     def _check_steps(self) -> None:
         if not self.ctx.completed and (missed := self.ctx.missed_step()):
@@ -294,11 +316,11 @@ class Attempt:
     def _decide(self, error: BaseException | None) -> Outcome | None:
         if self.ctx.completed:
             return None
-        if error is None:
-            return completed(self.claimed.id, self.claimed.attempt, self.ctx.staged)
+        assert error is not None  # noqa: S101  `_result` decides about other attempts
         if self._is_lost(error):
             return None
-        reason, backoff = self.ctx.reason, self._backoff
+        reason, plan = self.ctx.reason, self._plan
+        backoff = self._attempts.backoff if plan is None else plan.backoff
         if isinstance(reason, JobCancelledRemotely):
             # A cancelled worker may raise any error. The cause is the cancellation.
             error = reason
@@ -342,7 +364,7 @@ class Attempt:
 
     @property
     def _if_gone(self) -> IfGone:
-        return IfGone.cancel if self._worker is None else self._worker.if_gone
+        return IfGone.cancel if self._plan is None else self._plan.worker.if_gone
 
     def _is_cancelled_as_gone(self, error: BaseException) -> bool:
         return isinstance(error, ObjectGone) and self._if_gone is IfGone.cancel
@@ -355,7 +377,7 @@ class Attempt:
         return any(each is conflict for each in chain(error))
 
     def _log(self, error: BaseException | None, run_s: float) -> None:
-        if error is None:
+        if error is None:  # completed in its own transaction
             log_completed(self.claimed, run_s)
             return
         if self._is_conflict(error):

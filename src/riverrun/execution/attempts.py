@@ -10,13 +10,32 @@ from riverrun.clock import Clock
 from riverrun.events import Hub
 from riverrun.execution.context import JobContext
 from riverrun.execution.handlers import ErrorHandler
-from riverrun.execution.plugins import Plugin
+from riverrun.execution.plugins import Plugin, of_kind
 from riverrun.execution.processes import ProcessPool
 from riverrun.execution.worker_session import SessionMakers
-from riverrun.execution.workers import Workers
+from riverrun.execution.workers import Executor, Worker, Workers
 from riverrun.jobs.row import JobRow
 from riverrun.policies.backoff import Backoff
 from riverrun.verbs.claim import ClaimedJob
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """How the jobs of one kind are worked, found once for all of them.
+
+    Attributes:
+        worker: The worker.
+        plugins: The client's, the args' and the worker's plugins, the outermost first.
+        processes: The processes in which the worker is called; None for this process.
+        timeout_s: Seconds that an attempt may take; None for no limit.
+        backoff: When a failed job may be claimed again.
+    """
+
+    worker: Worker
+    plugins: tuple[Plugin, ...]
+    processes: ProcessPool | None
+    timeout_s: float | None
+    backoff: Backoff
 
 
 @attrs.frozen(kw_only=True)
@@ -49,24 +68,46 @@ class Attempts:
     makers: SessionMakers
     processes: ProcessPool | None = None
     pid: int = attrs.field(factory=os.getpid)
+    _plans: dict[str, Plan] = attrs.field(factory=dict, init=False)
+
+    def plan(self, kind: str) -> Plan | None:
+        """Return how jobs of `kind` are worked; None if no worker is registered for it."""
+        plan = self._plans.get(kind)
+        if plan is None:
+            worker = self.workers.find(kind)
+            if worker is None:
+                return None
+            plugins = (*self.plugins, *of_kind(worker.args_type), *worker.plugins)
+            processes = self.processes if worker.executor is Executor.process else None
+            plan = self._plans[kind] = Plan(
+                worker=worker,
+                plugins=plugins,
+                processes=processes,
+                timeout_s=self.timeout_s(kind),
+                backoff=worker.backoff or self.backoff,
+            )
+        return plan
 
     @property
     def events_wanted(self) -> bool:
         """Whether there are subscribers or listeners to events."""
         return self.hub.has_subscribers
 
-    def context(self, job: JobRow | ClaimedJob, claimed_monotonic: float) -> JobContext:
+    def context(
+        self, job: JobRow | ClaimedJob, claimed_monotonic: float, timeout_s: float | None
+    ) -> JobContext:
         """Return the context of an attempt.
 
         Args:
             job: The job as claimed.
             claimed_monotonic: When it was claimed, by the process's monotonic clock.
+            timeout_s: Seconds that the attempt may take; None for no limit.
         """
         return JobContext(
             job,
             clock=self.clock,
             claimed_monotonic=claimed_monotonic,
-            timeout_s=self.timeout_s(job.kind),
+            timeout_s=timeout_s,
             engine=self.engine,
             schema=self.schema,
             client=self.client,

@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
@@ -37,10 +38,25 @@ class JobContext:
 
     Attributes:
         client: The client that works the job, for inserting more; None outside a client.
+        is_bare: Whether the job's metadata is known to be empty.
         in_test: Whether `riverrun.testing` works the job, in a test's own thread.
     """
 
     in_test = False
+
+    # One context is made for each job, and most of these keep their values in it.
+    _deadline: float | None = None
+    _event: threading.Event | None = None  # made when a worker first waits
+    _on_cancel: Callable[[], object] | None = None
+    _reason: AttemptInterrupted | None = None
+    _staged: Mapping[str, Any] = MappingProxyType({})  # replaced, never changed
+    # By key: the staged value's size, and whether it counts toward the shared limit.
+    _sizes: Mapping[str, tuple[int, bool]] = MappingProxyType({})
+    _worker_transaction: WorkerTransaction | None = None  # made when first asked for
+    completed = False  # by the worker's own transaction
+    written: Outcome | None = None  # what that has written, if not a completion
+    conflict: BaseException | None = None  # the error after which it can begin again
+    _steps: Steps | None = None
 
     def __init__(
         self,
@@ -55,25 +71,15 @@ class JobContext:
         makers: SessionMakers = _PLAIN,
     ) -> None:
         self._job = job
+        # Whether it is known, without decoding it, that the job's metadata is empty.
+        self.is_bare = type(job) is ClaimedJob and job.is_bare
         self.client = client
         self._clock = clock
         self._claimed_monotonic = claimed_monotonic
         self._timeout_s = timeout_s
-        self._deadline: float | None = None
         self._engine = engine
         self._schema = schema
         self._makers = makers
-        self._event: threading.Event | None = None  # made when a worker first waits
-        self._on_cancel: Callable[[], object] | None = None
-        self._reason: AttemptInterrupted | None = None
-        self._staged: dict[str, Any] = {}
-        # By key: the staged value's size, and whether it counts toward the shared limit.
-        self._sizes: dict[str, tuple[int, bool]] = {}
-        self._worker_transaction: WorkerTransaction | None = None  # made when first asked for
-        self.completed = False  # by the worker's own transaction
-        self.written: Outcome | None = None  # what that has written, if not a completion
-        self.conflict: BaseException | None = None  # the error after which it can begin again
-        self._steps: Steps | None = None
 
     @property
     def job(self) -> JobRow:
@@ -116,7 +122,7 @@ class JobContext:
 
     def adopt(self, staged: Mapping[str, Any], steps: Steps) -> None:
         """Take over what another process has `staged` for this attempt, and its `steps`."""
-        self._staged.update(staged)
+        self._staged = {**self._staged, **staged}
         self._steps = steps
 
     @property
@@ -141,12 +147,12 @@ class JobContext:
         Raises:
             InvalidStep: If their cursors are not a JSON object.
         """
-        if may_resume(self._job.metadata):
+        if not self.is_bare and may_resume(self._job.metadata):
             self.steps  # noqa: B018  the first access makes and checks them
 
     def missed_step(self) -> InvalidStep | None:
         """Return an error if the worker returned without a step that it should have resumed."""
-        if self._steps is None and not may_resume(self._job.metadata):
+        if self._steps is None and (self.is_bare or not may_resume(self._job.metadata)):
             return None
         return self.steps.unreached()
 
@@ -161,8 +167,9 @@ class JobContext:
         Raises:
             AttemptInterrupted: JobTimedOut, JobCancelledRemotely or ClientStopping.
         """
-        if self.reason is not None:
-            raise self.reason
+        reason = self.reason
+        if reason is not None:
+            raise reason
 
     def wait(self, timeout: float) -> bool:
         """Sleep for `timeout` seconds or until the worker should stop; return whether it should."""
@@ -191,7 +198,7 @@ class JobContext:
             with suppress(InvalidStep):
                 self.check_steps()
         if self._steps is not None:
-            self._staged.update(self._steps.progress())
+            self._staged = {**self._staged, **self._steps.progress()}
 
     def set_metadata(self, key: str, value: object) -> None:
         """Merge `key` into the job's metadata when the attempt ends, whatever its outcome.
@@ -241,8 +248,8 @@ class JobContext:
             if (total := staged + json_size(json_text(kept))) > MAX_ROW_BYTES:
                 limit = f"at most {MAX_ROW_BYTES:,} bytes of JSON, with what the job has already"
                 raise InvalidOption("metadata", f"{total:,} bytes", limit)
-        self._sizes[key] = (size, most is not None)
-        self._staged[key] = value
+        self._sizes = {**self._sizes, key: (size, most is not None)}
+        self._staged = {**self._staged, key: value}
 
     def _row_bytes(self) -> int:
         if isinstance(self._job, ClaimedJob):

@@ -78,9 +78,10 @@ class Writer:
         def unfit(outcome: Outcome, error: Exception) -> None:
             refused.append(([by_id[outcome.job_id]], error))
 
+        now = self._clock.monotonic()
+
         def age_us(outcome: Outcome) -> int:
-            result = by_id[outcome.job_id]
-            return int((self._clock.monotonic() - result.ended_monotonic) * 1e6)
+            return int((now - by_id[outcome.job_id].ended_monotonic) * 1e6)
 
         outcomes = [outcome for result in members if (outcome := result.outcome)]
         broken: Exception | None = None
@@ -110,6 +111,7 @@ class Writer:
             ]
             count += len(done)
             self._settled(done, recorded.states)
+            now = self._clock.monotonic()  # for the ages of the next batch
         return Written(count=count, locked=locked, refused=refused)
 
     def takes_writes(self) -> bool:

@@ -239,13 +239,15 @@ class _SavepointAttempts(Attempts):
 
     tx: Tx
 
-    def context(self, job: JobRow | ClaimedJob, claimed_monotonic: float) -> JobContext:
+    def context(
+        self, job: JobRow | ClaimedJob, claimed_monotonic: float, timeout_s: float | None
+    ) -> JobContext:
         """Return a context for the test's transaction."""
         return SavepointContext(
             job,
             clock=self.clock,
             claimed_monotonic=claimed_monotonic,
-            timeout_s=self.timeout_s(job.kind),
+            timeout_s=timeout_s,
             engine=self.engine,
             schema=self.schema,
             client=self.client,

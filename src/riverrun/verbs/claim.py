@@ -58,6 +58,11 @@ class ClaimedJob:
         return key in (self._row[_METADATA] or "")
 
     @property
+    def is_bare(self) -> bool:
+        """Whether its metadata is empty."""
+        return bool(self._row[_METADATA] == "{}")
+
+    @property
     def metadata_bytes(self) -> int:
         """The approximate size of the metadata, in bytes of JSON."""
         return len(self._row[_METADATA] or "")
