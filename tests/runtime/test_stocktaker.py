@@ -180,16 +180,16 @@ def test_no_thread_for_a_slot(app: Any, monkeypatch: pytest.MonkeyPatch, living:
 
 def test_what_breaks_a_slot_ends_its_attempt(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An attempt whose slot breaks before it can report an outcome has failed; the slot goes on."""
-    decide = Attempt._decide
+    result = Attempt._result
     broken = Counter[int]()
 
-    def fail_once(self: Attempt, error: BaseException | None) -> Any:
+    def fail_once(self: Attempt, began: float, error: BaseException | None) -> Any:
         broken[self.claimed.id] += 1
         if broken[self.claimed.id] == 1:
             raise MemoryError
-        return decide(self, error)
+        return result(self, began, error)
 
-    monkeypatch.setattr(Attempt, "_decide", fail_once)
+    monkeypatch.setattr(Attempt, "_result", fail_once)
     client, events = app.run(slots=2)
     client.insert_many(app.engine, [Task(n) for n in range(6)])
     for _ in range(6):
