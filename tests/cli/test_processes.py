@@ -52,7 +52,7 @@ def test_starts_a_dead_child_again(
     process.send_signal(signal.SIGTERM)
     code, output = end(process)
     assert code == 0, output
-    assert re.search(r"process \d ended with -9; again in", output)
+    assert re.search(r"process \d exited with -9; starting it again in", output)
     assert not any(alive(pid) for pid in pids(engine, schema))
 
 
@@ -122,7 +122,10 @@ def test_waits_longer_each_time(start: Start, database_url: str, schema: str) ->
     process = start(database_url, schema, source=source, options=["-p", "2"])
     assert process.stderr is not None
     log = [process.stderr.readline() for _ in range(6)]
-    pauses = [re.search(r"process \d ended with 7; again in ([\d.]+) s", line) for line in log]
+    pauses = [
+        re.search(r"process \d exited with 7; starting it again in ([\d.]+) s", line)
+        for line in log
+    ]
     assert sorted(float(pause[1]) for pause in pauses if pause) == [0.5, 0.5, 1, 1, 2, 2], log
     process.send_signal(signal.SIGTERM)
     assert end(process)[0] == 0

@@ -86,7 +86,7 @@ def test_a_notice_that_cannot_be_sent(
     with Session(host, twophase=True) as session:
         client.queues.pause(session, "default")
         session.commit()
-        assert "failed after a commit" in caplog.text
+        assert "a call after a commit failed" in caplog.text
         assert session.scalar(text("SELECT 1")) == 1
         session.commit()
     assert client.queues.get(host, "default").paused_at is not None

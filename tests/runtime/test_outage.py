@@ -55,7 +55,9 @@ def test_an_outage_is_one_warning_and_one_line_when_it_is_over(
         for each in caplog.records
         if each.levelno >= logging.WARNING and each.name.startswith("riverrun")
     ]
-    texts = {each.getMessage() for each in warnings if "lost the lead" not in each.getMessage()}
+    texts = {
+        each.getMessage() for each in warnings if "lost the leadership" not in each.getMessage()
+    }
     assert len(texts) == 1, texts
     (line,) = texts
     assert "the database cannot be reached: OperationalError" in line

@@ -196,7 +196,10 @@ class Supervisor:
                     return ExitCode(code)
                 pause_s = max(0.0, child.next_start - time.monotonic())
                 logger.error(
-                    "process %s ended with %s; again in %.1f s", child.number, code, pause_s
+                    "process %s exited with %s; starting it again in %.1f s",
+                    child.number,
+                    code,
+                    pause_s,
                 )
             if self._signals.count:
                 return self._stop()
@@ -257,7 +260,7 @@ class Supervisor:
             for child, code in self._wait(left_s if left_s > 0 else None):
                 # A child without its handlers yet dies of the signal, and has no jobs to cut off.
                 if code not in {0, -signal.SIGTERM, -signal.SIGQUIT}:
-                    logger.error("process %s ended with %s", child.number, code)
+                    logger.error("process %s exited with %s", child.number, code)
                     worst = ExitCode.cut_off
         if worst is ExitCode.ok and hurried and self._signals.last is signal.SIGINT:
             return ExitCode.interrupted

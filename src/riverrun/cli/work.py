@@ -177,7 +177,9 @@ def work(
     systemd.notify("STOPPING=1")
     logger.info("stopping in %g s at most; a second signal cancels running jobs", stop_timeout)
     if client.beyond_repair:
-        logger.error("this process is beyond repair: %s", "; ".join(client.problems))
+        logger.error(
+            "stopping, because this process cannot work any more: %s", "; ".join(client.problems)
+        )
         _stop_broken(client, signals, stop_timeout)
     code = _stop(client, signals, stop_timeout)
     if probes is not None:
@@ -244,7 +246,7 @@ def _start(client: Client, signals: Signals, *, wait_s: float) -> None:
                 raise
             if not waiting:
                 waiting = True
-                logger.warning("waiting %g s at most: %s", wait_s, error.message)
+                logger.warning("waiting for the database, %g s at most: %s", wait_s, error.message)
             if signals.wait(TRY_AGAIN_S):
                 logger.info("stopped while waiting for the database")
                 _end(ExitCode.ok)

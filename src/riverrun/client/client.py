@@ -607,7 +607,9 @@ def _at_exit() -> None:
                 soft_s = client.config.soft_stop_timeout_s
                 client.stop(timeout=EXIT_S if soft_s is None else soft_s)
             except Exception as error:
-                log_error(logger, error, "client %s did not stop as the process ended", client.id)
+                log_error(
+                    logger, error, "client %s did not stop when the process exited", client.id
+                )
 
 
 # Functions of atexit.register() run too late: after the wait for threads. concurrent.futures has

@@ -121,11 +121,13 @@ class Inserter:
         items = [
             (job.args, job.opts) for job, known in zip(jobs, current, strict=True) if known is None
         ]
-        made: Iterator[JobDraft] = iter(())
+        remaining: Iterator[JobDraft] = iter(())
         if items:
             now = self._clock.database_now()
-            made = iter(drafts(items, max_attempts=self._max_attempts, now=now, types=self._types))
-        return [next(made) if known is None else known for known in current]
+            remaining = iter(
+                drafts(items, max_attempts=self._max_attempts, now=now, types=self._types)
+            )
+        return [next(remaining) if known is None else known for known in current]
 
     def insert_drafted(self, session: Session, drafts: Sequence[JobDraft]) -> list[InsertResult]:
         """Insert added jobs, and return a result for each."""
@@ -148,18 +150,18 @@ class Inserter:
 
     def insert_many_fast(self, tx: Tx, jobs: Iterable[object]) -> int:
         """Insert jobs by COPY; see `Client.insert_many_fast`."""
-        ready = self._drafts(jobs)
-        self._watch_owners(ready)
+        drafted = self._drafts(jobs)
+        self._watch_owners(drafted)
 
         def copy_all() -> int:
             with joined(tx, self._schema) as transaction:
                 self._check_database(transaction)
                 now = self._clock.database_now()
-                begun, count = self._within(
-                    ready,
-                    lambda begun: copy_drafts(transaction, begun, schema=self._schema, now=now),
+                inserted, count = self._within(
+                    drafted,
+                    lambda jobs: copy_drafts(transaction, jobs, schema=self._schema, now=now),
                 )
-                self._announce(transaction, _queues_of(begun))
+                self._announce(transaction, _queues_of(inserted))
             return count
 
         return again(tx, copy_all)
@@ -202,26 +204,26 @@ class Inserter:
         """
         return self._announcer.stop(timeout)
 
-    def _insert(self, tx: Tx, ready: Sequence[JobDraft]) -> list[InsertResult]:
+    def _insert(self, tx: Tx, drafted: Sequence[JobDraft]) -> list[InsertResult]:
         now = self._clock.database_now()
-        self._watch_owners(ready)
+        self._watch_owners(drafted)
 
         def insert_all() -> list[InsertResult]:
             with joined(tx, self._schema) as transaction:
                 self._check_database(transaction)
                 notified: frozenset[str] = frozenset()
 
-                def insert(begun: Sequence[JobDraft]) -> list[InsertResult]:
+                def insert(jobs: Sequence[JobDraft]) -> list[InsertResult]:
                     nonlocal notified
-                    notified = self._notified_by_insert(transaction, begun)
+                    notified = self._notified_by_insert(transaction, jobs)
                     return insert_drafts(
-                        transaction, begun, schema=self._schema, now=now, notify=sorted(notified)
+                        transaction, jobs, schema=self._schema, now=now, notify=sorted(notified)
                     )
 
-                begun, results = self._within(ready, insert)
+                inserted, results = self._within(drafted, insert)
                 if all(result.skipped_as_duplicate for result in results):
                     notified = frozenset()
-                self._announce(transaction, _queues_with_work(begun, results), notified)
+                self._announce(transaction, _queues_with_work(inserted, results), notified)
             return results
 
         return again(tx, insert_all)
@@ -247,20 +249,20 @@ class Inserter:
         return drafts(items, max_attempts=self._max_attempts, now=now, types=self._types)
 
     def _within(
-        self, ready: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]
+        self, drafted: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]
     ) -> tuple[Sequence[JobDraft], R]:
         """Insert within the plugins; return the drafts as inserted, and `insert`'s result."""
-        begun, plugins = ready, self.plugins
+        inserted, plugins = drafted, self.plugins
 
-        def begin() -> R:
+        def insert_all() -> R:
             # Not returned: plugins receive what `insert` returns.
-            nonlocal begun
-            if plugins or any(map(of_kind, {type(job.args) for job in ready})):
-                begun = begin_inserts(plugins, ready)
-            return insert(begun)
+            nonlocal inserted
+            if plugins or any(map(of_kind, {type(job.args) for job in drafted})):
+                inserted = begin_inserts(plugins, drafted)
+            return insert(inserted)
 
-        result = around_insert(plugins, ready, begin)
-        return begun, result
+        result = around_insert(plugins, drafted, insert_all)
+        return inserted, result
 
     def _check_kinds(self, args: Iterable[object]) -> None:
         workers = self._workers
@@ -350,9 +352,9 @@ class Inserter:
                 )
 
 
-def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:
+def _queues_with_work(drafted: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:
     names = set()
-    for job, result in zip(ready, results, strict=True):
+    for job, result in zip(drafted, results, strict=True):
         if not result.skipped_as_duplicate and job.state is JobState.available:
             names.add(job.queue)
         elif result.changed and result.job.state is JobState.available:
@@ -360,5 +362,5 @@ def _queues_with_work(ready: Sequence[JobDraft], results: Sequence[InsertResult]
     return names
 
 
-def _queues_of(ready: Sequence[JobDraft]) -> set[str]:
-    return {job.queue for job in ready if job.state is JobState.available}
+def _queues_of(drafted: Sequence[JobDraft]) -> set[str]:
+    return {job.queue for job in drafted if job.state is JobState.available}

@@ -251,7 +251,9 @@ class Launcher:
                 schema=config.schema,
             )
             if name != client.id:
-                message = "a client %s lives, or has left jobs to be rescued; this one is %s"
+                message = (
+                    "a client %s runs, or has left jobs to be rescued; this client is named %s"
+                )
                 logger.warning(message, client.id, name, extra={"client_id": name})
             client.id = name
             services = Services(

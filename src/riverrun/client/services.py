@@ -115,7 +115,7 @@ class Services:
         self._async_engine = AsyncEngineBeside(config.engine, pooled=True)
         self._makers = SessionMakers(
             sync=config.sessionmaker,
-            awaited=config.async_sessionmaker,
+            async_=config.async_sessionmaker,
             async_engine=self._async_engine,
         )
         self._attempts = Attempts(
@@ -385,7 +385,10 @@ class Services:
             try:
                 producer.give_back()
             except SQLAlchemyError as error:
-                logger.warning("not given back, to be rescued: %s", reason(error))
+                logger.warning(
+                    "could not give back the jobs that have not begun; they will be rescued: %s",
+                    reason(error),
+                )
         deadline = float("inf") if soft_s is None else time.monotonic() + soft_s
         while not self._hurried.is_set() and time.monotonic() < deadline:
             # Wait in short steps, so that hurry() is noticed.

@@ -178,7 +178,7 @@ def make_calls(calls: list[tuple[Callable[[Any], object], Any]]) -> None:
             call(item)
         except Exception as error:
             name = getattr(call, "__qualname__", call)
-            log_error(logger, error, "failed after a commit: %s", name)
+            log_error(logger, error, "a call after a commit failed: %s", name)
 
 
 def _in_transaction(proxied: PoolProxiedConnection) -> bool:

@@ -47,7 +47,7 @@ class CoroutineExecutor:
             self._in_loop(lambda: self._start(ready))
         except (RuntimeError, MemoryError) as error:
             # The attempts stay in `_starting` until they are taken back.
-            logger.warning("no event loop for %s attempts: %s", len(ready), error)
+            logger.warning("could not start %s attempts in the event loop: %s", len(ready), error)
 
     def running(self) -> list[Attempt]:
         """Return the attempts that run now."""

@@ -84,7 +84,7 @@ class JobLog(Plugin):
                     ctx.keep_log(KEY, self._kept(ctx, text))
                 except InvalidOption as error:
                     # The worker's success must not depend on its log.
-                    logger.warning("kept no log with job %s: %s", ctx.job.id, error)
+                    logger.warning("could not keep the log of job %s: %s", ctx.job.id, error)
 
     def _attach(self) -> None:
         with self._lock:

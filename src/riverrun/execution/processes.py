@@ -145,11 +145,11 @@ class ProcessPool:
                 child.call(turn)
                 return child
             turn.ctx.on_cancel(lambda: self._give_up(turn))
-            turn.came.wait()
+            turn.settled.wait()
             turn.ctx.on_cancel(None)
             if turn.child is not None:
                 return turn.child
-            turn.came.clear()
+            turn.settled.clear()
         assert turn.ctx.reason is not None  # noqa: S101  what has cancelled it
         raise turn.ctx.reason
 
@@ -158,7 +158,7 @@ class ProcessPool:
             if turn in self._waiting:
                 self._waiting.remove(turn)
                 turn.given_up = True
-                turn.came.set()
+                turn.settled.set()
 
     def _add(self) -> "_Child | None":
         if len(self._children) == self._size:
@@ -185,7 +185,7 @@ class ProcessPool:
         if child is not None:
             # The call is sent from here: the waiting thread would first have to wake.
             child.call(turn)
-        turn.came.set()
+        turn.settled.set()
 
 
 _numbers = count(1)
@@ -201,7 +201,9 @@ class _Turn:
         self.ctx = ctx
         self.child: _Child | None = None
         self.given_up = False
-        self.came = threading.Event()  # set once it gets a process, may make one, or has given up
+        self.settled = (
+            threading.Event()
+        )  # set once it gets a process, may make one, or has given up
         job = ctx.job if worker.takes_context else None
         asked = _Call(
             number=self.number,
@@ -293,8 +295,8 @@ def _main(calls: Connection, cancels: Connection) -> None:
     ignore((signal.SIGINT, signal.SIGTERM))
     # Otherwise this process's death would not be noticed while a child that it forked lives.
     close_in_child(calls, cancels)
-    now = _Now()
-    threading.Thread(target=_listen, args=(cancels, now), daemon=True).start()
+    current = _Current()
+    threading.Thread(target=_listen, args=(cancels, current), daemon=True).start()
     for number in count():
         asked, answer = None, None
         try:
@@ -307,7 +309,7 @@ def _main(calls: Connection, cancels: Connection) -> None:
         if number == 0:
             _send(calls, b"")  # the first call has begun
         if asked is not None:
-            answer = _call(asked, now.begin(asked))
+            answer = _call(asked, current.begin(asked))
         _send(calls, _encoded(answer))
 
 
@@ -316,7 +318,7 @@ def _send(calls: Connection, encoded: bytes) -> None:
         calls.send_bytes(encoded)
 
 
-class _Now:
+class _Current:
     """The call under way, and a cancellation, which may arrive before its call."""
 
     def __init__(self) -> None:
@@ -353,13 +355,13 @@ class _Now:
         ctx.cancel(cancel[1])
 
 
-def _listen(cancels: Connection, now: _Now) -> None:
+def _listen(cancels: Connection, current: _Current) -> None:
     while True:
         try:
             number, reason = cancels.recv()
         except (EOFError, OSError):
             os._exit(1)
-        now.cancel(number, reason)
+        current.cancel(number, reason)
 
 
 def _call(asked: _Call, ctx: JobContext | None) -> _Answer | None:

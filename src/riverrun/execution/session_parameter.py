@@ -109,16 +109,16 @@ def _names_session(hint: Any) -> bool:
 
 
 def _sessions() -> tuple[type[Any], ...]:
-    awaited = _asyncio()
-    return (Session,) if awaited is None else (Session, awaited.AsyncSession)
+    module = _asyncio()
+    return (Session,) if module is None else (Session, module.AsyncSession)
 
 
 def _registries() -> tuple[type[Any], ...]:
-    awaited = _asyncio()
+    module = _asyncio()
     own = (scoped_session, sessionmaker)
-    if awaited is None:
+    if module is None:
         return own
-    return (*own, awaited.async_scoped_session, awaited.async_sessionmaker)
+    return (*own, module.async_scoped_session, module.async_sessionmaker)
 
 
 def _asyncio() -> Any:

@@ -140,14 +140,14 @@ async def call_async(
         WorkerDidNotRun: If it returned nothing to await, or its result still has to be run.
     """
     if context is By.position:
-        made = function(args, ctx, **session)
+        result = function(args, ctx, **session)
     elif context is By.nothing:
-        made = function(args, **session)
+        result = function(args, **session)
     else:
-        made = function(args, **{context: ctx}, **session)
-    if not isinstance(made, Awaitable):
-        raise WorkerDidNotRun(name_of(function), type(made).__name__)
-    result = await made
+        result = function(args, **{context: ctx}, **session)
+    if not isinstance(result, Awaitable):
+        raise WorkerDidNotRun(name_of(function), type(result).__name__)
+    result = await result
     if type(result) not in _PLAIN:
         _check_result(function, result)
 

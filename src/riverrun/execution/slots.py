@@ -24,7 +24,7 @@ class Slots:
         """
         self._threads = ThreadExecutor(slots, name=name, owner=owner)
         self._coroutines = CoroutineExecutor(slots, in_loop=in_loop, owner=owner)
-        self._met = {False: False, True: False}
+        self._submitted = {False: False, True: False}
 
     @property
     def mixed(self) -> bool:
@@ -32,7 +32,7 @@ class Slots:
 
         Then nothing may be claimed ahead: each sort would fill all slots by itself.
         """
-        return all(self._met.values())
+        return all(self._submitted.values())
 
     def submit(self, attempts: Collection[Attempt]) -> None:
         """Hand `attempts` over; each begins when a slot is free."""
@@ -41,7 +41,7 @@ class Slots:
             parts[attempt.is_async].append(attempt)
         for is_async, part in parts.items():
             if part:
-                self._met[is_async] = True
+                self._submitted[is_async] = True
                 (self._coroutines if is_async else self._threads).submit(part)
 
     def add(self, attempt: Attempt) -> None:

@@ -173,7 +173,7 @@ class ThreadExecutor:
                 self._threads.remove(thread)
             if self._retry_at is None:
                 logger.error(  # noqa: TRY400  the traceback would add nothing
-                    "no thread for a slot: %s; going on with %s of %s slots",
+                    "could not start a thread for a slot: %s; going on with %s of %s slots",
                     error,
                     len(self._threads),
                     self.slots,
@@ -181,7 +181,7 @@ class ThreadExecutor:
             self._retry_at = time.monotonic() + RETRY_S
         else:
             if self._retry_at is not None:
-                logger.warning("made a thread for a slot again")
+                logger.warning("started a thread for a slot again")
             self._retry_at = None
 
     def _run(self, tally: "_Tally") -> None:

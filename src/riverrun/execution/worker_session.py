@@ -58,12 +58,12 @@ class SessionMakers:
 
     Attributes:
         sync: The application's sessionmaker; None for SQLAlchemy's defaults.
-        awaited: The application's async_sessionmaker; None for SQLAlchemy's defaults.
-        async_engine: Returns the engine of AsyncSessions if `awaited` has none.
+        async_: The application's async_sessionmaker; None for SQLAlchemy's defaults.
+        async_engine: Returns the engine of AsyncSessions if `async_` has none.
     """
 
     sync: "sessionmaker[Any] | None" = None
-    awaited: "async_sessionmaker[Any] | None" = None
+    async_: "async_sessionmaker[Any] | None" = None
     async_engine: "Callable[[], AsyncEngine] | None" = None
 
     def async_pool(self, engine: Engine) -> Pool:
@@ -72,7 +72,7 @@ class SessionMakers:
         Args:
             engine: The client's engine.
         """
-        bind = None if self.awaited is None else self.awaited.kw.get("bind")
+        bind = None if self.async_ is None else self.async_.kw.get("bind")
         return engine.pool if bind is None else cast("Pool", bind.sync_engine.pool)
 
     def make(self, wanted: type[Session], connection: Connection, mode: str) -> Session:
@@ -84,20 +84,20 @@ class SessionMakers:
             mode: SQLAlchemy's `join_transaction_mode`.
         """
         own, options = _of(self.sync, wanted)
-        made: Session = _held(own)(  # type: ignore[arg-type]  # a class is hashable
+        session: Session = _held(own)(  # type: ignore[arg-type]  # a class is hashable
             **_options(options, connection, mode)
         )
-        return made
+        return session
 
     def make_async(
         self, wanted: "type[AsyncSession]", connection: "AsyncConnection", mode: str
     ) -> "AsyncSession":
         """Return an AsyncSession, as `make` returns a Session."""
         own, options = wanted, {}
-        if self.awaited is not None:
-            options = dict(self.awaited.kw)
-            if issubclass(self.awaited.class_, wanted):
-                own = self.awaited.class_
+        if self.async_ is not None:
+            options = dict(self.async_.kw)
+            if issubclass(self.async_.class_, wanted):
+                own = self.async_.class_
         maker = options.pop("sync_session_class", own.sync_session_class)
         if isinstance(maker, sessionmaker):
             maker, inner = _of(maker, Session)

@@ -192,7 +192,7 @@ class WorkerTransaction:
                     yield connection, "control_fully"
 
     def _async_engine(self) -> "AsyncEngine":
-        bind = None if self._makers.awaited is None else self._makers.awaited.kw.get("bind")
+        bind = None if self._makers.async_ is None else self._makers.async_.kw.get("bind")
         if bind is not None:
             from sqlalchemy.ext.asyncio import AsyncEngine
 

@@ -138,7 +138,9 @@ class Elector(Service):
                 self.run_once()
                 self._pause.reset()
             except Exception as error:
-                log_failure(logger, self._engine, error, "no word from the election")
+                log_failure(
+                    logger, self._engine, error, "could not take part in the election of a leader"
+                )
                 left_s = self._leadership.trusted_until - self._clock.monotonic()
                 if self._leadership.term is not None and left_s <= 0:
                     self._lose()
@@ -155,7 +157,7 @@ class Elector(Service):
             )
             if self._leadership.term is not None:
                 self._leadership.trusted_until = began + TRUST_S
-                logger.info("elected: %s leads", self._client_id)
+                logger.info("client %s is elected leader", self._client_id)
                 self._maintainer.start()
         elif began >= self._leadership.trusted_until:
             self._lose()
@@ -169,7 +171,7 @@ class Elector(Service):
         # Another client may lead now, so there is no term to resign from.
         self._leadership.term = None
         self._resign_at = math.inf
-        logger.warning("lost the lead: %s", self._client_id)
+        logger.warning("client %s has lost the leadership", self._client_id)
         self._maintainer.stop()
 
     def _resign(self) -> None:
@@ -179,6 +181,8 @@ class Elector(Service):
         self._maintainer.stop()
         try:
             resign(self._engine, term, schema=self._schema)
-            logger.info("resigned: %s no longer leads", self._client_id)
+            logger.info("client %s has resigned as leader", self._client_id)
         except Exception as error:
-            logger.warning("not resigned; the term ends by itself: %s", reason(error))
+            logger.warning(
+                "could not resign as leader; the term expires by itself: %s", reason(error)
+            )

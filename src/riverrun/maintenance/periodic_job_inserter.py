@@ -231,7 +231,12 @@ class PeriodicJobInserter(Service):
             drafted = begin_inserts(self._plugins, [drafted.with_metadata(marks)])[0]
         except Exception as error:
             # One job that fails must not keep the others from running.
-            log_error(logger, error, "left out a run of periodic job %s", name)
+            log_error(
+                logger,
+                error,
+                "left out a run of the periodic job %s, which could not be made",
+                name,
+            )
             return None
         if drafted.scheduled_at is None:
             drafted = attrs.evolve(drafted, scheduled_at=at)
@@ -243,5 +248,7 @@ def _after(job: PeriodicJob, moment: datetime) -> datetime | None:
     try:
         return job.after(moment)
     except Exception as error:
-        log_error(logger, error, "no next run of periodic job %s", job.id or job.schedule)
+        log_error(
+            logger, error, "the schedule of the periodic job %s failed", job.id or job.schedule
+        )
         return None

@@ -61,7 +61,7 @@ class Reindexer(Service):
             try:
                 at = self._schedule(now)
             except Exception as error:
-                log_error(logger, error, "no next time to reindex")
+                log_error(logger, error, "the schedule of reindexing failed")
                 at = now + _BROKEN_AGAIN
             if not self.stopping.wait(max(0.0, (at - now).total_seconds())):
                 self.run_once()
@@ -92,7 +92,7 @@ class Reindexer(Service):
 
     def _log_refusal(self, name: str, error: Exception) -> None:
         if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
-            log_failure(logger, self._engine, error, "not reindexed: %s", name)
+            log_failure(logger, self._engine, error, "could not reindex %s", name)
         elif not self._refused:
             self._refused = True
             message = "indexes are not rebuilt, as this role does not own them: %s"

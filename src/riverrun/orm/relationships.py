@@ -52,11 +52,11 @@ def jobs_of(
     def join() -> ColumnElement[bool]:
         named = _field(args_type, field)
         args: Any = foreign(job.args)
-        return and_(of_kind, *joined_args(args, (named.key,), _key(made.parent, named)))
+        return and_(of_kind, *joined_args(args, (named.key,), _key(relation.parent, named)))
 
     settings = {"order_by": job.id, "uselist": True, **options, "viewonly": True}
-    made: Relationship[list[Job]] = relationship(job, primaryjoin=join, **settings)
-    return made
+    relation: Relationship[list[Job]] = relationship(job, primaryjoin=join, **settings)
+    return relation
 
 
 def _field(args_type: Any, name: str) -> Field:

@@ -101,8 +101,8 @@ def _places(*, named: bool) -> Any:
     first = cast(func.current_schema(), Text)
     here = func.to_regclass(func.concat(func.quote_ident(first), f".{Job.__tablename__}"))
     found = case((here.is_not(None), array([first])), else_=array([_found(), first]))
-    each = func.unnest(found).table_valued(column("place", Text)).render_derived(name="each")
-    return select(each.c.place).where(each.c.place.is_not(None)).subquery("places")
+    places = func.unnest(found).table_valued(column("place", Text)).render_derived(name="path")
+    return select(places.c.place).where(places.c.place.is_not(None)).subquery("places")
 
 
 def _channel(place: ColumnElement[Any], topic: ColumnElement[Any]) -> ColumnElement[str]:

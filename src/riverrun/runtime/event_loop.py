@@ -66,7 +66,7 @@ class LoopThread(Service):
                 self._started = False
                 if self._unstarted_since is None:
                     self._unstarted_since = time.monotonic()
-            logger.warning("no thread for the event loop yet: %s", error)
+            logger.warning("could not start the thread of the event loop; trying again: %s", error)
 
     def run_soon(self, function: Callable[[], Coroutine[Any, Any, object]], timeout: float) -> None:
         """Await `function()` in the loop, if there is one; wait `timeout` seconds at most.
@@ -80,7 +80,7 @@ class LoopThread(Service):
         try:
             asyncio.run_coroutine_threadsafe(function(), loop).result(timeout)
         except Exception as error:
-            log_error(logger, error, "did not end in the event loop as it should")
+            log_error(logger, error, "a clean-up in the event loop failed")
 
     def silent_s(self) -> float | None:
         """Ask the loop for a turn; return for how many seconds it has not made the last one.
@@ -175,14 +175,14 @@ class LoopThread(Service):
                 # asyncio lets these out of a task. All other callbacks are still scheduled.
                 reason = type(error).__name__
             except BaseException as error:
-                log_error(logger, error, "the event loop is lost; another takes over")
+                log_error(logger, error, "the event loop has failed; a new one takes over")
                 return False
             if self.stopping.is_set():
                 return True
             now = time.monotonic()
             if now - self._logged_at >= LOG_S:
                 self._logged_at = now
-                logger.error("a worker ended the event loop by %s; it runs on", reason)
+                logger.error("a worker stopped the event loop by raising %s; it goes on", reason)
 
     def _close(self, runner: asyncio.Runner) -> None:
         try:

@@ -96,7 +96,13 @@ class Heartbeat(Service):
                 self._failed = True
                 wait_s = self._pause.next_s()
                 silent_s = self._clock.monotonic() - self._last
-                log_failure(logger, self._engine, error, "no heartbeat for %.0f s", silent_s)
+                log_failure(
+                    logger,
+                    self._engine,
+                    error,
+                    "the heartbeat failed; the last was %.0f s ago",
+                    silent_s,
+                )
 
     def check_silence(self) -> None:
         """Cancel every attempt if no heartbeat has succeeded for 15 s: others may rescue the jobs.
@@ -105,7 +111,11 @@ class Heartbeat(Service):
         """
         if not self._given_up and self._clock.monotonic() - self._last >= GIVEN_UP_S:
             self._given_up = True
-            logger.error("taking this client for given up; cancelling its attempts")
+            logger.error(
+                "cancelling all running jobs: no heartbeat has succeeded for %g s, and other "
+                "clients may rescue them",
+                GIVEN_UP_S,
+            )
             self._give_up()
 
     def run_once(self) -> None:
@@ -130,7 +140,7 @@ class Heartbeat(Service):
         try:
             leave(self._engine, self._client_id, schema=self._schema)
         except Exception as error:
-            logger.warning("not signed off: %s", reason(error))
+            logger.warning("could not record that this client has stopped: %s", reason(error))
 
     def _give_up(self) -> None:
         self._producers.cancel_all(ClientGivenUp())

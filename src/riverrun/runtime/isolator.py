@@ -36,7 +36,7 @@ REFUSED_S = 8.0
 TRIES = {Fault.value: 1, Fault.row: 4, Fault.moment: 8}
 """Tries at a whole outcome before parts of it are given up, if the database accepts others."""
 
-SAY_S = 10.0
+LOG_S = 10.0
 """Seconds between two log lines about rows that are locked."""
 
 GIVEN_UP_S = 300.0
@@ -89,7 +89,7 @@ class Isolator(Service):
         self._alone: dict[int, _Alone] = {}
         self._due: list[tuple[float, int, _Alone]] = []  # a heap; this thread's own
         self._order = count()
-        self._parts_at = self._locked_at = self._say_at = -math.inf
+        self._parts_at = self._locked_at = self._log_at = -math.inf
         self._parts_pause = Pause(rng.random)
         self._locked_pause = Pause(rng.random, longest_s=LOCKED_S)
         self._woken = threading.Event()
@@ -130,14 +130,14 @@ class Isolator(Service):
                 *(result for part in self._parts for result in part),
                 *self._part,
                 *self._locked.values(),
-                *(each.result for each in self._alone.values() if not each.given_up),
+                *(entry.result for entry in self._alone.values() if not entry.given_up),
             ]
 
     @property
     def refused(self) -> list[AttemptResult]:
         """The attempts whose outcome the database refuses in every form."""
         with self._lock:
-            return [each.result for each in self._alone.values() if each.given_up]
+            return [entry.result for entry in self._alone.values() if entry.given_up]
 
     def interrupt(self) -> None:
         """Wake the thread, for its last tries."""
@@ -159,7 +159,9 @@ class Isolator(Service):
             try:
                 self.run_once()
             except Exception as error:
-                log_error(logger, error, "the isolator failed at one turn")
+                log_error(
+                    logger, error, "a turn at the outcomes that the database refused has failed"
+                )
                 with self._lock:
                     self._parts += [self._part] if self._part else []
                     self._part = ()
@@ -172,10 +174,10 @@ class Isolator(Service):
             self._sort()
         if self._locked and (hurried or now >= self._locked_at):
             self._look_at_locked()
-        for each in self._take_due():
+        for entry in self._take_due():
             if self._abandoned:
                 break
-            self._try(each)
+            self._try(entry)
             if self._locked and self._clock.monotonic() >= self._locked_at:
                 self._look_at_locked()
         with self._lock:
@@ -183,7 +185,7 @@ class Isolator(Service):
                 self.idle.set()
 
     def _waiting_alone(self) -> bool:
-        return any(not each.given_up for each in self._alone.values())
+        return any(not entry.given_up for entry in self._alone.values())
 
     def _wait_s(self) -> float:
         if self.stopping.is_set():
@@ -203,7 +205,7 @@ class Isolator(Service):
         else:
             while self._due and self._due[0][0] <= now:
                 due.append(heapq.heappop(self._due))
-        return [each for _, _, each in due]
+        return [entry for _, _, entry in due]
 
     def _sort(self) -> None:
         """Write refused batches, halving each that is refused again, until all are sorted."""
@@ -227,8 +229,8 @@ class Isolator(Service):
                         self._parts += [members[half:], members[:half]]
                     else:
                         alone.append((self._add(members[0]), error))
-            for each, error in alone:
-                self._judge(each, error)
+            for entry, error in alone:
+                self._judge(entry, error)
             for _, error in written.refused:
                 fault = fault_of(error)
                 fruitless += fault in (Fault.moment, Fault.disk)
@@ -257,37 +259,37 @@ class Isolator(Service):
             self._parts += [members for members, _ in written.refused]
             now = self._clock.monotonic()
             self._locked_at = now + self._locked_pause.next_s()
-        if still and now >= self._say_at:
-            self._say_at = now + SAY_S
+        if still and now >= self._log_at:
+            self._log_at = now + LOG_S
             logger.warning("holding %s outcomes whose rows are locked", len(still))
         if written.refused:
             self._woken.set()
 
     def _add(self, result: AttemptResult) -> _Alone:
         pause = Pause(self._rng.random, longest_s=REFUSED_S)
-        each = _Alone(result=result, pause=pause, tried_at=self._clock.monotonic())
-        self._alone[job_id(result)] = each
-        return each
+        entry = _Alone(result=result, pause=pause, tried_at=self._clock.monotonic())
+        self._alone[job_id(result)] = entry
+        return entry
 
-    def _try(self, each: _Alone) -> None:
+    def _try(self, entry: _Alone) -> None:
         """Try once more to write an outcome that was refused alone."""
-        before, each.tried_at = each.tried_at, self._clock.monotonic()
-        outcome = each.result.outcome
+        before, entry.tried_at = entry.tried_at, self._clock.monotonic()
+        outcome = entry.result.outcome
         assert outcome is not None  # noqa: S101  else it would not be held
-        written = self._attempt(each, barest(outcome) if each.given_up else outcome)
+        written = self._attempt(entry, barest(outcome) if entry.given_up else outcome)
         if not written.count:
-            self._judge(each, _error(written), since=before)
+            self._judge(entry, _error(written), since=before)
 
-    def _judge(self, each: _Alone, error: Exception | None, since: float = math.inf) -> None:
+    def _judge(self, entry: _Alone, error: Exception | None, since: float = math.inf) -> None:
         """Let a refused outcome wait, or give up parts of it if the database will not accept it.
 
         Args:
-            each: The outcome.
+            entry: The outcome.
             error: Why it was refused; None if its row is locked.
             since: When it was tried before.
         """
-        if each.given_up:
-            self._wait(each, GIVEN_UP_S)
+        if entry.given_up:
+            self._wait(entry, GIVEN_UP_S)
             return
         fault = None if error is None else fault_of(error)
         counts = fault in TRIES
@@ -295,28 +297,28 @@ class Isolator(Service):
             # Nothing was written meanwhile. The outcome is at fault only if the database would
             # accept others.
             counts = self._writer.takes_writes()
-        each.tries += counts
-        enough = fault in TRIES and (each.tries >= TRIES[fault] or self.stopping.is_set())
+        entry.tries += counts
+        enough = fault in TRIES and (entry.tries >= TRIES[fault] or self.stopping.is_set())
         if error is not None and counts and enough:
-            self._reduce(each, error)
+            self._reduce(entry, error)
             return
-        pause_s = each.pause.next_s() * 2
+        pause_s = entry.pause.next_s() * 2
         if error is not None:
             logger.warning(
                 "holding the outcome of job %s, trying again in %.1f s: %s",
-                job_id(each.result),
+                job_id(entry.result),
                 pause_s,
                 reason(error),
-                extra={"job_id": job_id(each.result)},
+                extra={"job_id": job_id(entry.result)},
             )
-        self._wait(each, pause_s)
+        self._wait(entry, pause_s)
 
-    def _reduce(self, each: _Alone, error: Exception) -> None:
+    def _reduce(self, entry: _Alone, error: Exception) -> None:
         """Write the outcome without its dispensable parts, less each time, until it is accepted."""
-        assert each.result.outcome is not None  # noqa: S101  else it would not be held
-        number, why = job_id(each.result), reason(error)
-        for lost, outcome in reductions(each.result.outcome, why):
-            written = self._attempt(each, outcome)
+        assert entry.result.outcome is not None  # noqa: S101  else it would not be held
+        number, why = job_id(entry.result), reason(error)
+        for lost, outcome in reductions(entry.result.outcome, why):
+            written = self._attempt(entry, outcome)
             if written.count:
                 logger.error(
                     "recorded the outcome of job %s without %s: the database refused it: %s",
@@ -329,7 +331,7 @@ class Isolator(Service):
             last = _error(written)
             if last is None or fault_of(last) is Fault.connection or self._abandoned:
                 # The row is locked by now, or there is no connection: start over later.
-                self._wait(each, each.pause.next_s())
+                self._wait(entry, entry.pause.next_s())
                 return
         logger.error(
             "gave up on the outcome of job %s; its row says running: %s",
@@ -338,14 +340,14 @@ class Isolator(Service):
             extra={"job_id": number},
         )
         with self._lock:
-            each.given_up = True
-        self._wait(each, GIVEN_UP_S)
+            entry.given_up = True
+        self._wait(entry, GIVEN_UP_S)
 
-    def _attempt(self, each: _Alone, outcome: Outcome) -> Written:
-        written = self._write([attrs.evolve(each.result, outcome=outcome)])
+    def _attempt(self, entry: _Alone, outcome: Outcome) -> Written:
+        written = self._write([attrs.evolve(entry.result, outcome=outcome)])
         if written.count:
             with self._lock:
-                if self._alone.get(outcome.job_id) is each:
+                if self._alone.get(outcome.job_id) is entry:
                     del self._alone[outcome.job_id]
         return written
 
@@ -355,9 +357,9 @@ class Isolator(Service):
             self.wrote_at = self._clock.monotonic()
         return written
 
-    def _wait(self, each: _Alone, pause_s: float) -> None:
+    def _wait(self, entry: _Alone, pause_s: float) -> None:
         at = self._clock.monotonic() + pause_s
-        heapq.heappush(self._due, (at, next(self._order), each))
+        heapq.heappush(self._due, (at, next(self._order), entry))
 
 
 def _error(written: Written) -> Exception | None:

@@ -64,7 +64,9 @@ class Poller(Service):
             except Exception as error:
                 wait_s = self._pause.next_s()
                 self._woken.set()
-                log_failure(logger, self._engine, error, "polling again in %.1f s", wait_s)
+                log_failure(
+                    logger, self._engine, error, "could not poll for jobs; again in %.1f s", wait_s
+                )
                 self.stopping.wait(wait_s)
                 continue
             self._woken.wait(wait_s)

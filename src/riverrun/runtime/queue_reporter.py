@@ -120,7 +120,11 @@ class QueueReporter(Service):
                 wait_s = self._pause.next_s()
                 self.wake()
                 log_failure(
-                    logger, self._engine, error, "no word on the queues, again in %.1f s", wait_s
+                    logger,
+                    self._engine,
+                    error,
+                    "could not read which queues are paused; again in %.1f s",
+                    wait_s,
                 )
                 self.stopping.wait(wait_s)
             self.stopping.wait(GAP_S)

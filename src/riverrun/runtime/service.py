@@ -57,7 +57,7 @@ class Service:
             if thread is None or thread.is_alive() or self.stopping.is_set():
                 return True
             if self._failing_since is None:
-                logger.error("%s has died; starting it again", self.name)
+                logger.error("the thread %s has died; starting it again", self.name)
             self._fail()
             try:
                 self._begin()
@@ -65,7 +65,7 @@ class Service:
                 # Keep the dead thread, so that the next look tries again.
                 self._thread = thread
                 return False
-        logger.warning("started %s again", self.name)
+        logger.warning("started the thread %s again", self.name)
         return True
 
     def stop(self, timeout: float | None = None) -> bool:
@@ -140,7 +140,7 @@ class Service:
             if time.monotonic() - began >= CALM_S:
                 pause_s = 0.1
             logger.error(
-                "%s ended by %s; starting it again in %.1f s",
+                "the thread %s ended by %s; starting it again in %.1f s",
                 self.name,
                 "itself" if error is None else f"{reason(error)}\n{outline(error)}",
                 pause_s,

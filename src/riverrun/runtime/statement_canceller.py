@@ -43,7 +43,7 @@ class StatementCanceller(Service):
             try:
                 self.run_once()
             except Exception as error:
-                log_error(logger, error, "failed at one look for statements without an answer")
+                log_error(logger, error, "a look for statements without an answer failed")
 
     def run_once(self) -> None:
         """Check all waiting statements once."""
@@ -59,10 +59,12 @@ class StatementCanceller(Service):
         if driver is None or late not in waiting:
             return
         if driver is late.asked:
-            logger.warning("hung up on a server that does not answer")
+            logger.warning("closed a connection whose server does not answer")
             _hang_up(driver)
         else:
-            logger.warning("no answer in %.1f s; asking the server to end it", late.limit_s)
+            logger.warning(
+                "no answer to a statement in %.1f s; asking the server to cancel it", late.limit_s
+            )
             late.asked = driver
             # If the answer arrives now, this may cancel the connection's next statement instead.
             with suppress(psycopg.Error, OSError):

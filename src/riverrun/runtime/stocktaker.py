@@ -59,11 +59,11 @@ class Stocktaker(Service):
         self._rng = rng
         self._pause = Pause(rng.random)
         self._woken = threading.Event()
-        self._reason = False  # a look was asked for, and none was made since
+        self._wanted = False  # a look was asked for, and none was made since
 
     def wake(self) -> None:
         """Look soon: the database may have made a claim whose answer did not arrive."""
-        self._reason = True
+        self._wanted = True
         self._woken.set()
 
     def interrupt(self) -> None:
@@ -85,14 +85,20 @@ class Stocktaker(Service):
                 wait_s = self._wait_s()
             except Exception as error:
                 wait_s = self._pause.next_s()
-                log_failure(logger, self._engine, error, "taking stock again in %.1f s", wait_s)
+                log_failure(
+                    logger,
+                    self._engine,
+                    error,
+                    "could not look for unknown running jobs; again in %.1f s",
+                    wait_s,
+                )
 
     def run_once(self) -> int:
         """Give back running jobs that are not known here; return their number."""
         producers = self._producers.with_left
         for producer in producers:
             producer.drop_strays()
-        self._reason = False
+        self._wanted = False
         rows = read_running(self._engine, client_id=self._client_id, schema=self._schema)
         # After reading the rows: a claim that is under way now may have made some of them.
         asking = {each.queue: each.asking for each in producers}
@@ -111,16 +117,20 @@ class Stocktaker(Service):
             schema=self._schema,
         )
         if given:
-            logger.warning("gave back %s jobs that ran here unknown: %s", len(given), sorted(given))
+            logger.warning(
+                "gave back %s jobs that nothing executed here: %s", len(given), sorted(given)
+            )
         return len(given)
 
     def finish(self) -> None:
         """Look a last time if a look was asked for, once nothing is executed any more."""
-        if self._reason:
+        if self._wanted:
             try:
                 self.run_once()
             except Exception as error:
-                logger.warning("took no stock at the stop: %s", reason(error))
+                logger.warning(
+                    "could not look for unknown running jobs at the stop: %s", reason(error)
+                )
 
     def _unknown(
         self, rows: Sequence[RunningRow], producers: Sequence[Producer]

@@ -53,7 +53,7 @@ class StuckJobs(Service):
                     service.revive()
                 self.run_once()
             except Exception as error:
-                log_error(logger, error, "failed at one look for stuck jobs")
+                log_error(logger, error, "a look for stuck jobs failed")
 
     def run_once(self) -> list[Attempt]:
         """Look at every attempt once; return those that have newly become stuck."""

@@ -88,7 +88,7 @@ class Workbench:
             clock=config.clock,
             makers=SessionMakers(
                 sync=config.sessionmaker,
-                awaited=config.async_sessionmaker,
+                async_=config.async_sessionmaker,
                 async_engine=AsyncEngineBeside(config.engine, pooled=False),
             ),
             tx=self._tx,
@@ -268,7 +268,7 @@ class SavepointContext(JobContext):
 
     @property
     def test_connection(self) -> Connection | None:
-        """The test's connection; None if the test uses an Engine, or the worker is awaited."""
+        """The test's connection; None if the test uses an Engine, or the worker is a coroutine."""
         if isinstance(self._tx, Engine) or self.joined_async is not None:
             return None
         with joined(self._tx) as test:
