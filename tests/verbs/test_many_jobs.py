@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 from riverrun import JobListParams
 from riverrun.jobs.listing import JobCursor
 from riverrun.migrations import LATEST, Line, sql
-from riverrun.queries import read, status, waiting
+from riverrun.queries import failures, read, status, waiting
 from riverrun.queries.read import count_listed, list_briefs
 
 FINISHED = 70_000
@@ -182,3 +182,8 @@ def test_what_one_job_waits_for_reads_few_pages(engine: Engine, many: str) -> No
     place = pages_read(engine, many, waiting.place_in_line(), job_id=job_id, most=1_000)
     holder = pages_read(engine, many, read.get_key_holder(many), job_id=job_id)
     assert (place < 300, holder < 30) == (True, True), (place, holder)
+
+
+def test_failed_jobs_read_few_pages(engine: Engine, many: str) -> None:
+    """The groups of failed jobs read the jobs of their window and no others."""
+    assert pages_read(engine, many, failures.read_failed(), window=200) < 200 * 2 * 2 + 100

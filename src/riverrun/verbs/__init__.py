@@ -13,6 +13,13 @@ from riverrun.verbs.cancel import cancel, cancel_where
 from riverrun.verbs.claim import claim
 from riverrun.verbs.complete import complete, discard, fail, snooze
 from riverrun.verbs.delete import delete, delete_many, delete_where
+from riverrun.verbs.failures import (
+    FailedJobs,
+    FailureGroup,
+    FailureList,
+    list_failed,
+    list_failures,
+)
 from riverrun.verbs.insert import InsertResult, insert, insert_many
 from riverrun.verbs.insert_fast import insert_many_fast
 from riverrun.verbs.insert_from import insert_from
@@ -35,6 +42,9 @@ __all__ = [
     "Acted",
     "ActionRow",
     "ClientRow",
+    "FailedJobs",
+    "FailureGroup",
+    "FailureList",
     "InsertResult",
     "JobAction",
     "JobCount",
@@ -65,6 +75,8 @@ __all__ = [
     "key_holder",
     "list_actions",
     "list_clients",
+    "list_failed",
+    "list_failures",
     "list_jobs",
     "list_queues",
     "newest_job_id",
