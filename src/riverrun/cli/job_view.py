@@ -1,19 +1,14 @@
 """Print one job for people: its columns, args, output, log and attempts, with line breaks."""
 
-import json
-from collections.abc import Iterator, Mapping
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator
 
 import click
 
 from riverrun.cli.output import ago, text_of
-from riverrun.execution.job_log import KEY as LOG_KEY
+from riverrun.jobs.parts import Failure, json_lines, parts_of
 from riverrun.jobs.row import JobRow
 from riverrun.logs.text import printable, printable_lines
 from riverrun.logs.traces import folded
-
-_OUTPUT_KEY = "output"
 
 _BLOCK_MAX = 20_000
 """Longest block that is printed, in characters; `--json` prints all of it."""
@@ -31,22 +26,19 @@ def show_job(job: JobRow, *, full: bool) -> None:
 
 
 def _lines(job: JobRow, *, full: bool) -> Iterator[str]:
+    parts = parts_of(job)
     yield f"job {job.id}  {printable(job.kind)}  {job.state}"
     for name, value in _facts(job):
         yield f"  {name:<10}  {value}"
-    yield from _block("args", _json(job.args))
-    metadata = dict(job.metadata)
-    output, logs = metadata.pop(_OUTPUT_KEY, None), metadata.pop(LOG_KEY, None)
-    if output is not None:
-        yield from _block("output", _json(output))
-    if metadata:
-        yield from _block("metadata", _json(metadata))
-    for entry in logs if isinstance(logs, list) else []:
-        if isinstance(entry, Mapping):
-            title = f"log of attempt {printable(entry.get('attempt', '?'))}"
-            yield from _block(title, str(entry.get("log", "")))
-    for error in job.errors:
-        yield from _attempt(error, full=full)
+    yield from _block("args", json_lines(job.args))
+    if parts.output is not None:
+        yield from _block("output", json_lines(parts.output))
+    if parts.metadata:
+        yield from _block("metadata", json_lines(parts.metadata))
+    for log in parts.logs:
+        yield from _block(f"log of attempt {_number(log.attempt)}", log.text)
+    for failure in parts.failures:
+        yield from _attempt(failure, full=full)
 
 
 def _facts(job: JobRow) -> Iterator[tuple[str, str]]:
@@ -69,23 +61,18 @@ def _facts(job: JobRow) -> Iterator[tuple[str, str]]:
         yield "unique", f"{job.unique_key.hex()} while {states}"
 
 
-def _attempt(error: Mapping[str, Any], *, full: bool) -> Iterator[str]:
-    title = f"attempt {printable(error.get('attempt', '?'))} failed"
-    if (moment := _time(error.get("at"))) is not None:
-        title = f"{title} {ago(moment)}"
-    trace = str(error.get("trace") or "")
-    text = str(error.get("error") or "")
+def _attempt(failure: Failure, *, full: bool) -> Iterator[str]:
+    title = f"attempt {_number(failure.attempt)} failed"
+    if failure.at is not None:
+        title = f"{title} {ago(failure.at)}"
+    trace, text = failure.trace, failure.error
     # A traceback usually ends with the error's text; do not print that twice.
     shown = trace if full else folded(trace)
     yield from _block(title, shown if text and text in shown else f"{text}\n{shown}".strip())
 
 
-def _time(value: object) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
-    return moment if moment is not None and moment.tzinfo is not None else None
+def _number(attempt: int | None) -> str:
+    return "?" if attempt is None else str(attempt)
 
 
 def _block(title: str, text: str) -> Iterator[str]:
@@ -95,7 +82,3 @@ def _block(title: str, text: str) -> Iterator[str]:
         text = f"{text[:_BLOCK_MAX]}\n... {len(text) - _BLOCK_MAX:,} more characters; see --json"
     for line in printable_lines(text.expandtabs()).splitlines() or [""]:
         yield f"  {line}".rstrip()
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=2, default=str)

@@ -11,11 +11,9 @@ from riverrun.execution.context import JobContext
 from riverrun.execution.plugins import Plugin
 from riverrun.jobs.checks import check_int
 from riverrun.jobs.json_values import json_text
+from riverrun.jobs.parts import LOG_KEY
 
 logger = logging.getLogger(__name__)
-
-
-KEY = "river:log"
 
 
 MAX_ATTEMPT_CHARS = 2 * 1024 * 1024
@@ -81,7 +79,7 @@ class JobLog(Plugin):
             _lines.reset(token)
             if text := lines.text():
                 try:
-                    ctx.keep_log(KEY, self._kept(ctx, text))
+                    ctx.keep_log(LOG_KEY, self._kept(ctx, text))
                 except InvalidOption as error:
                     # The worker's success must not depend on its log.
                     logger.warning("could not keep the log of job %s: %s", ctx.job.id, error)
@@ -93,7 +91,7 @@ class JobLog(Plugin):
                 self._attached = True
 
     def _kept(self, ctx: JobContext, text: str) -> list[object]:
-        before = ctx.job.metadata.get(KEY)
+        before = ctx.job.metadata.get(LOG_KEY)
         entries = list(before) if isinstance(before, list) else []
         entries.append({"attempt": ctx.job.attempt, "log": text})
         sizes = [len(json_text(entry).encode()) + 1 for entry in entries]

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from riverrun.client.client import Client
 from riverrun.clock import Clock
+from riverrun.events import UserActed
 from riverrun.jobs.listing import JobBrief
 from riverrun.web.errors import NotAllowed
 from riverrun.web.filters import JobFilter
@@ -42,6 +43,11 @@ class Context:
     links: Sequence[Link]
     clock: Clock
     words: dict[str, str] = WORDS
+
+    def on_done(self, done: UserActed) -> None:
+        """Publish an action as an event of the application's client."""
+        if self.client is not None:
+            self.client.hub.publish(done)
 
     def now(self) -> datetime:
         """Return the time of the process."""

@@ -33,6 +33,7 @@ from riverrun.web.request import (
     cookies_of,
     form_of,
     is_same_origin,
+    origin_of,
     path_of,
     query_of,
 )
@@ -127,6 +128,7 @@ class Dashboard:
         method = environ.get("REQUEST_METHOD")
         request = Request(
             method="POST" if method == "POST" else "GET",
+            origin=origin_of(environ),
             base=base_of(environ),
             path=path,
             format=form,

@@ -1,7 +1,7 @@
 """What a page says once about an action that was just done."""
 
 from riverrun.web.request import Request
-from riverrun.web.words import WORDS
+from riverrun.web.words import WORDS, plural
 
 
 def notice_of(request: Request) -> str | None:
@@ -10,4 +10,4 @@ def notice_of(request: Request) -> str | None:
     if done is None or f"done_{done}" not in WORDS:
         return None
     number = int(count) if count.isascii() and count.isdigit() and len(count) < 12 else 0
-    return WORDS[f"done_{done}"].format(n=f"{number:,}")
+    return plural(f"done_{done}", number)

@@ -44,6 +44,11 @@ class Redaction:
     def __init__(self, redact: Redact | None) -> None:
         self._redact = redact
 
+    @property
+    def is_active(self) -> bool:
+        """Whether there is a function that may hide values."""
+        return self._redact is not None
+
     def value(self, job: Any, path: tuple[str | int, ...], value: Any) -> Any:
         """Return what may be shown of a JSON value."""
         if self._redact is None:

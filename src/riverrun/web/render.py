@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -16,9 +17,12 @@ from markupsafe import Markup
 from riverrun.clock import span_text
 from riverrun.logs.text import printable, printable_lines
 from riverrun.web.responses import Response
-from riverrun.web.words import WORDS
+from riverrun.web.words import WORDS, plural
 
 _HERE = Path(__file__).parent
+
+# As an object, because a dict has attributes of its own, such as `keys`.
+_WORDS = SimpleNamespace(**WORDS)
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -105,8 +109,9 @@ def environment() -> Environment:
         num=num,
         size=size,
         span=span_text,
+        took=took,
     )
-    found.globals.update(BLOCK_MAX=BLOCK_MAX, moment=moment)
+    found.globals.update(BLOCK_MAX=BLOCK_MAX, moment=moment, plural=plural)
     return found
 
 
@@ -114,7 +119,7 @@ def html(
     template: str, values: Mapping[str, Any], *, status: HTTPStatus = HTTPStatus.OK
 ) -> Response:
     """Return a page made of a template."""
-    text = environment().get_template(template).render(w=WORDS, **values)
+    text = environment().get_template(template).render(w=_WORDS, **values)
     # A half of a surrogate pair in a row must not break the page.
     return Response(body=text.encode("utf-8", "backslashreplace"), status=status)
 
@@ -132,6 +137,15 @@ def size(value: int) -> str:
         if value >= length:
             return f"{value / length:,.1f} {unit}"
     return f"{value} B"
+
+
+def took(span_s: float | None) -> str:
+    """Return how long something took as text, more exact than `span_text`."""
+    if span_s is None:
+        return NONE
+    if span_s < 1:
+        return f"{span_s * 1_000:.0f} ms"
+    return f"{span_s:.1f} s" if span_s < 10 else span_text(span_s)
 
 
 def fill(text: str, **values: object) -> str:

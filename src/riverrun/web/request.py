@@ -29,6 +29,7 @@ class Request:
 
     Attributes:
         method: GET or POST. A HEAD counts as GET.
+        origin: The scheme and the host, as in https://ops.example.com.
         base: Where the dashboard is mounted, without a slash at the end.
         path: The path below that, without the name of a format.
         format: html, json or csv.
@@ -40,6 +41,7 @@ class Request:
     """
 
     method: str
+    origin: str
     base: str
     path: str
     format: str
@@ -123,6 +125,12 @@ def last(fields: Iterable[tuple[str, str]], name: str) -> str | None:
 def base_of(environ: Mapping[str, Any]) -> str:
     """Return where the dashboard is mounted, as it stands in addresses."""
     return quote(str(environ.get("SCRIPT_NAME") or "").encode("latin-1", "replace")).rstrip("/")
+
+
+def origin_of(environ: Mapping[str, Any]) -> str:
+    """Return the scheme and the host of a request."""
+    host = environ.get("HTTP_HOST") or environ.get("SERVER_NAME") or "localhost"
+    return f"{environ.get('wsgi.url_scheme') or 'http'}://{host}"
 
 
 def path_of(environ: Mapping[str, Any]) -> tuple[str, str]:

@@ -6,6 +6,8 @@ from typing import TypeAlias
 
 from riverrun.web.errors import NotFound
 from riverrun.web.page import Page
+from riverrun.web.pages.confirm import act, confirm, progress
+from riverrun.web.pages.job import job, part
 from riverrun.web.pages.jobs import jobs
 from riverrun.web.preferences import prefer
 from riverrun.web.request import Request
@@ -18,10 +20,15 @@ MENU = (("jobs", "/jobs", "j"),)
 """The pages of the menu: the name of each, its address, and the key that goes there after g."""
 
 _GET: dict[str, Handler] = {
+    "/confirm": confirm,
+    "/progress": progress,
     "/jobs": jobs,
+    "/jobs/{job_id}": job,
+    "/jobs/{job_id}/(?P<part>args|output|metadata|log)": part,
 }
 
 _POST: dict[str, Handler] = {
+    "/act": act,
     "/preferences": prefer,
 }
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import attrs
 
-from riverrun.jobs.listing import JobBrief, JobListParams
+from riverrun.jobs.listing import JobBrief
 from riverrun.jobs.states import JobState
+from riverrun.verbs.act import newest_job_id
 from riverrun.verbs.read import count_listed, list_briefs
-from riverrun.verbs.status import count_jobs
+from riverrun.verbs.waiting import count_waiting
+from riverrun.web.actions import of_states
 from riverrun.web.context import Context
 from riverrun.web.filters import LIMITS, JobFilter, job_filter
 from riverrun.web.page import Page, Table
@@ -41,17 +43,22 @@ class JobsData:
         jobs: The jobs, in short form.
         count: How many jobs match.
         count_capped: Whether there are more than `count`.
-        newest_id: The newest job of all when the page was made; None if there is none.
+        newest_id: The newest job of all when the page was made; 0 if there is none.
         cursor: Pass this as `after` for the next page; None on the last one.
-        waiting: How many jobs there are in each state that is not final.
+        window: How many jobs were looked at for matching ones, at most; None for all.
+        waiting: How many jobs there are in each state that is not final, counted to 1,000 in each
+            queue.
+        waiting_capped: The states of which there are more.
     """
 
     jobs: Sequence[JobBrief]
     count: int
     count_capped: bool
-    newest_id: int | None
+    newest_id: int
     cursor: str | None
+    window: int | None
     waiting: Mapping[JobState, int]
+    waiting_capped: Sequence[JobState]
 
 
 def jobs(request: Request, context: Context) -> Page:
@@ -71,33 +78,34 @@ def jobs(request: Request, context: Context) -> Page:
 
 def _read(chosen: JobFilter, request: Request, context: Context) -> JobsData:
     # First, so that no job on the page is newer.
-    newest = context.read.shared(_newest_id)
+    newest = context.read.shared(newest_job_id)
     found = context.read(list_briefs, chosen.params, errors=True)
     # One job more than is counted would tell that there are more.
     count = context.read(count_listed, chosen.params, most=COUNT_MAX + 1)
     waiting = dict.fromkeys((state for state in STATES if not state.is_final), 0)
-    for group in context.read.shared(count_jobs):
+    capped = set()
+    for group in context.read.shared(count_waiting):
         waiting[group.state] = waiting.get(group.state, 0) + group.count
+        if group.capped:
+            capped.add(group.state)
     return JobsData(
         jobs=[context.brief(request.user, job) for job in found.jobs],
         count=min(count, COUNT_MAX),
         count_capped=count > COUNT_MAX,
         newest_id=newest,
-        cursor=found.cursor if len(found.jobs) == chosen.params.limit else None,
+        cursor=found.cursor if found.more else None,
+        window=found.window,
         waiting=waiting,
+        waiting_capped=sorted(capped),
     )
 
 
-def _newest_id(tx: Any, *, schema: str | None) -> int | None:
-    params = JobListParams(descending=True, limit=1)
-    newest = list_briefs(tx, params, schema=schema).jobs
-    return newest[0].id if newest else None
-
-
 def _view(request: Request, chosen: JobFilter, data: JobsData) -> dict[str, Any]:
-    actions: list[str] = []
+    actions = [
+        action for action in of_states(chosen.params.states) if request.user.may(Right(action))
+    ]
     rest = chosen.without("state")
-    every = [("newest", data.newest_id), *chosen.fields]
+    every = [("newest", data.newest_id), ("back", request.here), *chosen.fields]
     return {
         "filter": chosen,
         "tabs": [(None, request.url("/jobs", rest))]
@@ -113,8 +121,9 @@ def _view(request: Request, chosen: JobFilter, data: JobsData) -> dict[str, Any]
         "limits": LIMITS,
         "actions": actions,
         "every": {
-            action: request.url("/confirm", [("action", action), ("all", 1), *every])
+            action: request.url("/confirm", [("action", action), *every])
             for action in actions
+            if chosen.acts_on_all
         },
         "more_fields": [
             name

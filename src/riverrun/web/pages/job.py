@@ -1,0 +1,379 @@
+"""`/jobs/ID`: one job with its attempts, args, output and what it waits for."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from riverrun.execution.steps import CURSOR_KEY, STEP_KEY
+from riverrun.jobs.listing import JobBrief, JobListParams, JobOrder, cursor_text
+from riverrun.jobs.parts import JobParts, json_lines, parts_of
+from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import JobState
+from riverrun.logs.traces import folded
+from riverrun.verbs.act import JobAction
+from riverrun.verbs.read import get, list_briefs
+from riverrun.web.actions import may_be_done
+from riverrun.web.context import Context
+from riverrun.web.errors import BadRequest, NotAllowed, NotFound
+from riverrun.web.page import Page
+from riverrun.web.render import BLOCK_MAX
+from riverrun.web.request import Request
+from riverrun.web.responses import Response, download
+from riverrun.web.users import Right
+
+VALUE_MAX = 1_000_000
+"""Longest value in the page's JSON, in characters of JSON. A longer one is to be downloaded."""
+
+RESCUED = "Stuck job rescued by JobRescuer"
+
+ID_MAX = 2**63 - 1
+
+
+@attrs.frozen(kw_only=True)
+class Value:
+    """A JSON value of a job.
+
+    Attributes:
+        value: The value; None if it is cut.
+        chars: Its length as JSON text.
+        cut: Whether it is too long for this page.
+        text: The beginning of its text.
+    """
+
+    value: Any
+    chars: int
+    cut: bool
+    text: str
+
+
+@attrs.frozen(kw_only=True)
+class AttemptData:
+    """An attempt at a job.
+
+    Attributes:
+        attempt: Its number; None if it is not known.
+        at: When it began, if that is known.
+        client: The client that claimed it, if that is known.
+        error: Why it failed; None if it did not, or is running.
+        rescued: Whether it was lost with its client.
+        trace: The beginning of its traceback, with runs of library frames folded.
+        full_trace: The beginning of its whole traceback.
+        log: The beginning of what it logged; None without the right `view_args`.
+        log_chars: The length of its log.
+    """
+
+    attempt: int | None
+    at: datetime | None = None
+    client: str | None = None
+    error: str | None = None
+    rescued: bool = False
+    trace: str = ""
+    full_trace: str = ""
+    log: str | None = None
+    log_chars: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class JobData:
+    """The data of the page.
+
+    Attributes:
+        id, kind, state, queue, priority, attempt, max_attempts: The same as in JobRow.
+        created_at, scheduled_at, attempted_at, finalized_at: The same as in JobRow.
+        attempted_by, tags, unique_key, unique_states: The same as in JobRow.
+        args, output, metadata: Values; None without the right `view_args`, or if there is none.
+        attempts: The attempts of which something is known.
+        snoozes: How often the job was put off.
+        rescues: How often it was lost with its client.
+        cancelling_since: Since when a running job has been asked to end, as its row has it.
+        periodic_id: The periodic job that inserted it.
+        resume_step: The last step that an earlier attempt completed. The next attempt skips it
+            and those before it.
+        resume_cursors: The steps that continue from a cursor.
+        older_id, newer_id: The jobs inserted before and after it.
+    """
+
+    id: int
+    kind: str
+    state: JobState
+    queue: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    created_at: datetime
+    scheduled_at: datetime
+    attempted_at: datetime | None
+    finalized_at: datetime | None
+    attempted_by: Sequence[str]
+    tags: Sequence[str]
+    unique_key: str | None
+    unique_states: Sequence[JobState]
+    args: Value | None
+    output: Value | None
+    metadata: Value | None
+    attempts: Sequence[AttemptData]
+    snoozes: int
+    rescues: int
+    cancelling_since: str | None
+    periodic_id: str | None
+    resume_step: str | None
+    resume_cursors: Sequence[str]
+    older_id: int | None
+    newer_id: int | None
+
+
+def job(request: Request, context: Context, job_id: str) -> Page:
+    """Make the page of the job `job_id`."""
+    row = context.read(get, _id(job_id))
+    parts = parts_of(row)
+    data = _data(row, parts, request, context)
+    return Page(
+        name="job",
+        title=f"{context.words['job']} {row.id}",
+        data=data,
+        refresh_s=None if row.state.is_final else 2.0,
+        section="jobs",
+        view=_view(row, data, request, context),
+    )
+
+
+def _id(text: str) -> int:
+    job_id = int(text)
+    if job_id > ID_MAX:
+        raise NotFound(text)
+    return job_id
+
+
+def _data(row: JobRow, parts: JobParts, request: Request, context: Context) -> JobData:
+    shows = request.user.may(Right.view_args)
+    metadata = row.metadata
+    older, newer = (_neighbour(row, context, descending=down) for down in (True, False))
+
+    def value(name: str, found: Any) -> Value | None:
+        return _value(context.redaction.value(row, (name,), found)) if shows else None
+
+    cursors = metadata.get(CURSOR_KEY)
+    return JobData(
+        **{name: getattr(row, name) for name in _SAME},
+        unique_key=None if row.unique_key is None else row.unique_key.hex(),
+        unique_states=sorted(row.unique_states or ()),
+        args=value("args", row.args),
+        output=value("output", parts.output) if parts.has_output else None,
+        metadata=value("metadata", parts.metadata) if parts.metadata else None,
+        attempts=_attempts(row, parts, context, shows=shows),
+        snoozes=_count(metadata.get("snoozes")),
+        rescues=_count(metadata.get("river:rescue_count")),
+        cancelling_since=_text(metadata.get("cancel_attempted_at")),
+        periodic_id=_text(metadata.get("river:periodic_job_id")),
+        resume_step=_text(metadata.get(STEP_KEY)),
+        resume_cursors=[str(name) for name in cursors] if isinstance(cursors, Mapping) else [],
+        older_id=older,
+        newer_id=newer,
+    )
+
+
+_SAME = (
+    "id",
+    "kind",
+    "state",
+    "queue",
+    "priority",
+    "attempt",
+    "max_attempts",
+    "created_at",
+    "scheduled_at",
+    "attempted_at",
+    "finalized_at",
+    "attempted_by",
+    "tags",
+)
+
+
+def _neighbour(row: JobRow, context: Context, *, descending: bool) -> int | None:
+    here = cursor_text(row.id, row.kind, row.queue, JobOrder.id, None)
+    params = JobListParams(after=here, descending=descending, limit=1)
+    found: Sequence[JobBrief] = context.read(list_briefs, params).jobs
+    return found[0].id if found else None
+
+
+def _value(value: Any) -> Value:
+    text = json_lines(value)
+    cut = len(text) > VALUE_MAX
+    return Value(value=None if cut else value, chars=len(text), cut=cut, text=text[: BLOCK_MAX + 1])
+
+
+def _attempts(
+    row: JobRow, parts: JobParts, context: Context, *, shows: bool
+) -> Sequence[AttemptData]:
+    logs: dict[int | None, str] = {}
+    for log in parts.logs:
+        logs[log.attempt] = logs.get(log.attempt, "") + log.text
+    # A snoozed attempt keeps its place in attempted_by, but gives its number back.
+    exact = len(row.attempted_by) == row.attempt and not row.metadata.get("snoozes")
+    found = []
+    for failure in parts.failures:
+        trace = context.redaction.text(row, "trace", failure.trace)
+        error = context.redaction.text(row, "error", failure.error)
+        found.append(
+            AttemptData(
+                attempt=failure.attempt,
+                at=failure.at,
+                error=error,
+                rescued=failure.error == RESCUED,
+                trace=folded(trace)[: BLOCK_MAX + 1],
+                full_trace=trace[: BLOCK_MAX + 1],
+            )
+        )
+    failed = {each.attempt for each in found}
+    others = {log.attempt for log in parts.logs} - failed
+    if row.attempt and row.attempt not in failed and row.attempted_at is not None:
+        others.add(row.attempt)
+    for number in others:
+        at = row.attempted_at if number == row.attempt else None
+        found.append(AttemptData(attempt=number, at=at))
+    complete = []
+    for each in sorted(found, key=lambda each: each.attempt or 0):
+        number = each.attempt
+        client = None
+        if number is not None and exact and 0 < number <= len(row.attempted_by):
+            client = row.attempted_by[number - 1]
+        elif number is not None and number == row.attempt and row.attempted_by:
+            client = row.attempted_by[-1]
+        text = logs.pop(number, None)
+        if text is not None:
+            shown = context.redaction.text(row, "log", text) if shows else None
+            begin = None if shown is None else shown[: BLOCK_MAX + 1]
+            each = attrs.evolve(each, log=begin, log_chars=len(text))
+        complete.append(attrs.evolve(each, client=client))
+    return complete
+
+
+def _view(row: JobRow, data: JobData, request: Request, context: Context) -> dict[str, Any]:
+    here = f"/jobs/{row.id}"
+    shows = request.user.may(Right.view_args)
+    trace_id = _trace_id(row.metadata)
+    values = {"job_id": str(row.id), "kind": row.kind, "queue": row.queue, "trace_id": trace_id}
+    return {
+        "actions": [
+            (action, request.url("/confirm", [("action", action), ("id", row.id), ("back", here)]))
+            for action in JobAction
+            if request.user.may(Right(action)) and may_be_done(action, row.state)
+        ],
+        "more_actions": [],
+        "place_text": None,
+        "holder_id": None,
+        "timeline": _timeline(data, context),
+        "job_links": [
+            (link.label, address)
+            for link in context.links
+            if link.is_of_jobs and (address := link.address(values)) is not None
+        ],
+        "shows": shows,
+        "again": _again(row, request) if shows and not context.redaction.is_active else {},
+        "here": here,
+    }
+
+
+def _again(row: JobRow, request: Request) -> dict[str, str]:
+    """Return what to type to insert a job like this one."""
+    text = json.dumps(row.args, ensure_ascii=False, default=str)
+    if len(text) > BLOCK_MAX:
+        return {}
+    options = {"queue": row.queue, "priority": row.priority, "max_attempts": row.max_attempts}
+    shell = ["riverrun", "insert", row.kind, text]
+    for name, value in options.items():
+        shell += [f"--{name.replace('_', '-')}", str(value)]
+    keywords = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return {
+        "python": f"client.insert(session, RawArgs(kind={row.kind!r}, encoded={row.args!r}), "
+        f"{keywords})",
+        "shell": shlex.join(shell),
+        "curl": shlex.join(["curl", request.origin + request.url(f"/jobs/{row.id}.json")]),
+    }
+
+
+@attrs.frozen(kw_only=True)
+class Moment:
+    """A moment in a job's life.
+
+    Attributes:
+        name: What happened: the name of a word.
+        at: When.
+        wait_s: Seconds since the moment before; None for the first.
+        state: The state that it led to, for its mark.
+        detail: More about it.
+    """
+
+    name: str
+    at: datetime
+    wait_s: float | None = None
+    state: str = "other"
+    detail: str = ""
+
+
+def _timeline(data: JobData, context: Context) -> list[Moment]:
+    moments = [Moment(name="at_created", at=data.created_at, state="pending")]
+    if data.state in {JobState.scheduled, JobState.retryable, JobState.available}:
+        moments.append(Moment(name="at_scheduled", at=data.scheduled_at, state="scheduled"))
+    for each in data.attempts:
+        if each.at is None:
+            continue
+        is_running = data.state is JobState.running and each.attempt == data.attempt
+        failed = each.error is not None
+        if each.rescued:
+            name = "at_lost"
+        elif is_running:
+            name = "at_running"
+        else:
+            name = "at_failed" if failed else "at_attempted"
+        number = "" if each.attempt is None else str(each.attempt)
+        state = "retryable" if failed else "running"
+        moments.append(Moment(name=name, at=each.at, state=state, detail=number))
+    if data.finalized_at is not None:
+        state = data.state.value if data.state in context.words else "other"
+        moments.append(Moment(name="at_finalized", at=data.finalized_at, state=state))
+    moments.sort(key=lambda moment: moment.at)
+    return [
+        moment
+        if number == 0
+        else attrs.evolve(moment, wait_s=(moment.at - moments[number - 1].at).total_seconds())
+        for number, moment in enumerate(moments)
+    ]
+
+
+def part(request: Request, context: Context, job_id: str, part: str) -> Response:
+    """Return a whole part of a job as a file: its args, output, metadata, or a log."""
+    if not request.user.may(Right.view_args):
+        raise NotAllowed(Right.view_args)
+    row = context.read(get, _id(job_id))
+    parts = parts_of(row)
+    if part == "log":
+        number = request.one("attempt") or ""
+        if number and not (number.isascii() and number.isdigit()):
+            raise BadRequest("filter", f"attempt={number[:40]}")
+        texts = [log.text for log in parts.logs if not number or str(log.attempt) == number]
+        text = context.redaction.text(row, "log", "\n".join(texts))
+        body = text.encode("utf-8", "backslashreplace")
+        return download(body, f"job-{row.id}-log.txt", "text/plain; charset=utf-8")
+    found = {"args": row.args, "output": parts.output, "metadata": parts.metadata}
+    shown = context.redaction.value(row, (part,), found[part])
+    body = json_lines(shown).encode("utf-8", "backslashreplace")
+    return download(body, f"job-{row.id}-{part}.json", "application/json")
+
+
+def _trace_id(metadata: Mapping[str, Any]) -> str | None:
+    """Return the id of the trace in which a job was inserted, as W3C's trace context has it."""
+    fields = str(metadata.get("traceparent") or "").split("-")
+    return fields[1] if len(fields) >= 4 and len(fields[1]) == 32 else None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

@@ -1,0 +1,229 @@
+"""What a user does through the dashboard: confirmed, bounded, allowed and recorded."""
+
+import re
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert
+
+from factories import T0, insert_job
+from riverrun.client.client import Client
+from riverrun.events import UserActed
+from riverrun.jobs.listing import JobListParams
+from riverrun.jobs.states import JobState
+from riverrun.models import Job
+from riverrun.verbs import get, list_jobs
+from riverrun.verbs.actions import list_actions
+from riverrun.web import User
+from riverrun.web.pages import confirm
+from web.site import Answer, Site
+
+
+def discarded(engine: Engine, schema: str, count: int) -> None:
+    """Insert discarded jobs."""
+    rows = [{"kind": "greet", "args": {}, "state": JobState.discarded, "finalized_at": T0}] * count
+    with engine.begin() as connection:
+        options = {"schema_translate_map": {None: schema}}
+        connection.execute(insert(Job), rows, execution_options=options)
+
+
+def states(engine: Engine, schema: str) -> list[str]:
+    """Return the states of all jobs, by id."""
+    return [job.state for job in list_jobs(engine, JobListParams(), schema=schema).jobs]
+
+
+def form_of(answer: Answer) -> dict[str, Any]:
+    """Return the fields of the form on a confirmation page."""
+    fields: dict[str, Any] = {}
+    for each in answer.page.all("input"):
+        if each.get("name") and each["name"] != "typed" and each["name"] not in {"theme", "zone"}:
+            fields.setdefault(each["name"], []).append(each.get("value") or "")
+    # The form of the preferences comes last.
+    fields["back"] = fields["back"][:1]
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("action", "state", "after"),
+    [
+        ("retry", JobState.discarded, JobState.available),
+        ("cancel", JobState.available, JobState.cancelled),
+        ("delete", JobState.completed, None),
+    ],
+)
+def test_acts_on_one_job(
+    engine: Engine, schema: str, action: str, state: JobState, after: JobState | None
+) -> None:
+    """A job's page offers what its state allows; it is done after a confirmation, and recorded."""
+    job_id = insert_job(engine, schema, state=state)
+    site = Site(engine, schema=schema)
+    [link] = [each for each in site.get(f"/jobs/{job_id}").page.links() if f"={action}&" in each]
+    asked = site.get(link)
+    assert asked.status == 200
+    assert f"{action.title()} job {job_id}?" in asked.text
+    assert states(engine, schema) == [state]
+    done = site.post("/act", form_of(asked))
+    assert done.status == 303
+    assert done.headers["location"] == f"/ops/jobs/jobs/{job_id}?done={action}&count=1"
+    assert states(engine, schema) == ([] if after is None else [after])
+    [record] = list_actions(engine, schema=schema)
+    assert (record.user, record.action, record.count, record.job_ids) == (
+        "ada",
+        action,
+        1,
+        (job_id,),
+    )
+    if after is not None:
+        assert "1 job was" in site.get(done.headers["location"]).text
+
+
+def test_acts_on_ticked_jobs(engine: Engine, schema: str) -> None:
+    """The ticked jobs are changed, and no others."""
+    discarded(engine, schema, 3)
+    site = Site(engine, schema=schema)
+    page = site.get("/jobs").page
+    ids = [each["value"] for each in page.all("input") if "Tick job" in str(each)]
+    asked = site.get(f"/confirm?action=retry&id={ids[0]}&id={ids[2]}&back=/jobs")
+    assert "Retry 2 jobs?" in asked.text
+    assert site.post("/act", form_of(asked)).status == 303
+    assert states(engine, schema) == ["available", "discarded", "available"]
+
+
+def test_all_is_bounded_by_what_the_page_had_seen(engine: Engine, schema: str) -> None:
+    """All jobs that match are those that existed when the list was shown, and match the filter."""
+    discarded(engine, schema, 2)
+    other = insert_job(engine, schema, state=JobState.discarded, kind="other")
+    site = Site(engine, schema=schema)
+    [link] = [
+        each
+        for each in site.get("/jobs?state=discarded&kind=greet").page.links()
+        if "/confirm?action=delete" in each
+    ]
+    discarded(engine, schema, 2)
+    asked = site.get(link)
+    assert "Delete 2 jobs?" in asked.text
+    assert f"up to id {other}" in asked.text
+    done = site.post("/act", form_of(asked))
+    assert done.headers["location"].endswith("state=discarded&kind=greet&done=delete&count=2")
+    assert len(states(engine, schema)) == 3
+
+
+def test_without_a_filter_there_is_no_all(engine: Engine, schema: str) -> None:
+    """All jobs of the table can never be changed at once."""
+    job_id = insert_job(engine, schema)
+    site = Site(engine, schema=schema)
+    assert not [each for each in site.get("/jobs").page.links() if "/confirm" in each]
+    for fields in (f"newest={job_id}", "", f"newest={job_id}&q=x", f"newest={job_id}&client=x"):
+        assert site.get(f"/confirm?action=delete&{fields}").status == 400
+        form = [pair.split("=") for pair in fields.split("&") if pair]
+        assert site.post("/act", [("action", "delete"), *form]).status == 400
+    assert states(engine, schema) == ["available"]
+
+
+def test_many_jobs_in_batches(engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over 1,000 jobs, the number is typed in; they are changed in batches, with progress."""
+    monkeypatch.setattr(confirm, "TURN_S", 0.0)
+    discarded(engine, schema, 2_001)
+    site = Site(engine, schema=schema)
+    newest = list_jobs(engine, JobListParams(descending=True, limit=1), schema=schema).jobs[0].id
+    asked = site.get(f"/confirm?action=retry&state=discarded&newest={newest}&back=/jobs?a=b")
+    assert "To confirm, type the number: 2001" in asked.text
+    form = form_of(asked)
+    for typed in ("", "2000", "all"):
+        refused = site.post("/act", {**form, "typed": typed})
+        assert refused.status == 400
+        assert "not the number of jobs" in refused.text
+    address = site.post("/act", {**form, "typed": "2,001"}).headers["location"]
+    shown = site.get(address)
+    assert "1,000 jobs done, 1,001 left." in shown.page.text
+    [stop] = [each for each in shown.page.links() if "done=retry" in each]
+    assert stop == "/ops/jobs/jobs?a=b&done=retry&count=1000"
+    assert "1,000 jobs were made available" in site.get(stop).text
+    steps = 1
+    while (
+        (answer := site.post("/act", form_of(site.get(address))))
+        .headers["location"]
+        .startswith("/ops/jobs/progress")
+    ):
+        address = answer.headers["location"]
+        steps += 1
+        assert steps < 5
+    assert answer.headers["location"] == "/ops/jobs/jobs?a=b&done=retry&count=2001"
+    assert [each.count for each in list_actions(engine, schema=schema)] == [1, 1_000, 1_000]
+
+
+@pytest.mark.parametrize("right", ["retry", "cancel", "delete"])
+def test_a_right_is_needed(engine: Engine, schema: str, right: str) -> None:
+    """What a user may not do is not offered, and is refused by the server."""
+    job_id = insert_job(engine, schema, state=JobState.retryable)
+    others = {"view", "view_args", "retry", "cancel", "delete", "pause", "insert"} - {right}
+    site = Site(engine, schema=schema, authorize=lambda environ: User(name="bob", rights=others))
+    for address in (f"/jobs/{job_id}", "/jobs", "/jobs?state=retryable"):
+        assert f"action={right}" not in site.get(address).text
+        assert not re.search(f'name="action" value="{right}"', site.get(address).text)
+    assert site.get(f"/confirm?action={right}&id={job_id}").status == 403
+    assert site.post("/act", {"action": right, "id": job_id}).status == 403
+    assert (
+        site.post("/act", {"action": right, "state": "retryable", "newest": job_id}).status == 403
+    )
+    assert states(engine, schema) == ["retryable"]
+    assert list_actions(engine, schema=schema) == []
+
+
+def test_nothing_acts_by_get_or_from_elsewhere(engine: Engine, schema: str) -> None:
+    """An action needs a POST of the dashboard's own origin."""
+    job_id = insert_job(engine, schema)
+    site = Site(engine, schema=schema)
+    form = {"action": "delete", "id": job_id}
+    assert site.get(f"/act?action=delete&id={job_id}").status == 404
+    assert site.post("/act", form, site="cross-site").status == 403
+    assert site.post("/act", form, site=None).status == 403
+    assert site.post(f"/act?action=delete&id={job_id}").status == 400
+    assert site.post("/act", form, CONTENT_TYPE="text/plain").status == 400
+    assert site.post("/act", form, CONTENT_LENGTH="").status == 400
+    assert site.post("/act", form, CONTENT_LENGTH="99999999").status == 400
+    assert states(engine, schema) == ["available"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"action": "explode", "id": "1"},
+        {"action": "retry"},
+        {"action": "retry", "id": "x"},
+        {"action": "retry", "id": "99999999999999999999"},
+        {"action": "retry", "id": "1", "newest": "-1", "state": "available"},
+        {"action": "retry", "newest": str(2**63), "state": "available"},
+        {"action": "retry", "newest": "1", "state": "available", "reached": "1e9"},
+        {"action": "retry", "newest": "1", "state": "available", "done": "x"},
+        {"action": "retry", "newest": "1", "kind": "\x00"},
+    ],
+)
+def test_wrong_forms(engine: Engine, schema: str, form: dict[str, str]) -> None:
+    """A form with a value that cannot be meant changes nothing, and is answered with a page."""
+    insert_job(engine, schema)
+    answer = Site(engine, schema=schema).post("/act", form)
+    assert answer.status == 400
+    assert "Traceback" not in answer.text
+    assert states(engine, schema) == ["available"]
+
+
+def test_what_cannot_be_changed_is_left(engine: Engine, schema: str) -> None:
+    """A job that has moved on since the list was shown is left as it is, and counted out."""
+    running = insert_job(engine, schema, state=JobState.running)
+    site = Site(engine, schema=schema)
+    assert "None of these jobs" in site.get(f"/confirm?action=delete&id={running}").text
+    done = site.post("/act", {"action": "delete", "id": [running, 999], "back": "/jobs"})
+    assert done.headers["location"].endswith("?done=delete&count=0")
+    assert get(engine, running, schema=schema).state is JobState.running
+
+
+def test_an_action_is_an_event(engine: Engine, schema: str) -> None:
+    """The application's client publishes each action with its user and the ids."""
+    job_id = insert_job(engine, schema)
+    client = Client(engine, schema=schema)
+    with client.hub.subscribe(UserActed) as events:
+        Site(client).post("/act", {"action": "cancel", "id": job_id})
+        event = events.get(timeout=30)
+    assert isinstance(event, UserActed)
+    assert (event.user, event.action, event.job_ids) == ("ada", "cancel", (job_id,))
