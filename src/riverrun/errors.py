@@ -312,6 +312,19 @@ class QueueNotFound(RiverrunError, LookupError):
         )
 
 
+class PeriodicJobNotFound(RiverrunError, LookupError):
+    """No periodic job has the requested id."""
+
+    def __init__(self, periodic_id: str) -> None:
+        super().__init__(periodic_id)
+
+    def __str__(self) -> str:
+        return (
+            f"no periodic job has the id {self.args[0]!r}; one with an id is known once a leader"
+            " has planned its first run"
+        )
+
+
 class UniqueKeyTaken(RiverrunError, RuntimeError):
     """A final job cannot be made available again: another job holds its unique key now."""
 

@@ -94,6 +94,11 @@ class PeriodicJob:
         if self.missed is not Missed.skip and self.id is None:
             raise InvalidOption("id", self.id, f"an id: without one, missed={self.missed} is lost")
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the args are the same for each run."""
+        return isinstance(self.constructor, _Same)
+
     def after(self, moment: datetime) -> datetime:
         """Return the next run after `moment`.
 

@@ -418,6 +418,21 @@ def test_lists_periodic_jobs(run: Run, engine: Engine, schema: str) -> None:
     assert lines(run("periodic", "list", "--json"))[0]["id"] == "nightly"
 
 
+def test_switches_periodic_jobs(run: Run, engine: Engine, schema: str) -> None:
+    """Periodic jobs are paused, resumed and run by request; an unknown id is exit code 1."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"INSERT INTO {schema}.riverrun_periodic (id, next_run_at) VALUES ('n', now())")
+        )
+    assert lines(run("periodic", "pause", "n", "--json"))[0]["paused_at"]
+    assert "paused_at" in run("periodic", "list").stdout
+    [resumed] = lines(run("periodic", "resume", "n", "--json"))
+    assert (resumed["paused_at"], resumed["run_now_at"]) == (None, None)
+    assert lines(run("periodic", "run", "n", "--json"))[0]["run_now_at"]
+    for command in ("pause", "resume", "run"):
+        assert "'none'" in run("periodic", command, "none", code=1).stderr
+
+
 def test_says_whether_it_is_healthy(run: Run, engine: Engine, schema: str) -> None:
     """Jobs that wait too long and missing clients are exit code 1; an old schema is 4."""
     assert lines(run("health", "--json"))[0]["healthy"] is True

@@ -12,6 +12,7 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.orm import Session
 
 from riverrun import InsertOpts, Interval, JobArgs, Missed, PeriodicJob, UniqueOpts
+from riverrun.clock import Clock
 from riverrun.jobs.states import JobState
 from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
 from riverrun.models import Job
@@ -42,6 +43,7 @@ class Leaders:
             plugins=(),
             max_attempts=7,
             schema=self.schema,
+            clock=Clock(),
             rng=random.Random(1),
         )
 

@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import event, text
 
-from riverrun import JobCancelled, JobCompleted, JobContext, QueueConfig, QueuePaused, QueueResumed
+from riverrun import (
+    Interval,
+    JobCancelled,
+    JobCompleted,
+    JobContext,
+    PeriodicJob,
+    QueueConfig,
+    QueuePaused,
+    QueueResumed,
+)
 from riverrun.events import JobEvent
 from riverrun.maintenance import elector
 from riverrun.runtime import queue_reporter
@@ -219,3 +228,28 @@ def test_events_of_jobs_come_while_words_come(app: Any) -> None:
             say(app, topic, *words)
     client.insert(app.engine, Task())
     assert isinstance(events.get(DEADLINE_S), JobEvent)
+
+
+def test_words_about_periodic_jobs_cost_few_looks(app: Any, came: Came) -> None:
+    """A flood of requests that are none causes a look a second; a real one is still found."""
+    ran = threading.Event()
+    jobs = [PeriodicJob(Interval(3600), Task, id="hourly")]
+    client, _ = app.run(lambda *_: ran.set(), periodic_jobs=jobs)
+    until(lambda: client.list_periodic(app.engine), "the plan of the first run")
+    looks = 0
+
+    @event.listens_for(app.engine, "before_cursor_execute")
+    def executing(*args: Any) -> None:
+        nonlocal looks
+        looks += "riverrun_periodic" in args[2] and "SKIP LOCKED" in args[2]
+
+    try:
+        began = time.monotonic()
+        for _ in range(50):
+            say(app, "control", *[{"action": "run_periodic", "id": "hourly"}] * 5)
+        app.client().run_periodic_now(app.engine, "hourly")
+        came(ran, "the run by request")
+        took_s = time.monotonic() - began
+    finally:
+        event.remove(app.engine, "before_cursor_execute", executing)
+    assert looks <= 3 + took_s

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import pytest
 
-from riverrun import Interval, PeriodicJob, Plugin, QueueConfig
-from riverrun.errors import InvalidOption
+from riverrun import Interval, PeriodicJob, Plugin, QueueConfig, UserActed
+from riverrun.errors import InvalidOption, PeriodicJobNotFound
 from riverrun.events import JobCompleted
-from waiting import DEADLINE_S
+from riverrun.verbs import list_actions
+from waiting import DEADLINE_S, until
 
 from .conftest import App, Task
 
@@ -73,3 +74,39 @@ def test_who_never_leads_takes_no_periodic_jobs(app: App) -> None:
         app.client(leader_election_disabled=True, periodic_jobs=[job])
     with pytest.raises(InvalidOption, match="leader_election_disabled"):
         app.client(leader_election_disabled=True).periodic_jobs.add(job)
+
+
+def test_a_request_reaches_the_leader(app: App, came: Came) -> None:
+    """A running leader inserts a job by request within a moment, without waiting for its look."""
+    ran = threading.Event()
+    jobs = [PeriodicJob(Interval(3600), Task, id="hourly")]
+    client, _ = app.run(lambda *_: ran.set(), periodic_jobs=jobs)
+    until(lambda: client.list_periodic(app.engine), "the plan of the first run")
+    assert not ran.is_set()
+    other = app.client()
+    assert other.run_periodic_now(app.engine, "hourly").run_now_at is not None
+    came(ran, "the run by request")
+    until(lambda: other.list_periodic(app.engine)[0].run_now_at is None, "the end of the request")
+
+
+def test_a_user_switches_a_periodic_job(app: App) -> None:
+    """Pausing, resuming and running for a user is recorded, and is an event."""
+    client = app.client(periodic_jobs=[PeriodicJob(Interval(3600), Task(), id="hourly")])
+    client.start()
+    until(lambda: client.list_periodic(app.engine), "the plan of the first run")
+    seen = client.subscribe(UserActed)
+    assert client.pause_periodic(app.engine, "hourly").paused_at is not None
+    assert client.resume_periodic(app.engine, "hourly").paused_at is None
+    for action in ("pause", "resume", "run"):
+        client.act_on_periodic(app.engine, action, "hourly", user="ada")
+        event = seen.get(DEADLINE_S)
+        assert event == UserActed(user="ada", action=f"{action}_periodic", count=1)
+    with pytest.raises(InvalidOption, match="action"):
+        client.act_on_periodic(app.engine, "stop", "hourly", user="ada")
+    with pytest.raises(PeriodicJobNotFound):
+        client.act_on_periodic(app.engine, "pause", "none", user="ada")
+    rows = list_actions(app.engine, schema=app.schema)
+    assert [(each.action, each.user, each.filter) for each in rows] == [
+        (f"{action}_periodic", "ada", {"periodic_id": "hourly"})
+        for action in ("run", "resume", "pause")
+    ]

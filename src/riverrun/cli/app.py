@@ -19,7 +19,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from riverrun.client.client import Client
 from riverrun.db.engines import engine_at
-from riverrun.errors import JobNotFound, QueueNotFound, RiverrunError, SchemaMissing
+from riverrun.errors import (
+    JobNotFound,
+    PeriodicJobNotFound,
+    QueueNotFound,
+    RiverrunError,
+    SchemaMissing,
+)
 from riverrun.logs.text import printable_lines
 from riverrun.logs.traces import folded
 
@@ -272,7 +278,7 @@ def reported() -> Iterator[None]:
         raise CommandError(problem, ExitCode.usage) from error
     except SchemaMissing as error:
         raise CommandError(str(error), ExitCode.schema_behind) from error
-    except (JobNotFound, QueueNotFound) as error:
+    except (JobNotFound, PeriodicJobNotFound, QueueNotFound) as error:
         raise CommandError(str(error), ExitCode.cut_off) from error
     except RiverrunError as error:
         raise CommandError(str(error), ExitCode.usage) from error

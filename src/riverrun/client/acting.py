@@ -1,4 +1,4 @@
-"""The methods of a client that act for a user, and record it."""
+"""The methods of a client that switch periodic jobs, and that act for a user and record it."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,22 @@ from riverrun.config import ClientConfig
 from riverrun.db.transactions import Tx
 from riverrun.events import Hub
 from riverrun.jobs.listing import JobListParams
-from riverrun.verbs.act import BATCH, Acted, JobAction, act_on, act_on_listed, act_on_queue
+from riverrun.verbs.act import (
+    BATCH,
+    Acted,
+    JobAction,
+    act_on,
+    act_on_listed,
+    act_on_periodic,
+    act_on_queue,
+)
+from riverrun.verbs.periodic import (
+    PeriodicRow,
+    list_periodic,
+    pause_periodic,
+    resume_periodic,
+    run_periodic_now,
+)
 from riverrun.verbs.queues import QueueRow
 
 
@@ -78,3 +93,38 @@ class Acting:
             now=self.config.clock.database_now(),
             on_done=self.hub.publish,
         )
+
+    def act_on_periodic(self, tx: Tx, action: str, periodic_id: str, *, user: str) -> PeriodicRow:
+        """Pause, resume or run a periodic job for a user; see `riverrun.verbs.act_on_periodic`.
+
+        A UserActed event follows once the transaction has committed.
+        """
+        return act_on_periodic(
+            tx,
+            action,
+            periodic_id,
+            user=user,
+            schema=self.schema,
+            now=self.config.clock.database_now(),
+            on_done=self.hub.publish,
+        )
+
+    def list_periodic(self, tx: Tx, *, limit: int = 100) -> list[PeriodicRow]:
+        """Return the periodic jobs with an id; see `riverrun.verbs.list_periodic`."""
+        now = self.config.clock.database_now()
+        return list_periodic(tx, limit=limit, schema=self.schema, now=now)
+
+    def pause_periodic(self, tx: Tx, periodic_id: str) -> PeriodicRow:
+        """Skip the runs of a periodic job; see `riverrun.verbs.pause_periodic`."""
+        now = self.config.clock.database_now()
+        return pause_periodic(tx, periodic_id, schema=self.schema, now=now)
+
+    def resume_periodic(self, tx: Tx, periodic_id: str) -> PeriodicRow:
+        """Let a paused periodic job run again; see `riverrun.verbs.resume_periodic`."""
+        now = self.config.clock.database_now()
+        return resume_periodic(tx, periodic_id, schema=self.schema, now=now)
+
+    def run_periodic_now(self, tx: Tx, periodic_id: str) -> PeriodicRow:
+        """Ask the leader for a run of a periodic job; see `riverrun.verbs.run_periodic_now`."""
+        now = self.config.clock.database_now()
+        return run_periodic_now(tx, periodic_id, schema=self.schema, now=now)

@@ -26,6 +26,7 @@ from riverrun.maintenance.job_rescuer import JobRescuer, StandIn
 from riverrun.maintenance.leader_services import leader_services
 from riverrun.maintenance.leadership import Leadership
 from riverrun.maintenance.maintainer import Maintainer
+from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
 from riverrun.periodic_jobs import PeriodicJobs
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.connections import Connections
@@ -189,6 +190,9 @@ class Services:
             periodic_jobs=periodic_jobs,
             leadership=leadership,
         )
+        [self._periodic_job_inserter] = [
+            service for service in services if isinstance(service, PeriodicJobInserter)
+        ]
         self.elector = Elector(
             with_timeout(own.signs, SIGN_S),
             client_id=client_id,
@@ -417,6 +421,8 @@ class Services:
                 self.queue_reporter.check(job_id)
         elif action in ("pause", "resume") and (producer is not None or name == ALL):
             self.queue_reporter.wake()
+        elif action == "run_periodic" and self.elector.leads:
+            self._periodic_job_inserter.hint()
 
     def _listening(self) -> None:
         # Notifications that were sent before the connection listened are lost: look instead.

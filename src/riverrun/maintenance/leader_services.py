@@ -57,6 +57,7 @@ def leader_services(
             plugins=config.plugins,
             max_attempts=config.max_attempts,
             schema=schema,
+            clock=clock,
             rng=rng,
         ),
     ]

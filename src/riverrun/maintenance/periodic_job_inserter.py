@@ -5,23 +5,28 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 
 import attrs
 from sqlalchemy import Engine
 
+from riverrun.clock import Clock
 from riverrun.db.transactions import Transaction, joined
 from riverrun.execution.plugins import Plugin, around_insert, begin_inserts
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
 from riverrun.maintenance.leadership import Leadership
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
-from riverrun.queries.expressions import LAST_TIME
+from riverrun.policies.schedule import described as described_schedule
+from riverrun.queries.expressions import FIRST_TIME, LAST_TIME
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs import periodic
 from riverrun.verbs.draft import JobDraft, draft
 from riverrun.verbs.insert import insert_drafts
 from riverrun.verbs.notify import notify_in
+from riverrun.verbs.periodic import About
+from riverrun.verbs.version_3 import Version3
 from riverrun.wire.topics import Topic, insert_payload
 
 logger = logging.getLogger(__name__)
@@ -30,6 +35,12 @@ LONGEST_WAIT_S = 60.0
 """Longest wait between two looks, because clocks may be set and rows changed by hand."""
 
 _BROKEN_AGAIN = timedelta(seconds=60)
+
+HINTS_S = 1.0
+"""Least seconds between two looks that notifications cause."""
+
+TEXT_MAX = 200
+"""Most characters of a schedule's text that are kept."""
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +68,7 @@ class PeriodicJobInserter(Service):
         plugins: Sequence[Plugin],
         max_attempts: int,
         schema: str | None,
+        clock: Clock,
         rng: random.Random,
     ) -> None:
         super().__init__("periodic_job_inserter")
@@ -70,14 +82,28 @@ class PeriodicJobInserter(Service):
         self._known: set[int] = set()  # handles whose first run is planned in this term
         self._in_memory: dict[int, datetime] = {}
         self._unanswered: dict[int, datetime] = {}  # when to try a failed schedule again
+        self._version_3 = Version3(schema, clock)
+        self._clock = clock
+        self._described: dict[str, About] = {}  # what the rows say of the jobs, by id
+        self._hinted = False
 
     def interrupt(self) -> None:
         """Interrupt the wait."""
         self._jobs.changed.set()
 
+    def hint(self) -> None:
+        """Look soon: a notification says that a job is to run now, which may be false."""
+        self._hinted = True
+        self._jobs.changed.set()
+
+    def failed(self) -> None:
+        """Look again for version 3 after a turn that failed: it may have been taken down."""
+        self._version_3.forget()
+
     def run(self) -> None:
         """Insert due jobs until stopped."""
         self._known, self._in_memory, self._unanswered = set(), {}, {}
+        self._described = {}
         for plugin in self._plugins:
             try:
                 plugin.periodic_jobs_start()
@@ -85,16 +111,22 @@ class PeriodicJobInserter(Service):
                 log_error(logger, error, "ignored periodic_jobs_start of a plugin, which failed")
         while not self.stopping.is_set():
             self._jobs.changed.clear()
+            began = self._clock.monotonic()
             try:
                 wait_s = self.run_once().wait_s
                 self._pause.reset()
             except Exception as error:
+                self.failed()
                 wait_s = self._pause.next_s()
                 log_failure(
                     logger, self._engine, error, "inserting periodic jobs again in %.1f s", wait_s
                 )
             if not self.stopping.is_set():
                 self._jobs.changed.wait(wait_s)
+            if self._hinted:
+                # Any role may send many notifications.
+                self._hinted = False
+                self.stopping.wait(began + HINTS_S - self._clock.monotonic())
 
     def run_once(self, now: datetime | None = None) -> Inserted:
         """Plan new jobs and insert due ones.
@@ -105,14 +137,21 @@ class PeriodicJobInserter(Service):
         jobs = self._jobs.by_handle()
         if not jobs or not self._leadership.leads():
             return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
-        known, memory = set(self._known), dict(self._in_memory)
+        known, memory, described = set(self._known), dict(self._in_memory), dict(self._described)
         unanswered = {key: at for key, at in self._unanswered.items() if key in jobs}
         with joined(self._engine, self._schema) as transaction:
             moment = now or periodic.clock(transaction)
-            runs = self._plan(transaction, jobs, known, memory, unanswered, moment)
-            runs += self._due(transaction, jobs, memory, unanswered, moment)
-            inserted = self._insert(transaction, runs)
             ids = {job.id for job in jobs.values() if job.id is not None}
+            switches = bool(ids) and self._version_3.is_there(transaction)
+            runs = self._plan(transaction, jobs, known, memory, unanswered, moment)
+            runs = self._without_paused(transaction, runs, switches)
+            runs += self._due(transaction, jobs, memory, unanswered, moment, switches)
+            drafts = [
+                (job, drafted) for job, at in runs if (drafted := self._draft(job, at)) is not None
+            ]
+            inserted = self._insert(transaction, [drafted for _, drafted in drafts])
+            if switches:
+                self._describe(transaction, jobs, drafts, described)
             times = list(periodic.planned(transaction, ids).values()) if ids else []
             if not self._leadership.leads():
                 # The term may have ended in the meantime. Runs that are planned only in memory are
@@ -121,7 +160,7 @@ class PeriodicJobInserter(Service):
                 return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
         self._known = known & set(jobs)
         self._in_memory = {handle: at for handle, at in memory.items() if handle in jobs}
-        self._unanswered = unanswered
+        self._unanswered, self._described = unanswered, described
         times += [*self._in_memory.values(), *unanswered.values()]
         first = min(times, default=moment + timedelta(seconds=LONGEST_WAIT_S))
         wait_s = min(max((first - moment).total_seconds(), 0.0), LONGEST_WAIT_S)
@@ -162,6 +201,7 @@ class PeriodicJobInserter(Service):
         memory: dict[int, datetime],
         unanswered: dict[int, datetime],
         now: datetime,
+        switches: bool,
     ) -> list[tuple[PeriodicJob, datetime]]:
         """Plan the next run of each due job, and return its due runs.
 
@@ -179,11 +219,17 @@ class PeriodicJobInserter(Service):
                     unanswered[handle] = now + _BROKEN_AGAIN
         by_id = {job.id: (handle, job) for handle, job in jobs.items() if job.id is not None}
         if by_id:
-            advanced = {}
-            for job_id, at in periodic.due(transaction, by_id, now).items():
+            advanced, asked = {}, []
+            for job_id, due in periodic.due(transaction, by_id, now, switches=switches).items():
                 handle, job = by_id[job_id]
-                times, following = job.due(at, now, partial(_after, job))
-                runs += [(job, time) for time in times]
+                if due.run_now:
+                    asked.append(job_id)
+                    runs.append((job, now))
+                if due.next_run_at > now:
+                    continue
+                times, following = job.due(due.next_run_at, now, partial(_after, job))
+                since = due.resumed_at or FIRST_TIME
+                runs += [(job, time) for time in times if not due.paused and time >= since]
                 if following is None:
                     unanswered[handle] = now + _BROKEN_AGAIN
                 # Without an answer, plan a time that is never reached. Any later answer is earlier
@@ -191,12 +237,57 @@ class PeriodicJobInserter(Service):
                 advanced[job_id] = following or LAST_TIME
             if advanced:
                 periodic.advance(transaction, advanced, now)
+            if asked:
+                periodic.ran_now(transaction, asked, now)
         return runs
 
-    def _insert(
-        self, transaction: Transaction, runs: Sequence[tuple[PeriodicJob, datetime]]
-    ) -> int:
-        drafts = [drafted for job, at in runs if (drafted := self._draft(job, at)) is not None]
+    def _without_paused(
+        self,
+        transaction: Transaction,
+        runs: list[tuple[PeriodicJob, datetime]],
+        switches: bool,
+    ) -> list[tuple[PeriodicJob, datetime]]:
+        """Return the runs on start of those jobs that are not paused."""
+        ids = [job.id for job, _ in runs if job.id is not None]
+        paused = periodic.paused(transaction, ids) if switches and ids else set()
+        return [(job, at) for job, at in runs if job.id not in paused]
+
+    def _describe(
+        self,
+        transaction: Transaction,
+        jobs: Mapping[int, PeriodicJob],
+        drafts: Sequence[tuple[PeriodicJob, JobDraft]],
+        described: dict[str, About],
+    ) -> None:
+        """Write what the jobs with an id are, where that is news."""
+        made = {job.id: drafted for job, drafted in drafts}
+        news = {}
+        for job in jobs.values():
+            if job.id is None or (job.id in described and job.id not in made):
+                continue
+            drafted = made.get(job.id) or self._constant(job)
+            text, zone = described_schedule(job.schedule)
+            about = About(
+                None if drafted is None else drafted.kind,
+                None if drafted is None else drafted.queue,
+                text[:TEXT_MAX],
+                zone,
+            )
+            if described.get(job.id) != about:
+                news[job.id] = described[job.id] = about
+        if news:
+            periodic.describe(transaction, news)
+
+    def _constant(self, job: PeriodicJob) -> JobDraft | None:
+        """Return a draft of a job whose args are the same for each run; None for other jobs."""
+        if not job.is_constant:
+            return None
+        try:
+            return self._drafted(job.constructor(), None)
+        except Exception:
+            return None  # its first run will say why
+
+    def _insert(self, transaction: Transaction, drafts: Sequence[JobDraft]) -> int:
         if not drafts:
             return 0
         results = around_insert(
@@ -220,10 +311,7 @@ class PeriodicJobInserter(Service):
             result = job.constructor()
             if result is None:
                 return None
-            args, opts = (
-                result if isinstance(result, tuple) and len(result) == 2 else (result, None)
-            )
-            drafted = draft(args, opts, max_attempts=self._max_attempts, now=at)
+            drafted = self._drafted(result, at)
             # Source of the keys and of the time: River 0.51, internal/maintenance.
             marks: dict[str, object] = {"periodic": True}
             if job.id is not None:
@@ -241,6 +329,10 @@ class PeriodicJobInserter(Service):
         if drafted.scheduled_at is None:
             drafted = attrs.evolve(drafted, scheduled_at=at)
         return drafted
+
+    def _drafted(self, result: Any, at: datetime | None) -> JobDraft:
+        args, opts = result if isinstance(result, tuple) and len(result) == 2 else (result, None)
+        return draft(args, opts, max_attempts=self._max_attempts, now=at)
 
 
 def _after(job: PeriodicJob, moment: datetime) -> datetime | None:

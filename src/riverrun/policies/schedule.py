@@ -39,6 +39,13 @@ class Interval:
         """Return `after` plus `every`."""
         return after + timedelta(seconds=seconds(self.every))
 
+    def __str__(self) -> str:
+        every_s = seconds(self.every)
+        for unit, unit_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+            if every_s % unit_s == 0:
+                return f"every {every_s / unit_s:g} {unit}"
+        return f"every {every_s:g} s"
+
 
 # Source of the syntax and its rules: github.com/robfig/cron v3, ParseStandard and
 # SpecSchedule.Next, which River's users use.
@@ -98,6 +105,8 @@ class Cron:
     expression: str
     tz: tzinfo | str = UTC
     _next: Schedule = attrs.field(init=False, repr=False, eq=False)
+    _text: str = attrs.field(init=False, repr=False, eq=False)
+    _zone: str | None = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.expression, str):
@@ -105,7 +114,10 @@ class Cron:
         zone, text = self.tz, self.expression
         if match := re.match(r"(?:CRON_)?TZ=(\S+) ", text):
             zone, text = match[1], text[match.end() :].strip()
-        object.__setattr__(self, "_next", self._parsed(text, _zone(zone)))
+        place = _zone(zone)
+        object.__setattr__(self, "_next", self._parsed(text, place))
+        object.__setattr__(self, "_text", text)
+        object.__setattr__(self, "_zone", None if text.startswith("@every ") else str(place))
         self(datetime.now(UTC))
 
     def __call__(self, after: datetime) -> datetime:
@@ -139,6 +151,19 @@ class Cron:
             return at
 
         return following
+
+
+def described(schedule: Schedule) -> tuple[str, str | None]:
+    """Return a schedule's text and its time zone, to show them; None without a time zone.
+
+    The text of a schedule that is not of this module is the name of its function or class.
+    """
+    if isinstance(schedule, Cron):
+        return schedule._text, schedule._zone
+    if isinstance(schedule, Interval):
+        return str(schedule), None
+    named = schedule if hasattr(schedule, "__qualname__") else type(schedule)
+    return str(getattr(named, "__qualname__", "?")), None
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ from riverrun.verbs.act import (
     JobAction,
     act_on,
     act_on_listed,
+    act_on_periodic,
     act_on_queue,
     newest_job_id,
 )
@@ -23,6 +24,13 @@ from riverrun.verbs.failures import (
 from riverrun.verbs.insert import InsertResult, insert, insert_many
 from riverrun.verbs.insert_fast import insert_many_fast
 from riverrun.verbs.insert_from import insert_from
+from riverrun.verbs.periodic import (
+    PeriodicRow,
+    list_periodic,
+    pause_periodic,
+    resume_periodic,
+    run_periodic_now,
+)
 from riverrun.verbs.queues import (
     QueueRow,
     get_queue,
@@ -48,11 +56,13 @@ __all__ = [
     "InsertResult",
     "JobAction",
     "JobCount",
+    "PeriodicRow",
     "Place",
     "QueueRow",
     "WaitingCount",
     "act_on",
     "act_on_listed",
+    "act_on_periodic",
     "act_on_queue",
     "cancel",
     "cancel_where",
@@ -78,15 +88,19 @@ __all__ = [
     "list_failed",
     "list_failures",
     "list_jobs",
+    "list_periodic",
     "list_queues",
     "newest_job_id",
+    "pause_periodic",
     "pause_queue",
     "place_in_line",
     "record_action",
     "reschedule_where",
+    "resume_periodic",
     "resume_queue",
     "retry",
     "retry_where",
+    "run_periodic_now",
     "snooze",
     "update",
     "update_queue",

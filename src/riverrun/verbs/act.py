@@ -28,6 +28,12 @@ from riverrun.verbs.cancel import cancel_where
 from riverrun.verbs.chosen import TRIES
 from riverrun.verbs.delete import delete_where
 from riverrun.verbs.notify import notify_in
+from riverrun.verbs.periodic import (
+    PeriodicRow,
+    pause_periodic,
+    resume_periodic,
+    run_periodic_now,
+)
 from riverrun.verbs.queues import QueueRow, pause_queue, resume_queue
 from riverrun.verbs.retry import retry_chosen
 from riverrun.wire.topics import Topic, insert_payload
@@ -227,6 +233,47 @@ def act_on_queue(
         done = UserActed(user=user, action=f"{action}_queue", count=len(rows))
         record_done(transaction, done, {"queue": name}, schema, on_done)
     return rows
+
+
+@tried_again
+def act_on_periodic(
+    tx: Tx,
+    action: str,
+    periodic_id: str,
+    *,
+    user: str,
+    schema: str | None = None,
+    now: datetime | None = None,
+    on_done: OnDone | None = None,
+) -> PeriodicRow:
+    """Pause, resume or run a periodic job for a user, and record it, in one transaction.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        action: "pause", "resume" or "run".
+        periodic_id: The periodic job's id.
+        user: The user's name, at most 200 characters.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
+        on_done: Called with a UserActed once the transaction has committed.
+
+    Returns:
+        The periodic job's row after the change.
+
+    Raises:
+        InvalidOption: If a value is out of range.
+        PeriodicJobNotFound: If no leader has planned a run of it yet.
+        SchemaMissing: If version 3 of riverrun's line is missing.
+    """
+    verbs = {"pause": pause_periodic, "resume": resume_periodic, "run": run_periodic_now}
+    if action not in verbs:
+        raise InvalidOption("action", action, "pause, resume or run")
+    user = check_user(user)
+    with joined(tx, schema) as transaction:
+        row = verbs[action](_same(tx, transaction), periodic_id, schema=schema, now=now)
+        done = UserActed(user=user, action=f"{action}_periodic", count=1)
+        record_done(transaction, done, {"periodic_id": periodic_id}, schema, on_done)
+    return row
 
 
 @tried_again

@@ -61,6 +61,14 @@ def metadata_payload(queue: str, metadata: Mapping[str, Any]) -> str:
     return payload
 
 
+def run_periodic_payload(periodic_id: str) -> str:
+    """Return the payload that asks the leader to look for a periodic job that is to run now.
+
+    River does not have it. Its clients ignore actions that they do not know.
+    """
+    return go_json.encode({"action": "run_periodic", "id": periodic_id, "queue": ""})
+
+
 def resigned_payload(leader_id: str) -> str:
     """Return the payload with which the leader `leader_id` announces that it resigned."""
     return _by_postgresql({"leader_id": leader_id, "action": "resigned"})

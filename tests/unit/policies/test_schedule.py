@@ -1,7 +1,8 @@
 """Schedules of periodic jobs."""
 
 import pickle
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from goldens import CRON, CRON_IN_ZONES, CRON_INVALID
 from riverrun import Cron, Interval
 from riverrun.errors import InvalidOption
+from riverrun.policies.schedule import described
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # a Sunday
 
@@ -17,6 +19,14 @@ T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)  # a Sunday
 def utc(text: str) -> datetime:
     """Return the time of `text`, in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+class Often:
+    """A schedule of an application's own."""
+
+    def __call__(self, after: datetime) -> datetime:
+        """Return the next run."""
+        return after + timedelta(seconds=1)
 
 
 @pytest.mark.parametrize("every", [10, timedelta(seconds=10)])
@@ -152,3 +162,25 @@ def test_schedules_compare_by_what_they_say() -> None:
     """Two schedules with the same text are equal."""
     assert Cron("@daily") == Cron("@daily") != Cron("@hourly")
     assert pickle.loads(pickle.dumps(Interval(3))) == Interval(3)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "text", "zone"),
+    [
+        (Interval(0.5), "every 0.5 s", None),
+        (Interval(90), "every 90 s", None),
+        (Interval(300), "every 5 min", None),
+        (Interval(timedelta(hours=36)), "every 36 h", None),
+        (Interval(timedelta(days=7)), "every 7 d", None),
+        (Cron("30 3 * * MON"), "30 3 * * MON", "UTC"),
+        (Cron("@daily", tz="Europe/Berlin"), "@daily", "Europe/Berlin"),
+        (Cron("CRON_TZ=Asia/Tokyo 0 9 * * *", tz="Europe/Berlin"), "0 9 * * *", "Asia/Tokyo"),
+        (Cron("@every 1h30m"), "@every 1h30m", None),
+        (Cron("0 0 * * *", tz=timezone(timedelta(hours=2))), "0 0 * * *", "UTC+02:00"),
+        (utc, "utc", None),
+        (Often(), "Often", None),
+    ],
+)
+def test_a_schedule_as_text(schedule: Any, text: str, zone: str | None) -> None:
+    """A schedule can be shown with its time zone; one of the application's by its name."""
+    assert described(schedule) == (text, zone)
