@@ -38,7 +38,7 @@ def insert_job(tx: Engine | Connection, schema: str | None = None, **changes: An
 
     Args:
         tx: An Engine, which commits, or a Connection, which does not.
-        schema: The schema of River's tables; the search path's unless said.
+        schema: The schema of River's tables; None means the search path's.
         **changes: Columns by the names of `riverrun.models.Job`; `unique_states` as states.
     """
     values: dict[str, Any] = {"kind": "greet", "args": {"name": "Ada"}, **changes}

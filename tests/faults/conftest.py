@@ -177,13 +177,13 @@ class Plant:
         for name in self.processes:
             opts = InsertOpts(queue=name)
             job_id = verbs.insert(self.engine, Book(), opts, schema=self.schema).job.id
-            self.tell(name)
+            self.notify(name)
             done = f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"
             self.wait(lambda done=done: self.one(done) == "completed", f"{name} works", deadline_s)
         state = f"SELECT state FROM {{s}}.river_job WHERE id = {scheduled}"
-        self.wait(lambda: self.one(state) == "completed", "somebody leads", deadline_s)
+        self.wait(lambda: self.one(state) == "completed", "a client leads", deadline_s)
 
-    def tell(self, queue: str) -> None:
+    def notify(self, queue: str) -> None:
         """Send the notification that a client sends after an insert into `queue`."""
         notify_inserted(self.engine, [queue], schema=self.schema)
 

@@ -40,14 +40,14 @@ class WallClock:
 
     def offset_s(self) -> float:
         """Return how many seconds the clock is ahead, as a program that reads it sees it."""
-        told = subprocess.run(
+        printed = subprocess.run(
             ["date", "+%s"],
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
             check=True,
         )
-        return int(told.stdout) - time.time()
+        return int(printed.stdout) - time.time()
 
 
 @pytest.fixture

@@ -40,11 +40,9 @@ class Pair:
         form = re.search(r"`(\S+target_session_attrs=\S+)`", PAGE.read_text())
         assert form is not None
         url = make_url(self.primary.tcp_url())
-        said = form[1].replace(
-            "user:secret@/shop", f"{url.username}:{url.password}@/{url.database}"
-        )
-        said = said.replace("db1:5432", f"127.0.0.1:{self.primary.port}")
-        return said.replace("db2:5432", f"127.0.0.1:{self.standby.port}")
+        url = form[1].replace("user:secret@/shop", f"{url.username}:{url.password}@/{url.database}")
+        url = url.replace("db1:5432", f"127.0.0.1:{self.primary.port}")
+        return url.replace("db2:5432", f"127.0.0.1:{self.standby.port}")
 
     def engine(self) -> Engine:
         """Return an engine on the primary that keeps no connections."""

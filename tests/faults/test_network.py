@@ -150,10 +150,10 @@ def test_connections_that_a_proxy_forgot(
         return verbs.insert(shaken.engine, job, InsertOpts(**opts), schema=shaken.schema).job.id
 
     def completed(job_id: int) -> bool:
-        said = f"SELECT state = 'completed' FROM {{s}}.river_job WHERE id = {job_id}"
-        return bool(shaken.one(said))
+        query = f"SELECT state = 'completed' FROM {{s}}.river_job WHERE id = {job_id}"
+        return bool(shaken.one(query))
 
-    queues = {"default": QueueConfig(poll_interval=0.2), "heard": QueueConfig(poll_interval=3600)}
+    queues = {"default": QueueConfig(poll_interval=0.2), "rare": QueueConfig(poll_interval=3600)}
     engine = create_engine(proxy.url, pool_pre_ping=pre_ping)
     pids = "SELECT pid FROM pg_stat_activity WHERE client_addr IS NULL AND pid <> pg_backend_pid()"
     beat = "SELECT heartbeat_at FROM {s}.riverrun_client"
@@ -167,16 +167,16 @@ def test_connections_that_a_proxy_forgot(
             later = shaken.one("SELECT clock_timestamp()") + timedelta(seconds=1)
             jobs = [put(Note()), put(Note(), scheduled_at=later)]
             shaken.wait(lambda: all(map(completed, jobs)), "it works and schedules", 60)
-            shaken.wait(lambda: shaken.one(beat) > beaten, "it has said that it lives", 30)
+            shaken.wait(lambda: shaken.one(beat) > beaten, "a heartbeat is written", 30)
             term = "SELECT elected_at FROM {s}.river_leader"
             elected = shaken.one(term)
 
-            def hears() -> bool:
-                job_id = put(Note(), queue="heard")
-                shaken.tell("heard")
+            def is_notified() -> bool:
+                job_id = put(Note(), queue="rare")
+                shaken.notify("rare")
                 return threading.Event().wait(0.5) or completed(job_id)
 
-            shaken.wait(hears, "it hears", 60)
+            shaken.wait(is_notified, "a notification arrives", 60)
             assert client.leads
             assert shaken.one(term) == elected
         except BaseException:

@@ -45,14 +45,14 @@ def pooled(engine: Engine) -> Iterator[Engine]:
     user = pwd.getpwnam("postgres").pw_name if os.geteuid() == 0 else None
     with tempfile.TemporaryDirectory() as folder:
         settings = Path(folder) / "pgbouncer.ini"
-        said = CONFIGURATION.format(
+        configuration = CONFIGURATION.format(
             host=url.host or url.query.get("host"),
             port=url.port or url.query.get("port") or 5432,
             user=url.username,
             password=f"password={url.password}" if url.password else "",
             own_port=port,
         )
-        settings.write_text(said)
+        settings.write_text(configuration)
         Path(folder).chmod(0o755)
         process = subprocess.Popen([program, "-q", str(settings)], user=user)
         address = make_url(f"postgresql+psycopg://{url.username}@127.0.0.1:{port}/{url.database}")
@@ -98,7 +98,7 @@ class Pair:
             for name in ("one", "two")
         ]
 
-    def said(self, line: str) -> None:
+    def wait_for(self, line: str) -> None:
         """Wait until both workers print `line`."""
         for process in self.processes:
             assert process.stdout is not None
@@ -130,7 +130,7 @@ def test_works_behind_pgbouncer(
     """
     pair = Pair(pooled, engine, schema, listen=listen)
     try:
-        pair.said("ready")
+        pair.wait_for("ready")
         _drill(pair, listen=listen)
     finally:
         pair.close()
@@ -154,12 +154,12 @@ def _drill(pair: Pair, *, listen: bool) -> None:
     until(lambda: pair.state(endless) == "cancelled", "the job is cancelled")
 
     client.queues.pause(where, "default")
-    pair.said("QueuePaused")
+    pair.wait_for("QueuePaused")
     waits = client.insert(where, Book()).job.id
     client.flush_announcements()
     assert pair.state(waits) == "available"
     client.queues.resume(where, "default")
-    pair.said("QueueResumed")
+    pair.wait_for("QueueResumed")
     until(lambda: pair.state(waits) == "completed", "the job that waited is worked")
 
     for process in pair.processes:

@@ -198,7 +198,7 @@ def test_poison_is_a_failed_attempt(
         skip_unknown_job_check=True,
     )
     poisons: dict[str, tuple[object, str | None]] = {
-        **{how: (Poison(how), told) for how, (_, told) in POISONS.items()},
+        **{how: (Poison(how), recorded) for how, (_, recorded) in POISONS.items()},
         "an unknown kind": (RawArgs(kind="none", encoded={}), "not registered"),
         "args of another shape": (RawArgs(kind="plain", encoded={"a": 1}), "number"),
         "a coroutine that blocks": (Block(), "JobTimedOut"),
@@ -217,14 +217,14 @@ def test_poison_is_a_failed_attempt(
     with client:
         until(lambda: _open(engine, schema) == 0, "every job has ended")
     jobs = {job_id: client.get(engine, job_id) for job_id in (*ids.values(), *others)}
-    for name, (_, told) in poisons.items():
+    for name, (_, recorded) in poisons.items():
         job = jobs[ids[name]]
         errors = [error["error"] for error in job.errors]
-        if told is None:
+        if recorded is None:
             assert (job.state, errors) == (JobState.completed, []), name
         else:
             assert job.state is JobState.discarded, name
-            assert told in errors[0], name
+            assert recorded in errors[0], name
             assert len(errors[0]) < 20_000, name
     assert {jobs[job_id].state for job_id in others} == {JobState.completed}
     assert effects() == sorted(job_id for job_id in others if jobs[job_id].kind == "plain")

@@ -67,7 +67,7 @@ class Process:
         return self._process.pid
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         """The last lines of the peer's standard error."""
         return "".join(self._said)
 
@@ -91,9 +91,9 @@ class Process:
         except (OSError, ValueError, queue.Empty) as problem:
             why = type(problem).__name__
             raise AssertionError(
-                f"{self.name} does not answer {method} ({why})\n{self.said}"
+                f"{self.name} does not answer {method} ({why})\n{self.output}"
             ) from None
-        assert line is not None, f"{self.name} ended instead of answering {method}\n{self.said}"
+        assert line is not None, f"{self.name} ended instead of answering {method}\n{self.output}"
         answer = json.loads(line)
         assert answer["id"] == self._calls, f"{self.name}: answer to another call: {line}"
         if error := answer.get("error"):

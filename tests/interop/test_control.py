@@ -21,11 +21,11 @@ def fastest(turns: list[float]) -> float:
     return min(turns)
 
 
-def timed(what: Callable[[], object], heard: Callable[[], object], here: Clients) -> float:
-    """Call `what`, wait until `heard` is true, and return the seconds in between."""
+def timed(what: Callable[[], object], seen: Callable[[], object], here: Clients) -> float:
+    """Call `what`, wait until `seen` is true, and return the seconds in between."""
     begun = time.monotonic()
     what()
-    here.wait(heard, "heard of")
+    here.wait(seen, "the other side has seen it")
     return time.monotonic() - begun
 
 
@@ -70,17 +70,19 @@ def test_a_pause_by_python_reaches_go(go_peer: StartPeer, here: Clients) -> None
     peer.call("start", client_id="gopher", fetch_poll_interval_ms=int(NO_POLLING_S * 1000))
     here.wait(lambda: client.queues.list(here.engine), "Go's queue")
 
-    def heard(count: int) -> Callable[[], bool]:
+    def events_seen(count: int) -> Callable[[], bool]:
         return lambda: len(queue_events(peer)) == count
 
     pauses, resumes = [], []
     for turn in range(TRIES):
         name = "*" if turn else "default"
-        pause = timed(lambda n=name: client.queues.pause(here.engine, n), heard(2 * turn + 1), here)
+        pause = timed(
+            lambda n=name: client.queues.pause(here.engine, n), events_seen(2 * turn + 1), here
+        )
         job = client.insert(here.engine, Echo()).job
         assert peer.call("queue_get", name="default")["paused_at"]
         resume = timed(
-            lambda n=name: client.queues.resume(here.engine, n), heard(2 * turn + 2), here
+            lambda n=name: client.queues.resume(here.engine, n), events_seen(2 * turn + 2), here
         )
         pauses.append(pause)
         resumes.append(resume)
@@ -112,12 +114,12 @@ def test_a_queues_metadata_is_shared(go_peer: StartPeer, here: Clients) -> None:
 
 def test_a_cancel_by_go_ends_what_python_runs(go_peer: StartPeer, here: Clients) -> None:
     """A job that Python runs is notified and cancelled within a second after Go cancels it."""
-    begun, told = threading.Event(), threading.Event()
+    begun, cancelled = threading.Event(), threading.Event()
 
     def work(args: Echo, ctx: JobContext) -> None:
         begun.set()
         ctx.wait(DEADLINE_S)
-        told.set()
+        cancelled.set()
         ctx.raise_if_cancelled()
 
     client = here.run(work, poll_interval=NO_POLLING_S)
@@ -125,7 +127,7 @@ def test_a_cancel_by_go_ends_what_python_runs(go_peer: StartPeer, here: Clients)
     for _ in range(TRIES):
         job = peer.call("insert")
         assert begun.wait(DEADLINE_S)
-        turns.append(timed(lambda i=job["id"]: peer.call("cancel", id=i), told.is_set, here))
+        turns.append(timed(lambda i=job["id"]: peer.call("cancel", id=i), cancelled.is_set, here))
         here.wait_state(job["id"], "cancelled")
         seen = peer.call("get", id=job["id"])
         assert seen["finalized_at"]
@@ -134,7 +136,7 @@ def test_a_cancel_by_go_ends_what_python_runs(go_peer: StartPeer, here: Clients)
             "JobCancelError: job cancelled remotely"
         ]
         begun.clear()
-        told.clear()
+        cancelled.clear()
     assert fastest(turns) < 1
     assert client.running
 

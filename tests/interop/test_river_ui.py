@@ -51,7 +51,7 @@ class RiverUI:
 
     def healthy(self) -> bool:
         """Return whether the UI responds and reports that its database works."""
-        assert self.process.poll() is None, self.said()
+        assert self.process.poll() is None, self.output()
         try:
             return self.call("GET", "/api/health-checks/complete") == {"status": "ok"}
         except (urllib.error.URLError, ConnectionError):
@@ -77,7 +77,7 @@ class RiverUI:
         """Do what the UI's buttons do with some jobs."""
         self.call("POST", f"/api/jobs/{verb}", {"ids": [str(job_id) for job_id in ids]})
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return the UI's log."""
         self._log.seek(0)
         return self._log.read()
@@ -171,13 +171,13 @@ def test_it_lists_and_shows_our_jobs(ui: RiverUI, here: Clients) -> None:
 
 def test_it_cancels_retries_and_deletes_our_jobs(ui: RiverUI, here: Clients) -> None:
     """The UI's buttons act on waiting, running and final jobs of riverrun."""
-    begun, told = threading.Event(), threading.Event()
+    begun, cancelled = threading.Event(), threading.Event()
 
     def work(args: Echo, ctx: JobContext) -> None:
-        if args.behavior == "wait" and not told.is_set():
+        if args.behavior == "wait" and not cancelled.is_set():
             begun.set()
             ctx.wait(DEADLINE_S)
-            told.set()
+            cancelled.set()
             ctx.raise_if_cancelled()
 
     client = here.run(work)
@@ -185,7 +185,7 @@ def test_it_cancels_retries_and_deletes_our_jobs(ui: RiverUI, here: Clients) -> 
     running = client.insert(here.engine, Echo("wait")).job
     assert begun.wait(DEADLINE_S)
     ui.on("cancel", waiting.id, running.id)
-    assert told.wait(DEADLINE_S)
+    assert cancelled.wait(DEADLINE_S)
     for job in (waiting, running):
         here.wait_state(job.id, "cancelled")
     assert sorted(ids(ui.jobs("state=cancelled"))) == [waiting.id, running.id]

@@ -593,10 +593,10 @@ def test_the_announcement(host: Engine, client: Client) -> None:
 
     working = Client(host, workers=workers, queues=["default"], poll_interval=600)
     with working, Session(host) as session:
-        working.add(session, Note("told"))
+        working.add(session, Note("more"))
         session.commit()
         assert worked.wait(20), "the job was not worked"
-    assert done == ["told"]
+    assert done == ["more"]
 
 
 def test_imperative_and_local_bases(session: Session, client: Client) -> None:

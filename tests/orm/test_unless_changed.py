@@ -113,8 +113,8 @@ def test_worked_only_while_unchanged(
     assert {type(each.error) for each in ended} == {JobSuperseded}
     assert called == []
     row = client.get(host, ended[0].job.id)
-    said = "is gone" if change == "gone" else "has version 2, and the job is of version 1"
-    assert (row.state, said in row.errors[0]["error"]) == ("cancelled", True)
+    problem = "is gone" if change == "gone" else "has version 2, and the job is of version 1"
+    assert (row.state, problem in row.errors[0]["error"]) == ("cancelled", True)
 
 
 def test_in_tests(host: Engine, client: Client, called: list[str]) -> None:

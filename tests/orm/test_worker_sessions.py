@@ -327,8 +327,8 @@ def test_the_sessionmaker_s_settings_count(host: Engine) -> None:
     maker = sessionmaker(
         host, class_=Tagged, expire_on_commit=False, autoflush=False, info={"tenant": 7}
     )
-    heard = []
-    event.listen(maker, "after_commit", lambda session: heard.append(names(host)))
+    committed = []
+    event.listen(maker, "after_commit", lambda session: committed.append(names(host)))
     seen: list[Any] = []
     workers = Workers()
 
@@ -341,7 +341,7 @@ def test_the_sessionmaker_s_settings_count(host: Engine) -> None:
     client = Client(host, workers=workers, queues={"default": 1}, sessionmaker=maker)
     (ended,) = worked(client, Write())
     assert (type(ended), seen) == (JobCompleted, [(True, True, False, False, {"tenant": 7})])
-    assert heard == [["first"]], "after_commit comes once, after the real commit"
+    assert committed == [["first"]], "after_commit comes once, after the real commit"
     assert maker.kw["bind"] is host
 
 

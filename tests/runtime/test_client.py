@@ -653,7 +653,7 @@ def test_a_start_that_fails_leaves_nothing_running(
 
 def test_a_cancel_between_claim_and_begin_is_not_lost(app: Any, came: Came) -> None:
     """A job that is cancelled while the answer to its claim is under way does not begin."""
-    claimed, go_on, heard = (threading.Event() for _ in range(3))
+    claimed, go_on, notified = (threading.Event() for _ in range(3))
     began: list[Task] = []
 
     def hold(_: object) -> None:
@@ -666,11 +666,11 @@ def test_a_cancel_between_claim_and_begin_is_not_lost(app: Any, came: Came) -> N
     client.start()
     producers = client._services.producers
     cancel = producers.cancel
-    producers.cancel = lambda job_id: (cancel(job_id), heard.set())
+    producers.cancel = lambda job_id: (cancel(job_id), notified.set())
     job = client.insert(app.engine, Task()).job
     came(claimed, "the claim")
     Client(app.engine, schema=app.schema).cancel(app.engine, job.id)
-    came(heard, "the look at the row that the notification asked for")
+    came(notified, "the look at the row that the notification asked for")
     go_on.set()
     assert isinstance(events.get(DEADLINE_S), JobCancelled)
     assert not began

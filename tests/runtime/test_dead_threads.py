@@ -183,7 +183,7 @@ def test_a_loop_that_is_lost_is_replaced(app: Any) -> None:
     cleaned = []
 
     def fail(*_: object) -> None:
-        raise OSError("a file descriptor that somebody closed")
+        raise OSError("a file descriptor that other code closed")
 
     @workers.register
     async def work(args: Task) -> None:

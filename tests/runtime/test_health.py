@@ -64,7 +64,7 @@ def test_a_client_tells_of_queues_that_nobody_works(app: Any) -> None:
     client = app.client()
     client.insert(app.engine, Task(), InsertOpts(queue="mial"))
     client.start()
-    until(lambda: any("'mial'" in problem for problem in client.problems), "it is told")
+    until(lambda: any("'mial'" in problem for problem in client.problems), "the client reports it")
     assert not client.healthy
 
 

@@ -33,9 +33,9 @@ def say(app: Any, topic: str, *payloads: object) -> None:
     """Send notifications, as any role that may connect can."""
     with app.engine.begin() as connection:
         for payload in payloads:
-            said = payload if isinstance(payload, str) else json.dumps(payload)
+            message = payload if isinstance(payload, str) else json.dumps(payload)
             channel = f"{app.schema!s}.river_{topic}"
-            connection.execute(text("SELECT pg_notify(:c, :p)"), {"c": channel, "p": said})
+            connection.execute(text("SELECT pg_notify(:c, :p)"), {"c": channel, "p": message})
 
 
 class Slow:
@@ -86,19 +86,19 @@ def test_a_word_alone_cancels_nothing(app: Any, came: Came) -> None:
 def test_a_word_alone_pauses_nothing(app: Any) -> None:
     """A notification alone pauses neither a queue nor all of them, and resumes no paused queue."""
     client, events = app.run()
-    heard = client.subscribe(QueuePaused, QueueResumed)
+    queue_events = client.subscribe(QueuePaused, QueueResumed)
     for name in ("default", "*"):
         say(app, "control", {"action": "pause", "queue": name})
     client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     with pytest.raises(TimeoutError):
-        heard.get(0.3)
+        queue_events.get(0.3)
     app.client().queues.pause(app.engine, "default")
-    assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
+    assert queue_events.get(DEADLINE_S) == QueuePaused(queue="default")
     for name in ("default", "*"):
         say(app, "control", {"action": "resume", "queue": name})
     with pytest.raises(TimeoutError):
-        heard.get(0.5)
+        queue_events.get(0.5)
     assert client._services.producers["default"].paused
 
 
@@ -112,7 +112,7 @@ def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
     monkeypatch.setattr(queue_reporter, "LOOK_S", 0.5)
     slow, busy = Slow(), threading.Event()
     client, events = app.run(slow)
-    heard = client.subscribe(QueuePaused)
+    queue_events = client.subscribe(QueuePaused)
     job = client.insert(app.engine, Task()).job
     came(slow.begun, "the job begins")
 
@@ -129,7 +129,7 @@ def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
             mark = """metadata || '{"cancel_attempted_at": "2026-01-01T00:00:00Z"}'"""
             change = f"UPDATE {app.schema}.river_job SET metadata = {mark} WHERE id = {job.id}"
             connection.execute(text(change))
-        assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
+        assert queue_events.get(DEADLINE_S) == QueuePaused(queue="default")
         assert type(events.get(DEADLINE_S)) is JobCancelled
     finally:
         busy.set()
@@ -218,7 +218,7 @@ def test_a_resignation_that_is_none_moves_nothing(app: Any) -> None:
     assert [client for client in clients if client.leads] == [leader]
 
 
-def test_events_of_jobs_come_while_words_come(app: Any) -> None:
+def test_events_of_jobs_come_while_notifications_come(app: Any) -> None:
     """Notifications with every action and with values of every type cause no error."""
     client, events = app.run()
     values: list[object] = [None, True, -1, 10**30, 1.5, "", "*" * 300, [], {}, ["default"]]

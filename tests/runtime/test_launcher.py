@@ -274,13 +274,13 @@ def test_a_listener_may_not_wait_for_its_own_thread(app: Any, came: Came) -> Non
     refused = threading.Event()
     client = app.client()
 
-    def hear(event: JobEvent) -> None:
+    def record(event: JobEvent) -> None:
         try:
             client.stop()
         except ClientNotReady:
             refused.set()
 
-    client.listen(hear, JobCompleted)
+    client.listen(record, JobCompleted)
     client.start()
     client.insert(app.engine, Task())
     came(refused, "the listener is refused")

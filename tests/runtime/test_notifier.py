@@ -13,28 +13,28 @@ from riverrun.wire.topics import Topic
 from waiting import DEADLINE_S
 
 
-class Ear:
+class Receiver:
     """A notifier, and a record of its calls."""
 
     def __init__(self, engine: Engine, schema: str) -> None:
-        self.heard: queue.Queue[tuple[Topic, Mapping[str, Any]]] = queue.Queue()
+        self.received: queue.Queue[tuple[Topic, Mapping[str, Any]]] = queue.Queue()
         self.listening: queue.Queue[None] = queue.Queue()
         self.engine = engine
         self.schema = schema
         self.notifier = Notifier(
             engine,
             schema=schema,
-            on_notification=self._hear,
+            on_notification=self._receive,
             on_listening=lambda: self.listening.put(None),
             rng=random.Random(1),
         )
 
-    def _hear(self, topic: Topic, payload: Mapping[str, Any]) -> None:
-        self.heard.put((topic, payload))
+    def _receive(self, topic: Topic, payload: Mapping[str, Any]) -> None:
+        self.received.put((topic, payload))
         if payload.get("fail"):
             raise RuntimeError("a listener that fails")
 
-    def say(self, *payloads: str, topic: str = "river_insert") -> None:
+    def notify(self, *payloads: str, topic: str = "river_insert") -> None:
         """Send `payloads` in order."""
         with self.engine.begin() as connection:
             for payload in payloads:
@@ -45,52 +45,52 @@ class Ear:
 
 
 @pytest.fixture
-def ear(engine: Engine, schema: str) -> Iterator[Ear]:
+def receiver(engine: Engine, schema: str) -> Iterator[Receiver]:
     """A notifier that is listening."""
-    ear = Ear(engine, schema)
-    ear.notifier.start()
-    ear.listening.get(timeout=DEADLINE_S)
-    yield ear
-    assert ear.notifier.stop(DEADLINE_S), "the notifier did not end"
+    receiver = Receiver(engine, schema)
+    receiver.notifier.start()
+    receiver.listening.get(timeout=DEADLINE_S)
+    yield receiver
+    assert receiver.notifier.stop(DEADLINE_S), "the notifier did not end"
 
 
-def test_hears_both_topics(ear: Ear) -> None:
+def test_receives_both_topics(receiver: Receiver) -> None:
     """Notifications of inserts and of controls are passed on with their payloads."""
-    ear.say('{"queue": "a"}')
-    assert ear.heard.get(timeout=DEADLINE_S) == (Topic.insert, {"queue": "a"})
-    ear.say('{"action": "cancel"}', topic="river_control")
-    assert ear.heard.get(timeout=DEADLINE_S) == (Topic.control, {"action": "cancel"})
+    receiver.notify('{"queue": "a"}')
+    assert receiver.received.get(timeout=DEADLINE_S) == (Topic.insert, {"queue": "a"})
+    receiver.notify('{"action": "cancel"}', topic="river_control")
+    assert receiver.received.get(timeout=DEADLINE_S) == (Topic.control, {"action": "cancel"})
 
 
-def test_ignores_garbage(ear: Ear) -> None:
+def test_ignores_garbage(receiver: Receiver) -> None:
     """A payload that is no object, or a listener that fails, does not affect later ones."""
-    ear.say("", "{", "[1]", "7", '{"fail": true}', '{"queue": "a"}')
-    assert ear.heard.get(timeout=DEADLINE_S)[1] == {"fail": True}
-    assert ear.heard.get(timeout=DEADLINE_S)[1] == {"queue": "a"}
+    receiver.notify("", "{", "[1]", "7", '{"fail": true}', '{"queue": "a"}')
+    assert receiver.received.get(timeout=DEADLINE_S)[1] == {"fail": True}
+    assert receiver.received.get(timeout=DEADLINE_S)[1] == {"queue": "a"}
 
 
-def test_listens_again_when_it_is_cut_off(ear: Ear) -> None:
+def test_listens_again_when_it_is_cut_off(receiver: Receiver) -> None:
     """After its connection was killed it listens again, reports that, and receives again."""
-    with ear.engine.begin() as connection:
+    with receiver.engine.begin() as connection:
         killed = connection.execute(
             text(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND query LIKE :listen"
             ),
-            {"listen": f'LISTEN "{ear.schema!s}.%'},
+            {"listen": f'LISTEN "{receiver.schema!s}.%'},
         ).scalar_one()
     assert killed == 1
-    ear.listening.get(timeout=DEADLINE_S)
-    ear.say('{"queue": "a"}')
-    assert ear.heard.get(timeout=DEADLINE_S)[1] == {"queue": "a"}
+    receiver.listening.get(timeout=DEADLINE_S)
+    receiver.notify('{"queue": "a"}')
+    assert receiver.received.get(timeout=DEADLINE_S)[1] == {"queue": "a"}
 
 
 def test_may_be_stopped_before_and_twice(engine: Engine, schema: str) -> None:
     """stop() may be called before start() and twice, and start() after stop()."""
-    ear = Ear(engine, schema)
-    assert ear.notifier.stop(DEADLINE_S)
+    receiver = Receiver(engine, schema)
+    assert receiver.notifier.stop(DEADLINE_S)
     for _ in range(2):
-        ear.notifier.start()
-        ear.listening.get(timeout=DEADLINE_S)
-        assert ear.notifier.stop(DEADLINE_S)
-        assert ear.notifier.stop(DEADLINE_S)
+        receiver.notifier.start()
+        receiver.listening.get(timeout=DEADLINE_S)
+        assert receiver.notifier.stop(DEADLINE_S)
+        assert receiver.notifier.stop(DEADLINE_S)

@@ -16,7 +16,7 @@ from riverrun.runtime.parent_death import end_with_parent
 fd = int(sys.argv[1])
 end_with_parent(fd)
 os.write(fd, sys.argv[2].encode())
-print("said", flush=True)
+print("begun", flush=True)
 signal.sigwait({signal.SIGUSR1})
 """
 
@@ -35,7 +35,7 @@ def test_ends_with_its_parent(unread: str) -> None:
     with ours, child:
         try:
             assert child.stdout is not None
-            assert child.stdout.readline() == "said\n"
+            assert child.stdout.readline() == "begun\n"
             ours.close()
             assert child.wait(DEADLINE_S) == -signal.SIGTERM
         finally:

@@ -19,18 +19,18 @@ def test_pause_by_one_client_reaches_another(app: Any, poll_only: bool) -> None:
     """A client claims nothing from a queue once it learns that another client paused it."""
     other = app.client()
     client = app.client(poll_only=poll_only, poll_interval=0.05)
-    heard = client.subscribe(QueuePaused, QueueResumed)
+    queue_events = client.subscribe(QueuePaused, QueueResumed)
     done = client.subscribe(JobEvent)
     client.start()
     other.queues.pause(app.engine, "default")
-    assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
+    assert queue_events.get(DEADLINE_S) == QueuePaused(queue="default")
     job = other.insert(app.engine, Task()).job
     client._launcher.wake("default")
     with pytest.raises(TimeoutError):
-        heard.get(0.5)
+        queue_events.get(0.5)
     assert client.get(app.engine, job.id).state == "available"
     other.queues.resume(app.engine, "*")
-    assert heard.get(DEADLINE_S) == QueueResumed(queue="default")
+    assert queue_events.get(DEADLINE_S) == QueueResumed(queue="default")
     ended = [done.get(DEADLINE_S)]
     assert ended[-1].job.id == job.id  # type: ignore[attr-defined]
 
@@ -41,23 +41,23 @@ def test_word_of_a_pause_wins_over_a_read_that_began_before(app: Any) -> None:
     client.start()
     services = client._services
     producers = services.producers
-    said: list[threading.Thread] = []
+    pauses: list[threading.Thread] = []
 
     class Told(dict[str, float]):
         def get(self, *args: Any) -> Any:
             found = super().get(*args)
-            if not said:
+            if not pauses:
                 pause = threading.Thread(
                     target=producers.pause, args=("default",), kwargs={"paused": True}
                 )
-                said.append(pause)
+                pauses.append(pause)
                 pause.start()
                 pause.join(0.5)
             return found
 
     producers._paused_at = Told()
     services.queue_reporter.run_once()
-    said[0].join(DEADLINE_S)
+    pauses[0].join(DEADLINE_S)
     assert producers["default"].paused
 
 
@@ -77,14 +77,14 @@ def test_a_paused_queue_stays_paused_over_a_restart(app: Any) -> None:
 def test_pause_in_a_transaction_is_heard_at_its_commit(app: Any) -> None:
     """A pause in a session's transaction is announced at the commit, not before."""
     client = app.client()
-    heard = client.subscribe(QueuePaused)
+    queue_events = client.subscribe(QueuePaused)
     client.start()
     with Session(app.engine) as session:
         client.queues.pause(session, "default")
         with pytest.raises(TimeoutError):
-            heard.get(0.3)
+            queue_events.get(0.3)
         session.commit()
-    assert heard.get(DEADLINE_S).queue == "default"
+    assert queue_events.get(DEADLINE_S).queue == "default"
 
 
 def test_queues_come_and_go_while_the_client_runs(app: Any) -> None:
@@ -144,15 +144,15 @@ def test_a_cancel_reaches_a_client_that_hears_nothing(app: Any) -> None:
 def test_word_of_a_pause_wins_over_an_older_read(app: Any) -> None:
     """A read of the queues that began before a pause arrived does not undo the pause."""
     client = app.client()
-    heard = client.subscribe(QueuePaused, QueueResumed)
+    queue_events = client.subscribe(QueuePaused, QueueResumed)
     client.start()
     services = client._services
     began = client.config.clock.monotonic()
     stale = read_queues(app.engine, ["default"], schema=app.schema)
     client.queues.pause(app.engine, "default")
-    assert heard.get(DEADLINE_S) == QueuePaused(queue="default")
+    assert queue_events.get(DEADLINE_S) == QueuePaused(queue="default")
     services.producers.follow(stale, began)
     with pytest.raises(TimeoutError):
-        heard.get(0.2)
+        queue_events.get(0.2)
     services.producers.follow(stale, client.config.clock.monotonic() + 1)
-    assert heard.get(DEADLINE_S) == QueueResumed(queue="default")
+    assert queue_events.get(DEADLINE_S) == QueueResumed(queue="default")

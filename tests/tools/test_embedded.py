@@ -177,7 +177,7 @@ def test_programs_out_of_reach_are_copied(tmp_path: Path) -> None:
     assert {path: _mode_and_owner(path) for path in before} == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals an orphan")
 def test_dies_with_its_parent() -> None:
     """If the process that started it is killed with SIGKILL, the server ends too."""
     _need_postgres()

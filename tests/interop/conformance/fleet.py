@@ -196,9 +196,9 @@ def wait(process: Process, job_id: int, *states: str) -> Job:
     return process.call("wait", id=job_id, **({"states": list(states)} if states else {}))
 
 
-def moment(said: str) -> datetime:
+def moment(text: str) -> datetime:
     """Return a time as a datetime that an adapter sent as text."""
-    return datetime.fromisoformat(said)
+    return datetime.fromisoformat(text)
 
 
 def events(process: Process) -> list[str]:
@@ -206,7 +206,7 @@ def events(process: Process) -> list[str]:
     return list(process.call("runtime_stats")["events"] or [])
 
 
-def heard(process: Process, event: str, times: int = 1) -> None:
+def await_events(process: Process, event: str, times: int = 1) -> None:
     """Wait until a process has received an event."""
     until(lambda: events(process).count(event) >= times, f"{event} x {times}")
 

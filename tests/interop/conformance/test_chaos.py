@@ -46,12 +46,12 @@ def hears_again(fleet: Fleet, process: Process) -> None:
 
     until(listens, "listening")
 
-    def heard() -> bool:
+    def notified() -> bool:
         job = other.call("insert", opts={"queue": "default"})["id"]
         time.sleep(0.2)
         return other.call("get", id=job)["state"] == "completed"
 
-    until(heard, "a job told of", 30)
+    until(notified, "a job that is notified", 30)
 
 
 @passed("a job without a notification is found by polling")

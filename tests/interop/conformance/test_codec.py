@@ -311,7 +311,7 @@ def published(fleet: Fleet, process: Process, connection: Any) -> dict[str, Noti
             if each.payload == "marker":
                 return
             found[operation].append((each.channel, each.payload))
-        raise AssertionError(f"no marker after {operation}: {process.said}")
+        raise AssertionError(f"no marker after {operation}: {process.output}")
 
     job = process.call("insert", opts={"queue": "tenant|emails"})["id"]
     record("insert")

@@ -150,8 +150,8 @@ def test_mixed_request_resign_terms(fleet: Fleet, by: str, to: str) -> None:
         connection.execute(f'LISTEN "{fleet.schema}.river_leadership"')
 
         def requests(within_s: float) -> int:
-            told = connection.notifies(timeout=within_s)
-            return sum("request_resign" in each.payload for each in told)
+            notifications = connection.notifies(timeout=within_s)
+            return sum("request_resign" in each.payload for each in notifications)
 
         asker.call("tx_begin", handle="a")
         asker.call("request_resign", handle="a")

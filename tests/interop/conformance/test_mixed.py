@@ -15,9 +15,9 @@ from interop.conformance.fleet import (
     WAYS,
     Fleet,
     Job,
+    await_events,
     counted,
     events,
-    heard,
     moment,
     running,
     wait,
@@ -86,8 +86,8 @@ def test_transactional_insert_notification_commit_only(fleet: Fleet, by: str, to
             made = inserter.call("tx_insert_many", handle="a", jobs=batch)["results"]
             assert not list(connection.notifies(timeout=0.2))
             inserter.call(end, handle="a")
-            told = list(connection.notifies(timeout=1.0, stop_after=1))
-            assert len(told) == (end == "tx_commit")
+            notified = list(connection.notifies(timeout=1.0, stop_after=1))
+            assert len(notified) == (end == "tx_commit")
     for result in made:
         assert wait(worker, result["job"]["id"])["state"] == "completed"
     assert fleet.one("SELECT count(*) FROM river_job") == 2
@@ -126,7 +126,7 @@ def cancels(fleet: Fleet, canceller: Process, worker: Process, **how: Any) -> No
     assert [error["error"] for error in done["errors"]] == [
         "JobCancelError: job cancelled remotely"
     ]
-    heard(worker, "job_cancelled")
+    await_events(worker, "job_cancelled")
     assert events(worker) == ["job_cancelled"]
 
 
@@ -205,13 +205,13 @@ def test_pause_resume_notification(fleet: Fleet, by: str, to: str) -> None:
     fleet.listens(worker)
     until(lambda: len(worker.call("queue_list")["queues"]) == 2, "both queues")
     controller.call("queue_pause", name="held")
-    heard(worker, "queue_paused")
+    await_events(worker, "queue_paused")
     job = controller.call("insert", opts={"queue": "held"})["id"]
     marker = controller.call("insert", opts={"queue": "free"})["id"]
     assert wait(worker, marker)["state"] == "completed"
     assert fleet.agreed(job)["state"] == "available"
     controller.call("queue_resume", name="held")
-    heard(worker, "queue_resumed")
+    await_events(worker, "queue_resumed")
     done = wait(worker, job)
     resumed = controller.call("queue_get", name="held")["updated_at"]
     assert moment(done["attempted_at"]) >= moment(resumed)
@@ -502,7 +502,7 @@ def test_claimed_row_decode_isolation(fleet: Fleet, name: str) -> None:
     done = "SELECT count(*) FROM river_job WHERE state = 'completed' AND attempt = 1"
     worker.call("start", client_id="decodes", queue="odd", retry_delay_ms=3_600_000)
     until(lambda: fleet.one(done) == len(before), "all completed")
-    heard(worker, "job_completed", len(before))
+    await_events(worker, "job_completed", len(before))
     assert counted(worker, "error_handler_calls") == 0
     assert worker.call("get", id=before[2].id)["errors"] == [
         {

@@ -11,9 +11,9 @@ from interop.conformance.fleet import (
     BOTH,
     Fleet,
     Job,
+    await_events,
     counted,
     events,
-    heard,
     moment,
     running,
     wait,
@@ -55,8 +55,8 @@ def test_barrier_wait_and_release(fleet: Fleet, side: Process) -> None:
 def test_single_implementation_worker_outcomes(fleet: Fleet, side: Process) -> None:
     """Each kind of outcome leaves its job as the contract requires."""
     side.call("start", client_id="outcomes")
-    done = worked(fleet, side, behavior="output", message="said")
-    assert (done["state"], done["metadata"]["output"]) == ("completed", {"message": "said"})
+    done = worked(fleet, side, behavior="output", message="done")
+    assert (done["state"], done["metadata"]["output"]) == ("completed", {"message": "done"})
     assert (done["attempt"], done["errors"], done["attempted_by"]) == (1, [], ["outcomes"])
     ends = {"cancel": "cancelled", "discard": "discarded", "error": "discarded"}
     for behavior, state in ends.items():
@@ -68,7 +68,7 @@ def test_single_implementation_worker_outcomes(fleet: Fleet, side: Process) -> N
             assert job["errors"][0]["error"] == "conformance retryable error"
             assert job["errors"][0]["trace"] == ""
     job = side.call("insert", behavior="error")["id"]
-    heard(side, "job_failed", 3)
+    await_events(side, "job_failed", 3)
     retried = fleet.agreed(job)
     assert (retried["attempt"], retried["finalized_at"]) == (1, None)
     assert retried["state"] in {"available", "retryable"}
@@ -115,7 +115,7 @@ def test_default_retry_policy_schedule(fleet: Fleet, side: Process) -> None:
             before=failures - 1,
             error=before,
         )
-        heard(side, "job_failed", failures)
+        await_events(side, "job_failed", failures)
         failed = fleet.agreed(job)
         fleet.do("DELETE FROM river_job")
         ended = moment(failed["errors"][-1]["at"])
@@ -150,7 +150,7 @@ def test_error_handler_cancel_override(fleet: Fleet, side: Process) -> None:
     job = worked(fleet, side, behavior="error")
     assert (job["state"], job["attempt"]) == ("cancelled", 1)
     assert job["errors"][0]["error"] == "conformance retryable error"
-    heard(side, "job_cancelled")
+    await_events(side, "job_cancelled")
     assert counted(side, "error_handler_calls") == 1
     assert events(side) == ["job_cancelled"]
 
@@ -180,7 +180,7 @@ def test_resumable_retry(fleet: Fleet, side: Process) -> None:
     assert job["metadata"]["river:resumable_step"] == "first"
     assert counted(side, "resumable_first_runs") == 1
     assert counted(side, "resumable_second_runs") == 2
-    heard(side, "job_completed")
+    await_events(side, "job_completed")
     assert sorted(events(side)) == ["job_completed", "job_failed"]
 
 

@@ -10,7 +10,7 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// clock is the time that clock_set gave, for what can be told one.
+// clock is the time that clock_set gave, for the calls that take one.
 type clock struct{ now *time.Time }
 
 func (c *clock) Now() time.Time {

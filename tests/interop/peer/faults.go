@@ -47,7 +47,7 @@ type rawInsertParams struct {
 	Kind string `json:"kind"`
 }
 
-// listening tells a listener's connection: its last statement was LISTEN, or a ping since.
+// listening is the condition for a listener's connection: its last statement was LISTEN, or a ping since.
 const listening = "(query LIKE 'LISTEN %' OR query = '-- ping')"
 
 func (p *peer) addFaults() {

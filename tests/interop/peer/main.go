@@ -1,4 +1,4 @@
-// Command peer is a River client that does what it is told on standard input.
+// Command peer is a River client that executes the calls that it reads from standard input.
 //
 // It speaks the protocol of River's conformance adapters: JSON-RPC 2.0, one object a line. Methods
 // whose names begin with "interop_" are our own.

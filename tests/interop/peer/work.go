@@ -261,7 +261,7 @@ func (f fixedRetry) NextRetry(*rivertype.JobRow) time.Time {
 	return time.Now().Add(time.Duration(f))
 }
 
-// wait returns a job as soon as it is in one of the states, the final ones unless said.
+// wait returns a job as soon as it is in one of the states. Default: the final ones.
 func (p *peer) wait(ctx context.Context, params *waitParams) (any, error) {
 	if params.States == nil {
 		params.States = []string{"cancelled", "completed", "discarded"}

@@ -151,8 +151,8 @@ def retried(state: State, client: Client, tx: Tx, job_id: int) -> dict[str, Any]
 
 
 def updated(client: Client, tx: Tx, job_id: int, output: Any) -> dict[str, Any]:
-    said = {} if output is ABSENT else {"output": output}
-    return shown_job(client.update(tx, job_id, metadata={}, **said))
+    values = {} if output is ABSENT else {"output": output}
+    return shown_job(client.update(tx, job_id, metadata={}, **values))
 
 
 def deleted(client: Client, tx: Tx, params: Deletion) -> dict[str, Any]:

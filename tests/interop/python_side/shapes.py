@@ -145,8 +145,8 @@ def _shown_error(error: Any) -> dict[str, Any]:
     }
 
 
-def _shown_moment(said: Any) -> str:
-    match = _TIME.fullmatch(said) if isinstance(said, str) else None
+def _shown_moment(text: Any) -> str:
+    match = _TIME.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         return _NO_TIME
     # Nanoseconds are more than a datetime holds, so the fraction is kept as text.

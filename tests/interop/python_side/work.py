@@ -320,7 +320,7 @@ class Running:
             options["reindexer_index_names"] = params.reindexer_index_names
         if params.reindexer_interval_ms is not None:
             options["reindexer_schedule"] = Interval(params.reindexer_interval_ms / 1000)
-        for name, said in (
+        for name, given in (
             ("job_timeout", params.job_timeout_ms),
             ("job_stuck_threshold", params.job_stuck_threshold_ms),
             ("rescue_after", params.rescue_after_ms),
@@ -328,8 +328,8 @@ class Running:
             ("completed_retention", params.completed_job_retention_ms),
             ("discarded_retention", params.discarded_job_retention_ms),
         ):
-            if said is not None:
-                options[name] = None if said < 0 else timedelta(milliseconds=said)
+            if given is not None:
+                options[name] = None if given < 0 else timedelta(milliseconds=given)
         return options
 
     def _periodic_jobs(self) -> list[PeriodicJob]:

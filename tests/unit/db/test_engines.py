@@ -1,4 +1,4 @@
-"""Where an engine connects to, as errors tell it and clients compare it."""
+"""Where an engine connects to, as errors name it and clients compare it."""
 
 import pytest
 from sqlalchemy import create_engine
