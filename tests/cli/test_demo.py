@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -128,6 +129,38 @@ def test_a_signal_ends_it_and_all_it_started(
     assert "interrupted" in errors
     assert schemas(engine) == []
     assert backends(engine) <= before
+
+
+def test_the_dashboard_of_the_demo(database_url: str, engine: Engine) -> None:
+    """With --dashboard people sign up until Ctrl-C, and the printed link shows their jobs."""
+    with subprocess.Popen(
+        command("--dashboard", "--database-url", database_url),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        link = next(line for line in lines if "until Ctrl-C" in line).partition(": ")[2].strip()
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
+        browser.open(link).close()
+        seen: set[str] = set()
+
+        def every_kind_is_shown() -> bool:
+            assert process.poll() is None, process.communicate()[1]
+            with browser.open(f"{link.partition('/sign-in')[0]}/jobs.json") as answer:
+                jobs = json.load(answer)["data"]["jobs"]
+            seen.update(job["kind"] for job in jobs)
+            return seen >= {*KINDS, "demo_charge_card", "demo_build_report"}
+
+        until(every_kind_is_shown, "a job of each kind on the page", why=lambda: seen)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, errors
+    assert output == ""
+    assert "stopped" in errors
+    assert schemas(engine) == []
 
 
 def schemas(engine: Engine) -> list[str]:

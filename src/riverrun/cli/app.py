@@ -202,11 +202,13 @@ class Target:
 
     Attributes:
         client: The application's client, or a client made for the command that only inserts.
+        is_application: Whether the client is the application's.
         engine: The client's engine.
         schema: The schema of the client's tables.
     """
 
     client: Client
+    is_application: bool = True
 
     @property
     def engine(self) -> Engine:
@@ -243,7 +245,7 @@ def target(app: str | None, database_url: str | None, schema: str | None) -> Ite
         named = database_url and (host is None or source is click.core.ParameterSource.COMMANDLINE)
         if named and database_url:
             with database_engine(database_url) as engine:
-                yield Target(Client(engine, schema=schema))
+                yield Target(Client(engine, schema=schema), is_application=False)
             return
         if host is None:
             problem = "which database? Pass --app MODULE:CLIENT or --database-url URL"

@@ -43,7 +43,12 @@ COMPLAINTS_SHOWN = 20
     envvar=["RIVERRUN_DATABASE_URL", "DATABASE_URL"],
     help="A PostgreSQL database to make a temporary schema in. Default: a temporary server.",
 )
-def demo(as_json: bool, signups: int, database_url: str | None) -> None:
+@option(
+    "--dashboard",
+    is_flag=True,
+    help="Go on under a steady load until Ctrl-C, and print the address of the dashboard.",
+)
+def demo(as_json: bool, signups: int, database_url: str | None, dashboard: bool) -> None:
     """Run a sign-up service, its jobs and two workers, and audit what they did.
 
     People sign up at a Flask service. In the transaction that adds a user, the service inserts four
@@ -52,27 +57,34 @@ def demo(as_json: bool, signups: int, database_url: str | None) -> None:
     works. Afterwards the mails, the files, the CRM's log and the database are checked: each job
     must have run once. Only a rescued job may send its mail, file or call a second time.
 
-    Exit codes: 0 each job ran once; 1 not.
+    With --dashboard people sign up until Ctrl-C, further jobs fail for good, last or recur, and a
+    worker is killed every 90 s. There is no audit then.
+
+    Exit codes: 0 each job ran once, or the dashboard was stopped; 1 not.
     """
-    missing = [name for module, name in NEEDED.items() if not importlib.util.find_spec(module)]
+    needed = {**NEEDED, "jinja2": "Jinja2"} if dashboard else NEEDED
+    missing = [name for module, name in needed.items() if not importlib.util.find_spec(module)]
     if missing:
         problem = f"the demo needs {', '.join(missing)}: pip install 'riverrun[demo]'"
         raise CommandError(problem, ExitCode.usage)
     # Imported here so that the other commands need not load Flask.
     from sqlalchemy.exc import DBAPIError
 
-    from riverrun.demo import story
+    from riverrun.demo import stage, story
     from riverrun.demo.processes import PartFailed
     from riverrun.embedded import PostgresNotFound, PostgresNotStarted
     from riverrun.errors import UnsupportedDatabase
 
     progress = Progress()
     try:
+        if dashboard:
+            stage.run(database_url=database_url, show=progress.show)
         verdict = story.play(signups=signups, database_url=database_url, show=progress.show)
     except story.Interrupted as error:
         progress.end()
-        click.echo("interrupted; everything was stopped and removed", err=True)
-        sys.exit(128 + error.number)
+        text = "stopped" if dashboard else "interrupted"
+        click.echo(f"{text}; everything was ended and removed", err=True)
+        sys.exit(ExitCode.ok if dashboard else 128 + error.number)
     except UnsupportedDatabase as error:
         progress.end()
         raise CommandError(f"--database-url: {error}", ExitCode.usage) from error

@@ -6,6 +6,7 @@ from riverrun import __version__
 from riverrun.cli.app import Shell
 from riverrun.cli.bench import bench
 from riverrun.cli.completion import completion
+from riverrun.cli.dashboard import dashboard
 from riverrun.cli.demo import demo
 from riverrun.cli.health import health
 from riverrun.cli.insert import insert
@@ -16,7 +17,7 @@ from riverrun.cli.queues import queues
 from riverrun.cli.top import top
 from riverrun.cli.work import work
 
-HOST_COMMANDS = (health, insert, jobs, migrate, periodic, queues, top, work)
+HOST_COMMANDS = (dashboard, health, insert, jobs, migrate, periodic, queues, top, work)
 """The commands that a host application's command group has too."""
 
 

@@ -5,7 +5,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 import attrs
@@ -52,12 +52,19 @@ class Answer:
 
 def plan(signups: int) -> list[Click]:
     """Return the clicks of `signups` people: one in ten is refused, one in twelve clicks twice."""
-    clicks = []
-    for n in range(1, signups + 1):
-        team = RESERVED_TEAM if n % REFUSED_EVERY == 0 else f"team-{n}"
-        click = Click(email=f"user{n}@example.com", name=f"User {n}", team=team)
-        clicks += [click] * (2 if n % DOUBLE_EVERY == 5 else 1)
-    return clicks
+    return [click for n in range(1, signups + 1) for click in clicks_of(n)]
+
+
+def endless() -> Iterator[Click]:
+    """Yield the clicks of one person after another."""
+    return (click for n in itertools.count(1) for click in clicks_of(n))
+
+
+def clicks_of(n: int) -> list[Click]:
+    """Return the clicks of the person with this number."""
+    team = RESERVED_TEAM if n % REFUSED_EVERY == 0 else f"team-{n}"
+    click = Click(email=f"user{n}@example.com", name=f"User {n}", team=team)
+    return [click] * (2 if n % DOUBLE_EVERY == 5 else 1)
 
 
 class Browsers:
@@ -66,13 +73,15 @@ class Browsers:
     Args:
         clicks: The clicks, in order.
         port: The port of the service.
+        per_s: How many are sent in a second.
     """
 
-    def __init__(self, clicks: Sequence[Click], port: int) -> None:
-        self.answers: list[Answer] = []  # list.append is atomic
-        self._clicks = clicks
-        self._next = itertools.count()  # its next() is atomic too
+    def __init__(self, clicks: Iterable[Click], port: int, per_s: float = CLICKS_PER_S) -> None:
+        self.answers: list[Answer] = []  # its methods are atomic
+        self._clicks = enumerate(clicks)
+        self._lock = threading.Lock()  # guards _clicks
         self._port = port
+        self._per_s = per_s
         self._stopping = threading.Event()
         self._start_s = 0.0
         self._threads = [
@@ -82,7 +91,7 @@ class Browsers:
     @property
     def done(self) -> bool:
         """Whether all clicks are answered."""
-        return len(self.answers) == len(self._clicks)
+        return not any(thread.is_alive() for thread in self._threads)
 
     def __enter__(self) -> Self:
         self._start_s = time.monotonic()
@@ -96,11 +105,16 @@ class Browsers:
             thread.join()
 
     def _run(self) -> None:
-        while (n := next(self._next)) < len(self._clicks):
-            due_s = self._start_s + n / CLICKS_PER_S
+        while (following := self._take()) is not None:
+            n, click = following
+            due_s = self._start_s + n / self._per_s
             if self._stopping.wait(max(0.0, due_s - time.monotonic())):
                 return
-            self.answers.append(send(self._clicks[n], self._port))
+            self.answers.append(send(click, self._port))
+
+    def _take(self) -> tuple[int, Click] | None:
+        with self._lock:
+            return next(self._clicks, None)
 
 
 def send(click: Click, port: int) -> Answer:

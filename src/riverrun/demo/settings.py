@@ -8,6 +8,9 @@ from pathlib import Path
 import attrs
 from sqlalchemy import Engine, create_engine
 
+LINK = "link"
+"""The file with the address that signs a browser in to the dashboard."""
+
 VARIABLE = "RIVERRUN_DEMO"
 # Not passed as arguments, which other users can read: the URL may have a password.
 
@@ -23,6 +26,7 @@ class Settings:
         name: The name of the process.
         smtp_port: The port of the mail server; 0 while unknown.
         crm_port: The port of the CRM; 0 while unknown.
+        dashboard: Whether the demo goes on for its dashboard, with further jobs.
     """
 
     url: str = attrs.field(repr=False)
@@ -31,6 +35,7 @@ class Settings:
     name: str = ""
     smtp_port: int = 0
     crm_port: int = 0
+    dashboard: bool = False
 
     def path(self, name: str) -> Path:
         """Return the path of a file in the folder."""

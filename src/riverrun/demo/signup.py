@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from riverrun import Client
+from riverrun.demo.business import insert_further_jobs
 from riverrun.demo.jobs import JOBS
 from riverrun.demo.processes import report_ready, serve
 from riverrun.demo.settings import settings_from_environment
@@ -22,12 +23,13 @@ class TeamTaken(Exception):
     """The team's name is taken. This is checked last, so everything before is rolled back."""
 
 
-def create_app(engine: Engine, client: Client) -> Flask:
+def create_app(engine: Engine, client: Client, *, further_jobs: bool = False) -> Flask:
     """Return the service.
 
     Args:
         engine: The engine of the users' database.
         client: The client that inserts their jobs; it needs no workers.
+        further_jobs: Whether to insert the jobs of `business`, too.
     """
     app = Flask(__name__)
 
@@ -38,6 +40,8 @@ def create_app(engine: Engine, client: Client) -> Flask:
             user = add_user(session, form["email"], form["name"])
             added = [client.add(session, args(user=user)) for args in JOBS]
             session.flush()  # so that a refusal rolls back jobs that are inserted
+            if further_jobs:
+                insert_further_jobs(client, session, user.id)
             if form["team"] == RESERVED_TEAM:
                 raise TeamTaken(form["team"])
         skipped = sum(job.result is not None and job.result.skipped_as_duplicate for job in added)
@@ -69,7 +73,7 @@ def main() -> None:
     settings = settings_from_environment()
     engine = settings.engine()
     client = Client(engine, schema=settings.schema, id=settings.name)
-    app = create_app(engine, client)
+    app = create_app(engine, client, further_jobs=settings.dashboard)
     server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=Quiet)
     serve(server, lambda: report_ready(settings, server.server_port))
     client.flush_announcements()

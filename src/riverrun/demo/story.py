@@ -5,7 +5,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from types import FrameType
@@ -32,6 +32,8 @@ WORK_TIMEOUT_S = 120.0
 TURN_S = 0.1
 KILL_LOOKS, KILL_LOOK_S = 100, 0.005
 SENT_S = 0.1
+WORK = ("-m", "riverrun", "work", "riverrun.demo.work:client", "--log-level", "warning")
+"""The arguments of a worker's process."""
 
 T = TypeVar("T")
 Show = Callable[[str, bool], None]
@@ -62,8 +64,15 @@ def play(*, signups: int, database_url: str | None, show: Show) -> Verdict:
         riverrun.embedded.PostgresNotFound: If there is no PostgreSQL.
     """
     start_s = time.monotonic()
+    with signals() as stop, ground(database_url, stop, show) as settings:
+        answers, killed_at = _run(settings, signups, stop, show)
+        return audit(gather(settings, answers, killed_at), seconds=time.monotonic() - start_s)
+
+
+@contextmanager
+def ground(database_url: str | None, stop: "Stop", show: Show) -> Iterator[Settings]:
+    """Yield settings with a schema and a folder of the demo's own, and remove both at the end."""
     with ExitStack() as stack:
-        stop = stack.enter_context(signals())
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="riverrun-demo-"))
         url = database_url
         if url is None:
@@ -77,8 +86,7 @@ def play(*, signups: int, database_url: str | None, show: Show) -> Verdict:
             folder=folder,
         )
         stop.or_go_on(lambda: stack.enter_context(schema(settings)))
-        answers, killed_at = _run(settings, signups, stop, show)
-        return audit(gather(settings, answers, killed_at), seconds=time.monotonic() - start_s)
+        yield settings
 
 
 class Stop:
@@ -150,32 +158,57 @@ def _run(
     settings: Settings, signups: int, stop: Stop, show: Show
 ) -> tuple[Sequence[Answer], datetime | None]:
     clicks = plan(signups)
-    settings.path("invoices").mkdir()
-    for name in ("mails", "renderings", "crm"):
-        settings.path(name).touch()
-
-    def start(name: str, *arguments: str) -> Process:
-        own = attrs.evolve(settings, name=name)
-        return stack.enter_context(Process(own, arguments))
-
     # They end in reverse order, the world last, so that it records everything.
     with ExitStack() as stack:
-        show("starting the sign-up service, the world and two workers", False)
-        world = start("world", "-m", "riverrun.demo.world")
-        service = start("signup", "-m", "riverrun.demo.signup")
-        smtp_port, crm_port = _ports(world, stop)
-        settings = attrs.evolve(settings, smtp_port=smtp_port, crm_port=crm_port)
-        work = ("-m", "riverrun", "work", "riverrun.demo.work:client", "--log-level", "warning")
-        workers = [start(f"worker-{n}", *work) for n in (1, 2)]
-        (port,) = _ports(service, stop)
-        for worker in workers:
-            _ports(worker, stop)  # Wait: a worker that still imports slows the service down.
-        with Browsers(clicks, port) as browsers:
-            killed_at = _watch(settings, clicks, browsers, [world, service], workers, stop, show)
-        for process in (*workers, service, world):
+        cast = start(settings, stack, stop, show)
+        with Browsers(clicks, cast.port) as browsers:
+            others = [cast.world, cast.service]
+            killed_at = _watch(settings, clicks, browsers, others, cast.workers, stop, show)
+        for process in (*cast.workers, cast.service, cast.world):
             process.terminate()
             process.join()
         return list(browsers.answers), killed_at
+
+
+@attrs.frozen(kw_only=True)
+class Cast:
+    """The processes of the demo.
+
+    Attributes:
+        settings: Their settings, with the ports of the world.
+        world: The mail server and the CRM.
+        service: The sign-up service.
+        workers: The workers.
+        port: The port of the service.
+    """
+
+    settings: Settings
+    world: Process
+    service: Process
+    workers: list[Process]
+    port: int
+
+
+def start(settings: Settings, stack: ExitStack, stop: Stop, show: Show) -> Cast:
+    """Start the processes, which `stack` ends in reverse order; return them when they are ready."""
+    settings.path("invoices").mkdir()
+    for name in ("mails", "renderings", "crm"):
+        settings.path(name).touch()
+    show("starting the sign-up service, the world and two workers", False)
+    own = attrs.evolve(settings, name="world")
+    world = stack.enter_context(Process(own, ("-m", "riverrun.demo.world")))
+    own = attrs.evolve(settings, name="signup")
+    service = stack.enter_context(Process(own, ("-m", "riverrun.demo.signup")))
+    smtp_port, crm_port = _ports(world, stop)
+    settings = attrs.evolve(settings, smtp_port=smtp_port, crm_port=crm_port)
+    workers: list[Process] = []
+    for number in (1, 2):
+        own = attrs.evolve(settings, name=f"worker-{number}")
+        workers.append(stack.enter_context(Process(own, WORK)))
+    (port,) = _ports(service, stop)
+    for worker in workers:
+        _ports(worker, stop)  # Wait: a worker that still imports slows the service down.
+    return Cast(settings=settings, world=world, service=service, workers=workers, port=port)
 
 
 def _watch(
@@ -195,7 +228,7 @@ def _watch(
         while True:
             for process in (*others, *workers):
                 process.check()
-            _check_answers(browsers, others[-1])
+            check_answers(list(browsers.answers), others[-1])
             answered = len(browsers.answers)
             with engine.connect() as connection:
                 rows = connection.execute(select(Job.state, func.count()).group_by(Job.state))
@@ -250,8 +283,13 @@ def _kill(worker: Process, engine: Engine, stop: Stop) -> datetime | None:
     return None
 
 
-def _check_answers(browsers: Browsers, service: Process) -> None:
-    for answer in list(browsers.answers):
+def check_answers(answers: Iterable[Answer], service: Process) -> None:
+    """Raise if the service has answered with an error.
+
+    Raises:
+        PartFailed: With the end of its stderr.
+    """
+    for answer in answers:
         if answer.status not in {201, 409}:
             raise service.failed(f"answered {answer.status} {answer.problem}".rstrip())
 

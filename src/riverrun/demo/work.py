@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import logging
 import os
 import smtplib
 import tempfile
@@ -10,7 +11,8 @@ from email.message import EmailMessage
 from fpdf import FPDF
 from sqlalchemy.orm import Session
 
-from riverrun import Client, Exponential, JobContext, QueueConfig, Workers
+from riverrun import Client, Exponential, JobContext, JobLog, QueueConfig, Workers
+from riverrun.demo import business
 from riverrun.demo.jobs import CreditAccount, RenderInvoice, SendWelcome, SyncCrm
 from riverrun.demo.processes import report_ready
 from riverrun.demo.settings import settings_from_environment
@@ -86,12 +88,19 @@ def credit_account(args: CreditAccount, session: Session) -> None:
     session.add(Credit(user_id=args.user.key, cents=500))
 
 
+queues = ["default"]
+if settings.dashboard:
+    business.register(workers)
+    queues += business.QUEUES
+    logging.getLogger("riverrun.demo").setLevel(logging.INFO)  # kept with the jobs by JobLog
 client = Client(
     settings.engine(),
     workers=workers,
-    queues={"default": QueueConfig(max_workers=SLOTS)},
+    queues={name: QueueConfig(max_workers=SLOTS) for name in queues},
     schema=settings.schema,
     id=settings.name,
+    periodic_jobs=business.PERIODIC if settings.dashboard else (),
+    plugins=[JobLog()] if settings.dashboard else (),
 )
 end_with_parent(0)
 report_ready(settings)

@@ -37,7 +37,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from functools import cache
 from inspect import isawaitable, iscoroutinefunction
-from typing import Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import attrs
 import click
@@ -57,6 +57,8 @@ from riverrun.errors import ClientNotReady
 from riverrun.execution.context import JobContext
 from riverrun.execution.plugins import InProcess, Plugin
 from riverrun.execution.workers import Workers
+from riverrun.ext.flask_dashboard import add_dashboard
+from riverrun.ext.mounts import Mount
 from riverrun.ext.settings import client_options
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.options import QUEUE_DEFAULT, InsertOptions, InsertOpts
@@ -68,6 +70,9 @@ from riverrun.testing.host_sessions import (
     registry_within,
 )
 from riverrun.verbs.insert import InsertResult
+
+if TYPE_CHECKING:  # It needs Jinja2, which only applications with a dashboard must have.
+    from riverrun.web import User
 
 R = TypeVar("R")
 
@@ -86,7 +91,15 @@ class Riverrun:
             Flask-SQLAlchemy's engine named by `RIVERRUN_BIND`, else its default engine. If the
             engine has another driver than psycopg 3, the client makes its own at the same URL.
         plugins: Plugins around inserts and attempts; they run within the app context.
+        dashboard_path: Where the dashboard is, such as `/admin/jobs`. `RIVERRUN_DASHBOARD_PATH`
+            overrides it. Default: None; the application has no dashboard.
+        authorize: The `authorize` of the `riverrun.web.Dashboard`, required with a dashboard. It is
+            called within the request, so `current_user` and `session` work in it.
+        dashboard_options: Further options of the Dashboard, such as `title`.
         **options: Further options of the Client. Settings override them.
+
+    Raises:
+        InvalidOption: As for `init_app`.
     """
 
     def __init__(
@@ -97,6 +110,9 @@ class Riverrun:
         session: Callable[[], Tx] | None = None,
         engine: Engine | None = None,
         plugins: Iterable[Plugin] = (),
+        dashboard_path: str | None = None,
+        authorize: "Callable[[dict[str, Any]], User | None] | None" = None,
+        dashboard_options: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         self.workers = Workers() if workers is None else workers
@@ -104,6 +120,8 @@ class Riverrun:
         self._session = session
         self._engine = engine
         self._plugins = tuple(plugins)
+        self._dashboard_path = dashboard_path
+        self._dashboard_options = {**(dashboard_options or {}), "authorize": authorize}
         self._options = options
         if app is not None:
             self.init_app(app)
@@ -112,15 +130,20 @@ class Riverrun:
         """Initialize `app`, before or after the extension that has its engine.
 
         Raises:
-            InvalidOption: If there is no such setting, or its value cannot be read.
+            InvalidOption: If there is no such setting, its value cannot be read, or the dashboard
+                has a path and no `authorize`.
         """
         settings = app.config.get_namespace(PREFIX)
         url, bind = settings.pop("database_url", None), settings.pop("bind", None)
         path = settings.pop("flask_app", None)
+        dashboard_path = settings.pop("dashboard_path", self._dashboard_path)
         options = {**self._options, **client_options(settings, PREFIX)}
         state = app.extensions["riverrun"] = _State(self, app, url, bind, options)
         state.made_by = _MadeBy(path or os.environ.get("FLASK_APP") or app.import_name)
         app.cli.add_command(_group())
+        if dashboard_path:
+            mount = Mount(dashboard_path, self._dashboard_options)
+            add_dashboard(app, mount, lambda: state.client)
 
     @property
     def client(self) -> Client:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import cache, partial
 from importlib.util import find_spec
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 from sqlalchemy import Connection, Engine, engine_from_config
@@ -40,11 +40,15 @@ from riverrun.errors import ClientNotReady
 from riverrun.execution.context import JobContext
 from riverrun.execution.plugins import InProcess, Plugin
 from riverrun.execution.workers import Workers
+from riverrun.ext.pyramid_dashboard import add_dashboard
 from riverrun.ext.settings import client_options
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.options import QUEUE_DEFAULT, InsertOptions, InsertOpts
 from riverrun.testing.host_sessions import UndoneConnections, binds_of, factory_within
 from riverrun.verbs.insert import InsertResult
+
+if TYPE_CHECKING:  # It needs Jinja2, which only applications with a dashboard must have.
+    from riverrun.web import User
 
 PREFIX = "riverrun."
 KEY = "riverrun"
@@ -72,6 +76,7 @@ def includeme(config: Any) -> None:
     config.registry[KEY] = state
     config.add_directive("set_riverrun_client", set_riverrun_client)
     config.add_directive("set_riverrun_workers", set_riverrun_workers)
+    config.add_directive("add_riverrun_dashboard", add_riverrun_dashboard)
     config.add_request_method(_client, "riverrun", reify=True)
     config.add_request_method(insert_job)
     config.add_request_method(insert_jobs)
@@ -101,6 +106,35 @@ def set_riverrun_workers(config: Any, workers: Workers | str) -> None:
         config.registry[KEY].workers = found
 
     config.action("riverrun.workers", register)
+
+
+def add_riverrun_dashboard(
+    config: Any,
+    path: str,
+    *,
+    authorize: "Callable[[dict[str, Any]], User | None] | str",
+    permission: str | None = None,
+    factory: Any = None,
+    **options: Any,
+) -> None:
+    """Mount the dashboard: the directive `config.add_riverrun_dashboard`.
+
+    The dashboard's environ has the request as `pyramid.request`, and as `REMOTE_USER` its
+    `authenticated_userid`.
+
+    Args:
+        config: Pyramid's Configurator, on which the directive is called.
+        path: Where the dashboard is, such as `/admin/jobs`.
+        authorize: The `authorize` of the `riverrun.web.Dashboard`, or its dotted name.
+        permission: The permission that the view requires. Default: none; `authorize` decides alone.
+        factory: The root factory of the route, if its ACL is not the application's.
+        **options: Further options of the Dashboard, such as `title`.
+
+    Raises:
+        InvalidOption: If there is no `authorize`, or the path does not begin with a slash.
+    """
+    given = {**options, "authorize": config.maybe_dotted(authorize)}
+    add_dashboard(config, path, client_of, permission=permission, factory=factory, options=given)
 
 
 def insert_job(

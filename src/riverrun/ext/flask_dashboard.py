@@ -1,0 +1,47 @@
+"""Mounts the dashboard in a Flask application, as a view: what guards views guards it too."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Flask, request
+from werkzeug.wrappers import Response
+
+from riverrun.client.client import Client
+from riverrun.ext.mounts import Mount, environ_below
+
+ENDPOINT = "riverrun_dashboard"
+
+
+def add_dashboard(app: Flask, mount: Mount, client: Callable[[], Client]) -> None:
+    """Add the dashboard to `app`.
+
+    Args:
+        app: The application.
+        mount: What to mount, and where.
+        client: Returns the application's client.
+    """
+
+    def riverrun_dashboard(**_: Any) -> Response:
+        environ = environ_below(request.environ, mount.path)
+        if "form" in vars(request):  # A hook of the application has read the body.
+            body = urlencode(list(request.form.items(multi=True))).encode()
+            environ.update({"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
+        return Response.from_app(mount.dashboard(client), environ)
+
+    def exempt() -> None:
+        # Flask-WTF wants the host's token in each form. The dashboard checks where a form comes
+        # from instead, and has no session to keep a token in.
+        if "csrf" in app.extensions:
+            app.extensions["csrf"].exempt(riverrun_dashboard)
+
+    options: dict[str, Any] = {
+        "view_func": riverrun_dashboard,
+        "methods": ["GET", "POST"],
+        "merge_slashes": False,  # The name of a queue may have several.
+    }
+    app.add_url_rule(f"{mount.path}/", ENDPOINT, strict_slashes=True, **options)
+    app.add_url_rule(f"{mount.path}/<path:riverrun_path>", ENDPOINT, **options)
+    exempt()
+    app.before_request(exempt)  # Flask-WTF may be initialized later.

@@ -1,0 +1,59 @@
+"""What the mounts of the dashboard in Flask and in Pyramid share."""
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from riverrun.client.client import Client
+from riverrun.errors import InvalidOption
+
+if TYPE_CHECKING:  # It needs Jinja2, which only applications with a dashboard must have.
+    from riverrun.web import Dashboard
+
+
+class Mount:
+    """A dashboard below a path of the host, made on the first request, as its client is.
+
+    Args:
+        path: The path, such as `/admin/jobs`. In braces or angle brackets, as the host's routes
+            have it, a part stands for any one part of an address.
+        options: The options of the Dashboard.
+
+    Raises:
+        InvalidOption: If there is no `authorize`, or the path does not begin with a slash.
+    """
+
+    def __init__(self, path: str, options: Mapping[str, Any]) -> None:
+        if not isinstance(path, str) or not path.startswith("/"):
+            expected = "one that begins with a slash, such as '/admin/jobs'"
+            raise InvalidOption("the dashboard's path", path, expected)
+        if not callable(options.get("authorize")):
+            expected = f"a function of the environ, as the dashboard is mounted at {path!r}; "
+            advice = "it returns a riverrun.web.User, or None for those who may not see it"
+            raise InvalidOption("authorize", options.get("authorize"), expected + advice)
+        self.path = path.rstrip("/")  # "" is the root
+        self._options = options
+        self._lock = threading.Lock()  # guards _made, so that only one is made
+        self._made: Dashboard | None = None
+
+    def dashboard(self, client: Callable[[], Client]) -> "Dashboard":
+        """Return the dashboard of the client that `client` returns."""
+        from riverrun.web import Dashboard
+
+        with self._lock:
+            if self._made is None:
+                self._made = Dashboard(client(), **self._options)
+            return self._made
+
+
+def environ_below(environ: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Return the environ of a request for a WSGI application that is mounted at `path`."""
+    # Not what the router takes for the rest: routers decode it, and some merge slashes.
+    parts = environ["PATH_INFO"].split("/")
+    inner = path.strip("/")
+    depth = 1 + (inner.count("/") + 1 if inner else 0)
+    return {
+        **environ,
+        "SCRIPT_NAME": environ.get("SCRIPT_NAME", "").rstrip("/") + "/".join(parts[:depth]),
+        "PATH_INFO": "".join(f"/{part}" for part in parts[depth:]),
+    }
