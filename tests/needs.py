@@ -8,6 +8,7 @@ import os
 import shutil
 
 WHAT = {
+    "chromium": ("your system's package chromium", "tests/browser: the dashboard in a browser"),
     "go": ("Go 1.21 or newer", "tests/interop: River itself is not tried against"),
     "pgbouncer": ("your system's package pgbouncer", "tests/faults/test_pgbouncer.py"),
     "libfaketime": ("Debian's package libfaketime", "tests/faults/test_clocks.py"),

