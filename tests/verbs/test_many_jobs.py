@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 from riverrun import JobListParams
 from riverrun.jobs.listing import JobCursor
 from riverrun.migrations import LATEST, Line, sql
-from riverrun.queries import failures, read, status, waiting
+from riverrun.queries import failures, kinds, read, status, waiting
 from riverrun.queries.read import count_listed, list_briefs
 
 FINISHED = 70_000
@@ -187,3 +187,10 @@ def test_what_one_job_waits_for_reads_few_pages(engine: Engine, many: str) -> No
 def test_failed_jobs_read_few_pages(engine: Engine, many: str) -> None:
     """The groups of failed jobs read the jobs of their window and no others."""
     assert pages_read(engine, many, failures.read_failed(), window=200) < 200 * 2 * 2 + 100
+
+
+def test_kinds_read_few_pages(engine: Engine, many: str) -> None:
+    """The figures of kinds read the jobs of their window, and the kinds' names only an index."""
+    stats = pages_read(engine, many, kinds.kind_stats(), window=200)
+    names = pages_read(engine, many, kinds.list_kinds(), limit=1_000)
+    assert (stats < 200 * 2 * 2 + 100, names < 100) == (True, True), (stats, names)

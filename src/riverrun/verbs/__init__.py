@@ -24,6 +24,7 @@ from riverrun.verbs.failures import (
 from riverrun.verbs.insert import InsertResult, insert, insert_many
 from riverrun.verbs.insert_fast import insert_many_fast
 from riverrun.verbs.insert_from import insert_from
+from riverrun.verbs.kinds import KindStats, kind_stats, list_kinds
 from riverrun.verbs.periodic import (
     PeriodicRow,
     list_periodic,
@@ -56,6 +57,7 @@ __all__ = [
     "InsertResult",
     "JobAction",
     "JobCount",
+    "KindStats",
     "PeriodicRow",
     "Place",
     "QueueRow",
@@ -83,11 +85,13 @@ __all__ = [
     "insert_many",
     "insert_many_fast",
     "key_holder",
+    "kind_stats",
     "list_actions",
     "list_clients",
     "list_failed",
     "list_failures",
     "list_jobs",
+    "list_kinds",
     "list_periodic",
     "list_queues",
     "newest_job_id",
