@@ -122,6 +122,7 @@ def test_remembers_a_hundred_clients(engine: Engine, schema: str, count: int) ->
 
 
 CLAIMED = {"queue_name": "q1", "limit": 10, "client_id": "me", "now": None}
+BEYOND = {f"since_{n}": "2020-01-01" for n in range(1, 5)} | {f"after_{n}": n for n in range(1, 5)}
 
 
 @pytest.mark.parametrize(
@@ -129,9 +130,10 @@ CLAIMED = {"queue_name": "q1", "limit": 10, "client_id": "me", "now": None}
     [
         (queries.claim_jobs, CLAIMED),
         (queries.claim_jobs, CLAIMED | {"limit": 100}),
+        (queries.claim_jobs_beyond, CLAIMED | BEYOND),
         (queries.queues_waiting, {"names": ["q1", "nothing"]}),
     ],
-    ids=["claim", "claim of many", "poll"],
+    ids=["claim", "claim of many", "claim beyond", "poll"],
 )
 def test_reads_only_the_fetching_index(
     engine: Engine, schema: str, build: Callable[[], Any], params: dict[str, Any]

@@ -15,12 +15,16 @@ from sqlalchemy import (
     cast,
     column,
     func,
+    literal_column,
     select,
     true,
+    tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from riverrun.jobs.columns import Timestamp
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_column, state_literal
@@ -28,6 +32,10 @@ from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_column, state_lit
 ATTEMPTED_BY_MAX = 100
 """Most clients in a job's `attempted_by`; the oldest are dropped. Source: River 0.51,
 JobGetAvailable."""
+
+
+PRIORITIES = (1, 2, 3, 4)
+"""The priorities that a job can have. Source: River 0.51, the table's check constraint."""
 
 
 CLAIMED = (
@@ -56,18 +64,42 @@ def claim_jobs() -> Update:
     river_job_prioritized_fetching_index. River: JobGetAvailable.
     """
     claimable = (
-        select(Job.id)
-        .where(
-            Job.state == state_literal(JobState.available),
-            Job.queue == bindparam("queue_name", type_=Text),
-            Job.scheduled_at <= NOW,
-        )
+        _claimable()
         .order_by(Job.priority, Job.scheduled_at, Job.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)
         .cte("claimable")
     )
     return _claim(claimable)
+
+
+@lru_cache
+def claim_jobs_beyond() -> Update:
+    """Claim as `claim_jobs` does, but of each priority only jobs behind a bound.
+
+    The bounds of priority 1 are the binds `since_1`, a time as text, and `after_1`, an id, and so
+    on. Each lies in front of the first job that can be claimed, so that the index's dead entries
+    before it, of jobs that were worked while some transaction was open, are not read.
+    """
+    parts = []
+    for priority in PRIORITIES:
+        since = cast(bindparam(f"since_{priority}", type_=Text), Timestamp)
+        after = bindparam(f"after_{priority}", type_=BigInteger)
+        part = (
+            _claimable()
+            .where(
+                Job.priority == literal_column(str(priority), Job.priority.type),
+                tuple_(Job.scheduled_at, Job.id) > tuple_(since, after),
+            )
+            .order_by(Job.scheduled_at, Job.id)
+            .limit(bindparam("limit", type_=Integer))
+            .with_for_update(skip_locked=True)
+            .subquery()
+        )
+        parts.append(select(part.c.id))
+    # Read one after another, and only until there are enough: no more rows are locked.
+    found = union_all(*parts).limit(bindparam("limit", type_=Integer)).cte("claimable")
+    return _claim(found)
 
 
 @lru_cache
@@ -113,6 +145,14 @@ def claim_job() -> Update:
         .cte("claimable")
     )
     return _claim(claimable)
+
+
+def _claimable() -> Select[Any]:
+    return select(Job.id).where(
+        Job.state == state_literal(JobState.available),
+        Job.queue == bindparam("queue_name", type_=Text),
+        Job.scheduled_at <= NOW,
+    )
 
 
 def _claim(claimable: CTE) -> Update:

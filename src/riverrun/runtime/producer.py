@@ -22,6 +22,7 @@ from riverrun.execution.slots import Slots
 from riverrun.execution.workers import Executor
 from riverrun.jobs.states import JobState
 from riverrun.logs.text import reason
+from riverrun.runtime.bounds import ClaimBounds
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.event_loop import LoopThread
 from riverrun.runtime.outage import log_failure
@@ -126,6 +127,7 @@ class Producer(Service):
         self._hint_at = 0.0  # when the next look is, if notifications caused too many
         self._replaced = 0  # slots opened in place of stuck ones
         self._looked_at = clock.monotonic()  # the thread begins with a claim
+        self._bounds = ClaimBounds()  # the thread's own
         self._may_have_more = True  # the last claim got all it asked for: there may be more
         self._due: list[float] = []  # a heap: when jobs that were worked here may be claimed again
         self._recent_run_s: deque[float] = deque(
@@ -155,7 +157,8 @@ class Producer(Service):
     def poll_at(self) -> float:
         """When to look at the queue if no notification comes, by the process's monotonic clock."""
         idle = not self.paused and self._room(self.executor.about_unfinished()) > 0
-        return self._looked_at + self.poll_interval_s if idle else math.inf
+        poll_at = max(self._looked_at + self.poll_interval_s, self._bounds.whole_at)
+        return poll_at if idle else math.inf
 
     def looked(self, now: float) -> None:
         """Record that the poller looked at the queue at `now`."""
@@ -378,12 +381,19 @@ class Producer(Service):
         if room <= 0:
             return Claimed(asked=0, jobs=0)
         began = self._clock.monotonic()
+        beyond = self._bounds.at(began)
         # A wake that comes from here on may be for a job that this claim does not see.
         self._may_have_more = False
         jobs = claim_jobs(
-            self._engine, self.queue, limit=room, client_id=self._client_id, schema=self._schema
+            self._engine,
+            self.queue,
+            limit=room,
+            client_id=self._client_id,
+            beyond=beyond,
+            schema=self._schema,
         )
         now = self._clock.monotonic()
+        self._bounds.claimed(beyond, jobs, asked=room, began=began, ended=now)
         self._looked_at = began
         if len(jobs) == room:
             self._may_have_more = True
@@ -431,7 +441,10 @@ class Producer(Service):
         # A time that has passed needs no action any more.
         stalled_until = self._stalled_until if self._stalled_until > now else math.inf
         missing = now + WARY_S if self.executor.missing() else math.inf
-        return min(late_at, stalled_until, missing)
+        looks = self._bounds.unsure and not self.paused
+        looks = looks and self._room(self.executor.about_unfinished()) > 0
+        whole_at = self._bounds.whole_at if looks else math.inf
+        return min(late_at, stalled_until, missing, whole_at)
 
     def _goes_back(self) -> bool:
         return bool(self._returned) or self._is_late()

@@ -20,6 +20,12 @@ CLAIM_MAX = 20_000
 _ID, _KIND, _ARGS, _ATTEMPT, _METADATA = (
     queries.CLAIMED.index(name) for name in ("id", "kind", "args", "attempt", "metadata_")
 )
+Place = tuple[int, Any, int]
+"""Where a job stands in line: its priority, the time at which it is due, and its id."""
+
+Bounds = Mapping[int, Place]
+"""The place of one job of each priority."""
+
 _place = itemgetter(*(queries.CLAIMED.index(name) for name in ("priority", "scheduled_at", "id")))
 
 
@@ -41,6 +47,12 @@ class ClaimedJob:
         self.attempt: int = row[_ATTEMPT]
         self.queue = queue
         self._row = row
+
+    @property
+    def place(self) -> Place:
+        """Its place in the line of its queue."""
+        place: Place = _place(self._row)
+        return place
 
     @property
     def args(self) -> Mapping[str, Any]:
@@ -178,17 +190,36 @@ def claim_jobs(
     *,
     limit: int,
     client_id: str,
+    beyond: Bounds | None = None,
     schema: str | None = None,
     now: datetime | None = None,
 ) -> list[ClaimedJob]:
-    """Claim jobs as `claim` does, but without making JobRows."""
-    params = {
+    """Claim jobs as `claim` does, but without making JobRows.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        queue: The queue to claim from.
+        limit: Most jobs to claim, 1 to 20,000.
+        client_id: The id of the claiming client, at most 100 characters.
+        beyond: The places, by priority, of jobs up to which none are claimed.
+        schema: The schema of River's tables. Default: the search path's.
+        now: For tests: used as the database's time, aware.
+    """
+    params: dict[str, Any] = {
         "queue_name": check_queue(queue),
         "limit": check_int("limit", limit, 1, CLAIM_MAX),
         "client_id": client_id,
         "now": now,
     }
+    statement = queries.claim_jobs()
+    if beyond is not None:
+        statement = queries.claim_jobs_beyond()
+        for priority in queries.PRIORITIES:
+            place = beyond.get(priority)
+            since = "-infinity" if place is None else time_of(place[1]).isoformat()
+            params[f"since_{priority}"] = since
+            params[f"after_{priority}"] = -(2**63) if place is None else place[2]
     with joined(tx, schema) as transaction:
-        rows = transaction.rows(queries.claim_jobs(), params, times=True)
+        rows = transaction.rows(statement, params, times=True)
     # UPDATE returns its rows in any order.
     return [ClaimedJob(row, queue) for row in sorted(rows, key=_place)]
