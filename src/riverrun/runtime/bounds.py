@@ -1,4 +1,4 @@
-"""Step 3 of 5, claim: keeps claims fast while an old transaction is open.
+"""Bounds of a producer's claims, which keep them fast while an old transaction is open.
 
 As long as a transaction sees an old state of the tables, PostgreSQL cannot remove the index entries
 of jobs that were worked since, and they lie in front of the jobs that wait. A claim that reads them
