@@ -1,6 +1,7 @@
 """A temporary PostgreSQL server that ends with this process: for tests, demos and benchmarks.
 
-This module imports nothing else of riverrun, so `dev.py` can load it before any installation.
+This module imports nothing else of riverrun, so `dev.py` can load it before any installation. That
+is why it is one module, although it is long.
 """
 
 import atexit

@@ -1,4 +1,7 @@
-"""All exceptions of riverrun, with the three that a worker raises to decide what happens next."""
+"""All exceptions of riverrun, with the three that a worker raises to decide what happens next.
+
+One module, although long, so that a reader finds every exception and its text in one place.
+"""
 
 import shlex
 from collections.abc import Iterable, Sequence

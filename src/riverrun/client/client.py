@@ -1,4 +1,8 @@
-"""Step 1 of 5, insert: the Client, with which an application inserts jobs and works them."""
+"""Step 1 of 5, insert: the Client, with which an application inserts jobs and works them.
+
+One module, although long: most of it documents the options and the methods that users call. What
+the methods do is in the parts that they call, and larger groups of methods are in base classes.
+"""
 
 import asyncio
 import logging

@@ -12,10 +12,9 @@ import re
 import threading
 import typing
 from collections import abc
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import time, timedelta
 from decimal import Decimal
-from functools import lru_cache, partial
 from types import NoneType
 from typing import Any, TypeVar, cast
 from uuid import UUID
@@ -26,7 +25,9 @@ from cattrs.preconf.json import make_converter
 from cattrs.v import format_exception
 
 from riverrun.errors import InvalidRef
+from riverrun.jobs.durations import duration, duration_text
 from riverrun.jobs.json_values import json_text
+from riverrun.jobs.pydantic_json import from_pydantic_json, pydantic_forms
 from riverrun.jobs.references import Reference, reference_class
 
 LISTS = (
@@ -136,56 +137,6 @@ def is_struct(annotation: Any) -> bool:
     )
 
 
-# Pydantic
-
-
-def pydantic_forms(value: object) -> list[Callable[[], Any]]:
-    """Return the ways to encode a pydantic object as JSON, the usual one first.
-
-    The others are for objects that do not survive the usual way: those with computed fields in a
-    model with `extra="forbid"`, with `Json` fields, or with some aliases.
-    """
-    dump = pydantic_dump(value)
-    return [
-        lambda: dump(mode="json", warnings=False),
-        lambda: dump(mode="json", warnings=False, round_trip=True),
-        lambda: dump(mode="json", warnings=False, round_trip=True, by_alias=False),
-        lambda: dump(mode="json", warnings=False, round_trip=True, by_alias=True),
-    ]
-
-
-def pydantic_dump(value: object) -> Callable[..., Any]:
-    """Return the function that encodes a pydantic object: a model's own method, or an adapter's."""
-    if hasattr(value, "model_dump"):
-        return cast("Callable[..., Any]", value.model_dump)
-    return partial(_adapter(cast("Hashable", type(value))).dump_python, value)
-
-
-def from_pydantic_json(encoded: Any, cls: Any) -> Any:
-    """Return JSON as an object of the pydantic class `cls`."""
-    text = json_text(encoded)
-    validate = getattr(cls, "model_validate_json", None) or _adapter(cls).validate_json
-    # Accept names, as riverrun writes them, and aliases, as other languages write them.
-    return validate(text, **_by_both())
-
-
-@lru_cache(maxsize=1)
-def _by_both() -> Mapping[str, bool]:
-    import pydantic
-
-    version = tuple(int(part) for part in pydantic.VERSION.split(".")[:2])
-    return {"by_alias": True, "by_name": True} if version >= (2, 11) else {}
-
-
-@lru_cache(maxsize=1024)
-def _adapter(cls: Hashable) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(cast("Any", cls))
-
-
-# Everything else
-
 _converter = make_converter()
 
 
@@ -230,50 +181,6 @@ def _read(parse: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
             raise NoFit(value, annotation) from None
 
     return structure
-
-
-_DURATION = re.compile(
-    r"(?P<sign>[-+]?)P(?:(?P<years>\d+)Y)?(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
-    r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+)(?:\.(?P<part>\d{1,6})\d*)?S)?)?"
-)
-
-
-def _duration_text(value: timedelta) -> str:
-    """Return `value` in the form of ISO 8601 that pydantic writes."""
-    sign, value = ("-", -value) if value.days < 0 else ("", value)
-    minutes, seconds = divmod(value.seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    part = f".{value.microseconds:06}".rstrip("0") if value.microseconds else ""
-    clock = "".join(
-        (
-            f"{hours}H" if hours else "",
-            f"{minutes}M" if minutes else "",
-            f"{seconds}{part}S" if seconds or part else "",
-        )
-    )
-    if not clock and not value.days:
-        clock = "0S"
-    return f"{sign}P{f'{value.days}D' if value.days else ''}{f'T{clock}' if clock else ''}"
-
-
-def _duration(text: str) -> timedelta:
-    found = _DURATION.fullmatch(text)
-    if found is None or text[-1] in "PT":
-        raise ValueError(text)
-    part = found["part"] or ""
-    number = {name: int(value or 0) for name, value in found.groupdict().items() if name != "sign"}
-    try:
-        value = timedelta(
-            days=number["years"] * 365 + number["days"],
-            weeks=number["weeks"],
-            hours=number["hours"],
-            minutes=number["minutes"],
-            seconds=number["seconds"],
-            microseconds=int(part.ljust(6, "0")) if part else 0,
-        )
-        return -value if found["sign"] == "-" else value
-    except OverflowError as error:
-        raise ValueError(text) from error
 
 
 def _origin(annotation: Any) -> Any:
@@ -434,78 +341,32 @@ def _bound(annotation: Any) -> Any:
 
 
 _converter.register_structure_hook(str, _plain(str))
-
-
 _converter.register_structure_hook(int, _plain(int))
-
-
 _converter.register_structure_hook(bool, _plain(bool))
-
-
 _converter.register_structure_hook(float, _float)
-
-
 _converter.register_structure_hook(Decimal, _decimal)
-
-
 _converter.register_unstructure_hook(Decimal, str)
-
-
 _converter.register_structure_hook(UUID, _read(UUID))
-
-
 _converter.register_structure_hook(time, _read(time.fromisoformat))
-
-
-_converter.register_structure_hook(timedelta, _read(_duration))
-
-
+_converter.register_structure_hook(timedelta, _read(duration))
 _converter.register_unstructure_hook(UUID, str)
-
-
 _converter.register_unstructure_hook(time, lambda value: value.isoformat())
-
-
-_converter.register_unstructure_hook(timedelta, _duration_text)
-
-
+_converter.register_unstructure_hook(timedelta, duration_text)
 _converter.register_structure_hook_func(lambda t: t is object, lambda value, _: value)
-
-
 _converter.register_structure_hook_factory(_is_open, lambda t: _hook(t[_bounds(t)]))
-
-
 _converter.register_structure_hook_func(lambda t: t is None or t is NoneType, _none)
-
-
 _converter.register_structure_hook_factory(_is_list, _list_hook)
-
-
 _converter.register_structure_hook_factory(_has_keys, _keyed)
-
-
 _converter.register_unstructure_hook_factory(_has_keys, _keyed_json)
-
-
 _converter.register_structure_hook_factory(
     lambda t: isinstance(t, TypeVar), lambda t: lambda value, _: from_json(value, _bound(t))
 )
-
-
 _converter.register_unstructure_hook_factory(
     lambda t: isinstance(t, TypeVar), lambda _: _converter.unstructure
 )
-
-
 _converter.register_structure_hook_factory(is_named_tuple, _named_tuple)
-
-
 _converter.register_unstructure_hook_factory(is_named_tuple, _named_tuple_json)
-
-
 _converter.register_structure_hook_func(is_pydantic, from_pydantic_json)
-
-
 _converter.register_unstructure_hook_factory(is_pydantic, _pydantic_json)
 _converter.register_structure_hook_func(
     lambda t: reference_class(t) is not None,

@@ -5,14 +5,12 @@ needed for classes whose fields hold only strings, numbers, lists and the like, 
 exactly those types: such args always come back equal, and checking the types is enough.
 """
 
-import collections
 import dataclasses
 import inspect
 import re
 import types
 import typing
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from enum import Enum
 from functools import lru_cache
 from typing import Any, Literal
 from uuid import UUID
@@ -20,29 +18,26 @@ from uuid import UUID
 import attrs
 
 from riverrun.errors import InvalidRef
+from riverrun.jobs.differences import difference, field_names
 from riverrun.jobs.json_types import (
     LISTS,
     NoFit,
     as_stored,
     from_json,
-    from_pydantic_json,
     is_named_tuple,
     is_pydantic,
     is_struct,
     named_tuple_types,
     problem_of,
-    pydantic_dump,
-    pydantic_forms,
     shown,
     shown_type,
     to_json,
     writer,
 )
 from riverrun.jobs.json_values import json_problem
+from riverrun.jobs.pydantic_json import from_pydantic_json, pydantic_dump, pydantic_forms
 from riverrun.jobs.references import (
     Postponed,
-    Reference,
-    comparing,
     refer_on_init,
     reference_class,
 )
@@ -130,7 +125,7 @@ def _encode_pydantic(args: object, annotation: Any) -> Any:
 def _pydantic_problem(error: Exception, value: object) -> str:
     errors = getattr(error, "errors", None)
     if errors is None:  # an error of encoding, for which pydantic does not name the field
-        for name in _names(type(value)):
+        for name in field_names(type(value)):
             try:
                 pydantic_dump(value)(mode="json", warnings=False, include={name})
             except Exception as cause:
@@ -227,7 +222,7 @@ def _exact_struct(cls: Any) -> Callable[[Any], bool] | None:
         return None
     scalars: list[tuple[str, frozenset[Any]]] = []
     others: list[tuple[str, Callable[[Any], bool]]] = []
-    for name in _names(cls):
+    for name in field_names(cls):
         hint = hints.get(name)
         if name in hints and (kinds := _scalars_in(hint)):
             scalars.append((name, kinds))
@@ -270,100 +265,6 @@ def _is_made_plainly(cls: type) -> bool:
 
 
 _OWN_INIT = ("__attrs_init__", "__attrs_pre_init__", "__attrs_post_init__", "__post_init__")
-
-
-def _names(cls: type) -> list[str]:
-    if attrs.has(cls):
-        return [field.name for field in attrs.fields(cls)]
-    if dataclasses.is_dataclass(cls):
-        return [field.name for field in dataclasses.fields(cls)]
-    return list(getattr(cls, "model_fields", ()))
-
-
-# The comparison
-
-
-def difference(given: Any, back: Any, path: str = "$") -> tuple[str, Any, Any] | None:
-    """Return the path at which `given` and `back` differ, and both values there; None if equal.
-
-    Types are compared, too: 1.5 is not equal to Decimal("1.5"). A field that the object's own
-    equality ignores is not compared.
-    """
-    if given is back or (isinstance(back, Reference) and back.refers_to(given)):
-        return None
-    alike = type(given) is type(back)
-    if not alike and (is_struct(type(given)) or not _may_stand_for(given, back)):
-        return path, given, back
-    if isinstance(given, collections.OrderedDict) and not _in_stored_order(given):
-        return path, given, collections.OrderedDict(sorted(given.items(), key=_stored_order))
-    parts = list(_parts(given, back, path))
-    for part in parts:
-        if (found := difference(*part)) is not None:
-            return found
-    # If a class does not define equality, its objects are equal if all of their fields are.
-    bare = (
-        parts
-        and is_struct(type(given))
-        and vars(object)["__eq__"] is getattr(type(given), "__eq__", None)
-    )
-    return None if bare or _equal(given, back) else (path, given, back)
-
-
-def _may_stand_for(given: Any, back: Any) -> bool:
-    """Return whether a value may come back as the type of `back`, provided that it is equal."""
-    if isinstance(given, bool) or isinstance(back, bool | Enum):
-        return False
-    return isinstance(given, type(back)) or any(
-        isinstance(given, kinds) and isinstance(back, kinds)
-        for kinds in ((int, float), (set, frozenset), Mapping)
-    )
-
-
-def _equal(given: Any, back: Any) -> bool:
-    lenient = comparing.set(True)
-    try:
-        return bool(given == back)
-    except Exception:
-        return False
-    finally:
-        comparing.reset(lenient)
-
-
-def _in_stored_order(value: Mapping[Any, Any]) -> bool:
-    try:
-        return list(value) == sorted(value, key=lambda key: _stored_order((key, None)))
-    except AttributeError:
-        return True
-
-
-def _stored_order(item: tuple[Any, Any]) -> tuple[int, bytes]:
-    """Return a sort key for the order in which jsonb stores keys."""
-    encoded = item[0].encode()
-    return len(encoded), encoded
-
-
-def _parts(given: Any, back: Any, path: str) -> Iterator[tuple[Any, Any, str]]:
-    if is_struct(type(given)):
-        for name in _compared(given):
-            yield getattr(given, name, None), getattr(back, name, None), f"{path}.{name}"
-    elif isinstance(given, Mapping):
-        for key in given:
-            if key in back:
-                yield given[key], back[key], f"{path}.{key}"
-    elif isinstance(given, list | tuple) and len(given) == len(back):
-        for index, (one, other) in enumerate(zip(given, back, strict=True)):
-            yield one, other, f"{path}[{index}]"
-
-
-def _compared(value: Any) -> list[str]:
-    """Return the names of the attributes that the class of `value` compares for equality."""
-    cls = type(value)
-    if attrs.has(cls):
-        return [field.name for field in attrs.fields(cls) if field.eq]
-    if dataclasses.is_dataclass(cls):
-        return [field.name for field in dataclasses.fields(cls) if field.compare]
-    more = (getattr(value, name, None) for name in ("__pydantic_extra__", "__pydantic_private__"))
-    return [*_names(cls), *(name for fields in more for name in fields or ())]
 
 
 # The explanation: the innermost part that does not come back equal
@@ -439,7 +340,7 @@ def _annotated_parts(value: Any, annotation: Any, path: str) -> Iterator[tuple[A
     if isinstance(cls, type) and is_struct(cls) and not is_pydantic(cls):
         if type(value) is cls:
             hints = _hints(cls)
-            for name in _names(cls):
+            for name in field_names(cls):
                 hint = hints.get(name)
                 yield getattr(value, name, None), hint, f"{path}.{name}"
     elif isinstance(cls, type) and typing.is_typeddict(cls):

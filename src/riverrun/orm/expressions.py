@@ -1,7 +1,8 @@
 """SQL expressions over jobs: their kind, and the fields of their args.
 
 `Job` inherits them from `JobExpressions`. They name no table but that of the class, so they are
-right in whatever schema it is.
+right in whatever schema it is. They are one module, although long, because each class here makes
+objects of the next: of jobs, their args, and a field of these.
 """
 
 from collections.abc import Collection, Iterable

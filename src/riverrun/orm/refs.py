@@ -1,4 +1,8 @@
-"""Ref: a reference to a mapped object in a job's args. Its JSON is the object's primary key."""
+"""Ref: a reference to a mapped object in a job's args. Its JSON is the object's primary key.
+
+One class and its helpers. It is long because it serves the worker, the encoding of args, pydantic
+and type checkers.
+"""
 
 import typing
 from collections.abc import Callable, Mapping

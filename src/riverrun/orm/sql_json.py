@@ -44,11 +44,10 @@ from riverrun.jobs.json_types import LISTS, shown_type, to_json
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.references import reference_class
 from riverrun.orm.object_keys import mapper_of
+from riverrun.orm.sql_text import datetime_text, go_text, in_range, quoted, refusal, time_text
 from riverrun.wire import go_json
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
-_ESCAPED = "<>&\u2028\u2029"
-"""The characters that Go escapes in JSON text and PostgreSQL does not."""
 
 
 class Mismatch(TypeError):
@@ -176,10 +175,10 @@ def _key_part(
             local = func.timezone("UTC", held) if key.timezone else held
             zone = "+00:00" if key.timezone else ""
             iso = _string(func.to_jsonb(local))
-            return _text_json(_in_range(local, iso.concat(literal(zone, Text))))
+            return _text_json(in_range(local, iso.concat(literal(zone, Text))))
         case Date():
             held = cast(column, Date)
-            return _text_json(_in_range(held, func.to_char(held, "YYYY-MM-DD")))
+            return _text_json(in_range(held, func.to_char(held, "YYYY-MM-DD")))
         case Time():
             iso = _string(func.to_jsonb(cast(column, Time)))
             return _text_json(iso)
@@ -188,7 +187,7 @@ def _key_part(
             return ColumnJson(func.to_jsonb(text), None)
         case String():
             held = cast(column, Text if isinstance(key, SQLEnum) else _without_length(key))
-            return ColumnJson(func.to_jsonb(held), _go_text(held, encoding))
+            return ColumnJson(func.to_jsonb(held), go_text(held, encoding))
     raise Mismatch(f"it is {shown_sql_type(key)}, from which SQL cannot make the key of {name}")
 
 
@@ -253,7 +252,7 @@ def _json_of(
             return _enum(column, sql_type, member, encoding)
         case String() if member in (str, Any, object):
             held: ColumnElement[Any] = cast(column, _without_length(sql_type))
-            return ColumnJson(func.to_jsonb(held), _go_text(held, encoding))
+            return ColumnJson(func.to_jsonb(held), go_text(held, encoding))
         case Boolean() if member in (bool, Any, object):
             held = cast(column, Boolean)
             return ColumnJson(func.to_jsonb(held), cast(held, Text))
@@ -265,14 +264,14 @@ def _json_of(
             return ColumnJson(func.to_jsonb(held), cast(held, Text))
         case Uuid() if sql_type.native_uuid and member is (UUID if sql_type.as_uuid else str):
             held = cast(column, postgresql.UUID)
-            return ColumnJson(func.to_jsonb(held), _quoted(cast(held, Text)))
+            return ColumnJson(func.to_jsonb(held), quoted(cast(held, Text)))
         case DateTime() if member is datetime:
-            return _text_json(_datetime(column, sql_type, pydantic=pydantic))
+            return _text_json(datetime_text(column, sql_type, pydantic=pydantic))
         case Date() if member is date:
             held = cast(column, Date)
-            return _text_json(_in_range(held, func.to_char(held, "YYYY-MM-DD")))
+            return _text_json(in_range(held, func.to_char(held, "YYYY-MM-DD")))
         case Time() if member is time and not sql_type.timezone:
-            return _text_json(_time(cast(column, Time)))
+            return _text_json(time_text(cast(column, Time)))
         case JSON():
             return _json(column, member)
         case ANY_ARRAY():
@@ -303,22 +302,6 @@ def _without_length(sql_type: String) -> TypeEngine[Any]:
     return sql_type if isinstance(sql_type, postgresql.CHAR) else Text()
 
 
-def _go_text(held: ColumnElement[Any], encoding: str) -> ColumnElement[str]:
-    """Return the JSON of a text as Go writes it."""
-    text: ColumnElement[Any] = cast(func.to_json(held), Text)
-    for char in _ESCAPED:
-        try:
-            char.encode(encoding)
-        except UnicodeEncodeError:
-            continue  # no value in this encoding has it
-        text = func.replace(text, char, f"\\u{ord(char):04x}")
-    return text
-
-
-def _quoted(text: ColumnElement[Any]) -> ColumnElement[str]:
-    return literal('"', Text).concat(text).concat(literal('"', Text))
-
-
 def _string(value: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return the text in a JSON string."""
     return value.op("#>>", return_type=Text())(literal_column("'{}'::text[]"))
@@ -326,63 +309,7 @@ def _string(value: ColumnElement[Any]) -> ColumnElement[Any]:
 
 def _text_json(text: ColumnElement[Any]) -> ColumnJson:
     """Return the JSON of a text that needs no escapes."""
-    return ColumnJson(func.to_jsonb(cast(text, Text)), _quoted(text))
-
-
-def _in_range(held: ColumnElement[Any], text: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return `text`, or fail for a date or time that Python cannot represent."""
-    year = func.date_part("year", held)
-    fits = func.isfinite(held).op("AND")(year.between(1, 9999))
-    return case(
-        (held.is_(None), None),
-        (fits, text),
-        else_=refusal("a time that Python does not have", held),
-    )
-
-
-def refusal(problem: str, held: Any) -> ColumnElement[str]:
-    """Return a text whose evaluation fails with `problem`.
-
-    Args:
-        problem: What is wrong, for the error's text.
-        held: An expression that depends on a row: PostgreSQL would evaluate a constant when it
-            plans the statement.
-    """
-    message = func.concat(f"{REFUSED}{problem}", func.left(cast(held, Text), 0))
-    return cast(cast(message, Integer), Text)
-
-
-REFUSED = "riverrun: "
-"""The beginning of the text of such an error."""
-
-
-def _datetime(
-    column: ColumnElement[Any], sql_type: DateTime, *, pydantic: bool
-) -> ColumnElement[Any]:
-    held = cast(column, DateTime(timezone=sql_type.timezone))
-    local = func.timezone("UTC", held) if sql_type.timezone else held
-    zone = ("Z" if pydantic else "+00:00") if sql_type.timezone else ""
-    return _in_range(
-        local,
-        case(
-            (func.date_trunc("second", local) == local, _stamp(local, f'HH24:MI:SS"{zone}"')),
-            else_=_stamp(local, f'HH24:MI:SS.US"{zone}"'),
-        ),
-    )
-
-
-def _stamp(held: ColumnElement[Any], clock: str) -> ColumnElement[str]:
-    return func.to_char(held, f'YYYY-MM-DD"T"{clock}')
-
-
-def _time(held: ColumnElement[Any]) -> ColumnElement[Any]:
-    whole = func.date_trunc("second", held) == held
-    text = func.to_char(held, case((whole, "HH24:MI:SS"), else_="HH24:MI:SS.US"))
-    return case(
-        (held.is_(None), None),
-        (held < literal_column("time '24:00'"), text),
-        else_=refusal("a time of day that Python does not have", held),
-    )
+    return ColumnJson(func.to_jsonb(cast(text, Text)), quoted(text))
 
 
 def _enum(column: ColumnElement[Any], sql_type: SQLEnum, member: Any, encoding: str) -> ColumnJson:
@@ -391,7 +318,7 @@ def _enum(column: ColumnElement[Any], sql_type: SQLEnum, member: Any, encoding: 
     if cls is None:
         taken = typing.get_args(member) if typing.get_origin(member) is Literal else ()
         if member in (str, Any, object) or (taken and set(sql_type.enums) <= set(taken)):
-            return ColumnJson(func.to_jsonb(held), _go_text(held, encoding))
+            return ColumnJson(func.to_jsonb(held), go_text(held, encoding))
     elif member is cls and issubclass(cls, Enum):
         processor: Any = sql_type.bind_processor
         label = processor(_DIALECT) or (lambda value: value)

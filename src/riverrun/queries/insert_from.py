@@ -29,7 +29,8 @@ from riverrun.jobs.options import MAX_ATTEMPTS_DEFAULT, PRIORITY_DEFAULT, QUEUE_
 from riverrun.jobs.states import JobState, mask_of
 from riverrun.models import Job
 from riverrun.orm.columns_of_args import ArgsColumns
-from riverrun.orm.sql_json import refusal, takes_none
+from riverrun.orm.sql_json import takes_none
+from riverrun.orm.sql_text import refusal
 from riverrun.queries.expressions import in_mask, state_literal
 
 _PAIRS_MAX = 45

@@ -18,7 +18,7 @@ from riverrun.jobs.args import RawArgs, kind_of
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.options import MAX_ATTEMPTS_DEFAULT, InsertOpts, OnConflict, Uniqueness
 from riverrun.orm.columns_of_args import ArgsColumns, columns_of_args
-from riverrun.orm.sql_json import REFUSED
+from riverrun.orm.sql_text import REFUSED
 from riverrun.policies.uniqueness import DEFAULT_STATES, UniqueKey, UniqueOpts
 from riverrun.queries import insert_from as queries
 from riverrun.verbs.draft import JobDraft, draft
