@@ -194,3 +194,12 @@ def test_kinds_read_few_pages(engine: Engine, many: str) -> None:
     stats = pages_read(engine, many, kinds.kind_stats(), window=200)
     names = pages_read(engine, many, kinds.list_kinds(), limit=1_000)
     assert (stats < 200 * 2 * 2 + 100, names < 100) == (True, True), (stats, names)
+
+
+def test_charts_read_few_pages(engine: Engine, many: str) -> None:
+    """What has finished is counted from the index, and what runs by reading only what runs."""
+    finished = pages_read(
+        engine, many, status.finished_by_time(), window_s=3_600.0, step_s=15.0, most=1_000
+    )
+    running = pages_read(engine, many, status.running_on())
+    assert (finished < 100, running < 300) == (True, True), (finished, running)

@@ -23,9 +23,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from riverrun.jobs.columns import Timestamp
 from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import ClientRecord, Job, Leader, Queue
-from riverrun.queries.expressions import readable, state_literal
+from riverrun.queries.expressions import readable, seconds, state_literal
 
 
 @lru_cache
@@ -177,6 +178,65 @@ def finish_rates() -> Select[Any]:
             ).select_from(last)
         )
     return union_all(*parts)  # type: ignore[return-value]
+
+
+@lru_cache
+def finished_by_time() -> Select[Any]:
+    """Count the jobs that were finalized within `window_s`, by state and by steps of `step_s`.
+
+    Reads at most the last `most` of each state. A step begins at a multiple of its length since
+    1970. Index: river_job_state_and_finalized_at_index, and no more where the table is vacuumed.
+    """
+    step_s = cast(bindparam("step_s"), Float)
+    # Not clock_timestamp(), for which no index is used.
+    now = func.statement_timestamp()
+    parts = []
+    for state in sorted(FINAL_STATES):
+        last = (
+            select(Job.finalized_at.label("at"))
+            .where(
+                Job.state == state_literal(state),
+                Job.finalized_at > now - seconds("window_s"),
+                Job.finalized_at <= now,
+            )
+            .order_by(Job.finalized_at.desc())
+            .limit(bindparam("most", type_=Integer))
+            .subquery(f"last_{state.value}")
+        )
+        step = func.floor(func.date_part("epoch", last.c.at) / step_s) * step_s
+        parts.append(
+            select(
+                cast(literal(state.value), Text).label("state"),
+                func.to_timestamp(step, type_=Timestamp).label("at"),
+                func.count().label("finished"),
+            )
+            .select_from(last)
+            .group_by(step)
+        )
+    return union_all(*parts).order_by("at", "state")  # type: ignore[return-value]
+
+
+@lru_cache
+def running_on() -> Select[Any]:
+    """Count the running jobs by client, kind and queue.
+
+    Index: river_job_prioritized_fetching_index, whose part for running jobs is small.
+    """
+    client = Job.attempted_by[func.array_upper(Job.attempted_by, 1)]
+    oldest = readable(func.min(Job.attempted_at, type_=Timestamp))
+    return (
+        select(
+            client.label("client_id"),
+            Job.kind,
+            Job.queue,
+            func.count().label("running"),
+            oldest.label("oldest_at"),
+            cast(func.extract("epoch", func.clock_timestamp() - oldest), Float).label("age_s"),
+        )
+        .where(Job.state == state_literal(JobState.running))
+        .group_by(client, Job.kind, Job.queue)
+        .order_by(client, Job.kind, Job.queue)
+    )
 
 
 @lru_cache

@@ -43,7 +43,17 @@ from riverrun.verbs.queues import (
 from riverrun.verbs.read import get, key_holder, list_jobs
 from riverrun.verbs.reschedule import reschedule_where
 from riverrun.verbs.retry import retry, retry_where
-from riverrun.verbs.status import ClientRow, JobCount, count_jobs, get_leader, list_clients
+from riverrun.verbs.status import (
+    ClientRow,
+    FinishedCount,
+    JobCount,
+    RunningOn,
+    count_jobs,
+    finished_by_time,
+    get_leader,
+    list_clients,
+    running_on,
+)
 from riverrun.verbs.update import update
 from riverrun.verbs.waiting import Place, WaitingCount, count_waiting, place_in_line
 
@@ -54,6 +64,7 @@ __all__ = [
     "FailedJobs",
     "FailureGroup",
     "FailureList",
+    "FinishedCount",
     "InsertResult",
     "JobAction",
     "JobCount",
@@ -61,6 +72,7 @@ __all__ = [
     "PeriodicRow",
     "Place",
     "QueueRow",
+    "RunningOn",
     "WaitingCount",
     "act_on",
     "act_on_listed",
@@ -77,6 +89,7 @@ __all__ = [
     "delete_where",
     "discard",
     "fail",
+    "finished_by_time",
     "get",
     "get_leader",
     "get_queue",
@@ -105,6 +118,7 @@ __all__ = [
     "retry",
     "retry_where",
     "run_periodic_now",
+    "running_on",
     "snooze",
     "update",
     "update_queue",

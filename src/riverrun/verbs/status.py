@@ -9,7 +9,7 @@ import attrs
 from riverrun.db.conflicts import tried_again
 from riverrun.db.standby import is_standby
 from riverrun.db.transactions import Tx, joined
-from riverrun.jobs.checks import check_int
+from riverrun.jobs.checks import check_duration, check_int
 from riverrun.jobs.states import JobState
 from riverrun.queries import status as queries
 from riverrun.verbs.read import json_object
@@ -80,6 +80,43 @@ class ClientRow:
     looked_s: float | None = None
     loop_s: float | None = None
     memory_bytes: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class FinishedCount:
+    """The number of jobs that reached a final state in a step of time.
+
+    Attributes:
+        at: When the step begins: a multiple of its length since 1970.
+        state: The final state.
+        count: How many jobs, at least 1.
+    """
+
+    at: datetime
+    state: JobState
+    count: int
+
+
+@attrs.frozen(kw_only=True)
+class RunningOn:
+    """The number of running jobs of one kind and queue that one client has claimed.
+
+    Attributes:
+        client_id: The client's id; None if the jobs were not claimed by a client.
+        kind: The kind.
+        queue: The queue.
+        count: How many jobs.
+        oldest_at: When the first of them was claimed; None if that is not known. A client renews
+            this time for attempts that take long.
+        age_s: Seconds since `oldest_at`, by the database's clock.
+    """
+
+    client_id: str | None
+    kind: str
+    queue: str
+    count: int
+    oldest_at: datetime | None
+    age_s: float | None
 
 
 @tried_again
@@ -204,3 +241,64 @@ def finish_rates(
     with joined(tx, schema) as transaction:
         rows = transaction.execute(queries.finish_rates(), {"window_s": window_s})
         return {JobState(row.state): row.count / max(row.seconds, 0.001) for row in rows}
+
+
+@tried_again
+def finished_by_time(
+    tx: Tx,
+    *,
+    window_s: float = 900.0,
+    step_s: float = 15.0,
+    most: int = 200_000,
+    schema: str | None = None,
+) -> list[FinishedCount]:
+    """Return how many jobs reached each final state in each step of time, the earliest step first.
+
+    A step in which no job reached a state is left out. Jobs that were deleted meanwhile are not
+    counted.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        window_s: Seconds to look back. Default: 900 s.
+        step_s: Seconds of a step. Default: 15 s.
+        most: How many jobs of each state to read, the last ones first, 1 to 10,000,000. Of a state
+            with more jobs the earlier ones are not counted. Default: 200,000.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    params = {
+        # A century, because PostgreSQL refuses an interval of some hundred thousand years.
+        "window_s": min(check_duration("window_s", window_s, 0.001), 3e9),
+        "step_s": check_duration("step_s", step_s, 0.001),
+        "most": check_int("most", most, 1, 10_000_000),
+    }
+    with joined(tx, schema) as transaction:
+        rows = transaction.execute(queries.finished_by_time(), params)
+        return [
+            FinishedCount(at=row.at, state=JobState(row.state), count=row.finished) for row in rows
+        ]
+
+
+@tried_again
+def running_on(tx: Tx, *, schema: str | None = None) -> list[RunningOn]:
+    """Return how many jobs are running, by client, kind and queue.
+
+    River's clients are included. It reads every running job, also those that a client has claimed
+    ahead and not begun.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    with joined(tx, schema) as transaction:
+        rows = transaction.execute(queries.running_on(), {})
+        return [
+            RunningOn(
+                client_id=row.client_id,
+                kind=row.kind,
+                queue=row.queue,
+                count=row.running,
+                oldest_at=row.oldest_at,
+                age_s=row.age_s,
+            )
+            for row in rows
+        ]
