@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 from riverrun import JobListParams
 from riverrun.jobs.listing import JobCursor
 from riverrun.migrations import LATEST, Line, sql
-from riverrun.queries import failures, kinds, read, status, waiting
+from riverrun.queries import failures, kinds, read, rescues, status, waiting
 from riverrun.queries.read import count_listed, list_briefs
 
 FINISHED = 70_000
@@ -203,3 +203,8 @@ def test_charts_read_few_pages(engine: Engine, many: str) -> None:
     )
     running = pages_read(engine, many, status.running_on())
     assert (finished < 100, running < 300) == (True, True), (finished, running)
+
+
+def test_rescued_jobs_read_few_pages(engine: Engine, many: str) -> None:
+    """Rescued jobs are found by an index, however few they are."""
+    assert pages_read(engine, many, rescues.list_rescued(), limit=50, before=2**63 - 1) < 300

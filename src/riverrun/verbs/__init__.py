@@ -42,6 +42,7 @@ from riverrun.verbs.queues import (
 )
 from riverrun.verbs.read import get, key_holder, list_jobs
 from riverrun.verbs.reschedule import reschedule_where
+from riverrun.verbs.rescues import RescuedJob, list_rescued
 from riverrun.verbs.retry import retry, retry_where
 from riverrun.verbs.status import (
     ClientRow,
@@ -72,6 +73,7 @@ __all__ = [
     "PeriodicRow",
     "Place",
     "QueueRow",
+    "RescuedJob",
     "RunningOn",
     "WaitingCount",
     "act_on",
@@ -107,6 +109,7 @@ __all__ = [
     "list_kinds",
     "list_periodic",
     "list_queues",
+    "list_rescued",
     "newest_job_id",
     "pause_periodic",
     "pause_queue",
