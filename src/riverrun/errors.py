@@ -36,13 +36,29 @@ class InvalidArgs(RiverrunError, ValueError):
 
 
 class UndecodableArgs(RiverrunError, ValueError):
-    """A stored job's args do not fit the type that its worker takes."""
+    """A stored job's args do not fit the type that its worker takes.
 
-    def __init__(self, kind: str, type_name: str, problem: str) -> None:
-        super().__init__(kind, type_name, problem)
+    Args:
+        kind: The job's kind.
+        type_name: The name of the type.
+        problem: What does not fit, and where.
+        fields: The names of the type's fields that do not fit, as far as they are known. They may
+            be logged, while `problem` may hold values.
+    """
+
+    def __init__(
+        self, kind: str, type_name: str, problem: str, fields: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(kind, type_name, problem, fields)
+
+    @property
+    def log_place(self) -> str:
+        """Where the error is, for the log."""
+        names = ", ".join(map(repr, self.args[3]))
+        return names and f"field{'s' if len(self.args[3]) > 1 else ''} {names}"
 
     def __str__(self) -> str:
-        kind, type_name, problem = self.args
+        kind, type_name, problem, _ = self.args
         return f"args of kind {kind!r} do not fit {type_name}: {problem}"
 
 

@@ -50,6 +50,10 @@ class Own:
     to: str
 
 
+class Undeclared:
+    kind = "of_nobody_either"
+
+
 @attrs.frozen
 class Box(JobArgs, Generic[T], kind="box"):
     item: T
@@ -82,6 +86,11 @@ async def later(args: Own, ctx: JobContext) -> None:
 
 
 @workers.register
+def undeclared(args: Undeclared) -> None:
+    """Work."""
+
+
+@workers.register
 def generic(args: Box[int]) -> None:
     """Work."""
 
@@ -105,6 +114,7 @@ with Session(engine) as session:
     client.insert(session, Data("a"), queue="mail", priority=2, delay=60, tags=["one"])
     client.insert(session, Model(to="a"), InsertOpts(priority=1), queue="mail")
     client.insert(session, Own("a"))
+    client.insert(session, Undeclared())
     client.insert(session, Box(1))
     client.insert(session, RawArgs(kind="go_one", encoded={"to": "a"}))
     client.insert_many(session, [Attrs("a"), (Data("a"), InsertOpts(queue="mail"))])

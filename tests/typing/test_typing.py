@@ -1,6 +1,7 @@
 """Type checkers accept what the documentation shows, and refuse what would fail at run time."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,21 @@ def output() -> str:
 def test_what_is_documented_is_accepted(output: str) -> None:
     """Args of every library, workers of every shape and options in every form have types."""
     assert "accepted" not in output, output
+
+
+def test_pyright_accepts_it_too() -> None:
+    """Pyright accepts what is documented: it finds no ClassVar where a protocol has a property."""
+    found = shutil.which("pyright") or shutil.which("basedpyright")
+    if found is None:
+        pytest.skip("needs pyright or basedpyright on the PATH")
+    files = sorted(map(str, HERE.glob("accepted*.py")))
+    command = [found, "--level", "error", "--pythonpath", sys.executable, *files]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=HERE)
+    # Basedpyright alone refuses any two bases with constructors.
+    errors = [line for line in ran.stdout.splitlines() if " - error: " in line]
+    assert not [line for line in errors if "reportUnsafeMultipleInheritance" not in line], (
+        ran.stdout
+    )
 
 
 def test_what_would_fail_is_refused(output: str) -> None:

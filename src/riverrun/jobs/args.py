@@ -6,13 +6,13 @@ import sys
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar, cast
 
 import attrs
 
 from riverrun.errors import InvalidArgs, InvalidOption, UndecodableArgs
 from riverrun.jobs.checks import check_kind, check_kinds
-from riverrun.jobs.json_types import from_json, problem_of, shown_type
+from riverrun.jobs.json_types import fields_of, from_json, problem_of, shown_type
 from riverrun.jobs.json_values import json_problem, json_text
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.references import Postponed, mentions_reference, refer_on_init
@@ -67,6 +67,7 @@ class JobArgs:
             # The rest is for another base, such as a mixin; object refuses what is left over.
             super().__init_subclass__(**rest)
             _check_fields(cls)
+            _keep_pydantic_init(cls)
             if mentions_reference(_annotations(cls).values()):
                 for name in ("__attrs_post_init__", "__post_init__"):
                     if not hasattr(cls, name):
@@ -79,6 +80,23 @@ class JobArgs:
                 raise InvalidOption("kind_aliases", kind_aliases, expected)
             if insert_opts is not None:
                 cls.insert_opts = insert_opts
+
+        def __init__(self, *args: object, **fields: object) -> None:
+            # Only classes that define no constructor come here. Another base may have one.
+            init = super().__init__
+            if (args or fields) and getattr(init, "__objclass__", None) is object:
+                expected = "one with fields: put @attrs.frozen above it"
+                raise InvalidOption("class of args", type(self).__name__, expected)
+            init(*args, **fields)
+
+
+def _keep_pydantic_init(cls: type) -> None:
+    """Let a pydantic model have pydantic's constructor, although JobArgs is an earlier base."""
+    inits = (vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base))
+    if (first := next(inits, None)) is vars(JobArgs)["__init__"]:
+        found = next((init for init in inits if hasattr(init, "__pydantic_base_init__")), first)
+        if found is not first:
+            cls.__init__ = found  # type: ignore[misc]
 
 
 def _check_fields(cls: type) -> None:
@@ -107,14 +125,6 @@ def _annotations(cls: type) -> Mapping[str, Any]:
     return inspect.get_annotations(cls)
 
 
-class AnyArgs(Protocol):
-    """An object whose class has a kind, for type checkers: a JobArgs, a RawArgs or your own."""
-
-    @property
-    def kind(self) -> str:
-        """The job's kind. It is an attribute of the class."""
-
-
 @attrs.frozen(kw_only=True)
 class RawArgs:
     """Args of any kind as plain JSON, for workers in other languages and for operators.
@@ -127,6 +137,26 @@ class RawArgs:
     kind: str = attrs.field(converter=check_kind)
     encoded: Mapping[str, Any]
     insert_opts: ClassVar[InsertOpts | None] = None
+
+
+class _OfKind(Protocol):
+    """An object of your own class with a kind, declared as a ClassVar."""
+
+    kind: ClassVar[str]
+
+
+class _WithKind(Protocol):
+    """An object of your own class with a kind, declared in any other way."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+AnyArgs: TypeAlias = JobArgs | RawArgs | _OfKind | _WithKind
+"""An object whose class has a kind, for type checkers.
+
+It names more than one protocol, because pyright finds no ClassVar where a property is declared.
+"""
 
 
 def kind_of(args: object) -> str:
@@ -246,4 +276,5 @@ def decode(kind: str, encoded: Mapping[str, Any], args_type: type[T]) -> T:
     try:
         return cast("T", from_json(encoded, args_type))
     except Exception as error:
-        raise UndecodableArgs(kind, shown_type(args_type), problem_of(error)) from error
+        fields = fields_of(error, args_type)
+        raise UndecodableArgs(kind, shown_type(args_type), problem_of(error), fields) from error

@@ -98,6 +98,23 @@ def problem_of(error: Exception) -> str:
         return type(error).__name__
 
 
+def fields_of(error: Exception, annotation: Any) -> tuple[str, ...]:
+    """Return the fields of a class of args that an error of `from_json` is about.
+
+    Only names that the class declares are returned, and never a key or value of the JSON.
+    """
+    try:
+        if hasattr(error, "errors"):  # pydantic's
+            parts = [each["loc"][0] for each in error.errors() if each["loc"]]
+        else:
+            paths = transform_error(error, path="$", format_exception=lambda *_: "")
+            parts = [found[1] for path in paths if (found := re.search(r"@ \$\.(\w+)", path))]
+        known = typing.get_type_hints(_origin(annotation))
+    except Exception:
+        return ()
+    return tuple(dict.fromkeys(str(part) for part in parts if part in known))
+
+
 def _formatted(error: BaseException, expected: Any) -> str:
     if isinstance(error, NoFit | InvalidRef):
         return str(error)

@@ -50,8 +50,11 @@ def trace_of(error: BaseException) -> str:
 def place_of(error: BaseException) -> str:
     """Return the application's innermost frame in an error's traceback, as `jobs.py:20 in send`.
 
-    The text is empty if no frame is the application's.
+    An error's own `log_place` takes precedence, such as the fields of args that do not fit. The
+    text is empty if no frame is the application's.
     """
+    if isinstance(own := getattr(error, "log_place", None), str):
+        return own
     places = [
         (frame.f_code, line)
         for frame, line in traceback.walk_tb(error.__traceback__)
