@@ -41,11 +41,12 @@ BASE = "/admin/jobs"
 def browser() -> Iterator["Browser"]:
     """The system's Chromium."""
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import expect, sync_playwright
     except ImportError:
         problem = "tests/browser: needs Playwright: pip install 'riverrun[browser]'"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)
     executable = need("chromium")
+    expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=executable, headless=True, args=[*FLAGS], timeout=2 * DEADLINE_MS

@@ -1,0 +1,189 @@
+"""Acting in a browser: with scripts and without, by keys alone, and from elsewhere."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+from sqlalchemy import Engine
+
+from browser.conftest import BASE, Visiting, below
+from factories import insert_job
+from riverrun import Client, JobState, verbs
+from riverrun.web import Dashboard, User
+from serving import wsgi
+
+NARROW = {"viewport": {"width": 390, "height": 844}}
+EVERY_5_S = 6_000
+"""Milliseconds after which a list has been refreshed."""
+
+
+@pytest.fixture
+def client(engine: Engine, schema: str) -> Client:
+    """A client whose tables have five jobs that wait, and two that failed for good."""
+    for _ in range(5):
+        insert_job(engine, schema, kind="send_email")
+    for _ in range(2):
+        insert_job(engine, schema, kind="charge_card", state="discarded", attempt=25)
+    return Client(engine, schema=schema)
+
+
+@pytest.fixture
+def root(client: Client) -> Iterator[str]:
+    """The address of the dashboard, where Ada may do all."""
+    with wsgi(below(BASE, Dashboard(client, authorize=lambda _: User.all("ada")))) as root:
+        yield f"{root}{BASE}"
+
+
+def states(client: Client, kind: str) -> list[str]:
+    """Return the states of the jobs of a kind, by id."""
+    jobs = verbs.list_jobs(client.engine, schema=client.schema).jobs
+    return [job.state.value for job in sorted(jobs, key=lambda job: job.id) if job.kind == kind]
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_ticked_jobs(visiting: Visiting, client: Client, root: str, scripts: bool) -> None:
+    """Ticked jobs are cancelled once the number is confirmed, on a narrow screen too."""
+    with visiting(root, java_script_enabled=scripts, **NARROW) as visit:
+        page = visit.open("/jobs?state=available")
+        for n in (1, 3):
+            page.get_by_role("checkbox", name=f"Tick job {n}", exact=True).check()
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("Cancel 2 jobs?")
+        assert states(client, "send_email") == ["available"] * 5
+        page.get_by_role("button", name="Cancel 2 jobs").click()
+        expect(page.get_by_text("2 jobs were cancelled.")).to_be_visible()
+    assert states(client, "send_email") == ["cancelled", "available"] * 2 + ["available"]
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_all_that_match(visiting: Visiting, client: Client, root: str, scripts: bool) -> None:
+    """ "All that match" spares jobs of other kinds, and those inserted after the list was read."""
+    with visiting(root, java_script_enabled=scripts) as visit:
+        page = visit.open("/jobs?state=available&kind=send_email")
+        page.get_by_role("link", name="Delete all").click()
+        insert_job(client.engine, client.schema, kind="send_email")
+        page.get_by_role("button", name="Delete 5 jobs").click()
+        expect(page.get_by_text("5 jobs were deleted.")).to_be_visible()
+    assert states(client, "send_email") == ["available"]
+    assert states(client, "charge_card") == ["discarded"] * 2
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_a_job(visiting: Visiting, client: Client, root: str, scripts: bool) -> None:
+    """A failed job is retried, and another one deleted, from their own pages."""
+    with visiting(root, java_script_enabled=scripts) as visit:
+        page = visit.open("/jobs/6")
+        page.get_by_role("link", name="Retry", exact=True).click()
+        page.get_by_role("button", name="Retry").click()
+        expect(page.get_by_text("1 job was made available again.")).to_be_visible()
+        page = visit.open("/jobs/7")
+        page.get_by_role("link", name="Delete", exact=True).click()
+        page.get_by_role("button", name="Delete").click()
+        expect(page.get_by_text("1 job was deleted.")).to_be_visible()
+    assert states(client, "charge_card") == ["available"]
+
+
+def test_by_keys_alone(visiting: Visiting, client: Client, root: str) -> None:
+    """A list is searched, a row chosen and its job cancelled without a mouse."""
+    with visiting(root) as visit:
+        page = visit.open("/jobs")
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        page.keyboard.press("/")
+        page.keyboard.type("send_email")  # j, k, x and r are letters here
+        expect(page.get_by_label("Kind")).to_have_value("send_email")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(f"{root}/jobs?kind=send_email&queue=&since=&until=&tag=&priority="
+                                 f"&id=&arg=&meta=&client=&q=&order=")  # fmt: skip
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        page.keyboard.press("k")
+        page.keyboard.press("x")
+        expect(page.get_by_role("checkbox", name="Tick job 5")).to_be_checked()
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Job 5")
+        tab_to(page, "Cancel")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Cancel job 5?")
+        tab_to(page, "Cancel 1 job")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("1 job was cancelled.")).to_be_visible()
+        page.keyboard.press("g")
+        page.keyboard.press("j")
+        expect(page).to_have_url(f"{root}/jobs")
+    assert states(client, "send_email") == ["available"] * 4 + ["cancelled"]
+
+
+def tab_to(page: Any, name: str) -> None:
+    """Press Tab until the link or button of this name has the focus."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.textContent.trim()") == name:
+            return
+    pytest.fail(f"{name!r} is not reached by Tab")
+
+
+def test_a_list_refreshes_itself(visiting: Visiting, client: Client, root: str) -> None:
+    """A new job appears by itself; not while a row is ticked, when it would move away."""
+    with visiting(root) as visit:
+        visit.page.clock.install()
+        page = visit.open("/jobs?state=available")
+        rows = page.locator("tr[data-row]")
+        expect(rows).to_have_count(5)
+        insert_job(client.engine, client.schema, kind="send_email")
+        page.clock.fast_forward(EVERY_5_S)
+        expect(rows).to_have_count(6)
+        page.get_by_role("checkbox", name="Tick job 1", exact=True).check()
+        insert_job(client.engine, client.schema, kind="send_email")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for _ in range(3):
+            page.clock.fast_forward(EVERY_5_S)
+        expect(rows).to_have_count(6)
+        assert asked == []
+        page.get_by_role("checkbox", name="Tick job 1", exact=True).uncheck()
+        page.clock.fast_forward(EVERY_5_S)
+        expect(rows).to_have_count(7)
+
+
+@pytest.mark.parametrize("site", ["127.0.0.1", "localhost"], ids=["same-site", "cross-site"])
+def test_a_page_of_another_origin(visiting: Visiting, client: Client, root: str, site: str) -> None:
+    """A form of another origin is refused, on the same machine as well, and nothing happens."""
+    fields = "".join(
+        f"<input name='{name}' value='{value}'>"
+        for name, value in {"action": "delete", "id": "1", "back": "/jobs", "shown": "1"}.items()
+    )
+    form = f"<form method='post' action='{root}/act'>{fields}<button>Win</button></form>"
+
+    def evil(_: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [f"<!doctype html><link rel=icon href='data:,'>{form}".encode()]
+
+    with wsgi(evil) as elsewhere, visiting(root) as visit:
+        visit.expected.extend(["status of 403", "a request to"])
+        visit.page.goto(elsewhere.replace("127.0.0.1", site))
+        visit.page.get_by_role("button", name="Win").click()
+        expect(visit.page.get_by_text("does not come from a page of this dashboard")).to_be_visible()
+    assert states(client, "send_email") == ["available"] * 5
+
+
+def test_a_user_who_may_only_look(visiting: Visiting, client: Client) -> None:
+    """A user with `view` alone is offered no action, and sees no args."""
+    pages = Dashboard(client, authorize=lambda _: User(name="eve"))
+    with wsgi(below(BASE, pages)) as root, visiting(f"{root}{BASE}") as visit:
+        for path in ("/jobs", "/jobs/6"):
+            page = visit.open(path)
+            expect(page.get_by_text("charge_card").first).to_be_visible()
+            for name in ("Retry", "Cancel", "Delete", "Retry all", "Cancel all", "Delete all"):
+                expect(page.get_by_role("button", name=name, exact=True)).to_have_count(0)
+                expect(page.get_by_role("link", name=name, exact=True)).to_have_count(0)
+            assert "Ada" not in page.content()
+        visit.expected.append("status of 403")
+        page = visit.open("/confirm?action=delete&id=1")
+        expect(page.get_by_text("which you do not have")).to_be_visible()
+    assert states(client, "charge_card") == [JobState.discarded] * 2
