@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from sqlalchemy import Engine, insert
@@ -64,7 +65,9 @@ def test_acts_on_one_job(
     assert states(engine, schema) == [state]
     done = site.post("/act", form_of(asked))
     assert done.status == 303
-    assert done.headers["location"] == f"/ops/jobs/jobs/{job_id}?done={action}&count=1"
+    # A deleted job has no page to come back to.
+    page = "/jobs" if after is None else f"/jobs/{job_id}"
+    assert done.headers["location"] == f"/ops/jobs{page}?done={action}&count=1"
     assert states(engine, schema) == ([] if after is None else [after])
     [record] = list_actions(engine, schema=schema)
     assert (record.user, record.action, record.count, record.job_ids) == (
@@ -73,8 +76,19 @@ def test_acts_on_one_job(
         1,
         (job_id,),
     )
-    if after is not None:
-        assert "1 job was" in site.get(done.headers["location"]).text
+    assert "1 job was" in site.get(done.headers["location"]).text
+
+
+@pytest.mark.parametrize(
+    "back", ["//evil.example", "/\\evil.example", "/\t/evil.example", "evil:x"]
+)
+def test_the_way_back_stays_in_the_dashboard(engine: Engine, schema: str, back: str) -> None:
+    """A link to a confirmation cannot make its way back lead to another host."""
+    job_id = insert_job(engine, schema)
+    site = Site(engine, schema=schema, base="")
+    fields = urlencode({"action": "cancel", "id": job_id, "back": back})
+    links = site.get(f"/confirm?{fields}").page.links()
+    assert not [each for each in links if re.match(r"[^/#]|/[/\\\s]", each)]
 
 
 def test_acts_on_ticked_jobs(engine: Engine, schema: str) -> None:

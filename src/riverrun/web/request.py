@@ -103,10 +103,18 @@ class Request:
         Args:
             **more: Fields to set in the page's query.
         """
-        given = self.posted("back") or "/"
+        return self.local(self.posted("back") or "/", **more)
+
+    def local(self, given: str, **more: object) -> str:
+        """Return the address of a page that a request names; the first page if it leads elsewhere.
+
+        Args:
+            given: The page's path and query below the dashboard.
+            **more: Fields to set in the query.
+        """
         path, _, query = given.partition("?")
         path = unquote(path, errors="replace")
-        # A browser takes // for the beginning of another host.
+        # A browser takes // for the beginning of another host, and the quoted rest for a path.
         if not path.startswith("/") or path.startswith("//"):
             path, query = "/", ""
         fields = [(key, value) for key, value in _fields(query) if key not in more]

@@ -95,7 +95,7 @@ def confirm(request: Request, context: Context) -> Page:
             "count_text": count,
             "typed": data.count > TYPED_MIN,
             "chosen": wish.chosen,
-            "back": f"{request.base}{_local(wish.back)}",
+            "back": request.local(wish.back),
             "act": request.url("/act"),
         },
     )
@@ -107,6 +107,8 @@ def act(request: Request, context: Context) -> Response:
     done = _number(request.posted("done"))
     if wish.is_named:
         acted = _done(act_on, context, request, wish.action, wish.ids)
+        if wish.action is JobAction.delete and wish.back in {f"/jobs/{each}" for each in wish.ids}:
+            return see_other(request.local("/jobs", done=wish.action, count=acted.count))
         return see_other(request.back(done=wish.action, count=acted.count))
     if wish.after is None:
         _check_typed(request)
@@ -155,9 +157,6 @@ def progress(request: Request, context: Context) -> Page:
     done, left = _number(request.one("done")), _number(request.one("left"))
     data = ProgressData(action=wish.action, done=done, remaining=left)
     word = "progress_more" if left >= REMAINING_MAX else "progress_text"
-    stop = [("done", wish.action), ("count", done)]
-    local = _local(wish.back)
-    mark = "&" if "?" in local else "?"
     return Page(
         name="progress",
         title=context.words["progress"],
@@ -169,7 +168,7 @@ def progress(request: Request, context: Context) -> Page:
             "share": round(100 * done / (done + left)) if done + left else 0,
             "batch": BATCH,
             "act": request.url("/act"),
-            "stop": f"{request.base}{local}{mark}{request.url('', stop).partition('?')[2]}",
+            "stop": request.local(wish.back, done=wish.action, count=done),
         },
     )
 
@@ -263,8 +262,3 @@ def _number(text: str | None) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 19 or int(text) >= 2**63:
         raise BadRequest("filter", f"{text[:40]}: expected a number")
     return int(text)
-
-
-def _local(address: str) -> str:
-    """Return an address below the dashboard that stays there."""
-    return address if address.startswith("/") and not address.startswith("//") else "/jobs"
