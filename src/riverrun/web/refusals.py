@@ -12,6 +12,7 @@ from riverrun.db.refusals import sqlstate
 from riverrun.errors import (
     JobNotFound,
     JobRunning,
+    PeriodicJobNotFound,
     QueueNotFound,
     SchemaMissing,
     UniqueKeyTaken,
@@ -44,7 +45,7 @@ def problem_of(error: Exception) -> Problem | None:
         case NotAllowed():
             detail = WORDS["lacks_right"].format(right=error.args[0])
             return Problem(HTTPStatus.FORBIDDEN, "lacking", detail)
-        case JobNotFound() | QueueNotFound():
+        case JobNotFound() | QueueNotFound() | PeriodicJobNotFound():
             return Problem(HTTPStatus.NOT_FOUND, "missing", str(error))
         case NotFound():
             return Problem(HTTPStatus.NOT_FOUND, "not_found")

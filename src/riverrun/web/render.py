@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from riverrun.clock import span_text
 from riverrun.logs.text import printable, printable_lines
+from riverrun.web.charts import bar
 from riverrun.web.responses import Response
 from riverrun.web.words import WORDS, plural
 
@@ -111,7 +112,7 @@ def environment() -> Environment:
         span=span_text,
         took=took,
     )
-    found.globals.update(BLOCK_MAX=BLOCK_MAX, moment=moment, plural=plural)
+    found.globals.update(BLOCK_MAX=BLOCK_MAX, bar=bar, moment=moment, none_sign=NONE, plural=plural)
     return found
 
 

@@ -6,9 +6,17 @@ from typing import TypeAlias
 
 from riverrun.web.errors import NotFound
 from riverrun.web.page import Page
+from riverrun.web.pages.actions import actions
+from riverrun.web.pages.clients import client, clients
 from riverrun.web.pages.confirm import act, confirm, progress
+from riverrun.web.pages.failures import failure, failures
 from riverrun.web.pages.job import job, part
 from riverrun.web.pages.jobs import jobs
+from riverrun.web.pages.kinds import kind, kinds
+from riverrun.web.pages.overview import overview
+from riverrun.web.pages.periodic import one_periodic, periodic
+from riverrun.web.pages.queues import queue, queues
+from riverrun.web.pages.switch import confirm_switch, do_switch
 from riverrun.web.preferences import prefer
 from riverrun.web.request import Request
 from riverrun.web.responses import Response
@@ -16,20 +24,44 @@ from riverrun.web.responses import Response
 Handler: TypeAlias = Callable[..., Page | Response]
 """Takes a request, a Context and the names in the address."""
 
-MENU = (("jobs", "/jobs", "j"),)
+MENU = (
+    ("overview", "/", "o"),
+    ("jobs", "/jobs", "j"),
+    ("failures", "/failures", "f"),
+    ("queues", "/queues", "q"),
+    ("kinds", "/kinds", "k"),
+    ("clients", "/clients", "c"),
+    ("periodic", "/periodic", "p"),
+    ("actions", "/actions", "a"),
+)
 """The pages of the menu: the name of each, its address, and the key that goes there after g."""
 
 _GET: dict[str, Handler] = {
+    "/": overview,
+    "/overview": overview,
+    "/actions": actions,
+    "/clients": clients,
+    "/clients/{name}": client,
     "/confirm": confirm,
-    "/progress": progress,
+    "/failures": failures,
+    "/failures/{name}": failure,
     "/jobs": jobs,
     "/jobs/{job_id}": job,
     "/jobs/{job_id}/(?P<part>args|output|metadata|log)": part,
+    "/kinds": kinds,
+    "/kinds/{name}": kind,
+    "/periodic": periodic,
+    "/periodic/{name}": one_periodic,
+    "/progress": progress,
+    "/queues": queues,
+    "/queues/{name}": queue,
+    "/switch": confirm_switch,
 }
 
 _POST: dict[str, Handler] = {
     "/act": act,
     "/preferences": prefer,
+    "/switch": do_switch,
 }
 
 

@@ -8,6 +8,7 @@ import attrs
 
 from riverrun.errors import InvalidOption
 from riverrun.verbs.act import BATCH, REMAINING_MAX, Acted, JobAction, act_on, act_on_listed
+from riverrun.verbs.failures import list_failed
 from riverrun.verbs.read import get
 from riverrun.web.actions import may_be_done
 from riverrun.web.context import Context
@@ -194,6 +195,11 @@ def _wish(fields: Sequence[tuple[str, str]], request: Request, context: Context)
     order = [(key, value) for key, value in fields if key == "order"]
     chosen = job_filter([*fixed, *order], now=context.now())
     context.check_filter(request.user, chosen)
+    if (key := last(fields, "failure")) is not None:
+        # A group may have more jobs than an address can name.
+        group = context.read(list_failed, key, limit=1).group
+        ids = () if group is None else group.job_ids[:BATCH]
+        chosen = job_filter([("id", str(job_id)) for job_id in ids], now=context.now())
     if newest is None and not chosen.params.ids:
         raise BadRequest("none")
     if newest is not None and not chosen.acts_on_all:

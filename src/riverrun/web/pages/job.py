@@ -15,7 +15,8 @@ from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.traces import folded
 from riverrun.verbs.act import JobAction
-from riverrun.verbs.read import get, list_briefs
+from riverrun.verbs.read import get, key_holder, list_briefs
+from riverrun.verbs.waiting import Place, place_in_line
 from riverrun.web.actions import may_be_done
 from riverrun.web.context import Context
 from riverrun.web.errors import BadRequest, NotAllowed, NotFound
@@ -24,6 +25,7 @@ from riverrun.web.render import BLOCK_MAX
 from riverrun.web.request import Request
 from riverrun.web.responses import Response, download
 from riverrun.web.users import Right
+from riverrun.web.words import plural
 
 VALUE_MAX = 1_000_000
 """Longest value in the page's JSON, in characters of JSON. A longer one is to be downloaded."""
@@ -95,6 +97,9 @@ class JobData:
             and those before it.
         resume_cursors: The steps that continue from a cursor.
         older_id, newer_id: The jobs inserted before and after it.
+        place: Its place in line, if it is due; counted to 10,000.
+        holder_id: Another job that holds its unique key now. Until that one no longer does, this
+            one cannot be retried.
     """
 
     id: int
@@ -124,6 +129,8 @@ class JobData:
     resume_cursors: Sequence[str]
     older_id: int | None
     newer_id: int | None
+    place: Place | None
+    holder_id: int | None
 
 
 def job(request: Request, context: Context, job_id: str) -> Page:
@@ -173,6 +180,8 @@ def _data(row: JobRow, parts: JobParts, request: Request, context: Context) -> J
         resume_cursors=[str(name) for name in cursors] if isinstance(cursors, Mapping) else [],
         older_id=older,
         newer_id=newer,
+        place=context.read(place_in_line, row.id) if row.state is JobState.available else None,
+        holder_id=_holder(row, context),
     )
 
 
@@ -191,6 +200,22 @@ _SAME = (
     "attempted_by",
     "tags",
 )
+
+
+def _holder(row: JobRow, context: Context) -> int | None:
+    """Return the job that keeps a job from being retried."""
+    if row.unique_key is None or row.state in (row.unique_states or ()):
+        return None
+    holder = context.read(key_holder, row.id)
+    return None if holder is None or holder.id == row.id else holder.id
+
+
+def _place_text(place: Place | None, context: Context) -> str | None:
+    if place is None:
+        return None
+    if place.capped:
+        return context.words["place_more"].format(n=f"{place.ahead:,}")
+    return plural("place_n", place.ahead) if place.ahead else context.words["place_first"]
 
 
 def _neighbour(row: JobRow, context: Context, *, descending: bool) -> int | None:
@@ -264,8 +289,7 @@ def _view(row: JobRow, data: JobData, request: Request, context: Context) -> dic
             if request.user.may(Right(action)) and may_be_done(action, row.state)
         ],
         "more_actions": [],
-        "place_text": None,
-        "holder_id": None,
+        "place_text": _place_text(data.place, context),
         "timeline": _timeline(data, context),
         "job_links": [
             (link.label, address)
