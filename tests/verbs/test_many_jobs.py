@@ -11,7 +11,7 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 from riverrun import JobListParams
 from riverrun.jobs.listing import JobCursor
 from riverrun.migrations import LATEST, Line, sql
-from riverrun.queries import failures, kinds, read, rescues, status, waiting
+from riverrun.queries import failures, kinds, overview, read, rescues, status, waiting
 from riverrun.queries.read import count_listed, list_briefs
 
 FINISHED = 70_000
@@ -208,3 +208,10 @@ def test_charts_read_few_pages(engine: Engine, many: str) -> None:
 def test_rescued_jobs_read_few_pages(engine: Engine, many: str) -> None:
     """Rescued jobs are found by an index, however few they are."""
     assert pages_read(engine, many, rescues.list_rescued(), limit=50, before=2**63 - 1) < 300
+
+
+def test_the_overview_reads_few_pages(engine: Engine, many: str) -> None:
+    """What is wrong is found without reading all jobs, even where much is wrong."""
+    seconds = {"dead_s": 30.0, "wait_s": 60.0, "late_s": 0.0, "rescued_s": 3_600.0}
+    statement = overview.problems(standby=False)
+    assert pages_read(engine, many, statement, **seconds, limit=20, most=200) < 1_000

@@ -104,10 +104,14 @@ def place_in_line() -> Select[Any]:
     )
 
 
-def places(states: Sequence[JobState]) -> Any:
+def places(states: Sequence[JobState], name: str = "places") -> Any:
     """Return the queues that have jobs in one of `states`, as rows with `state` and `queue`.
 
     Index: river_job_prioritized_fetching_index, once for each row.
+
+    Args:
+        states: The states.
+        name: A name that nothing else in the statement has.
     """
     wanted = func.unnest(pg_array([state_literal(state) for state in states])).column_valued(
         "wanted"
@@ -115,7 +119,7 @@ def places(states: Sequence[JobState]) -> Any:
     first: Any = select(
         wanted.label("state"),
         select(func.min(Job.queue)).where(Job.state == wanted).scalar_subquery().label("queue"),
-    ).cte("places", recursive=True)
+    ).cte(name, recursive=True)
     following = select(func.min(Job.queue)).where(
         Job.state == first.c.state, Job.queue > first.c.queue
     )
@@ -134,7 +138,7 @@ def places(states: Sequence[JobState]) -> Any:
     return (
         func.unnest(*arrays)
         .table_valued(column("state", Job.state.type), column("queue", Text))
-        .render_derived(name="place")
+        .render_derived(name=f"row_of_{name}")
     )
 
 

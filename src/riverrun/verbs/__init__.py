@@ -25,6 +25,7 @@ from riverrun.verbs.insert import InsertResult, insert, insert_many
 from riverrun.verbs.insert_fast import insert_many_fast
 from riverrun.verbs.insert_from import insert_from
 from riverrun.verbs.kinds import KindStats, kind_stats, list_kinds
+from riverrun.verbs.overview import Problem, ProblemKind, overview
 from riverrun.verbs.periodic import (
     PeriodicRow,
     list_periodic,
@@ -72,6 +73,8 @@ __all__ = [
     "KindStats",
     "PeriodicRow",
     "Place",
+    "Problem",
+    "ProblemKind",
     "QueueRow",
     "RescuedJob",
     "RunningOn",
@@ -111,6 +114,7 @@ __all__ = [
     "list_queues",
     "list_rescued",
     "newest_job_id",
+    "overview",
     "pause_periodic",
     "pause_queue",
     "place_in_line",
