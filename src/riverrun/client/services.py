@@ -28,7 +28,7 @@ from riverrun.maintenance.leadership import Leadership
 from riverrun.maintenance.maintainer import Maintainer
 from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
 from riverrun.periodic_jobs import PeriodicJobs
-from riverrun.runtime.completer import Completer
+from riverrun.runtime.completer import BACKLOG_MAX, Completer
 from riverrun.runtime.connections import Connections
 from riverrun.runtime.event_loop import LoopThread
 from riverrun.runtime.health import Health
@@ -356,9 +356,11 @@ class Services:
         self._hurried.set()
 
     def _check_slots(self) -> None:
-        """Warn if the workers' pool has fewer connections than slots; suggest a size that fits."""
+        """Fit what depends on the slots; warn if the workers' pool has fewer connections."""
         engine, slots = self._worker_engine, self.producers.slots
         engine.slots = slots
+        ahead = sum(producer.config.claim_ahead for producer in self.producers)
+        self.completer.backlog_max = max(BACKLOG_MAX, slots + ahead)
         # Whether another worker calls ctx.transaction() cannot be known, so only those that take
         # a session count.
         takers = {worker.executor for worker in self._workers if worker.session}

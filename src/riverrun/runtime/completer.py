@@ -47,7 +47,8 @@ FEW = 50
 """The smallest batch of outcomes to which a slow database reduces the statements."""
 
 BACKLOG_MAX = 1_000
-"""How many unwritten finished attempts stop the claiming, until half of them are written."""
+"""How many unwritten finished attempts stop the claiming, until half of them are written. More if
+more attempts than that are claimed at once: they may all finish at once."""
 
 HELD_MAX = 10_000
 """How many outcomes in the isolator, locked or refused, stop the claiming, too."""
@@ -60,7 +61,11 @@ ANSWER_S = 3.0
 
 
 class Completer(Service):
-    """Writes finished attempts. While the database fails, it holds them and tries again."""
+    """Writes finished attempts. While the database fails, it holds them and tries again.
+
+    Attributes:
+        backlog_max: How many unwritten finished attempts stop the claiming.
+    """
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Completer(Service):
         self._failing = False
         self._room = threading.Event()  # set while the backlog is small enough to claim more
         self._room.set()
+        self.backlog_max = BACKLOG_MAX
         self.gave_up = threading.Event()
         self._most = BATCH_MAX  # outcomes written at once; fewer while the database is slow
         self._writer = Writer(
@@ -98,7 +104,7 @@ class Completer(Service):
     def put(self, result: AttemptResult) -> None:
         """Take a finished attempt; from any thread."""
         self._line.put(result)
-        if self._line.qsize() >= BACKLOG_MAX:
+        if self._line.qsize() >= self.backlog_max:
             self._room.clear()
 
     def unwritten(self, timeout: float) -> frozenset[int] | None:
@@ -217,7 +223,7 @@ class Completer(Service):
 
     def _make_room(self) -> None:
         backlog = self._line.qsize() + self._isolator.unsorted
-        if backlog <= BACKLOG_MAX // 2 and len(self._isolator.held) < HELD_MAX:
+        if backlog <= self.backlog_max // 2 and len(self._isolator.held) < HELD_MAX:
             self._room.set()
 
     def _gather(self) -> None:

@@ -53,6 +53,10 @@ A median, because one claim may have been held up.
 WARY_S, WARY_MAX_S = 1.0, 5.0
 """Seconds without a claim ahead after jobs went back: at first, and at most after doublings."""
 
+MOST = 1_000
+"""Most jobs of one claim. None of them begins before the statement is over, and of more jobs than
+this the first could have begun long before."""
+
 HINTS = 20.0
 """Looks per second that notifications may cause although they find nothing."""
 
@@ -377,7 +381,7 @@ class Producer(Service):
     def _claim(self) -> Claimed:
         if self.paused:
             return Claimed(asked=0, jobs=0)
-        room = self._room(self.executor.unfinished())
+        room = min(self._room(self.executor.unfinished()), MOST)
         if room <= 0:
             return Claimed(asked=0, jobs=0)
         began = self._clock.monotonic()
