@@ -128,7 +128,8 @@ class Client(Acting, SetBased, UnitOfWork):
             period. If the Go clients set RescueStuckJobsAfter, set the same here. Default: 1 h.
         cancelled_retention: Seconds or a timedelta to keep cancelled jobs; None keeps them for
             ever. Default: 24 h.
-        completed_retention: Seconds or a timedelta to keep completed jobs; None keeps them for
+        completed_retention: Seconds or a timedelta to keep completed jobs; 0 deletes them as they
+            are completed, which costs the database much less than an update; None keeps them for
             ever. Default: 24 h.
         discarded_retention: Seconds or a timedelta to keep discarded jobs; None keeps them for
             ever. Default: 7 days.

@@ -106,7 +106,13 @@ class Services:
         maintenance = with_timeout(own.maintenance, MAINTENANCE_S)
         self.producers = Producers(hub=hub, clock=clock)
         self.completer = Completer(
-            signs, on_due=self.producers.expect, schema=schema, hub=hub, clock=clock, rng=rng
+            signs,
+            on_due=self.producers.expect,
+            schema=schema,
+            hub=hub,
+            clock=clock,
+            rng=rng,
+            deletes=config.completed_retention_s == 0,
         )
         self._loop = LoopThread(on_lost=self.producers.lose_loop)
         vitals = Vitals(self.producers, self._loop, workers=config.workers, clock=clock)

@@ -63,6 +63,9 @@ ANSWER_S = 3.0
 class Completer(Service):
     """Writes finished attempts. While the database fails, it holds them and tries again.
 
+    Args:
+        deletes: Whether completed jobs are deleted at once.
+
     Attributes:
         backlog_max: How many unwritten finished attempts stop the claiming.
     """
@@ -76,6 +79,7 @@ class Completer(Service):
         hub: Hub,
         clock: Clock,
         rng: random.Random,
+        deletes: bool = False,
     ) -> None:
         super().__init__("completer")
         self._on_due = on_due
@@ -97,7 +101,9 @@ class Completer(Service):
             settled=self._settled,
             clock=clock,
             largest=LARGE_BYTES,
+            deletes=deletes,
         )
+        # This one keeps completed jobs for the cleaner: a foreign key may forbid to delete them.
         apart = Writer(engine, schema=schema, settled=self._settled, clock=clock)
         self._isolator = Isolator(apart, clock=clock, rng=rng)
 

@@ -51,6 +51,7 @@ class Writer:
         settled: Called with the attempts that were written.
         clock: Measures how long an answer took.
         largest: Bytes of JSON beyond which an outcome is not written, but refused as `TooLarge`.
+        deletes: Whether completed jobs are deleted at once.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class Writer:
         settled: Settled,
         clock: Clock,
         largest: int | None = None,
+        deletes: bool = False,
     ) -> None:
         self._engine = engine
         self._schema = schema
         self._settled = settled
         self._clock = clock
         self._largest = largest
+        self._deletes = deletes
 
     def write(self, members: Sequence[AttemptResult]) -> Written:
         """Write `members`, all with an outcome, each batch in a transaction of its own."""
@@ -87,7 +90,12 @@ class Writer:
         broken: Exception | None = None
         most = self._largest or BATCH_BYTES
         for batch in batches(
-            outcomes, merge_anyway=True, age_us=age_us, most_bytes=most, unfit=unfit
+            outcomes,
+            merge_anyway=True,
+            age_us=age_us,
+            most_bytes=most,
+            deletes=self._deletes,
+            unfit=unfit,
         ):
             part = [by_id[outcome.job_id] for outcome in batch.outcomes]
             if broken is not None or batch.size > (self._largest or math.inf):

@@ -12,7 +12,7 @@ from riverrun.jobs.json_values import json_size, json_text
 from riverrun.jobs.states import JobState, state_of
 from riverrun.outcome import Outcome, error_json
 from riverrun.queries import record as queries
-from riverrun.queries.complete import complete_jobs
+from riverrun.queries.complete import complete_jobs, delete_completed
 from riverrun.wire.characters import storable
 
 BATCH_MAX = 1_000
@@ -96,6 +96,7 @@ class Batch:
         ages_us: Microseconds since each worker returned; empty if `texts` contains them.
         texts: The JSON text of each outcome; None for completions that write nothing else.
         merges: Whether to merge metadata even if a job no longer runs at the attempt.
+        deletes: Whether completed jobs are deleted at once.
         size: The size of the texts in bytes.
     """
 
@@ -103,6 +104,7 @@ class Batch:
     ages_us: Sequence[int] = ()
     texts: Sequence[str] | None
     merges: bool
+    deletes: bool = False
     size: int = 0
 
 
@@ -112,6 +114,7 @@ def batches(
     merge_anyway: bool,
     age_us: Callable[[Outcome], int] = lambda _: 0,
     most_bytes: int = BATCH_BYTES,
+    deletes: bool = False,
     unfit: Callable[[Outcome, Exception], object] | None = None,
 ) -> Iterator[Batch]:
     """Yield `outcomes` in batches, those completions first that write nothing else.
@@ -122,6 +125,7 @@ def batches(
         age_us: Returns how many microseconds ago an outcome's worker returned. A final job is
             finalized at that time. Default: the time of the statement.
         most_bytes: Most bytes in a batch of more than one outcome.
+        deletes: Whether completed jobs are deleted at once, with whatever they recorded.
         unfit: Called with each outcome that JSON cannot hold, and the error. Default: None, the
             error is raised.
     """
@@ -129,10 +133,14 @@ def batches(
     others: list[Outcome] = []
     # Sorted, so that concurrent writers lock the rows in the same order.
     for outcome in sorted(outcomes, key=attrgetter("job_id")):
-        bare = outcome.state is JobState.completed and outcome.metadata is None
+        bare = outcome.metadata is None or deletes
+        bare = bare and outcome.state is JobState.completed
         (plain if bare else others).append(outcome)
     for start in range(0, len(plain), BATCH_MAX):
         part = plain[start : start + BATCH_MAX]
+        if deletes:
+            yield Batch(outcomes=part, texts=None, merges=False, deletes=True)
+            continue
         ages_us = [age_us(outcome) for outcome in part]
         yield Batch(outcomes=part, ages_us=ages_us, texts=None, merges=merge_anyway)
     taken: list[Outcome] = []
@@ -167,6 +175,9 @@ def takes_writes(transaction: Transaction) -> None:
 def _write(
     transaction: Transaction, batch: Batch, now: datetime | None, *, skip_locked: bool
 ) -> dict[int, JobState]:
+    if batch.deletes:
+        gone = transaction.rows(delete_completed(), _pairs(batch.outcomes))
+        return {job_id: JobState.completed for (job_id,) in gone}
     if batch.texts is None:
         params = {**_pairs(batch.outcomes), "ages_us": array_text(batch.ages_us), "now": now}
         done = transaction.rows(complete_jobs(skip_locked=skip_locked), params)
