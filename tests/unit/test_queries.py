@@ -45,15 +45,18 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "waiting": (queries.queues_waiting, {"names"}),
     "complete": (
         lambda: complete_jobs(skip_locked=False),
-        {"ids", "attempts", "ages_us", "now"},
+        {"ids", "attempts", "ages_us", "owner", "now"},
     ),
     "complete what is free": (
         lambda: complete_jobs(skip_locked=True),
-        {"ids", "attempts", "ages_us", "now"},
+        {"ids", "attempts", "ages_us", "owner", "now"},
     ),
-    "record": (lambda: record_outcomes(skip_locked=False), {"outcomes", "now"}),
-    "record what is free": (lambda: record_outcomes(skip_locked=True), {"outcomes", "now"}),
-    "unwritten": (unwritten_jobs, {"ids", "attempts"}),
+    "record": (lambda: record_outcomes(skip_locked=False), {"outcomes", "owner", "now"}),
+    "record what is free": (
+        lambda: record_outcomes(skip_locked=True),
+        {"outcomes", "owner", "now"},
+    ),
+    "unwritten": (unwritten_jobs, {"ids", "attempts", "owner"}),
     "give back": (give_back.give_back_jobs, {"ids", "attempts", "client_id"}),
     "give back unchanged": (
         give_back.give_back_unchanged,

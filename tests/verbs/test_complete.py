@@ -18,7 +18,7 @@ from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.outcome import MAX_ERROR_CHARS, MAX_TRACE_CHARS, Outcome
 from riverrun.verbs import cancel, claim, complete, discard, fail, get, snooze
-from riverrun.verbs.complete import record
+from riverrun.verbs.complete import merge_metadata, record
 from riverrun.verbs.give_back import give_back
 from verbs.joins import KINDS, commit, opened, wait_until_blocked
 from waiting import DEADLINE_S
@@ -392,3 +392,34 @@ def test_record_many(engine: Engine, schema: str, merge_anyway: bool) -> None:
     assert get(engine, over.id, schema=schema) == before
     assert get(engine, moved.id, schema=schema).state is JobState.running
     assert get(engine, staged.id, schema=schema).metadata == {"a": 1}
+
+
+@pytest.mark.parametrize("change", ["complete", "fail", "snooze", "discard", "merge"])
+def test_a_claim_that_was_undone_ends_no_later_one(
+    engine: Engine, schema: str, change: str
+) -> None:
+    """After a failover undid a claim, its outcome does not change the job that others claimed.
+
+    Both claims have the same number.
+    """
+    insert_job(engine, schema)
+    [first] = claim(engine, client_id="first", schema=schema)
+    with engine.begin() as connection:
+        connection.execution_options(schema_translate_map={None: schema}).execute(
+            update(Job).values(
+                state=JobState.available, attempt=0, attempted_at=None, attempted_by=None
+            )
+        )
+    [second] = claim(engine, client_id="second", schema=schema)
+    assert first.attempt == second.attempt
+    changes: dict[str, Callable[[], object]] = {
+        "complete": lambda: complete(engine, first, schema=schema),
+        "fail": lambda: fail(engine, first, ValueError(), schema=schema),
+        "snooze": lambda: snooze(engine, first, 60, schema=schema),
+        "discard": lambda: discard(engine, first, ValueError(), schema=schema),
+        "merge": lambda: merge_metadata(engine, first, {"a": 1}, schema=schema),
+    }
+    with pytest.raises(AttemptLost):
+        changes[change]()
+    assert get(engine, second.id, schema=schema) == second
+    assert complete(engine, second, schema=schema) is JobState.completed

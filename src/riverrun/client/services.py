@@ -113,6 +113,7 @@ class Services:
             clock=clock,
             rng=rng,
             deletes=config.completed_retention_s == 0,
+            owner=client_id,
         )
         self._loop = LoopThread(on_lost=self.producers.lose_loop)
         vitals = Vitals(self.producers, self._loop, workers=config.workers, clock=clock)

@@ -74,6 +74,7 @@ class Attempt:
         "ctx",
         "over",
         "replaced",
+        "superseded",
     )
 
     ctx: JobContext
@@ -87,6 +88,7 @@ class Attempt:
         self.begin_by = math.inf
         self.replaced = False  # another slot was opened in place of this one's
         self.over = False  # its slot is free again
+        self.superseded = False  # its claim was undone by the server, and made again
         self._plan = attempts.plan(claimed.kind)
         self._interruptible: Interruptible | None = None
         self._early: AttemptInterrupted | None = None

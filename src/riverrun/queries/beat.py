@@ -23,7 +23,13 @@ from sqlalchemy.orm import aliased
 
 from riverrun.jobs.states import JobState
 from riverrun.models import ClientRecord, Job, Leader
-from riverrun.queries.expressions import NOW, names_a_running_job, seconds, state_literal
+from riverrun.queries.expressions import (
+    NOW,
+    last_claimer,
+    names_a_running_job,
+    seconds,
+    state_literal,
+)
 
 
 @lru_cache
@@ -64,8 +70,9 @@ def sign_on() -> Insert:
     Index: the same as for `leave`.
     """
     client_id = bindparam("client_id", type_=Text)
-    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
-    running = exists().where(Job.state == state_literal(JobState.running), owner == client_id)
+    running = exists().where(
+        Job.state == state_literal(JobState.running), last_claimer() == client_id
+    )
     values = select(
         client_id,
         NOW,

@@ -22,12 +22,12 @@ from sqlalchemy.sql.dml import ReturningDelete
 
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
-from riverrun.queries.expressions import finished_at, state_literal, still_running
+from riverrun.queries.expressions import finished_at, own_claim, state_literal, still_running
 
 
 @lru_cache
 def complete_jobs(*, skip_locked: bool) -> Update:
-    """Complete the jobs in binds `ids`, ascending, that still run at their attempt in `attempts`.
+    """Complete the jobs in binds `ids`, ascending, that `owner` still runs at their `attempts`.
 
     `ages_us` are the microseconds since each worker returned. All three are the texts of arrays.
     Locks the rows in the order of the arrays; with `skip_locked` only those that are free. Index:
@@ -52,7 +52,7 @@ def complete_jobs(*, skip_locked: bool) -> Update:
 
 @lru_cache
 def delete_completed() -> ReturningDelete[Any]:
-    """Delete the jobs in binds `ids` that still run at their attempt in `attempts`.
+    """Delete the jobs in binds `ids` that `owner` still runs at their attempt in `attempts`.
 
     For clients that keep completed jobs for no time: an update would also write an entry to each of
     the table's indexes. Locks and skips rows as `complete_jobs` does. Index: river_job_pkey.
@@ -62,7 +62,7 @@ def delete_completed() -> ReturningDelete[Any]:
 
 @lru_cache
 def merge_metadata() -> Update:
-    """Merge bind `merged` into the metadata of a job if it is running at `attempt_number`.
+    """Merge bind `merged` into a job's metadata if `owner` still runs it at `attempt_number`.
 
     Locks the row. Index: river_job_pkey. River: JobUpdate, which does not check the attempt.
     """
@@ -73,6 +73,7 @@ def merge_metadata() -> Update:
             Job.id == bindparam("job_id", type_=BigInteger),
             Job.attempt == bindparam("attempt_number", type_=Integer),
             Job.state == state_literal(JobState.running),
+            own_claim(),
         )
         .values(metadata_=Job.metadata_.op("||")(merged))
         .returning(Job.id)

@@ -23,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     literal_column,
+    or_,
     select,
     type_coerce,
 )
@@ -166,12 +167,13 @@ def finished_at(age_us: ColumnElement[Any]) -> ColumnElement[Any]:
 
 
 def still_running(*, skip_locked: bool) -> list[ColumnElement[bool]]:
-    """Return the conditions for the jobs of `attempts` that still run at their attempt."""
+    """Return the conditions for the jobs of `attempts` that `owner` still runs at that attempt."""
     done = attempts("done")
     fence = [
         Job.id == done.c.id,
         Job.attempt == done.c.attempt,
         Job.state == state_literal(JobState.running),
+        own_claim(),
     ]
     if not skip_locked:
         return fence
@@ -193,7 +195,22 @@ def seconds(name: str) -> Any:
     return func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam(name), Float))
 
 
+def last_claimer() -> ColumnElement[str]:
+    """Return the client that claimed a job last; null if none is recorded."""
+    return Job.attempted_by[func.array_length(Job.attempted_by, 1)]
+
+
+def own_claim() -> ColumnElement[bool]:
+    """Return the condition for a job that bind `owner` claimed last; if that is null, for any job.
+
+    The number of an attempt does not suffice: a claim that a crash or a failover of the server has
+    undone is made again under the same number, by another client.
+    """
+    owner = cast(bindparam("owner", type_=Text), Text)
+    return or_(owner.is_(None), last_claimer() == owner)
+
+
 def names_a_running_job() -> Any:
     """Return the condition for a client that was the last to claim a job that is still running."""
-    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
-    return exists().where(Job.state == state_literal(JobState.running), owner == ClientRecord.id)
+    running = Job.state == state_literal(JobState.running)
+    return exists().where(running, last_claimer() == ClientRecord.id)

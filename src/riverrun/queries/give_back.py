@@ -25,15 +25,14 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
-from riverrun.queries.expressions import readable, state_literal
+from riverrun.queries.expressions import last_claimer, readable, state_literal
 
 
 def _mine() -> ColumnElement[bool]:
     """Return the condition for a running job that bind `client_id` was the last to claim."""
-    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
     return and_(
         Job.state == state_literal(JobState.running),
-        owner == bindparam("client_id", type_=Text),
+        last_claimer() == bindparam("client_id", type_=Text),
     )
 
 

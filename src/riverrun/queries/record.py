@@ -28,6 +28,7 @@ from riverrun.queries.expressions import (
     NOW,
     attempts,
     finished_at,
+    own_claim,
     readable,
     records,
     state_literal,
@@ -36,7 +37,7 @@ from riverrun.queries.expressions import (
 
 @lru_cache
 def unwritten_jobs() -> Select[Any]:
-    """Read the jobs in binds `ids`: whether they run at their attempt, and whether they are free.
+    """Read the jobs in binds `ids`: whether `owner` still runs them, and whether they are free.
 
     Locks the rows that are not locked, until the transaction ends, to find out which those are.
     Index: river_job_pkey.
@@ -48,14 +49,15 @@ def unwritten_jobs() -> Select[Any]:
         .with_for_update(of=Job, key_share=True, skip_locked=True)
         .cte("free")
     )
-    runs = and_(Job.state == state_literal(JobState.running), Job.attempt == asked.c.attempt)
+    running = Job.state == state_literal(JobState.running)
+    runs = and_(running, Job.attempt == asked.c.attempt, own_claim())
     columns: tuple[Any, ...] = (Job.id, runs.label("runs"), Job.id.in_(select(free.c.id)))
     return select(*columns).join(asked, Job.id == asked.c.id)
 
 
 @lru_cache
 def record_outcomes(*, skip_locked: bool) -> Update:
-    """Write the outcomes in bind `outcomes` of jobs that still run at the same attempt.
+    """Write the outcomes in bind `outcomes` of jobs that `owner` still runs at the same attempt.
 
     A job that was marked as cancelled in the meantime, and that would run again, is cancelled
     instead. The `finalized_at` of a final job is when its worker returned, `age_us` microseconds
@@ -82,7 +84,8 @@ def record_outcomes(*, skip_locked: bool) -> Update:
         .with_for_update(of=Job, key_share=True, skip_locked=skip_locked)
         .cte("held")
     )
-    fenced = and_(Job.state == state_literal(JobState.running), Job.attempt == rows.c.attempt)
+    running = Job.state == state_literal(JobState.running)
+    fenced = and_(running, Job.attempt == rows.c.attempt, own_claim())
     again = rows.c.state.in_(
         [literal_column(f"'{state}'") for state in ("available", "retryable", "scheduled")]
     )

@@ -25,6 +25,7 @@ from riverrun.models import ClientRecord, Job
 from riverrun.queries.expressions import (
     NOW,
     job_columns,
+    last_claimer,
     names_a_running_job,
     seconds,
     state_literal,
@@ -47,7 +48,6 @@ def lost_jobs() -> Select[Any]:
     Returns jobs of at most `LOST_BYTES`, and with each the number of jobs `found`. Skips locked
     rows. Index: river_job_prioritized_fetching_index, whose part for running jobs is small.
     """
-    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
     known = (
         func.unnest(
             bindparam("kinds", type_=ARRAY(Text)), bindparam("timeouts_s", type_=ARRAY(Float))
@@ -72,7 +72,7 @@ def lost_jobs() -> Select[Any]:
     )
     lost = (
         select(Job.id, size.label("size"))
-        .outerjoin(ClientRecord, ClientRecord.id == owner)
+        .outerjoin(ClientRecord, ClientRecord.id == last_claimer())
         .outerjoin(known, known.c.kind == Job.kind)
         .where(
             Job.state == state_literal(JobState.running),

@@ -26,7 +26,11 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from riverrun.jobs.columns import Timestamp
 from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import ClientRecord, Job, Leader, Queue
+<<<<<<< HEAD
 from riverrun.queries.expressions import readable, seconds, state_literal
+=======
+from riverrun.queries.expressions import last_claimer, readable, state_literal
+>>>>>>> bea2519 (Let only the client that claimed a job last end it)
 
 
 @lru_cache
@@ -129,14 +133,13 @@ def unworked_queues(*, standby: bool) -> Select[Any]:
         ClientRecord.heartbeat_at >= now - func.make_interval(0, 0, 0, 0, 0, 0, dead_s),
         name == any_(ClientRecord.queues),
     )
-    owner = Job.attempted_by[func.array_length(Job.attempted_by, 1)]
     led = exists().where(
         Leader.expires_at >= now, ~exists().where(ClientRecord.id == Leader.leader_id)
     )
     running = exists().where(
         Job.state == state_literal(JobState.running),
         Job.queue == name,
-        ~exists().where(ClientRecord.id == owner).correlate(Job),
+        ~exists().where(ClientRecord.id == last_claimer()).correlate(Job),
     )
     renewed = exists().where(
         Queue.name == name, Queue.updated_at >= now - func.make_interval(0, 0, 0, 0, 0, 11)

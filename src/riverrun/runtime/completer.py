@@ -65,6 +65,7 @@ class Completer(Service):
 
     Args:
         deletes: Whether completed jobs are deleted at once.
+        owner: The id of the client that has claimed the jobs. Default: None, any client.
 
     Attributes:
         backlog_max: How many unwritten finished attempts stop the claiming.
@@ -80,6 +81,7 @@ class Completer(Service):
         clock: Clock,
         rng: random.Random,
         deletes: bool = False,
+        owner: str | None = None,
     ) -> None:
         super().__init__("completer")
         self._on_due = on_due
@@ -102,9 +104,10 @@ class Completer(Service):
             clock=clock,
             largest=LARGE_BYTES,
             deletes=deletes,
+            owner=owner,
         )
         # This one keeps completed jobs for the cleaner: a foreign key may forbid to delete them.
-        apart = Writer(engine, schema=schema, settled=self._settled, clock=clock)
+        apart = Writer(engine, schema=schema, settled=self._settled, clock=clock, owner=owner)
         self._isolator = Isolator(apart, clock=clock, rng=rng)
 
     def put(self, result: AttemptResult) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from riverrun.clock import seconds
 from riverrun.config import ClientConfig, QueueConfig
-from riverrun.errors import AttemptInterrupted
+from riverrun.errors import AttemptInterrupted, AttemptLost
 from riverrun.events import Hub, JobsClaimed
 from riverrun.execution.attempt import Attempt
 from riverrun.execution.attempts import Attempts
@@ -349,6 +349,9 @@ class Producer(Service):
 
     def done(self, attempt: Attempt, result: AttemptResult) -> None:
         """Take the result of `attempt`."""
+        if attempt.superseded:
+            lost = AttemptLost(attempt.claimed.id, attempt.claimed.attempt)
+            result = attrs.evolve(result, outcome=None, error=lost, due_monotonic=None)
         # In this order: an attempt that is no longer claimed is in the completer already.
         self._completer.put(result)
         self._forget(attempt)
@@ -414,6 +417,11 @@ class Producer(Service):
             attempts = {job.id: Attempt(self._attempts, job, now) for job in jobs}
             for attempt in attempts.values():
                 attempt.begin_by = began + self._fresh_s
+            for job_id in self._claimed.keys() & attempts.keys():
+                # A crash or failover of the server has undone the earlier claim, and both have the
+                # same number. The outcome of the earlier attempt must not end the later one.
+                older = self._claimed[job_id]
+                older.superseded = older.claimed.attempt == attempts[job_id].claimed.attempt
             self._claimed.update(attempts)
             # A cancellation from here on finds the attempts in `_claimed`. Apply those that came
             # before.

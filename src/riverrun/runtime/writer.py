@@ -52,6 +52,7 @@ class Writer:
         clock: Measures how long an answer took.
         largest: Bytes of JSON beyond which an outcome is not written, but refused as `TooLarge`.
         deletes: Whether completed jobs are deleted at once.
+        owner: The id of the client that has claimed the jobs. Default: None, any client.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Writer:
         clock: Clock,
         largest: int | None = None,
         deletes: bool = False,
+        owner: str | None = None,
     ) -> None:
         self._engine = engine
         self._schema = schema
@@ -70,6 +72,7 @@ class Writer:
         self._clock = clock
         self._largest = largest
         self._deletes = deletes
+        self._owner = owner
 
     def write(self, members: Sequence[AttemptResult]) -> Written:
         """Write `members`, all with an outcome, each batch in a transaction of its own."""
@@ -133,7 +136,7 @@ class Writer:
 
     def _record(self, batch: Batch) -> Recorded:
         with joined(self._engine, self._schema) as transaction:
-            return record_free(transaction, batch)
+            return record_free(transaction, batch, owner=self._owner)
 
 
 def job_id(result: AttemptResult) -> int:

@@ -131,7 +131,7 @@ def record_wish(
     staged = check_metadata(metadata, MAX_ROW_BYTES) if metadata else None
     outcome = decide(job, wish, now=now, backoff=RiverBackoff(), metadata=staged)
     with joined(tx, schema) as transaction:
-        outcome.state = _write_own(transaction, outcome, None)
+        outcome.state = _write_own(transaction, job, outcome, None)
     return outcome
 
 
@@ -163,7 +163,7 @@ def discard(
         at = job.attempted_at or now or _now(transaction)
         entry = attempt_error(job.attempt, at, error)
         outcome = Outcome(job_id=job.id, attempt=job.attempt, state=JobState.discarded, error=entry)
-        return _write_own(transaction, outcome, now)
+        return _write_own(transaction, job, outcome, now)
 
 
 @tried_again
@@ -184,6 +184,7 @@ def merge_metadata(
         "job_id": job.id,
         "attempt_number": job.attempt,
         "merged": json_text(check_metadata(metadata)),
+        "owner": _owner(job),
     }
     with joined(tx, schema) as transaction:
         if transaction.execute(queries.merge_metadata(), params).first() is None:
@@ -203,14 +204,21 @@ def _end(
         # A completion needs no query for the time, because its statement sets the time itself.
         moment = now or (_now(transaction) if error is not None else job.scheduled_at)
         outcome = decide(job, error, now=moment, backoff=backoff, metadata=metadata)
-        return _write_own(transaction, outcome, now)
+        return _write_own(transaction, job, outcome, now)
 
 
-def _write_own(transaction: Transaction, outcome: Outcome, now: datetime | None) -> JobState:
-    states = record(transaction, [outcome], merge_anyway=False, now=now)
+def _write_own(
+    transaction: Transaction, job: JobRow, outcome: Outcome, now: datetime | None
+) -> JobState:
+    states = record(transaction, [outcome], merge_anyway=False, owner=_owner(job), now=now)
     if outcome.job_id not in states:
         raise AttemptLost(outcome.job_id, outcome.attempt)
     return states[outcome.job_id]
+
+
+def _owner(job: JobRow) -> str | None:
+    """Return the client that claimed `job`; None if its row does not say."""
+    return job.attempted_by[-1] if job.attempted_by else None
 
 
 def _now(transaction: Transaction) -> datetime:

@@ -42,6 +42,7 @@ def record(
     outcomes: Sequence[Outcome],
     *,
     merge_anyway: bool,
+    owner: str | None = None,
     now: datetime | None = None,
 ) -> dict[int, JobState]:
     """Write outcomes in as few statements as possible. Waits for locked rows.
@@ -50,6 +51,7 @@ def record(
         transaction: The transaction.
         outcomes: The outcomes, at most one of each job.
         merge_anyway: Whether to merge metadata even if a job no longer runs at the attempt.
+        owner: The id of the client that claimed the jobs. Default: None, any client.
         now: For tests: used as the database's time, aware.
 
     Returns:
@@ -57,21 +59,27 @@ def record(
     """
     states: dict[int, JobState] = {}
     for batch in batches(outcomes, merge_anyway=merge_anyway):
-        states.update(_write(transaction, batch, now, skip_locked=False))
+        states.update(_write(transaction, batch, owner, now, skip_locked=False))
     return states
 
 
 def record_free(
-    transaction: Transaction, batch: "Batch", *, now: datetime | None = None
+    transaction: Transaction,
+    batch: "Batch",
+    *,
+    owner: str | None = None,
+    now: datetime | None = None,
 ) -> Recorded:
     """Write one batch as `record` does, but skip locked rows."""
-    states = _write(transaction, batch, now, skip_locked=True)
+    states = _write(transaction, batch, owner, now, skip_locked=True)
     missing = [outcome for outcome in batch.outcomes if outcome.job_id not in states]
     if not missing:
         return Recorded(states=states)
     found = {
         job_id: (runs, free)
-        for job_id, runs, free in transaction.rows(queries.unwritten_jobs(), _pairs(missing))
+        for job_id, runs, free in transaction.rows(
+            queries.unwritten_jobs(), {**_pairs(missing), "owner": owner}
+        )
     }
     # With `merges` metadata is merged into any row; all else only if the attempt still runs.
     kept = {
@@ -168,24 +176,30 @@ def batches(
 
 def takes_writes(transaction: Transaction) -> None:
     """Execute a completion of no job. If the database refuses that, it refuses every outcome."""
-    params = {**_pairs([]), "ages_us": "{}", "now": None}
+    params = {**_pairs([]), "ages_us": "{}", "owner": None, "now": None}
     transaction.rows(complete_jobs(skip_locked=True), params)
 
 
 def _write(
-    transaction: Transaction, batch: Batch, now: datetime | None, *, skip_locked: bool
+    transaction: Transaction,
+    batch: Batch,
+    owner: str | None,
+    now: datetime | None,
+    *,
+    skip_locked: bool,
 ) -> dict[int, JobState]:
     if batch.deletes:
-        gone = transaction.rows(delete_completed(), _pairs(batch.outcomes))
+        gone = transaction.rows(delete_completed(), {**_pairs(batch.outcomes), "owner": owner})
         return {job_id: JobState.completed for (job_id,) in gone}
     if batch.texts is None:
-        params = {**_pairs(batch.outcomes), "ages_us": array_text(batch.ages_us), "now": now}
+        params = {**_pairs(batch.outcomes), "ages_us": array_text(batch.ages_us)}
+        params |= {"owner": owner, "now": now}
         done = transaction.rows(complete_jobs(skip_locked=skip_locked), params)
         return {job_id: JobState.completed for (job_id,) in done}
     text = "[" + ",".join(batch.texts) + "]"
     if not text.isascii() or "\\u0000" in text:
         text = storable(text, transaction.encodings)
-    params = {"outcomes": text, "now": now}
+    params = {"outcomes": text, "owner": owner, "now": now}
     rows = transaction.rows(queries.record_outcomes(skip_locked=skip_locked), params)
     return {job_id: state_of(state) for job_id, state in rows}
 
