@@ -26,11 +26,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from riverrun.jobs.columns import Timestamp
 from riverrun.jobs.states import FINAL_STATES, JobState
 from riverrun.models import ClientRecord, Job, Leader, Queue
-<<<<<<< HEAD
-from riverrun.queries.expressions import readable, seconds, state_literal
-=======
-from riverrun.queries.expressions import last_claimer, readable, state_literal
->>>>>>> bea2519 (Let only the client that claimed a job last end it)
+from riverrun.queries.expressions import last_claimer, readable, seconds, state_literal
 
 
 @lru_cache
