@@ -11,7 +11,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 from riverrun.embedded import PostgresNotFound, find_programs
 
@@ -92,3 +92,8 @@ def search_path_options(*schemas: str) -> str:
     """Return the connection's `options` that set the search path to `schemas`."""
     names = ",".join(quoted(name) for name in schemas)
     return "-csearch_path=" + names.replace("\\", "\\\\").replace(" ", "\\ ")
+
+
+def search_path_url(url: URL | str, *schemas: str) -> URL:
+    """Return a URL whose connections have `schemas` as their search path."""
+    return make_url(url).update_query_dict({"options": search_path_options(*schemas)})

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, create_engine
 
 from network import fetch, free_ports
-from schemas import search_path_options
+from schemas import search_path_url
 from waiting import DEADLINE_S, until
 
 APPS = Path(__file__).parent / "apps"
@@ -125,7 +125,7 @@ class Site:
 @pytest.fixture
 def schema_url(database_url: str, schema: str) -> str:
     """A URL that puts the test's schema on the search path, for applications without schemas."""
-    url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
+    url = search_path_url(database_url, schema)
     return url.render_as_string(hide_password=False)
 
 

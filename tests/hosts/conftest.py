@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from psycopg import sql
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, text
 
 from hosts.tables import Base
 from riverrun import Client
-from schemas import search_path_options
+from schemas import search_path_url
 from waiting import DEADLINE_S
 
 Announced = Callable[[], list[str]]
@@ -18,7 +18,7 @@ Announced = Callable[[], list[str]]
 @pytest.fixture
 def host_url(database_url: str, schema: str) -> str:
     """A URL that leads to the test's schema, in which the host has a table, too."""
-    url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
+    url = search_path_url(database_url, schema)
     engine = create_engine(url)
     Base.metadata.create_all(engine)
     engine.dispose()

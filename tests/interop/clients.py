@@ -5,11 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from riverrun import Client, JobArgs, JobContext, QueueConfig, Workers
-from riverrun.errors import StopTimeout
+from riverrun import Client, JobArgs, JobContext, Workers
+from started import Started
 from waiting import DEADLINE_S, until
 
 
@@ -32,13 +31,8 @@ class Ours(JobArgs, kind="interop_ours"):
 Body = Callable[[Any, JobContext], object]
 
 
-class Clients:
-    """Makes clients on one engine and schema, and stops them at the end."""
-
-    def __init__(self, engine: Engine, schema: str) -> None:
-        self.engine = engine
-        self.schema = schema
-        self._clients: list[Client] = []
+class Clients(Started):
+    """Makes clients that work the same kind as the Go peer."""
 
     def run(self, body: Body | None = None, *, slots: int = 4, **options: Any) -> Client:
         """Start a client that works Echo and Ours with `body`."""
@@ -54,10 +48,7 @@ class Clients:
             if body is not None:
                 body(args, ctx)
 
-        options.setdefault("queues", {"default": QueueConfig(max_workers=slots)})
-        options.setdefault("soft_stop_timeout", 10)
-        client = Client(self.engine, schema=self.schema, workers=workers, **options)
-        self._clients.append(client)
+        client = self.make(workers, slots=slots, **options)
         client.start()
         return client
 
@@ -97,11 +88,3 @@ class Clients:
             self.wait(lambda: self.one(asked, id=job_id) == state, f"job {job_id} {state}")
         except AssertionError as problem:
             raise AssertionError(f"{problem}; it is {self.one(asked, id=job_id)}") from None
-
-    def stop(self) -> None:
-        """Stop every client and cancel the jobs it is running."""
-        for client in self._clients:
-            try:
-                client.stop(cancel=True)
-            except StopTimeout as error:
-                pytest.fail(f"a test left a worker running: {error}")

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from orm.tables import Base
 from riverrun import Client
 from riverrun.migrations import LATEST, Line, sql
-from schemas import new_schema_name, search_path_options
+from schemas import new_schema_name, search_path_url
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def mapped_schema(engine: Engine) -> Iterator[str]:
 @pytest.fixture
 def host_url(database_url: str, mapped_schema: str) -> str:
     """A URL whose search path is the application's tables; it has no jobs at first."""
-    url = make_url(database_url).update_query_dict({"options": search_path_options(mapped_schema)})
+    url = search_path_url(database_url, mapped_schema)
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("DELETE FROM river_job"))

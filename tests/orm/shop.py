@@ -5,14 +5,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import attrs
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun import Client, JobArgs
 from riverrun.models import Job
 from riverrun.orm.relationships import jobs_of
-from schemas import new_schema_name, search_path_options
+from schemas import new_schema_name, search_path_url
 
 
 @attrs.frozen
@@ -80,7 +80,7 @@ def opened(kind: str, engine: Engine, schema: str) -> Iterator[Place]:
     if own is not schema:
         with engine.begin() as connection:
             connection.execute(CreateSchema(own))
-    url = make_url(engine.url).update_query_dict({"options": search_path_options(own)})
+    url = search_path_url(engine.url, own)
     host = create_engine(url)
     try:
         Base.metadata.create_all(host)

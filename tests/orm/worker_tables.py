@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from sqlalchemy import Engine, create_engine, make_url, select
+from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from schemas import search_path_options
+from schemas import search_path_url
 
 
 class Base(DeclarativeBase):
@@ -32,7 +32,7 @@ class Account(Base):
 
 def host_engine(database_url: str, schema: str) -> Iterator[Engine]:
     """Yield the application's engine, whose search path is the test's schema."""
-    url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
+    url = search_path_url(database_url, schema)
     engine = create_engine(url)
     Base.metadata.create_all(engine)
     yield engine

@@ -7,22 +7,17 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from riverrun import Client, JobContext, QueueConfig, Workers
-from riverrun.errors import StopTimeout
+from riverrun import Client, JobContext, Workers
 from riverrun.events import JobEvent, Subscription
 from runtime.task import Task
+from started import Started
 from waiting import DEADLINE_S
 
 Body = Callable[[Task, JobContext], object]
 
 
-class App:
-    """Makes clients on one engine and schema, and stops them at the end."""
-
-    def __init__(self, engine: Engine, schema: str) -> None:
-        self.engine = engine
-        self.schema = schema
-        self._clients: list[Client] = []
+class App(Started):
+    """Makes clients that work Task."""
 
     def client(self, body: Body | None = None, *, slots: int = 4, **options: Any) -> Client:
         """Return a client that works Task with `body`. It is not started."""
@@ -33,12 +28,7 @@ class App:
                 body(args, ctx)
 
         workers.register(work)
-        options.setdefault("workers", workers)
-        options.setdefault("queues", {"default": QueueConfig(max_workers=slots)})
-        options.setdefault("soft_stop_timeout", 10)
-        client = Client(options.pop("engine", self.engine), schema=self.schema, **options)
-        self._clients.append(client)
-        return client
+        return self.make(workers, slots=slots, **options)
 
     def run(self, body: Body | None = None, **options: Any) -> tuple[Client, Subscription]:
         """Return a started client and a subscription to all its events."""
@@ -46,14 +36,6 @@ class App:
         events = client.subscribe(JobEvent)
         client.start()
         return client, events
-
-    def stop(self) -> None:
-        """Stop every client and cancel the jobs it is running."""
-        for client in self._clients:
-            try:
-                client.stop(cancel=True)
-            except StopTimeout as error:
-                pytest.fail(f"a test left a worker running: {error}")
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.policies.uniqueness import DEFAULT_STATES, REQUIRED_STATES, UniqueOpts
 from riverrun.verbs import claim, complete, get, insert, insert_many, insert_many_fast
-from schemas import search_path_options
+from schemas import search_path_url
 from verbs.joins import JOINED, KINDS, commit, opened, wait_until_blocked
 from waiting import DEADLINE_S
 
@@ -371,7 +371,7 @@ def test_search_path_decides_without_a_schema(
     engine: Engine, database_url: str, schema: str
 ) -> None:
     """Without a schema the search path decides, also for the bitmask's function and the type."""
-    url = make_url(database_url).update_query_dict({"options": search_path_options(schema)})
+    url = search_path_url(database_url, schema)
     own = create_engine(url)
     try:
         first = insert(own, Greet(), UNIQUE)
