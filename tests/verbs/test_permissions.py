@@ -1,5 +1,6 @@
 """The rights that docs/permissions.md grants are enough for what it says."""
 
+import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -23,8 +24,17 @@ from riverrun import (
     Workers,
 )
 from riverrun.events import JobCompleted
+from riverrun.maintenance.sampler import Sampler
 from riverrun.migrations import migrate, validate
-from riverrun.verbs import count_jobs, get_leader, list_clients
+from riverrun.testing.clock import FrozenClock
+from riverrun.verbs import (
+    count_jobs,
+    get_leader,
+    list_actions,
+    list_clients,
+    list_periodic,
+    list_samples,
+)
 from waiting import DEADLINE_S, until
 
 GRANTS = {
@@ -151,6 +161,25 @@ def test_leads(as_role: As, empty_database: Engine, caplog: pytest.LogCaptureFix
     assert not [record for record in caplog.records if "ProgrammingError" in record.getMessage()]
 
 
+def test_a_leader_that_may_not_write_samples(
+    as_role: As, empty_database: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A role of a page before samples leads all the same, and logs once what it may not do."""
+    engine = as_role("leads")
+    with empty_database.begin() as connection:
+        role = f"{empty_database.url.database}_leads"
+        connection.execute(text(f"REVOKE ALL ON riverrun_sample FROM {role}"))
+    clock = FrozenClock()
+    sampler = Sampler(engine, schema=None, clock=clock, rng=random.Random(1))
+    for _ in range(3):
+        assert not sampler.turn()
+        clock.advance(timedelta(hours=1))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1, messages
+    assert "no samples are taken for charts" in messages[0]
+    assert "permission denied for table riverrun_sample" in messages[0]
+
+
 def test_operates(as_role: As, empty_database: Engine) -> None:
     """An operator cancels, retries, deletes, updates, pauses and resumes."""
     engine = as_role("operates")
@@ -168,6 +197,15 @@ def test_operates(as_role: As, empty_database: Engine) -> None:
     assert [job.id for job in client.delete_many(engine, JobListParams(ids=[second]))] == [second]
     client.queues.pause(engine, "default")
     client.queues.resume(engine, "default")
+    client.act_on(engine, "cancel", [first], user="ada")
+    with empty_database.begin() as connection:
+        connection.execute(
+            text("INSERT INTO riverrun_periodic (id, next_run_at) VALUES ('p', now())")
+        )
+    client.pause_periodic(engine, "p")
+    client.run_periodic_now(engine, "p")
+    assert [row.user for row in list_actions(engine)] == ["ada"]
+    assert list_samples(engine).kept
 
 
 def test_reads(as_role: As, empty_database: Engine) -> None:
@@ -179,6 +217,8 @@ def test_reads(as_role: As, empty_database: Engine) -> None:
     assert client.queues.list(engine) == []
     assert len(count_jobs(engine)) == 1
     assert (list_clients(engine), get_leader(engine)) == ([], None)
+    assert (list_actions(engine), list_periodic(engine)) == ([], [])
+    assert list_samples(engine).kept
     with engine.connect() as connection:
         assert not validate(connection, None)
     with pytest.raises(ProgrammingError, match="permission denied"):

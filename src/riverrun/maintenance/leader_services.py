@@ -11,6 +11,7 @@ from riverrun.maintenance.leadership import Leadership
 from riverrun.maintenance.periodic_job_inserter import PeriodicJobInserter
 from riverrun.maintenance.queue_cleaner import QueueCleaner
 from riverrun.maintenance.reindexer import Reindexer
+from riverrun.maintenance.sampler import Sampler
 from riverrun.periodic_jobs import PeriodicJobs
 from riverrun.runtime.service import Service
 
@@ -50,6 +51,7 @@ def leader_services(
             rng=rng,
         ),
         QueueCleaner(engine, schema=schema, rng=rng),
+        Sampler(engine, schema=schema, clock=clock, rng=rng),
         PeriodicJobInserter(
             engine,
             jobs=periodic_jobs,

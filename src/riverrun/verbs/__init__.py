@@ -45,6 +45,14 @@ from riverrun.verbs.read import get, key_holder, list_jobs
 from riverrun.verbs.reschedule import reschedule_where
 from riverrun.verbs.rescues import RescuedJob, list_rescued
 from riverrun.verbs.retry import retry, retry_where
+from riverrun.verbs.samples import (
+    SampleKey,
+    SamplePoint,
+    Samples,
+    SampleSeries,
+    SampleSpan,
+    list_samples,
+)
 from riverrun.verbs.status import (
     ClientRow,
     FinishedCount,
@@ -78,6 +86,11 @@ __all__ = [
     "QueueRow",
     "RescuedJob",
     "RunningOn",
+    "SampleKey",
+    "SamplePoint",
+    "SampleSeries",
+    "SampleSpan",
+    "Samples",
     "WaitingCount",
     "act_on",
     "act_on_listed",
@@ -113,6 +126,7 @@ __all__ = [
     "list_periodic",
     "list_queues",
     "list_rescued",
+    "list_samples",
     "newest_job_id",
     "overview",
     "pause_periodic",

@@ -1,0 +1,293 @@
+"""The statements of `verbs.samples`."""
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Delete,
+    Double,
+    Insert,
+    Integer,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import array, insert
+
+from riverrun.jobs.columns import Timestamp
+from riverrun.jobs.states import FINAL_STATES, JobState
+from riverrun.models import Action, Job, Sample
+from riverrun.queries.expressions import NOW, state_literal
+
+STEPS = (10, 60, 900, 3_600, 43_200)
+"""The lengths of samples in seconds. Those of each length are sums of those of the length before.
+
+The longer ones are the points of charts: to sum them up at each look would take 100 ms.
+"""
+
+FINE_S = STEPS[0]
+
+BOUNDS_S: tuple[float, ...] = tuple(0.001 * 2**power for power in range(23))
+"""The bounds of a histogram's classes, in seconds: from 1 ms to 70 min, each twice the last one."""
+
+SERIES_MAX = 50
+"""Most series of one time. All others are counted as one for each state, without names."""
+
+_ORIGIN = literal_column("timestamptz '2000-01-01 00:00:00+00'", Timestamp)
+
+
+@lru_cache
+def marks() -> Select[Any]:
+    """Read the time, and the last sample of each length. Index: riverrun_sample_pkey."""
+    last: list[Any] = [
+        select(func.max(Sample.at)).where(Sample.step_s == step_s).scalar_subquery()
+        for step_s in STEPS
+    ]
+    columns: list[Any] = [NOW, *last]
+    return select(*columns)
+
+
+@lru_cache
+def clock() -> Select[Any]:
+    """Read the time, and whether there is a table of samples in schema `schema_name`."""
+    # concat() ignores the null that comes of a null schema.
+    place = func.quote_ident(bindparam("schema_name", type_=Text)) + "."
+    there = func.to_regclass(func.concat(place, Action.__tablename__)).is_not(None)
+    columns: list[Any] = [NOW.label("now"), there.label("there")]
+    return select(*columns)
+
+
+@lru_cache
+def no_jit() -> Select[Any]:
+    """Keep PostgreSQL from compiling this transaction's statements, which would take longer."""
+    return select(func.set_config("jit", "off", True))
+
+
+@lru_cache
+def count_final() -> Insert:
+    """Sample the jobs that were finalized from bind `since` to before bind `until`.
+
+    The wait and the run of a job count if it was completed or discarded by an attempt. Index:
+    river_job_state_and_finalized_at_index.
+    """
+    since, until = (bindparam(name, type_=Timestamp) for name in ("since", "until"))
+    parts = [
+        select(
+            _bin(FINE_S, Job.finalized_at).label("at"),
+            Job.queue,
+            Job.kind,
+            literal_column(f"'{state.value}'", Text).label("state"),
+            Job.scheduled_at,
+            Job.attempted_at,
+            Job.finalized_at,
+        ).where(
+            Job.state == state_literal(state),
+            Job.finalized_at.is_not(None),  # the condition of the partial index
+            Job.finalized_at >= since,
+            Job.finalized_at < until,
+        )
+        for state in sorted(FINAL_STATES)
+    ]
+    job = union_all(*parts).subquery("job").c
+    timed = and_(
+        job.state != JobState.cancelled.value,
+        job.scheduled_at > literal_column("timestamptz '-infinity'", Timestamp),
+        job.attempted_at >= job.scheduled_at,
+        job.finalized_at >= job.attempted_at,
+    )
+    wait_s = case((timed, _seconds(job.attempted_at - job.scheduled_at)))
+    run_s = case((timed, _seconds(job.finalized_at - job.attempted_at)))
+    bounds: Any = literal_column(f"'{{{','.join(map(str, BOUNDS_S))}}}'::float8[]")
+    key = [job.at, job.queue, job.kind, job.state]
+    classes = [
+        func.width_bucket(wait_s, bounds).label("wait"),
+        func.width_bucket(run_s, bounds).label("run"),
+    ]
+    # Group by the classes first, because there are far fewer of them than jobs.
+    each = (
+        select(
+            *(*key, *classes),
+            func.count().label("count"),
+            func.sum(wait_s).label("wait_s"),
+            func.sum(run_s).label("run_s"),
+        )
+        .group_by(*key, *classes)
+        .subquery("each")
+    ).c
+    number = func.sum(each["count"])
+    counts = {
+        name: [
+            func.coalesce(number.filter(each[name] == place), 0)
+            for place in range(len(BOUNDS_S) + 1)
+        ]
+        for name in ("wait", "run")
+    }
+    lengths = {name: func.max(each[name]) + 1 for name in counts}
+    return _insert(FINE_S, each, number, counts, lengths)
+
+
+@lru_cache
+def sum_up(step_s: int, from_s: int) -> Insert:
+    """Sum the samples of `from_s` seconds, from bind `since` to before `until`, up to `step_s`.
+
+    Index: riverrun_sample_pkey.
+    """
+    since, until = (bindparam(name, type_=Timestamp) for name in ("since", "until"))
+    each = (
+        select(
+            _bin(step_s, Sample.at).label("at"),
+            *(getattr(Sample, name) for name in ("queue", "kind", "state", "count")),
+            Sample.wait_s,
+            Sample.run_s,
+            Sample.wait_counts.label("wait"),
+            Sample.run_counts.label("run"),
+        )
+        .where(Sample.step_s == from_s, Sample.at >= since, Sample.at < until)
+        .subquery("each")
+    )
+    counts = {name: _sums(each.c[name]) for name in ("wait", "run")}
+    lengths = {name: func.max(func.cardinality(each.c[name])) for name in counts}
+    return _insert(step_s, each.c, func.sum(each.c["count"]), counts, lengths)
+
+
+def _insert(
+    step_s: int, each: Any, count: Any, counts: dict[str, list[Any]], lengths: dict[str, Any]
+) -> Insert:
+    """Return an insert of the most frequent series of each time, and of the rest without names."""
+    key = (each.at, each.queue, each.kind, each.state)
+    named = and_(each.queue != "", each.kind != "")
+    place = func.row_number().over(
+        partition_by=each.at, order_by=[named.desc(), count.desc(), *key[1:]]
+    )
+    series = (
+        select(
+            *key,
+            count.label("count"),
+            func.coalesce(func.sum(each.wait_s), 0.0).label("wait_s"),
+            func.coalesce(func.sum(each.run_s), 0.0).label("run_s"),
+            *(array(counts[name]).label(f"{name}_counts") for name in counts),
+            *(func.coalesce(lengths[name], 0).label(f"{name}_length") for name in counts),
+            and_(place <= SERIES_MAX, named).label("kept"),
+        )
+        .group_by(*key)
+        .subquery("series")
+    ).c
+    queue, kind = (
+        case((series.kept, name), else_=literal_column("''", Text))
+        for name in (series.queue, series.kind)
+    )
+    trimmed = [
+        func.trim_array(
+            array([cast(each_sum, Integer) for each_sum in _sums(series[f"{name}_counts"])]),
+            len(BOUNDS_S) + 1 - cast(func.max(series[f"{name}_length"]), Integer),
+        )
+        for name in counts
+    ]
+    source = select(
+        literal_column(str(step_s), Integer),
+        series.at,
+        queue,
+        kind,
+        series.state,
+        cast(func.sum(series["count"]), BigInteger),
+        func.sum(series.wait_s),
+        func.sum(series.run_s),
+        *trimmed,
+    ).group_by(series.at, queue, kind, series.state)
+    names = [column.name for column in Sample.__table__.columns]
+    return (
+        insert(Sample)
+        .from_select(names, source)
+        .on_conflict_do_nothing()
+        .execution_options(dml_strategy="raw")
+    )
+
+
+@lru_cache
+def clean() -> Delete:
+    """Delete up to bind `limit` samples that are older than binds `before_10` and so on.
+
+    Index: riverrun_sample_pkey.
+    """
+    key = list(Sample.__table__.primary_key)
+    old = [
+        and_(Sample.step_s == step_s, Sample.at < bindparam(f"before_{step_s}", type_=Timestamp))
+        for step_s in STEPS
+    ]
+    found = select(*key).where(or_(*old)).limit(bindparam("limit", type_=Integer))
+    return delete(Sample).where(tuple_(*key).in_(found))
+
+
+@lru_cache
+def list_samples(by: str, step_s: int, finer_s: int | None) -> Select[Any]:
+    """Sum up the samples from bind `since` on, in points of `point_s`, by queue, kind or state.
+
+    Samples of `finer_s` make up for those that are not summed up yet. Binds `of_queue`, `of_kind`
+    and `of_state` choose among them; null chooses all. Index: riverrun_sample_pkey.
+    """
+    since = bindparam("since", type_=Timestamp)
+    source = and_(Sample.step_s == step_s, Sample.at >= since)
+    if finer_s is not None:
+        last = select(func.max(Sample.at)).where(Sample.step_s == step_s).scalar_subquery()
+        later = func.coalesce(last + _interval(step_s), since)
+        finer = and_(Sample.step_s == finer_s, Sample.at >= func.greatest(since, later))
+        source = or_(source, finer)
+    width = func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam("point_s"), Double))
+    at, name = func.date_bin(width, Sample.at, _ORIGIN), getattr(Sample, by)
+    chosen = [
+        or_(
+            cast(bindparam(f"of_{key}"), Text).is_(None),
+            getattr(Sample, key) == bindparam(f"of_{key}"),
+        )
+        for key in ("queue", "kind", "state")
+    ]
+    count: Any = func.sum(Sample.count)
+    discarded = count.filter(Sample.state == JobState.discarded.value)
+    return (
+        select(
+            at.label("at"),
+            name.label("name"),
+            cast(count, BigInteger).label("count"),
+            cast(func.coalesce(discarded, 0), BigInteger).label("discarded"),
+            func.sum(Sample.wait_s).label("wait_s"),
+            func.sum(Sample.run_s).label("run_s"),
+            # As texts, which the driver reads ten times as fast as arrays.
+            func.array_to_string(array(_sums(Sample.wait_counts)), " ").label("wait_counts"),
+            func.array_to_string(array(_sums(Sample.run_counts)), " ").label("run_counts"),
+        )
+        .where(source, *chosen)
+        .group_by(at, name)
+        .order_by(at, name)
+    )
+
+
+def _sums(counts: Any) -> list[Any]:
+    """Return the sum of each class of histograms, which may be shorter."""
+    return [
+        func.coalesce(func.sum(counts[place + 1]), 0, type_=BigInteger)
+        for place in range(len(BOUNDS_S) + 1)
+    ]
+
+
+def _bin(step_s: int, time: Any) -> Any:
+    return func.date_bin(_interval(step_s), time, _ORIGIN)
+
+
+def _interval(step_s: int) -> Any:
+    return literal_column(f"interval '{step_s} seconds'")
+
+
+def _seconds(interval: Any) -> Any:
+    # Unlike extract(), whose result is numeric, this is a number that is fast to calculate with.
+    return func.date_part("epoch", interval, type_=Double)
