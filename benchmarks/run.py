@@ -21,6 +21,7 @@ NAMES = (
     "added",
     "claim",
     "snapshot",
+    "pages",
     "coroutines",
     "processes",
     "sessions",
