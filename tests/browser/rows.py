@@ -53,14 +53,14 @@ def _jobs(connection: Connection, schema: str | None, now: datetime) -> None:
             changes.setdefault("attempt", 1)
         return insert_job(connection, schema, **changes)
 
-    for n in range(70):
+    for n in range(8):
         add(kind="send_email", state="completed", args={"user_id": n, "to": f"u{n}@example.com"})
-    for n in range(12):
+    for n in range(6):
         errors = [error(1, now), error(2, now, f"bank.client.Declined: card {4242 + n} declined")]
         state = JobState.discarded if n % 2 else JobState.retryable
         add(kind="charge_card", queue="billing", state=state, attempt=2, errors=errors,
             scheduled_at=now + timedelta(minutes=4), max_attempts=2 if n % 2 else 5)  # fmt: skip
-    for n in range(30):
+    for n in range(6):
         add(kind="send_email", state="available", args={"user_id": n}, priority=1 + n % 4,
             scheduled_at=now - timedelta(seconds=n))  # fmt: skip
     add(kind="archive", queue="nobody-works-it", state="available",
