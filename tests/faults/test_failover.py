@@ -18,7 +18,8 @@ from faults.proxy import Proxy
 from faults.server import Server, Standby
 from faults.test_server import DONE, lasting
 from riverrun.cli.health import health
-from riverrun.migrations import Line, migrate
+from riverrun.migrations import LATEST, Line, migrate
+from riverrun.verbs import ProblemKind, overview, schema_health
 from riverrun.verbs.beat import beat
 from riverrun.verbs.elect import elect
 from riverrun.verbs.status import get_leader, list_clients, unworked_queues
@@ -133,6 +134,9 @@ def test_a_standby_is_asked_how_things_stand(pair: Pair) -> None:
         assert [each.id for each in list_clients(session)] == ["ada"]
         assert unworked_queues(session, dead_s=20) == []
         assert get_leader(session) is None
+        found = overview(session, dead_s=20)
+        assert ProblemKind.no_leader not in {each.kind for each in found}
+        assert [each.applied for each in schema_health(session).lines] == list(LATEST.values())
     url = make_url(pair.standby.url()).set(drivername="postgresql+psycopg2")
     with create_engine(url, poolclass=NullPool).connect() as host:
         assert get_leader(host) is None

@@ -21,6 +21,14 @@ from riverrun.verbs.failures import (
     list_failed,
     list_failures,
 )
+from riverrun.verbs.health import (
+    IndexHealth,
+    LineVersion,
+    OpenTransaction,
+    SchemaHealth,
+    TableHealth,
+    schema_health,
+)
 from riverrun.verbs.insert import InsertResult, insert, insert_many
 from riverrun.verbs.insert_fast import insert_many_fast
 from riverrun.verbs.insert_from import insert_from
@@ -75,10 +83,13 @@ __all__ = [
     "FailureGroup",
     "FailureList",
     "FinishedCount",
+    "IndexHealth",
     "InsertResult",
     "JobAction",
     "JobCount",
     "KindStats",
+    "LineVersion",
+    "OpenTransaction",
     "PeriodicRow",
     "Place",
     "Problem",
@@ -91,6 +102,8 @@ __all__ = [
     "SampleSeries",
     "SampleSpan",
     "Samples",
+    "SchemaHealth",
+    "TableHealth",
     "WaitingCount",
     "act_on",
     "act_on_listed",
@@ -140,6 +153,7 @@ __all__ = [
     "retry_where",
     "run_periodic_now",
     "running_on",
+    "schema_health",
     "snooze",
     "update",
     "update_queue",
