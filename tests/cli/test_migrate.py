@@ -70,7 +70,7 @@ def test_up_list_validate_and_down(database_url: str, empty_schema: str) -> None
         (("sql", "--line", "main", "--to", "99"), "0 to 8"),
     ],
 )
-def test_a_wrong_option_is_said(
+def test_a_wrong_option_is_named(
     database_url: str, empty_schema: str, arguments: tuple[str, ...], expected: str
 ) -> None:
     """Wrong options are exit code 2 with a reason, and change nothing."""
@@ -88,7 +88,7 @@ def test_sql_needs_no_database() -> None:
 
 
 @pytest.mark.parametrize("command", ["up", "down", "list", "validate"])
-def test_an_unreachable_database_is_said_without_its_password(command: str) -> None:
+def test_an_unreachable_database_is_named_without_its_password(command: str) -> None:
     """An unreachable database is exit code 3 and one line without the password."""
     done = subprocess.run(
         [sys.executable, "-m", "riverrun", "migrate", command],
@@ -104,14 +104,14 @@ def test_an_unreachable_database_is_said_without_its_password(command: str) -> N
     assert "secret-word" not in done.stdout + done.stderr
 
 
-def test_a_url_that_cannot_be_read_is_said() -> None:
+def test_a_url_that_cannot_be_read_is_reported() -> None:
     """An invalid URL is exit code 2."""
     result = migrate("nonsense", "up")
     assert result.exit_code == 2
     assert "database URL" in result.stderr
 
 
-def test_a_missing_url_is_said() -> None:
+def test_a_missing_url_is_reported() -> None:
     """Without a URL, the error names the option."""
     result = migrate(None, "up")
     assert result.exit_code == 2
@@ -134,7 +134,7 @@ def test_json_for_machines(database_url: str, empty_schema: str) -> None:
     assert output("list")[7] == {"line": "main", "version": 8, "there": False}
 
 
-def test_tells_of_each_version_when_it_is_done(
+def test_reports_each_version_when_it_is_done(
     database_url: str, empty_schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration that fails halfway has printed the versions that it reached."""

@@ -178,7 +178,7 @@ def test_says_that_the_tables_are_missing(start: Start, database_url: str) -> No
     assert password is None or str(password) not in output
 
 
-def test_works_the_queues_it_is_told(
+def test_works_the_queues_that_its_options_name(
     start: Start, engine: Engine, database_url: str, schema: str
 ) -> None:
     """`--queue NAME:SLOTS` replaces the client's own queues."""
@@ -269,7 +269,7 @@ def test_logs_json(start: Start, engine: Engine, database_url: str, schema: str)
 @pytest.mark.parametrize(
     ("abstract", "options"), [(False, ()), (True, ("-p", "2"))], ids=["path", "abstract"]
 )
-def test_tells_systemd(
+def test_notifies_systemd(
     start: Start,
     engine: Engine,
     database_url: str,

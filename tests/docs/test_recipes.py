@@ -91,9 +91,7 @@ def sent() -> Iterator[Sent]:
 
 
 @pytest.mark.parametrize("how", ["thread", "coroutine"])
-def test_sentry_hears_of_each_failure_once(
-    engine: Engine, schema: str, sent: Sent, how: str
-) -> None:
+def test_sentry_gets_each_failure_once(engine: Engine, schema: str, sent: Sent, how: str) -> None:
     """A failed attempt is one event, without the job's args; a cancellation or snooze is none."""
     errors = recipe("errors.py")
     # Do not patch the frameworks of other tests.

@@ -231,7 +231,7 @@ def test_tables_of_another_environment_go_by_frm(host: Host, second: Host, tmp_p
     assert stands(host.engine) == (0, 0)
 
 
-def test_tables_of_nobody_may_be_taken_down(host: Host, second: Host) -> None:
+def test_tables_without_an_owner_may_be_taken_down(host: Host, second: Host) -> None:
     """What `riverrun migrate` made belongs to no environment."""
     migrate(host.engine)
     second.run("upgrade", "head")

@@ -152,7 +152,7 @@ def test_options_that_would_be_a_mistake(client: Client, options: dict[str, Any]
         mounted(client, flask_app(), **options)
 
 
-def test_a_dispatcher_before_flask_lets_nobody_in(client: Client) -> None:
+def test_a_dispatcher_before_flask_lets_no_user_in(client: Client) -> None:
     """Mounted before the application, whose sign-in does not run, `authorize` still decides."""
     app = flask_app()
     closed = Dashboard(client, authorize=of_environ)

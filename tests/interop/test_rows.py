@@ -144,7 +144,7 @@ def test_outputs_and_metadata_are_read_by_the_other(go_peer: StartPeer, here: Cl
     assert inserter.get(here.engine, second.id).metadata["output"] == {"message": "there"}
 
 
-def test_a_workers_cancel_is_told_in_the_same_words(go_peer: StartPeer, here: Clients) -> None:
+def test_a_workers_cancel_has_the_same_error_text(go_peer: StartPeer, here: Clients) -> None:
     """A job that its worker cancels has the same row in both languages."""
     peer, inserter = go_peer(), here.inserter()
     ours = inserter.insert(here.engine, Echo(behavior="cancel")).job

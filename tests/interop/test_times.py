@@ -76,7 +76,7 @@ def test_times_in_statements_are_those_of_go(
             assert found == go_json.time(moment)
 
 
-def test_a_cancelled_job_tells_its_time_as_rivers_does(here: Clients) -> None:
+def test_a_cancelled_job_has_its_time_in_rivers_form(here: Clients) -> None:
     """`cancel_attempted_at` is in UTC with a Z, as River writes it."""
     client = here.inserter()
     job = client.insert(here.engine, Echo()).job

@@ -115,7 +115,7 @@ def test_two_that_both_believe_to_lead_insert_once(leaders: Leaders) -> None:
     assert one.run_once(now).jobs + other.run_once(now).jobs == 1
 
 
-def test_a_run_is_left_to_whoever_holds_it(leaders: Leaders) -> None:
+def test_a_run_is_left_to_the_client_that_holds_it(leaders: Leaders) -> None:
     """While one leader's transaction is open, another one does not wait for it."""
     job = PeriodicJob(Interval(MINUTE), Report, id="report")
     one = leaders.inserter(job)

@@ -255,7 +255,7 @@ def _same_type(ours: str, theirs: str) -> bool:
     return ours == theirs or (ours, theirs) == ("VARCHAR[]", "TEXT[]")
 
 
-def test_a_missing_table_is_said_plainly(empty_database: Engine) -> None:
+def test_a_missing_table_is_named(empty_database: Engine) -> None:
     """A verb on a database that was never migrated names table, database and command."""
     with pytest.raises(SchemaMissing) as caught:
         verbs.insert(empty_database, RawArgs(kind="any_kind", encoded={}))

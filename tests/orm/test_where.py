@@ -164,7 +164,7 @@ def test_an_engine_has_batches(
     assert get(engine, running, schema=schema).state is JobState.running
 
 
-def test_tells_running_jobs(engine: Engine, schema: str) -> None:
+def test_notifies_the_clients_of_running_jobs(engine: Engine, schema: str) -> None:
     """At the commit, clients that run the affected jobs are notified, and no others."""
     running = [insert_job(engine, schema, state="running", queue="mail") for _ in range(2)]
     insert_job(engine, schema)

@@ -179,7 +179,7 @@ class Locks(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(300)
-def test_nobody_waits_for_a_lock(engine: Engine, schema: str) -> None:
+def test_no_client_waits_for_a_lock(engine: Engine, schema: str) -> None:
     """Whatever rows hosts lock, in whatever order, all that is free is written meanwhile."""
     with engine.begin() as connection:
         connection.exec_driver_sql(

@@ -176,7 +176,7 @@ def test_finds_jobs_by_polling_alone(app: Any) -> None:
     assert isinstance(events.get(DEADLINE_S), JobCompleted)
 
 
-def test_hears_of_jobs_of_others(app: Any, database_url: str) -> None:
+def test_is_notified_of_jobs_of_other_clients(app: Any, database_url: str) -> None:
     """A job that another client inserts wakes this client long before its next poll."""
     client, events = app.run(poll_interval=600)
     other_engine = create_engine(database_url)
@@ -707,7 +707,7 @@ def test_a_cancel_reaches_what_was_claimed_ahead(app: Any, came: Came) -> None:
     assert ran == [1]
 
 
-def test_refuses_kinds_that_nobody_works(app: Any) -> None:
+def test_refuses_kinds_without_a_worker(app: Any) -> None:
     """A client with workers refuses kinds that it has no worker for, unless configured not to."""
     with pytest.raises(UnknownKind, match="other"):
         app.client().insert(app.engine, RawArgs(kind="other", encoded={}))

@@ -137,7 +137,7 @@ def test_isolates_what_the_database_refuses(engine: Engine, schema: str, poison:
     assert states(engine, schema) == [JobState.completed] * 7
 
 
-def test_tells_of_no_attempt_that_was_lost(engine: Engine, schema: str) -> None:
+def test_sends_no_event_of_an_attempt_that_was_lost(engine: Engine, schema: str) -> None:
     """An attempt that lost its job causes no event."""
     job_id = insert_job(engine, schema, state="running")
     lost = AttemptResult(

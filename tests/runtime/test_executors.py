@@ -321,7 +321,7 @@ def test_a_worker_that_did_not_run_has_failed(app: Any) -> None:
     assert client.get(app.engine, job.id).errors[0]["error"].startswith("WorkerDidNotRun: ")
 
 
-def test_a_process_tells_where_it_raised(app: Any) -> None:
+def test_a_process_reports_where_it_raised(app: Any) -> None:
     """The recorded traceback names the line that raised in the other process."""
     client, events = process_client(app)
     job = client.insert(app.engine, Crunch("raise")).job
@@ -339,7 +339,7 @@ def test_a_process_keeps_steps_and_metadata(app: Any) -> None:
 
 
 @pytest.mark.parametrize("how", ["look", "ignore"])
-def test_a_process_is_told_to_end_and_then_killed(
+def test_a_process_is_terminated_and_then_killed(
     app: Any, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A timeout cancels a worker's context in its process; a worker that ignores it is killed."""

@@ -21,7 +21,7 @@ from runtime.conftest import Task
 from waiting import DEADLINE_S, until
 
 
-def test_a_queue_that_nobody_works_is_told(app: Any) -> None:
+def test_a_queue_that_no_client_works_is_reported(app: Any) -> None:
     """A queue with due jobs that is not paused and that no client works is reported.
 
     There is no threshold. River's clients count as clients.
@@ -59,7 +59,7 @@ def test_a_queue_that_nobody_works_is_told(app: Any) -> None:
     assert look() == ["mial", "zoo"]
 
 
-def test_a_client_tells_of_queues_that_nobody_works(app: Any) -> None:
+def test_a_client_reports_queues_that_no_client_works(app: Any) -> None:
     """Each client's own health reports jobs that wait in a queue that no client works."""
     client = app.client()
     client.insert(app.engine, Task(), InsertOpts(queue="mial"))
@@ -68,7 +68,7 @@ def test_a_client_tells_of_queues_that_nobody_works(app: Any) -> None:
     assert not client.healthy
 
 
-def test_outcomes_that_are_held_are_told(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_outcomes_are_reported(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """While outcomes cannot be written, a client is unhealthy and its metrics count them."""
     monkeypatch.setattr(health, "HELD_S", 0.2)
     release, begun = threading.Event(), threading.Event()

@@ -85,7 +85,7 @@ def test_a_client_takes_itself_for_given_up_before_others_do(engine: Engine, sch
     assert GIVEN_UP_S < DEAD_S
 
 
-def test_knows_whether_it_is_heard(engine: Engine, schema: str) -> None:
+def test_knows_whether_its_heartbeats_succeed(engine: Engine, schema: str) -> None:
     """A client is healthy as long as its heartbeats succeed when they are due."""
     pulse = Pulse(engine, schema)
     pulse.beat.run_once()

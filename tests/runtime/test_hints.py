@@ -51,7 +51,7 @@ class Slow:
             ctx.raise_if_cancelled()
 
 
-def test_a_word_alone_cancels_nothing(app: Any, came: Came) -> None:
+def test_a_notification_alone_cancels_nothing(app: Any, came: Came) -> None:
     """A notification alone cancels no job; it cancels a job whose row records the cancel."""
     slow = Slow()
     client, events = app.run(slow)
@@ -83,7 +83,7 @@ def test_a_word_alone_cancels_nothing(app: Any, came: Came) -> None:
     assert type(events.get(DEADLINE_S)) is JobCancelled
 
 
-def test_a_word_alone_pauses_nothing(app: Any) -> None:
+def test_a_notification_alone_pauses_nothing(app: Any) -> None:
     """A notification alone pauses neither a queue nor all of them, and resumes no paused queue."""
     client, events = app.run()
     queue_events = client.subscribe(QueuePaused, QueueResumed)
@@ -102,7 +102,7 @@ def test_a_word_alone_pauses_nothing(app: Any) -> None:
     assert client._services.producers["default"].paused
 
 
-def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
+def test_changes_without_a_notification_are_found_on_a_busy_channel(
     app: Any, came: Came, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pause or a cancel without a notification takes effect in time on a busy channel, too.
@@ -136,7 +136,7 @@ def test_changes_whose_word_was_lost_are_found_on_a_busy_channel(
         talking.join()
 
 
-def test_a_lead_is_moved_by_words_now_and_then_only(
+def test_notifications_move_the_leadership_only_now_and_then(
     app: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of many requests to resign, the first is obeyed at once, then one in ten seconds."""

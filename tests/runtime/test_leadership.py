@@ -126,7 +126,7 @@ def test_an_expired_term_is_the_next_one_s(
     assert bob.elector.run_once().leads
 
 
-def test_a_resignation_is_heard_and_followed(
+def test_a_notified_resignation_is_followed(
     engine: Engine, schema: str, ada: Post, bob: Post
 ) -> None:
     """A client that stops resigns; one that is notified of it stands at once, not seconds later."""

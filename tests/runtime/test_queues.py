@@ -74,7 +74,7 @@ def test_a_paused_queue_stays_paused_over_a_restart(app: Any) -> None:
     assert events.get(DEADLINE_S).job.state == "completed"
 
 
-def test_pause_in_a_transaction_is_heard_at_its_commit(app: Any) -> None:
+def test_a_pause_takes_effect_when_its_transaction_commits(app: Any) -> None:
     """A pause in a session's transaction is announced at the commit, not before."""
     client = app.client()
     queue_events = client.subscribe(QueuePaused)
@@ -125,7 +125,7 @@ def test_refuses_queues_it_cannot_take(app: Any) -> None:
         services.add("late", QueueConfig())
 
 
-def test_a_cancel_reaches_a_client_that_hears_nothing(app: Any) -> None:
+def test_a_cancel_reaches_a_client_without_notifications(app: Any) -> None:
     """In poll-only mode a running job that another client cancels is cancelled by the next poll."""
     begun = threading.Event()
 

@@ -18,7 +18,7 @@ from waiting import DEADLINE_S, until
 from .conftest import App, Task
 
 
-def test_a_heartbeat_tells_what_runs(app: App) -> None:
+def test_a_heartbeat_records_what_runs(app: App) -> None:
     """A heartbeat has the versions, the executors, the bounds, the jobs and the memory."""
     began, over = threading.Event(), threading.Event()
     workers = Workers()

@@ -13,7 +13,7 @@ def event(kind: type[JobEvent] = JobCompleted, number: int = 1) -> JobEvent:
     return kind(job=job_row(id=number), queue_wait_s=0.0, run_s=0.0, complete_s=0.0)
 
 
-def test_tells_each_what_it_asked_for() -> None:
+def test_each_subscriber_gets_what_it_asked_for() -> None:
     """A subscriber gets the kinds it named, in order; one that named none gets all."""
     hub = Hub()
     with hub.subscribe(JobFailed) as failed, hub.subscribe() as every:

@@ -115,7 +115,7 @@ FREE = (
 
 
 @pytest.mark.parametrize("name", ["claim", "schedule", *FREE])
-def test_waits_for_nobody(name: str) -> None:
+def test_waits_for_no_lock(name: str) -> None:
     """What two clients may want at once, and what a host may have locked, is skipped."""
     statement = str(compiled(name))
     assert "SKIP LOCKED" in statement

@@ -214,7 +214,7 @@ def test_refuses_what_is_no_transaction(tx: Any) -> None:
         insert(tx, Greet())
 
 
-def test_tells_how_to_pass_an_async_session() -> None:
+def test_the_error_shows_how_to_pass_an_async_session() -> None:
     """An AsyncSession is refused with advice on how to pass it."""
     pytest.importorskip("greenlet")
     from sqlalchemy.ext.asyncio import AsyncSession

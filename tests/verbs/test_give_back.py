@@ -51,7 +51,7 @@ def test_leaves_what_is_not_its_own(engine: Engine, schema: str) -> None:
     assert get(engine, again.id, schema=schema) == again
 
 
-def test_skips_locked_rows_and_tells_the_queue(engine: Engine, schema: str) -> None:
+def test_skips_locked_rows_and_notifies_the_queue(engine: Engine, schema: str) -> None:
     """A locked row is skipped, the others are given back, and the queue is notified."""
     locked, free = claimed(engine, schema, 2)
     with engine.connect() as host, listening(engine, f"{schema!s}.river_insert") as received:

@@ -443,7 +443,7 @@ def test_returns_what_is_stored(
             assert result.job == get(engine, result.job.id, schema=schema)
 
 
-def test_a_session_that_routes_is_told_of_a_write(engine: Engine, schema: str) -> None:
+def test_a_session_that_routes_sees_a_write(engine: Engine, schema: str) -> None:
     """A session that chooses its engine by mapper or statement sees a write to Job."""
     shown = []
 

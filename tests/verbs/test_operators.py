@@ -90,7 +90,9 @@ def test_cancel(engine: Engine, schema: str, state: JobState) -> None:
 
 
 @pytest.mark.parametrize("state", list(JobState))
-def test_cancel_tells_whoever_runs_it(engine: Engine, schema: str, state: JobState) -> None:
+def test_cancel_notifies_the_client_that_runs_it(
+    engine: Engine, schema: str, state: JobState
+) -> None:
     """Clients are notified of a cancel at commit, unless the job was final already."""
     job_id = insert_job(engine, schema, state=state, queue="mail")
     with listening(engine, f"{schema!s}.river_control") as received:

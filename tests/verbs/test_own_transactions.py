@@ -193,7 +193,7 @@ def test_wraps_the_error_of_a_connection_that_cannot_be_made(engine: Engine, sin
 
 
 @pytest.mark.parametrize("kind", [Engine, Session])
-def test_a_wait_for_a_connection_holds_up_nobody(
+def test_a_wait_for_a_connection_delays_no_other(
     engine: Engine, own: Engine, schema: str, kind: type
 ) -> None:
     """While one transaction waits for its connection, others of other threads have theirs."""

@@ -97,7 +97,7 @@ def test_discards_what_another_holds(engine: Engine, schema: str, holder_state: 
     assert_discarded(engine, schema, late)
 
 
-def test_moves_what_nobody_holds_any_more(engine: Engine, schema: str) -> None:
+def test_moves_jobs_whose_locks_are_released(engine: Engine, schema: str) -> None:
     """A job with the same key, in a state outside of its mask, is no obstacle."""
     insert_job(engine, schema, state="completed", **UNIQUE)
     late = insert_job(engine, schema, state="retryable", scheduled_at=DUE, **UNIQUE)
@@ -127,7 +127,7 @@ def test_a_holder_in_the_batch_wins(engine: Engine, schema: str) -> None:
     assert_discarded(engine, schema, first)
 
 
-def test_a_key_without_states_is_in_nobodys_way(engine: Engine, schema: str) -> None:
+def test_a_key_without_states_blocks_no_job(engine: Engine, schema: str) -> None:
     """Jobs with a key and no states, from before River's version 6, neither win nor lose."""
     old = insert_job(engine, schema, state="scheduled", scheduled_at=DUE, unique_key=b"key")
     holder = insert_job(engine, schema, state="scheduled", scheduled_at=NOW, **UNIQUE)
@@ -147,7 +147,7 @@ def test_discards_also_where_discarded_counts(engine: Engine, schema: str) -> No
     assert get(engine, other, schema=schema).state is JobState.available
 
 
-def test_tells_each_queue_once(engine: Engine, schema: str) -> None:
+def test_notifies_each_queue_once(engine: Engine, schema: str) -> None:
     """Queues with jobs due now are notified once, at commit; others are not."""
     for queue, at in [("b", DUE), ("b", DUE), ("a", NOW), ("late", NOW + timedelta(seconds=4))]:
         insert_job(engine, schema, state="scheduled", queue=queue, scheduled_at=at)

@@ -60,7 +60,7 @@ def test_keeps_the_first_reason() -> None:
     assert isinstance(ctx.reason, JobCancelledRemotely)
 
 
-def test_tells_the_database_s_time() -> None:
+def test_returns_the_database_s_time() -> None:
     """Its time is that of the claim and what has passed since."""
     clock = Hand()
     clock.at = 107.0

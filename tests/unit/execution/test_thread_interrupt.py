@@ -39,7 +39,7 @@ def test_what_comes_after_the_block_is_left_alone() -> None:
     assert not interruptible.interrupt()
 
 
-def test_at_the_end_of_its_block_it_hits_the_block_or_nobody() -> None:
+def test_at_the_end_of_its_block_it_interrupts_the_block_or_nothing() -> None:
     """However the two meet, the code after the block goes on undisturbed."""
     hits = 0
     for _ in range(300):

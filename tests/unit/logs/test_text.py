@@ -79,7 +79,7 @@ def test_a_message_of_a_trigger_is_left_out() -> None:
     assert reason(wrapped(OperationalError, cast("Exception", own))) == "OperationalError MY001"
 
 
-def test_an_outage_is_told_with_its_cause() -> None:
+def test_an_outage_is_logged_with_its_cause() -> None:
     """A connection that cannot be made says why; so does an error of the operating system."""
     gone = psycopg.OperationalError('connection to server at "::1" failed: refused\nIs it up?')
     assert reason(wrapped(OperationalError, gone)) == (

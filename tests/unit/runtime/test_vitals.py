@@ -44,7 +44,7 @@ def state(*figures: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("claimed", "running", "ahead"), [(0, 0, 0), (12, 5, 7), (5, 5, 0), (4, 5, 0)]
 )
-def test_running_is_told_from_claimed_ahead(claimed: int, running: int, ahead: int) -> None:
+def test_running_is_not_claimed_ahead(claimed: int, running: int, ahead: int) -> None:
     """Jobs that were claimed and have not begun are ahead, never fewer than none."""
     found = state(claimed, running)
     assert (found["running"], found["ahead"]) == (running, ahead)
