@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from riverrun.db.reading import CANCELED
 from riverrun.db.refusals import sqlstate
 from riverrun.errors import (
+    InvalidOption,
     JobNotFound,
     JobRunning,
     PeriodicJobNotFound,
@@ -41,6 +42,10 @@ def problem_of(error: Exception) -> Problem | None:
     match error:
         case BadRequest():
             detail = " ".join(filter(None, (WORDS[f"bad_{error.problem}"], error.detail)))
+            return Problem(HTTPStatus.BAD_REQUEST, "bad_request", detail)
+        case InvalidOption():
+            # A verb refuses a value of the request, such as a name with a NUL.
+            detail = f"{WORDS['bad_filter']} {error}"
             return Problem(HTTPStatus.BAD_REQUEST, "bad_request", detail)
         case NotAllowed():
             detail = WORDS["lacks_right"].format(right=error.args[0])

@@ -166,6 +166,8 @@ def _data(row: JobRow, parts: JobParts, request: Request, context: Context) -> J
     cursors = metadata.get(CURSOR_KEY)
     return JobData(
         **{name: getattr(row, name) for name in _SAME},
+        attempted_by=_texts(row.attempted_by),
+        tags=_texts(row.tags),
         unique_key=None if row.unique_key is None else row.unique_key.hex(),
         unique_states=sorted(row.unique_states or ()),
         args=value("args", row.args),
@@ -197,8 +199,6 @@ _SAME = (
     "scheduled_at",
     "attempted_at",
     "finalized_at",
-    "attempted_by",
-    "tags",
 )
 
 
@@ -238,7 +238,8 @@ def _attempts(
     for log in parts.logs:
         logs[log.attempt] = logs.get(log.attempt, "") + log.text
     # A snoozed attempt keeps its place in attempted_by, but gives its number back.
-    exact = len(row.attempted_by) == row.attempt and not row.metadata.get("snoozes")
+    clients = _texts(row.attempted_by)
+    exact = len(clients) == row.attempt and not row.metadata.get("snoozes")
     found = []
     for failure in parts.failures:
         trace = context.redaction.text(row, "trace", failure.trace)
@@ -264,10 +265,10 @@ def _attempts(
     for each in sorted(found, key=lambda each: each.attempt or 0):
         number = each.attempt
         client = None
-        if number is not None and exact and 0 < number <= len(row.attempted_by):
-            client = row.attempted_by[number - 1]
-        elif number is not None and number == row.attempt and row.attempted_by:
-            client = row.attempted_by[-1]
+        if number is not None and exact and 0 < number <= len(clients):
+            client = clients[number - 1]
+        elif number is not None and number == row.attempt and clients:
+            client = clients[-1]
         text = logs.pop(number, None)
         if text is not None:
             shown = context.redaction.text(row, "log", text) if shows else None
@@ -401,3 +402,8 @@ def _count(value: object) -> int:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
+
+
+def _texts(values: Sequence[object]) -> Sequence[str]:
+    """Return the texts of an array, which may hold nulls or arrays by the hand of others."""
+    return [str(value) for value in values if value is not None]
