@@ -10,7 +10,17 @@ from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Engine, create_engine, delete, event, make_url, select, text, update
+from sqlalchemy import (
+    Engine,
+    create_engine,
+    delete,
+    event,
+    inspect,
+    make_url,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -329,6 +339,29 @@ def test_no_attempt_without_the_owner(host: Engine, how: str) -> None:
     assert "is gone" in str(worked.error)
     assert work_one(host, client, other).state == "completed"
     assert called == [2]
+
+
+@pytest.mark.parametrize("make", [Driver, lambda: Trip(stops=[Stop(n=1)])])
+def test_owners_of_each_mapping_are_found(host: Engine, make: Callable[[], Any]) -> None:
+    """A job is worked while its owner is there, whatever its class's mapping and key."""
+    workers = Workers()
+
+    @workers.register
+    def remind(args: Remind) -> None: ...
+
+    client = Client(host, workers=workers)
+    with Session(host) as session:
+        made = make()
+        session.add(made)
+        session.flush()
+        owner = made.stops[0] if isinstance(made, Trip) else made
+        job = client.insert(session, Remind(), owner=owner).job
+        session.commit()
+        assert work_one(host, client, job).state == "completed"
+        job = client.insert(session, Remind(), owner=owner).job
+        session.connection().execute(delete(inspect(type(owner)).local_table))
+        session.commit()
+    assert work_one(host, client, job, reraise=False).state == "cancelled"
 
 
 def test_an_owner_that_must_not_change(session: Session, client: Client) -> None:

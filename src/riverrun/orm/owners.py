@@ -8,7 +8,7 @@ that it inserts, one statement cancels the waiting jobs of all its deleted objec
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from sqlalchemy import event
 from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
@@ -44,16 +44,17 @@ class Owners:
     def __init__(self, canceller: Canceller, *, schema: str | None) -> None:
         self._canceller = canceller
         self._schema = schema
-        self._bases: WeakSet[Mapper[Any]] = WeakSet()
+        self._bases: dict[Mapper[Any], None] = {}  # a set that other threads may iterate over
 
     def watch(self, mapper: Mapper[Any]) -> None:
         """Cancel jobs when an object of a class, or of its sub- and superclasses, is deleted."""
         base = base_of(mapper.class_)
         if base in self._bases:
             return
-        self._bases.add(base)
+        self._bases[base] = None
         _watched.add(base)
-        _all.add(self)
+        key = id(self)
+        _all[key] = ref(self, lambda _: _all.pop(key, None))
         if not event.contains(Session, "do_orm_execute", _on_execute):
             event.listen(Session, "do_orm_execute", _on_execute)
 
@@ -84,11 +85,17 @@ class Owners:
                 warnings.warn(OwnerBypassed(base.class_.__name__), stacklevel=2)
 
 
-_all: WeakSet[Owners] = WeakSet()
+# Not a WeakSet: an insert in another thread may add to it while a flush iterates.
+_all: "dict[int, ref[Owners]]" = {}
 
 _watched: WeakSet[Mapper[Any]] = WeakSet()
 
 _warned: WeakSet[Mapper[Any]] = WeakSet()
+
+
+def _living() -> list[Owners]:
+    found = (reference() for reference in list(_all.values()))
+    return [owners for owners in found if owners is not None]
 
 
 # These listeners are there from the beginning: a flush may insert the first job with an owner, and
@@ -115,7 +122,7 @@ def _cancel(session: Session, _context: object) -> None:
     deleted = session.__dict__.pop(_DELETED, None)
     if deleted:
         done: set[str | None] = set()
-        for owners in list(_all):
+        for owners in _living():
             owners.cancel(session, deleted, done)
 
 
@@ -123,5 +130,5 @@ def _cancel(session: Session, _context: object) -> None:
 def _on_execute(statement: ORMExecuteState) -> None:
     if statement.is_delete:
         table = getattr(statement.statement, "table", None)
-        for owners in list(_all):
+        for owners in _living():
             owners.check_bulk(statement.bind_mapper, table)
