@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import expect
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
 from browser.conftest import BASE, Visiting, below
-from factories import insert_job
+from factories import T0, insert_job
 from riverrun import Client, JobState, verbs
+from riverrun.models import PeriodicRun, Queue
 from riverrun.web import Dashboard, User
 from serving import wsgi
 
@@ -82,6 +83,35 @@ def test_a_job(visiting: Visiting, client: Client, root: str, scripts: bool) -> 
         page.get_by_role("button", name="Delete").click()
         expect(page.get_by_text("1 job was deleted.")).to_be_visible()
     assert states(client, "charge_card") == ["available"]
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_switches(visiting: Visiting, client: Client, root: str, scripts: bool) -> None:
+    """Queues and periodic jobs are paused, resumed and run by hand, and the record names who."""
+    options = {"schema_translate_map": {None: client.schema}}
+    with client.engine.begin() as connection:
+        for row in (
+            insert(Queue).values(name="default"),
+            insert(PeriodicRun).values(id="nightly", next_run_at=T0),
+        ):
+            connection.execute(row, execution_options=options)
+    with visiting(root, java_script_enabled=scripts, **NARROW) as visit:
+        for path, name, noun in (
+            ("/queues", "default", "queue"),
+            ("/periodic", "nightly", "periodic job"),
+        ):
+            for action, done in (("Pause", "paused"), ("Resume", "resumed")):
+                page = visit.open(path)
+                page.get_by_role("row", name=name).get_by_role("link", name=action).click()
+                page.get_by_role("button", name=action).click()
+                expect(page.get_by_text(f"The {noun} is {done}.")).to_be_visible()
+        page = visit.open("/periodic")
+        page.get_by_role("link", name="Run now").click()
+        page.get_by_role("button", name="Run now").click()
+        expect(page.get_by_text("The leader inserts a job soon.")).to_be_visible()
+        page = visit.open("/actions")
+        expect(page.locator("#live-main tbody tr")).to_have_count(5)
+        expect(page.locator("#live-main tbody").get_by_text("ada")).to_have_count(5)
 
 
 def test_by_keys_alone(visiting: Visiting, client: Client, root: str) -> None:

@@ -12,7 +12,7 @@ from riverrun.client.client import Client
 from riverrun.events import UserActed
 from riverrun.jobs.listing import JobListParams
 from riverrun.jobs.states import JobState
-from riverrun.models import Job
+from riverrun.models import Job, Queue
 from riverrun.verbs import get, list_jobs
 from riverrun.verbs.actions import list_actions
 from riverrun.web import User
@@ -86,8 +86,12 @@ def test_the_way_back_stays_in_the_dashboard(engine: Engine, schema: str, back: 
     """A link to a confirmation cannot make its way back lead to another host."""
     job_id = insert_job(engine, schema)
     site = Site(engine, schema=schema, base="")
-    fields = urlencode({"action": "cancel", "id": job_id, "back": back})
-    links = site.get(f"/confirm?{fields}").page.links()
+    confirm = urlencode({"action": "cancel", "id": job_id, "back": back})
+    switch = urlencode({"switch": "pause_queue", "name": "default", "back": back})
+    links = [
+        *site.get(f"/confirm?{confirm}").page.links(),
+        *site.get(f"/switch?{switch}").page.links(),
+    ]
     assert not [each for each in links if re.match(r"[^/#]|/[/\\\s]", each)]
 
 
@@ -241,3 +245,16 @@ def test_an_action_is_an_event(engine: Engine, schema: str) -> None:
         event = events.get(timeout=30)
     assert isinstance(event, UserActed)
     assert (event.user, event.action, event.job_ids) == ("ada", "cancel", (job_id,))
+
+
+def test_a_page_shows_what_was_just_done(engine: Engine, schema: str) -> None:
+    """The page after an action shows its effect, not what was read for others before it."""
+    options = {"schema_translate_map": {None: schema}}
+    with engine.begin() as connection:
+        connection.execute(insert(Queue).values(name="default"), execution_options=options)
+    site = Site(engine, schema=schema)
+    for switch in ("pause_queue", "resume_queue", "pause_queue"):
+        offered = [each for each in site.get("/queues").page.links() if "/switch?" in each]
+        assert [f"switch={switch}" in each for each in offered] == [True]
+        form = {"switch": switch, "name": "default", "back": "/queues"}
+        assert site.post("/switch", form).status == 303

@@ -64,6 +64,11 @@ class Cache:
             if owns:
                 entry.lock.release()
 
+    def clear(self) -> None:
+        """Forget all results, and those that requests are about to get."""
+        with self._lock:
+            self._entries = {}
+
     def _entry(self, key: Hashable) -> _Entry:
         with self._lock:
             if key not in self._entries and len(self._entries) >= ENTRIES_MAX:

@@ -168,6 +168,9 @@ class Dashboard:
                 clock=self._clock,
             )
             answer = handler(request, context, **names)
+        if request.method == "POST":
+            # Or the page that the user comes back to would show how things were before.
+            self._cache.clear()
         if isinstance(answer, Response):
             return answer
         return self._page(request, answer)

@@ -40,13 +40,12 @@ def confirm_switch(request: Request, context: Context) -> Page:
     """Make the page that asks for a confirmation."""
     switch, name = _wish(request.query, request)
     back = request.one("back") or "/"
-    local = back if back.startswith("/") and not back.startswith("//") else "/"
     return Page(
         name="switch",
         title=context.words[f"ask_{switch}"].format(name=name),
         data=SwitchData(switch=switch, name=name),
         section="queues" if switch.endswith("queue") else "periodic",
-        view={"back": local, "back_url": f"{request.base}{local}"},
+        view={"back": back, "back_url": request.local(back)},
     )
 
 
