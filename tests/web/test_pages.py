@@ -13,7 +13,7 @@ from riverrun.client.client import Client
 from riverrun.execution.workers import Workers
 from riverrun.jobs.args import JobArgs
 from riverrun.jobs.states import JobState
-from riverrun.models import ClientRecord, Leader, PeriodicRun, Queue
+from riverrun.models import ClientRecord, Leader, PeriodicRun, Queue, Sample
 from riverrun.periodic_jobs import PeriodicJob
 from riverrun.policies.schedule import Interval
 from riverrun.verbs.actions import list_actions, record_action
@@ -100,10 +100,12 @@ def fill(engine: Engine, schema: str) -> dict[str, str]:
         "periodic": "/periodic",
         "one_periodic": "/periodic/nightly",
         "actions": "/actions",
+        "rescues": "/rescues",
+        "health": "/health",
     }
 
 
-LISTS = {"jobs", "queues", "clients", "kinds", "failures", "periodic", "actions"}
+LISTS = {"jobs", "queues", "clients", "kinds", "failures", "periodic", "actions", "rescues"}
 
 BUDGET = {
     "overview": 7,
@@ -120,6 +122,8 @@ BUDGET = {
     "periodic": 2,
     "one_periodic": 2,
     "actions": 2,
+    "rescues": 1,
+    "health": 5,
 }
 """Most statements of each page once what requests share is known. A search in a window takes two,
 and actions are only read where their table exists."""
@@ -320,3 +324,85 @@ def test_what_is_wrong(engine: Engine, schema: str) -> None:
     data = site.get("/overview.json").json["data"]
     assert sum(each["count"] for each in data["finished"] if each["state"] == "discarded") == 2
     assert data["failures"][0]["count"] == 2
+
+
+def test_rescues(engine: Engine, schema: str) -> None:
+    """Jobs that lost their client are listed with how often, when, and whose they were."""
+    at = soon(-30)
+    errors = [{"at": at.isoformat(), "attempt": 1, "error": "Stuck job rescued by JobRescuer"}]
+    rescued = insert_job(
+        engine,
+        schema,
+        kind="heavy",
+        attempted_by=["worker-1"],
+        errors=errors,
+        metadata_={"river:rescue_count": 3},
+    )
+    insert_job(engine, schema)
+    site = Site(engine, schema=schema)
+    [job] = site.get("/rescues.json").json["data"]["jobs"]
+    assert (job["id"], job["count"], job["client_ids"]) == (rescued, 3, ["worker-1"])
+    assert "heavy" in site.get("/rescues").page.text
+    assert f"/ops/jobs/jobs/{rescued}" in site.get("/clients/worker-1").page.links()
+
+
+def test_health(engine: Engine, schema: str) -> None:
+    """The versions of both lines, and the sizes of tables and indexes, are shown."""
+    data = Site(engine, schema=schema).get("/health.json").json["data"]
+    assert all(line["applied"] == line["newest"] for line in data["lines"])
+    assert "river_job" in {table["name"] for table in data["tables"]}
+
+
+def test_clients_of_other_languages(engine: Engine, schema: str) -> None:
+    """A client that has claimed jobs is shown though it has no row, as River's has none."""
+    insert_job(engine, schema, state=JobState.running, attempted_by=["go-1"], kind="greet")
+    [other] = Site(engine, schema=schema).get("/clients.json").json["data"]["others"]
+    assert (other["id"], other["works"]) == ("go-1", {"greet": 1})
+
+
+@pytest.mark.parametrize("span", ["15m", "1h", "2d", "90d"])
+@pytest.mark.parametrize("by", ["state", "queue", "kind"])
+def test_charts(engine: Engine, schema: str, span: str, by: str) -> None:
+    """What the leader has sampled is charted over each time, by state, queue and kind."""
+    steps = {"15m": 10, "1h": 10, "2d": 900, "90d": 43_200}
+    step_s = steps[span]
+    at = datetime.fromtimestamp((datetime.now(UTC).timestamp() - 90) // step_s * step_s, UTC)
+    counts = [0] * 23
+    counts[3] = 4
+    put(
+        engine,
+        schema,
+        Sample,
+        step_s=step_s,
+        at=at,
+        queue="mail",
+        kind="greet",
+        state="completed",
+        count=4,
+        wait_s=1.0,
+        run_s=2.0,
+        wait_counts=counts,
+        run_counts=counts,
+    )
+    site = Site(engine, schema=schema)
+    for address in (
+        f"/?span={span}&by={by}",
+        f"/queues/mail?span={span}",
+        f"/kinds/greet?span={span}",
+    ):
+        insert_job(engine, schema, queue="mail", kind="greet")
+        answer = site.get(address)
+        assert answer.status == 200
+        charts = [each for each in answer.page.all("svg") if each.get("class") == "chart"]
+        assert len(charts) == 3, address
+        assert answer.text.count("<caption") == answer.text.count("<table")
+    assert site.get("/?span=1y").status == 400
+
+
+def test_charts_without_samples(engine: Engine, schema: str) -> None:
+    """Without samples the last 15 minutes are charted, and other times say what is missing."""
+    fill(engine, schema)
+    site = Site(engine, schema=schema)
+    answer = site.get("/")
+    assert [each for each in answer.page.all("svg") if each.get("class") == "chart"]
+    assert "No job was finished in this time" in site.get("/?span=90d").page.text

@@ -10,12 +10,14 @@ from riverrun.web.pages.actions import actions
 from riverrun.web.pages.clients import client, clients
 from riverrun.web.pages.confirm import act, confirm, progress
 from riverrun.web.pages.failures import failure, failures
+from riverrun.web.pages.health import health
 from riverrun.web.pages.job import job, part
 from riverrun.web.pages.jobs import jobs
 from riverrun.web.pages.kinds import kind, kinds
 from riverrun.web.pages.overview import overview
 from riverrun.web.pages.periodic import one_periodic, periodic
 from riverrun.web.pages.queues import queue, queues
+from riverrun.web.pages.rescues import rescues
 from riverrun.web.pages.switch import confirm_switch, do_switch
 from riverrun.web.preferences import prefer
 from riverrun.web.request import Request
@@ -32,7 +34,9 @@ MENU = (
     ("kinds", "/kinds", "k"),
     ("clients", "/clients", "c"),
     ("periodic", "/periodic", "p"),
+    ("rescues", "/rescues", "e"),
     ("actions", "/actions", "a"),
+    ("health", "/health", "h"),
 )
 """The pages of the menu: the name of each, its address, and the key that goes there after g."""
 
@@ -45,6 +49,7 @@ _GET: dict[str, Handler] = {
     "/confirm": confirm,
     "/failures": failures,
     "/failures/{name}": failure,
+    "/health": health,
     "/jobs": jobs,
     "/jobs/{job_id}": job,
     "/jobs/{job_id}/(?P<part>args|output|metadata|log)": part,
@@ -55,6 +60,7 @@ _GET: dict[str, Handler] = {
     "/progress": progress,
     "/queues": queues,
     "/queues/{name}": queue,
+    "/rescues": rescues,
     "/switch": confirm_switch,
 }
 

@@ -1,5 +1,6 @@
 """`/clients` and `/clients/ID`: who works, who is silent, who leads, and what each runs."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -9,7 +10,8 @@ from riverrun.jobs.listing import JobBrief, JobListParams
 from riverrun.jobs.states import JobState
 from riverrun.runtime.heartbeat import DEAD_S, INTERVAL_S
 from riverrun.verbs.read import list_briefs
-from riverrun.verbs.status import ClientRow, get_leader, list_clients
+from riverrun.verbs.rescues import RescuedJob, list_rescued
+from riverrun.verbs.status import ClientRow, RunningOn, get_leader, list_clients, running_on
 from riverrun.web.context import Context
 from riverrun.web.page import Page, Table
 from riverrun.web.request import Request
@@ -28,6 +30,7 @@ class ClientData:
         loop_s, looked_s, memory_bytes: The same as in ClientRow.
         state: live, silent, or gone: after that others may rescue its jobs.
         leads: Whether it leads.
+        works: How many jobs of each kind it runs or has claimed ahead.
         rescue_at: When others may rescue its jobs, if it stays silent.
     """
 
@@ -50,12 +53,28 @@ class ClientData:
     memory_bytes: int | None
     state: str
     leads: bool
+    works: Mapping[str, int]
     rescue_at: datetime
 
     @property
     def slots_sum(self) -> int:
         """How many jobs it runs at once."""
         return sum(value for value in self.slots.values() if isinstance(value, int))
+
+
+@attrs.frozen(kw_only=True)
+class OtherClient:
+    """A client that has no row, but has claimed running jobs.
+
+    Attributes:
+        id: Its id; None if the jobs do not say.
+        works: How many jobs of each kind it has claimed.
+        oldest_at: When the first of them was claimed, if that is known.
+    """
+
+    id: str | None
+    works: Mapping[str, int]
+    oldest_at: datetime | None
 
 
 @attrs.frozen(kw_only=True)
@@ -66,9 +85,11 @@ class ClientsData:
         clients: riverrun's clients, the leader first.
         leader: The id of the client that leads, riverrun's or River's; None if none does.
         leader_is_known: Whether the leader is one of `clients`.
+        others: Clients that have claimed running jobs and have no row: River's, or those long gone.
     """
 
     clients: Sequence[ClientData]
+    others: Sequence[OtherClient]
     leader: str | None
     leader_is_known: bool
 
@@ -83,6 +104,7 @@ class OneClientData:
         leads: Whether it leads.
         running: Jobs that it runs, or has claimed ahead.
         last: The last jobs that it has attempted, among those inserted last.
+        rescued: Rescued jobs that it had claimed, among the last that were rescued.
     """
 
     id: str
@@ -90,13 +112,17 @@ class OneClientData:
     leads: bool
     running: Sequence[JobBrief]
     last: Sequence[JobBrief]
+    rescued: Sequence[RescuedJob]
 
 
 def clients(_: Request, context: Context) -> Page:
     """Make the page of all clients."""
     found, leader = read_clients(context)
     data = ClientsData(
-        clients=found, leader=leader, leader_is_known=any(each.leads for each in found)
+        clients=found,
+        leader=leader,
+        leader_is_known=any(each.leads for each in found),
+        others=_others({each.id for each in found}, context.read.shared(running_on)),
     )
     return Page(
         name="clients",
@@ -123,6 +149,7 @@ def client(request: Request, context: Context, name: str) -> Page:
         leads=leader == name,
         running=lists[0],
         last=lists[1],
+        rescued=[job for job in context.read.shared(list_rescued) if name in job.client_ids],
     )
     return Page(
         name="client",
@@ -138,7 +165,11 @@ def read_clients(context: Context) -> tuple[list[ClientData], str | None]:
     """Return riverrun's clients, the leader first, and the id of the leader."""
     leader = context.read.shared(get_leader)
     rows = context.read.shared(list_clients)
-    found = [_client(row, leads=row.id == leader) for row in rows]
+    works: dict[str | None, dict[str, int]] = defaultdict(dict)
+    for group in context.read.shared(running_on):
+        kinds = works[group.client_id]
+        kinds[group.kind] = kinds.get(group.kind, 0) + group.count
+    found = [_client(row, leads=row.id == leader, works=works[row.id]) for row in rows]
     return sorted(found, key=lambda each: (not each.leads, each.id)), leader
 
 
@@ -163,11 +194,29 @@ _SAME = (
 )
 
 
-def _client(row: ClientRow, *, leads: bool) -> ClientData:
+def _others(known: set[str], groups: Sequence[RunningOn]) -> list[OtherClient]:
+    works: dict[str | None, dict[str, int]] = defaultdict(dict)
+    oldest: dict[str | None, datetime] = {}
+    for group in groups:
+        if group.client_id in known:
+            continue
+        kinds = works[group.client_id]
+        kinds[group.kind] = kinds.get(group.kind, 0) + group.count
+        if group.oldest_at is not None:
+            at = oldest.get(group.client_id, group.oldest_at)
+            oldest[group.client_id] = min(at, group.oldest_at)
+    return [
+        OtherClient(id=each, works=kinds, oldest_at=oldest.get(each))
+        for each, kinds in sorted(works.items(), key=lambda item: item[0] or "")
+    ]
+
+
+def _client(row: ClientRow, *, leads: bool, works: Mapping[str, int]) -> ClientData:
     state = "live" if row.silent_s <= LATE_S else "silent" if row.silent_s <= DEAD_S else "gone"
     return ClientData(
         **{name: getattr(row, name) for name in _SAME},
         state=state,
         leads=leads,
+        works=works,
         rescue_at=row.heartbeat_at + timedelta(seconds=DEAD_S),
     )

@@ -8,8 +8,10 @@ from riverrun.jobs.listing import JobBrief, JobListParams, JobOrder
 from riverrun.jobs.states import JobState
 from riverrun.verbs.kinds import KindStats, kind_stats, list_kinds
 from riverrun.verbs.read import list_briefs
+from riverrun.verbs.samples import SampleKey, Samples
 from riverrun.web.context import Context
 from riverrun.web.errors import NotFound
+from riverrun.web.history import charts, choice_of, links, read_history
 from riverrun.web.page import Page, Table
 from riverrun.web.request import Request
 
@@ -65,12 +67,14 @@ class OneKindData:
         window: How many of the last jobs the figures are of, at most.
         last: Its jobs, those inserted last first.
         failed: Those that were discarded last.
+        samples: What was finalized over the time that was chosen, with waits and run times.
     """
 
     kind: KindData
     window: int
     last: Sequence[JobBrief]
     failed: Sequence[JobBrief]
+    samples: Samples
 
 
 def kinds(_: Request, context: Context) -> Page:
@@ -106,13 +110,21 @@ def kind(request: Request, context: Context, name: str) -> Page:
     found = _kind(name, stats.get(name), _registered(context))
     if not found.count and not lists[0] and not found.registered:
         raise NotFound(name)
+    choice = attrs.evolve(choice_of(request), by=SampleKey.state)
+    samples = read_history(choice, context, kind=name)
     return Page(
         name="kind",
         title=name,
-        data=OneKindData(kind=found, window=WINDOW, last=lists[0], failed=lists[1]),
+        data=OneKindData(
+            kind=found, window=WINDOW, last=lists[0], failed=lists[1], samples=samples
+        ),
         section="kinds",
         refresh_s=15.0,
-        view={"most": max(found.attempts.values(), default=1)},
+        view={
+            "most": max(found.attempts.values(), default=1),
+            "charts": charts(samples, context.words) if samples.series else {},
+            "choices": links(request, choice, by=False),
+        },
     )
 
 

@@ -11,9 +11,11 @@ from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.verbs.failures import FailureGroup
 from riverrun.verbs.overview import Problem
 from riverrun.verbs.overview import overview as problems_now
+from riverrun.verbs.samples import SampleKey, Samples, SampleSpan
 from riverrun.verbs.status import FinishedCount, finished_by_time, list_clients
-from riverrun.web.charts import Series, spark, stacked
+from riverrun.web.charts import Chart, Series, spark, stacked
 from riverrun.web.context import Context
+from riverrun.web.history import Choice, charts, choice_of, links, read_history
 from riverrun.web.page import Page
 from riverrun.web.pages.failures import FailuresData, read_failures
 from riverrun.web.pages.queues import QueueData, read_queues
@@ -52,6 +54,7 @@ class OverviewData:
         queues: The queues by name.
         finished: How many jobs reached each final state, by steps of 15 s in the last 15 min.
         per_minute: How many jobs were completed in the last minute that is counted.
+        samples: What was finalized over the time that was chosen, with waits and run times.
         failures: The groups of failed jobs with most jobs.
         failures_window: How many discarded and how many retryable jobs these are of, at most.
         live_clients: How many clients of riverrun are live.
@@ -62,6 +65,7 @@ class OverviewData:
     queues: Sequence[QueueData]
     finished: Sequence[FinishedCount]
     per_minute: int
+    samples: Samples
     failures: Sequence[FailureGroup]
     failures_window: int
     live_clients: int
@@ -73,6 +77,8 @@ def overview(request: Request, context: Context) -> Page:
     clients = context.read.shared(list_clients)
     finished = context.read.shared(finished_by_time, window_s=WINDOW_S, step_s=STEP_S)
     failures = read_failures(context)
+    choice = choice_of(request)
+    samples = read_history(choice, context)
     now = context.now()
     minute = now - timedelta(seconds=60 + STEP_S)
     data = OverviewData(
@@ -89,6 +95,7 @@ def overview(request: Request, context: Context) -> Page:
             for each in finished
             if each.state is JobState.completed and minute <= each.at < now - _step(1)
         ),
+        samples=samples,
         failures=failures.groups[:GROUPS],
         failures_window=failures.window,
         live_clients=sum(client.silent_s <= DEAD_S for client in clients),
@@ -98,7 +105,7 @@ def overview(request: Request, context: Context) -> Page:
         title=context.words["overview"],
         data=data,
         refresh_s=5.0,
-        view=_view(request, data, failures, now, context),
+        view=_view(request, choice, data, failures, now, context),
     )
 
 
@@ -108,6 +115,7 @@ def _step(count: int) -> timedelta:
 
 def _view(
     request: Request,
+    choice: Choice,
     data: OverviewData,
     failures: FailuresData,
     now: datetime,
@@ -123,12 +131,24 @@ def _view(
         "capped": capped,
         "spark": spark,
         "trends": failures,
-        "chart": _chart(data.finished, now, context.words),
+        "charts": _charts(choice, data, now, context),
+        "choice": choice,
+        "choices": links(request, choice),
         "switches": request.user.may(Right.pause),
     }
 
 
-def _chart(finished: Sequence[FinishedCount], now: datetime, words: Mapping[str, str]) -> Any:
+def _charts(
+    choice: Choice, data: OverviewData, now: datetime, context: Context
+) -> dict[str, Chart]:
+    found = charts(data.samples, context.words) if data.samples.series else {}
+    if choice == Choice(span=SampleSpan.quarter, by=SampleKey.state) and not found:
+        # It needs no samples, so it is there from the beginning, and without a leader of ours.
+        return {"finished": _chart(data.finished, now, context.words)}
+    return found
+
+
+def _chart(finished: Sequence[FinishedCount], now: datetime, words: Mapping[str, str]) -> Chart:
     """Return the chart of what was finished, and the rows of its table."""
     steps = int(WINDOW_S / STEP_S)
     last_s = int(now.timestamp() // STEP_S)

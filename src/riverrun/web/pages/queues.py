@@ -13,9 +13,11 @@ from riverrun.jobs.states import JobState
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.verbs.queues import list_queues
 from riverrun.verbs.read import list_briefs
+from riverrun.verbs.samples import SampleKey, Samples, SampleSpan
 from riverrun.verbs.status import list_clients
 from riverrun.verbs.waiting import WaitingCount, count_waiting
 from riverrun.web.context import Context
+from riverrun.web.history import Choice, charts, choice_of, links, per_minute, read_history
 from riverrun.web.page import Page, Table
 from riverrun.web.request import Request
 from riverrun.web.users import Right
@@ -39,6 +41,9 @@ class QueueData:
         clients: The ids of live clients of riverrun that work it.
         slots: How many jobs these run at once.
         worked_at: When a client last recorded that it works the queue; None if that is not known.
+        per_minute: How many of its jobs were finalized in a minute of late; None without samples.
+        empty_s: Seconds until no due job waits at this rate, if no more come; None if that is not
+            known.
         unworked: Whether jobs wait that no live client of riverrun works, and nobody has paused.
     """
 
@@ -55,6 +60,8 @@ class QueueData:
     clients: Sequence[str]
     slots: int
     worked_at: datetime | None
+    per_minute: float | None
+    empty_s: float | None
     unworked: bool
 
 
@@ -77,9 +84,11 @@ class OneQueueData:
         queue: The queue.
         next: The jobs that are due, those that are claimed first at the beginning.
         running: Jobs that run.
+        samples: What was finalized over the time that was chosen, with waits and run times.
     """
 
     queue: QueueData
+    samples: Samples
     next: Sequence[JobBrief]
     running: Sequence[JobBrief]
 
@@ -107,13 +116,16 @@ def queue(request: Request, context: Context, name: str) -> Page:
         # It may have only final jobs, and no client that works it.
         if not context.read(list_briefs, JobListParams(queues=[name], limit=1)).jobs:
             raise QueueNotFound(name)
-        found = _queue(name, None, {}, [], 0)
+        found = _queue(name, None, {}, [], 0, None)
     due = JobListParams(
         queues=[name], states=[JobState.available], order_by=JobOrder.time, limit=20
     )
     running = JobListParams(queues=[name], states=[JobState.running], limit=20)
+    choice = attrs.evolve(choice_of(request), by=SampleKey.kind)
+    samples = read_history(choice, context, queue=name)
     data = OneQueueData(
         queue=found,
+        samples=samples,
         next=_briefs(due, request, context),
         running=_briefs(running, request, context),
     )
@@ -123,7 +135,11 @@ def queue(request: Request, context: Context, name: str) -> Page:
         data=data,
         section="queues",
         refresh_s=5.0,
-        view={"switches": request.user.may(Right.pause)},
+        view={
+            "switches": request.user.may(Right.pause),
+            "charts": charts(samples, context.words) if samples.series else {},
+            "choices": links(request, choice, by=False),
+        },
     )
 
 
@@ -145,10 +161,23 @@ def read_queues(context: Context) -> list[QueueData]:
             for name in client.queues:
                 clients[name].append(client.id)
                 slots[name] += _whole(client.slots.get(name))
+    samples = read_history(_LATELY, context)
+    rates = {each.name: per_minute(each, samples) for each in samples.series}
     names = sorted({*rows, *counts, *clients})
     return [
-        _queue(name, rows.get(name), counts[name], clients[name], slots[name]) for name in names
+        _queue(
+            name,
+            rows.get(name),
+            counts[name],
+            clients[name],
+            slots[name],
+            rates.get(name, 0.0) if samples.series else None,
+        )
+        for name in names
     ]
+
+
+_LATELY = Choice(span=SampleSpan.quarter, by=SampleKey.queue)
 
 
 def _queue(
@@ -157,6 +186,7 @@ def _queue(
     counts: Mapping[JobState, WaitingCount],
     clients: Sequence[str],
     slots: int,
+    rate: float | None,
 ) -> QueueData:
     available = counts.get(JobState.available)
     paused_at = None if row is None else row.paused_at
@@ -171,6 +201,10 @@ def _queue(
         clients=clients,
         slots=slots,
         worked_at=None if row is None else row.updated_at,
+        per_minute=rate,
+        empty_s=None
+        if not rate or available is None or available.capped
+        else 60.0 * available.count / rate,
         unworked=available is not None and not clients and paused_at is None,
     )
 
