@@ -112,7 +112,7 @@ def test_expected_errors_have_no_trace() -> None:
 
 
 def test_a_trace_shows_the_cause() -> None:
-    """A traceback tells where, and what it was raised from."""
+    """A traceback shows where an error was raised, and from what."""
     try:
         try:
             raise KeyError("cause")  # noqa: TRY301  a cause to raise from

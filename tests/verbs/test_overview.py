@@ -75,7 +75,7 @@ def test_all_is_well(engine: Engine, healthy: str, kind: str) -> None:
 
 
 def test_no_leader(engine: Engine, schema: str) -> None:
-    """Without a leader that is said, with the end of the last term if it is known."""
+    """A missing leader is shown, with the end of the last term if it is known."""
     assert problems(engine, schema) == [Problem(kind=ProblemKind.no_leader)]
     lead(engine, schema, "now() - interval '1 h'")
     [found] = problems(engine, schema)

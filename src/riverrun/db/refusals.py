@@ -10,7 +10,7 @@ class Fault(Enum):
     """What must change before a refused statement can succeed.
 
     `connection`: there was no connection, or it was lost. No row is at fault.
-    `moment`: the server, a lock, a privilege, or one large row. Writing other rows tells which.
+    `moment`: the server, a lock, a privilege, or one large row. Writing other rows shows which.
     `disk`: as `moment`, but the server's disk is full, so that no row is ever at fault.
     `row`: the row, or a trigger, a constraint or an index that refuses it.
     `value`: the value itself; without a change it is refused again.

@@ -1,4 +1,7 @@
-"""The transaction of a verb: a Session's, a Connection's, or, on an Engine, riverrun's own."""
+"""The transaction of a verb: a Session's, a Connection's, or, on an Engine, riverrun's own.
+
+One module, although long: a verb gets any of them from `joined`, and uses all in the same way.
+"""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress

@@ -4,33 +4,23 @@ The attempt keeps its slot's thread, which waits while a process calls the worke
 """
 
 import multiprocessing
-import os
 import pickle
 import select
-import signal
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
-from typing import Any
 
-import attrs
-
-from riverrun.clock import Clock
-from riverrun.db.forks import close_in_child, ignore
-from riverrun.errors import AttemptInterrupted, WorkerFailed, WorkerProcessDied
+from riverrun.db.forks import close_in_child
+from riverrun.errors import WorkerProcessDied
 from riverrun.execution.context import JobContext
 from riverrun.execution.plugins import InProcess
-from riverrun.execution.signature import By, call
-from riverrun.execution.steps import Steps
+from riverrun.execution.worker_process import Answer, Call, main
 from riverrun.execution.workers import Worker
-from riverrun.jobs.row import JobRow
 
 LOOK_S = 0.05
 """Seconds between looks whether an attempt is cancelled."""
@@ -49,28 +39,6 @@ Only after that does the time count as the attempt's.
 
 # No fork: a child would inherit the locks that other threads hold at that moment.
 _multiprocessing = multiprocessing.get_context("spawn")
-
-
-@attrs.frozen(kw_only=True)
-class _Call:
-    """The call that a process is asked to make."""
-
-    number: int
-    function: Callable[..., object]
-    args: object
-    around: Sequence[InProcess]  # the plugins' wrappers, the outermost first
-    context: By | str  # how the worker takes its context
-    job: JobRow | None  # the job, if the worker takes a context
-
-
-@attrs.frozen(kw_only=True)
-class _Answer:
-    """The result of a call. A call without any result is answered by no bytes."""
-
-    error: BaseException | None
-    trace: str = ""
-    staged: dict[str, Any] = attrs.field(factory=dict)
-    steps: Steps = attrs.field(factory=lambda: Steps({}))
 
 
 class ProcessPool:
@@ -205,7 +173,7 @@ class _Turn:
             threading.Event()
         )  # set once it gets a process, may make one, or has given up
         job = ctx.job if worker.takes_context else None
-        asked = _Call(
+        asked = Call(
             number=self.number,
             function=worker.function,
             args=args,
@@ -229,7 +197,7 @@ class _Child:
         # them open.
         close_in_child(self._calls, self._cancels)
         self.process: BaseProcess = _multiprocessing.Process(
-            target=_main, args=(calls, cancels), name="riverrun.worker", daemon=True
+            target=main, args=(calls, cancels), name="riverrun.worker", daemon=True
         )
         self.process.start()
         calls.close()
@@ -251,15 +219,15 @@ class _Child:
         return self._receive(turn)
 
     def _receive(self, turn: _Turn) -> bytes:
-        told_at: float | None = None
+        cancelled_at: float | None = None
         # Once it is stopped, its file descriptor may belong to another file.
         while self.alive and not self._answers.poll(LOOK_S * 1_000):
             if (reason := turn.ctx.reason) is None:
                 continue
-            if told_at is None:
-                told_at = time.monotonic()
+            if cancelled_at is None:
+                cancelled_at = time.monotonic()
                 self._cancels.send((turn.number, reason))
-            elif time.monotonic() - told_at > KILL_AFTER_S:
+            elif time.monotonic() - cancelled_at > KILL_AFTER_S:
                 self.process.kill()
         return self._calls.recv_bytes()
 
@@ -274,7 +242,7 @@ class _Child:
             self.process.join()
 
 
-def _take_over(answer: _Answer, ctx: JobContext) -> None:
+def _take_over(answer: Answer, ctx: JobContext) -> None:
     ctx.adopt(answer.staged, answer.steps)
     if answer.error is not None:
         # The traceback of the other process shows where it was raised.
@@ -287,118 +255,3 @@ class _Remote(Exception):
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
-
-
-def _main(calls: Connection, cancels: Connection) -> None:
-    """Work the calls that arrive on `calls` until it is closed."""
-    # A signal to all processes at once is meant for the parent, which will stop this one.
-    ignore((signal.SIGINT, signal.SIGTERM))
-    # Otherwise this process's death would not be noticed while a child that it forked lives.
-    close_in_child(calls, cancels)
-    current = _Current()
-    threading.Thread(target=_listen, args=(cancels, current), daemon=True).start()
-    for number in count():
-        asked, answer = None, None
-        try:
-            asked = calls.recv()
-        except (EOFError, OSError):
-            # The parent is gone, so there is nothing left to do.
-            os._exit(1)
-        except Exception as error:
-            answer = _Answer(error=error, trace=traceback.format_exc())
-        if number == 0:
-            _send(calls, b"")  # the first call has begun
-        if asked is not None:
-            answer = _call(asked, current.begin(asked))
-        _send(calls, _encoded(answer))
-
-
-def _send(calls: Connection, encoded: bytes) -> None:
-    with suppress(OSError):  # the parent is gone: the next read fails
-        calls.send_bytes(encoded)
-
-
-class _Current:
-    """The call under way, and a cancellation, which may arrive before its call."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards all below
-        self._number = 0
-        self._ctx: JobContext | None = None
-        self._cancel: tuple[int, AttemptInterrupted] | None = None
-
-    def begin(self, call: _Call) -> JobContext | None:
-        """Return a context for `call`, if its worker takes one."""
-        ctx = None
-        if call.job is not None:
-            clock = Clock()
-            claimed = clock.monotonic()
-            ctx = JobContext(
-                call.job, clock=clock, claimed_monotonic=claimed, timeout_s=None, engine=None
-            )
-        with self._lock:
-            self._number, self._ctx = call.number, ctx
-        self._tell()
-        return ctx
-
-    def cancel(self, number: int, reason: AttemptInterrupted) -> None:
-        """Cancel the call `number`, if it is this one or the next."""
-        with self._lock:
-            self._cancel = number, reason
-        self._tell()
-
-    def _tell(self) -> None:
-        with self._lock:
-            ctx, cancel = self._ctx, self._cancel
-            if ctx is None or cancel is None or cancel[0] != self._number:
-                return
-        ctx.cancel(cancel[1])
-
-
-def _listen(cancels: Connection, current: _Current) -> None:
-    while True:
-        try:
-            number, reason = cancels.recv()
-        except (EOFError, OSError):
-            os._exit(1)
-        current.cancel(number, reason)
-
-
-def _call(asked: _Call, ctx: JobContext | None) -> _Answer | None:
-    """Call a worker; return the result, or None if there is nothing to report."""
-    error: BaseException | None = None
-    trace = ""
-    pid = os.getpid()
-    try:
-        _within(asked.around, lambda: call(asked.function, asked.args, ctx, asked.context))
-    except BaseException as raised:
-        error, trace = raised, "".join(traceback.format_exception(raised, limit=-50))
-    if os.getpid() != pid:
-        # A child that the worker forked, and that returned from it, must not answer, too.
-        os._exit(0 if error is None else 1)
-    if ctx is not None:
-        return _Answer(error=error, trace=trace, staged=dict(ctx.staged), steps=ctx.steps)
-    return None if error is None else _Answer(error=error, trace=trace)
-
-
-def _within(around: Sequence[InProcess], inner: Callable[[], object]) -> None:
-    if not around:
-        inner()
-        return
-    around[0](lambda: _within(around[1:], inner))
-
-
-def _encoded(answer: _Answer | None) -> bytes:
-    if answer is None:
-        return b""
-    error = answer.error
-    try:
-        encoded = pickle.dumps(answer)
-        if error is not None:
-            pickle.loads(encoded)  # noqa: S301  what was just pickled here
-    except Exception:
-        text = f"{type(error).__name__}"
-        with suppress(Exception):
-            text = f"{text}: {error}"
-        return pickle.dumps(attrs.evolve(answer, error=WorkerFailed(text), steps=Steps({})))
-    return encoded

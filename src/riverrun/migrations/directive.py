@@ -162,7 +162,7 @@ def _print(
         if operation.frm is None and _turns_round(upgrade, frm, to, start, end):
             raise MigrationRefused(
                 f"line {line} is at {start} here, and {'up' if upgrade else 'down'}grade() would "
-                f"lead it to {end}; pass frm={frm} if it shall"
+                f"lead it to {end}; to do so all the same, pass frm={frm}"
             )
         paths.append(steps(line, start, end))
     if operation.frm is None and any(not step.up for path in paths for step in path):

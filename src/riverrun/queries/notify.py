@@ -94,7 +94,7 @@ def _places(*, named: bool) -> Any:
     """Return the schemas that name channels, as rows: bind `schema`, or those of the search path.
 
     Read for each notification. Where the first schema of the path holds the tables, as is usual,
-    one look in PostgreSQL's caches tells so, and no table of the catalog is read.
+    one look in PostgreSQL's caches is enough, and no table of the catalog is read.
     """
     if named:
         return select(cast(bindparam("schema"), Text).label("place")).subquery("places")
