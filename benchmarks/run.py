@@ -29,6 +29,7 @@ NAMES = (
     "memory",
     "versus_peers",
     "constants",
+    "dashboard",
 )
 LONG = ("soak",)
 """Scripts that have a command of their own; here only their small form runs."""

@@ -30,7 +30,7 @@ from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries.expressions import readable, state_literal
 
-ERROR_CHARS = 1_000
+ERROR_CHARS = 500
 """Most characters of an error that are read."""
 
 

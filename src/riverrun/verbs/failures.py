@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import attrs
@@ -166,6 +167,7 @@ def _read(transaction: Transaction, window: int) -> FailureList:
     )
 
 
+@lru_cache(maxsize=4_096)
 def pattern(error: str) -> str:
     """Return the first line of an error without what differs between errors of one cause."""
     line = next(iter(error.strip().splitlines()), "")
