@@ -116,7 +116,9 @@ class Services:
             owner=client_id,
         )
         self._loop = LoopThread(on_lost=self.producers.lose_loop)
-        vitals = Vitals(self.producers, self._loop, workers=config.workers, clock=clock)
+        vitals = Vitals(
+            self.producers, self._loop, workers=config.workers, plugins=config.plugins, clock=clock
+        )
         self.health = Health(self.producers, self.completer, vitals)
         self._processes = ProcessPool(config.processes)
         self._worker_engine = WorkerEngine(config.engine, slots=0)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -22,6 +22,14 @@ MAX_ATTEMPT_CHARS = 2 * 1024 * 1024
 MAX_TOTAL_BYTES = 8 * 1024 * 1024
 
 
+LIVE_CHARS = 2_000
+"""Most characters of a running attempt's log in a heartbeat."""
+
+
+LIVE_JOBS = 50
+"""Most attempts whose log is in a heartbeat: those that began last."""
+
+
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -39,6 +47,9 @@ class JobLog(Plugin):
             2,097,152.
         max_total_bytes: Bytes of JSON kept of all attempts, at most 64 MiB. The oldest attempts are
             dropped. Default: 8 MiB.
+        live: Whether the client's heartbeat, every 5 s, also has the last 2,000 characters of
+            attempts that run, for `riverrun.verbs.get_live_log`. Then the JobLog must be one of the
+            client's plugins. Default: False.
 
     Source of key, form and limits: River 0.51, riverlog.
     """
@@ -50,13 +61,16 @@ class JobLog(Plugin):
         formatter: logging.Formatter | None = None,
         max_attempt_chars: int = MAX_ATTEMPT_CHARS,
         max_total_bytes: int = MAX_TOTAL_BYTES,
+        live: bool = False,
     ) -> None:
         self._max_attempt_chars = check_int("max_attempt_chars", max_attempt_chars, 1, 2**26)
         self._max_total_bytes = check_int("max_total_bytes", max_total_bytes, 1, 64 * 2**20)
         self._handler = _Handler(level)
         self._handler.setFormatter(formatter or logging.Formatter(_FORMAT))
-        self._lock = threading.Lock()  # guards the root logger's list of handlers
+        self._live = live
+        self._lock = threading.Lock()  # guards the next two, and the root logger's handlers
         self._attached = False
+        self._running: dict[int, tuple[int, _Lines]] = {}  # if live: attempts by job id
 
     def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
         """Collect what is logged in this context until the attempt ends, and keep it."""
@@ -73,16 +87,35 @@ class JobLog(Plugin):
         self._attach()
         lines = _Lines(self._max_attempt_chars, self._handler, _lines.get())
         token = _lines.set(lines)
+        running = (ctx.job.attempt, lines)
+        if self._live:
+            with self._lock:
+                self._running[ctx.job.id] = running
         try:
             yield
         finally:
             _lines.reset(token)
+            if self._live:
+                with self._lock:
+                    # An attempt that was rescued may be running here again.
+                    if self._running.get(ctx.job.id) is running:
+                        del self._running[ctx.job.id]
             if text := lines.text():
                 try:
                     ctx.keep_log(LOG_KEY, self._kept(ctx, text))
                 except InvalidOption as error:
                     # The worker's success must not depend on its log.
                     logger.warning("could not keep the log of job %s: %s", ctx.job.id, error)
+
+    def live_logs(self) -> Mapping[int, tuple[int, str]]:
+        """Return the last lines of the attempts that run, if `live`: of 50 attempts at most."""
+        with self._lock:
+            latest = list(self._running.items())[-LIVE_JOBS:]
+        return {
+            job_id: (attempt, text)
+            for job_id, (attempt, lines) in latest
+            if (text := lines.tail(LIVE_CHARS))
+        }
 
     def _attach(self) -> None:
         with self._lock:
@@ -130,6 +163,17 @@ class _Lines:
 
     def text(self) -> str:
         return "".join(self._parts)
+
+    def tail(self, chars: int) -> str:
+        """Return the last characters, from a thread that adds none."""
+        parts: list[str] = []
+        left = chars
+        for place in range(len(self._parts) - 1, -1, -1):
+            parts.append(self._parts[place])
+            left -= len(self._parts[place])
+            if left <= 0:
+                break
+        return "".join(reversed(parts))[-chars:]
 
 
 class _Handler(logging.Handler):

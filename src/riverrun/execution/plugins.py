@@ -1,6 +1,6 @@
 """Plugins: what an application adds around inserts and attempts."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from riverrun.errors import InvalidOption
@@ -93,6 +93,16 @@ class Plugin:
             ClientNotReady: If workers cannot run there. The client does not start then.
         """
         return None
+
+    def live_logs(self) -> Mapping[int, tuple[int, str]]:
+        """Return what the attempts that run now have logged, for the client's heartbeat.
+
+        Called every 5 s on the client's plugins alone.
+
+        Returns:
+            By job id, the number of the attempt and its last lines. Default: nothing.
+        """
+        return {}
 
     def work_begin(self, ctx: JobContext) -> None:
         """Prepare an attempt, before `ctx`'s worker begins. An error ends the attempt."""

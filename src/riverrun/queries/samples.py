@@ -44,6 +44,8 @@ BOUNDS_S: tuple[float, ...] = tuple(0.001 * 2**power for power in range(23))
 SERIES_MAX = 50
 """Most series of one time. All others are counted as one for each state, without names."""
 
+INTEGER_MAX = 2**31 - 1
+
 _ORIGIN = literal_column("timestamptz '2000-01-01 00:00:00+00'", Timestamp)
 
 
@@ -189,7 +191,12 @@ def _insert(
     )
     trimmed = [
         func.trim_array(
-            array([cast(each_sum, Integer) for each_sum in _sums(series[f"{name}_counts"])]),
+            array(
+                [
+                    cast(func.least(each, INTEGER_MAX), Integer)
+                    for each in _sums(series[f"{name}_counts"])
+                ]
+            ),
             len(BOUNDS_S) + 1 - cast(func.max(series[f"{name}_length"]), Integer),
         )
         for name in counts

@@ -61,12 +61,18 @@ def list_clients() -> Select[Any]:
         ClientRecord.queues,
         ClientRecord.created_at,
         ClientRecord.heartbeat_at,
-        readable(ClientRecord.metadata_).label("metadata"),
+        cast(_without_logs(ClientRecord.metadata_), Text).label("metadata"),
         cast(
             func.extract("epoch", func.clock_timestamp() - ClientRecord.heartbeat_at), Float
         ).label("silent_s"),
     )
     return select(*columns).order_by(ClientRecord.id).limit(bindparam("limit", type_=Integer))
+
+
+def _without_logs(metadata: Any) -> Any:
+    """Return a client's metadata without the logs of running attempts, which may be long."""
+    is_object = func.jsonb_typeof(metadata) == "object"
+    return case((is_object, metadata.op("-")("logs")), else_=metadata)
 
 
 @lru_cache

@@ -1,14 +1,20 @@
 """What a client's heartbeat writes about its process, for operators."""
 
+import logging
 import math
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from riverrun.clock import Clock
+from riverrun.execution.plugins import Plugin
 from riverrun.execution.workers import Workers
+from riverrun.logs.errors import log_error
 from riverrun.runtime.event_loop import LoopThread
 from riverrun.runtime.producers import Producers
+
+logger = logging.getLogger(__name__)
 
 
 class Vitals:
@@ -18,6 +24,7 @@ class Vitals:
         producers: The client's producers.
         loop: The event loop of its coroutines.
         workers: Its workers.
+        plugins: Its plugins, which may have logs of running attempts.
         clock: The process's clock.
     """
 
@@ -27,11 +34,14 @@ class Vitals:
         loop: LoopThread,
         *,
         workers: Workers,
+        plugins: Sequence[Plugin],
         clock: Clock,
     ) -> None:
         self._producers = producers
         self._loop = loop
         self._workers = workers
+        self._plugins = plugins
+        self._failed: set[Plugin] = set()  # plugins whose failure is logged
         self._clock = clock
         self._constant = {
             "version": _version(),
@@ -51,7 +61,21 @@ class Vitals:
             "looked_s": self._looked_s(),
             "loop_s": _rounded(self._loop.silent_s()),
             "memory_bytes": memory_bytes(),
+            **self._logs(),
         }
+
+    def _logs(self) -> dict[str, Any]:
+        logs: dict[str, Any] = {}
+        for plugin in self._plugins:
+            try:
+                for job_id, (attempt, text) in plugin.live_logs().items():
+                    logs[str(job_id)] = {"attempt": attempt, "log": text}
+            except Exception as error:
+                # The heartbeat must not depend on it.
+                if plugin not in self._failed:
+                    self._failed.add(plugin)
+                    log_error(logger, error, "left out the live logs of a plugin, which failed")
+        return {"logs": logs} if logs else {}
 
     def _looked_s(self) -> float | None:
         now = self._clock.monotonic()

@@ -33,6 +33,7 @@ from riverrun.verbs.insert import InsertResult, insert, insert_many
 from riverrun.verbs.insert_fast import insert_many_fast
 from riverrun.verbs.insert_from import insert_from
 from riverrun.verbs.kinds import KindStats, kind_stats, list_kinds
+from riverrun.verbs.live_log import LiveLog, get_live_log
 from riverrun.verbs.overview import Problem, ProblemKind, overview
 from riverrun.verbs.periodic import (
     PeriodicRow,
@@ -89,6 +90,7 @@ __all__ = [
     "JobCount",
     "KindStats",
     "LineVersion",
+    "LiveLog",
     "OpenTransaction",
     "PeriodicRow",
     "Place",
@@ -123,6 +125,7 @@ __all__ = [
     "finished_by_time",
     "get",
     "get_leader",
+    "get_live_log",
     "get_queue",
     "insert",
     "insert_from",

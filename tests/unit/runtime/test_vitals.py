@@ -1,12 +1,14 @@
 """What a heartbeat writes, from producers in any state."""
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from riverrun.config import QueueConfig
+from riverrun.execution.plugins import Plugin
 from riverrun.execution.workers import Workers
 from riverrun.runtime.vitals import Vitals, memory_bytes
 from riverrun.testing.clock import FrozenClock
@@ -31,13 +33,13 @@ class Producers(list[Any]):
         return [0] * self._running
 
 
-def state(*figures: Any) -> dict[str, Any]:
+def state(*figures: Any, plugins: Sequence[Plugin] = ()) -> dict[str, Any]:
     """Return the state of a client at 100 s by its clock."""
     clock = FrozenClock()
     clock.advance(100.0)
     loop: Any = SimpleNamespace(silent_s=lambda: None)
     producers: Any = Producers(*figures)
-    vitals = Vitals(producers, loop, workers=Workers(), clock=clock)
+    vitals = Vitals(producers, loop, workers=Workers(), plugins=plugins, clock=clock)
     return vitals.state()
 
 
