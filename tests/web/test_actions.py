@@ -258,3 +258,50 @@ def test_a_page_shows_what_was_just_done(engine: Engine, schema: str) -> None:
         assert [f"switch={switch}" in each for each in offered] == [True]
         form = {"switch": switch, "name": "default", "back": "/queues"}
         assert site.post("/switch", form).status == 303
+
+
+def test_inserts_a_copy(engine: Engine, schema: str) -> None:
+    """A copy is a new job with the args of the form, and is recorded; a wrong one is refused."""
+    first = insert_job(engine, schema, args={"n": 2**53 + 1}, queue="mail", tags=["big"])
+    site = Site(engine, schema=schema)
+    page = site.get(f"/jobs/{first}/copy")
+    assert str(2**53 + 1) in page.page.text
+    form = {"args": '{"n": 9007199254740995}', "priority": "2"}
+    done = site.post(f"/jobs/{first}/copy", form)
+    assert done.headers["location"] == f"/ops/jobs/jobs/{first + 1}?done=insert&count=1"
+    made = get(engine, first + 1, schema=schema)
+    assert (made.args, made.priority, made.queue) == ({"n": 9007199254740995}, 2, "mail")
+    assert made.tags == ("big",)
+    [record] = list_actions(engine, schema=schema)
+    assert (record.action, record.job_ids, record.user) == ("insert", (made.id,), "ada")
+    for wrong in ({"args": "[]"}, {"args": ""}, {"args": "{}", "priority": "9"}, {"args": "{"}):
+        assert site.post(f"/jobs/{first}/copy", wrong).status == 400
+    assert len(states(engine, schema)) == 2
+    for rights in ({"view", "insert"}, {"view", "view_args"}):
+        other = Site(
+            engine, schema=schema, authorize=lambda environ, r=rights: User(name="b", rights=r)
+        )
+        assert other.get(f"/jobs/{first}/copy").status == 403
+        assert other.post(f"/jobs/{first}/copy", form).status == 403
+    hidden = Site(engine, schema=schema, redact=lambda job, path, value: "****")
+    assert hidden.get(f"/jobs/{first}/copy").status == 400
+
+
+def test_sets_when_a_job_is_due(engine: Engine, schema: str) -> None:
+    """A waiting job gets another time, which is recorded; a final one is left as it is."""
+    job_id = insert_job(engine, schema)
+    done_id = insert_job(engine, schema, state=JobState.completed)
+    site = Site(engine, schema=schema)
+    assert site.get(f"/jobs/{job_id}/run_at").status == 200
+    done = site.post(f"/jobs/{job_id}/run_at", {"at": "2036-03-01T12:00"})
+    assert done.headers["location"].endswith("?done=run_at&count=1")
+    job = get(engine, job_id, schema=schema)
+    assert (job.state, job.scheduled_at.isoformat()) == (
+        JobState.scheduled,
+        "2036-03-01T12:00:00+00:00",
+    )
+    assert [each.action for each in list_actions(engine, schema=schema)] == ["reschedule"]
+    for wrong in ("", "soon", "9999-12-31T23:59:59-14:00"):
+        assert site.post(f"/jobs/{job_id}/run_at", {"at": wrong}).status == 400
+    assert site.post(f"/jobs/{done_id}/run_at", {"at": "1h"}).headers["location"].endswith("=0")
+    assert get(engine, done_id, schema=schema).state is JobState.completed

@@ -12,8 +12,7 @@ import click
 
 from riverrun.cli.app import CommandError, ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import progress, show_one
-from riverrun.client.client import Client
-from riverrun.jobs.args import AnyArgs, RawArgs, decode, kind_of
+from riverrun.execution.typed_args import typed_args
 from riverrun.jobs.options import InsertOpts
 
 BATCH = 1_000
@@ -63,7 +62,7 @@ def insert(
         )
         if args != "-":
             result = on.client.insert(
-                on.engine, _typed(on.client, kind, _object("the args", args)), opts
+                on.engine, typed_args(on.client.workers, kind, _object("the args", args)), opts
             )
             show_one(
                 {
@@ -77,27 +76,13 @@ def insert(
             )
             return
         lines = _lines(sys.stdin.buffer)
-        jobs = ((_typed(on.client, kind, encoded), opts) for encoded in lines)
+        jobs = ((typed_args(on.client.workers, kind, encoded), opts) for encoded in lines)
         count = 0
         with on.engine.begin() as connection, progress("jobs inserted") as show_count:
             while batch := list(islice(jobs, BATCH)):
                 count += on.client.insert_many_fast(connection, batch)
                 show_count(count)
         show_one({"inserted": count, "kind": kind}, as_json=as_json)
-
-
-def _typed(client: Client, kind: str, encoded: Mapping[str, Any]) -> AnyArgs:
-    """Return args of the type that the application's worker takes: checked, with its options.
-
-    Without a typed worker for the kind, return them raw.
-    """
-    raw = RawArgs(kind=kind, encoded=encoded)
-    worker = client.workers.find(kind) if client.workers else None
-    if worker is None or worker.args_type is RawArgs:
-        return raw
-    args_type: type[AnyArgs] = worker.args_type
-    args = decode(kind, encoded, args_type)
-    return args if kind_of(args) == kind else raw
 
 
 def _time(at: str | None, delay: float | None) -> datetime | None:

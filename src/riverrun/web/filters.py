@@ -91,8 +91,8 @@ def job_filter(query: Iterable[tuple[str, str]], *, now: datetime) -> JobFilter:
         "priorities": [_int("priority", value) for value in many["priority"]] or None,
         "ids": [_int("id", value) for value in many["id"]] or None,
         "metadata": _object("meta", many["meta"]),
-        "since": _time("since", last(fields, "since"), now),
-        "until": _time("until", last(fields, "until"), now),
+        "since": time_of("since", last(fields, "since"), now),
+        "until": time_of("until", last(fields, "until"), now),
         "after": last(query, "after"),
         "limit": _limit(last(query, "limit")),
         "args": _object("arg", many["arg"]),
@@ -165,13 +165,25 @@ def _value(text: str) -> object:
     return value
 
 
-def _time(name: str, text: str | None, now: datetime) -> datetime | None:
+def time_of(name: str, text: str | None, now: datetime, *, ahead: bool = False) -> datetime | None:
+    """Return the time that a field means; None without one.
+
+    Args:
+        name: The field's name, for the error.
+        text: A time, in UTC unless it has an offset, or a span such as 2h.
+        now: The time from which a span counts.
+        ahead: Whether a span counts into the future.
+
+    Raises:
+        BadRequest: If it is neither.
+    """
     if text is None:
         return None
     try:
         number, unit = text[:-1], text[-1]
         if unit in _UNITS and number.isascii() and number.isdigit() and len(number) < 12:
-            return now - timedelta(seconds=min(int(number) * _UNITS[unit], _SPAN_MAX_S))
+            span = timedelta(seconds=min(int(number) * _UNITS[unit], _SPAN_MAX_S))
+            return now + span if ahead else now - span
         moment = datetime.fromisoformat(text)
         aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
         return aware.astimezone(UTC)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 from riverrun.web.errors import NotFound
 from riverrun.web.page import Page
 from riverrun.web.pages.actions import actions
+from riverrun.web.pages.again import copy, do_copy, do_run_at, run_at
 from riverrun.web.pages.clients import client, clients
 from riverrun.web.pages.confirm import act, confirm, progress
 from riverrun.web.pages.failures import failure, failures
@@ -52,6 +53,8 @@ _GET: dict[str, Handler] = {
     "/health": health,
     "/jobs": jobs,
     "/jobs/{job_id}": job,
+    "/jobs/{job_id}/copy": copy,
+    "/jobs/{job_id}/run_at": run_at,
     "/jobs/{job_id}/(?P<part>args|output|metadata|log)": part,
     "/kinds": kinds,
     "/kinds/{name}": kind,
@@ -66,6 +69,8 @@ _GET: dict[str, Handler] = {
 
 _POST: dict[str, Handler] = {
     "/act": act,
+    "/jobs/{job_id}/copy": do_copy,
+    "/jobs/{job_id}/run_at": do_run_at,
     "/preferences": prefer,
     "/switch": do_switch,
 }

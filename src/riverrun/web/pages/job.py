@@ -34,6 +34,8 @@ RESCUED = "Stuck job rescued by JobRescuer"
 
 ID_MAX = 2**63 - 1
 
+WAITING = (JobState.available, JobState.pending, JobState.retryable, JobState.scheduled)
+
 
 @attrs.frozen(kw_only=True)
 class Value:
@@ -135,7 +137,7 @@ class JobData:
 
 def job(request: Request, context: Context, job_id: str) -> Page:
     """Make the page of the job `job_id`."""
-    row = context.read(get, _id(job_id))
+    row = context.read(get, id_of(job_id))
     parts = parts_of(row)
     data = _data(row, parts, request, context)
     return Page(
@@ -148,7 +150,12 @@ def job(request: Request, context: Context, job_id: str) -> Page:
     )
 
 
-def _id(text: str) -> int:
+def id_of(text: str) -> int:
+    """Return the id in an address.
+
+    Raises:
+        NotFound: If no job can have it.
+    """
     job_id = int(text)
     if job_id > ID_MAX:
         raise NotFound(text)
@@ -289,7 +296,7 @@ def _view(row: JobRow, data: JobData, request: Request, context: Context) -> dic
             for action in JobAction
             if request.user.may(Right(action)) and may_be_done(action, row.state)
         ],
-        "more_actions": [],
+        "more_actions": _more(row, request, context.words),
         "place_text": _place_text(data.place, context),
         "timeline": _timeline(data, context),
         "job_links": [
@@ -301,6 +308,16 @@ def _view(row: JobRow, data: JobData, request: Request, context: Context) -> dic
         "again": _again(row, request) if shows and not context.redaction.is_active else {},
         "here": here,
     }
+
+
+def _more(row: JobRow, request: Request, words: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what else a user may do: the text and the address of each page."""
+    found = []
+    if request.user.may(Right.retry) and row.state in WAITING:
+        found.append((words["run_at"], request.url(f"/jobs/{row.id}/run_at")))
+    if request.user.may(Right.insert) and request.user.may(Right.view_args):
+        found.append((words["copy"], request.url(f"/jobs/{row.id}/copy")))
+    return found
 
 
 def _again(row: JobRow, request: Request) -> dict[str, str]:
@@ -374,7 +391,7 @@ def part(request: Request, context: Context, job_id: str, part: str) -> Response
     """Return a whole part of a job as a file: its args, output, metadata, or a log."""
     if not request.user.may(Right.view_args):
         raise NotAllowed(Right.view_args)
-    row = context.read(get, _id(job_id))
+    row = context.read(get, id_of(job_id))
     parts = parts_of(row)
     if part == "log":
         number = request.one("attempt") or ""

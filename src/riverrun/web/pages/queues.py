@@ -14,7 +14,7 @@ from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.verbs.queues import list_queues
 from riverrun.verbs.read import list_briefs
 from riverrun.verbs.samples import SampleKey, Samples, SampleSpan
-from riverrun.verbs.status import list_clients
+from riverrun.verbs.status import list_clients, unworked_queues
 from riverrun.verbs.waiting import WaitingCount, count_waiting
 from riverrun.web.context import Context
 from riverrun.web.history import Choice, charts, choice_of, links, per_minute, read_history
@@ -44,7 +44,7 @@ class QueueData:
         per_minute: How many of its jobs were finalized in a minute of late; None without samples.
         empty_s: Seconds until no due job waits at this rate, if no more come; None if that is not
             known.
-        unworked: Whether jobs wait that no live client of riverrun works, and nobody has paused.
+        unworked: Whether due jobs wait that no live client works, and nobody has paused it.
     """
 
     name: str
@@ -116,7 +116,7 @@ def queue(request: Request, context: Context, name: str) -> Page:
         # It may have only final jobs, and no client that works it.
         if not context.read(list_briefs, JobListParams(queues=[name], limit=1)).jobs:
             raise QueueNotFound(name)
-        found = _queue(name, None, {}, [], 0, None)
+        found = _queue(name, None, {}, [], 0, None, unworked=False)
     due = JobListParams(
         queues=[name], states=[JobState.available], order_by=JobOrder.time, limit=20
     )
@@ -163,6 +163,7 @@ def read_queues(context: Context) -> list[QueueData]:
                 slots[name] += _whole(client.slots.get(name))
     samples = read_history(_LATELY, context)
     rates = {each.name: per_minute(each, samples) for each in samples.series}
+    unworked = set(context.read.shared(unworked_queues, dead_s=DEAD_S))
     names = sorted({*rows, *counts, *clients})
     return [
         _queue(
@@ -172,6 +173,7 @@ def read_queues(context: Context) -> list[QueueData]:
             clients[name],
             slots[name],
             rates.get(name, 0.0) if samples.series else None,
+            unworked=name in unworked,
         )
         for name in names
     ]
@@ -187,6 +189,8 @@ def _queue(
     clients: Sequence[str],
     slots: int,
     rate: float | None,
+    *,
+    unworked: bool,
 ) -> QueueData:
     available = counts.get(JobState.available)
     paused_at = None if row is None else row.paused_at
@@ -205,7 +209,7 @@ def _queue(
         empty_s=None
         if not rate or available is None or available.capped
         else 60.0 * available.count / rate,
-        unworked=available is not None and not clients and paused_at is None,
+        unworked=unworked,
     )
 
 
