@@ -3,16 +3,18 @@
 from collections.abc import Iterator
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from riverrun import JobListParams
-from riverrun.jobs.listing import JobCursor
+from riverrun.jobs.listing import JobCursor, JobOrder, cursor_text
 from riverrun.migrations import LATEST, Line, sql
 from riverrun.queries import failures, kinds, overview, read, rescues, status, waiting
 from riverrun.queries.read import count_listed, list_briefs
+from riverrun.verbs import read as read_verbs
 
 FINISHED = 70_000
 WAITING = 8_000
@@ -64,6 +66,7 @@ LISTS: list[dict[str, Any]] = [
     {"states": ["discarded", "cancelled"], "order_by": "time"},
     {"states": ["discarded"]},
     {"states": ["available"], "descending": False},
+    {"states": ["available"]},
     {"states": ["running"]},
     {"kinds": ["kind_1"]},
     {"kinds": ["nothing"]},
@@ -88,6 +91,36 @@ def test_lists_of_many_jobs_read_few_pages(
     asked = JobListParams(**{**PAGE, **params})
     for statement in (read.list_jobs(asked), list_briefs(asked, errors=True)):
         assert pages_read(engine, many, statement) < 800
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("states", [["running"], ["available"], ["retryable", "running"]], ids=str)
+def test_pages_of_waiting_jobs_are_whole(
+    engine: Engine, many: str, states: list[str], descending: bool
+) -> None:
+    """Pages of waiting jobs have each job once and in order, near the newest job or far from it."""
+    order = "DESC" if descending else "ASC"
+    query = f"SELECT id FROM many.river_job WHERE state::text = ANY(:states) ORDER BY id {order}"
+    with engine.connect() as connection:
+        expected = connection.execute(text(query), {"states": states}).scalars().all()
+    params = JobListParams(states=states, descending=descending, limit=50)
+    listed: list[int] = []
+    for _ in range(len(expected) // 50 + 1):
+        page = read_verbs.list_briefs(engine, params, schema=many)
+        listed += [job.id for job in page.jobs]
+        # Jump from the newest ones to the oldest.
+        if len(listed) == 100 and len(expected) > 1_000:
+            listed = list(expected[:-70])
+            params = attrs.evolve(params, after=_cursor_of(listed[-1]))
+        else:
+            params = attrs.evolve(params, after=page.cursor)
+        if not page.more:
+            break
+    assert listed == expected
+
+
+def _cursor_of(job_id: int) -> str:
+    return cursor_text(job_id, "kind", "queue", JobOrder.id, None)
 
 
 SEARCHES: list[dict[str, Any]] = [

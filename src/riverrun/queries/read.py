@@ -47,6 +47,10 @@ BRIEF_ARGS_BYTES = 2_000
 """Largest args, in bytes as stored, that are read for a brief list."""
 
 
+NEAR = 2_000
+"""How many of the newest jobs are read for a page of jobs that are not final."""
+
+
 TEXT_ARGS_BYTES = 2_000
 """Largest args, in bytes as stored, that are searched for a text. Larger ones are stored apart."""
 
@@ -202,13 +206,39 @@ def listed(params: JobListParams, *columns: Any, end: JobCursor | None = None) -
         ]
         found = union_all(*(select(page.c.id) for page in pages)).subquery()
     elif _is_active(params):
-        # Order by an expression. By the column the planner would walk the primary key past all
-        # final jobs.
-        page = select(Job.id).where(*_page(params, time, end)).limit(params.limit)
-        found = page.order_by(_place(params)).subquery()
+        found = _active_page(params, time, end)
     else:
         return statement.where(*_page(params, time, end)).limit(params.limit)
     return statement.where(Job.id.in_(select(found.c.id))).limit(params.limit)
+
+
+def _active_page(params: JobListParams, time: Any, end: JobCursor | None) -> Any:
+    """Return the ids of a page of jobs that are not final, in the order of ids.
+
+    The newest ones are mostly among the newest of all jobs. Only if these do not fill the page, all
+    jobs of the states are read and sorted.
+    """
+    filters = _page(params, time, end)
+    # Order by an expression. By the column the planner would walk the primary key past all final
+    # jobs.
+    whole = select(Job.id).where(*filters).order_by(_place(params)).limit(params.limit)
+    if not params.descending:
+        return whole.subquery()
+    after = params.cursor()
+    below = Job.id < (2**63 - 1 if after is None else after.id)
+    start = select(Job.id).where(below).order_by(Job.id.desc()).offset(NEAR).limit(1)
+    near = (
+        select(Job.id)
+        .where(*filters, Job.id >= func.coalesce(start.scalar_subquery(), 0))
+        .order_by(Job.id.desc())
+        .limit(params.limit)
+        .cte("near")
+    )
+    count = select(func.count()).select_from(near).scalar_subquery()
+    rest = whole.subquery()
+    # The condition stands outside of the sort, so that no parallel workers are started for nothing.
+    more = select(rest.c.id).where(count < params.limit)
+    return union_all(select(near.c.id), more).subquery()
 
 
 def _is_merged(params: JobListParams, time: Any) -> bool:
