@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from benchmarks.harness import SCHEMA, Comparison, Target, schema, settle
+from benchmarks.dashboard import fill
+from benchmarks.harness import Comparison, Target, schema, settle
 from riverrun import Client
 from riverrun.web import Dashboard, User
 from riverrun.web.routes import MENU
@@ -24,30 +25,10 @@ LISTS = (
     "/jobs?state=available",
     "/jobs?kind=kind_7",
     "/jobs?state=completed&kind=nothing",
-    "/jobs?arg=order:77777",
+    "/jobs?arg=order_id:77777",
     "/jobs?state=running",
 )
 """Pages of filtered lists, beside the pages of the menu."""
-
-FILL = f"""
-INSERT INTO {SCHEMA}.river_job (kind, queue, state, priority, args, max_attempts, attempt,
-  created_at, scheduled_at, attempted_at, finalized_at, attempted_by, errors, metadata)
-SELECT 'kind_' || n % 24, 'queue_' || n % 6, state, 1 + n % 4,
-  jsonb_build_object('order', n, 'shop', n % 1000, 'note', repeat('x', 60)), 25, 1,
-  at - interval '3 s', at, at, CASE WHEN n <= :finished THEN at + interval '1 s' END,
-  ARRAY['client_' || n % 8],
-  CASE WHEN state IN ('discarded', 'retryable') THEN ARRAY[jsonb_build_object(
-    'at', at, 'attempt', 1, 'error', 'order ' || n || ' was refused for reason ' || n % 7,
-    'trace', repeat('  File "/srv/shop/jobs.py", line 41, in charge' || chr(10), 20))] END,
-  CASE WHEN n % 5000 = 0 THEN '{{"river:rescue_count": 1}}'::jsonb ELSE '{{}}'::jsonb END
-FROM (SELECT n, now() - (:total - n) * interval '20 ms' AS at,
-  (CASE WHEN n > :finished THEN CASE WHEN n % 200 = 5 THEN 'running'
-      WHEN n % 12 = 0 THEN 'retryable' WHEN n % 5 = 1 THEN 'scheduled'
-      WHEN n % 50 = 2 THEN 'pending' ELSE 'available' END
-    WHEN n % 50 = 0 THEN 'discarded' WHEN n % 33 = 0 THEN 'cancelled'
-    ELSE 'completed' END)::{SCHEMA}.river_job_state AS state
-  FROM generate_series(1, :total) AS n) AS numbers
-"""
 
 
 def compare(engine: Engine, *, small: bool) -> list[Comparison]:
@@ -55,9 +36,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     finished, waiting = (10_000, 1_000) if small else (1_000_000, 100_000)
     rounds = 2 if small else 40
     with schema(engine) as name:
-        with engine.begin() as connection:
-            numbers = {"finished": finished, "total": finished + waiting}
-            connection.execute(text(FILL), numbers)
+        fill(engine, finished, waiting)
         settle(engine)
         dashboard = Dashboard(Client(engine, schema=name), authorize=lambda _: User.all("ada"))
         pages = [*(path for _, path, _ in MENU), *LISTS, f"/jobs/{finished // 2}", "/jobs.json"]

@@ -23,10 +23,22 @@ COLOURS = 64
 MOST_BYTES = 600_000
 
 SHOTS = {
-    "jobs": ("/jobs?state=discarded", "light"),
-    "job": ("/jobs?state=retryable&kind=demo_charge_card", "light"),
+    "overview": ("/", "light"),
+    "jobs": ("/jobs?state=retryable&state=discarded", "light"),
+    "job": ("/jobs?state=discarded&kind=demo_charge_card", "light"),
+    "queues": ("/queues", "dark"),
+    "clients": ("/clients", "dark"),
 }
 """By name: the page, and whether it is light or dark. Of `job`, the first job on that page."""
+
+
+HIDE_PATHS = """root => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    texts.currentNode.data = texts.currentNode.data.replaceAll(root, "/srv/riverbank");
+  }
+}"""
+"""Traces name the folder of the one who takes the photographs, which is of no interest."""
 
 
 def main() -> None:
@@ -72,6 +84,7 @@ def take_all(browser: Any, link: str) -> None:
         if name == "job":
             page.locator("tr[data-row] a").first.click()
         page.wait_for_load_state("networkidle")
+        page.evaluate(HIDE_PATHS, str(ROOT))
         save(page.screenshot(), HERE / f"{name}.png")
 
 

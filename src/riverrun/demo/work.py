@@ -100,7 +100,7 @@ client = Client(
     schema=settings.schema,
     id=settings.name,
     periodic_jobs=business.PERIODIC if settings.dashboard else (),
-    plugins=[JobLog()] if settings.dashboard else (),
+    plugins=[JobLog(live=True)] if settings.dashboard else (),
 )
 end_with_parent(0)
 report_ready(settings)
