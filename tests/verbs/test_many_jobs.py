@@ -67,6 +67,8 @@ LISTS: list[dict[str, Any]] = [
     {"states": ["discarded"]},
     {"states": ["available"], "descending": False},
     {"states": ["available"]},
+    {"states": ["available"], "order_by": "scheduled_at"},
+    {"states": ["retryable", "scheduled"], "order_by": "time", "descending": False},
     {"states": ["running"]},
     {"kinds": ["kind_1"]},
     {"kinds": ["nothing"]},
@@ -93,34 +95,37 @@ def test_lists_of_many_jobs_read_few_pages(
         assert pages_read(engine, many, statement) < 800
 
 
+@pytest.mark.parametrize("order", ["id", "scheduled_at"])
 @pytest.mark.parametrize("descending", [False, True])
 @pytest.mark.parametrize("states", [["running"], ["available"], ["retryable", "running"]], ids=str)
 def test_pages_of_waiting_jobs_are_whole(
-    engine: Engine, many: str, states: list[str], descending: bool
+    engine: Engine, many: str, states: list[str], descending: bool, order: str
 ) -> None:
     """Pages of waiting jobs have each job once and in order, near the newest job or far from it."""
-    order = "DESC" if descending else "ASC"
-    query = f"SELECT id FROM many.river_job WHERE state::text = ANY(:states) ORDER BY id {order}"
+    direction = "DESC" if descending else "ASC"
+    query = (
+        "SELECT id, scheduled_at FROM many.river_job WHERE state::text = ANY(:states)"
+        f" ORDER BY scheduled_at {direction}, id {direction}"  # the order of ids is the same
+    )
     with engine.connect() as connection:
-        expected = connection.execute(text(query), {"states": states}).scalars().all()
-    params = JobListParams(states=states, descending=descending, limit=50)
+        expected = connection.execute(text(query), {"states": states}).all()
+    ids = [row.id for row in expected]
+    by = JobOrder(order)
+    params = JobListParams(states=states, descending=descending, limit=50, order_by=by)
     listed: list[int] = []
-    for _ in range(len(expected) // 50 + 1):
+    more = True
+    while more:
         page = read_verbs.list_briefs(engine, params, schema=many)
         listed += [job.id for job in page.jobs]
-        # Jump from the newest ones to the oldest.
-        if len(listed) == 100 and len(expected) > 1_000:
-            listed = list(expected[:-70])
-            params = attrs.evolve(params, after=_cursor_of(listed[-1]))
-        else:
-            params = attrs.evolve(params, after=page.cursor)
-        if not page.more:
-            break
-    assert listed == expected
-
-
-def _cursor_of(job_id: int) -> str:
-    return cursor_text(job_id, "kind", "queue", JobOrder.id, None)
+        more, after = page.more, page.cursor
+        if len(listed) == 100 and len(ids) > 1_000:
+            assert listed == ids[:100]
+            # Go on near the last page.
+            listed, last = ids[:-70], expected[-71]
+            time = None if by is JobOrder.id else last.scheduled_at
+            after = cursor_text(last.id, "kind", "queue", by, time)
+        params = attrs.evolve(params, after=after)
+    assert listed == ids
 
 
 SEARCHES: list[dict[str, Any]] = [

@@ -119,6 +119,8 @@ def test_odd_rows_are_searched(engine: Engine, schema: str) -> None:
         {"states": ["available", "scheduled"]},
         {"states": ["available", "completed"]},
         {"order_by": "scheduled_at"},
+        {"order_by": "scheduled_at", "states": ["scheduled", "available", "available"]},
+        {"order_by": "time", "states": ["available", "running"]},
         {"order_by": "time", "states": ["running", "completed", "available"]},
         {"order_by": "time", "states": ["completed", "available"]},
         {"order_by": "finalized_at", "states": ["completed"]},

@@ -25,7 +25,7 @@ from riverrun.errors import RiverrunError
 from riverrun.jobs.listing import JobListParams, JobOrder
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import FINAL_STATES, JobState
-from riverrun.queries.read import criteria
+from riverrun.queries.filters import criteria
 from riverrun.verbs.read import count_listed, list_briefs
 
 COLUMNS = ("id", "kind", "queue", "state", "attempt", "max_attempts", "scheduled_at", "args")

@@ -17,7 +17,7 @@ from sqlalchemy import (
 from riverrun.jobs.listing import JobListParams
 from riverrun.jobs.states import FINAL_STATES
 from riverrun.models import Job
-from riverrun.queries.read import criteria
+from riverrun.queries.filters import criteria
 
 
 def page(params: JobListParams, legal: ColumnElement[bool]) -> Select[Any]:

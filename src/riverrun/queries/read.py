@@ -1,6 +1,5 @@
 """The statements of `verbs.read`: one job, and lists of jobs."""
 
-from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,29 +14,25 @@ from sqlalchemy import (
     case,
     cast,
     func,
-    literal,
     null,
-    or_,
     select,
-    tuple_,
+    true,
     type_coerce,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import aliased
 
-from riverrun.jobs.json_values import json_text
 from riverrun.jobs.listing import JobCursor, JobListParams, JobOrder
-from riverrun.jobs.states import FINAL_STATES, JobState
+from riverrun.jobs.states import FINAL_STATES
 from riverrun.models import Job
 from riverrun.queries.expressions import (
-    FIRST_TIME,
-    LAST_TIME,
     in_mask,
     job_columns,
     readable,
-    state_literal,
 )
+from riverrun.queries.filters import beyond, criteria, time_of_list, until
+from riverrun.queries.waiting import PRIORITIES, places
 
 BRIEF_CHARS = 200
 """Most characters of args and of an error in a brief list."""
@@ -49,14 +44,6 @@ BRIEF_ARGS_BYTES = 2_000
 
 NEAR = 2_000
 """How many of the newest jobs are read for a page of jobs that are not final."""
-
-
-TEXT_ARGS_BYTES = 2_000
-"""Largest args, in bytes as stored, that are searched for a text. Larger ones are stored apart."""
-
-
-TEXT_ERRORS_BYTES = 8_000
-"""Largest errors, in bytes as stored, that are searched for a text."""
 
 
 @lru_cache
@@ -124,7 +111,7 @@ def _brief(*, errors: bool) -> list[Any]:
 
 def count_listed(params: JobListParams, most: int, end: JobCursor | None = None) -> Select[Any]:
     """Count the jobs that `params` select, up to `most`. Indexes: the same as for `list_jobs`."""
-    filters = _page(attrs.evolve(params, after=None), _time(params), end)
+    filters = _page(attrs.evolve(params, after=None), time_of_list(params), end)
     found = select(Job.id).where(*filters).limit(most).subquery()
     return select(func.count()).select_from(found)
 
@@ -134,7 +121,7 @@ def window_end(params: JobListParams, window: int) -> Select[Any]:
 
     Indexes: the same as for `list_jobs`.
     """
-    time = _time(params)
+    time = time_of_list(params)
     within = _unfiltered(params)
     if _is_merged(params, time):
         pages = [
@@ -143,7 +130,7 @@ def window_end(params: JobListParams, window: int) -> Select[Any]:
             .order_by(*_order(params, time))
             .limit(window)
             .subquery()
-            for state in params.states or ()
+            for state in dict.fromkeys(params.states or ())
         ]
         found = union_all(*(select(*page.c) for page in pages)).subquery()
         place = select(found.c.id).order_by(*_ordered(params, found.c.at, found.c.id))
@@ -191,7 +178,7 @@ def listed(params: JobListParams, *columns: Any, end: JobCursor | None = None) -
         *columns: What to read of each job.
         end: The last job of the list's window; None for a list without one.
     """
-    time = _time(params)
+    time = time_of_list(params)
     order = _order(params, time)
     statement = select(*columns, readable(time).label("order_time")).order_by(*order)
     if _is_merged(params, time):
@@ -207,6 +194,8 @@ def listed(params: JobListParams, *columns: Any, end: JobCursor | None = None) -
         found = union_all(*(select(page.c.id) for page in pages)).subquery()
     elif _is_active(params):
         found = _active_page(params, time, end)
+    elif _is_timed(params, time):
+        found = _timed_page(params, time, end)
     else:
         return statement.where(*_page(params, time, end)).limit(params.limit)
     return statement.where(Job.id.in_(select(found.c.id))).limit(params.limit)
@@ -241,6 +230,39 @@ def _active_page(params: JobListParams, time: Any, end: JobCursor | None) -> Any
     return union_all(select(near.c.id), more).subquery()
 
 
+def _timed_page(params: JobListParams, time: Any, end: JobCursor | None) -> Any:
+    """Return the ids of a page of jobs that are not final, in the order of scheduled_at.
+
+    The index has them in this order for each state, queue and priority, of which there are few.
+    """
+    place = places(list(dict.fromkeys(params.states or ())))
+    priorities = (
+        func.generate_series(PRIORITIES[0], PRIORITIES[-1])
+        .table_valued("number")
+        .render_derived(name="priorities")
+    )
+    jobs = (
+        select(Job.id, Job.scheduled_at.label("at"))
+        .where(
+            Job.state == place.c.state,
+            Job.queue == place.c.queue,
+            Job.priority == priorities.c.number,
+            *_page(params, time, end),
+        )
+        .order_by(*_order(params, time))
+        .limit(params.limit)
+        .correlate(place, priorities)
+        .lateral("listed")
+    )
+    return (
+        select(jobs.c.id)
+        .select_from(place.join(priorities, true()).join(jobs, true()))
+        .order_by(*_ordered(params, jobs.c.at, jobs.c.id))
+        .limit(params.limit)
+        .subquery()
+    )
+
+
 def _is_merged(params: JobListParams, time: Any) -> bool:
     """Return whether a list is merged of several final states, each in the order of an index."""
     states = params.states or ()
@@ -251,6 +273,13 @@ def _is_active(params: JobListParams) -> bool:
     """Return whether a list has jobs that are not final, in the order of ids."""
     states = params.states or ()
     return params.order_by is JobOrder.id and bool(states) and not set(states) & FINAL_STATES
+
+
+def _is_timed(params: JobListParams, time: Any) -> bool:
+    """Return whether a list has jobs that are not final, in the order of scheduled_at."""
+    states = params.states or ()
+    by_time = params.order_by is not JobOrder.id and time is Job.scheduled_at
+    return by_time and bool(states) and not set(states) & FINAL_STATES
 
 
 def _order(params: JobListParams, time: Any) -> list[Any]:
@@ -276,118 +305,7 @@ def _page(
     if time is Job.finalized_at and set(params.states or ()) <= FINAL_STATES:
         filters.append(Job.finalized_at.is_not(None))  # the condition of the partial index
     if (after := params.cursor()) is not None:
-        filters.append(_beyond(after, time, params))
+        filters.append(beyond(after, time, params))
     if end is not None:
-        filters.append(_until(end, time, params))
+        filters.append(until(end, time, params))
     return filters
-
-
-def criteria(params: JobListParams) -> list[ColumnElement[bool]]:
-    """Return the conditions for the jobs of a list."""
-    filters: list[ColumnElement[bool]] = []
-    if params.ids is not None:
-        filters.append(Job.id.in_(params.ids))
-    if params.kinds is not None:
-        filters.append(Job.kind.in_(params.kinds))
-    if params.queues is not None:
-        filters.append(Job.queue.in_(params.queues))
-        if params.states is None:
-            # All states, for an index that begins with the state.
-            filters.append(Job.state.in_([state_literal(state) for state in JobState]))
-    if params.priorities is not None:
-        filters.append(Job.priority.in_(params.priorities))
-    if params.states is not None:
-        filters.append(Job.state.in_([state_literal(state) for state in params.states]))
-    if params.tags_all is not None:
-        filters.append(Job.tags.contains(cast(list(params.tags_all), Job.tags.type)))
-    if params.tags_any is not None:
-        filters.append(Job.tags.overlap(cast(list(params.tags_any), Job.tags.type)))
-    if params.metadata is not None:
-        filters.append(Job.metadata_.contains(_object(params.metadata)))
-    if params.args is not None:
-        filters.append(Job.args.contains(_object(params.args)))
-    if params.client is not None:
-        filters.append(
-            Job.attempted_by[func.array_upper(Job.attempted_by, 1)] == literal(params.client, Text)
-        )
-    if params.text is not None:
-        filters.append(_has_text(params.text))
-    time = Job.created_at if params.order_by is JobOrder.id else _time(params)
-    if params.since is not None:
-        filters.append(time >= params.since)
-    if params.until is not None:
-        filters.append(time < params.until)
-    return filters
-
-
-def _object(value: Mapping[str, Any]) -> ColumnElement[Any]:
-    """Return a JSON object as a literal, so that the planner knows how rare it is.
-
-    The driver prepares a statement that is executed often. For a bind the planner may then choose
-    to walk the primary key, which takes a second for an object that no job has.
-    """
-    text = bindparam(None, json_text(value), Text, unique=True, literal_execute=True)
-    return cast(text, JSONB)
-
-
-def _has_text(text: str) -> ColumnElement[bool]:
-    # In JSON some characters are escaped; who has copied them from JSON has the escapes.
-    forms = sorted({text, json_text(text)[1:-1]})
-    size = func.pg_column_size
-    args = case((size(Job.args) <= TEXT_ARGS_BYTES, cast(Job.args, Text)))
-    last = type_coerce(Job.errors, ARRAY(JSONB))[func.array_upper(Job.errors, 1)]
-    error = case((size(Job.errors) <= TEXT_ERRORS_BYTES, last.op("->>")("error")))
-    return or_(
-        *(
-            func.strpos(func.lower(place), func.lower(literal(form, Text))) > 0
-            for place in (Job.kind, args, type_coerce(error, Text))
-            for form in (forms if place is args else [text])
-        )
-    )
-
-
-def _beyond(after: JobCursor, time: Any, params: JobListParams) -> ColumnElement[bool]:
-    """Return the condition for jobs after a cursor. PostgreSQL sorts a null after all times."""
-    here = Job.id < after.id if params.descending else Job.id > after.id
-    if params.order_by is JobOrder.id:
-        return here
-    if after.time is None:
-        if params.descending:
-            return or_(time.is_not(None), here)
-        return and_(time.is_(None), here)
-    # The cursor does not have the times that Python cannot hold. No index serves them.
-    compared = readable(time) if after.time in (FIRST_TIME, LAST_TIME) else time
-    place, last = tuple_(compared, Job.id), [after.time, after.id]
-    if params.descending:
-        return place < last
-    return place > last if time is Job.scheduled_at else or_(place > last, time.is_(None))
-
-
-def _until(end: JobCursor, time: Any, params: JobListParams) -> ColumnElement[bool]:
-    """Return the condition for jobs that are not after `end`, the opposite of `_beyond`."""
-    here = Job.id >= end.id if params.descending else Job.id <= end.id
-    if params.order_by is JobOrder.id:
-        return here
-    if end.time is None:
-        if params.descending:
-            return and_(time.is_(None), here)
-        return or_(time.is_not(None), here)
-    compared = readable(time) if end.time in (FIRST_TIME, LAST_TIME) else time
-    place, last = tuple_(compared, Job.id), [end.time, end.id]
-    if not params.descending:
-        return place <= last
-    always = time is Job.scheduled_at or set(params.states or ()) <= FINAL_STATES
-    return place >= last if always else or_(place >= last, time.is_(None))
-
-
-def _time(params: JobListParams) -> Any:
-    """Return the time by which a list is ordered."""
-    if params.order_by is JobOrder.finalized_at:
-        return Job.finalized_at
-    if params.order_by is JobOrder.time and params.states:
-        first = params.states[0]
-        if first.is_final:
-            return Job.finalized_at
-        if first is JobState.running:
-            return Job.attempted_at
-    return Job.scheduled_at
