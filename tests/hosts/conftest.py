@@ -2,17 +2,14 @@
 
 from collections.abc import Callable, Iterator
 
-import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import Engine, create_engine, text
 
+from announcements import Payloads, listening
 from hosts.tables import Base
 from riverrun import Client
 from schemas import search_path_url
 from waiting import DEADLINE_S
-
-Announced = Callable[[], list[str]]
 
 
 @pytest.fixture
@@ -40,20 +37,13 @@ def client(host: Engine) -> Client:
 
 
 @pytest.fixture
-def announced(host_url: str, schema: str, client: Client) -> Iterator[Announced]:
-    """What was announced since the last look; a mark of our own shows when that is all."""
-    came: list[str] = []
-    with psycopg.connect(host_url.replace("+psycopg", ""), autocommit=True) as driver:
-        channel = f"{schema!s}.river_insert"
-        driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        driver.add_notify_handler(lambda note: came.append(note.payload))
+def announced(host_url: str, schema: str, client: Client) -> Iterator[Payloads]:
+    """What was announced since the last look."""
+    with listening(host_url, schema) as payloads:
 
         def read() -> list[str]:
             assert client.flush_announcements(DEADLINE_S), "not all was announced"
-            driver.execute("SELECT pg_notify(%s, 'mark')", [channel])
-            driver.execute("SELECT 1")
-            payloads, came[:] = [each for each in came if each != "mark"], []
-            return payloads
+            return payloads()
 
         yield read
 

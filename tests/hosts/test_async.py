@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from hosts.conftest import Announced
+from announcements import Payloads
 from hosts.tables import Row
 from riverrun import Client, InsertOpts, RawArgs, verbs
 from riverrun.errors import NotATransaction, TransactionClosed
@@ -79,7 +79,7 @@ def test_together_or_neither(
     client: Client,
     host_url: str,
     schema: str,
-    announced: Announced,
+    announced: Payloads,
     count: Callable[[], tuple[int, int]],
 ) -> None:
     """In an async session of any kind, rows and jobs are committed together, or neither is."""
@@ -143,7 +143,7 @@ def test_an_engine_commits(
     client: Client,
     host_url: str,
     schema: str,
-    announced: Announced,
+    announced: Payloads,
     count: Callable[[], tuple[int, int]],
 ) -> None:
     """Given an AsyncEngine of any driver, the job is committed and announced."""

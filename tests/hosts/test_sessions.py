@@ -14,7 +14,7 @@ from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.sql.dml import Delete, Update
 
-from hosts.conftest import Announced
+from announcements import Payloads
 from hosts.tables import Base, Row
 from riverrun import Client, InsertOpts, RawArgs
 from riverrun.errors import NotATransaction, WrongDatabase
@@ -210,7 +210,7 @@ def test_together_or_neither(
     client: Client,
     host: Engine,
     other: Engine,
-    announced: Announced,
+    announced: Payloads,
     count: Callable[[], tuple[int, int]],
 ) -> None:
     """In a session of any kind, rows and jobs are committed together, and only those announced."""

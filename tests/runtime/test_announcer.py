@@ -6,17 +6,16 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
-from psycopg import sql
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from announcements import Payloads, listening
 from riverrun import Client, InsertOpts, RawArgs, UniqueOpts
 from riverrun.clock import Clock
 from riverrun.db.commit_hooks import after_commit
@@ -24,31 +23,14 @@ from riverrun.runtime.announcer import DEBOUNCE_S, Announcer
 from waiting import DEADLINE_S, until
 
 JOB = RawArgs(kind="greet", encoded={})
-TOLD = '{"queue": "default"}'
-
-Heard = Callable[[], list[str]]
+PAYLOAD = '{"queue": "default"}'
 
 
 @pytest.fixture
-def heard(engine: Engine, schema: str) -> Iterator[Heard]:
-    """Return the payloads that a raw LISTEN received, in order.
-
-    Each call sends a mark and reads until that arrives, so nothing sent before can be missing.
-    """
-    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
-    came: list[str] = []
-    with psycopg.connect(url, autocommit=True) as driver:
-        channel = f"{schema!s}.river_insert"
-        driver.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
-        driver.add_notify_handler(lambda note: came.append(note.payload))
-
-        def read() -> list[str]:
-            driver.execute("SELECT pg_notify(%s, 'mark')", [channel])
-            driver.execute("SELECT 1")
-            told, came[:] = [each for each in came if each != "mark"], []
-            return told
-
-        yield read
+def received(engine: Engine, schema: str) -> Iterator[Payloads]:
+    """Return the payloads that a raw LISTEN received, in order."""
+    with listening(engine.url, schema) as payloads:
+        yield payloads
 
 
 @pytest.fixture
@@ -57,45 +39,47 @@ def client(engine: Engine, schema: str) -> Client:
     return Client(engine, schema=schema)
 
 
-def told(client: Client, heard: Heard) -> list[str]:
+def announced(client: Client, received: Payloads) -> list[str]:
     """Wait until everything is announced; return the payloads that were received."""
     assert client.flush_announcements(DEADLINE_S), "not all was announced"
-    return heard()
+    return received()
 
 
-def test_tells_after_the_commit(client: Client, engine: Engine, heard: Heard) -> None:
+def test_notifies_after_the_commit(client: Client, engine: Engine, received: Payloads) -> None:
     """A queue's name is announced after the commit, and nothing before it."""
     with Session(engine) as session:
         client.insert(session, JOB)
-        assert told(client, heard) == []
+        assert announced(client, received) == []
         session.commit()
-        assert told(client, heard) == [TOLD]
+        assert announced(client, received) == [PAYLOAD]
 
 
-def test_tells_nothing_of_a_rollback(client: Client, engine: Engine, heard: Heard) -> None:
+def test_sends_nothing_for_a_rollback(client: Client, engine: Engine, received: Payloads) -> None:
     """Jobs that are rolled back are not announced, neither then nor by a later commit."""
     with Session(engine) as session:
         client.insert(session, JOB)
         session.rollback()
         session.connection()
         session.commit()
-    assert told(client, heard) == []
+    assert announced(client, received) == []
 
 
-def test_tells_of_savepoints_with_the_whole(client: Client, engine: Engine, heard: Heard) -> None:
+def test_notifies_of_savepoints_with_the_whole(
+    client: Client, engine: Engine, received: Payloads
+) -> None:
     """Jobs inserted in a savepoint are announced when the whole transaction commits, not before."""
     with Session(engine) as session:
         with session.begin_nested():
             client.insert(session, JOB)
-        assert told(client, heard) == []
+        assert announced(client, received) == []
         with pytest.raises(ZeroDivisionError), session.begin_nested():
             raise ZeroDivisionError
         session.commit()
-    assert told(client, heard) == [TOLD]
+    assert announced(client, received) == [PAYLOAD]
 
 
-def test_tells_nothing_of_a_savepoint_rolled_back(
-    client: Client, engine: Engine, heard: Heard
+def test_sends_nothing_for_a_savepoint_rolled_back(
+    client: Client, engine: Engine, received: Payloads
 ) -> None:
     """Jobs of a savepoint that is rolled back are not announced; jobs inserted around it are."""
     with Session(engine) as session:
@@ -105,20 +89,20 @@ def test_tells_nothing_of_a_savepoint_rolled_back(
             client.insert(session, JOB, InsertOpts(queue="inner"))
         outer.rollback()
         session.commit()
-        assert told(client, heard) == []
+        assert announced(client, received) == []
         client.insert(session, JOB)
         with session.begin_nested() as savepoint:
             client.insert(session, JOB)
             client.insert(session, JOB, InsertOpts(queue="inner"))
             savepoint.rollback()
         session.commit()
-        assert told(client, heard) == [TOLD]
+        assert announced(client, received) == [PAYLOAD]
 
 
 @pytest.mark.parametrize("way", ["engine", "connection", "driver"])
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-def test_tells_at_once_in_autocommit(
-    client: Client, engine: Engine, heard: Heard, driver: str, way: str
+def test_notifies_at_once_in_autocommit(
+    client: Client, engine: Engine, received: Payloads, driver: str, way: str
 ) -> None:
     """In autocommit a job is committed by its INSERT and is announced without a commit()."""
     options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if way == "engine" else {}
@@ -134,10 +118,10 @@ def test_tells_at_once_in_autocommit(
             if way == "connection":
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
             await connection.run_sync(client.insert, JOB)
-            assert told(client, heard) == [TOLD]
+            assert announced(client, received) == [PAYLOAD]
             async with AsyncSession(connection) as session:
                 await session.run_sync(client.insert, JOB)
-                assert told(client, heard) == [TOLD]
+                assert announced(client, received) == [PAYLOAD]
         await engine.dispose()
 
     asyncio.run(insert())
@@ -147,46 +131,50 @@ def test_tells_at_once_in_autocommit(
             if way == "connection":
                 connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             client.insert(connection, JOB)
-            assert told(client, heard) == [TOLD]
+            assert announced(client, received) == [PAYLOAD]
         own.dispose()
 
 
-def test_tells_of_the_second_phase(client: Client, engine: Engine, heard: Heard) -> None:
+def test_notifies_of_the_second_phase(client: Client, engine: Engine, received: Payloads) -> None:
     """A two-phase transaction announces at its second phase, and nothing if that is a rollback."""
     with Session(engine, twophase=True) as session:
         client.insert(session, JOB)
         session.prepare()
-        assert told(client, heard) == []
+        assert announced(client, received) == []
         session.commit()
-        assert told(client, heard) == [TOLD]
+        assert announced(client, received) == [PAYLOAD]
         client.insert(session, JOB)
         session.prepare()
         session.rollback()
-        assert told(client, heard) == []
+        assert announced(client, received) == []
 
 
-def test_tells_in_a_long_lived_connection(client: Client, engine: Engine, heard: Heard) -> None:
+def test_notifies_in_a_long_lived_connection(
+    client: Client, engine: Engine, received: Payloads
+) -> None:
     """Each commit is announced, also when the connection stays open."""
     with engine.connect() as connection:
         for _ in range(2):
             client.insert(connection, JOB)
             connection.commit()
-            assert told(client, heard) == [TOLD]
+            assert announced(client, received) == [PAYLOAD]
 
 
-def test_tells_of_an_engine_s_own_commit(client: Client, engine: Engine, heard: Heard) -> None:
+def test_notifies_of_an_engine_s_own_commit(
+    client: Client, engine: Engine, received: Payloads
+) -> None:
     """A call given an Engine commits before it returns, and its jobs are announced."""
     client.insert(engine, JOB)
-    assert told(client, heard) == [TOLD]
+    assert announced(client, received) == [PAYLOAD]
 
 
-def test_tells_of_many_commits_at_once(engine: Engine, schema: str, heard: Heard) -> None:
+def test_notifies_of_many_commits_at_once(engine: Engine, schema: str, received: Payloads) -> None:
     """However many transactions commit, at most one notification is sent in 10 ms after them."""
     client = Client(engine, schema=schema, notify="after_commit")
     began = time.monotonic()
     for _ in range(100):
         client.insert(engine, JOB)
-    count = len(told(client, heard))
+    count = len(announced(client, received))
     assert 1 <= count <= 1 + (time.monotonic() - began) / DEBOUNCE_S
 
 
@@ -236,14 +224,14 @@ def statements(engine: Engine) -> Iterator[list[str]]:
 def test_few_inserts_notify_by_themselves(
     client: Client,
     engine: Engine,
-    heard: Heard,
+    received: Payloads,
     statements: list[str],
     unique: UniqueOpts | None,
     count: int,
 ) -> None:
     """An insert into a known queue notifies at its own commit, once, and only if it inserts."""
     client.insert(engine, JOB)  # The announcer's thread looks the queue up.
-    assert told(client, heard) == [TOLD]
+    assert announced(client, received) == [PAYLOAD]
     statements.clear()
     jobs = [
         (RawArgs(kind="greet", encoded={"n": n}), InsertOpts(unique=unique)) for n in range(count)
@@ -251,19 +239,19 @@ def test_few_inserts_notify_by_themselves(
     with Session(engine) as session:
         client.insert_many(session, jobs)
         client.insert(session, RawArgs(kind="greet", encoded={"n": -1}))
-        assert heard() == []
+        assert received() == []
         session.commit()
-        assert heard() == [TOLD]
+        assert received() == [PAYLOAD]
     with Session(engine) as session:
         with session.begin_nested() as savepoint:
             client.insert_many(session, jobs)
             savepoint.rollback()
         session.commit()
-        assert heard() == []
+        assert received() == []
     with Session(engine) as session:
         client.insert_many(session, jobs)
         session.commit()
-        assert heard() == ([TOLD] if unique is None else [])
+        assert received() == ([PAYLOAD] if unique is None else [])
     assert statements == ["INSERT"] * 3
 
 
@@ -285,22 +273,22 @@ def test_many_inserts_leave_it_to_the_thread(
     until(leaves_one, "an INSERT that does not notify")
 
 
-@pytest.mark.parametrize(("notify", "expected"), [("in_transaction", [TOLD]), ("off", [])])
-def test_other_ways_to_tell(
-    engine: Engine, schema: str, heard: Heard, notify: str, expected: list[str]
+@pytest.mark.parametrize(("notify", "expected"), [("in_transaction", [PAYLOAD]), ("off", [])])
+def test_other_ways_to_notify(
+    engine: Engine, schema: str, received: Payloads, notify: str, expected: list[str]
 ) -> None:
     """With `in_transaction` the commit itself notifies; with `off` nothing does."""
     client = Client(engine, schema=schema, notify=notify)
     with Session(engine) as session:
         client.insert(session, JOB)
-        assert heard() == []
+        assert received() == []
         session.commit()
-        assert heard() == expected
+        assert received() == expected
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
-def test_tells_of_an_async_session(
-    client: Client, engine: Engine, heard: Heard, driver: str
+def test_notifies_of_an_async_session(
+    client: Client, engine: Engine, received: Payloads, driver: str
 ) -> None:
     """The commit of an AsyncSession is announced like any other, with either driver."""
     url = engine.url.set(drivername=f"postgresql+{driver}")
@@ -313,7 +301,7 @@ def test_tells_of_an_async_session(
         await engine.dispose()
 
     asyncio.run(insert())
-    assert told(client, heard) == [TOLD]
+    assert announced(client, received) == [PAYLOAD]
 
 
 SCRIPT = """
@@ -352,8 +340,8 @@ client.insert(session, RawArgs(kind="greet", encoded={}))
 @pytest.mark.parametrize(
     ("body", "count"), [(ENDS_AT_ONCE, 1), (FORKS, 2), (STAYS_OPEN, 0)], ids=["end", "fork", "open"]
 )
-def test_tells_before_its_process_ends(
-    database_url: str, schema: str, heard: Heard, body: Any, count: int
+def test_notifies_before_its_process_ends(
+    database_url: str, schema: str, received: Payloads, body: Any, count: int
 ) -> None:
     """A short script announces its jobs before it exits, and so does a forked child.
 
@@ -369,7 +357,7 @@ def test_tells_before_its_process_ends(
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert heard() == [TOLD] * count
+    assert received() == [PAYLOAD] * count
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own-transaction", "joined"])
