@@ -152,6 +152,9 @@ class Transaction:
     ) -> Sequence[Sequence[Any]]:
         """Execute a statement that runs often, and return its rows as the driver returns them.
 
+        It goes directly to psycopg, unless somebody listens to statements: for a small one
+        SQLAlchemy takes longer than psycopg and the server.
+
         Args:
             statement: A statement whose binds and columns have types that the driver knows.
             params: Its binds.
@@ -162,8 +165,43 @@ class Transaction:
             SchemaMissing: If a table, type or function of the schema does not exist.
             sqlalchemy.exc.DBAPIError: If the database refuses it, as from `execute`.
         """
-        del times  # SQLAlchemy returns them as datetimes
-        return self.execute(statement, params).all()
+        connection = self.connection
+        driver = connection.connection.driver_connection
+        if (
+            not isinstance(driver, psycopg.Connection)
+            or _has_statement_listeners(connection)
+            or self._has_statement_listeners
+        ):
+            return self.execute(statement, params).all()  # with times as datetimes
+        self.begin()
+        options = {**connection.get_execution_options(), **self._options}
+        schema = options.get("schema_translate_map", {}).get(None)
+        query, constants = _compiled(statement, connection.dialect, schema)
+        binds = {**constants, **params}
+        try:
+            return _fetched(driver, query, binds, times=times)
+        except psycopg.Error as error:
+            if driver.closed:
+                # Make SQLAlchemy notice now. Otherwise its rollback would notice, and its error
+                # would replace the driver's.
+                with suppress(DBAPIError):
+                    connection.exec_driver_sql("SELECT 1")
+            raise self._raised(error, query, params, lost=driver.closed) from error
+
+    def _raised(
+        self, error: psycopg.Error, query: str, params: Mapping[str, Any], *, lost: bool
+    ) -> Exception:
+        """Return what SQLAlchemy would raise for the driver's `error`."""
+        engine = self.engine
+        return self.missing(error) or DBAPIError.instance(
+            query,
+            dict(params),
+            error,
+            psycopg.Error,
+            hide_parameters=engine.hide_parameters,
+            connection_invalidated=lost,
+            dialect=engine.dialect,
+        )
 
     def after_commit(self, call: Callable[[T], object], item: T) -> None:
         """Call `call(item)` once the transaction has committed; see `commit_hooks.after_commit`.
@@ -295,23 +333,12 @@ class OwnTransaction(Transaction):
             if (rows := self._kept_rows(options.get(KEPT), query, binds, times=times)) is not None:
                 return rows
             with self._driver(single=_is_single(engine)) as driver:
-                cursor = TimesAsNumbers(driver) if times else OwnCursor(driver)
-                return cursor.execute(query, binds).fetchall()
+                return _fetched(driver, query, binds, times=times)
         except psycopg.Error as error:
             lost = self._last is not None and self._last.closed
             if lost:
                 self._lost()
-            if missing := self.missing(error):
-                raise missing from error
-            raise DBAPIError.instance(
-                query,
-                dict(params),
-                error,
-                psycopg.Error,
-                hide_parameters=engine.hide_parameters,
-                connection_invalidated=lost,
-                dialect=engine.dialect,
-            ) from error
+            raise self._raised(error, query, params, lost=lost) from error
 
     def _kept_rows(
         self, kept: Kept | None, query: str, binds: Mapping[str, Any], *, times: bool
@@ -405,9 +432,17 @@ def _is_single(engine: Engine) -> bool:
     return bool(engine.get_execution_options().get(SINGLE))
 
 
-def _has_statement_listeners(engine: Engine) -> bool:
+def _fetched(
+    driver: psycopg.Connection[Any], query: str, binds: Mapping[str, Any], *, times: bool
+) -> Sequence[Sequence[Any]]:
+    cursor = TimesAsNumbers(driver) if times else OwnCursor(driver)
+    return cursor.execute(query, binds).fetchall()
+
+
+def _has_statement_listeners(bind: Engine | Connection) -> bool:
     """Return whether each statement is passed on, as to tracing or to the engine's log."""
-    dispatch: Any = engine.dispatch
+    dispatch: Any = bind.dispatch
+    engine = bind.engine
     return bool(
         dispatch.before_cursor_execute
         or dispatch.after_cursor_execute
