@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import NotSupportedError, OperationalError
 
 from factories import insert_job
 from riverrun import verbs
@@ -88,7 +88,12 @@ def test_a_thread_does_not_wait_for_another(keeping: Engine, kept: Kept, schema:
 
 @pytest.mark.parametrize(
     "change",
-    ["DEALLOCATE ALL", "ALTER TABLE {jobs} ALTER COLUMN queue TYPE varchar(128)", "ANALYZE {jobs}"],
+    [
+        "DEALLOCATE ALL",
+        "ALTER TABLE {jobs} ALTER COLUMN queue TYPE varchar(128)",
+        "ALTER TABLE {jobs} ALTER COLUMN max_attempts TYPE int",
+        "ANALYZE {jobs}",
+    ],
 )
 def test_a_forgotten_statement_is_prepared_again(
     engine: Engine, keeping: Engine, kept: Kept, schema: str, change: str
@@ -118,6 +123,33 @@ def test_a_lost_connection_is_replaced(
         claimed(keeping, schema)
     assert caught.value.connection_invalidated
     assert claimed(keeping, schema) == [job_id]
+
+
+def test_a_refusal_is_no_outdated_statement(
+    engine: Engine, keeping: Engine, kept: Kept, schema: str
+) -> None:
+    """An error of a trigger that looks like a changed table's is raised as it is, each time."""
+    insert_job(engine, schema)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f'CREATE FUNCTION "{schema}".refuse() RETURNS trigger LANGUAGE plpgsql AS'
+                " $$ BEGIN RAISE 'not here' USING ERRCODE = '0A000'; END $$"
+            )
+        )
+        connection.execute(
+            text(
+                f'CREATE TRIGGER refuse BEFORE UPDATE ON "{schema}".river_job'
+                f' FOR EACH ROW EXECUTE FUNCTION "{schema}".refuse()'
+            )
+        )
+    for _ in range(3):
+        with pytest.raises(NotSupportedError, match="not here"):
+            claimed(keeping, schema)
+    with kept.connection(keeping) as ready:
+        assert ready is not None
+        prepared = ready.driver.execute("SELECT count(*) FROM pg_prepared_statements").fetchone()
+    assert prepared == (1,)
 
 
 def test_binds_that_the_driver_must_adapt(engine: Engine, keeping: Engine, schema: str) -> None:

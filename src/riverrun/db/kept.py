@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import count
 from typing import Any, cast
 
 import psycopg
@@ -29,10 +30,6 @@ KEEP_S = 30.0
 """Seconds until a connection goes back to its pool, which may test or replace it then."""
 
 _BIND = re.compile(r"%(?:\((\w+)\)s|%)")
-
-_GONE = (errors.InvalidSqlStatementName, errors.FeatureNotSupported)
-"""What the server answers to a prepared statement that it has forgotten, or whose table was
-changed."""
 
 
 class Kept:
@@ -102,6 +99,7 @@ class Ready:
         self._loan = loan
         self._until = time.monotonic() + KEEP_S
         self._names: dict[str, bytes] = {}  # of prepared statements, by their text
+        self._numbers = count()
         self._transformers = {
             False: Transformer(OwnCursor(self.driver)),
             True: Transformer(TimesAsNumbers(self.driver)),
@@ -145,8 +143,10 @@ class Ready:
                 return None
         try:
             return self._execute(text, values, times=times)
-        except _GONE:
-            self._names.pop(text, None)
+        except psycopg.Error as error:
+            if not _is_outdated(error):
+                raise
+            del self._names[text]
             return self._execute(text, values, times=times)
 
     def _execute(
@@ -157,7 +157,7 @@ class Ready:
         name = self._names.get(text)
         if name is None:
             # The names that psycopg gives to statements begin with _pg3_.
-            name = b"riverrun_%d" % id(text)
+            name = b"riverrun_%d" % next(self._numbers)
             result = connection.prepare(name, text.encode())
             if result.status != ExecStatus.COMMAND_OK:
                 raise self._error(result)
@@ -174,6 +174,14 @@ class Ready:
         if self.driver.closed:
             return psycopg.OperationalError(result.error_message.decode("utf-8", "replace").strip())
         return errors.error_from_result(result, encoding="utf-8")
+
+
+def _is_outdated(error: psycopg.Error) -> bool:
+    """Return whether the server has forgotten the prepared statement, or its table has changed."""
+    if isinstance(error, errors.FeatureNotSupported):
+        # Others may raise this, too, such as a trigger. Source: PostgreSQL, plancache.c.
+        return error.diag.source_function == "RevalidateCachedQuery"
+    return isinstance(error, errors.InvalidSqlStatementName)
 
 
 @lru_cache(maxsize=256)
