@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -78,28 +79,21 @@ def check(answer: Any) -> None:
     assert "\u202e" not in page.text
 
 
-@pytest.mark.parametrize("name", NAMES, ids=[repr(name[:20]) for name in NAMES])
-def test_names(engine: Engine, schema: str, name: str) -> None:
-    """Whatever a kind, a queue, a client, a tag or an error is named, it is shown, and linked."""
+def insert_named(engine: Engine, schema: str, name: str) -> int:
+    """Insert one of each thing whose name others choose, all named `name`."""
     put(engine, schema, Queue, name=name)
-    put(engine, schema, PeriodicRun, id=name[:100], next_run_at=soon(60), schedule=name, zone=name)
+    put(engine, schema, PeriodicRun, id=name, next_run_at=soon(60), schedule=name, zone=name)
     metadata = {"problems": [name], "version": name, "executors": [name], "slots": {name: "x"}}
-    put(
-        engine,
-        schema,
-        ClientRecord,
-        id=name[:100],
-        hostname=name,
-        pid=1,
-        queues=[name],
-        metadata_=metadata,
-    )
-    job_id = insert_job(
+    values = {"id": name, "hostname": name, "pid": 1, "queues": [name], "metadata_": metadata}
+    put(engine, schema, ClientRecord, **values)
+    chosen_by = {name: name}
+    record_action(engine, user="eve", action=name, count=1, filter=chosen_by, schema=schema)
+    return insert_job(
         engine,
         schema,
         kind=name,
         queue=name,
-        tags=[name[:255]],
+        tags=[name],
         state=JobState.discarded,
         finalized_at=soon(-1),
         attempt=1,
@@ -115,28 +109,23 @@ def test_names(engine: Engine, schema: str, name: str) -> None:
             name: name,
         },
     )
-    record_action(
-        engine,
-        user="eve",
-        action=name.replace("\x00", ""),
-        count=1,
-        filter={name: name},
-        schema=schema,
-    )
-    site = Site(engine, schema=schema, title=name)
-    pages = ["/", "/jobs", f"/jobs/{job_id}", "/queues", "/clients", "/periodic", "/kinds"]
+
+
+def test_names(engine: Engine, schema: str) -> None:
+    """Whatever a kind, a queue, a client, a tag or an error is named, it is shown, and linked."""
+    jobs = [insert_named(engine, schema, name) for name in NAMES]
+    site = Site(engine, schema=schema, title=MARKUP)
+    addresses = ["/overview", "/jobs", "/queues", "/clients", "/periodic", "/kinds", "/failures"]
     seen = set()
-    for address in [*pages, "/failures", "/actions"]:
+    for address in [*addresses, "/actions", *(f"/jobs/{job_id}" for job_id in jobs)]:
         answer = site.get(address)
         check(answer)
-        assert site.get(f"{address if address != '/' else '/overview'}.json").status == 200
+        assert site.get(f"{address}.json").status == 200
         seen.update(answer.page.links())
-    for link in seen:
-        if link.startswith("/ops/jobs/"):
-            answer = site.get(link)
-            assert answer.status == 200, link
-            if answer.headers["content-type"].startswith("text/html"):
-                check(answer)
+    found = [link for link in seen if re.match(r"/ops/jobs/(queues|clients|kinds|periodic)/", link)]
+    assert len(found) == 4 * len(NAMES)
+    for link in found:
+        check(site.get(link))
 
 
 def test_odd_rows(engine: Engine, schema: str) -> None:
@@ -249,7 +238,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_any_query(engine: Engine, schema: str, seed: int) -> None:
     """Whatever is in an address or a form, the answer is a page, and never an error of ours."""
     rng = random.Random(seed)

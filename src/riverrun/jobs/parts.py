@@ -94,7 +94,7 @@ def json_lines(value: object) -> str:
 def _failure(entry: Mapping[str, Any]) -> Failure:
     return Failure(
         attempt=_number(entry.get("attempt")),
-        at=_time(entry.get("at")),
+        at=time_in(entry.get("at")),
         error=str(entry.get("error") or ""),
         trace=str(entry.get("trace") or ""),
     )
@@ -104,7 +104,8 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) and 0 <= value < 2**63 else None
 
 
-def _time(value: object) -> datetime | None:
+def time_in(value: object) -> datetime | None:
+    """Return the time that a value of a row's JSON has; None if it has none."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

@@ -10,7 +10,7 @@ import attrs
 
 from riverrun.execution.steps import CURSOR_KEY, STEP_KEY
 from riverrun.jobs.listing import JobBrief, JobListParams, JobOrder, cursor_text
-from riverrun.jobs.parts import JobParts, json_lines, parts_of
+from riverrun.jobs.parts import JobParts, json_lines, parts_of, time_in
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.traces import folded
@@ -93,7 +93,7 @@ class JobData:
         attempts: The attempts of which something is known.
         snoozes: How often the job was put off.
         rescues: How often it was lost with its client.
-        cancelling_since: Since when a running job has been asked to end, as its row has it.
+        cancelling_since: Since when a running job has been asked to end.
         periodic_id: The periodic job that inserted it.
         resume_step: The last step that an earlier attempt completed. The next attempt skips it
             and those before it.
@@ -125,7 +125,7 @@ class JobData:
     attempts: Sequence[AttemptData]
     snoozes: int
     rescues: int
-    cancelling_since: str | None
+    cancelling_since: datetime | None
     periodic_id: str | None
     resume_step: str | None
     resume_cursors: Sequence[str]
@@ -183,7 +183,9 @@ def _data(row: JobRow, parts: JobParts, request: Request, context: Context) -> J
         attempts=_attempts(row, parts, context, shows=shows),
         snoozes=_count(metadata.get("snoozes")),
         rescues=_count(metadata.get("river:rescue_count")),
-        cancelling_since=_text(metadata.get("cancel_attempted_at")),
+        cancelling_since=time_in(metadata.get("cancel_attempted_at"))
+        if row.state is JobState.running
+        else None,
         periodic_id=_text(metadata.get("river:periodic_job_id")),
         resume_step=_text(metadata.get(STEP_KEY)),
         resume_cursors=[str(name) for name in cursors] if isinstance(cursors, Mapping) else [],

@@ -9,7 +9,7 @@ import attrs
 from riverrun.jobs.states import JobState
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.verbs.failures import FailureGroup
-from riverrun.verbs.overview import Problem
+from riverrun.verbs.overview import Problem, ProblemKind
 from riverrun.verbs.overview import overview as problems_now
 from riverrun.verbs.samples import SampleKey, Samples, SampleSpan
 from riverrun.verbs.status import FinishedCount, finished_by_time, list_clients
@@ -73,7 +73,9 @@ class OverviewData:
 
 def overview(request: Request, context: Context) -> Page:
     """Make the page."""
-    queues = read_queues(context)
+    problems = context.read.shared(problems_now, dead_s=DEAD_S)
+    unworked = {each.subject for each in problems if each.kind is ProblemKind.unworked_queue}
+    queues = read_queues(context, unworked=[name for name in unworked if name is not None])
     clients = context.read.shared(list_clients)
     finished = context.read.shared(finished_by_time, window_s=WINDOW_S, step_s=STEP_S)
     failures = read_failures(context)
@@ -82,7 +84,7 @@ def overview(request: Request, context: Context) -> Page:
     now = context.now()
     minute = now - timedelta(seconds=60 + STEP_S)
     data = OverviewData(
-        problems=context.read.shared(problems_now, dead_s=DEAD_S),
+        problems=problems,
         unhealthy=[
             ClientProblem(id=client.id, problem=problem)
             for client in clients

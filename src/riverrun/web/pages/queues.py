@@ -1,7 +1,7 @@
 """`/queues` and `/queues/NAME`: what waits in each queue, and who works it."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -148,8 +148,14 @@ def _briefs(params: JobListParams, request: Request, context: Context) -> list[J
     return [context.brief(request.user, job) for job in found]
 
 
-def read_queues(context: Context) -> list[QueueData]:
-    """Return all queues: those that are or were worked, those with jobs, and those of clients."""
+def read_queues(context: Context, *, unworked: Collection[str] | None = None) -> list[QueueData]:
+    """Return all queues: those that are or were worked, those with jobs, and those of clients.
+
+    Args:
+        context: What a page works with.
+        unworked: The queues that no live client works, if they are known already. Then rates are
+            left out, too.
+    """
     rows = {row.name: row for row in context.read.shared(list_queues, limit=QUEUES_MAX)}
     counts: dict[str, dict[JobState, WaitingCount]] = defaultdict(dict)
     for group in context.read.shared(count_waiting):
@@ -161,9 +167,11 @@ def read_queues(context: Context) -> list[QueueData]:
             for name in client.queues:
                 clients[name].append(client.id)
                 slots[name] += _whole(client.slots.get(name))
-    samples = read_history(_LATELY, context)
-    rates = {each.name: per_minute(each, samples) for each in samples.series}
-    unworked = set(context.read.shared(unworked_queues, dead_s=DEAD_S))
+    rates: dict[str | None, float] = {}
+    if unworked is None:
+        unworked = context.read.shared(unworked_queues, dead_s=DEAD_S)
+        samples = read_history(_LATELY, context)
+        rates = {each.name: per_minute(each, samples) for each in samples.series}
     names = sorted({*rows, *counts, *clients})
     return [
         _queue(
@@ -172,7 +180,7 @@ def read_queues(context: Context) -> list[QueueData]:
             counts[name],
             clients[name],
             slots[name],
-            rates.get(name, 0.0) if samples.series else None,
+            rates.get(name, 0.0) if rates else None,
             unworked=name in unworked,
         )
         for name in names
