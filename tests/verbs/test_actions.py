@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from factories import T0, insert_job
@@ -284,6 +285,29 @@ def test_bad_values_are_refused(call: Callable[[Engine], object], match: str) ->
     nowhere = create_engine("postgresql+psycopg://nowhere@127.0.0.1:1/nowhere")
     with pytest.raises(InvalidOption, match=match):
         call(nowhere)
+
+
+def test_a_refused_job_holds_up_no_other(engine: Engine, schema: str) -> None:
+    """A job that another table refers to is named, and the others of its batch are deleted."""
+    jobs = [insert_job(engine, schema, state="discarded") for _ in range(7)]
+    with engine.begin() as connection:
+        connection.execute(
+            text(f"CREATE TABLE {schema}.receipt (job_id bigint REFERENCES {schema}.river_job)")
+        )
+        connection.execute(
+            text(f"INSERT INTO {schema}.receipt VALUES (:one), (:two)"),
+            {"one": jobs[2], "two": jobs[6]},
+        )
+    done = act_on_listed(engine, "delete", DISCARDED, newest_id=jobs[-1], user="ada", schema=schema)
+    assert sorted(done.refused) == [jobs[2], jobs[6]]
+    assert sorted(done.job_ids) == [jobs[n] for n in (0, 1, 3, 4, 5)]
+    assert sorted(states(engine, schema)) == [jobs[2], jobs[6]]
+    rows = list_actions(engine, schema=schema)
+    assert sorted(job_id for row in rows for job_id in row.job_ids) == sorted(done.job_ids)
+    again = act_on(engine, "delete", [jobs[2]], user="ada", schema=schema)
+    assert (again.count, list(again.refused)) == (0, [jobs[2]])
+    with Session(engine) as session, pytest.raises(IntegrityError):
+        act_on(session, "delete", [jobs[2]], user="ada", schema=schema)
 
 
 def test_a_batch_is_few_statements(engine: Engine, schema: str) -> None:

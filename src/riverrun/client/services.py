@@ -439,3 +439,5 @@ class Services:
         # Notifications that were sent before the connection listened are lost: look instead.
         self.queue_reporter.wake()
         self.poller.wake()
+        if self.elector.leads:
+            self._periodic_job_inserter.hint()

@@ -1,6 +1,6 @@
 """Act on jobs and queues for a user, as through a dashboard: each action with a record of it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 import attrs
 from sqlalchemy import BigInteger, Engine, Text, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from riverrun.db.conflicts import again, tried_again
+from riverrun.db.refusals import Fault, fault_of, sqlstate
 from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import InvalidOption
 from riverrun.events import UserActed
@@ -27,6 +28,7 @@ from riverrun.verbs.actions import ID_MAX, OnDone, check_user, record_done
 from riverrun.verbs.cancel import cancel_where
 from riverrun.verbs.chosen import TRIES
 from riverrun.verbs.delete import delete_where
+from riverrun.verbs.halves import FRUITLESS, log_refused
 from riverrun.verbs.notify import notify_in
 from riverrun.verbs.periodic import (
     PeriodicRow,
@@ -45,6 +47,8 @@ BATCH = 1_000
 
 REMAINING_MAX = 10_000
 """The number at which the count of remaining jobs stops, because counting more would take long."""
+
+_UNIQUE_VIOLATION = "23505"
 
 _BY_VALUE = {"ids", "kinds", "queues", "states", "priorities", "tags_all", "tags_any"}
 _BY_TIME = {"since", "until"}
@@ -67,6 +71,8 @@ class Acted:
     Attributes:
         count: How many jobs were changed; with `dry_run`, how many this action would try to change.
         job_ids: Which.
+        refused: The jobs that the database refused to change, such as to delete one that another
+            table refers to. Only on an Engine; the transaction of a Session or Connection fails.
         remaining: How many jobs after these the filters select, at most 10,000.
         cursor: Pass this as `after` to continue with those; None if there are none.
         recorded: Whether the action was recorded. It is not without version 3 of riverrun's line.
@@ -74,6 +80,7 @@ class Acted:
 
     count: int
     job_ids: Sequence[int]
+    refused: Sequence[int] = ()
     remaining: int = 0
     cursor: int | None = None
     recorded: bool = False
@@ -112,16 +119,13 @@ def act_on(
     if len(ids) > BATCH:
         raise InvalidOption("job_ids", len(ids), f"at most {BATCH:,} jobs; act in batches")
 
-    def work() -> Acted:
-        with joined(tx, schema) as transaction:
-            changed = _change(tx, transaction, which, ids, schema, now)
-            done = UserActed(
-                user=user, action=which.value, count=len(changed), job_ids=tuple(changed)
-            )
-            recorded = record_done(transaction, done, {}, schema, on_done)
-        return Acted(count=len(changed), job_ids=changed, recorded=recorded)
+    def act(part: Sequence[int]) -> tuple[list[int], bool]:
+        return _acted(tx, which, part, {}, user, schema, now, on_done)
 
-    return _settled(tx, work)
+    done = _in_parts(tx, ids, act)
+    return Acted(
+        count=len(done.changed), job_ids=done.changed, refused=done.refused, recorded=done.recorded
+    )
 
 
 def act_on_listed(
@@ -169,30 +173,24 @@ def act_on_listed(
     legal = _LEGAL[which](Job)
     reach: dict[str, Any] = {"newest_id": newest_id, "now": now}
 
-    def work() -> Acted:
-        with joined(tx, schema) as transaction:
-            binds = {**reach, "after_id": after_id, "limit": limit}
-            ids = list(transaction.execute(queries.page(params, legal), binds).scalars())
-            changed, recorded = ids, False
-            if ids and not dry_run:
-                changed = _change(tx, transaction, which, ids, schema, now)
-                done = UserActed(
-                    user=user, action=which.value, count=len(changed), job_ids=tuple(changed)
-                )
-                recorded = record_done(transaction, done, chosen_by, schema, on_done)
-            remaining = 0
-            if len(ids) == limit:
-                rest = {**reach, "after_id": ids[-1], "limit": REMAINING_MAX}
-                remaining = transaction.execute(queries.count(params, legal), rest).scalar_one()
-        return Acted(
-            count=len(changed),
-            job_ids=changed,
-            remaining=remaining,
-            cursor=ids[-1] if remaining else None,
-            recorded=recorded,
-        )
+    def act(part: Sequence[int]) -> tuple[list[int], bool]:
+        return _acted(tx, which, part, chosen_by, user, schema, now, on_done)
 
-    return _settled(tx, work)
+    binds = {**reach, "after_id": after_id, "limit": limit}
+    ids = again(tx, lambda: _scalars(tx, schema, queries.page(params, legal), binds))
+    done = _Parts(changed=ids) if dry_run else _in_parts(tx, ids, act)
+    remaining = 0
+    if len(ids) == limit:
+        rest = {**reach, "after_id": ids[-1], "limit": REMAINING_MAX}
+        [remaining] = again(tx, lambda: _scalars(tx, schema, queries.count(params, legal), rest))
+    return Acted(
+        count=len(done.changed),
+        job_ids=done.changed,
+        refused=done.refused,
+        remaining=remaining,
+        cursor=ids[-1] if remaining else None,
+        recorded=done.recorded,
+    )
 
 
 @tried_again
@@ -331,14 +329,77 @@ def _change(
     return locked
 
 
+@attrs.define
+class _Parts:
+    """What was done in all parts of a batch."""
+
+    changed: list[int] = attrs.field(factory=list)
+    refused: list[int] = attrs.field(factory=list)
+    recorded: bool = False
+
+
+def _in_parts(
+    tx: Tx, ids: Sequence[int], act: Callable[[Sequence[int]], tuple[list[int], bool]]
+) -> _Parts:
+    """Call `act` with `ids`; on an Engine, again with the halves of what the database refuses.
+
+    So a job that another table refers to keeps no other from being deleted. The transaction of a
+    Session or Connection would not survive a refusal.
+    """
+    done = _Parts()
+    parts = [ids] if ids else []
+    why: list[tuple[int, Exception]] = []
+    while parts:
+        part = parts.pop()
+        try:
+            changed, done.recorded = _settled(tx, lambda part=part: act(part))  # type: ignore[misc]
+        except DBAPIError as error:
+            fruitless = len(why) >= FRUITLESS and not done.changed
+            if not isinstance(tx, Engine) or fault_of(error) is not Fault.row or fruitless:
+                raise
+            if len(part) == 1:
+                why.append((part[0], error))
+            else:
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+        else:
+            done.changed += changed
+    done.refused = [job_id for job_id, _ in why]
+    log_refused("jobs not changed", why)
+    return done
+
+
+def _acted(
+    tx: Tx,
+    action: JobAction,
+    ids: Sequence[int],
+    chosen_by: Mapping[str, Any],
+    user: str,
+    schema: str | None,
+    now: datetime | None,
+    on_done: OnDone | None,
+) -> tuple[list[int], bool]:
+    """Change `ids` and record it in one transaction; return what was changed, and if recorded."""
+    with joined(tx, schema) as transaction:
+        changed = _change(tx, transaction, action, ids, schema, now)
+        done = UserActed(user=user, action=action.value, count=len(changed), job_ids=tuple(changed))
+        return changed, record_done(transaction, done, chosen_by, schema, on_done)
+
+
+def _scalars(tx: Tx, schema: str | None, statement: Any, params: Mapping[str, Any]) -> list[int]:
+    with joined(tx, schema) as transaction:
+        return list(transaction.execute(statement, params).scalars())
+
+
 def _settled(tx: Tx, work: Callable[[], R]) -> R:
-    """Return the result of `work`; on an Engine, try it again if another transaction interfered."""
+    """Return the result of `work`; on an Engine, try it again if a unique key was just taken."""
     for _ in range(TRIES - 1 if isinstance(tx, Engine) else 0):
         try:
             return again(tx, work)
-        except IntegrityError:
-            # A unique key was taken after the statement began. The next try sees that.
-            continue
+        except IntegrityError as error:
+            # The next try sees who has the key.
+            if sqlstate(error) != _UNIQUE_VIOLATION:
+                raise
     return again(tx, work)
 
 
