@@ -76,6 +76,25 @@ def test_one_connection_is_used_again(
     assert claimed(keeping, schema) == []
 
 
+def test_a_connection_that_was_given_back_is_used_again(
+    engine: Engine, keeping: Engine, kept: Kept, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that comes back from its pool goes on with its prepared statements."""
+    monkeypatch.setattr("riverrun.db.kept.KEEP_S", 0.0)
+    for _ in range(5):
+        insert_job(engine, schema)
+        assert len(claimed(keeping, schema)) == 1
+    kept.close()
+    with keeping.connect() as one, keeping.connect() as other:
+        counts = [
+            each.scalar(
+                text("SELECT count(*) FROM pg_prepared_statements WHERE name ~ '^riverrun'")
+            )
+            for each in (one, other)
+        ]
+    assert max(counts) == 1
+
+
 def test_a_thread_does_not_wait_for_another(keeping: Engine, kept: Kept, schema: str) -> None:
     """While a thread uses the connection, others take theirs from the pool."""
     taken: list[list[int]] = []

@@ -7,6 +7,7 @@ through the driver's cursor takes as long as a small statement takes in the serv
 import re
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -30,6 +31,13 @@ KEEP_S = 30.0
 """Seconds until a connection goes back to its pool, which may test or replace it then."""
 
 _BIND = re.compile(r"%(?:\((\w+)\)s|%)")
+
+_numbers = count()
+
+_prepared: weakref.WeakKeyDictionary[psycopg.Connection[Any], dict[str, bytes]] = (
+    weakref.WeakKeyDictionary()
+)
+"""The names of the statements that are prepared on each connection, by their text."""
 
 
 class Kept:
@@ -98,8 +106,8 @@ class Ready:
         self._pooled = pooled
         self._loan = loan
         self._until = time.monotonic() + KEEP_S
-        self._names: dict[str, bytes] = {}  # of prepared statements, by their text
-        self._numbers = count()
+        # The server keeps them as long as the connection, which may have been here before.
+        self._names = _prepared.setdefault(self.driver, {})
         self._transformers = {
             False: Transformer(OwnCursor(self.driver)),
             True: Transformer(TimesAsNumbers(self.driver)),
@@ -157,7 +165,7 @@ class Ready:
         name = self._names.get(text)
         if name is None:
             # The names that psycopg gives to statements begin with _pg3_.
-            name = b"riverrun_%d" % next(self._numbers)
+            name = b"riverrun_%d" % next(_numbers)
             result = connection.prepare(name, text.encode())
             if result.status != ExecStatus.COMMAND_OK:
                 raise self._error(result)
