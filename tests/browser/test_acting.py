@@ -10,7 +10,7 @@ from sqlalchemy import Engine, insert
 from browser.conftest import BASE, Visiting, below
 from factories import T0, insert_job
 from riverrun import Client, JobState, verbs
-from riverrun.models import PeriodicRun, Queue
+from riverrun.models import Job, PeriodicRun, Queue
 from riverrun.web import Dashboard, User
 from serving import wsgi
 
@@ -68,6 +68,32 @@ def test_all_that_match(visiting: Visiting, client: Client, root: str, scripts: 
         expect(page.get_by_text("5 jobs were deleted.")).to_be_visible()
     assert states(client, "send_email") == ["available"]
     assert states(client, "charge_card") == ["discarded"] * 2
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_more_than_a_thousand(visiting: Visiting, client: Client, root: str, scripts: bool) -> None:
+    """More than a thousand jobs are deleted only after their number is typed in."""
+    row = {"kind": "old", "args": {}, "state": JobState.discarded, "finalized_at": T0}
+    options = {"schema_translate_map": {None: client.schema}}
+    with client.engine.begin() as connection:
+        connection.execute(insert(Job), [row] * 1_001, execution_options=options)
+    with visiting(root, java_script_enabled=scripts) as visit:
+        visit.expected.append("status of 400")
+        for typed in ("1000", "1001"):
+            page = visit.open("/jobs?state=discarded&kind=old")
+            page.get_by_role("link", name="Delete all").click()
+            page.get_by_label("To confirm, type the number").fill(typed)
+            page.get_by_role("button", name="Delete").click()
+            if typed == "1000":
+                expect(page.get_by_text("is not the number of jobs")).to_be_visible()
+                assert len(states(client, "old")) > 0
+        done = page.get_by_text("1,001 jobs were deleted.")
+        further = page.get_by_role("button", name="Continue")
+        expect(done.or_(further)).to_be_visible()
+        if not scripts and further.is_visible():  # a slow machine stops after each batch
+            further.click()
+        expect(done).to_be_visible()
+    assert states(client, "old") == []
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
