@@ -276,8 +276,9 @@ class Launcher:
 
 
 def _check_schema(config: ClientConfig, own: Connections, client_id: str) -> None:
-    # A claim that is rolled back uses every column and function that working needs.
-    with own_connection(own.signs) as connection:
+    # A claim that is rolled back uses every column and function that working needs. The connection
+    # is the one that claims next, and its server process knows the tables by then.
+    with own_connection(own.claims) as connection:
         claim(connection, "default", limit=1, client_id=client_id, schema=config.schema)
         connection.rollback()
     if config.listen_engine is not None:
