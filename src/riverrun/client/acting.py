@@ -12,9 +12,8 @@ from riverrun.verbs.act import (
     JobAction,
     act_on,
     act_on_listed,
-    act_on_periodic,
-    act_on_queue,
 )
+from riverrun.verbs.act_switch import act_on_periodic, act_on_queue
 from riverrun.verbs.periodic import (
     PeriodicRow,
     list_periodic,

@@ -5,10 +5,9 @@ from riverrun.verbs.act import (
     JobAction,
     act_on,
     act_on_listed,
-    act_on_periodic,
-    act_on_queue,
     newest_job_id,
 )
+from riverrun.verbs.act_switch import act_on_periodic, act_on_queue
 from riverrun.verbs.actions import ActionRow, list_actions, record_action
 from riverrun.verbs.cancel import cancel, cancel_where
 from riverrun.verbs.claim import claim

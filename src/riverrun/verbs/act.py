@@ -1,4 +1,4 @@
-"""Act on jobs and queues for a user, as through a dashboard: each action with a record of it."""
+"""Act on jobs for a user, as through a dashboard: each action with a record of it."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -30,13 +30,6 @@ from riverrun.verbs.chosen import TRIES
 from riverrun.verbs.delete import delete_where
 from riverrun.verbs.halves import FRUITLESS, log_refused
 from riverrun.verbs.notify import notify_in
-from riverrun.verbs.periodic import (
-    PeriodicRow,
-    pause_periodic,
-    resume_periodic,
-    run_periodic_now,
-)
-from riverrun.verbs.queues import QueueRow, pause_queue, resume_queue
 from riverrun.verbs.retry import retry_chosen
 from riverrun.wire.topics import Topic, insert_payload
 
@@ -194,87 +187,6 @@ def act_on_listed(
 
 
 @tried_again
-def act_on_queue(
-    tx: Tx,
-    action: str,
-    name: str,
-    *,
-    user: str,
-    schema: str | None = None,
-    now: datetime | None = None,
-    on_done: OnDone | None = None,
-) -> list[QueueRow]:
-    """Pause or resume a queue for a user, and record it, in one transaction.
-
-    Args:
-        tx: The transaction, as for `insert`.
-        action: "pause" or "resume".
-        name: The queue's name; "*" for all queues.
-        user: The user's name, at most 200 characters.
-        schema: The schema of River's tables. Default: the search path's.
-        now: For tests: used as the database's time, aware.
-        on_done: Called with a UserActed once the transaction has committed.
-
-    Returns:
-        The queues after the change.
-
-    Raises:
-        InvalidOption: If a value is out of range.
-        QueueNotFound: If there is no such queue.
-    """
-    verbs = {"pause": pause_queue, "resume": resume_queue}
-    if action not in verbs:
-        raise InvalidOption("action", action, "pause or resume")
-    user = check_user(user)
-    with joined(tx, schema) as transaction:
-        rows = verbs[action](_same(tx, transaction), name, schema=schema, now=now)
-        done = UserActed(user=user, action=f"{action}_queue", count=len(rows))
-        record_done(transaction, done, {"queue": name}, schema, on_done)
-    return rows
-
-
-@tried_again
-def act_on_periodic(
-    tx: Tx,
-    action: str,
-    periodic_id: str,
-    *,
-    user: str,
-    schema: str | None = None,
-    now: datetime | None = None,
-    on_done: OnDone | None = None,
-) -> PeriodicRow:
-    """Pause, resume or run a periodic job for a user, and record it, in one transaction.
-
-    Args:
-        tx: The transaction, as for `insert`.
-        action: "pause", "resume" or "run".
-        periodic_id: The periodic job's id.
-        user: The user's name, at most 200 characters.
-        schema: The schema of River's tables. Default: the search path's.
-        now: For tests: used as the database's time, aware.
-        on_done: Called with a UserActed once the transaction has committed.
-
-    Returns:
-        The periodic job's row after the change.
-
-    Raises:
-        InvalidOption: If a value is out of range.
-        PeriodicJobNotFound: If no leader has planned a run of it yet.
-        SchemaMissing: If version 3 of riverrun's line is missing.
-    """
-    verbs = {"pause": pause_periodic, "resume": resume_periodic, "run": run_periodic_now}
-    if action not in verbs:
-        raise InvalidOption("action", action, "pause, resume or run")
-    user = check_user(user)
-    with joined(tx, schema) as transaction:
-        row = verbs[action](_same(tx, transaction), periodic_id, schema=schema, now=now)
-        done = UserActed(user=user, action=f"{action}_periodic", count=1)
-        record_done(transaction, done, {"periodic_id": periodic_id}, schema, on_done)
-    return row
-
-
-@tried_again
 def newest_job_id(tx: Tx, *, schema: str | None = None) -> int:
     """Return the highest id of a job, 0 if there is none: an `act_on_listed` goes no further.
 
@@ -312,10 +224,10 @@ def _change(
     locked = sorted(transaction.execute(select(found.c.id), {"now": now}).scalars())
     if not locked:
         return []
-    same, these = _same(tx, transaction), _in(job, locked)
+    joins, these = same(tx, transaction), _in(job, locked)
     match action:
         case JobAction.retry:
-            done = retry_chosen(same, [these], dry_run=False, schema=schema, now=now)
+            done = retry_chosen(joins, [these], dry_run=False, schema=schema, now=now)
             if done.count < len(locked):
                 # A unique key was taken between the statements.
                 made = select(job.id).where(these, job.state == JobState.available)
@@ -323,9 +235,9 @@ def _change(
             payloads = [insert_payload(name) for name in sorted(done.queues)]
             notify_in(transaction, Topic.insert, payloads, schema=schema)
         case JobAction.cancel:
-            cancel_where(same, these, schema=schema, now=now)
+            cancel_where(joins, these, schema=schema, now=now)
         case JobAction.delete:
-            delete_where(same, these, schema=schema)
+            delete_where(joins, these, schema=schema)
     return locked
 
 
@@ -409,7 +321,7 @@ def _in(job: Any, ids: Sequence[int]) -> Any:
     return job.id == func.any(cast(text, ARRAY(BigInteger)))
 
 
-def _same(tx: Tx, transaction: Transaction) -> Tx:
+def same(tx: Tx, transaction: Transaction) -> Tx:
     """Return what another verb takes to act in `transaction`, which is that of `tx`."""
     return transaction.connection if isinstance(tx, Engine) else tx
 

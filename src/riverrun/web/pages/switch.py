@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 
 from riverrun.errors import InvalidOption
-from riverrun.verbs.act import act_on_periodic, act_on_queue
+from riverrun.verbs.act_switch import act_on_periodic, act_on_queue
 from riverrun.web.context import Context
 from riverrun.web.errors import BadRequest, NotAllowed
 from riverrun.web.page import Page
