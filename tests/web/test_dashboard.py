@@ -203,7 +203,7 @@ def test_too_slow(engine: Engine, schema: str) -> None:
     """A page whose statements take too long ends in a page that says what to narrow."""
     insert_job(engine, schema)
     with engine.begin() as blocker:
-        blocker.exec_driver_sql(f'LOCK TABLE "{schema}".river_job IN ACCESS EXCLUSIVE MODE')
+        blocker.exec_driver_sql(f"LOCK TABLE {schema}.river_job IN ACCESS EXCLUSIVE MODE")
         answer = Site(engine, schema=schema).get("/jobs")
     assert answer.status == 503
     assert "Narrow the list" in answer.text

@@ -61,7 +61,7 @@ def change(engine: Engine, schema: str, changes: str, job_id: int) -> int:
     """Change a row by hand, and return its id."""
     with engine.begin() as connection:
         # By the driver: a colon in the JSON is no parameter.
-        statement = f'UPDATE "{schema}".river_job SET {changes} WHERE id = %s RETURNING id'
+        statement = f"UPDATE {schema}.river_job SET {changes} WHERE id = %s RETURNING id"
         cursor = connection.connection.cursor()
         cursor.execute(statement, [job_id])
         row = cursor.fetchone()
@@ -147,7 +147,7 @@ def test_odd_rows(engine: Engine, schema: str) -> None:
 def test_a_state_that_only_a_later_river_knows(engine: Engine, schema: str) -> None:
     """A state that riverrun does not know is shown by its name."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"""ALTER TYPE "{schema}".river_job_state ADD VALUE 'on <hold>'"""))
+        connection.execute(text(f"""ALTER TYPE {schema}.river_job_state ADD VALUE 'on <hold>'"""))
     job_id = change(engine, schema, "state = 'on <hold>'", insert_job(engine, schema))
     site = Site(engine, schema=schema)
     for address in (
