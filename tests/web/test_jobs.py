@@ -84,7 +84,7 @@ def test_filters_that_cannot_be_meant(engine: Engine, schema: str, query: str) -
 
 
 def test_page_by_page(engine: Engine, schema: str) -> None:
-    """The next page goes on where the last ended, keeps the filters, and there is a way back."""
+    """The next page continues the one before, keeps the filters, and there is a way back."""
     jobs = [insert_job(engine, schema, kind="mail") for _ in range(5)]
     insert_job(engine, schema)
     site = Site(engine, schema=schema)

@@ -414,3 +414,21 @@ def test_charts_without_samples(engine: Engine, schema: str) -> None:
     answer = site.get("/")
     assert [each for each in answer.page.all("svg") if each.get("class") == "chart"]
     assert "No job was finished in this time" in site.get("/?span=90d").page.text
+
+
+def test_what_was_done_is_seen_at_once(engine: Engine, schema: str) -> None:
+    """A page that was shown a moment ago shows what an action has changed since."""
+    fill(engine, schema)
+    site = Site(engine, schema=schema)
+
+    def paused() -> list[str]:
+        queues = site.get("/queues.json").json["data"]["queues"]
+        return [each["name"] for each in queues if each["paused_at"]]
+
+    assert paused() == ["slow"]
+    site.post("/switch", {"switch": "pause_queue", "name": "mail"})
+    assert paused() == ["mail", "slow"]
+    [job] = site.get("/jobs.json?queue=lost").json["data"]["jobs"]
+    site.post("/act", {"action": "cancel", "id": job["id"]})
+    [job] = site.get("/jobs.json?queue=lost").json["data"]["jobs"]
+    assert job["state"] == "cancelled"

@@ -10,4 +10,4 @@ def notice_of(request: Request) -> str | None:
     if done is None or f"done_{done}" not in WORDS:
         return None
     number = int(count) if count.isascii() and count.isdigit() and len(count) < 12 else 0
-    return plural(f"done_{done}", number)
+    return plural(f"done_{done}" if number else "done_nothing", number)

@@ -48,5 +48,7 @@ def prefer(request: Request, _: Context) -> Response:
             if value not in known:
                 raise BadRequest("filter", f"{name}: expected one of {', '.join(known)}")
             where = f"Path={request.base or '/'}; Max-Age={YEAR_S}; SameSite=Lax; HttpOnly"
+            if request.origin.startswith("https:"):
+                where += "; Secure"
             cookies.append(("Set-Cookie", f"riverrun_{name}={value}; {where}"))
     return see_other(request.back(), *cookies)

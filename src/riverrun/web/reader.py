@@ -54,7 +54,12 @@ class Reader(AbstractContextManager["Reader"]):
         return verb(self._connection, *args, schema=self._schema, **options)
 
     def shared(
-        self, verb: Callable[..., R], *args: Hashable, ttl_s: float = TTL_S, **options: Any
+        self,
+        verb: Callable[..., R],
+        *args: Any,
+        ttl_s: float = TTL_S,
+        key: Hashable = None,
+        **options: Any,
     ) -> R:
         """Call a verb, or return what it has returned to any request a short time ago.
 
@@ -62,7 +67,8 @@ class Reader(AbstractContextManager["Reader"]):
             verb: The verb.
             *args: Its arguments after the transaction and before the schema.
             ttl_s: Seconds for which a result is shared.
+            key: What the result depends on, if the arguments cannot be a key themselves.
             **options: Its other options.
         """
-        key = (verb.__name__, args, tuple(sorted(options.items())))
-        return self._cache.get(key, lambda: self(verb, *args, **options), ttl_s=ttl_s)
+        place = (verb.__name__, key or args, tuple(sorted(options.items())))
+        return self._cache.get(place, lambda: self(verb, *args, **options), ttl_s=ttl_s)

@@ -49,7 +49,7 @@ def copy(request: Request, context: Context, job_id: str) -> Page:
     if len(text) > ARGS_MAX:
         raise BadRequest("long_args")
     if context.redaction.value(row, ("args",), row.args) != row.args:
-        # Whoever copies what is shown in place of a value would insert that.
+        # A copy would get what is shown in place of the hidden values.
         raise BadRequest("hidden_args")
     return Page(
         name="copy",

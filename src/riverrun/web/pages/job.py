@@ -13,11 +13,11 @@ from riverrun.jobs.listing import JobBrief, JobListParams, JobOrder, cursor_text
 from riverrun.jobs.parts import JobParts, json_lines, parts_of, time_in
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
-from riverrun.logs.traces import folded
 from riverrun.verbs.act import JobAction
 from riverrun.verbs.read import get, key_holder, list_briefs
 from riverrun.verbs.waiting import Place, place_in_line
 from riverrun.web.actions import may_be_done
+from riverrun.web.attempts import AttemptData, Value, attempts_of, texts_of, value_of
 from riverrun.web.context import Context
 from riverrun.web.errors import BadRequest, NotAllowed, NotFound
 from riverrun.web.page import Page
@@ -27,58 +27,9 @@ from riverrun.web.responses import Response, download
 from riverrun.web.users import Right
 from riverrun.web.words import plural
 
-VALUE_MAX = 1_000_000
-"""Longest value in the page's JSON, in characters of JSON. A longer one is to be downloaded."""
-
-RESCUED = "Stuck job rescued by JobRescuer"
-
 ID_MAX = 2**63 - 1
 
 WAITING = (JobState.available, JobState.pending, JobState.retryable, JobState.scheduled)
-
-
-@attrs.frozen(kw_only=True)
-class Value:
-    """A JSON value of a job.
-
-    Attributes:
-        value: The value; None if it is cut.
-        chars: Its length as JSON text.
-        cut: Whether it is too long for this page.
-        text: The beginning of its text.
-    """
-
-    value: Any
-    chars: int
-    cut: bool
-    text: str
-
-
-@attrs.frozen(kw_only=True)
-class AttemptData:
-    """An attempt at a job.
-
-    Attributes:
-        attempt: Its number; None if it is not known.
-        at: When it began, if that is known.
-        client: The client that claimed it, if that is known.
-        error: Why it failed; None if it did not, or is running.
-        rescued: Whether it was lost with its client.
-        trace: The beginning of its traceback, with runs of library frames folded.
-        full_trace: The beginning of its whole traceback.
-        log: The beginning of what it logged; None without the right `view_args`.
-        log_chars: The length of its log.
-    """
-
-    attempt: int | None
-    at: datetime | None = None
-    client: str | None = None
-    error: str | None = None
-    rescued: bool = False
-    trace: str = ""
-    full_trace: str = ""
-    log: str | None = None
-    log_chars: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -168,19 +119,19 @@ def _data(row: JobRow, parts: JobParts, request: Request, context: Context) -> J
     older, newer = (_neighbour(row, context, descending=down) for down in (True, False))
 
     def value(name: str, found: Any) -> Value | None:
-        return _value(context.redaction.value(row, (name,), found)) if shows else None
+        return value_of(context.redaction.value(row, (name,), found)) if shows else None
 
     cursors = metadata.get(CURSOR_KEY)
     return JobData(
         **{name: getattr(row, name) for name in _SAME},
-        attempted_by=_texts(row.attempted_by),
-        tags=_texts(row.tags),
+        attempted_by=texts_of(row.attempted_by),
+        tags=texts_of(row.tags),
         unique_key=None if row.unique_key is None else row.unique_key.hex(),
         unique_states=sorted(row.unique_states or ()),
         args=value("args", row.args),
         output=value("output", parts.output) if parts.has_output else None,
         metadata=value("metadata", parts.metadata) if parts.metadata else None,
-        attempts=_attempts(row, parts, context, shows=shows),
+        attempts=attempts_of(row, parts, context, shows=shows),
         snoozes=_count(metadata.get("snoozes")),
         rescues=_count(metadata.get("river:rescue_count")),
         cancelling_since=time_in(metadata.get("cancel_attempted_at"))
@@ -232,59 +183,6 @@ def _neighbour(row: JobRow, context: Context, *, descending: bool) -> int | None
     params = JobListParams(after=here, descending=descending, limit=1)
     found: Sequence[JobBrief] = context.read(list_briefs, params).jobs
     return found[0].id if found else None
-
-
-def _value(value: Any) -> Value:
-    text = json_lines(value)
-    cut = len(text) > VALUE_MAX
-    return Value(value=None if cut else value, chars=len(text), cut=cut, text=text[: BLOCK_MAX + 1])
-
-
-def _attempts(
-    row: JobRow, parts: JobParts, context: Context, *, shows: bool
-) -> Sequence[AttemptData]:
-    logs: dict[int | None, str] = {}
-    for log in parts.logs:
-        logs[log.attempt] = logs.get(log.attempt, "") + log.text
-    # A snoozed attempt keeps its place in attempted_by, but gives its number back.
-    clients = _texts(row.attempted_by)
-    exact = len(clients) == row.attempt and not row.metadata.get("snoozes")
-    found = []
-    for failure in parts.failures:
-        trace = context.redaction.text(row, "trace", failure.trace)
-        error = context.redaction.text(row, "error", failure.error)
-        found.append(
-            AttemptData(
-                attempt=failure.attempt,
-                at=failure.at,
-                error=error,
-                rescued=failure.error == RESCUED,
-                trace=folded(trace)[: BLOCK_MAX + 1],
-                full_trace=trace[: BLOCK_MAX + 1],
-            )
-        )
-    failed = {each.attempt for each in found}
-    others = {log.attempt for log in parts.logs} - failed
-    if row.attempt and row.attempt not in failed and row.attempted_at is not None:
-        others.add(row.attempt)
-    for number in others:
-        at = row.attempted_at if number == row.attempt else None
-        found.append(AttemptData(attempt=number, at=at))
-    complete = []
-    for each in sorted(found, key=lambda each: each.attempt or 0):
-        number = each.attempt
-        client = None
-        if number is not None and exact and 0 < number <= len(clients):
-            client = clients[number - 1]
-        elif number is not None and number == row.attempt and clients:
-            client = clients[-1]
-        text = logs.pop(number, None)
-        if text is not None:
-            shown = context.redaction.text(row, "log", text) if shows else None
-            begin = None if shown is None else shown[: BLOCK_MAX + 1]
-            each = attrs.evolve(each, log=begin, log_chars=len(text))
-        complete.append(attrs.evolve(each, client=client))
-    return complete
 
 
 def _view(row: JobRow, data: JobData, request: Request, context: Context) -> dict[str, Any]:
@@ -421,8 +319,3 @@ def _count(value: object) -> int:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _texts(values: Sequence[object]) -> Sequence[str]:
-    """Return the texts of an array, which may hold nulls or arrays by the hand of others."""
-    return [str(value) for value in values if value is not None]

@@ -79,9 +79,11 @@ def jobs(request: Request, context: Context) -> Page:
 def _read(chosen: JobFilter, request: Request, context: Context) -> JobsData:
     # First, so that no job on the page is newer.
     newest = context.read.shared(newest_job_id)
-    found = context.read(list_briefs, chosen.params, errors=True)
+    # As it stands in the address: a span such as "2h" is another time each time.
+    key = (chosen.fields, *(request.one(name) for name in ("order", "after", "limit")))
+    found = context.read.shared(list_briefs, chosen.params, key=key, errors=True)
     # One job more than is counted would tell that there are more.
-    count = context.read(count_listed, chosen.params, most=COUNT_MAX + 1)
+    count = context.read.shared(count_listed, chosen.params, key=key, most=COUNT_MAX + 1)
     waiting = dict.fromkeys((state for state in STATES if not state.is_final), 0)
     capped = set()
     for group in context.read.shared(count_waiting):

@@ -5,7 +5,7 @@
   const $ = (id) => document.getElementById(id);
   const all = (query, from = document) => Array.from(from.querySelectorAll(query));
   const root = document.documentElement;
-  const said = (text) => { $("said").textContent = text; };
+  const announce = (text) => { $("announced").textContent = text; };
 
   // Times.
   const pad = (n, width = 2) => String(n).padStart(width, "0");
@@ -124,7 +124,7 @@
     live = !live;
     sessionStorage.setItem("riverrun-live", live ? "on" : "off");
     showLive();
-    said($("live-text").textContent);
+    announce($("live-text").textContent);
     next(true);
   });
   document.addEventListener("visibilitychange", () => { if (!document.hidden) next(true); });
