@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from orm.owner_tables import Driver, Pass, Rider, Seat, Stop, Trip
 from orm.tables import Order, Versioned
@@ -38,7 +39,8 @@ from riverrun import (
 from riverrun.errors import InvalidOption
 from riverrun.models import Job
 from riverrun.orm.owners import Owners
-from riverrun.testing import work_one
+from riverrun.testing import rolled_back, work_one
+from schemas import search_path_url
 from waiting import DEADLINE_S
 
 
@@ -417,6 +419,49 @@ def test_sessions_on_other_databases(client: Client, session: Session, states: A
         elsewhere.commit()
     engine.dispose()
     assert states() == ["available"]
+
+
+def test_sessions_that_do_not_find_the_jobs(
+    client: Client, session: Session, host_url: str, states: Any
+) -> None:
+    """A deletion on another search path, where River's tables are not found, does not fail."""
+    trip = _trip(session)
+    client.insert(session, Remind(), owner=trip)
+    session.commit()
+    engine = create_engine(search_path_url(host_url, "pg_temp"))
+    with engine.begin() as connection, Session(connection) as elsewhere:
+        tables: Any = [Trip.__table__, Stop.__table__]
+        Trip.metadata.create_all(connection, tables, checkfirst=False)
+        elsewhere.add(same := Trip(id=trip.id))
+        elsewhere.flush()
+        elsewhere.delete(same)
+        elsewhere.flush()
+    engine.dispose()
+    assert states() == ["available"]
+
+
+@pytest.mark.parametrize("way", ["a schema", "another engine", "a scoped session", "a test"])
+def test_ways_to_the_jobs(host: Engine, host_url: str, mapped_schema: str, way: str) -> None:
+    """Jobs in a schema of their own are cancelled, and by sessions of any kind and engine."""
+    client = Client(host, schema=mapped_schema if way == "a schema" else None)
+    other = create_engine(host_url)
+    session: Any = scoped_session(sessionmaker(other)) if "scoped" in way else Session(host)
+    with ExitStack() as stack:
+        if way == "a test":
+            session = stack.enter_context(rolled_back(host))
+        trip = _trip(session)
+        job = client.insert(session, Remind(), owner=trip).job
+        session.commit()
+        if way == "another engine":
+            key = trip.id
+            session.close()
+            session = Session(other)
+            trip = session.get_one(Trip, key)
+        session.delete(trip)
+        session.commit()
+        assert client.get(session, job.id).state == "cancelled"
+    session.close()
+    other.dispose()
 
 
 def test_async_sessions(host_url: str, mapped_schema: str, client: Client, states: Any) -> None:

@@ -134,11 +134,15 @@ class Inserter:
         return self._insert(session, drafts)
 
     def cancel_owned(self, session: Session, marks: Sequence[str]) -> bool:
-        """Cancel the waiting jobs of deleted owners, if the session is on the client's database."""
-        try:
-            with joined(session, self._schema) as transaction:
-                self._check_database(transaction)
-        except WrongDatabase:
+        """Cancel the waiting jobs of deleted owners, if the session is on the client's database.
+
+        Only engines that the client has, or has inserted through, are taken to lead there: on
+        another search path the statement would fail, and with it the host's flush.
+        """
+        with joined(session, self._schema) as transaction:
+            engine = transaction.engine
+        own = engine.pool is self._engine.pool or engine.url == self._engine.url
+        if not own and engine.pool not in self._same_database:
             return False
         now = self._clock.database_now()
         cancel_owned(session, marks, schema=self._schema, now=now)
