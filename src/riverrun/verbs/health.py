@@ -7,9 +7,6 @@ import attrs
 
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Tx, joined
-from riverrun.migrations import LATEST, Line
-from riverrun.migrations.ddl import prefix
-from riverrun.migrations.state import complete, versions
 from riverrun.models import Base
 from riverrun.queries import health as queries
 
@@ -25,7 +22,7 @@ class LineVersion:
         missing: The versions up to `newest` that are not there.
     """
 
-    line: Line
+    line: str
     applied: int
     newest: int
     missing: Sequence[int]
@@ -120,6 +117,11 @@ def schema_health(tx: Tx, *, schema: str | None = None) -> SchemaHealth:
         tx: The transaction, as for `insert`.
         schema: The schema of River's tables. Default: the search path's.
     """
+    # Not with the module: they load Alembic, which takes as long as everything else together.
+    from riverrun.migrations import LATEST, Line
+    from riverrun.migrations.ddl import prefix
+    from riverrun.migrations.state import complete, versions
+
     params = {"names": [f"{prefix(schema)}{name}" for name in Base.metadata.tables]}
     with joined(tx, schema) as transaction:
         lines = []
