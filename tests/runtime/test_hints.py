@@ -29,7 +29,7 @@ from waiting import DEADLINE_S, until
 Came = Callable[[threading.Event, str], None]
 
 
-def say(app: Any, topic: str, *payloads: object) -> None:
+def notify(app: Any, topic: str, *payloads: object) -> None:
     """Send notifications, as any role that may connect can."""
     with app.engine.begin() as connection:
         for payload in payloads:
@@ -65,10 +65,10 @@ def test_a_notification_alone_cancels_nothing(app: Any, came: Came) -> None:
             looks.release()
 
     try:
-        word = {"action": "cancel", "job_id": job.id, "queue": "default"}
-        say(app, "control", word, {**word, "job_id": -1}, {**word, "job_id": True})
+        payload = {"action": "cancel", "job_id": job.id, "queue": "default"}
+        notify(app, "control", payload, {**payload, "job_id": -1}, {**payload, "job_id": True})
         assert looks.acquire(timeout=DEADLINE_S), "nobody looked"
-        say(app, "control", word)
+        notify(app, "control", payload)
         assert looks.acquire(timeout=DEADLINE_S), "nobody looked again"
     finally:
         event.remove(app.engine, "before_cursor_execute", executing)
@@ -88,7 +88,7 @@ def test_a_notification_alone_pauses_nothing(app: Any) -> None:
     client, events = app.run()
     queue_events = client.subscribe(QueuePaused, QueueResumed)
     for name in ("default", "*"):
-        say(app, "control", {"action": "pause", "queue": name})
+        notify(app, "control", {"action": "pause", "queue": name})
     client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     with pytest.raises(TimeoutError):
@@ -96,7 +96,7 @@ def test_a_notification_alone_pauses_nothing(app: Any) -> None:
     app.client().queues.pause(app.engine, "default")
     assert queue_events.get(DEADLINE_S) == QueuePaused(queue="default")
     for name in ("default", "*"):
-        say(app, "control", {"action": "resume", "queue": name})
+        notify(app, "control", {"action": "resume", "queue": name})
     with pytest.raises(TimeoutError):
         queue_events.get(0.5)
     assert client._services.producers["default"].paused
@@ -118,7 +118,7 @@ def test_changes_without_a_notification_are_found_on_a_busy_channel(
 
     def chatter() -> None:
         while not busy.wait(0.05):
-            say(app, "insert", {"queue": "elsewhere"})
+            notify(app, "insert", {"queue": "elsewhere"})
 
     talking = threading.Thread(target=chatter)
     talking.start()
@@ -150,7 +150,7 @@ def test_notifications_move_the_leadership_only_now_and_then(
     first = next(client for client in clients if client.leads)
     terms = [first.id]
     for _ in range(50):
-        say(app, "leadership", {"leader_id": "", "action": "request_resign"})
+        notify(app, "leadership", {"leader_id": "", "action": "request_resign"})
         leader = next((client.id for client in clients if client.leads), None)
         if leader not in {None, terms[-1]}:
             terms.append(leader)
@@ -159,7 +159,7 @@ def test_notifications_move_the_leadership_only_now_and_then(
     assert first.id in terms
 
 
-def test_words_that_find_nothing_cost_few_looks(app: Any) -> None:
+def test_notifications_that_find_nothing_cost_few_looks(app: Any) -> None:
     """A flood of notifications causes some tens of looks a second; a new job is still found."""
     client, events = app.run(poll_interval=60)
     client.insert(app.engine, Task())
@@ -174,7 +174,7 @@ def test_words_that_find_nothing_cost_few_looks(app: Any) -> None:
     try:
         began = time.monotonic()
         while time.monotonic() - began < 2:
-            say(app, "insert", *[{"queue": "default"}] * 20)
+            notify(app, "insert", *[{"queue": "default"}] * 20)
             threading.Event().wait(0.002)
         took_s = time.monotonic() - began
     finally:
@@ -189,10 +189,10 @@ def test_invented_names_are_not_kept(app: Any, caplog: pytest.LogCaptureFixture)
     """Names of queues that this client does not work are not kept, nor logged one line each."""
     caplog.set_level(logging.INFO)
     client, events = app.run(queues={"default": QueueConfig()})
-    words = [{"action": "pause", "queue": f"queue_{number}"} for number in range(3_000)]
-    say(app, "control", *words)
-    say(app, "control", *[{"action": "cancel", "job_id": n, "queue": "x"} for n in range(3_000)])
-    say(app, "insert", *["no json"] * 1_000, *[{"queue": f"q{n}"} for n in range(1_000)])
+    payloads = [{"action": "pause", "queue": f"queue_{number}"} for number in range(3_000)]
+    notify(app, "control", *payloads)
+    notify(app, "control", *[{"action": "cancel", "job_id": n, "queue": "x"} for n in range(3_000)])
+    notify(app, "insert", *["no json"] * 1_000, *[{"queue": f"q{n}"} for n in range(1_000)])
     app.client().insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
     services = client._services
@@ -211,8 +211,8 @@ def test_a_resignation_that_is_none_moves_nothing(app: Any) -> None:
         client.start()
     until(lambda: any(client.leads for client in clients), "one leads")
     leader = next(client for client in clients if client.leads)
-    word = {"leader_id": leader.id, "action": "resigned"}
-    say(app, "leadership", *[word] * 200)
+    payload = {"leader_id": leader.id, "action": "resigned"}
+    notify(app, "leadership", *[payload] * 200)
     app.client().insert(app.engine, Task())
     threading.Event().wait(0.3)
     assert [client for client in clients if client.leads] == [leader]
@@ -224,13 +224,13 @@ def test_events_of_jobs_come_while_notifications_come(app: Any) -> None:
     values: list[object] = [None, True, -1, 10**30, 1.5, "", "*" * 300, [], {}, ["default"]]
     for topic in ("insert", "control", "leadership"):
         for action in ("cancel", "pause", "resume", "resigned", "metadata_changed", None):
-            words = [{"action": action, "queue": v, "job_id": v, "leader_id": v} for v in values]
-            say(app, topic, *words)
+            payloads = [{"action": action, "queue": v, "job_id": v, "leader_id": v} for v in values]
+            notify(app, topic, *payloads)
     client.insert(app.engine, Task())
     assert isinstance(events.get(DEADLINE_S), JobEvent)
 
 
-def test_words_about_periodic_jobs_cost_few_looks(app: Any, came: Came) -> None:
+def test_notifications_about_periodic_jobs_cost_few_looks(app: Any, came: Came) -> None:
     """A flood of requests that are none causes a look a second; a real one is still found."""
     ran = threading.Event()
     jobs = [PeriodicJob(Interval(3600), Task, id="hourly")]
@@ -246,7 +246,7 @@ def test_words_about_periodic_jobs_cost_few_looks(app: Any, came: Came) -> None:
     try:
         began = time.monotonic()
         for _ in range(50):
-            say(app, "control", *[{"action": "run_periodic", "id": "hourly"}] * 5)
+            notify(app, "control", *[{"action": "run_periodic", "id": "hourly"}] * 5)
         app.client().run_periodic_now(app.engine, "hourly")
         came(ran, "the run by request")
         took_s = time.monotonic() - began

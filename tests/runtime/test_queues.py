@@ -35,7 +35,7 @@ def test_pause_by_one_client_reaches_another(app: Any, poll_only: bool) -> None:
     assert ended[-1].job.id == job.id  # type: ignore[attr-defined]
 
 
-def test_word_of_a_pause_wins_over_a_read_that_began_before(app: Any) -> None:
+def test_a_notified_pause_wins_over_a_read_that_began_before(app: Any) -> None:
     """A pause that arrives while the queue's row is being compared is not undone by the row."""
     client = app.client(poll_interval=0.05)
     client.start()
@@ -141,7 +141,7 @@ def test_a_cancel_reaches_a_client_without_notifications(app: Any) -> None:
     assert type(events.get(10)) is JobCancelled
 
 
-def test_word_of_a_pause_wins_over_an_older_read(app: Any) -> None:
+def test_a_notified_pause_wins_over_an_older_read(app: Any) -> None:
     """A read of the queues that began before a pause arrived does not undo the pause."""
     client = app.client()
     queue_events = client.subscribe(QueuePaused, QueueResumed)
