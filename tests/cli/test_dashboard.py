@@ -3,13 +3,16 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -20,16 +23,19 @@ from factories import insert_job
 from network import fetch
 from processes import end
 from riverrun.cli.dashboard import dashboard
+from waiting import DEADLINE_S
 
 NO_WAITRESS = "import sys; sys.modules['waitress'] = None; sys.modules['waitress.server'] = None; "
 RUN = "from riverrun.cli.main import main; main(prog_name='riverrun')"
 
 
 @contextmanager
-def serving(*arguments: str, before: str = "") -> Iterator["subprocess.Popen[str]"]:
+def serving(
+    *arguments: str, before: str = "", host: str = "127.0.0.1"
+) -> Iterator["subprocess.Popen[str]"]:
     """Run `riverrun dashboard` on a free port."""
     process = subprocess.Popen(
-        [sys.executable, "-c", before + RUN, "dashboard", "--bind", "127.0.0.1:0", *arguments],
+        [sys.executable, "-c", before + RUN, "dashboard", "--bind", f"{host}:0", *arguments],
         env={**os.environ, "PYTHONPATH": str(Path(riverrun.__file__).parents[1])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -46,7 +52,7 @@ def printed_link(process: "subprocess.Popen[str]", title: str) -> str:
     """Return the link in the next line that the process prints."""
     assert process.stdout is not None
     line = process.stdout.readline()
-    found = re.fullmatch(rf"{title}[^:]*: (http://127\.0\.0\.1:\d+/sign-in\?token=\S+)\n", line)
+    found = re.fullmatch(rf"{title}[^:]*: (http://\S+:\d+/sign-in\?token=\S+)\n", line)
     assert found, line or process.communicate()
     return found[1]
 
@@ -76,6 +82,30 @@ def test_a_link_signs_one_browser_in(
         printed_link(process, "Another browser")
         process.send_signal(number)
         assert end(process) == (0, "stopped\n")
+
+
+@pytest.mark.parametrize("before", ["", NO_WAITRESS], ids=["waitress", "standard library"])
+@pytest.mark.parametrize(
+    ("host", "shown"), [("[::1]", "[::1]"), ("localhost", "localhost"), ("0.0.0.0", None)]
+)
+def test_addresses(
+    database_url: str, schema: str, before: str, host: str, shown: str | None
+) -> None:
+    """It is served at IPv6 addresses, names, and all addresses of the machine if that is wished."""
+    arguments = ["--database-url", database_url, "--schema", schema]
+    if shown is None:
+        arguments.append("--allow-network")
+    with serving(*arguments, before=before, host=host) as process:
+        link = urlsplit(printed_link(process, "Dashboard"))
+        assert link.hostname == (shown or socket.gethostname()).strip("[]").lower()
+        with socket.create_connection(((shown or "127.0.0.1").strip("[]"), link.port)) as idle:
+            request = urllib.request.Request(f"http://{shown or '127.0.0.1'}:{link.port}/jobs")
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                urllib.request.urlopen(request)
+            process.send_signal(signal.SIGINT)
+            assert end(process) == (0, "stopped\n")
+            idle.settimeout(DEADLINE_S)
+            assert idle.recv(1) == b""
 
 
 def test_read_only(database_url: str, engine: Engine, schema: str) -> None:

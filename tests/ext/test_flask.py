@@ -79,6 +79,7 @@ def test_the_command_line(site: Site, tables: Engine) -> None:
     listed = site.run(*FLASK, "riverrun", "jobs", "list", "--json")
     assert json.loads(listed)["id"] == inserted["id"]
     assert "--state" in site.run(*FLASK, "riverrun", "jobs", "list", "-h")
+    assert "--read-only" in site.run(*FLASK, "riverrun", "dashboard", "-h")
 
 
 @needs_plugins

@@ -34,6 +34,7 @@ THREADS = 8
 @click.command
 @option(
     "--bind",
+    envvar="RIVERRUN_DASHBOARD_BIND",  # RIVERRUN_BIND is a setting of the Flask extension
     default="127.0.0.1:8300",
     show_default=True,
     metavar="HOST:PORT",

@@ -20,6 +20,7 @@ class Mount:
         options: The options of the Dashboard.
 
     Raises:
+        ImportError: If Jinja2 is not installed.
         InvalidOption: If there is no `authorize`, or the path does not begin with a slash.
     """
 
@@ -31,6 +32,10 @@ class Mount:
             expected = f"a function of the environ, as the dashboard is mounted at {path!r}; "
             advice = "it returns a riverrun.web.User, or None for those who may not see it"
             raise InvalidOption("authorize", options.get("authorize"), expected + advice)
+        # Here, so that what is missing is missed at the start, and not by the first visitor.
+        from riverrun.web import Dashboard
+
+        self._dashboard = Dashboard
         self.path = path.rstrip("/")  # "" is the root
         self._options = options
         self._lock = threading.Lock()  # guards _made, so that only one is made
@@ -38,11 +43,9 @@ class Mount:
 
     def dashboard(self, client: Callable[[], Client]) -> "Dashboard":
         """Return the dashboard of the client that `client` returns."""
-        from riverrun.web import Dashboard
-
         with self._lock:
             if self._made is None:
-                self._made = Dashboard(client(), **self._options)
+                self._made = self._dashboard(client(), **self._options)
             return self._made
 
 

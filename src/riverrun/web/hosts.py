@@ -12,8 +12,14 @@ def asgi(dashboard: Dashboard) -> Any:
 
     Args:
         dashboard: The dashboard.
+
+    Raises:
+        ImportError: If a2wsgi is not installed.
     """
-    from a2wsgi import WSGIMiddleware
+    try:
+        from a2wsgi import WSGIMiddleware
+    except ImportError as error:
+        raise ImportError("riverrun.web.asgi needs a2wsgi: pip install 'riverrun[web]'") from error
 
     application: Any = dashboard
     return WSGIMiddleware(application)
