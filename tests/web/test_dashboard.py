@@ -4,13 +4,14 @@ import re
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 
 from factories import insert_job
 from riverrun.client.client import Client
 from riverrun.errors import InvalidOption, NotATransaction
 from riverrun.web import Dashboard, Link, Right, User
 from riverrun.web.render import assets
+from riverrun.web.routes import MENU
 from web.site import Site
 
 
@@ -263,3 +264,22 @@ def test_links() -> None:
     ):
         with pytest.raises(InvalidOption):
             Link("Trace", url)
+
+
+def test_one_connection_is_enough(engine: Engine, schema: str) -> None:
+    """A dashboard whose engine has a pool of one connection shows every page, and acts."""
+    alone = create_engine(engine.url, pool_size=1, max_overflow=0, pool_timeout=5)
+    try:
+        site = Site(alone, schema=schema)
+        job_id = insert_job(alone, schema)
+        for _, path, _ in MENU:
+            assert site.get(path).status == 200
+        for address, form in (
+            (f"/jobs/{job_id}/copy", {"args": "{}"}),
+            (f"/jobs/{job_id}/run_at", {"at": "1h"}),
+            ("/act", {"action": "cancel", "id": job_id}),
+            ("/act", {"action": "delete", "state": "cancelled", "newest": job_id, "shown": 1}),
+        ):
+            assert site.post(address, form).status == 303, address
+    finally:
+        alone.dispose()

@@ -164,6 +164,7 @@ PAGE_WORDS: dict[str, str] = {
     "trend_label": "Failures over time, at most {n} in a step of {span}",
     "failed_jobs": "Jobs that failed last",
     "of_group": "All {n} of this group:",
+    "first_of_group": "Those {n} of this group that failed last:",
     # Confirming and acting.
     "confirm_retry": "Retry {n} jobs?",
     "confirm_retry_1": "Retry 1 job?",

@@ -47,6 +47,11 @@ class Reader(AbstractContextManager["Reader"]):
     ) -> None:
         self._stack.__exit__(kind, error, trace)
 
+    def close(self) -> None:
+        """Give the connection back before an action takes one: the pool may have only one."""
+        self._connection = None
+        self._stack.close()
+
     def __call__(self, verb: Callable[..., R], *args: Any, **options: Any) -> R:
         """Call a verb with the request's connection and the schema."""
         if self._connection is None:

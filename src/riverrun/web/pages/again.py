@@ -69,6 +69,7 @@ def do_copy(request: Request, context: Context, job_id: str) -> Response:
     """Insert a job like another one, with the args and options of a form."""
     _check(request, Right.insert, Right.view_args)
     row = context.read(get, id_of(job_id))
+    context.read.close()
     encoded = _object(request.posted("args") or "")
     try:
         with context.engine.begin() as connection:

@@ -105,6 +105,7 @@ def confirm(request: Request, context: Context) -> Page:
 def act(request: Request, context: Context) -> Response:
     """Do what was confirmed, or the next part of it."""
     wish = _wish(request.form, request, context)
+    context.read.close()
     done = _number(request.posted("done"))
     if wish.is_named:
         acted = _done(act_on, context, request, wish.action, wish.ids)

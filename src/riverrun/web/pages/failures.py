@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 
 from riverrun.jobs.listing import JobBrief
-from riverrun.verbs.act import JobAction
+from riverrun.verbs.act import BATCH, JobAction
 from riverrun.verbs.failures import FailureGroup, list_failed, list_failures
 from riverrun.web.charts import spark
 from riverrun.web.context import Context
@@ -82,6 +82,9 @@ def failure(request: Request, context: Context, name: str) -> Page:
         section="failures",
         view={
             "spark": spark,
+            "label": context.words["of_group" if group.count <= BATCH else "first_of_group"].format(
+                n=f"{min(group.count, BATCH):,}"
+            ),
             "actions": [
                 (action, _confirm(request, action, name, here))
                 for action in (JobAction.retry, JobAction.delete)
