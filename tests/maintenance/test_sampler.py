@@ -1,6 +1,7 @@
 """The leader samples what was finalized, turn by turn, by a clock that the tests move."""
 
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -240,14 +241,14 @@ def test_the_table_is_bounded_for_good(leader: Leader) -> None:
 
 
 def test_cleaning_goes_in_batches(leader: Leader, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A turn deletes at most so many samples, and says that there are more."""
+    """A turn deletes at most so many samples of each length, and says that there are more."""
     monkeypatch.setattr(service, "BATCH", 4)
     for number in range(10):
         leader.finish(T0 + number * 10 * SECOND)
     leader.sample(T0 + 2 * MINUTE)
     done = leader.sampler.run_once(T0 + 100 * timedelta(days=1))
     assert done is not None
-    assert (done.deleted, done.more) == (4, True)
+    assert (done.deleted, done.more) == (4 + 1, True)  # of 10 s and of 1 min
     leader.sample(T0 + 100 * timedelta(days=1))
     assert leader.rows() == {}
 
@@ -267,6 +268,43 @@ def test_the_index_serves_the_count(leader: Leader) -> None:
         connection.rollback()
     assert plan.count("river_job_state_and_finalized_at_index") >= 3, plan
     assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        queries.marks,
+        queries.clean,
+        lambda: queries.sum_up(60, 10),
+        lambda: queries.list_samples("kind", 10, None),
+        lambda: queries.list_samples("queue", 900, 60),
+    ],
+)
+def test_the_primary_key_serves_the_samples(leader: Leader, statement: Callable[[], Any]) -> None:
+    """No statement of a turn or a chart reads the whole table."""
+    compiled = statement().compile(
+        dialect=leader.engine.dialect,
+        schema_translate_map={None: leader.schema},
+        render_schema_translate=True,
+    )
+    times = {name: T0 for name in compiled.params if name.startswith("before_")}
+    now = T0 + 4_000 * MINUTE
+    params = {**compiled.params, **times, "since": now - HOUR, "until": now, "limit": 10_000}
+    with leader.engine.connect() as connection:
+        connection.execute(
+            text(
+                f"INSERT INTO {leader.schema}.riverrun_sample SELECT step,"
+                " CAST(:now AS timestamptz) - 60 * n * interval '1 s', 'q', 'k' || n, 'completed',"
+                " 1, 0, 0, '{}', '{}' FROM generate_series(0, 4000) n,"
+                " unnest('{10,60,900,3600,43200}'::int[]) step"
+            ),
+            {"now": now},
+        )
+        connection.execute(text(f"ANALYZE {leader.schema}.riverrun_sample"))
+        plan = "\n".join(connection.exec_driver_sql(f"EXPLAIN {compiled}", params).scalars())
+        connection.rollback()
+    assert "riverrun_sample_pkey" in plan
+    assert "Seq Scan" not in plan, plan
 
 
 def test_at_version_2_nothing_is_sampled(leader: Leader) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     Delete,
     Double,
     Insert,
@@ -20,7 +21,6 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    tuple_,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import array, insert
@@ -223,17 +223,22 @@ def _insert(
 
 @lru_cache
 def clean() -> Delete:
-    """Delete up to bind `limit` samples that are older than binds `before_10` and so on.
+    """Delete samples older than binds `before_10` and so on, up to bind `limit` of each length.
 
-    Index: riverrun_sample_pkey.
+    Index: riverrun_sample_pkey, in its order; by their ctid the rows need not be found again.
     """
-    key = list(Sample.__table__.primary_key)
+    place: ColumnElement[Any] = literal_column("ctid")
+    limit = bindparam("limit", type_=Integer)
     old = [
-        and_(Sample.step_s == step_s, Sample.at < bindparam(f"before_{step_s}", type_=Timestamp))
+        select(place.label("place"))
+        .where(Sample.step_s == step_s, Sample.at < bindparam(f"before_{step_s}", type_=Timestamp))
+        .order_by(Sample.at)
+        .limit(limit)
+        .subquery()
         for step_s in STEPS
     ]
-    found = select(*key).where(or_(*old)).limit(bindparam("limit", type_=Integer))
-    return delete(Sample).where(tuple_(*key).in_(found))
+    found = union_all(*(select(each.c.place) for each in old))
+    return delete(Sample).where(place == func.any(func.array(found.scalar_subquery())))
 
 
 @lru_cache

@@ -202,14 +202,14 @@ def list_samples(
 def sample(
     transaction: Transaction, *, after: datetime | None, limit: int, now: datetime | None = None
 ) -> Sampled:
-    """Take the samples that are due, sum them up, and delete at most `limit` old ones.
+    """Take the samples that are due, sum them up, and delete old ones.
 
     Samples are taken once: what is there stays as it is. So it does no harm if two leaders do this.
 
     Args:
         transaction: The transaction.
         after: The `until` of the last turn, before which nothing is due; None if it is not known.
-        limit: Most samples to delete.
+        limit: Most samples of each length to delete.
         now: For tests: used as the database's time, aware.
     """
     transaction.execute(queries.no_jit(), {})
@@ -230,7 +230,7 @@ def sample(
     before = {f"before_{step_s}": moment - timedelta(seconds=KEPT_S[step_s]) for step_s in STEPS}
     done = transaction.execute(queries.clean(), {**before, "limit": limit})
     assert isinstance(done, CursorResult)  # noqa: S101  every DELETE returns one
-    return Sampled(until=until, deleted=done.rowcount, more=until < goal or done.rowcount == limit)
+    return Sampled(until=until, deleted=done.rowcount, more=until < goal or done.rowcount >= limit)
 
 
 def floor(moment: datetime, step_s: int) -> datetime:
