@@ -128,6 +128,27 @@ def test_lists_jobs(run: Run, engine: Engine, schema: str) -> None:
     assert "cursor" in run("jobs", "list", "--after", "x", code=2).stderr
 
 
+def test_searches_jobs(run: Run, engine: Engine, schema: str) -> None:
+    """`jobs list` finds jobs by args, by client and by a text, and says how many it looked at."""
+    a = insert_job(engine, schema, args={"order": {"id": 7}}, attempted_by=["one", "two"])
+    b = insert_job(engine, schema, args={"order": {"id": 8}}, errors=[{"error": "Disk FULL"}])
+    for arguments, expected in (
+        (("--args", '{"order": {"id": 7}}'), [a]),
+        (("--args", '{"order": {}}'), [b, a]),
+        (("--client", "two"), [a]),
+        (("--client", "one"), []),
+        (("--text", "disk full"), [b]),
+    ):
+        found = lines(run("jobs", "list", *arguments, "--json"))
+        assert [job["id"] for job in found] == expected, arguments
+    assert "searched" not in run("jobs", "list", "--text", "disk").stdout
+    table = run("jobs", "list", "--text", "order", "--limit", "1").stdout
+    assert "searched 10,000 jobs; more: --after " in table
+    assert "--args" in run("jobs", "list", "--args", "[7]", code=2).stderr
+    assert "args" in run("jobs", "list", "--args", '{"x": NaN}', code=2).stderr
+    assert "text" in run("jobs", "list", "--text", "", code=2).stderr
+
+
 def test_final_jobs_are_listed_by_their_end(run: Run, engine: Engine, schema: str) -> None:
     """Final jobs are listed by the time they were finalized, last first; --errors shows errors."""
     early, late = (

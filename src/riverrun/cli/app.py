@@ -312,3 +312,20 @@ def _database_problem(error: DBAPIError) -> tuple[str, ExitCode]:
     if isinstance(error, OperationalError) and (state is None or state.startswith(_UNREACHABLE)):
         return f"cannot reach the database: {reason}", ExitCode.unreachable
     return f"the database: {reason}", ExitCode.cut_off
+
+
+def json_object(name: str, text: str | bytes) -> dict[str, Any]:
+    """Return the JSON object in an argument of the command line.
+
+    Args:
+        name: The argument's name, for the error.
+        text: The argument.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        problem = f'{name}: expected a JSON object, such as \'{{"to": "alice@example.com"}}\''
+        raise CommandError(problem, ExitCode.usage)
+    return value

@@ -1,7 +1,6 @@
 """`riverrun insert`: insert a job, or many, from the shell."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,7 +9,15 @@ from typing import Any
 
 import click
 
-from riverrun.cli.app import CommandError, ExitCode, Seconds, option, target, target_options
+from riverrun.cli.app import (
+    CommandError,
+    ExitCode,
+    Seconds,
+    json_object,
+    option,
+    target,
+    target_options,
+)
 from riverrun.cli.output import progress, show_one
 from riverrun.execution.typed_args import typed_args
 from riverrun.jobs.options import InsertOpts
@@ -58,11 +65,11 @@ def insert(
             max_attempts=max_attempts,
             scheduled_at=_time(at, delay),
             tags=list(tags) or None,
-            metadata=None if metadata is None else _object("--metadata", metadata),
+            metadata=None if metadata is None else json_object("--metadata", metadata),
         )
         if args != "-":
             result = on.client.insert(
-                on.engine, typed_args(on.client.workers, kind, _object("the args", args)), opts
+                on.engine, typed_args(on.client.workers, kind, json_object("the args", args)), opts
             )
             show_one(
                 {
@@ -101,18 +108,7 @@ def _time(at: str | None, delay: float | None) -> datetime | None:
     raise CommandError(f"--at is {at!r}; expected {expected}", ExitCode.usage)
 
 
-def _object(name: str, text: str | bytes) -> Mapping[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        problem = f'{name}: expected a JSON object, such as \'{{"to": "alice@example.com"}}\''
-        raise CommandError(problem, ExitCode.usage)
-    return value
-
-
 def _lines(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
-            yield _object(f"line {number}", line)
+            yield json_object(f"line {number}", line)

@@ -12,6 +12,7 @@ from riverrun.cli.app import (
     CommandError,
     ExitCode,
     Target,
+    json_object,
     option,
     reported,
     target,
@@ -68,6 +69,9 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     help="Default: descending; ascending if only states of waiting or running jobs are asked for.",
 )
 @option("--after", metavar="CURSOR", help="Continue after a former page, by its cursor.")
+@option("--args", "of_args", metavar="JSON", help="Whose args contain this JSON object.")
+@option("--client", metavar="ID", help="Claimed last by this client.")
+@option("--text", metavar="TEXT", help="With this text in kind, args or last error.")
 @option("--errors", is_flag=True, help="Show the first line of each job's last error.")
 @watch_option
 @target_options
@@ -80,6 +84,9 @@ def list_(
     order_by: str | None,
     descending: bool | None,
     after: str | None,
+    of_args: str | None,
+    client: str | None,
+    text: str | None,
     errors: bool,
     watch: float | None,
     app: str | None,
@@ -90,6 +97,9 @@ def list_(
     """List jobs, newest first.
 
     --json prints one line per job, and the cursor of the next page if there may be one.
+
+    --text looks at 10,000 jobs, and --client at 20,000: the first ones in the order of the list.
+    Continue with --after to look further.
     """
     chosen = {JobState(state) for state in states}
     final = bool(chosen) and chosen <= FINAL_STATES
@@ -102,11 +112,14 @@ def list_(
             order_by=JobOrder(order),
             descending=not active if descending is None else descending,
             after=after,
+            args=None if of_args is None else json_object("--args", of_args),
+            client=client,
+            text=text,
         )
         if as_json:
             page = on.client.list_jobs(on.engine, params)
             show(page.jobs, COLUMNS, as_json=True)
-            if len(page.jobs) == limit:
+            if page.more:
                 show_json({"cursor": page.cursor})
             return
         for _ in watched(watch):
@@ -126,8 +139,9 @@ def _show_briefs(on: Target, params: JobListParams, *, errors: bool) -> None:
         row["last_error"] = (job.last_error or "").partition("\n")[0]
         rows.append(row)
     show(rows, columns, as_json=False, nothing="no such jobs")
-    if len(rows) == params.limit:
-        click.echo(f"more: --after {found.cursor}")
+    if found.more:
+        searched = "" if found.window is None else f"searched {found.window:,} jobs; "
+        click.echo(f"{searched}more: --after {found.cursor}")
 
 
 @jobs.command()
