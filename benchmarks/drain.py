@@ -116,7 +116,30 @@ def tuned(engine: Engine, jobs: int, *, processes: int = 1) -> float:
     )
 
 
-def wait(engine: Engine, name: str) -> None:
+def deleting(engine: Engine, jobs: int) -> float:
+    """Return the jobs per second of a tuned riverrun that deletes completed jobs at once.
+
+    No row is left to tell, so this counts the time from the start of the client to the last job.
+    """
+    with waiting(engine, jobs) as name:
+        settings = Settings(
+            url=engine.url.render_as_string(hide_password=False),
+            schema=name,
+            queue="default",
+            max_workers=TUNED_SLOTS,
+            claim_ahead=TUNED_AHEAD,
+            gc_threshold=TUNED_GC_THRESHOLD,
+            deletes=True,
+        )
+        with crew_of(settings, 1, elsewhere=True) as crew:
+            began = time.perf_counter()
+            wait(engine, name, pause_s=0.01)
+            took_s = time.perf_counter() - began
+        assert crew.worked == jobs, f"{crew.worked} worked of {jobs}"
+        return jobs / took_s
+
+
+def wait(engine: Engine, name: str, *, pause_s: float = 0.2) -> None:
     """Wait until no job waits or runs.
 
     Raises:
@@ -134,4 +157,4 @@ def wait(engine: Engine, name: str) -> None:
                 return
         if time.monotonic() > deadline:
             raise TimeoutError(f"jobs still wait or run after {DEADLINE_S:g} s")
-        pause.wait(0.2)
+        pause.wait(pause_s)

@@ -35,6 +35,7 @@ class Settings:
         claim_ahead: Jobs that a process may claim ahead of free slots.
         gc_threshold: New objects between two garbage collections. Default: Python's own setting.
         leads: Whether the client may be elected leader. A leader maintains other queues too.
+        deletes: Whether completed jobs are deleted at once.
     """
 
     url: str = attrs.field(repr=False)
@@ -44,6 +45,7 @@ class Settings:
     claim_ahead: int
     gc_threshold: int | None = None
     leads: bool = True
+    deletes: bool = False
 
     def engine(self) -> Engine:
         """Return an engine on the database."""

@@ -52,6 +52,7 @@ class Bench:
             schema=settings.schema,
             reindexer_schedule=None,
             leader_election_disabled=not settings.leads,
+            completed_retention=0 if settings.deletes else None,
         )
         self._reads = 0
 
