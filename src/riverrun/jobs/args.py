@@ -37,7 +37,7 @@ class JobArgs:
 
     Args:
         kind: The name by which a worker is found; the same in Go and Python. A subclass does not
-            inherit it. No field may be named `kind`, `kind_aliases` or `insert_opts`.
+            inherit it. None of the fields may be named `kind`, `kind_aliases` or `insert_opts`.
         kind_aliases: Further kinds that the worker works, such as the one it had before it was
             renamed. Jobs are inserted as `kind`.
         insert_opts: Options for every job of the kind. Options of an insert take precedence.
