@@ -120,7 +120,7 @@ def test_a_forgotten_statement_is_prepared_again(
     """A claim works after the server has forgotten its statement or a table has changed."""
     insert_job(engine, schema)
     assert len(claimed(keeping, schema)) == 1
-    table = f'"{schema}".river_job'
+    table = f"{schema}.river_job"
     with kept.connection(keeping) as ready:
         assert ready is not None
         ready.driver.execute(change.format(jobs=table).encode())
@@ -152,14 +152,14 @@ def test_a_refusal_is_no_outdated_statement(
     with engine.begin() as connection:
         connection.execute(
             text(
-                f'CREATE FUNCTION "{schema}".refuse() RETURNS trigger LANGUAGE plpgsql AS'
+                f"CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS"
                 " $$ BEGIN RAISE 'not here' USING ERRCODE = '0A000'; END $$"
             )
         )
         connection.execute(
             text(
-                f'CREATE TRIGGER refuse BEFORE UPDATE ON "{schema}".river_job'
-                f' FOR EACH ROW EXECUTE FUNCTION "{schema}".refuse()'
+                f"CREATE TRIGGER refuse BEFORE UPDATE ON {schema}.river_job"
+                f" FOR EACH ROW EXECUTE FUNCTION {schema}.refuse()"
             )
         )
     for _ in range(3):

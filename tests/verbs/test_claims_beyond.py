@@ -52,13 +52,13 @@ def test_reads_no_dead_entries(engine: Engine, schema: str) -> None:
         connection.execute(text("SET LOCAL gin_pending_list_limit = '1GB'"))
         connection.execute(
             text(
-                f'INSERT INTO "{schema}".river_job (kind, args, max_attempts, priority)'
+                f"INSERT INTO {schema}.river_job (kind, args, max_attempts, priority)"
                 " SELECT 'k', '{}', 25, 1 + number % 4 FROM generate_series(1, :count) AS number"
             ),
             {"count": HELD + 1_000},
         )
     held = engine.connect().execution_options(isolation_level="REPEATABLE READ")
-    held.execute(text(f'SELECT count(*) FROM "{schema}".river_job')).scalar()
+    held.execute(text(f"SELECT count(*) FROM {schema}.river_job")).scalar()
     last: dict[int, Any] = {}
     try:
         for limit in (HELD, 100):
