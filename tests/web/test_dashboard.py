@@ -1,6 +1,7 @@
 """The dashboard's guard, its addresses and its headers, whatever the page."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -283,3 +284,22 @@ def test_one_connection_is_enough(engine: Engine, schema: str) -> None:
             assert site.post(address, form).status == 303, address
     finally:
         alone.dispose()
+
+
+def test_many_threads(engine: Engine, schema: str) -> None:
+    """One dashboard answers the threads of a server side by side."""
+    job_id = insert_job(engine, schema)
+    site = Site(engine, schema=schema)
+    addresses = [path for _, path, _ in MENU] + [f"/jobs/{job_id}", "/jobs.json"]
+    with ThreadPoolExecutor(6) as threads:
+        answers = list(threads.map(site.get, addresses * 3))
+    assert {answer.status for answer in answers} == {200}
+
+
+def test_a_notice_is_shown_once(engine: Engine, schema: str) -> None:
+    """The notice of an action is in no link of its page, so that it is not repeated."""
+    site = Site(engine, schema=schema)
+    page = site.get("/jobs?kind=mail&done=retry&count=2").page
+    assert "2 jobs were made available again." in page.text
+    assert not [link for link in page.links() if "done=" in link]
+    assert "done=" not in str(page.all("input"))

@@ -19,6 +19,9 @@ FIELDS_MAX = 1_200
 
 FORMATS = ("json", "csv", "html")
 
+_ONCE = frozenset({"done", "count"})
+"""Fields about an action that was just done, which no link repeats."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_][^/\\?#%;\x00-\x20\x7f]*")
 """Names that stand for themselves in a path. A browser or a proxy may change others."""
 
@@ -85,11 +88,13 @@ class Request:
     def as_format(self, name: str) -> str:
         """Return the address of this page in the format `name`."""
         path = "/overview" if self.path == "/" else self.path
-        return self.url(f"{path}.{name}", self.query)
+        kept = [(key, value) for key, value in self.query if key not in _ONCE]
+        return self.url(f"{path}.{name}", kept)
 
     def again(self, **changes: object) -> str:
         """Return the address of this page with changes to its query. None removes a field."""
-        kept = [(key, value) for key, value in self.query if key not in changes]
+        left_out = _ONCE | changes.keys()
+        kept = [(key, value) for key, value in self.query if key not in left_out]
         return self.url(self.path, [*kept, *changes.items()])
 
     @property

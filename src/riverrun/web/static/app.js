@@ -109,16 +109,18 @@
     clearTimeout(timer);
     if (!every || !live) return;
     timer = setTimeout(async () => {
-      if (!isBusy()) await load();
+      const busy = isBusy();
+      showLive(busy);
+      if (!busy) await load();
       next();
     }, soon ? 50 : every * Math.min(1 + failures, 6));
   };
-  const showLive = () => {
+  const showLive = (busy) => {
     const button = $("live");
     if (!button) return;
     button.setAttribute("aria-pressed", String(live));
     const text = $("live-text");
-    text.textContent = live ? text.dataset.on : text.dataset.off;
+    text.textContent = live && !busy ? text.dataset.on : text.dataset.off;
   };
   $("live")?.addEventListener("click", () => {
     live = !live;
@@ -185,6 +187,14 @@
     event.preventDefault();
   });
   $("keys-open").addEventListener("click", () => $("keys").showModal());
+
+  // What was just done is shown once, and not again when the page is reloaded.
+  const here = new URL(location.href);
+  if (here.searchParams.has("done") && document.querySelector(".notice[role=status]")) {
+    here.searchParams.delete("done");
+    here.searchParams.delete("count");
+    history.replaceState(null, "", here);
+  }
 
   for (const each of all(".scripted, .live")) each.hidden = false;
   showLive();
