@@ -57,8 +57,11 @@ def printed_link(process: "subprocess.Popen[str]", title: str) -> str:
     return found[1]
 
 
-@pytest.mark.parametrize("before", ["", NO_WAITRESS], ids=["waitress", "standard library"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [("", signal.SIGINT), (NO_WAITRESS, signal.SIGTERM)],
+    ids=["waitress", "standard library"],
+)
 def test_a_link_signs_one_browser_in(
     database_url: str, engine: Engine, schema: str, before: str, number: signal.Signals
 ) -> None:
@@ -84,9 +87,10 @@ def test_a_link_signs_one_browser_in(
         assert end(process) == (0, "stopped\n")
 
 
-@pytest.mark.parametrize("before", ["", NO_WAITRESS], ids=["waitress", "standard library"])
 @pytest.mark.parametrize(
-    ("host", "shown"), [("[::1]", "[::1]"), ("localhost", "localhost"), ("0.0.0.0", None)]
+    ("before", "host", "shown"),
+    [("", "[::1]", "[::1]"), ("", "0.0.0.0", None), (NO_WAITRESS, "localhost", "localhost")],
+    ids=["waitress on IPv6", "waitress on all", "standard library on a name"],
 )
 def test_addresses(
     database_url: str, schema: str, before: str, host: str, shown: str | None

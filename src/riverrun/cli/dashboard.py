@@ -2,6 +2,7 @@
 
 import getpass
 import ipaddress
+import logging
 import signal
 import socket
 import sys
@@ -171,6 +172,8 @@ def _server(listener: socket.socket, application: Any) -> Callable[[], None]:
         from waitress.server import create_server
     except ImportError:
         return _standard_server(listener, application)
+    # Its warnings of a request that waits for a thread are no news to one user.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     server = create_server(
         application,
         sockets=[listener],

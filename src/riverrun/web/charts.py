@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 WIDTH, HEIGHT = 760, 150
 
-_LEFT, _BOTTOM, _TOP = 40, 18, 8
+_LEFT, _BOTTOM, _TOP = 40, 18, 14
 
 
 @attrs.frozen(kw_only=True)
