@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -171,10 +172,20 @@ def test_a_refusal_is_no_outdated_statement(
     assert prepared == (1,)
 
 
-def test_binds_that_the_driver_must_adapt(engine: Engine, keeping: Engine, schema: str) -> None:
-    """A statement with an array is executed in the usual way."""
+def test_binds_of_many_sorts(engine: Engine, keeping: Engine, kept: Kept, schema: str) -> None:
+    """Arrays of any texts reach the server; what only the driver can adapt goes another way."""
     insert_job(engine, schema)
-    assert queues_waiting(keeping, ["default", "none"], schema=schema) == {"default"}
+    names = ["default", "none", 'a"b', "a\\b", "", "{x,y}", "NULL", "é"]
+    assert queues_waiting(keeping, names, schema=schema) == {"default"}
+    with kept.connection(keeping) as ready:
+        assert ready is not None
+        query = "SELECT unnest(%(names)s::text[])"
+        assert ready.rows(query, {"names": names}, times=False) == [(name,) for name in names]
+        assert ready.rows("SELECT %(a)s::int", {"a": None}, times=False) == [(None,)]
+        for value in (True, "\x00", ["\x00"], [1], b"x", 1.5):
+            assert ready.rows("SELECT %(a)s", {"a": value}, times=False) is None
+    now = datetime.now(UTC)
+    assert claim_jobs(keeping, "default", limit=1, client_id="x", schema=schema, now=now)
 
 
 def test_missing_tables_are_named(keeping: Engine) -> None:

@@ -30,6 +30,8 @@ KEPT = "riverrun_kept"
 KEEP_S = 30.0
 """Seconds until a connection goes back to its pool, which may test or replace it then."""
 
+_HELP = b"\x00"
+
 _BIND = re.compile(r"%(?:\((\w+)\)s|%)")
 
 _numbers = count()
@@ -138,17 +140,9 @@ class Ready:
             psycopg.Error: If the server refuses the statement, or the connection is lost.
         """
         text, names = _numbered(query)
-        values: list[bytes | None] = []
-        for name in names:
-            value = params[name]
-            if value is None:
-                values.append(None)
-            elif isinstance(value, str) and "\x00" not in value:
-                values.append(value.encode())
-            elif type(value) is int:
-                values.append(b"%d" % value)
-            else:
-                return None
+        values = [_sent(params[name]) for name in names]
+        if _HELP in values:
+            return None
         try:
             return self._execute(text, values, times=times)
         except psycopg.Error as error:
@@ -182,6 +176,23 @@ class Ready:
         if self.driver.closed:
             return psycopg.OperationalError(result.error_message.decode("utf-8", "replace").strip())
         return errors.error_from_result(result, encoding="utf-8")
+
+
+def _sent(value: object) -> bytes | None:
+    """Return a bind as the server reads it, in text; _HELP if that is for the driver to do."""
+    match value:
+        case None:
+            return None
+        case str() if "\x00" not in value:
+            return value.encode()
+        case bool():
+            return _HELP
+        case int():
+            return b"%d" % value
+        case list() if all(isinstance(each, str) and "\x00" not in each for each in value):
+            quoted = (each.replace("\\", "\\\\").replace('"', '\\"') for each in value)
+            return ("{" + ",".join(f'"{each}"' for each in quoted) + "}").encode()
+    return _HELP
 
 
 def _is_outdated(error: psycopg.Error) -> bool:
