@@ -30,25 +30,9 @@ def reading(engine: Engine, limit_s: float) -> Iterator[Connection]:
         yield connection
 
 
-@contextmanager
-def writing(engine: Engine, limit_s: float) -> Iterator[Connection]:
-    """Yield a connection in a transaction, which is committed at the end of the block.
-
-    Args:
-        engine: The engine.
-        limit_s: Seconds that each statement may take.
-    """
-    check_pool(engine)
-    with own_connection(engine) as connection:
-        connection.execute(_settings(limit_s, read_only=False))
-        yield connection
-
-
-def _settings(limit_s: float, *, read_only: bool = True) -> Select[Any]:
+def _settings(limit_s: float) -> Select[Any]:
     # One statement for both: each costs a round trip.
-    settings = {"statement_timeout": str(int(limit_s * 1_000))}
-    if read_only:
-        settings["transaction_read_only"] = "on"
+    settings = {"statement_timeout": str(int(limit_s * 1_000)), "transaction_read_only": "on"}
     return select(
         *(
             func.set_config(literal(name, String), literal(value, String), literal(True))

@@ -163,7 +163,7 @@ def _frame(most: float, first: datetime, last: datetime) -> list[Markup]:
                 f"{_LEFT + share * (WIDTH - _LEFT):.0f}",
                 HEIGHT - 4,
                 anchor,
-                f"{at:%d %b %H:%M}" if far else f"{at:%H:%M}",
+                (f"{at:%d %b %H:%M}" if far else f"{at:%H:%M}") + (" UTC" if share == 1 else ""),
             )
         )
     return parts
@@ -181,7 +181,9 @@ def _times(first: datetime, last: datetime, count: int) -> list[datetime]:
 
 
 def _nice(most: float) -> float:
-    """Return a round number that is not below `most`."""
+    """Return a round number that is not below `most`; 1 if that is 0."""
+    if most <= 0:
+        return 1.0
     size = 0.001
     while size * 10 < most:
         size *= 10

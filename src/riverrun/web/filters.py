@@ -21,7 +21,10 @@ ONCE = ("client", "q", "since", "until")
 FIELDS = (*MANY, *ONCE)
 """The fields of a query that choose jobs."""
 
-LIMITS = (50, 100, 200, 500)
+LIMIT = 50
+"""Jobs on a page."""
+
+LIMIT_MAX = 500
 
 UNBOUNDED = frozenset({"client", "q"})
 """Fields by which all jobs that match cannot be acted on, but only those that are ticked."""
@@ -128,9 +131,9 @@ def _int(name: str, value: str) -> int:
 
 
 def _limit(value: str | None) -> int:
-    limit = LIMITS[0] if value is None else _int("limit", value)
-    if not 1 <= limit <= LIMITS[-1]:
-        raise BadRequest("filter", f"limit={limit}: expected 1 to {LIMITS[-1]}")
+    limit = LIMIT if value is None else _int("limit", value)
+    if not 1 <= limit <= LIMIT_MAX:
+        raise BadRequest("filter", f"limit={limit}: expected 1 to {LIMIT_MAX}")
     return limit
 
 

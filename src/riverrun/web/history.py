@@ -81,7 +81,7 @@ def charts(samples: Samples, words: Mapping[str, str]) -> dict[str, Chart]:
         found: list[float | None] = [None] * count
         for each in group:
             for point in each.points:
-                place = int((point.at - samples.from_at).total_seconds() / samples.step_s)
+                place = round((point.at - samples.from_at).total_seconds() / samples.step_s)
                 value = getattr(point, name)
                 if 0 <= place < count and value is not None:
                     found[place] = value + (found[place] or 0)

@@ -104,7 +104,6 @@ def environment() -> Environment:
     )
     found.filters.update(
         block=block,
-        day=day,
         fill=fill,
         line=line,
         num=num,
@@ -162,11 +161,6 @@ def line(value: object, limit: int = 200) -> str:
 def block(text: str) -> str:
     """Return a text of a row with its line breaks, without other control characters."""
     return printable_lines(text[:BLOCK_MAX].replace("\r\n", "\n"))
-
-
-def day(value: datetime) -> str:
-    """Return a time as text, to the second, in UTC."""
-    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
 
 
 def moment(value: datetime | None, now: datetime, *, exact: bool = False) -> Markup:

@@ -12,7 +12,7 @@ from riverrun.verbs.read import count_listed, list_briefs
 from riverrun.verbs.waiting import count_waiting
 from riverrun.web.actions import of_states
 from riverrun.web.context import Context
-from riverrun.web.filters import LIMITS, JobFilter, job_filter
+from riverrun.web.filters import JobFilter, job_filter
 from riverrun.web.page import Page, Table
 from riverrun.web.request import Request
 from riverrun.web.users import Right
@@ -120,7 +120,6 @@ def _view(request: Request, chosen: JobFilter, data: JobsData) -> dict[str, Any]
         "clear": request.url("/jobs", [pair for pair in chosen.fields if pair[0] == "state"]),
         "first": request.again(after=None) if chosen.params.after else None,
         "next": request.again(after=data.cursor) if data.cursor else None,
-        "limits": LIMITS,
         "actions": actions,
         "every": {
             action: request.url("/confirm", [("action", action), *every])

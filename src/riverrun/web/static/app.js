@@ -19,6 +19,7 @@
     const at = document.querySelector(".as-of");
     return at ? Date.now() - Date.parse(at.dateTime) : 0;
   })();
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
   const times = () => {
     const now = Date.now() - skew;
     const local = root.dataset.zone === "local";
@@ -37,6 +38,7 @@
       const today = new Date(now).toDateString() === at.toDateString();
       abs.textContent = rel && today && !abs.dataset.exact ? clock : `${day} ${clock}`;
       abs.dataset.done = "1";
+      if (each.matches(".as-of")) each.nextElementSibling.textContent = zone;
       each.title += ` · ${day} ${clock}`;
     }
   };
