@@ -96,6 +96,20 @@ def test_a_connection_that_was_given_back_is_used_again(
     assert max(counts) == 1
 
 
+def test_a_disposed_pool_takes_it_along(
+    engine: Engine, keeping: Engine, kept: Kept, schema: str
+) -> None:
+    """After the engine's dispose() the kept connection is closed and another one is taken."""
+    assert claimed(keeping, schema) == []
+    with kept.connection(keeping) as ready:
+        assert ready is not None
+        old = ready.driver
+    keeping.dispose()
+    job_id = insert_job(engine, schema)
+    assert claimed(keeping, schema) == [job_id]
+    assert old.closed
+
+
 def test_a_thread_does_not_wait_for_another(keeping: Engine, kept: Kept, schema: str) -> None:
     """While a thread uses the connection, others take theirs from the pool."""
     taken: list[list[int]] = []

@@ -30,6 +30,9 @@ KEPT = "riverrun_kept"
 KEEP_S = 30.0
 """Seconds until a connection goes back to its pool, which may test or replace it then."""
 
+CLOSE_S = 1.0
+"""Seconds that a close waits for a thread that uses the connection."""
+
 _HELP = b"\x00"
 
 _BIND = re.compile(r"%(?:\((\w+)\)s|%)")
@@ -67,17 +70,20 @@ class Kept:
             self._lock.release()
 
     def close(self) -> None:
-        """Give the connection back to its pool, for good."""
-        with self._lock:
-            self._closed = True
-            self._drop()
+        """Give the connection back to its pool, for good, unless a thread does not give it up."""
+        self._closed = True
+        if self._lock.acquire(timeout=CLOSE_S):
+            try:
+                self._drop()
+            finally:
+                self._lock.release()
 
     def _usable(self, engine: Engine) -> "Ready | None":
         pool = engine.pool
         ready = self._ready
         if ready is not None and ready.pool is pool and ready.is_fresh:
             return ready
-        self._drop()
+        self._drop(pool)
         if self._closed or self._unsuited is pool:
             return None
         pooled = engine.raw_connection()
@@ -93,10 +99,10 @@ class Kept:
         self._unsuited = pool
         return None
 
-    def _drop(self) -> None:
+    def _drop(self, pool: Pool | None = None) -> None:
         ready, self._ready = self._ready, None
         if ready is not None:
-            ready.give_back()
+            ready.give_back(close=pool is not None and ready.pool is not pool)
 
 
 class Ready:
@@ -120,9 +126,13 @@ class Ready:
         """Whether the connection may be used once more before its pool sees it again."""
         return not self.driver.closed and time.monotonic() < self._until
 
-    def give_back(self) -> None:
-        """Give the connection back to its pool as it came."""
-        if not self._loan.give_back():
+    def give_back(self, *, close: bool = False) -> None:
+        """Give the connection back to its pool as it came.
+
+        Args:
+            close: Whether to close it, because its pool was replaced.
+        """
+        if not self._loan.give_back() or close:
             self._pooled.invalidate()
         self._pooled.close()
 
