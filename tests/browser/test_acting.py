@@ -112,6 +112,27 @@ def test_a_job(visiting: Visiting, client: Client, root: str, scripts: bool) -> 
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+def test_a_copy_and_another_time(
+    visiting: Visiting, client: Client, root: str, scripts: bool
+) -> None:
+    """A copy of a job is inserted with edited args, and a waiting job is due at another time."""
+    with visiting(root, java_script_enabled=scripts, **NARROW) as visit:
+        page = visit.open("/jobs/6")
+        page.get_by_role("link", name="Insert a copy").click()
+        page.get_by_label("Args").fill('{"name": "Grace"}')
+        page.get_by_role("button", name="Insert").click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("Job 8")
+        page = visit.open("/jobs/1")
+        page.get_by_role("link", name="Run at a time").click()
+        page.get_by_role("textbox").fill("2040-01-02T03:04")
+        page.get_by_role("button", name="Set").click()
+        expect(page.get_by_text("2040-01-02 03:04").first).to_be_visible()
+    copied = verbs.get(client.engine, 8, schema=client.schema)
+    assert (copied.kind, copied.args) == ("charge_card", {"name": "Grace"})
+    assert states(client, "send_email") == ["scheduled"] + ["available"] * 4
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 def test_switches(visiting: Visiting, client: Client, root: str, scripts: bool) -> None:
     """Queues and periodic jobs are paused, resumed and run by hand, and the record names who."""
     options = {"schema_translate_map": {None: client.schema}}

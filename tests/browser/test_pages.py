@@ -76,6 +76,24 @@ def test_jobs_of_every_sort(visiting: Visiting, gallery: str, filled: Client) ->
         expect(visit.page.get_by_text(str(BIG)).first).to_be_visible()
 
 
+def test_forms_of_a_job(visiting: Visiting, gallery: str, filled: Client) -> None:
+    """The pages on which a job is copied, due at another time, or changed with many others."""
+    params = JobListParams(states=["available"], kinds=["archive"])
+    (job,) = verbs.list_jobs(filled.engine, params, schema=filled.schema).jobs
+    matching = f"state=completed&newest={BIG}"
+    with visiting(gallery) as visit:
+        for path in (
+            f"/jobs/{job.id}/copy",
+            f"/jobs/{job.id}/run_at",
+            f"/confirm?action=delete&{matching}",
+            f"/progress?action=retry&{matching}&reached=1&done=5&left=7",
+        ):
+            if path.startswith("/progress"):
+                # It goes on by itself; without an answer the browser stays where it is.
+                visit.page.route("**/act", lambda route: route.fulfill(status=204))
+            check(visit, path)
+
+
 def test_a_page_that_is_not_there(visiting: Visiting, gallery: str) -> None:
     """A wrong address gives a page that can be read as well as all others."""
     with visiting(gallery) as visit:
