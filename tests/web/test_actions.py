@@ -101,10 +101,16 @@ def test_acts_on_ticked_jobs(engine: Engine, schema: str) -> None:
     site = Site(engine, schema=schema)
     page = site.get("/jobs").page
     ids = [each["value"] for each in page.all("input") if "Tick job" in str(each)]
-    asked = site.get(f"/confirm?action=retry&id={ids[0]}&id={ids[2]}&back=/jobs")
+    form = {"action": "retry", "id": [ids[0], ids[2]], "back": "/jobs?limit=3"}
+    assert site.post("/confirm", form, site="cross-site").status == 403
+    asked = site.post("/confirm", form)
     assert "Retry 2 jobs?" in asked.text
-    assert site.post("/act", form_of(asked)).status == 303
+    done = site.post("/act", form_of(asked))
+    assert done.headers["location"] == "/ops/jobs/jobs?limit=3&done=retry&count=2"
     assert states(engine, schema) == ["available", "discarded", "available"]
+    assert site.post("/confirm", {"action": "retry", "back": "/jobs"}).status == 400
+    many = {"action": "retry", "id": [2**62 + number for number in range(500)]}
+    assert site.post("/confirm", many).status == 200
 
 
 def test_all_is_bounded_by_what_the_page_had_seen(engine: Engine, schema: str) -> None:

@@ -99,7 +99,12 @@ class Request:
 
     @property
     def here(self) -> str:
-        """The address of this page, to come back to: its path and query below the dashboard."""
+        """The address of this page, to come back to: its path and query below the dashboard.
+
+        A page that was made by a POST has none; it is that of the page before.
+        """
+        if self.method == "POST":
+            return self.posted("back") or "/"
         return self.again()[len(self.base) :]
 
     def back(self, **more: object) -> str:

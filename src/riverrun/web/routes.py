@@ -69,6 +69,7 @@ _GET: dict[str, Handler] = {
 
 _POST: dict[str, Handler] = {
     "/act": act,
+    "/confirm": confirm,
     "/jobs/{job_id}/copy": do_copy,
     "/jobs/{job_id}/run_at": do_run_at,
     "/preferences": prefer,

@@ -73,8 +73,12 @@ class _Wish:
 
 
 def confirm(request: Request, context: Context) -> Page:
-    """Make the page that asks for a confirmation."""
-    wish = _wish(request.query, request, context)
+    """Make the page that asks for a confirmation.
+
+    Ticked jobs come by POST: their ids may be longer than a server accepts in an address.
+    """
+    fields = request.form if request.method == "POST" else request.query
+    wish = _wish(fields, request, context)
     data = _data(wish, request, context)
     count = f"{data.count:,}"
     if data.count_capped:
