@@ -7,10 +7,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, insert
 
 from factories import T0, insert_job
 from riverrun.jobs.states import JobState
+from riverrun.models import ClientRecord
 from riverrun.web import Link, User
 from web.site import Site, statements
 
@@ -263,3 +264,24 @@ def test_a_redact_that_fails_hides(engine: Engine, schema: str) -> None:
         assert answer.status == 200
         assert "4111" not in answer.text
     assert "(hidden)" in site.get(f"/jobs/{job_id}").text
+
+
+def test_the_log_so_far_of_a_running_job(engine: Engine, schema: str) -> None:
+    """What a running job has logged is shown before it ends, to those who may see args."""
+    job_id = insert_job(engine, schema, state="running", attempted_by=["web-1"])
+    logs = {str(job_id): {"attempt": 1, "log": "page 1 of 3 <b>"}}
+    row = insert(ClientRecord).values(id="web-1", hostname="host", pid=1, metadata_={"logs": logs})
+    with engine.begin() as connection:
+        connection.execute(row, execution_options={"schema_translate_map": {None: schema}})
+    page = Site(engine, schema=schema).get(f"/jobs/{job_id}")
+    assert "page 1 of 3 &lt;b&gt;" in page.text
+    only = Site(engine, schema=schema, authorize=lambda _: User(name="eve"))
+    for address in (
+        f"/jobs/{job_id}",
+        f"/jobs/{job_id}.json",
+        "/clients.json",
+        "/clients/web-1.json",
+    ):
+        assert "page 1 of 3" not in only.get(address).text
+    hiding = Site(engine, schema=schema, redact=lambda job, path, value: "***")
+    assert "page 1 of 3" not in hiding.get(f"/jobs/{job_id}").text

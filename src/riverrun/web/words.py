@@ -165,6 +165,8 @@ WORDS: dict[str, str] = {
     "on_client": "on",
     "full_trace": "Whole traceback",
     "log": "Log",
+    "live_log": "Log so far",
+    "live_log_text": "the end of it, a few seconds old",
     "chars": "{n} characters",
     "output": "Output",
     "metadata": "Metadata",

@@ -14,6 +14,7 @@ from riverrun.jobs.parts import JobParts, json_lines, parts_of, time_in
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.verbs.act import JobAction
+from riverrun.verbs.live_log import LiveLog, get_live_log
 from riverrun.verbs.read import get, key_holder, list_briefs
 from riverrun.verbs.waiting import Place, place_in_line
 from riverrun.web.actions import may_be_done
@@ -42,6 +43,8 @@ class JobData:
         attempted_by, tags, unique_key, unique_states: The same as in JobRow.
         args, output, metadata: Values; None without the right `view_args`, or if there is none.
         attempts: The attempts of which something is known.
+        live_log: The end of what the running attempt has logged so far; None without the right
+            `view_args`, or where the client has no `JobLog(live=True)`.
         snoozes: How often the job was put off.
         rescues: How often it was lost with its client.
         cancelling_since: Since when a running job has been asked to end.
@@ -74,6 +77,7 @@ class JobData:
     output: Value | None
     metadata: Value | None
     attempts: Sequence[AttemptData]
+    live_log: str | None
     snoozes: int
     rescues: int
     cancelling_since: datetime | None
@@ -132,6 +136,7 @@ def _data(row: JobRow, parts: JobParts, request: Request, context: Context) -> J
         output=value("output", parts.output) if parts.has_output else None,
         metadata=value("metadata", parts.metadata) if parts.metadata else None,
         attempts=attempts_of(row, parts, context, shows=shows),
+        live_log=_live_log(row, context) if shows else None,
         snoozes=_count(metadata.get("snoozes")),
         rescues=_count(metadata.get("river:rescue_count")),
         cancelling_since=time_in(metadata.get("cancel_attempted_at"))
@@ -160,6 +165,13 @@ _SAME = (
     "attempted_at",
     "finalized_at",
 )
+
+
+def _live_log(row: JobRow, context: Context) -> str | None:
+    if row.state is not JobState.running:
+        return None
+    live: LiveLog | None = context.read(get_live_log, row.id)
+    return None if live is None else context.redaction.text(row, "log", live.text)
 
 
 def _holder(row: JobRow, context: Context) -> int | None:
