@@ -139,7 +139,7 @@ def test_says_that_the_database_is_not_there(start: Start) -> None:
     assert "hidden" not in output
     code, output = end(start(url, "s", options=["--wait", "1.5"]))
     assert code == 3, output
-    assert output.count("waiting 1.5 s at most: cannot reach the database") == 1
+    assert output.count("waiting for the database, 1.5 s at most: cannot reach the database") == 1
 
 
 def test_waits_for_a_database_that_comes_later(
@@ -159,7 +159,7 @@ def test_waits_for_a_database_that_comes_later(
     process, stopped = start(url, None), start(url, None)
     for each in (process, stopped):
         assert each.stderr is not None
-        assert "waiting 60 s at most" in each.stderr.readline()
+        assert "waiting for the database, 60 s at most" in each.stderr.readline()
     stopped.send_signal(signal.SIGTERM)
     assert end(stopped)[0] == 0
     allow(True)
