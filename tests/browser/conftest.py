@@ -1,6 +1,5 @@
 """The dashboard in a real browser: one Chromium for the folder, one context for each test."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -40,11 +39,8 @@ BASE = "/admin/jobs"
 @pytest.fixture(scope="package")
 def browser() -> Iterator["Browser"]:
     """The system's Chromium."""
-    try:
-        from playwright.sync_api import expect, sync_playwright
-    except ImportError:
-        problem = "tests/browser: needs Playwright: pip install 'riverrun[browser]'"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(problem)
+    from browser.driver import expect, sync_playwright
+
     executable = need("chromium")
     expect.set_options(timeout=DEADLINE_MS)
     with sync_playwright() as playwright:

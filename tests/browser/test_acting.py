@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
 from sqlalchemy import Engine, insert
 
 from browser.conftest import BASE, Visiting, below
+from browser.driver import expect
 from factories import T0, insert_job
 from riverrun import Client, JobState, verbs
 from riverrun.models import Job, PeriodicRun, Queue

@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager
 
 import pytest
 from fastapi import FastAPI
-from playwright.sync_api import expect
 from sqlalchemy import Engine
 
 from browser.conftest import BASE, Visiting
+from browser.driver import expect
 from dashboard_hosts import ADA, asgi_app, flask_app, mounted, pyramid_app
 from factories import insert_job
 from riverrun import Client, verbs

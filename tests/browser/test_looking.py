@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import expect
 from sqlalchemy import Engine
 
 from browser.conftest import BASE, Visiting, below
+from browser.driver import expect
 from factories import T0, insert_job
 from riverrun import Client
 from riverrun.web import Dashboard, User

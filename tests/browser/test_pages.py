@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
 
 from browser.conftest import BASE, Visit, Visiting
+from browser.driver import expect
 from browser.rows import BIG
 from riverrun import Client, JobListParams, verbs
 from riverrun.web.routes import MENU

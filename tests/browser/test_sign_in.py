@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from playwright.sync_api import expect
 from sqlalchemy import Engine
 
 from browser.conftest import Visiting
+from browser.driver import expect
 from factories import insert_job
 from riverrun.web import Dashboard, User
 from riverrun.web.one_time_link import OneTimeLink
