@@ -126,6 +126,19 @@ def test_keeps_what_the_database_has(
     assert job.metadata["a"] == place.held
 
 
+@pytest.mark.parametrize("own", [True, False], ids=["own transaction", "the host's"])
+def test_a_unique_job_is_returned_as_it_was_given(place: Place, own: bool) -> None:
+    """An inserted unique job is not sent back: the session may lack its characters."""
+    opts = InsertOpts(unique=UniqueOpts(by_args=True), queue="unique", metadata={"a": place.held})
+    with Session(place.engine) as session:
+        result = Client(place.engine).insert(
+            place.engine if own else session, Note(f"{place.held} {own}"), opts
+        )
+        session.commit()
+    assert not result.skipped_as_duplicate
+    assert result.job == get(place.engine, result.job.id)
+
+
 def test_a_duplicate_replaces_with_what_the_database_has(place: Place) -> None:
     """What a duplicate changes is stored like what is inserted."""
     client = Client(place.engine)

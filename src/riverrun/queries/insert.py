@@ -49,6 +49,9 @@ _INSERTED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
 """The columns that an insert can set: the type of the bind, and the expression made from it."""
 
 
+_KNOWN = frozenset({"kind", "args", "queue", "metadata_", "tags"})
+
+
 @lru_cache(maxsize=1024)
 def insert_job(
     columns: Sequence[str], *, schema: str | None, unique: bool, notify: bool = False
@@ -56,8 +59,9 @@ def insert_job(
     """Insert a job. Its `columns` are binds named `job_args` and so on; the others have defaults.
 
     Returns the columns that only the database knows. For a `unique` job, which may be a duplicate,
-    it returns all columns, as `insert_jobs` does. With `notify`, an insert that is no duplicate
-    also does what `queries.notify.notify` does, for the same binds. River: JobInsertFastMany.
+    it returns the columns of the job that holds the key, as `insert_jobs` does. With `notify`, an
+    insert that is no duplicate also does what `queries.notify.notify` does, for the same binds.
+    River: JobInsertFastMany.
     """
     statement = insert(Job).values(
         {
@@ -118,7 +122,12 @@ def _returning(
     # xmax is 0 in a row that this statement has inserted.
     skipped: ColumnElement[bool] = literal_column("xmax::text <> '0'")
     sent = [case((not_(skipped), each)) for each in sent]
-    return statement.returning(*job_columns(), skipped.label("skipped"), *sent)
+    # What was just inserted is not sent back: it is known, and the session's encoding may lack it.
+    columns = [
+        case((skipped, column.element)).label(column.name) if column.name in _KNOWN else column
+        for column in job_columns()
+    ]
+    return statement.returning(*columns, skipped.label("skipped"), *sent)
 
 
 @lru_cache

@@ -13,6 +13,7 @@ from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.options import InsertOpts, OnConflict
 from riverrun.jobs.row import JobRow
+from riverrun.jobs.states import states_in
 from riverrun.queries import insert as queries
 from riverrun.verbs.draft import JobDraft, draft, drafts
 from riverrun.verbs.draft_values import (
@@ -185,7 +186,12 @@ def _insert_unique(
         if place == len(distinct):
             distinct.append(job)
     rows = insert_rows(transaction, distinct, schema, now, payloads, unique=True)
-    inserted = [InsertResult(job_row(row), bool(row.skipped)) for row in rows]
+    inserted = [
+        InsertResult(job_row(row), True)
+        if row.skipped
+        else InsertResult(_inserted(job, row.id, row.created_at, row.unique_states), False)
+        for job, row in zip(distinct, rows, strict=True)
+    ]
     seen: set[int] = set()
     results: list[InsertResult] = []
     for place in places:
@@ -195,8 +201,10 @@ def _insert_unique(
     return _resolved(transaction, batch, results, now)
 
 
-def _inserted(job: JobDraft, job_id: int, created_at: datetime) -> JobRow:
-    """Return the row of an inserted job. The database returned only its id and time."""
+def _inserted(
+    job: JobDraft, job_id: int, created_at: datetime, unique_states: Any = None
+) -> JobRow:
+    """Return the row of an inserted job. The database returned only what it has set."""
     return JobRow(
         id=job_id,
         kind=job.kind,
@@ -211,6 +219,8 @@ def _inserted(job: JobDraft, job_id: int, created_at: datetime) -> JobRow:
         scheduled_at=job.scheduled_at or created_at,
         metadata={} if job.metadata_text == "{}" else json.loads(job.metadata_text),
         tags=job.tags,
+        unique_key=job.mark.key if job.mark else None,
+        unique_states=None if unique_states is None else states_in(unique_states),
     )
 
 
