@@ -1,4 +1,4 @@
-"""The dashboard in a real browser: one Chromium for the folder, one context for each test."""
+"""The dashboard in a real browser: one Chromium for each module, one context for each test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,9 +36,13 @@ FLAGS = (
 BASE = "/admin/jobs"
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """The system's Chromium."""
+    """The system's Chromium.
+
+    For a module and no longer: until Playwright is stopped its event loop runs in this thread, and
+    no other test could run one.
+    """
     from browser.driver import expect, sync_playwright
 
     executable = need("chromium")

@@ -124,6 +124,7 @@ def test_ordinary_jobs_among_evils(engine: Engine, schema: str) -> None:
         processes=1,
         skip_unknown_job_check=True,
         hard_stop_timeout=5,
+        rescue_after=20,  # for a job that names a client which does not exist
     )
     inserter = Client(engine, schema=schema)
     evils = all_evils()

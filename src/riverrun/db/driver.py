@@ -185,7 +185,12 @@ def lent(connection: Connection, *, single: bool = False) -> Iterator[None]:
             yield
         return
     # Nothing can be set if a listener of the application's has begun a transaction.
-    loan = _loan(driver, single=single) if is_idle(driver) else None
+    try:
+        loan = _loan(driver, single=single) if is_idle(driver) else None
+    except psycopg.Error:
+        # SQLAlchemy did not see that the connection is lost, and its pool would log a reset of it.
+        connection.invalidate()
+        raise
     try:
         yield
     finally:

@@ -90,9 +90,13 @@ class Kept:
         driver = pooled.driver_connection
         if isinstance(driver, psycopg.Connection) and driver.prepare_threshold is not None:
             loan = Loan(driver, autocommit=True) if is_idle(driver) else None
-            if loan is not None and suits(driver):
-                self._ready = Ready(pooled, pool, loan)
-                return self._ready
+            try:
+                if loan is not None and suits(driver):
+                    self._ready = Ready(pooled, pool, loan)
+                    return self._ready
+            except psycopg.Error:
+                pooled.invalidate()
+                raise
             if loan is not None and not loan.give_back():
                 pooled.invalidate()
         pooled.close()
