@@ -148,10 +148,14 @@ class Histories(RuleBasedStateMachine):
         """End an attempt, perhaps long after another client has claimed the job."""
         outcome = decide(job, error, now=self.now, backoff=BACKOFF)
         row = self.rows.get(job.id)
-        held = row is not None and (row.state, row.attempt) == (JobState.running, job.attempt)
+        owner = job.attempted_by[-1]
+        claimed = (JobState.running, job.attempt, owner)
+        held = row is not None and (row.state, row.attempt, row.owner) == claimed
         if batched:
             with joined(self.engine, self.schema) as transaction:
-                states = record(transaction, [outcome], merge_anyway=True, now=self.now)
+                states = record(
+                    transaction, [outcome], merge_anyway=True, owner=owner, now=self.now
+                )
             assert held or states.get(job.id) in {None, row and row.state}
         else:
             try:

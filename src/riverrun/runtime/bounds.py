@@ -5,7 +5,7 @@ of jobs that were worked since, and they lie in front of the jobs that wait. A c
 all takes as long as there are many. So a producer remembers the last job that it claimed of each
 priority, and once such claims take long, most of its claims look only behind those. Jobs that lie
 before them, such as one that was retried or whose transaction was long, are found by a look at the
-whole queue. Such looks take a tenth of the time at most.
+whole queue. Such looks take a tenth of the time, or come every two seconds if they take longer.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,9 @@ ROW_S = 0.0001
 
 SHARE = 10.0
 """After such a look, claims are bounded for this many times as long as it took."""
+
+MOST_S = 2.0
+"""Most seconds for which they are: the look may have taken long for another reason, as a lock."""
 
 
 class ClaimBounds:
@@ -66,5 +69,6 @@ class ClaimBounds:
         took_s = ended - began - ROW_S * len(jobs)
         was_dear, self._is_dear = self._is_dear, took_s > CHEAP_S
         # Not after one such look: the machine may have been busy.
-        self.whole_at = ended + SHARE * took_s if was_dear and self._is_dear else 0.0
+        pause_s = min(SHARE * took_s, MOST_S)
+        self.whole_at = ended + pause_s if was_dear and self._is_dear else 0.0
         self.unsure = False

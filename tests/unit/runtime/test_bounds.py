@@ -43,6 +43,15 @@ def test_dear_looks_take_a_tenth_of_the_time() -> None:
     assert bounds.at(2.21) is None
 
 
+def test_a_look_is_never_far_away() -> None:
+    """However long looks took, such as for a lock, the next one comes within two seconds."""
+    bounds = ClaimBounds()
+    look(bounds, 0.0, 3.0, jobs((1, 0, 1)))
+    look(bounds, 4.0, 3.0, jobs((1, 0, 2)))
+    assert bounds.at(8.9) is not None
+    assert bounds.at(9.0) is None
+
+
 def test_bounds_do_not_go_back() -> None:
     """An older job that is claimed again does not put the bound before jobs that were worked."""
     bounds = ClaimBounds()
