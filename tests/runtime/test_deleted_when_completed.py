@@ -14,7 +14,7 @@ def rows(app: Any) -> list[tuple[int, str]]:
     """Return the id and the state of each job."""
     with app.engine.connect() as connection:
         found = connection.execute(
-            text(f'SELECT id, state FROM "{app.schema}".river_job ORDER BY id')
+            text(f"SELECT id, state FROM {app.schema}.river_job ORDER BY id")
         )
         return [(row.id, row.state) for row in found]
 
@@ -43,12 +43,11 @@ def test_a_job_that_may_not_be_deleted_is_completed(app: Any) -> None:
     with app.engine.begin() as connection:
         connection.execute(
             text(
-                f'CREATE TABLE "{app.schema}".note'
-                f' (job_id bigint REFERENCES "{app.schema}".river_job)'
+                f"CREATE TABLE {app.schema}.note (job_id bigint REFERENCES {app.schema}.river_job)"
             )
         )
         kept = client.insert(connection, Task()).job.id
-        connection.execute(text(f'INSERT INTO "{app.schema}".note VALUES ({kept})'))
+        connection.execute(text(f"INSERT INTO {app.schema}.note VALUES ({kept})"))
         client.insert(connection, Task())
     for _ in range(2):
         assert isinstance(events.get(DEADLINE_S), JobCompleted)

@@ -24,7 +24,7 @@ def test_the_earlier_attempt_does_not_end_the_later(app: Any, *, same: bool) -> 
 
     def state() -> Any:
         with app.engine.connect() as connection:
-            return connection.scalar(text(f'SELECT state FROM "{app.schema}".river_job'))
+            return connection.scalar(text(f"SELECT state FROM {app.schema}.river_job"))
 
     first, events = app.run(body, queues=["default"])
     if not same:
@@ -34,7 +34,7 @@ def test_the_earlier_attempt_does_not_end_the_later(app: Any, *, same: bool) -> 
     with app.engine.begin() as connection:
         connection.execute(
             text(
-                f"UPDATE \"{app.schema}\".river_job SET state = 'available', attempt = 0,"
+                f"UPDATE {app.schema}.river_job SET state = 'available', attempt = 0,"
                 " attempted_at = NULL, attempted_by = NULL, queue = :queue"
             ),
             {"queue": "default" if same else "other"},
