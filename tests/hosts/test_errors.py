@@ -9,10 +9,12 @@ import pytest
 import transaction
 import zope.sqlalchemy
 from sqlalchemy import Connection, Engine, create_engine, event, insert, text
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from riverrun import Client, InsertOpts, JobContext, QueueConfig, RawArgs, Workers
+from factories import insert_job
+from riverrun import Client, InsertOpts, JobContext, QueueConfig, RawArgs, Workers, verbs
 from riverrun.events import JobFailed
 from riverrun.models import Job
 from waiting import DEADLINE_S
@@ -398,3 +400,19 @@ def test_a_lost_worker_records_what_lost_it(own: Engine, schema: str, transactio
     (error,) = client.get(own, job.id).errors
     assert "PendingRollbackError" not in error["error"]
     assert "terminating connection due to administrator command" in error["error"], error
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_verb_is_refused_where_statements_are(own: Engine, schema: str, nested: bool) -> None:
+    """In a block whose transaction or savepoint is over, a verb fails as any statement does."""
+    with own.connect() as connection:
+        insert_job(own, schema)
+        [job] = verbs.claim(own, client_id="me", schema=schema)
+        if nested:
+            connection.begin()
+        with connection.begin_nested() if nested else connection.begin() as block:
+            block.rollback()
+            with pytest.raises(InvalidRequestError, match="inside context manager"):
+                connection.execute(text("SELECT 1"))
+            with pytest.raises(InvalidRequestError, match="inside context manager"):
+                verbs.complete(connection, job, schema=schema)

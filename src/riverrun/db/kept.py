@@ -67,10 +67,12 @@ class Kept:
         try:
             yield self._usable(engine)
         finally:
+            if self._closed:
+                self._drop()
             self._lock.release()
 
     def close(self) -> None:
-        """Give the connection back to its pool, for good, unless a thread does not give it up."""
+        """Give the connection back to its pool for good, at the end of its use if it is in use."""
         self._closed = True
         if self._lock.acquire(timeout=CLOSE_S):
             try:
@@ -89,8 +91,8 @@ class Kept:
         pooled = engine.raw_connection()
         driver = pooled.driver_connection
         if isinstance(driver, psycopg.Connection) and driver.prepare_threshold is not None:
-            loan = Loan(driver, autocommit=True) if is_idle(driver) else None
             try:
+                loan = Loan(driver, autocommit=True) if is_idle(driver) else None
                 if loan is not None and suits(driver):
                     self._ready = Ready(pooled, pool, loan)
                     return self._ready

@@ -39,6 +39,7 @@ from riverrun.db.driver import (
 from riverrun.db.engines import check_pool
 from riverrun.db.kept import KEPT, Kept
 from riverrun.db.statement_timeout import SINGLE, Waiting
+from riverrun.db.worker_engine import FOR_WORKERS
 from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
 from riverrun.wire.characters import encodings_of
@@ -152,8 +153,9 @@ class Transaction:
     ) -> Sequence[Sequence[Any]]:
         """Execute a statement that runs often, and return its rows as the driver returns them.
 
-        It goes directly to psycopg, unless somebody listens to statements: for a small one
-        SQLAlchemy takes longer than psycopg and the server.
+        On a worker's own connection it goes directly to psycopg, unless the application has
+        listeners: for a small statement SQLAlchemy takes longer than psycopg and the server.
+        Elsewhere SQLAlchemy executes it, with its own checks of the application's transaction.
 
         Args:
             statement: A statement whose binds and columns have types that the driver knows.
@@ -168,25 +170,38 @@ class Transaction:
         connection = self.connection
         driver = connection.connection.driver_connection
         if (
-            not isinstance(driver, psycopg.Connection)
+            not connection.get_execution_options().get(FOR_WORKERS)
+            or not isinstance(driver, psycopg.Connection)
+            or not connection.in_transaction()
             or _has_statement_listeners(connection)
+            or connection.dialect.dispatch.handle_error
             or self._has_statement_listeners
         ):
             return self.execute(statement, params).all()  # with times as datetimes
-        self.begin()
-        options = {**connection.get_execution_options(), **self._options}
-        schema = options.get("schema_translate_map", {}).get(None)
-        query, constants = _compiled(statement, connection.dialect, schema)
-        binds = {**constants, **params}
+        query, binds = self._query(statement, params, connection)
         try:
             return _fetched(driver, query, binds, times=times)
         except psycopg.Error as error:
             if driver.closed:
-                # Make SQLAlchemy notice now. Otherwise its rollback would notice, and its error
-                # would replace the driver's.
-                with suppress(DBAPIError):
-                    connection.exec_driver_sql("SELECT 1")
+                self._notice_loss()
             raise self._raised(error, query, params, lost=driver.closed) from error
+
+    def _query(
+        self, statement: Any, params: Mapping[str, Any], bind: Engine | Connection
+    ) -> tuple[str, dict[str, Any]]:
+        """Return a statement and its binds as the driver takes them."""
+        options = {**bind.get_execution_options(), **self._options}
+        schema = options.get("schema_translate_map", {}).get(None)
+        query, constants = _compiled(statement, bind.dialect, schema)
+        return query, {**constants, **params}
+
+    def _notice_loss(self) -> None:
+        """Make SQLAlchemy notice now that the connection is lost.
+
+        Otherwise its rollback would notice, and its error would replace the driver's.
+        """
+        with suppress(DBAPIError):
+            self.connection.exec_driver_sql("SELECT 1")
 
     def _raised(
         self, error: psycopg.Error, query: str, params: Mapping[str, Any], *, lost: bool
@@ -325,12 +340,9 @@ class OwnTransaction(Transaction):
         engine = self._engine
         if engine.dialect.driver != "psycopg" or _has_statement_listeners(engine):
             return super().rows(statement, params, times=times)
-        options = {**engine.get_execution_options(), **self._options}
-        schema = options.get("schema_translate_map", {}).get(None)
-        query, constants = _compiled(statement, engine.dialect, schema)
-        binds = {**constants, **params}
+        query, binds = self._query(statement, params, engine)
         try:
-            if (rows := self._kept_rows(options.get(KEPT), query, binds, times=times)) is not None:
+            if (rows := self._kept_rows(query, binds, times=times)) is not None:
                 return rows
             with self._driver(single=_is_single(engine)) as driver:
                 return _fetched(driver, query, binds, times=times)
@@ -341,8 +353,9 @@ class OwnTransaction(Transaction):
             raise self._raised(error, query, params, lost=lost) from error
 
     def _kept_rows(
-        self, kept: Kept | None, query: str, binds: Mapping[str, Any], *, times: bool
+        self, query: str, binds: Mapping[str, Any], *, times: bool
     ) -> Sequence[Sequence[Any]] | None:
+        kept: Kept | None = self._engine.get_execution_options().get(KEPT)
         if kept is None or self._begun is not None or not _is_single(self._engine):
             return None
         with kept.connection(self._engine) as ready:
@@ -355,10 +368,7 @@ class OwnTransaction(Transaction):
         # SQLAlchemy did not see this error, so it would go on using the pool's other connections to
         # the lost server.
         if self._begun is not None:
-            # Make SQLAlchemy notice now. Otherwise its rollback would notice, and its error would
-            # replace the driver's.
-            with suppress(DBAPIError):
-                self.connection.exec_driver_sql("SELECT 1")
+            self._notice_loss()
         else:
             self._engine.dispose()
 
