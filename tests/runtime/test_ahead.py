@@ -55,7 +55,7 @@ def holds_ahead(app: Any, jobs: int, **options: Any) -> tuple[Any, Any, Held]:
     client.start()
     assert held.begun.wait(DEADLINE_S)
     own = client._services.producers["default"]
-    own._claim_ahead = jobs  # as it would be after many short jobs
+    own._ahead.jobs = jobs  # as it would be after many short jobs
     client.insert_many(app.engine, [Task(n) for n in range(1, jobs + 1)])
     own.wake()
     return client, events, held
@@ -105,8 +105,8 @@ def test_does_not_claim_ahead_again_at_once(app: Any) -> None:
     """After jobs were given back, a client claims no jobs ahead for a while."""
     client, _, held = holds_ahead(app, 3)
     own = client._services.producers["default"]
-    until(lambda: own._wary_until > time.monotonic(), "the jobs' way back")
-    assert own._claim_ahead == 0
+    until(lambda: own._ahead.wary_until > time.monotonic(), "the jobs' way back")
+    assert own._ahead.jobs == 0
     until(lambda: set(states(app).values()) == {"available", "running"}, "the jobs' way back")
     held.go_on.set()
     until(lambda: set(states(app).values()) == {"completed"}, "the end of all jobs")
@@ -178,12 +178,12 @@ def test_one_slow_claim_does_not_make_jobs_short(app: Any) -> None:
     client.start()
     own = client._services.producers["default"]
     client.stop()
-    own._claims_s.clear()
+    own._ahead.claims_s.clear()
 
     def ahead(claim_s: float) -> int:
-        own._recent_run_s.extend([0.01] * 4)
-        own._adapt(4, 4, claim_s)
-        return int(own._claim_ahead)
+        own._ahead.recent_run_s.extend([0.01] * 4)
+        own._ahead.adapt(4, 4, claim_s, mixed=False)
+        return int(own._ahead.jobs)
 
     assert [ahead(0.002), ahead(0.002), ahead(0.05)] == [0, 0, 0]
     assert ahead(0.05) > 0

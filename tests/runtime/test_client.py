@@ -571,7 +571,7 @@ def test_gives_back_what_was_claimed_ahead(app: Any) -> None:
     gate = Gate()
     client, _ = app.run(gate, slots=1, soft_stop_timeout=None)
     producer = client._services.producers["default"]
-    producer._claim_ahead = 5  # as it would be after many short jobs
+    producer._ahead.jobs = 5  # as it would be after many short jobs
     client.insert_many(app.engine, [Task(number=n) for n in range(4)])
     gate.wait_began()
     gate.open.set()
@@ -694,7 +694,7 @@ def test_a_cancel_reaches_what_was_claimed_ahead(app: Any, came: Came) -> None:
     client.start()
     came(begun, "the first job")
     producer = client._services.producers["default"]
-    producer._claim_ahead = 1
+    producer._ahead.jobs = 1
     producer.wake()
     until(
         lambda: client.get(app.engine, second.job.id).state is JobState.running,

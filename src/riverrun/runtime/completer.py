@@ -223,7 +223,7 @@ class Completer(Service):
             pass
         self._isolator.abandon()
         self._isolator.stop()
-        self._take(BACKLOG_MAX * 10, wait=False)
+        self._take(self.backlog_max * 10, wait=False)
         if left := [*self._held, *self._isolator.held]:
             ids = sorted(result.outcome.job_id for result in left if result.outcome)
             logger.error("gave up on %s outcomes; their jobs will be rescued: %s", len(ids), ids)

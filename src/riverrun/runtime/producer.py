@@ -1,4 +1,7 @@
-"""Step 3 of 5, claim: a Producer claims the jobs of one queue and hands them to its slots."""
+"""Step 3 of 5, claim: a Producer claims the jobs of one queue and hands them to its slots.
+
+One module, although long: a claim, a result and the way back change one record of what is claimed.
+"""
 
 import heapq
 import logging
@@ -22,9 +25,11 @@ from riverrun.execution.slots import Slots
 from riverrun.execution.workers import Executor
 from riverrun.jobs.states import JobState
 from riverrun.logs.text import reason
+from riverrun.runtime.ahead import WARY_S, ClaimAhead
 from riverrun.runtime.bounds import ClaimBounds
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.event_loop import LoopThread
+from riverrun.runtime.hints import Hints
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.claim import claim_jobs
@@ -32,33 +37,15 @@ from riverrun.verbs.give_back import Claim, give_back
 
 logger = logging.getLogger(__name__)
 
-AHEAD_S = 0.1
-"""Seconds that a job claimed ahead should wait in this process at most.
-
-The wait is estimated from the time that recent attempts took.
-"""
-
 LATE_S = 0.2
 """Seconds that a claimed job waits to begin; then it goes back, for other clients to claim."""
 
 FRESH_S = 10.0
 """Most seconds from a claim until its jobs begin: half the time after which others rescue them."""
 
-CLAIMS = 5
-"""How many claims give the median time below which jobs count as short.
-
-A median, because one claim may have been held up.
-"""
-
-WARY_S, WARY_MAX_S = 1.0, 5.0
-"""Seconds without a claim ahead after jobs went back: at first, and at most after doublings."""
-
 MOST = 1_000
 """Most jobs of one claim. None of them begins before the statement is over, and of more jobs than
 this the first could have begun long before."""
-
-HINTS = 20.0
-"""Looks per second that notifications may cause although they find nothing."""
 
 CROWDED_S = 0.02
 """Seconds between two claims while slots wait for processes: more jobs would only wait, too."""
@@ -118,30 +105,20 @@ class Producer(Service):
         self._processes = processes
         workers = attempts.workers
         self._only_processes = {worker.executor for worker in workers} == {Executor.process}
-        self._soon = 0  # attempts expected to end in AHEAD_S, at the recent rate: as many may wait
         self._completer = completer
         self._on_failed = on_failed
         self._hub = hub
         self._clock = clock
         self._pause = Pause(config.rng.random)
         self._woken = threading.Event()
-        self._lock = threading.Lock()  # guards _replaced, _due and the next three
-        self._hints: float = HINTS  # fruitless looks that notifications may still cause
-        self._hinted_at = clock.monotonic()
-        self._hint_at = 0.0  # when the next look is, if notifications caused too many
+        self._lock = threading.Lock()  # guards _replaced and _due
+        self._hints = Hints(clock)
         self._replaced = 0  # slots opened in place of stuck ones
         self._looked_at = clock.monotonic()  # the thread begins with a claim
         self._bounds = ClaimBounds()  # the thread's own
         self._may_have_more = True  # the last claim got all it asked for: there may be more
         self._due: list[float] = []  # a heap: when jobs that were worked here may be claimed again
-        self._recent_run_s: deque[float] = deque(
-            maxlen=1_000
-        )  # how many seconds the most recent attempts took
-        self._claim_ahead = 0  # the producer's thread alone writes it, and the next five
-        self._claims_s: deque[float] = deque(maxlen=CLAIMS)  # seconds that recent claims took
-        self._adapted_at = clock.monotonic()
-        self._wary_s = WARY_S
-        self._wary_until = -math.inf  # nothing is claimed ahead until then
+        self._ahead = ClaimAhead(queue_config, clock)
         self._stalled_until = -math.inf  # nothing is claimed until then, or until an attempt ends
         self._returned: deque[Attempt] = deque()  # attempts to give back
         self.paused = False
@@ -178,19 +155,14 @@ class Producer(Service):
 
         Once many such looks have found nothing, further ones are spaced out.
         """
-        now = self._clock.monotonic()
-        with self._lock:
-            self._hints = min(HINTS, self._hints + (now - self._hinted_at) * HINTS)
-            self._hinted_at = now
-            trusted = self._hints >= 1
-            later = not trusted and now >= self._hint_at
-            if later:
-                self._hint_at = now + 1 / HINTS
-        if trusted:
+        at = self._hints.look_at()
+        if at is None:
+            return
+        if at <= self._clock.monotonic():
             self._hinted = True
             self.wake()
-        elif later:
-            self.expect(self._hint_at)
+        else:
+            self.expect(at)
 
     def may_have(self, job_id: int) -> bool:
         """Return whether the job `job_id` is here, or may be among what is being claimed."""
@@ -355,7 +327,7 @@ class Producer(Service):
         # In this order: an attempt that is no longer claimed is in the completer already.
         self._completer.put(result)
         self._forget(attempt)
-        self._recent_run_s.append(result.run_s)
+        self._ahead.recent_run_s.append(result.run_s)
         self._stalled_until = -math.inf
         attempt.over = True
         if attempt.replaced:
@@ -407,9 +379,8 @@ class Producer(Service):
         if self._hinted:
             self._hinted = False
             if not jobs:
-                with self._lock:
-                    self._hints -= 1
-        self._adapt(room, len(jobs), now - began)
+                self._hints.found_nothing()
+        self._ahead.adapt(room, len(jobs), now - began, mixed=self.executor.mixed)
         if jobs:
             if self._hub.has_subscribers:
                 claimed = JobsClaimed(queue=self.queue, count=len(jobs), claim_s=now - began)
@@ -467,14 +438,10 @@ class Producer(Service):
 
     def _slow_down(self, jobs: int) -> None:
         """Claim nothing ahead for a while: jobs take longer than the ones before."""
-        now = self._clock.monotonic()
-        again = now < self._wary_until + self._wary_s
-        self._wary_s = min(2 * self._wary_s, WARY_MAX_S) if again else WARY_S
-        self._wary_until = now + self._wary_s
-        self._claim_ahead = 0
+        self._ahead.retreat()
         if self._room(self.executor.unfinished()) > 0:
             # There are free slots, and yet nothing begins: newly claimed jobs would wait, too.
-            self._stalled_until = now + self._wary_s
+            self._stalled_until = self._ahead.wary_until
         logger.debug("giving back %s jobs of %s that have waited", jobs, self.queue)
 
     def _give_back(self, attempts: Sequence[Attempt]) -> int:
@@ -501,8 +468,8 @@ class Producer(Service):
 
     def _wants_more(self) -> bool:
         # This is called whenever an attempt ends. The first lines suffice in most cases.
-        unfinished, least = self.executor.about_unfinished(), self._worthwhile()
-        if self.config.max_workers + self._replaced + self._claim_ahead - unfinished < least:
+        unfinished, least = self.executor.about_unfinished(), self._ahead.worthwhile
+        if self.config.max_workers + self._replaced + self._ahead.jobs - unfinished < least:
             return False
         return self._may_have_more and not self.paused and self._room(unfinished) >= least
 
@@ -510,42 +477,14 @@ class Producer(Service):
         if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:
             return 0
         slots = self.config.max_workers + self._replaced - self.executor.missing()
-        room = slots + self._claim_ahead - unfinished
+        room = slots + self._ahead.jobs - unfinished
         if self._only_processes:
             # A job claimed beyond the processes would wait in its slot, where no other client can
             # work it.
             size = self._processes.size
             spare = min(self._processes.spare, size - unfinished)
-            room = min(room, spare + self._soon + self._claim_ahead)
+            room = min(room, spare + self._ahead.soon + self._ahead.jobs)
         return room
-
-    def _worthwhile(self) -> int:
-        # Ahead of free slots, claim half a buffer at a time. For free slots, claim one by one.
-        return max(1, self._claim_ahead // 2)
-
-    def _adapt(self, asked: int, got: int, claim_s: float) -> None:
-        """Claim further ahead while jobs are shorter than the claim that got them."""
-        self._claims_s.append(claim_s)
-        took_s = list(self._recent_run_s)
-        self._recent_run_s.clear()
-        if not took_s:
-            return
-        now = self._clock.monotonic()
-        rate, self._adapted_at = len(took_s) / max(now - self._adapted_at, 1e-6), now
-        mean_s = sum(took_s) / len(took_s)
-        self._soon = int(AHEAD_S * rate)
-        typical_s = sorted(self._claims_s)[len(self._claims_s) // 2]
-        if now < self._wary_until or mean_s >= typical_s or self.executor.mixed:
-            self._claim_ahead = 0
-            return
-        if got == asked:
-            slots = self.config.max_workers
-            # The bound follows from how long attempts take and from how many end: a process may be
-            # short of processors.
-            bound = int(AHEAD_S * min(rate, slots / max(mean_s, 1e-6)))
-            self._claim_ahead = min(
-                max(2 * self._claim_ahead, slots), bound, self.config.claim_ahead
-            )
 
     def _forget(self, attempt: Attempt) -> None:
         job_id = attempt.claimed.id
