@@ -95,9 +95,9 @@ class Attempt:
 
     def prepare(self) -> "Attempt":
         """Make the context, in the slot, because a claim has no time; before others can use it."""
-        plan = self._plan
-        timeout_s = self._attempts.timeout_s(self.claimed.kind) if plan is None else plan.timeout_s
-        self.ctx = ctx = self._attempts.context(self.claimed, self.claimed_monotonic, timeout_s)
+        plan, attempts = self._plan, self._attempts
+        timeout_s = attempts.timeout_s(self.claimed.kind) if plan is None else plan.timeout_s
+        self.ctx = ctx = attempts.context(self.claimed, self.claimed_monotonic, timeout_s)
         if self._early is not None:
             ctx.cancel(self._early)
         return self

@@ -1,6 +1,7 @@
 """Attempts: the settings that all attempts of a client share."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -51,6 +52,7 @@ class Attempts:
         engine: The engine from which `ctx.transaction()` takes connections.
         client: The client that workers use to insert jobs.
         makers: Makes the sessions that workers take.
+        context_type: Makes the contexts.
         processes: The processes for workers registered for one; None calls them in this process.
         pid: The id of the process in which the attempts are made.
     """
@@ -66,6 +68,7 @@ class Attempts:
     hub: Hub
     clock: Clock
     makers: SessionMakers
+    context_type: Callable[..., JobContext] = JobContext
     processes: ProcessPool | None = None
     pid: int = attrs.field(factory=os.getpid)
     _plans: dict[str, Plan] = attrs.field(factory=dict, init=False)
@@ -77,13 +80,12 @@ class Attempts:
             worker = self.workers.find(kind)
             if worker is None:
                 return None
-            plugins = (*self.plugins, *of_kind(worker.args_type), *worker.plugins)
-            processes = self.processes if worker.executor is Executor.process else None
+            own_s = worker.timeout_s
             plan = self._plans[kind] = Plan(
                 worker=worker,
-                plugins=plugins,
-                processes=processes,
-                timeout_s=self.timeout_s(kind),
+                plugins=(*self.plugins, *of_kind(worker.args_type), *worker.plugins),
+                processes=self.processes if worker.executor is Executor.process else None,
+                timeout_s=(self.job_timeout_s if own_s is None else own_s) or None,
                 backoff=worker.backoff or self.backoff,
             )
         return plan
@@ -103,7 +105,7 @@ class Attempts:
             claimed_monotonic: When it was claimed, by the process's monotonic clock.
             timeout_s: Seconds that the attempt may take; None for no limit.
         """
-        return JobContext(
+        return self.context_type(
             job,
             clock=self.clock,
             claimed_monotonic=claimed_monotonic,
@@ -116,8 +118,8 @@ class Attempts:
 
     def timeout_s(self, kind: str) -> float | None:
         """Return the seconds that an attempt at `kind` may take; None for no limit."""
-        own_s = self.workers.timeout_s(kind)
-        return (self.job_timeout_s if own_s is None else own_s) or None
+        plan = self.plan(kind)
+        return (self.job_timeout_s or None) if plan is None else plan.timeout_s
 
     def timeouts_s(self) -> dict[str, float | None]:
         """Return the seconds that an attempt may take, by kind."""
@@ -125,4 +127,5 @@ class Attempts:
 
     def backoff_of(self, kind: str) -> Backoff:
         """Return when a failed job of `kind` may be claimed again."""
-        return self.workers.backoff(kind) or self.backoff
+        plan = self.plan(kind)
+        return self.backoff if plan is None else plan.backoff

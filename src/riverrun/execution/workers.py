@@ -276,16 +276,6 @@ class Workers:
         """Iterate over the workers. A worker of several kinds appears several times."""
         return iter(list(self._by_kind.values()))
 
-    def timeout_s(self, kind: str) -> float | None:
-        """Return the timeout of `kind`'s worker, in seconds; None if it has none of its own."""
-        worker = self._by_kind.get(kind)
-        return None if worker is None else worker.timeout_s
-
-    def backoff(self, kind: str) -> Backoff | None:
-        """Return the backoff of `kind`'s worker; None if it has none of its own."""
-        worker = self._by_kind.get(kind)
-        return None if worker is None else worker.backoff
-
     @property
     def generic_types(self) -> Mapping[str, Any]:
         """The args types of workers that take a generic class with its parameters, by kind."""

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -75,7 +76,7 @@ class Workbench:
         self._client = client
         config = client.config
         self._clock = config.clock
-        self._attempts = _SavepointAttempts(
+        self._attempts = Attempts(
             workers=client.workers,
             backoff=config.backoff,
             job_timeout_s=config.job_timeout_s,
@@ -91,7 +92,7 @@ class Workbench:
                 async_=config.async_sessionmaker,
                 async_engine=AsyncEngineBeside(config.engine, pooled=False),
             ),
-            tx=self._tx,
+            context_type=partial(SavepointContext, tx=self._tx),
         )
         self._until = None if until is None else check_aware("until", until)
 
@@ -231,29 +232,6 @@ class Workbench:
             cause = "its worker, or what ran around it, ended the transaction of the test's session"
             advice = "Let the worker have a session of its own; see riverrun_app in docs/testing.md"
             raise AssertionError(f"{problem}: {cause}. {advice}") from error
-
-
-@attrs.frozen(kw_only=True)
-class _SavepointAttempts(Attempts):
-    """Makes attempts whose transactions are savepoints in the transaction of `tx`."""
-
-    tx: Tx
-
-    def context(
-        self, job: JobRow | ClaimedJob, claimed_monotonic: float, timeout_s: float | None
-    ) -> JobContext:
-        """Return a context for the test's transaction."""
-        return SavepointContext(
-            job,
-            clock=self.clock,
-            claimed_monotonic=claimed_monotonic,
-            timeout_s=timeout_s,
-            engine=self.engine,
-            schema=self.schema,
-            client=self.client,
-            makers=self.makers,
-            tx=self.tx,
-        )
 
 
 class SavepointContext(JobContext):
