@@ -1,24 +1,16 @@
 """Random histories of sessions, compared with a model of which jobs must exist."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import attrs
 import pytest
-from hypothesis import settings
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
-from sqlalchemy import Engine, delete, make_url, select
+from hypothesis.stateful import invariant, precondition, rule
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
+from orm.histories import SessionHistory, of_async_sessions, run_history
 from orm.tables import Order
 from riverrun import AddedJob, Client, JobArgs, Ref
 from riverrun.errors import InvalidArgs
@@ -34,16 +26,11 @@ class Tagged(JobArgs, kind="tagged"):
     order: Ref[Order] | None = None
 
 
-class History(RuleBasedStateMachine):
+class History(SessionHistory):
     """A session, and a model of what its transaction and savepoints have inserted."""
-
-    engine: Engine
-    client: Client
 
     def __init__(self) -> None:
         super().__init__()
-        with self.engine.begin() as connection:
-            connection.execute(delete(Job))
         self.added: dict[int, AddedJob] = {}
         self.committed: set[int] = set()
         self.levels: list[set[int]] = [set()]  # the transaction's, then its open savepoints'
@@ -53,27 +40,21 @@ class History(RuleBasedStateMachine):
         self.lost: Order | None = None  # an order that was expunged while its job was pending
         self.open()
 
-    def open(self) -> None:
-        self.session = Session(self.engine)
-
-    def do(self, function: Callable[[Session], Any]) -> Any:
-        return function(self.session)
-
     def _add(self, order: Order | None = None) -> None:
         tag = len(self.added)
         args = Tagged(tag, order)  # type: ignore[arg-type]
-        self.added[tag] = self.do(lambda session: self.client.add(session, args))
+        self.added[tag] = self.call(lambda session: self.client.add(session, args))
         self.pending.add(tag)
 
     def _flushed(self, flush: Callable[[Session], Any]) -> Any:
         """Call a function that flushes; it must fail if an order has left its session."""
         if self.lost is None:
-            result = self.do(flush)
+            result = self.call(flush)
             self.levels[-1] |= self.pending
             self.pending = set()
             return result
         with pytest.raises(InvalidArgs, match="in no session"):
-            self.do(flush)
+            self.call(flush)
         self._failed()
         return None
 
@@ -91,7 +72,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def add_with_its_object(self) -> None:
         order = Order()
-        self.do(lambda session: session.add(order))
+        self.call(lambda session: session.add(order))
         self._add(order)
 
     @precondition(lambda self: self.lost is None)
@@ -101,15 +82,15 @@ class History(RuleBasedStateMachine):
             with session.no_autoflush:
                 return session.merge(Order(id=TAKEN, status="merged"))
 
-        self._add(self.do(merge))
+        self._add(self.call(merge))
 
     @precondition(lambda self: self.lost is None)
     @rule()
     def expunge(self) -> None:
         self.lost = Order()
-        self.do(lambda session: session.add(self.lost))
+        self.call(lambda session: session.add(self.lost))
         self._add(self.lost)
-        self.do(lambda session: session.expunge(self.lost))
+        self.call(lambda session: session.expunge(self.lost))
 
     @rule()
     def flush(self) -> None:
@@ -124,7 +105,7 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def insert_in_bulk(self) -> None:
-        self.do(lambda session: session.bulk_save_objects([Order()]))
+        self.call(lambda session: session.bulk_save_objects([Order()]))
 
     @precondition(lambda self: len(self.savepoints) < 3)
     @rule()
@@ -146,7 +127,7 @@ class History(RuleBasedStateMachine):
     @rule()
     def roll_back_savepoint(self) -> None:
         savepoint = self.savepoints.pop()
-        self.do(lambda _: savepoint.rollback())
+        self.call(lambda _: savepoint.rollback())
         self.levels.pop()
         self.pending, self.lost = set(), None
 
@@ -160,23 +141,23 @@ class History(RuleBasedStateMachine):
         self.expunge_all()
         self._add()
         with pytest.raises(IntegrityError):
-            self.do(fail)
+            self.call(fail)
         self._failed()
 
     @rule()
     def expunge_all(self) -> None:
-        self.do(lambda session: session.expunge_all())
+        self.call(lambda session: session.expunge_all())
         self.pending, self.lost = set(), None
         self.detached.update(*self.levels)
 
     @rule()
     def roll_back(self) -> None:
-        self.do(lambda session: session.rollback())
+        self.call(lambda session: session.rollback())
         self._begin_anew()
 
     @rule()
     def close(self) -> None:
-        self.do(lambda session: session.close())
+        self.call(lambda session: session.close())
         self._begin_anew()
 
     @precondition(lambda self: self.lost is None)
@@ -201,46 +182,22 @@ class History(RuleBasedStateMachine):
         # A job that was expunged after its flush is known again once it is committed.
         assert inserted >= there - (self.detached - self.committed)
 
-    def teardown(self) -> None:
-        self.session.close()
-
-
-def _run(machine: type[History], engine: Engine, client: Client) -> None:
-    with Session(engine) as session, session.begin():
-        session.merge(Order(id=TAKEN))
-    made = type(machine.__name__, (machine,), {"engine": engine, "client": client})
-    run_state_machine_as_test(
-        made, settings=settings(max_examples=20, stateful_step_count=30, deadline=None)
-    )
-
 
 def test_jobs_are_what_the_model_says(host: Engine, client: Client) -> None:
     """Whatever is done with a session, its jobs are those that were not rolled back."""
-    _run(History, host, client)
+    _take(host)
+    run_history(History, host, client)
 
 
 def test_the_same_of_an_async_session(
     host: Engine, host_url: str, mapped_schema: str, client: Client
 ) -> None:
     """The same is true of an AsyncSession on another driver."""
-    loop = asyncio.new_event_loop()
-    url = make_url(host_url).set(drivername="postgresql+asyncpg")
-    url = url.set(query={"host": url.query["host"], "port": url.query["port"]})
-    options = {"server_settings": {"search_path": f"{mapped_schema}"}}
-    async_engine = create_async_engine(url, connect_args=options)
+    _take(host)
+    with of_async_sessions(History, host_url, mapped_schema) as machine:
+        run_history(machine, host, client)
 
-    class AsyncHistory(History):
-        def open(self) -> None:
-            self.asynchronous = AsyncSession(async_engine)
 
-        def do(self, function: Callable[[Session], Any]) -> Any:
-            return loop.run_until_complete(self.asynchronous.run_sync(function))
-
-        def teardown(self) -> None:
-            loop.run_until_complete(self.asynchronous.close())
-
-    try:
-        _run(AsyncHistory, host, client)
-    finally:
-        loop.run_until_complete(async_engine.dispose())
-        loop.close()
+def _take(host: Engine) -> None:
+    with Session(host) as session, session.begin():
+        session.merge(Order(id=TAKEN))

@@ -1,17 +1,15 @@
 """Random histories of sessions, compared with a model of which owned jobs are cancelled."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import attrs
-from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
-from sqlalchemy import Engine, delete, make_url, select
-from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from hypothesis.stateful import precondition, rule
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from orm.histories import SessionHistory, of_async_sessions, run_history
 from orm.owner_tables import Trip
 from riverrun import Client, JobArgs, Ref
 from riverrun.models import Job
@@ -38,16 +36,11 @@ class Rows:
         return Rows(self.trips, dict(self.jobs))
 
 
-class History(RuleBasedStateMachine):
+class History(SessionHistory):
     """A session, and a model of its rows."""
-
-    engine: Engine
-    client: Client
 
     def __init__(self) -> None:
         super().__init__()
-        with self.engine.begin() as connection:
-            connection.execute(delete(Job))
         self.tags = 0
         self.committed = Rows()
         self.rows = Rows()
@@ -59,18 +52,12 @@ class History(RuleBasedStateMachine):
         self.deleted: set[int] = set()  # the keys of trips that the next flush deletes
         self.open()
 
-    def open(self) -> None:
-        self.session = Session(self.engine)
-
     def do(self, function: Callable[[Session], Any]) -> Any:
         def call(session: Session) -> Any:
             with session.no_autoflush:
                 return function(session)
 
         return self.call(call)
-
-    def call(self, function: Callable[[Session], Any]) -> Any:
-        return function(self.session)
 
     def _flushed(self) -> None:
         for tag, owner in self.added:
@@ -170,44 +157,15 @@ class History(RuleBasedStateMachine):
             found = {row.tag: row.state for row in rows}
         assert found == {tag: state for tag, (_, state) in self.committed.jobs.items()}
 
-    def teardown(self) -> None:
-        self.session.close()
-
-
-def _run(machine: type[History], engine: Engine, client: Client) -> None:
-    made = type(machine.__name__, (machine,), {"engine": engine, "client": client})
-    run_state_machine_as_test(
-        made, settings=settings(max_examples=20, stateful_step_count=30, deadline=None)
-    )
-
 
 def test_jobs_are_what_the_model_says(host: Engine, client: Client) -> None:
     """Whatever a session does, the jobs of the trips that it has deleted are cancelled."""
-    _run(History, host, client)
+    run_history(History, host, client)
 
 
 def test_the_same_of_an_async_session(
     host: Engine, host_url: str, mapped_schema: str, client: Client
 ) -> None:
     """The same is true of an AsyncSession on another driver."""
-    loop = asyncio.new_event_loop()
-    url = make_url(host_url).set(drivername="postgresql+asyncpg")
-    url = url.set(query={"host": url.query["host"], "port": url.query["port"]})
-    options = {"server_settings": {"search_path": f"{mapped_schema}"}}
-    async_engine = create_async_engine(url, connect_args=options)
-
-    class AsyncHistory(History):
-        def open(self) -> None:
-            self.asynchronous = AsyncSession(async_engine)
-
-        def call(self, function: Callable[[Session], Any]) -> Any:
-            return loop.run_until_complete(self.asynchronous.run_sync(function))
-
-        def teardown(self) -> None:
-            loop.run_until_complete(self.asynchronous.close())
-
-    try:
-        _run(AsyncHistory, host, client)
-    finally:
-        loop.run_until_complete(async_engine.dispose())
-        loop.close()
+    with of_async_sessions(History, host_url, mapped_schema) as machine:
+        run_history(machine, host, client)

@@ -186,5 +186,5 @@ class _Handler(logging.Handler):
         if lines is not None:
             try:
                 lines.add(self.format(record))
-            except Exception:
+            except Exception:  # As every handler of logging does it.
                 self.handleError(record)

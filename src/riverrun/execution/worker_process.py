@@ -152,7 +152,7 @@ def _encoded(answer: Answer | None) -> bytes:
         encoded = pickle.dumps(answer)
         if error is not None:
             pickle.loads(encoded)  # noqa: S301  what was just pickled here
-    except Exception:
+    except Exception:  # It is the application's error that cannot be pickled, or be made again.
         text = f"{type(error).__name__}"
         with suppress(Exception):
             text = f"{text}: {error}"

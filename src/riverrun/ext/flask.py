@@ -383,7 +383,7 @@ class _AppContext(Plugin):
         made_by = self._state.made_by
         try:
             pickle.dumps(made_by)
-        except Exception:
+        except Exception:  # whatever the application's own functions raise when they are pickled
             problem = "a worker's process cannot import what makes the application"
             advice = f"set {PREFIX}FLASK_APP as for `flask --app`, such as 'shop:create_app()'"
             raise ClientNotReady(f"{problem}; {advice}") from None

@@ -52,7 +52,7 @@ def _equal(given: Any, back: Any) -> bool:
     lenient = comparing.set(True)
     try:
         return bool(given == back)
-    except Exception:
+    except Exception:  # of the application's __eq__
         return False
     finally:
         comparing.reset(lenient)

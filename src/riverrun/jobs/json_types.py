@@ -94,7 +94,7 @@ def problem_of(error: Exception) -> str:
         ):
             return "; ".join(transform_error(error, path="$", format_exception=_formatted))
         return str(error)
-    except Exception:
+    except Exception:  # A text must not hide the error that it is about.
         return type(error).__name__
 
 
@@ -110,7 +110,7 @@ def fields_of(error: Exception, annotation: Any) -> tuple[str, ...]:
             paths = transform_error(error, path="$", format_exception=lambda *_: "")
             parts = [found[1] for path in paths if (found := re.search(r"@ \$\.(\w+)", path))]
         known = typing.get_type_hints(_origin(annotation))
-    except Exception:
+    except Exception:  # such as an annotation that cannot be resolved; the log has no fields then
         return ()
     return tuple(dict.fromkeys(str(part) for part in parts if part in known))
 
@@ -127,7 +127,7 @@ def shown(value: object, limit: int = 60) -> str:
     """Return `value` as text for an error message."""
     try:
         text = repr(value)
-    except Exception:
+    except Exception:  # of the application's __repr__
         text = f"a {type(value).__name__}"
     return text if len(text) <= limit else f"{text[:limit]}..."
 

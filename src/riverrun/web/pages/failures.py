@@ -1,14 +1,9 @@
 """`/failures` and `/failures/KEY`: failed jobs in groups of one kind and one error."""
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
-
 import attrs
 
-from riverrun.jobs.listing import JobBrief
 from riverrun.verbs.act import BATCH, JobAction
-from riverrun.verbs.failures import FailureGroup, list_failed, list_failures
+from riverrun.verbs.failures import FailureGroup, FailureList, list_failed, list_failures
 from riverrun.web.charts import spark
 from riverrun.web.context import Context
 from riverrun.web.errors import NotFound
@@ -18,38 +13,6 @@ from riverrun.web.users import Right
 
 SHOWN = 50
 """Jobs of a group that its page shows."""
-
-
-@attrs.frozen(kw_only=True)
-class FailuresData:
-    """The data of the page of all groups.
-
-    Attributes:
-        groups: The groups, those with most jobs first.
-        window: How many discarded and how many retryable jobs were read, at most.
-        complete: Whether these were all failed jobs.
-        since: When the first step of each trend begins.
-        step_s: Seconds of a step.
-    """
-
-    groups: Sequence[FailureGroup]
-    window: int
-    complete: bool
-    since: datetime
-    step_s: float
-
-
-@attrs.frozen(kw_only=True)
-class FailureData:
-    """The data of the page of one group.
-
-    Attributes:
-        group: The group.
-        jobs: Some of its jobs, those that failed last first.
-    """
-
-    group: FailureGroup
-    jobs: Sequence[JobBrief]
 
 
 def failures(_: Request, context: Context) -> Page:
@@ -76,8 +39,8 @@ def failure(request: Request, context: Context, name: str) -> Page:
     return Page(
         name="failure",
         title=context.words["failure"],
-        data=FailureData(
-            group=group, jobs=[context.brief(request.user, job) for job in found.jobs]
+        data=attrs.evolve(
+            found, group=group, jobs=[context.brief(request.user, job) for job in found.jobs]
         ),
         section="failures",
         view={
@@ -98,13 +61,10 @@ def _confirm(request: Request, action: JobAction, key: str, back: str) -> str:
     return request.url("/confirm", [("action", action), ("failure", key), ("back", back)])
 
 
-def read_failures(context: Context) -> FailuresData:
+def read_failures(context: Context) -> FailureList:
     """Return the groups, with what may be shown of their errors."""
     found = context.read.shared(list_failures, ttl_s=10.0)
-    shown: dict[str, Any] = {
-        name: getattr(found, name) for name in ("window", "complete", "since", "step_s")
-    }
-    return FailuresData(groups=[_shown(group, context) for group in found.groups], **shown)
+    return attrs.evolve(found, groups=[_shown(group, context) for group in found.groups])
 
 
 def _shown(group: FailureGroup, context: Context) -> FailureGroup:

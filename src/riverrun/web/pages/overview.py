@@ -8,7 +8,7 @@ import attrs
 
 from riverrun.jobs.states import JobState
 from riverrun.runtime.heartbeat import DEAD_S
-from riverrun.verbs.failures import FailureGroup
+from riverrun.verbs.failures import FailureGroup, FailureList
 from riverrun.verbs.overview import Problem, ProblemKind
 from riverrun.verbs.overview import overview as problems_now
 from riverrun.verbs.samples import SampleKey, Samples, SampleSpan
@@ -17,7 +17,7 @@ from riverrun.web.charts import Chart, Series, spark, stacked
 from riverrun.web.context import Context
 from riverrun.web.history import Choice, charts, choice_of, links, read_history
 from riverrun.web.page import Page
-from riverrun.web.pages.failures import FailuresData, read_failures
+from riverrun.web.pages.failures import read_failures
 from riverrun.web.pages.queues import QueueData, read_queues
 from riverrun.web.request import Request
 from riverrun.web.users import Right
@@ -119,7 +119,7 @@ def _view(
     request: Request,
     choice: Choice,
     data: OverviewData,
-    failures: FailuresData,
+    failures: FailureList,
     now: datetime,
     context: Context,
 ) -> dict[str, Any]:
