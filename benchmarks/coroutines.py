@@ -9,11 +9,10 @@ import sys
 from sqlalchemy import Engine
 
 from benchmarks.drain import raw, wait, waiting
-from benchmarks.harness import Comparison, drained, in_turns, profiled
+from benchmarks.harness import Comparison, drained, in_turns, profiled, settings_for
 from riverrun.bench.run import Elsewhere
-from riverrun.bench.settings import TUNED_GC_THRESHOLD, Settings
+from riverrun.bench.settings import TUNED_GC_THRESHOLD
 from riverrun.bench.work import Bench, NoOp, work
-from riverrun.config import QueueConfig
 
 AWAITED_S = 0.05
 OURS = "riverrun, 5,000 slots"
@@ -38,14 +37,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
     def ours() -> float:
         with waiting(engine, jobs) as name:
-            settings = Settings(
-                url=engine.url.render_as_string(hide_password=False),
-                schema=name,
-                queue="default",
-                max_workers=slots,
-                claim_ahead=QueueConfig().claim_ahead,
-                gc_threshold=TUNED_GC_THRESHOLD,
-            )
+            settings = settings_for(engine, name, slots=slots, gc_threshold=TUNED_GC_THRESHOLD)
             command = [sys.executable, "-m", "benchmarks.coroutines"]
             with Elsewhere(command, settings.environment()) as crew:
                 wait(engine, name)

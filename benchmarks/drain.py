@@ -18,10 +18,11 @@ from benchmarks.harness import (
     profiled,
     raw_drain,
     schema,
+    settings_for,
     settle,
 )
 from riverrun.bench.run import crew_of
-from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
+from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS
 from riverrun.config import QueueConfig
 
 DEADLINE_S = 300.0
@@ -83,20 +84,13 @@ def ours(
     jobs: int,
     *,
     slots: int,
-    ahead: int | None = None,
+    ahead: int = QueueConfig().claim_ahead,
     gc_threshold: int | None = None,
     processes: int = 1,
 ) -> float:
     """Return the jobs per second of riverrun."""
     with waiting(engine, jobs) as name:
-        settings = Settings(
-            url=engine.url.render_as_string(hide_password=False),
-            schema=name,
-            queue="default",
-            max_workers=slots,
-            claim_ahead=QueueConfig().claim_ahead if ahead is None else ahead,
-            gc_threshold=gc_threshold,
-        )
+        settings = settings_for(engine, name, slots=slots, ahead=ahead, gc_threshold=gc_threshold)
         # In other processes, as in production: objects of this one must not slow them down.
         with crew_of(settings, processes, elsewhere=True) as crew:
             wait(engine, name)
@@ -122,12 +116,11 @@ def deleting(engine: Engine, jobs: int) -> float:
     No row is left to tell, so this counts the time from the start of the client to the last job.
     """
     with waiting(engine, jobs) as name:
-        settings = Settings(
-            url=engine.url.render_as_string(hide_password=False),
-            schema=name,
-            queue="default",
-            max_workers=TUNED_SLOTS,
-            claim_ahead=TUNED_AHEAD,
+        settings = settings_for(
+            engine,
+            name,
+            slots=TUNED_SLOTS,
+            ahead=TUNED_AHEAD,
             gc_threshold=TUNED_GC_THRESHOLD,
             deletes=True,
         )

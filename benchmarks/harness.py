@@ -18,6 +18,8 @@ from sqlalchemy.schema import CreateSchema, DropSchema
 
 from benchmarks.profiler import profile
 from riverrun.bench.run import percentile, versions
+from riverrun.bench.settings import Settings
+from riverrun.config import QueueConfig
 from riverrun.embedded import Cluster
 from riverrun.migrations import migrate
 
@@ -195,6 +197,21 @@ def driver(engine: Engine) -> psycopg.Connection[Any]:
         password=url.password,
         dbname=url.database,
         autocommit=True,
+    )
+
+
+def settings_for(
+    engine: Engine,
+    name: str,
+    *,
+    slots: int = QueueConfig().max_workers,
+    ahead: int = QueueConfig().claim_ahead,
+    **more: Any,
+) -> Settings:
+    """Return settings for a process that works the jobs in schema `name`. Default: the client's."""
+    url = engine.url.render_as_string(hide_password=False)
+    return Settings(
+        url=url, schema=name, queue="default", max_workers=slots, claim_ahead=ahead, **more
     )
 
 

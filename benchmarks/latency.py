@@ -7,11 +7,18 @@ from sqlalchemy import Engine, text
 
 from benchmarks import tools
 from benchmarks.drain import wait
-from benchmarks.harness import SCHEMA, Comparison, LeftOut, Target, drained, schema, settle
-from benchmarks.versus_river import AS_IN_ITS_BENCH, VERSION, environment, url
+from benchmarks.harness import (
+    SCHEMA,
+    Comparison,
+    LeftOut,
+    Target,
+    drained,
+    schema,
+    settings_for,
+    settle,
+)
+from benchmarks.versus_river import AS_IN_ITS_BENCH, VERSION, environment
 from riverrun.bench.run import Elsewhere, crew_of
-from riverrun.bench.settings import Settings
-from riverrun.config import QueueConfig
 
 SLOTS = 32
 RIVER = attrs.evolve(AS_IN_ITS_BENCH, workers=SLOTS)
@@ -34,13 +41,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     def ours() -> tuple[float, float]:
         with schema(engine) as name:
             fill(engine, jobs)
-            settings = Settings(
-                url=url(engine),
-                schema=name,
-                queue="default",
-                max_workers=SLOTS,
-                claim_ahead=QueueConfig().claim_ahead,
-            )
+            settings = settings_for(engine, name, slots=SLOTS)
             with crew_of(settings, 1, elsewhere=True) as crew:
                 wait(engine, name)
             return p95s(engine, jobs, crew.worked)

@@ -6,9 +6,8 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from benchmarks.drain import wait
-from benchmarks.harness import Comparison, Target, drained, fill, schema
+from benchmarks.harness import Comparison, Target, drained, fill, schema, settings_for
 from riverrun.bench.run import Elsewhere, crew_of
-from riverrun.bench.settings import Settings
 from riverrun.config import QueueConfig
 
 SLOTS = 100
@@ -22,13 +21,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
     samples: dict[str, list[float]] = {side: [] for side in (start, *after)}
     for _ in range(rounds):
         with schema(engine) as name:
-            settings = Settings(
-                url=engine.url.render_as_string(hide_password=False),
-                schema=name,
-                queue="default",
-                max_workers=SLOTS,
-                claim_ahead=QueueConfig().claim_ahead,
-            )
+            settings = settings_for(engine, name, slots=SLOTS)
             with crew_of(settings, 1, elsewhere=True) as crew:
                 assert isinstance(crew, Elsewhere)
                 (pid,) = crew.pids()

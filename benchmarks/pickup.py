@@ -5,11 +5,9 @@ import time
 
 from sqlalchemy import Engine
 
-from benchmarks.harness import Comparison, Target, driver, profiled, schema
+from benchmarks.harness import Comparison, Target, driver, profiled, schema, settings_for
 from riverrun import Client
 from riverrun.bench.run import PAUSE_S, Here, crew_of, pick_ups
-from riverrun.bench.settings import Settings
-from riverrun.config import QueueConfig
 
 OTHER = "riverrun, other process"
 SAME = "riverrun, same process"
@@ -43,15 +41,8 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
 def pick_up(engine: Engine, *, elsewhere: bool, rounds: int, idle_s: float) -> list[float]:
     """Return the milliseconds from each commit to the first line of the worker."""
-    default = QueueConfig()
     with schema(engine) as name:
-        settings = Settings(
-            url=engine.url.render_as_string(hide_password=False),
-            schema=name,
-            queue="default",
-            max_workers=default.max_workers,
-            claim_ahead=default.claim_ahead,
-        )
+        settings = settings_for(engine, name)
         with crew_of(settings, 1, elsewhere=elsewhere) as crew:
             threading.Event().wait(idle_s)  # Until it is idle.
             client = crew.client if isinstance(crew, Here) else Client(engine, schema=name)

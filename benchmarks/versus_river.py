@@ -13,11 +13,20 @@ from sqlalchemy import Engine, text
 
 from benchmarks import tools
 from benchmarks.drain import deleting, ours, raw, tuned, wait, waiting
-from benchmarks.harness import SCHEMA, Comparison, Target, drained, in_turns, profiled, schema
+from benchmarks.harness import (
+    SCHEMA,
+    Comparison,
+    Target,
+    drained,
+    in_turns,
+    profiled,
+    schema,
+    settings_for,
+)
 from benchmarks.pickup import notifications
 from riverrun import Client
 from riverrun.bench.run import Elsewhere, crew_of, pick_ups
-from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS, Settings
+from riverrun.bench.settings import TUNED_AHEAD, TUNED_GC_THRESHOLD, TUNED_SLOTS
 from riverrun.config import QueueConfig
 
 VERSION = "v0.51.2"
@@ -120,18 +129,11 @@ def pickup(engine: Engine, program: Path | None, *, small: bool) -> Comparison:
     """Insert jobs one by one at idle, by riverrun and by River."""
     rounds, count = (1, 5) if small else (5, 30)
     idle_s = 0.2 if small else 2.0
-    default = QueueConfig()
     of_claims: list[float] = []
 
     def ours() -> list[float]:
         with schema(engine) as name:
-            settings = Settings(
-                url=url(engine),
-                schema=name,
-                queue="default",
-                max_workers=default.max_workers,
-                claim_ahead=default.claim_ahead,
-            )
+            settings = settings_for(engine, name)
             with crew_of(settings, 1, elsewhere=True):
                 client = Client(engine, schema=name)
                 threading.Event().wait(idle_s)  # Until it is idle.
