@@ -28,20 +28,15 @@
 such as `RIVERRUN_QUEUES = {"default": 10}`. Default: only the queue `default` is worked.
 """
 
-import asyncio
 import os
-import pickle
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
-from functools import cache
-from inspect import isawaitable, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-import attrs
 import click
-from flask import Flask, appcontext_tearing_down, current_app
+from flask import Flask, current_app
 from flask.cli import ScriptInfo
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
@@ -54,9 +49,9 @@ from riverrun.db.engines import engine_at
 from riverrun.db.second_engine import engine_beside
 from riverrun.db.transactions import Tx
 from riverrun.errors import ClientNotReady
-from riverrun.execution.context import JobContext
-from riverrun.execution.plugins import InProcess, Plugin
+from riverrun.execution.plugins import Plugin
 from riverrun.execution.workers import Workers
+from riverrun.ext.flask_contexts import PREFIX, AppContexts, MadeBy
 from riverrun.ext.flask_dashboard import add_dashboard
 from riverrun.ext.mounts import Mount
 from riverrun.ext.settings import client_options
@@ -65,7 +60,6 @@ from riverrun.jobs.options import QUEUE_DEFAULT, InsertOptions, InsertOpts
 from riverrun.testing.host_sessions import (
     Binds,
     UndoneConnections,
-    binds_of,
     factory_within,
     registry_within,
 )
@@ -75,8 +69,6 @@ if TYPE_CHECKING:  # It needs Jinja2, which only applications with a dashboard m
     from riverrun.web import User
 
 R = TypeVar("R")
-
-PREFIX = "RIVERRUN_"
 
 
 class Riverrun:
@@ -139,7 +131,7 @@ class Riverrun:
         dashboard_path = settings.pop("dashboard_path", self._dashboard_path)
         options = {**self._options, **client_options(settings, PREFIX)}
         state = app.extensions["riverrun"] = _State(self, app, url, bind, options)
-        state.made_by = _MadeBy(path or os.environ.get("FLASK_APP") or app.import_name)
+        state.made_by = MadeBy(path or os.environ.get("FLASK_APP") or app.import_name)
         app.cli.add_command(_group())
         if dashboard_path:
             mount = Mount(dashboard_path, self._dashboard_options)
@@ -217,7 +209,7 @@ class _State:
         options: Mapping[str, Any],
     ) -> None:
         self.app = app
-        self.made_by: _MadeBy
+        self.made_by: MadeBy
         self._bind = bind
         self._extension = extension
         self._url = url
@@ -302,7 +294,7 @@ class _State:
         return Client(
             self._engine(),
             workers=self._extension.workers,
-            plugins=(_AppContext(self), *self._extension._plugins),
+            plugins=(AppContexts(self), *self._extension._plugins),
             **{
                 "queues": {QUEUE_DEFAULT: QueueConfig()},
                 "sessionmaker": self._sessionmaker(),
@@ -359,107 +351,6 @@ class _State:
         return copy_context().run(pushed)
 
 
-class _AppContext(Plugin):
-    """Calls each worker within an app context, whose teardown removes the job's session."""
-
-    def __init__(self, state: "_State") -> None:
-        self._state = state
-
-    def work(self, ctx: JobContext, call_next: Callable[[], object]) -> None:
-        with self._sessions(ctx), self._state.app.app_context():
-            call_next()
-
-    async def work_async(self, ctx: JobContext, call_next: Callable[[], Awaitable[object]]) -> None:
-        app = self._state.app
-        with self._sessions(ctx):
-            if any(iscoroutinefunction(function) for function in app.teardown_appcontext_funcs):
-                own = _torn_down_here(app, call_next)
-                await asyncio.get_running_loop().create_task(own, context=copy_context())
-                return
-            with app.app_context():
-                await call_next()
-
-    def in_process(self) -> InProcess:
-        made_by = self._state.made_by
-        try:
-            pickle.dumps(made_by)
-        except Exception:  # whatever the application's own functions raise when they are pickled
-            problem = "a worker's process cannot import what makes the application"
-            advice = f"set {PREFIX}FLASK_APP as for `flask --app`, such as 'shop:create_app()'"
-            raise ClientNotReady(f"{problem}; {advice}") from None
-        return _InAppContext(made_by)
-
-    @contextmanager
-    def _sessions(self, ctx: JobContext) -> Iterator[None]:
-        if not ctx.in_test:
-            yield
-            return
-        test = ctx.test_connection
-        with self._state.sessions_within(None if test is None else binds_of(test)):
-            yield
-
-
-@attrs.frozen
-class _MadeBy:
-    """How a worker process makes the application again: the way the command `flask` does.
-
-    Attributes:
-        path: The value of `flask --app`; None if `flask` finds `wsgi.py` or `app.py` by itself.
-        create_app: The factory of an application that has a command of its own.
-    """
-
-    path: str | None
-    create_app: Callable[[], Flask] | None = None
-
-
-class _InAppContext:
-    """Calls a worker in a worker process, within an app context of the application made there."""
-
-    def __init__(self, made_by: _MadeBy) -> None:
-        self._made_by = made_by
-
-    def __call__(self, call_next: Callable[[], object]) -> object:
-        with _app_of(self._made_by).app_context():
-            return call_next()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Runs in the worker process, before the attempt's time begins: making it may take long.
-        self.__dict__.update(state)
-        _app_of(self._made_by)
-
-
-@cache
-def _app_of(made_by: _MadeBy) -> Flask:
-    try:
-        return ScriptInfo(made_by.path, made_by.create_app).load_app()
-    except click.ClickException as error:
-        problem = f"a worker's process cannot make the application: {error.format_message()}"
-        advice = f"set {PREFIX}FLASK_APP as for `flask --app`, such as 'shop:create_app()'"
-        raise ClientNotReady(f"{problem}; {advice}") from None
-
-
-async def _torn_down_here(app: Flask, call_next: Callable[[], Awaitable[object]]) -> None:
-    """Call within an app context, and await its `async def` teardown functions in this loop.
-
-    Flask would run them in an event loop of their own, and refuses to while a loop runs. But what
-    they close, such as an AsyncSession, belongs to this loop. The caller runs this in a task of its
-    own, because the app context is never popped.
-    """
-    app.app_context().push()
-    error: BaseException | None = None
-    try:
-        await call_next()
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        for function in reversed(app.teardown_appcontext_funcs):
-            result: Any = function(error)
-            if isawaitable(result):
-                await result
-        appcontext_tearing_down.send(app, _async_wrapper=app.ensure_sync, exc=error)
-
-
 def _group() -> click.Group:
     @click.group("riverrun", cls=Shell)
     @click.pass_context
@@ -468,7 +359,7 @@ def _group() -> click.Group:
         info = context.ensure_object(ScriptInfo)
         app = info.load_app()
         if not app.config.get(f"{PREFIX}FLASK_APP"):
-            _state_of(app).made_by = _MadeBy(info.app_import_path, info.create_app)
+            _state_of(app).made_by = MadeBy(info.app_import_path, info.create_app)
         context.meta[HOST_CLIENT] = lambda: client_of(app)
 
     for command in HOST_COMMANDS:
