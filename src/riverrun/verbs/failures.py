@@ -33,7 +33,8 @@ _HEX = "[0-9a-fA-F]"
 _VARYING = re.compile(
     rf"(?<![0-9A-Za-z])(?:0[xX]{_HEX}+"
     # A UUID, or at least eight hexadecimal digits of which one is no letter.
-    rf"|(?=[a-fA-F]*[0-9]){_HEX}{{8}}(?:(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}|{_HEX}*)(?![0-9A-Za-z]))"
+    rf"|(?:{_HEX}{{8}}(?:-{_HEX}{{4}}){{3}}-{_HEX}{{12}}|(?=[a-fA-F]*[0-9]){_HEX}{{8,}})"
+    r"(?![0-9A-Za-z]))"
     r"|(?:(?<!\w)-)?[0-9]+(?:[.,:-][0-9]+)*"
 )
 """What differs between errors that have the same cause."""

@@ -12,6 +12,7 @@ EQUAL = [
     ("at 2026-11-25 22:30:01,123", "at # #"),
     ("refused by 10.0.0.17:5432", "refused by #"),
     ("user 0b9c4a6e-1111-4A6E-8b1e-0123456789ab gone", "user # gone"),
+    ("user abcdefab-1111-4A6E-8b1e-0123456789ab gone", "user # gone"),
     ("<Order object at 0x7f00DEADbeef>", "<Order object at #>"),
     ("digest 9e107d9d372bb6826bd81d3542a419d6", "digest #"),
     ("digest abcdef1234", "digest #"),
