@@ -45,6 +45,9 @@ MANY = 100
 _NO_TYPES: Mapping[str, Any] = {}
 
 
+_NONE: frozenset[str] = frozenset()
+
+
 class Inserter:
     """Inserts a client's jobs, and has the announcer notify workers of them.
 
@@ -215,7 +218,7 @@ class Inserter:
         def insert_all() -> list[InsertResult]:
             with joined(tx, self._schema) as transaction:
                 self._check_database(transaction)
-                notified: frozenset[str] = frozenset()
+                notified = _NONE
 
                 def insert(jobs: Sequence[JobDraft]) -> list[InsertResult]:
                     nonlocal notified
@@ -225,8 +228,8 @@ class Inserter:
                     )
 
                 inserted, results = self._within(drafted, insert)
-                if all(result.skipped_as_duplicate for result in results):
-                    notified = frozenset()
+                if notified and all(result.skipped_as_duplicate for result in results):
+                    notified = _NONE
                 self._announce(transaction, _queues_with_work(inserted, results), notified)
             return results
 
@@ -257,12 +260,13 @@ class Inserter:
     ) -> tuple[Sequence[JobDraft], R]:
         """Insert within the plugins; return the drafts as inserted, and `insert`'s result."""
         inserted, plugins = drafted, self.plugins
+        if not plugins and not any(map(of_kind, {type(job.args) for job in drafted})):
+            return drafted, insert(drafted)
 
         def insert_all() -> R:
             # Not returned: plugins receive what `insert` returns.
             nonlocal inserted
-            if plugins or any(map(of_kind, {type(job.args) for job in drafted})):
-                inserted = begin_inserts(plugins, drafted)
+            inserted = begin_inserts(plugins, drafted)
             return insert(inserted)
 
         result = around_insert(plugins, drafted, insert_all)
@@ -324,20 +328,22 @@ class Inserter:
         self, transaction: Transaction, jobs: Sequence[JobDraft]
     ) -> frozenset[str]:
         """Return the queues whose clients the INSERT of `jobs` is to notify."""
-        if self._notify is not Notify.adaptive or len(jobs) > MANY or transaction.in_two_phases:
-            return frozenset()
+        if self._notify is not Notify.adaptive or len(jobs) > MANY:
+            return _NONE
         announcer = self._announcer
+        names = frozenset(filter(announcer.leaves_to_insert, _queues_of(jobs)))
+        if not names or transaction.in_two_phases:
+            return _NONE
         return frozenset(
             name
-            for name in _queues_of(jobs)
-            if announcer.leaves_to_insert(name)
+            for name in names
             # One notification of a queue is enough for a transaction.
-            and not transaction.is_pending(announcer.notified, name)
+            if not transaction.is_pending(announcer.notified, name)
             and not transaction.is_pending(announcer.committed, name)
         )
 
     def _announce(
-        self, transaction: Transaction, names: set[str], notified: frozenset[str] = frozenset()
+        self, transaction: Transaction, names: set[str], notified: frozenset[str] = _NONE
     ) -> None:
         """Notify the clients that work the queues `names`, except where the INSERT has `notified`.
 
@@ -350,10 +356,10 @@ class Inserter:
         elif self._notify is not Notify.off:
             announcer = self._announcer
             for name in names:
-                by_insert = name in notified or transaction.is_pending(announcer.notified, name)
-                transaction.after_commit(
-                    announcer.notified if by_insert else announcer.committed, name
-                )
+                if name in notified:
+                    transaction.after_commit(announcer.notified, name)
+                else:
+                    transaction.after_commit(announcer.committed, name, unless=announcer.notified)
 
 
 def _queues_with_work(drafted: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:

@@ -50,7 +50,13 @@ _refused: weakref.WeakKeyDictionary[PoolProxiedConnection, str] = weakref.WeakKe
 _wrapped: weakref.WeakSet[Dialect] = weakref.WeakSet()
 
 
-def after_commit(connection: Connection, call: Callable[[T], object], item: T) -> None:
+def after_commit(
+    connection: Connection,
+    call: Callable[[T], object],
+    item: T,
+    *,
+    unless: Callable[[T], object] | None = None,
+) -> None:
     """Call `call(item)` once the transaction that is open on `connection` has committed.
 
     The call is made in the thread that commits, before the application's commit() returns. It is
@@ -62,19 +68,21 @@ def after_commit(connection: Connection, call: Callable[[T], object], item: T) -
         connection: A Connection that has just executed a statement.
         call: The function. It must not block. An error that it raises is logged.
         item: Its argument.
+        unless: Another function. Nothing is done if that is to be called with the item.
     """
     proxied = connection.connection
-    if not _in_transaction(proxied):
-        make_calls([(call, item)])
-        return
-    transaction = connection.get_transaction()
-    if transaction is None:
-        return  # The driver's own transaction, of whose end SQLAlchemy has no notice.
-    _wrap(connection.dialect)
-    pending = _pending.get(proxied)
-    if pending is None or pending.transaction() is not transaction:
+    pending = _find(proxied)
+    if pending is None:
+        if not _in_transaction(proxied):
+            make_calls([(call, item)])
+            return
+        transaction = connection.get_transaction()
+        if transaction is None:
+            return  # The driver's own transaction, of whose end SQLAlchemy has no notice.
+        _wrap(connection.dialect)
         pending = _pending[proxied] = _Pending(weakref.ref(transaction))
-    pending.calls[call, item] = None
+    if unless is None or (unless, item) not in pending.calls:
+        pending.calls[call, item] = None
 
 
 def is_pending(connection: Connection, call: Callable[[T], object], item: T) -> bool:

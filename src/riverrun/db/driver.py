@@ -1,7 +1,7 @@
 """Set the application's connections as riverrun's statements need them, and restore them after."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -257,8 +257,10 @@ def _enter_autocommit(connection: Connection) -> None:
         connection.invalidate()
 
 
-@contextmanager
-def plain_results(driver: Any) -> Iterator[None]:
+_AS_IT_IS = nullcontext()
+
+
+def plain_results(driver: Any) -> AbstractContextManager[None]:
     """Make statements in the block return rows as SQLAlchemy expects them.
 
     Args:
@@ -272,16 +274,20 @@ def plain_results(driver: Any) -> Iterator[None]:
         case psycopg.AsyncConnection():
             own, default = _OwnAsyncCursor, psycopg.AsyncCursor
         case _:
-            yield
-            return
+            return _AS_IT_IS
     factory = driver.cursor_factory
     if factory is own or (
         factory is default
         and driver.row_factory is tuple_row
         and (driver.pgconn.parameter_status(b"DateStyle") or b"").startswith(b"ISO")
     ):
-        yield
-        return
+        return _AS_IT_IS
+    return _with_factory(driver, own)
+
+
+@contextmanager
+def _with_factory(driver: Any, own: type[Any]) -> Iterator[None]:
+    factory = driver.cursor_factory
     driver.cursor_factory = own
     try:
         yield

@@ -4,7 +4,7 @@ One module, although long: a verb gets any of them from `joined`, and uses all i
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar, cast
@@ -218,14 +218,21 @@ class Transaction:
             dialect=engine.dialect,
         )
 
-    def after_commit(self, call: Callable[[T], object], item: T) -> None:
+    def after_commit(
+        self,
+        call: Callable[[T], object],
+        item: T,
+        *,
+        unless: Callable[[T], object] | None = None,
+    ) -> None:
         """Call `call(item)` once the transaction has committed; see `commit_hooks.after_commit`.
 
         Args:
             call: What to call. It must not wait, and what it raises is logged.
             item: What to call it with.
+            unless: Another function. Nothing is done if that is to be called with the item.
         """
-        after_commit(self.connection, call, item)
+        after_commit(self.connection, call, item, unless=unless)
 
     def is_pending(self, call: Callable[[T], object], item: T) -> bool:
         """Return whether `call(item)` is to be made once the transaction has committed."""
@@ -250,7 +257,8 @@ class Transaction:
         """
         if not isinstance(self._tx, Session):
             return False
-        return any(each not in _own_listeners for each in self._tx.dispatch.do_orm_execute)
+        listeners = self._tx.dispatch.do_orm_execute
+        return bool(listeners) and not _own_listeners.issuperset(listeners)
 
     def missing(self, orig: BaseException | None) -> SchemaMissing | None:
         """Return a SchemaMissing if the driver's error `orig` means that; otherwise None."""
@@ -300,9 +308,16 @@ class OwnTransaction(Transaction):
         self._calls: list[tuple[Callable[[Any], object], Any]] = []  # once it has committed
         self._last: psycopg.Connection[Any] | None = None  # the connection that `rows` used last
 
-    def after_commit(self, call: Callable[[T], object], item: T) -> None:
+    def after_commit(
+        self,
+        call: Callable[[T], object],
+        item: T,
+        *,
+        unless: Callable[[T], object] | None = None,
+    ) -> None:
         """As a Transaction's; it costs this one nothing."""
-        self._calls.append((call, item))
+        if unless is None or (unless, item) not in self._calls:
+            self._calls.append((call, item))
 
     def is_pending(self, call: Callable[[T], object], item: T) -> bool:
         """As a Transaction's."""
@@ -491,9 +506,8 @@ def _compiled(
     return str(compiled), dict(compiled.params)
 
 
-@contextmanager
-def joined(tx: Tx, schema: str | None = None) -> Iterator[Transaction]:
-    """Yield the transaction of `tx`.
+def joined(tx: Tx, schema: str | None = None) -> AbstractContextManager[Transaction]:
+    """Return a context manager for the transaction of `tx`.
 
     A Session's or Connection's transaction is joined: it is not committed, rolled back or closed.
     On an Engine a transaction is begun here, committed at the end, and rolled back on an exception.
@@ -506,19 +520,23 @@ def joined(tx: Tx, schema: str | None = None) -> Iterator[Transaction]:
         TransactionClosed: If `tx` is closed.
     """
     if isinstance(tx, Engine):
-        check_pool(tx)
-        try:
-            with Waiting(tx), ExitStack() as stack:
-                own = OwnTransaction(tx, schema, stack)
-                yield own
-        except DBAPIError as error:
-            # A standby does not close its connections, so the pool would keep them, too.
-            if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
-                tx.dispose()
-            raise
-        own.committed()
-        return
-    yield Transaction(session_or_connection(tx), schema)
+        return _begun(tx, schema)
+    return nullcontext(Transaction(session_or_connection(tx), schema))
+
+
+@contextmanager
+def _begun(engine: Engine, schema: str | None) -> Iterator[Transaction]:
+    check_pool(engine)
+    try:
+        with Waiting(engine), ExitStack() as stack:
+            own = OwnTransaction(engine, schema, stack)
+            yield own
+    except DBAPIError as error:
+        # A standby does not close its connections, so the pool would keep them, too.
+        if getattr(error.orig, "sqlstate", None) == _READ_ONLY:
+            engine.dispose()
+        raise
+    own.committed()
 
 
 def session_or_connection(tx: object) -> Session | Connection:

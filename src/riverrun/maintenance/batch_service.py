@@ -12,7 +12,13 @@ logger = logging.getLogger(__name__)
 
 
 class BatchService(Service):
-    """A service that calls `turn` every `interval_s` seconds, and sooner while there is more."""
+    """A service that calls `turn` every `interval_s` seconds, and sooner while there is more.
+
+    Attributes:
+        first_s: Most seconds until the first turn.
+    """
+
+    first_s = 1.0
 
     def __init__(self, name: str, engine: Engine, *, interval_s: float, rng: random.Random) -> None:
         super().__init__(name)
@@ -23,7 +29,7 @@ class BatchService(Service):
     def run(self) -> None:
         """Work until stopped."""
         # Clients that started at the same time must not all work at the same time.
-        wait_s = min(1.0, self._interval_s) * self._rng.random()
+        wait_s = min(self.first_s, self._interval_s) * self._rng.random()
         while not self.stopping.wait(wait_s):
             wait_s = self._interval_s
             try:

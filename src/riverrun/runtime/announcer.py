@@ -122,7 +122,6 @@ class Announcer:
 
         It is not while nobody has looked whether a client works the queue: the thread does.
         """
-        self._reset_after_fork()
         known = queue in self._own_queues or queue in self._looked_up
         commits_at = self._commits_at
         return known and (len(commits_at) < FEW or self._clock.monotonic() - commits_at[0] > 1.0)

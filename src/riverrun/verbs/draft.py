@@ -1,8 +1,7 @@
 """Step 1 of 5, insert: jobs that are checked, and have a value for each option."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -109,19 +108,22 @@ def draft(
         types: By kind, the type that its worker takes, if that is not just the class of the args:
             a generic class with its parameters.
     """
-    with _collected() as objects:
-        return _draft(args, _decide(opts, _own(args), now), max_attempts, now, types, objects)
+    own = _own(args)
+    decided = _PLAIN if opts is None and own is None else _decide(opts, own, now)
+    with _Collected() as objects:
+        return _draft(args, decided, max_attempts, now, types, objects)
 
 
-@contextmanager
-def _collected() -> Iterator[list[object]]:
-    """Yield a list that gets the objects that are stored as references meanwhile."""
-    objects: list[object] = []
-    token = referred.set(objects)
-    try:
-        yield objects
-    finally:
-        referred.reset(token)
+class _Collected:
+    """A block whose list gets the objects that are stored as references meanwhile."""
+
+    def __enter__(self) -> list[object]:
+        objects: list[object] = []
+        self._token = referred.set(objects)
+        return objects
+
+    def __exit__(self, *_: object) -> None:
+        referred.reset(self._token)
 
 
 @attrs.frozen
@@ -172,6 +174,9 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | Non
             "owner": owner,
         },
     )
+
+
+_PLAIN = _decide(None, None, None)
 
 
 def _later(delay: Duration, now: datetime) -> datetime:
@@ -240,7 +245,7 @@ def drafts(
     # Most jobs of a batch share one options object, so its result is cached by id(). The object is
     # stored with it, so that the id cannot be reused.
     known: dict[tuple[int, int], tuple[object, _Decided]] = {}
-    with _collected() as objects:
+    with _Collected() as objects:
         for index, item in enumerate(jobs_of(jobs)):
             args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
             own = _own(args)
