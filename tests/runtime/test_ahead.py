@@ -10,6 +10,8 @@ import pytest
 from sqlalchemy import select, update
 
 from riverrun import JobCompleted, JobContext, JobState
+from riverrun.events import JobsClaimed
+from riverrun.execution.threads import NEW
 from riverrun.models import Job
 from riverrun.runtime import producer
 from waiting import DEADLINE_S, until
@@ -99,6 +101,25 @@ def _all_states(app: Any) -> list[str]:
     with app.engine.connect() as connection:
         connection = connection.execution_options(schema_translate_map={None: app.schema})
         return [str(state) for state in connection.execute(select(Job.state)).scalars()]
+
+
+def test_claims_little_beyond_the_threads(app: Any) -> None:
+    """While slots have no threads yet, a client claims a few jobs at a time, and fills them all."""
+    go_on = threading.Event()
+
+    def body(_: Task, __: JobContext) -> None:
+        assert go_on.wait(DEADLINE_S)
+
+    # No poll may fill the slots: only the threads that have begun may.
+    client = app.client(body, slots=40, poll_interval=60)
+    client.insert_many(app.engine, [Task(0)] * 60)
+    counts: list[int] = []
+    client.listen(lambda event: counts.append(event.count), JobsClaimed)
+    client.start()
+    until(lambda: sum(counts) == 40, "the claim of a job for each slot")
+    assert max(counts) <= NEW
+    go_on.set()
+    until(lambda: set(_all_states(app)) == {"completed"}, "the end of all jobs")
 
 
 def test_does_not_claim_ahead_again_at_once(app: Any) -> None:

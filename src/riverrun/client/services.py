@@ -257,12 +257,12 @@ class Services:
         self.queue_reporter.start()
         self.poller.start()
         self.completer.start()
-        for producer in self.producers:
-            producer.start()
         self._stuck_jobs.start()
         self.stocktaker.start()
         self.heartbeat.start()
         self._stand_in.start()
+        for producer in self.producers:
+            producer.start()
         if not self._config.leader_election_disabled:
             self.elector.start()
 

@@ -1,5 +1,6 @@
 """Step 4 of 5, execute: a queue's slots, which run each attempt in its worker's executor."""
 
+import math
 import threading
 import time
 from collections.abc import Collection
@@ -63,6 +64,10 @@ class Slots:
     def missing(self) -> int:
         """Return how many slots do not exist for now, since the process gets no more threads."""
         return self._threads.missing()
+
+    def within_reach(self) -> float:
+        """Return how many attempts can begin soon: not all threads may have been made yet."""
+        return math.inf if self._submitted[True] else self._threads.within_reach()
 
     def waiting_since(self) -> float:
         """Return when the first that waits was claimed, by time.monotonic(); infinite if none."""

@@ -18,6 +18,11 @@ logger = logging.getLogger(__name__)
 _LOOK_S = 0.01
 
 
+NEW = 8
+"""Jobs to claim at most beyond the threads there are, while slots have none yet. Threads are made
+one after the other, in about 0.4 ms each, and a job that waits for one could run elsewhere."""
+
+
 RETRY_S = 1.0
 """Seconds until the next try to make a thread, after the process could make none."""
 
@@ -86,6 +91,10 @@ class ThreadExecutor:
             return 0
         retried = int(time.monotonic() >= self._retry_at)
         return max(0, self.slots - len(self._threads) - retried)
+
+    def within_reach(self) -> int:
+        """Return how many attempts have a thread, or get one soon."""
+        return len(self._threads) + NEW
 
     def waiting_since(self) -> float:
         """Return when the first in line was claimed, by time.monotonic(); infinite if none."""
@@ -188,6 +197,7 @@ class ThreadExecutor:
         self._waking = False
         me = threading.current_thread()
         replaced = False
+        self._owner.freed()
         while not replaced:
             try:
                 attempt = self._line.popleft()

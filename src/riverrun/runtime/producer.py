@@ -22,6 +22,7 @@ from riverrun.execution.attempts import Attempts
 from riverrun.execution.processes import ProcessPool
 from riverrun.execution.result import AttemptResult, not_begun
 from riverrun.execution.slots import Slots
+from riverrun.execution.threads import NEW
 from riverrun.execution.workers import Executor
 from riverrun.jobs.states import JobState
 from riverrun.logs.text import reason
@@ -478,6 +479,12 @@ class Producer(Service):
             return 0
         slots = self.config.max_workers + self._replaced - self.executor.missing()
         room = slots + self._ahead.jobs - unfinished
+        reach = self.executor.within_reach() + self._ahead.soon
+        if reach < slots:
+            # Threads are still being made, and each that begins has this looked at again.
+            room = min(room, int(reach) - unfinished)
+            if room < NEW // 2:
+                return 0
         if self._only_processes:
             # A job claimed beyond the processes would wait in its slot, where no other client can
             # work it.
