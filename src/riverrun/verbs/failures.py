@@ -148,13 +148,17 @@ def list_failed(
 def _read(transaction: Transaction, window: int) -> FailureList:
     rows = transaction.execute(queries.read_failed(), {"window": window}).all()
     now_s = rows[0].now_s if rows else transaction.execute(queries.clock(), {}).scalar_one()
-    earliest_s = min((row.at_s for row in rows), default=now_s)
+    earliest_s = min([row.at_s for row in rows], default=now_s)
     since_s = min(max(earliest_s, now_s - TREND_MAX_S), now_s)
     # A microsecond at least, to divide by.
     step_s = max(now_s - since_s, 1e-6) / TREND_STEPS
     grouped: dict[tuple[str, str], list[Row[Any]]] = {}
     for row in rows:
-        grouped.setdefault((row.kind, pattern(row.error or "")), []).append(row)
+        key = row.kind, pattern(row.error or "")
+        if key in grouped:
+            grouped[key].append(row)
+        else:
+            grouped[key] = [row]
     groups = [
         _group(kind, text, members, since_s, step_s) for (kind, text), members in grouped.items()
     ]
@@ -178,13 +182,14 @@ def pattern(error: str) -> str:
 def _group(
     kind: str, text: str, rows: Sequence[Row[Any]], since_s: float, step_s: float
 ) -> FailureGroup:
+    last_first = sorted([(row.at_s, row.id) for row in rows], reverse=True)
     trend = [0] * TREND_STEPS
-    for row in rows:
-        if row.at_s >= since_s:
-            trend[min(int((row.at_s - since_s) / step_s), TREND_STEPS - 1)] += 1
-    last_first = sorted(((row.at_s, row.id) for row in rows), reverse=True)
+    for at_s, _ in last_first:
+        if at_s < since_s:
+            break
+        trend[min(int((at_s - since_s) / step_s), TREND_STEPS - 1)] += 1
     digest = hashlib.sha256(f"{kind}\0{text}".encode(errors="surrogatepass"))
-    states = Counter(row.state for row in rows)
+    states = Counter([row.state for row in rows])
     return FailureGroup(
         key=digest.hexdigest()[:16],
         kind=kind,
@@ -204,7 +209,7 @@ def _time(epoch_s: float) -> datetime:
 
 def _complete(rows: Sequence[Row[Any]], window: int) -> bool:
     """Return whether there are surely no jobs that were not read."""
-    lines = Counter(row.line for row in rows)
+    lines = Counter([row.line for row in rows])
     discarded = lines.pop(None, 0)
     share = max(queries.LEAST_SHARE, window // max(len(lines), 1))
     return discarded < window and all(count < share for count in lines.values())

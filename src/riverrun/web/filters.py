@@ -101,8 +101,8 @@ def job_filter(query: Iterable[tuple[str, str]], *, now: datetime) -> JobFilter:
         "args": _object("arg", many["arg"]),
         "client": last(fields, "client"),
         "text": last(fields, "q"),
-        # No index serves tags, so a search for a rare one would read the whole table.
-        "window": CLIENT_WINDOW if many["tag"] else None,
+        # No index serves these, so a search for a rare one would read the whole table.
+        "window": CLIENT_WINDOW if many["tag"] or many["priority"] else None,
         **_order(last(query, "order"), states),
     }
     try:

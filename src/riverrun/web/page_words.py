@@ -81,7 +81,7 @@ PAGE_WORDS: dict[str, str] = {
     "kinds_window": "Figures of the {n} jobs that failed or became final last, of all kinds.",
     "attempts_needed": "Attempts that jobs have had",
     "discarded_last": "Discarded last",
-    "none_discarded": "None of its jobs that are kept was discarded.",
+    "none_discarded": "None of its jobs is among the {n} jobs discarded last.",
     "inserted_last": "Inserted last",
     # Periodic jobs.
     "periodic_caption": "Periodic jobs",

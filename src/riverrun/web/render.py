@@ -163,6 +163,9 @@ def block(text: str) -> str:
     return printable_lines(text[:BLOCK_MAX].replace("\r\n", "\n"))
 
 
+_EXACT = ' data-exact="1"'
+
+
 def moment(value: datetime | None, now: datetime, *, exact: bool = False) -> Markup:
     """Return a time with how long ago it was, and the time itself beside it.
 
@@ -182,14 +185,9 @@ def moment(value: datetime | None, now: datetime, *, exact: bool = False) -> Mar
     # By hand: strftime leaves out the zeros of years before 1000.
     date = f"{at.year:04}-{at.month:02}-{at.day:02}"
     clock = f"{at:%H:%M:%S}" + (f".{at.microsecond // 1_000:03}" if exact else "")
-    return Markup(
-        '<time datetime="{iso}" title="{date} {clock} UTC"><span class="rel">{text}</span> '
-        '<span class="abs"{exact}>{shown}</span></time>'
-    ).format(
-        iso=at.isoformat(),
-        date=date,
-        clock=clock,
-        text=text,
-        exact=Markup(' data-exact="1"') if exact else "",
-        shown=clock if at.date() == now.date() and not exact else f"{date} {clock}",
+    shown = clock if at.date() == now.date() and not exact else f"{date} {clock}"
+    # Not Markup.format, which takes 20 times as long: a list has a hundred times.
+    return Markup(  # noqa: S704  nothing here is from a row but a time's numbers
+        f'<time datetime="{at.isoformat()}" title="{date} {clock} UTC"><span class="rel">{text}'
+        f'</span> <span class="abs"{_EXACT if exact else ""}>{shown}</span></time>'
     )

@@ -66,7 +66,7 @@ class OneKindData:
         kind: The kind.
         window: How many of the last jobs the figures are of, at most.
         last: Its jobs, those inserted last first.
-        failed: Those that were discarded last.
+        failed: Those of its jobs that are among the `window` jobs discarded last.
         samples: What was finalized over the time that was chosen, with waits and run times.
     """
 
@@ -98,6 +98,7 @@ def kind(request: Request, context: Context, name: str) -> Page:
         order_by=JobOrder.finalized_at,
         descending=True,
         limit=10,
+        window=WINDOW,
     )
     lists = [
         [
