@@ -50,11 +50,13 @@ class River:
         workers: Most jobs of the queue at once.
         cooldown_ms: Least milliseconds between two fetches.
         poll_ms: Milliseconds between two fetches without a notification.
+        writes: Whether each job inserts a row in the transaction of its completion.
     """
 
     workers: int
     cooldown_ms: int = 0
     poll_ms: int = 0
+    writes: bool = False
 
 
 # Source: River 0.51.2, `river bench`: cooldown 2 ms, poll 20 ms. Its defaults: 100 ms, 1 s.

@@ -34,6 +34,7 @@ type Settings struct {
 	Count      int     `json:"count"`
 	PauseS     float64 `json:"pause_s"`
 	IdleS      float64 `json:"idle_s"`
+	Writes     bool    `json:"writes"` // whether each job inserts a row as it is completed
 }
 
 type noOpArgs struct {
@@ -50,6 +51,28 @@ type noOp struct {
 func (w *noOp) Work(context.Context, *river.Job[noOpArgs]) error {
 	w.worked.Add(1)
 	return nil
+}
+
+// writer inserts a row in the transaction that completes its job.
+type writer struct {
+	river.WorkerDefaults[noOpArgs]
+	worked *atomic.Int64
+	pool   *pgxpool.Pool
+	insert string
+}
+
+func (w *writer) Work(ctx context.Context, job *river.Job[noOpArgs]) error {
+	err := pgx.BeginFunc(ctx, w.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, w.insert, job.ID); err != nil {
+			return err
+		}
+		_, err := river.JobCompleteTx[*riverpgxv5.Driver](ctx, tx, job)
+		return err
+	})
+	if err == nil {
+		w.worked.Add(1)
+	}
+	return err
 }
 
 type napArgs struct {
@@ -112,13 +135,21 @@ func run(ctx context.Context) error {
 func drain(ctx context.Context, settings Settings) error {
 	worker := &noOp{}
 	workers := river.NewWorkers()
-	river.AddWorker(workers, worker)
+	writer := &writer{worked: &worker.worked}
+	if settings.Writes {
+		table := pgx.Identifier{settings.Schema, "effect"}.Sanitize()
+		writer.insert = "INSERT INTO " + table + " (job_id) VALUES ($1)"
+		river.AddWorker(workers, writer)
+	} else {
+		river.AddWorker(workers, worker)
+	}
 	river.AddWorker(workers, &nap{worked: &worker.worked})
 	pool, client, err := working(ctx, settings, workers)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
+	writer.pool = pool
 	fmt.Println("ready")
 	input := bufio.NewReader(os.Stdin)
 	if _, err := input.ReadString('\n'); err != nil {
@@ -189,7 +220,14 @@ func pickup(ctx context.Context, settings Settings) error {
 func working(
 	ctx context.Context, settings Settings, workers *river.Workers,
 ) (*pgxpool.Pool, *river.Client[pgx.Tx], error) {
-	pool, err := pgxpool.New(ctx, settings.URL)
+	config, err := pgxpool.ParseConfig(settings.URL)
+	if err != nil {
+		return nil, nil, err
+	}
+	if settings.Writes {
+		config.MaxConns += int32(settings.Workers) // Or workers would wait for each other.
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
 		return nil, nil, err
 	}
