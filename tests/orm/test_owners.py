@@ -1,6 +1,7 @@
 """Deleting the owner of jobs cancels those that wait, in the flush that deletes it."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import warnings
@@ -24,6 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.schema import CreateSchema, DropSchema
 
 from orm.owner_tables import Driver, Pass, Rider, Seat, Stop, Trip
 from orm.tables import Order, Versioned
@@ -115,6 +117,62 @@ def test_the_flush_that_deletes_cancels(session: Session, client: Client, states
     session.commit()
     assert states() == ["cancelled"] * 4 + ["available", "running"]
     assert loaded.finalized_at is not None
+
+
+@pytest.fixture
+def tenants(host: Engine, mapped_schema: str) -> Iterator[tuple[Engine, Engine]]:
+    """The application's engine for two tenants, each with the table of trips in a schema."""
+    names = [f"{mapped_schema}_{letter}" for letter in "ab"]
+    engines = [host.execution_options(schema_translate_map={None: name}) for name in names]
+    for engine, name in zip(engines, names, strict=True):
+        with engine.begin() as connection:
+            connection.execute(CreateSchema(name))
+            Trip.metadata.create_all(connection, [Trip.__table__, Stop.__table__])  # type: ignore[list-item]
+    yield engines[0], engines[1]
+    gc.collect()  # A client that is left would also look for owned jobs in the next test.
+    with host.begin() as connection:
+        for name in names:
+            connection.execute(DropSchema(name, cascade=True))
+
+
+def test_owners_of_tenants(tenants: tuple[Engine, Engine], mapped_schema: str, states: Any) -> None:
+    """The object of one tenant does not own the jobs of another's object with the same key."""
+    for engine in tenants:
+        client = Client(engine, schema=mapped_schema)
+        with Session(engine) as session:
+            session.add(trip := Trip(id=7_000))
+            client.insert(session, Remind(), InsertOpts(owner=trip))
+            client.insert(session, Remind(), InsertOpts(owner=Ref(trip)))
+            session.commit()
+    with Session(tenants[1]) as session:
+        session.delete(session.get_one(Trip, 7_000))
+        session.commit()
+    assert states() == ["available"] * 2 + ["cancelled"] * 2
+
+
+def test_owner_in_another_schema_than_the_workers(
+    tenants: tuple[Engine, Engine], host: Engine, mapped_schema: str, states: Any
+) -> None:
+    """Jobs of an object that the client's workers would look for elsewhere are refused.
+
+    Deleting such an object does not cancel the jobs of the one that they would find.
+    """
+    client = Client(host, schema=mapped_schema)
+    options: Any = tenants[0].get_execution_options()
+    with Session(host) as session:
+        session.add(trip := Trip(id=7_000))
+        client.insert(session, Remind(), InsertOpts(owner=trip))
+        session.commit()
+    for bind, given in ((tenants[0], {}), (host, options)):
+        with Session(bind) as session:
+            session.connection(execution_options=given)
+            session.add(trip := Trip(id=7_000))
+            session.flush()
+            with pytest.raises(InvalidOption, match=f"trips.* leads to {mapped_schema}_a.trips"):
+                client.insert(session, Remind(), InsertOpts(owner=trip))
+            session.delete(trip)
+            session.commit()
+    assert states() == ["available"]
 
 
 def test_one_statement_for_a_flush(session: Session, client: Client, states: Any) -> None:
@@ -331,7 +389,7 @@ def test_no_attempt_without_the_owner(host: Engine, how: str) -> None:
             session.connection().execute(delete(Trip).where(Trip.id == trip.id))
         else:
             # As in a process that has inserted no job with such an owner.
-            client._inserter._owners = Owners(client._inserter, schema=None)
+            client._inserter._owners = Owners(client._inserter, schema=None, schemas={})
             with Session(host) as elsewhere:
                 elsewhere.connection().execute(delete(Trip).where(Trip.id == trip.id))
                 elsewhere.commit()

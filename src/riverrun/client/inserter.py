@@ -4,7 +4,7 @@ The Inserter checks that the client's workers know the kind and that the transac
 client's database. It calls the plugins around the insert, and has the announcer notify workers.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -28,6 +28,7 @@ from riverrun.jobs.references import Postponed, Postponing, postponing
 from riverrun.jobs.round_trip import is_exact
 from riverrun.jobs.states import JobState
 from riverrun.orm.added import AddedJob, add_to
+from riverrun.orm.marks import Schemas
 from riverrun.orm.owners import Owners
 from riverrun.runtime.announcer import Announcer
 from riverrun.verbs.draft import JobDraft, draft, drafts, jobs_of
@@ -66,6 +67,8 @@ class Inserter:
         self._engine = config.engine
         # A transaction of one statement needs no BEGIN and no COMMIT around it.
         self._autocommit = config.engine.execution_options(**{SINGLE: True})
+        options = config.engine.get_execution_options()
+        self._schemas: Schemas = options.get("schema_translate_map") or {}
         self._schema = config.schema
         self._workers = config.workers
         self.plugins = config.plugins
@@ -75,7 +78,7 @@ class Inserter:
         self._clock = config.clock
         self._identity = ("", "")  # of the client's database, once asked for
         self._same_database: WeakSet[Pool] = WeakSet()  # the pools of engines that lead there, too
-        self._owners = Owners(self, schema=self._schema)
+        self._owners = Owners(self, schema=self._schema, schemas=self._schemas)
         self._announcer = Announcer(
             self._autocommit,
             schema=self._schema,
@@ -124,12 +127,7 @@ class Inserter:
         items = [
             (job.args, job.opts) for job, known in zip(jobs, current, strict=True) if known is None
         ]
-        remaining: Iterator[JobDraft] = iter(())
-        if items:
-            now = self._clock.database_now()
-            remaining = iter(
-                drafts(items, max_attempts=self._max_attempts, now=now, types=self._types)
-            )
+        remaining = iter(self._drafts_of(items) if items else ())
         return [next(remaining) if known is None else known for known in current]
 
     def insert_drafted(self, session: Session, drafts: Sequence[JobDraft]) -> list[InsertResult]:
@@ -176,7 +174,9 @@ class Inserter:
     def insert_from(self, tx: Tx, source: object, args_type: Any, opts: InsertOpts | None) -> int:
         """Insert a job for each row of a select; see `Client.insert_from`."""
         now = self._clock.database_now()
-        common = common_draft(args_type, opts, max_attempts=self._max_attempts, now=now)
+        common = common_draft(
+            args_type, opts, max_attempts=self._max_attempts, now=now, schemas=self._schemas
+        )
         self._check_type(common.kind, args_type)
         self._watch_owners([common])
         for plugin in (*self.plugins, *of_kind(args_type)):
@@ -241,8 +241,14 @@ class Inserter:
                 self._owners.watch(job.owner)
 
     def _draft(self, args: object, opts: InsertOpts | None) -> JobDraft:
-        now = self._clock.database_now()
-        return draft(args, opts, max_attempts=self._max_attempts, now=now, types=self._types)
+        return draft(
+            args,
+            opts,
+            max_attempts=self._max_attempts,
+            now=self._clock.database_now(),
+            types=self._types,
+            schemas=self._schemas,
+        )
 
     @property
     def _types(self) -> Mapping[str, Any]:
@@ -252,8 +258,16 @@ class Inserter:
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
         items = jobs_of(jobs)
         self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
-        now = self._clock.database_now()
-        return drafts(items, max_attempts=self._max_attempts, now=now, types=self._types)
+        return self._drafts_of(items)
+
+    def _drafts_of(self, items: Sequence[Any]) -> list[JobDraft]:
+        return drafts(
+            items,
+            max_attempts=self._max_attempts,
+            now=self._clock.database_now(),
+            types=self._types,
+            schemas=self._schemas,
+        )
 
     def _within(
         self, drafted: Sequence[JobDraft], insert: Callable[[Sequence[JobDraft]], R]

@@ -6,20 +6,27 @@ that it inserts, one statement cancels the waiting jobs of all its deleted objec
 """
 
 import warnings
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
-from weakref import WeakSet, ref
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, Protocol, cast
+from weakref import WeakSet
 
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
 
 from riverrun.db.transactions import own_listener
 from riverrun.errors import OwnerBypassed
-from riverrun.orm.marks import base_of, mark_of
+from riverrun.orm.living import Living
+from riverrun.orm.marks import Schemas, base_of, mark_of, table_of
 from riverrun.orm.object_keys import identity_of, state_of
 
 _DELETED = "_riverrun_deleted"
-"""The attribute of a session with the base mapper and mark of each object that a flush deletes."""
+"""The attribute of a session with the objects that a flush deletes."""
+
+
+class _Deleted(NamedTuple):
+    base: Mapper[Any]
+    table: str
+    mark: str
 
 
 class Canceller(Protocol):
@@ -38,12 +45,15 @@ class Owners:
 
     Args:
         canceller: Cancels their jobs.
-        schema: The schema of River's tables. Clients that share it cancel a job once.
+        schema: The schema of River's tables.
+        schemas: The `schema_translate_map` of the client's engine.
     """
 
-    def __init__(self, canceller: Canceller, *, schema: str | None) -> None:
+    def __init__(self, canceller: Canceller, *, schema: str | None, schemas: Schemas) -> None:
         self._canceller = canceller
-        self._schema = schema
+        self._schemas = schemas
+        # Clients that have this in common cancel a job once.
+        self._place = (schema, frozenset(schemas.items()))
         self._bases: dict[Mapper[Any], None] = {}  # a set that other threads may iterate over
 
     def watch(self, mapper: Mapper[Any]) -> None:
@@ -53,28 +63,29 @@ class Owners:
             return
         self._bases[base] = None
         _watched.add(base)
-        key = id(self)
-        _all[key] = ref(self, lambda _: _all.pop(key, None))
+        _all.add(self)
         if not event.contains(Session, "do_orm_execute", _on_execute):
             event.listen(Session, "do_orm_execute", _on_execute)
 
     def cancel(
         self,
         session: Session,
-        deleted: Sequence[tuple[Mapper[Any], str]],
-        done: set[str | None],
+        deleted: Sequence[_Deleted],
+        done: set[Hashable],
     ) -> None:
         """Cancel the waiting jobs of deleted objects.
 
         Args:
             session: The session whose flush deleted them.
-            deleted: The base mapper and the mark of each object.
-            done: The schemas in which other clients have cancelled them. This adds its own.
+            deleted: The objects.
+            done: The places in which other clients have cancelled them. This adds its own.
         """
-        if self._schema in done or not any(base in self._bases for base, _ in deleted):
+        # A session of another tenant may not even find River's tables.
+        found = [each for each in deleted if each.table == table_of(each.base, self._schemas)]
+        if self._place in done or not any(each.base in self._bases for each in found):
             return
-        if self._canceller.cancel_owned(session, [mark for _, mark in deleted]):
-            done.add(self._schema)
+        if self._canceller.cancel_owned(session, [each.mark for each in found]):
+            done.add(self._place)
 
     def check_bulk(self, mapper: Mapper[Any] | None, table: object) -> None:
         """Warn once of bulk statements that delete objects of a class, which no flush will see."""
@@ -85,29 +96,25 @@ class Owners:
                 warnings.warn(OwnerBypassed(base.class_.__name__), stacklevel=2)
 
 
-# Not a WeakSet: an insert in another thread may add to it while a flush iterates.
-_all: "dict[int, ref[Owners]]" = {}
+_all: Living[Owners] = Living()
 
 _watched: WeakSet[Mapper[Any]] = WeakSet()
 
 _warned: WeakSet[Mapper[Any]] = WeakSet()
 
 
-def _living() -> list[Owners]:
-    found = (reference() for reference in list(_all.values()))
-    return [owners for owners in found if owners is not None]
-
-
 # These listeners are there from the beginning: a flush may insert the first job with an owner, and
 # SQLAlchemy refuses new listeners to an event that it is calling listeners of.
 @event.listens_for(Mapper, "after_delete")
-def _record(_mapper: object, _connection: object, obj: Any) -> None:
+def _record(_mapper: object, connection: Connection, obj: Any) -> None:
     if not _watched or (base := base_of(type(obj))) not in _watched:
         return
     state = cast("InstanceState[Any]", state_of(obj))
     identity, session = identity_of(state), state.session
     if identity is not None and session is not None:
-        session.__dict__.setdefault(_DELETED, []).append((base, mark_of(base, identity)))
+        schemas = connection.get_execution_options().get("schema_translate_map") or {}
+        deleted = _Deleted(base, table_of(base, schemas), mark_of(base, identity, schemas))
+        session.__dict__.setdefault(_DELETED, []).append(deleted)
 
 
 @event.listens_for(Session, "before_flush")
@@ -121,8 +128,8 @@ def _forget(session: Session, *_: object) -> None:
 def _cancel(session: Session, _context: object) -> None:
     deleted = session.__dict__.pop(_DELETED, None)
     if deleted:
-        done: set[str | None] = set()
-        for owners in _living():
+        done: set[Hashable] = set()
+        for owners in _all:
             owners.cancel(session, deleted, done)
 
 
@@ -130,5 +137,5 @@ def _cancel(session: Session, _context: object) -> None:
 def _on_execute(statement: ORMExecuteState) -> None:
     if statement.is_delete:
         table = getattr(statement.statement, "table", None)
-        for owners in _living():
+        for owners in _all:
             owners.check_bulk(statement.bind_mapper, table)

@@ -9,7 +9,7 @@ savepoint that flushed it, and is gone if that is rolled back.
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
-from weakref import WeakKeyDictionary, WeakSet, finalize, ref
+from weakref import WeakKeyDictionary, finalize, ref
 
 import attrs
 from sqlalchemy import event
@@ -28,6 +28,7 @@ from riverrun.db.transactions import own_listener
 from riverrun.errors import InvalidOption, RuleBypassed
 from riverrun.jobs.options import InsertOpts
 from riverrun.orm.added import expect_flush
+from riverrun.orm.living import Living
 from riverrun.orm.object_keys import mapper_of, state_of
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def _unlisten(target: Any, listeners: list[tuple[str, Any]]) -> None:
 
 # The listeners on the class Session, which all rules share
 
-_all: WeakSet[Rules] = WeakSet()
+_all: Living[Rules] = Living()
 
 
 def _listen() -> None:
@@ -353,7 +354,7 @@ def _on_execute(statement: ORMExecuteState) -> None:
         return
     table = getattr(statement.statement, "table", None)
     names = _names(statement) if on == "update" else None
-    for rules in list(_all):
+    for rules in _all:
         rules.check_bulk(on, statement.bind_mapper, table, names)
 
 

@@ -24,7 +24,9 @@ from riverrun.jobs.options import (
 )
 from riverrun.jobs.references import referred
 from riverrun.jobs.states import JobState
+from riverrun.orm.marks import NO_SCHEMAS, Schemas
 from riverrun.verbs.owned import OWNER_KEY, owner_of
+from riverrun.verbs.referred import check_schema
 from riverrun.verbs.unless_changed import UNCHANGED_KEY, version_of
 
 _NO_OPTIONS = InsertOpts()
@@ -97,6 +99,7 @@ def draft(
     max_attempts: int = MAX_ATTEMPTS_DEFAULT,
     now: datetime | None = None,
     types: Mapping[str, Any] = _NO_TYPES,
+    schemas: Schemas = NO_SCHEMAS,
 ) -> JobDraft:
     """Return the draft of a job, checked. Nothing is inserted.
 
@@ -107,9 +110,10 @@ def draft(
         now: The process's time, aware, for periods of uniqueness.
         types: By kind, the type that its worker takes, if that is not just the class of the args:
             a generic class with its parameters.
+        schemas: The `schema_translate_map` of the engine on which workers find mapped objects.
     """
     own = _own(args)
-    decided = _PLAIN if opts is None and own is None else _decide(opts, own, now)
+    decided = _PLAIN if opts is None and own is None else _decide(opts, own, now, schemas)
     with _Collected() as objects:
         return _draft(args, decided, max_attempts, now, types, objects)
 
@@ -139,7 +143,12 @@ def _own(args: object) -> InsertOpts | None:
     return getattr(args, "insert_opts", None)
 
 
-def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | None) -> _Decided:
+def _decide(
+    opts: InsertOpts | None,
+    own: InsertOpts | None,
+    now: datetime | None,
+    schemas: Schemas = NO_SCHEMAS,
+) -> _Decided:
     if opts is not None and not isinstance(opts, InsertOpts):
         raise InvalidOption("opts", opts, "an InsertOpts")
     given = opts or _NO_OPTIONS
@@ -153,10 +162,13 @@ def _decide(opts: InsertOpts | None, own: InsertOpts | None, now: datetime | Non
     else:
         state = JobState.available if scheduled_at is None else JobState.scheduled
     metadata = given.metadata
-    needs = [] if given.unless_changed is None else [version_of(given.unless_changed)]
+    needs = []
+    if given.unless_changed is not None:
+        needs.append(version_of(given.unless_changed))
+        check_schema("unless_changed", given.unless_changed, schemas)
     owner = None
     if given.owner is not None:
-        owner, mark, need = owner_of(given.owner)
+        owner, mark, need = owner_of(given.owner, schemas)
         metadata = {**(metadata or {}), OWNER_KEY: mark}
         needs.append(need)
     if needs:
@@ -234,6 +246,7 @@ def drafts(
     max_attempts: int = MAX_ATTEMPTS_DEFAULT,
     now: datetime | None = None,
     types: Mapping[str, Any] = _NO_TYPES,
+    schemas: Schemas = NO_SCHEMAS,
 ) -> list[JobDraft]:
     """Return the drafts of `jobs`: args, or pairs of args and InsertOpts.
 
@@ -252,7 +265,10 @@ def drafts(
             try:
                 found = known.get((id(opts), id(own)))
                 if found is None:
-                    found = known[id(opts), id(own)] = ((opts, own), _decide(opts, own, now))
+                    found = known[id(opts), id(own)] = (
+                        (opts, own),
+                        _decide(opts, own, now, schemas),
+                    )
                 result.append(_draft(args, found[1], max_attempts, now, types, objects))
             except (InvalidArgs, InvalidOption) as error:
                 error.add_note(f"job {index} of the batch; none was inserted")

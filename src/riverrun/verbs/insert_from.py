@@ -18,6 +18,7 @@ from riverrun.jobs.args import RawArgs, kind_of
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.options import MAX_ATTEMPTS_DEFAULT, InsertOpts, OnConflict, Uniqueness
 from riverrun.orm.columns_of_args import ArgsColumns, columns_of_args
+from riverrun.orm.marks import NO_SCHEMAS, Schemas
 from riverrun.orm.sql_text import REFUSED
 from riverrun.policies.uniqueness import DEFAULT_STATES, UniqueKey, UniqueOpts
 from riverrun.queries import insert_from as queries
@@ -73,7 +74,12 @@ def insert_from(
 
 
 def common_draft(
-    args_type: Any, opts: InsertOpts | None, *, max_attempts: int, now: datetime | None
+    args_type: Any,
+    opts: InsertOpts | None,
+    *,
+    max_attempts: int,
+    now: datetime | None,
+    schemas: Schemas = NO_SCHEMAS,
 ) -> JobDraft:
     """Return a draft without args, with the values that all jobs of an `insert_from` share.
 
@@ -84,7 +90,8 @@ def common_draft(
     if args_type is RawArgs or not isinstance(args_type, type):
         raise InvalidOption("args_type", args_type, "a class of args that has a kind")
     given = attrs.evolve(_given(args_type, opts), unique=None)
-    return draft(RawArgs(kind=kind, encoded={}), given, max_attempts=max_attempts, now=now)
+    raw = RawArgs(kind=kind, encoded={})
+    return draft(raw, given, max_attempts=max_attempts, now=now, schemas=schemas)
 
 
 def _given(args_type: Any, opts: InsertOpts | None) -> InsertOpts:

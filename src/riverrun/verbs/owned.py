@@ -9,26 +9,28 @@ from sqlalchemy.orm import Mapper
 from riverrun.db.transactions import Transaction, Tx
 from riverrun.errors import InvalidOption, InvalidRef
 from riverrun.models import Job
-from riverrun.orm.marks import base_of, mark_of
+from riverrun.orm.marks import Schemas, base_of, mark_of
 from riverrun.orm.object_keys import mapper_of
 from riverrun.orm.refs import Ref
 from riverrun.queries import cancel as queries
 from riverrun.queries.chosen import chosen
 from riverrun.verbs.chosen import Changed, change_chosen
+from riverrun.verbs.referred import check_schema
 from riverrun.verbs.unless_changed import existence_of
 
 OWNER_KEY = "riverrun:owner"
 """The key of a job's metadata that has the mark of its owner's row."""
 
 
-def owner_of(owner: object) -> tuple[Mapper[Any], str, dict[str, Any]]:
+def owner_of(owner: object, schemas: Schemas) -> tuple[Mapper[Any], str, dict[str, Any]]:
     """Return an owner's mapper and mark, and what is stored with a job that needs its existence.
 
     Args:
         owner: A mapped object, or a Ref.
+        schemas: The `schema_translate_map` of the client's engine.
 
     Raises:
-        InvalidOption: If it has no primary key yet.
+        InvalidOption: If it has no primary key yet, or workers would look for it in another schema.
     """
     try:
         key = Ref.to_json(owner, Ref)
@@ -39,7 +41,9 @@ def owner_of(owner: object) -> tuple[Mapper[Any], str, dict[str, Any]]:
     mapper = mapper_of(ref.entity)
     assert mapper is not None  # noqa: S101  a reference is to a mapped class
     identity = ref.key if isinstance(ref.key, tuple) else (ref.key,)
-    return mapper, mark_of(base_of(ref.entity), identity), existence_of(mapper, key)
+    if not isinstance(owner, Ref):
+        check_schema("owner", owner, schemas)
+    return mapper, mark_of(base_of(ref.entity), identity, schemas), existence_of(mapper, key)
 
 
 def cancel_owned(

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Mapper, Session, object_mapper, object_session
 
 from riverrun.db.engines import address, identity
 from riverrun.db.transactions import Transaction
-from riverrun.errors import InvalidArgs
+from riverrun.errors import InvalidArgs, InvalidOption
+from riverrun.orm.marks import Schemas, base_of, table_of
 from riverrun.orm.object_keys import state_of, with_article
 
 _same_database: WeakKeyDictionary[Pool, WeakSet[Pool]] = WeakKeyDictionary()
@@ -41,6 +42,36 @@ def check_objects(transaction: Transaction, jobs: Iterable[_Job]) -> None:
             if place not in checked:
                 checked.add(place)
                 _check(transaction, job.kind, obj, session)
+
+
+def check_schema(option: str, obj: object, schemas: Schemas) -> None:
+    """Refuse an object whose session finds it in another schema than workers do.
+
+    Args:
+        option: The option of the insert that the object was given for.
+        obj: A mapped object. If it is in no session, it is not known where it was found.
+        schemas: The `schema_translate_map` of the client's engine.
+
+    Raises:
+        InvalidOption: If workers would look for the object elsewhere.
+    """
+    session = object_session(obj)
+    bind = None if session is None else _bind(obj, session)
+    if session is None or bind is None:
+        return
+    begun: Any = session.get_transaction()
+    # The connection may have a map of its own. It is not asked for here, as that might connect.
+    found = begun._connections.get(bind) if begun is not None else None
+    options = (bind if found is None else found[0]).get_execution_options()
+    base = base_of(type(obj))
+    there = table_of(base, options.get("schema_translate_map") or {})
+    here = table_of(base, schemas)
+    if there != here:
+        expected = (
+            f"an object in {here}, where this client's workers look for it; the "
+            f"schema_translate_map of its session leads to {there}"
+        )
+        raise InvalidOption(option, obj, expected)
 
 
 def _check(transaction: Transaction, kind: str, obj: object, session: Session) -> None:
