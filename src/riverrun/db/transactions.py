@@ -548,15 +548,15 @@ def session_or_connection(tx: object) -> Session | Connection:
     """
     if isinstance(tx, scoped_session):
         tx = tx()
-    if isinstance(tx, Connection):
-        if tx.closed:
-            raise TransactionClosed("Connection")
-        return tx
     if isinstance(tx, Session):
         # Only a session made with close_resets_only=False is closed for good, by close() or at the
         # end of its `with` block. Any other session begins anew.
         if getattr(tx, "_close_state", None) is not None and _is_closed(tx):
             raise TransactionClosed("Session")
+        return tx
+    if isinstance(tx, Connection):
+        if tx.closed:
+            raise TransactionClosed("Connection")
         return tx
     name = type(tx).__name__
     if hasattr(tx, "run_sync") or hasattr(tx, "sync_engine") or name.startswith("async_"):
@@ -568,4 +568,4 @@ def session_or_connection(tx: object) -> Session | Connection:
 
 
 def _is_closed(session: Session) -> bool:
-    return bool(session._close_state.name == "CLOSED")
+    return bool(session._close_state._name_ == "CLOSED")
