@@ -275,7 +275,7 @@ def test_the_index_serves_the_count(leader: Leader) -> None:
     [
         queries.marks,
         queries.clean,
-        lambda: queries.sum_up(60, 10),
+        queries.sum_up,
         lambda: queries.list_samples("kind", 10, None),
         lambda: queries.list_samples("queue", 900, 60),
     ],
@@ -289,7 +289,9 @@ def test_the_primary_key_serves_the_samples(leader: Leader, statement: Callable[
     )
     times = {name: T0 for name in compiled.params if name.startswith("before_")}
     now = T0 + 4_000 * MINUTE
-    params = {**compiled.params, **times, "since": now - HOUR, "until": now, "limit": 10_000}
+    lengths = {"step_s": 60, "from_s": 10}
+    params = {**compiled.params, **times, **lengths}
+    params |= {"since": now - HOUR, "until": now, "limit": 10_000}
     with leader.engine.connect() as connection:
         connection.execute(
             text(

@@ -136,19 +136,21 @@ def count_final() -> Insert:
         for name in ("wait", "run")
     }
     lengths = {name: func.max(each[name]) + 1 for name in counts}
-    return _insert(FINE_S, each, number, counts, lengths)
+    step_s = literal_column(str(FINE_S), Integer)
+    return _insert(step_s, each, number, counts, lengths)
 
 
 @lru_cache
-def sum_up(step_s: int, from_s: int) -> Insert:
-    """Sum the samples of `from_s` seconds, from bind `since` to before `until`, up to `step_s`.
+def sum_up() -> Insert:
+    """Sum samples of bind `from_s` seconds, from bind `since` to before `until`, up to `step_s`.
 
     Index: riverrun_sample_pkey.
     """
     since, until = (bindparam(name, type_=Timestamp) for name in ("since", "until"))
+    step_s, from_s = (bindparam(name, type_=Integer) for name in ("step_s", "from_s"))
     each = (
         select(
-            _bin(step_s, Sample.at).label("at"),
+            func.date_bin(_seconds_long(step_s), Sample.at, _ORIGIN).label("at"),
             *(getattr(Sample, name) for name in ("queue", "kind", "state", "count")),
             Sample.wait_s,
             Sample.run_s,
@@ -160,11 +162,11 @@ def sum_up(step_s: int, from_s: int) -> Insert:
     )
     counts = {name: _sums(each.c[name]) for name in ("wait", "run")}
     lengths = {name: func.max(func.cardinality(each.c[name])) for name in counts}
-    return _insert(step_s, each.c, func.sum(each.c["count"]), counts, lengths)
+    return _insert(cast(step_s, Integer), each.c, func.sum(each.c["count"]), counts, lengths)
 
 
 def _insert(
-    step_s: int, each: Any, count: Any, counts: dict[str, list[Any]], lengths: dict[str, Any]
+    step_s: Any, each: Any, count: Any, counts: dict[str, list[Any]], lengths: dict[str, Any]
 ) -> Insert:
     """Return an insert of the most frequent series of each time, and of the rest without names."""
     key = (each.at, each.queue, each.kind, each.state)
@@ -202,7 +204,7 @@ def _insert(
         for name in counts
     ]
     source = select(
-        literal_column(str(step_s), Integer),
+        step_s,
         series.at,
         queue,
         kind,
@@ -255,7 +257,7 @@ def list_samples(by: str, step_s: int, finer_s: int | None) -> Select[Any]:
         later = func.coalesce(last + _interval(step_s), since)
         finer = and_(Sample.step_s == finer_s, Sample.at >= func.greatest(since, later))
         source = or_(source, finer)
-    width = func.make_interval(0, 0, 0, 0, 0, 0, cast(bindparam("point_s"), Double))
+    width = _seconds_long(bindparam("point_s"))
     at, name = func.date_bin(width, Sample.at, _ORIGIN), getattr(Sample, by)
     chosen = [
         or_(
@@ -298,6 +300,10 @@ def _bin(step_s: int, time: Any) -> Any:
 
 def _interval(step_s: int) -> Any:
     return literal_column(f"interval '{step_s} seconds'")
+
+
+def _seconds_long(number: Any) -> Any:
+    return func.make_interval(0, 0, 0, 0, 0, 0, cast(number, Double))
 
 
 def _seconds(interval: Any) -> Any:

@@ -225,8 +225,8 @@ def sample(
         oldest = floor(moment - timedelta(seconds=KEPT_S[from_s]), step_s)
         begin, whole = _after(end, step_s, oldest), floor(max(since, until), step_s)
         if begin < whole:
-            params = {"since": begin, "until": whole}
-            transaction.execute(queries.sum_up(step_s, from_s), params)
+            params = {"since": begin, "until": whole, "step_s": step_s, "from_s": from_s}
+            transaction.execute(queries.sum_up(), params)
     before = {f"before_{step_s}": moment - timedelta(seconds=KEPT_S[step_s]) for step_s in STEPS}
     done = transaction.execute(queries.clean(), {**before, "limit": limit})
     assert isinstance(done, CursorResult)  # noqa: S101  every DELETE returns one
