@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.schema import CreateSchema
 
 from ext.marks import VERSION
 from ext.test_alembic import MAKO
@@ -45,6 +46,9 @@ alembic_postgresql_enum.set_configuration(
 """
 
 
+ODD = 'o\'clock "jobs" :a'
+
+
 @pytest.mark.parametrize("options", ["", "include_schemas=True"])
 def test_they_propose_only_what_is_the_hosts(
     empty_database: Engine, tmp_path: Path, options: str
@@ -54,7 +58,9 @@ def test_they_propose_only_what_is_the_hosts(
     pytest.importorskip("alembic_utils")
     with empty_database.begin() as connection:
         connection.execute(text("CREATE SCHEMA jobs"))
+        connection.execute(CreateSchema(ODD))
     migrate(empty_database)
+    migrate(empty_database, schema=ODD)
     migrate(empty_database, schema="jobs")
     with empty_database.begin() as connection:
         # As in versions up to 3.

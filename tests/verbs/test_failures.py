@@ -34,7 +34,8 @@ def failed(engine: Engine, schema: str, error: str, **changes: Any) -> int:
 
 def test_groups_by_kind_and_error(engine: Engine, schema: str) -> None:
     """Jobs of one kind whose last errors differ only in numbers are one group."""
-    minutes = [NOW - timedelta(minutes=number) for number in range(4)]
+    now = datetime.now(UTC)  # the trend is up to the moment of the test
+    minutes = [now - timedelta(minutes=number) for number in range(4)]
     a = failed(engine, schema, "ValueError: no order 17\nin ship", at=minutes[3])
     b = failed(engine, schema, "ValueError: no order 18\nelsewhere", at=minutes[1])
     c = failed(engine, schema, "ValueError: no order -1.5", at=minutes[2], state=JobState.retryable)

@@ -47,4 +47,6 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
             return True
     # Some plugins pass `schema.name(arguments)`.
     bare = (name or "").partition("(")[0].rpartition(".")[2].strip('"')
-    return bare not in OWN_OBJECTS
+    # alembic-postgresql-enum takes the quotes off `"a ""b"" c".name`, and with them the last letter.
+    cut = type_ == "enum" and '"' in (name or "") and f"{bare}e" in OWN_OBJECTS
+    return bare not in OWN_OBJECTS and not cut
