@@ -35,6 +35,7 @@ class Service:
         self._daemon = daemon
         self._threading = threading.Lock()  # guards _thread while it is replaced
         self._thread: threading.Thread | None = None
+        self._beginning = False  # the thread is about to live
         self._failing_since: float | None = None
         self._failed_at = 0.0
 
@@ -100,7 +101,9 @@ class Service:
         """For how many seconds the service has been dead or dying again and again; 0 if sound."""
         now, since = time.monotonic(), self._failing_since
         thread = self._thread
-        if thread is not None and not thread.is_alive() and not self.stopping.is_set():
+        # In this order: a new thread is there after the flag is set, and lives before it is reset.
+        dead = thread is not None and not self._beginning and not thread.is_alive()
+        if dead and not self.stopping.is_set():
             return max(0.001, now - (self._failed_at if since is None else since))
         if since is None or now - self._failed_at >= CALM_S:
             return 0.0
@@ -116,12 +119,15 @@ class Service:
     def _begin(self) -> None:
         self._failed_at = time.monotonic()
         thread = threading.Thread(target=self._guarded, name=self.name, daemon=self._daemon)
+        self._beginning = True
         self._thread = thread
         try:
             thread.start()
         except RuntimeError:
             self._thread = None
             raise
+        finally:
+            self._beginning = False
 
     def _guarded(self) -> None:
         pause_s, last_turns = 0.1, 0
