@@ -81,12 +81,12 @@ _NUMBER = re.compile(r"-?[0-9]{1,19}")
 _COUNT_MAX = 2**63 - 1
 
 
-@attrs.define(kw_only=True)
+@attrs.define
 class Outcome:
     """What to write for one attempt, if its job is still running at that attempt.
 
     One is made for every job. The class is not frozen, because that would more than double the time
-    to make one; treat it as if it were.
+    to make one; treat it as if it were. To pass the values by position takes half the time, too.
 
     Attributes:
         job_id: The job's id.
@@ -222,12 +222,10 @@ def _count(job: JobRow, key: str) -> int:
 
 def completed(job_id: int, attempt: int, metadata: Mapping[str, Any] | None = None) -> Outcome:
     """Return the outcome of an attempt whose worker returned."""
-    return Outcome(
-        job_id=job_id,
-        attempt=attempt,
-        state=JobState.completed,
-        metadata=dict(metadata) if metadata else None,
-    )
+    outcome = Outcome(job_id, attempt, JobState.completed)
+    if metadata:
+        outcome.metadata = dict(metadata)
+    return outcome
 
 
 def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:

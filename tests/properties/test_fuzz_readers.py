@@ -21,7 +21,7 @@ from riverrun.client.client import Client
 from riverrun.clock import Clock
 from riverrun.db.urls import psycopg_url
 from riverrun.errors import JobSnooze, RiverrunError, UndecodableArgs
-from riverrun.execution.context import JobContext
+from riverrun.execution.context import ContextParts, JobContext
 from riverrun.execution.steps import CURSOR_KEY, STEP_KEY, Steps
 from riverrun.ext.settings import _READERS, client_options
 from riverrun.jobs.args import decode
@@ -112,7 +112,7 @@ def test_metadata(metadata: dict[str, Any]) -> None:
     record(_Statements(), [rescued], merge_anyway=True)  # type: ignore[arg-type]
     with contextlib.suppress(RiverrunError):
         Steps(metadata)
-    ctx = JobContext(job, clock=Clock(), claimed_monotonic=0.0, timeout_s=None, engine=None)
+    ctx = JobContext(job, ContextParts(clock=Clock(), engine=None), 0.0, None)
     with contextlib.suppress(RiverrunError):
         ctx.step("one", lambda: None)
     with contextlib.suppress(RiverrunError):

@@ -26,6 +26,7 @@ from riverrun.execution.context import JobContext
 from riverrun.execution.handlers import ErrorHandlerResult
 from riverrun.execution.plugins import around_work, around_work_async, in_processes
 from riverrun.execution.result import AttemptResult
+from riverrun.execution.signature import call
 from riverrun.execution.thread_interrupt import Interruptible, Interruption
 from riverrun.execution.workers import Executor, Worker
 from riverrun.jobs.args import decode
@@ -80,12 +81,16 @@ class Attempt:
     ctx: JobContext
 
     def __init__(
-        self, attempts: Attempts, claimed: JobRow | ClaimedJob, claimed_monotonic: float
+        self,
+        attempts: Attempts,
+        claimed: JobRow | ClaimedJob,
+        claimed_monotonic: float,
+        begin_by: float = math.inf,
     ) -> None:
         self._attempts = attempts
         self.claimed = claimed
         self.claimed_monotonic = claimed_monotonic
-        self.begin_by = math.inf
+        self.begin_by = begin_by
         self.replaced = False  # another slot was opened in place of this one's
         self.over = False  # its slot is free again
         self.superseded = False  # its claim was undone by the server, and made again
@@ -122,7 +127,7 @@ class Attempt:
     @property
     def is_async(self) -> bool:
         """Whether `execute_async` runs it, and not `execute`."""
-        return self._plan is not None and self._plan.worker.executor is Executor.coroutine
+        return self._plan is not None and self._plan.is_async
 
     def interrupt(self) -> None:
         """Throw an Interruption into the worker's thread, if it was registered for that."""
@@ -197,19 +202,14 @@ class Attempt:
     def _result(self, began: float, error: BaseException | None) -> AttemptResult:
         attempts, claimed = self._attempts, self.claimed
         ended = attempts.clock.monotonic()
+        if error is None and not self.ctx.completed:
+            log_completed(claimed, ended - began)
+            job = self.job if attempts.events_wanted else None
+            done = completed(claimed.id, claimed.attempt, self.ctx.staged)
+            return AttemptResult(job, claimed.queue, done, None, ended - began, ended)
         # GeneratorExit: the coroutine was closed because its event loop is lost.
         if isinstance(error, Interruption | GeneratorExit) and self.ctx.reason is not None:
             error = self.ctx.reason
-        if error is None and not self.ctx.completed:
-            log_completed(claimed, ended - began)
-            return AttemptResult(
-                job=self.job if attempts.events_wanted else None,
-                queue=claimed.queue,
-                outcome=completed(claimed.id, claimed.attempt, self.ctx.staged),
-                error=None,
-                run_s=ended - began,
-                ended_monotonic=ended,
-            )
         self._log(error, ended - began)
         outcome = self._decide(error)
         due = None
@@ -247,7 +247,7 @@ class Attempt:
     def _call(self, worker: Worker, args: object) -> None:
         parameter = worker.session
         if parameter is None:
-            worker.work(args, self.ctx)
+            call(worker.function, args, self.ctx, worker.context)
             return
         with self.ctx.worker_transaction.session(parameter.wanted) as session:
             if worker.serialize_by is not None:
@@ -306,9 +306,9 @@ class Attempt:
         args = decode(self.claimed.kind, self.claimed.args, worker.args_type)
         if not ctx.is_bare:
             ctx.check_steps()
+        ctx.raise_if_cancelled()
         if worker.executor is not Executor.process:  # else its time starts when it gets a process
             ctx.begin()
-        ctx.raise_if_cancelled()
         return args
 
     def _check_steps(self) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.events import Hub
-from riverrun.execution.context import JobContext
+from riverrun.execution.context import ContextParts, JobContext
 from riverrun.execution.handlers import ErrorHandler
 from riverrun.execution.plugins import Plugin, of_kind
 from riverrun.execution.processes import ProcessPool
@@ -30,6 +30,7 @@ class Plan:
         processes: The processes in which the worker is called; None for this process.
         timeout_s: Seconds that an attempt may take; None for no limit.
         backoff: When a failed job may be claimed again.
+        is_async: Whether the worker is an `async def`.
     """
 
     worker: Worker
@@ -37,6 +38,7 @@ class Plan:
     processes: ProcessPool | None
     timeout_s: float | None
     backoff: Backoff
+    is_async: bool
 
 
 @attrs.frozen(kw_only=True)
@@ -72,6 +74,17 @@ class Attempts:
     processes: ProcessPool | None = None
     pid: int = attrs.field(factory=os.getpid)
     _plans: dict[str, Plan] = attrs.field(factory=dict, init=False)
+    _parts: ContextParts = attrs.field(init=False)
+
+    @_parts.default
+    def _make_parts(self) -> ContextParts:
+        return ContextParts(
+            clock=self.clock,
+            engine=self.engine,
+            schema=self.schema,
+            client=self.client,
+            makers=self.makers,
+        )
 
     def plan(self, kind: str) -> Plan | None:
         """Return how jobs of `kind` are worked; None if no worker is registered for it."""
@@ -87,6 +100,7 @@ class Attempts:
                 processes=self.processes if worker.executor is Executor.process else None,
                 timeout_s=(self.job_timeout_s if own_s is None else own_s) or None,
                 backoff=worker.backoff or self.backoff,
+                is_async=worker.executor is Executor.coroutine,
             )
         return plan
 
@@ -105,16 +119,7 @@ class Attempts:
             claimed_monotonic: When it was claimed, by the process's monotonic clock.
             timeout_s: Seconds that the attempt may take; None for no limit.
         """
-        return self.context_type(
-            job,
-            clock=self.clock,
-            claimed_monotonic=claimed_monotonic,
-            timeout_s=timeout_s,
-            engine=self.engine,
-            schema=self.schema,
-            client=self.client,
-            makers=self.makers,
-        )
+        return self.context_type(job, self._parts, claimed_monotonic, timeout_s)
 
     def timeout_s(self, kind: str) -> float | None:
         """Return the seconds that an attempt at `kind` may take; None for no limit."""

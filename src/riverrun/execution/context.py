@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import attrs
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
 
@@ -30,14 +31,29 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 
-_PLAIN = SessionMakers()
+@attrs.frozen(kw_only=True)
+class ContextParts:
+    """What the contexts of a client's attempts have in common.
+
+    Attributes:
+        clock: The process's clock.
+        engine: The engine from which `ctx.transaction()` takes connections; None if it must not.
+        schema: The schema of River's tables.
+        client: The client that works the jobs; None outside a client.
+        makers: Makes the sessions that workers take.
+    """
+
+    clock: Clock
+    engine: Engine | None
+    schema: str | None = None
+    client: Any = None
+    makers: SessionMakers = attrs.field(factory=SessionMakers)
 
 
 class JobContext:
     """One attempt, as its worker sees it.
 
     Attributes:
-        client: The client that works the job, for inserting more; None outside a client.
         is_bare: Whether the job's metadata is known to be empty.
         in_test: Whether `riverrun.testing` works the job, in a test's own thread.
     """
@@ -61,25 +77,22 @@ class JobContext:
     def __init__(
         self,
         job: JobRow | ClaimedJob,
-        *,
-        clock: Clock,
+        parts: ContextParts,
         claimed_monotonic: float,
         timeout_s: float | None,
-        engine: Engine | None,
-        schema: str | None = None,
-        client: Any = None,
-        makers: SessionMakers = _PLAIN,
     ) -> None:
         self._job = job
         # Whether it is known, without decoding it, that the job's metadata is empty.
         self.is_bare = type(job) is ClaimedJob and job.is_bare
-        self.client = client
-        self._clock = clock
+        self._parts = parts
+        self._clock = parts.clock
         self._claimed_monotonic = claimed_monotonic
         self._timeout_s = timeout_s
-        self._engine = engine
-        self._schema = schema
-        self._makers = makers
+
+    @property
+    def client(self) -> Any:
+        """The client that works the job, for inserting more; None outside a client."""
+        return self._parts.client
 
     @property
     def job(self) -> JobRow:
@@ -318,7 +331,7 @@ class JobContext:
             InvalidStep: As `set_cursor`.
         """
         progress = self.steps.checkpoint(cursor)
-        merge_metadata(session, self.job, progress, schema=self._schema)
+        merge_metadata(session, self.job, progress, schema=self._parts.schema)
 
     @contextmanager
     def transaction(self, **session_options: Any) -> Iterator[Session]:
@@ -365,6 +378,7 @@ class JobContext:
         return self._worker_transaction
 
     def _make_transaction(self) -> WorkerTransaction:
+        parts = self._parts
         return WorkerTransaction(
-            self, engine=self._engine, schema=self._schema, makers=self._makers
+            self, engine=parts.engine, schema=parts.schema, makers=parts.makers
         )

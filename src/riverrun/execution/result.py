@@ -8,9 +8,9 @@ from riverrun.outcome import Outcome
 from riverrun.verbs.claim import ClaimedJob
 
 
-@attrs.define(kw_only=True)
+@attrs.define
 class AttemptResult:
-    """The result of a finished attempt. Like an Outcome, it is never changed.
+    """The result of a finished attempt. Like an Outcome, it is never changed, and made quickly.
 
     Attributes:
         job: The job as claimed, for its event; None if events had no subscribers at the end.

@@ -37,13 +37,15 @@ class Slots:
 
     def submit(self, attempts: Collection[Attempt]) -> None:
         """Hand `attempts` over; each begins when a slot is free."""
-        parts: dict[bool, list[Attempt]] = {False: [], True: []}
-        for attempt in attempts:
-            parts[attempt.is_async].append(attempt)
-        for is_async, part in parts.items():
-            if part:
-                self._submitted[is_async] = True
-                (self._coroutines if is_async else self._threads).submit(part)
+        coroutines = [attempt for attempt in attempts if attempt.is_async]
+        threads = attempts
+        if coroutines:
+            self._submitted[True] = True
+            self._coroutines.submit(coroutines)
+            threads = [attempt for attempt in attempts if not attempt.is_async]
+        if threads:
+            self._submitted[False] = True
+            self._threads.submit(threads)
 
     def add(self, attempt: Attempt) -> None:
         """Open a slot in place of the one that `attempt` occupies, until that finishes."""

@@ -16,7 +16,7 @@ import attrs
 from riverrun.clock import Clock
 from riverrun.db.forks import close_in_child, ignore
 from riverrun.errors import AttemptInterrupted, WorkerFailed
-from riverrun.execution.context import JobContext
+from riverrun.execution.context import ContextParts, JobContext
 from riverrun.execution.plugins import InProcess
 from riverrun.execution.signature import By, call
 from riverrun.execution.steps import Steps
@@ -89,9 +89,7 @@ class _Current:
         if call.job is not None:
             clock = Clock()
             claimed = clock.monotonic()
-            ctx = JobContext(
-                call.job, clock=clock, claimed_monotonic=claimed, timeout_s=None, engine=None
-            )
+            ctx = JobContext(call.job, ContextParts(clock=clock, engine=None), claimed, None)
         with self._lock:
             self._number, self._ctx = call.number, ctx
         self._pass_on()

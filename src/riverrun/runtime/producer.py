@@ -386,9 +386,8 @@ class Producer(Service):
             if self._hub.has_subscribers:
                 claimed = JobsClaimed(queue=self.queue, count=len(jobs), claim_s=now - began)
                 self._hub.publish(claimed)
-            attempts = {job.id: Attempt(self._attempts, job, now) for job in jobs}
-            for attempt in attempts.values():
-                attempt.begin_by = began + self._fresh_s
+            begin_by = began + self._fresh_s
+            attempts = {job.id: Attempt(self._attempts, job, now, begin_by) for job in jobs}
             for job_id in self._claimed.keys() & attempts.keys():
                 # A crash or failover of the server has undone the earlier claim, and both have the
                 # same number. The outcome of the earlier attempt must not end the later one.
@@ -469,10 +468,13 @@ class Producer(Service):
 
     def _wants_more(self) -> bool:
         # This is called whenever an attempt ends. The first lines suffice in most cases.
-        unfinished, least = self.executor.about_unfinished(), self._ahead.worthwhile
-        if self.config.max_workers + self._replaced + self._ahead.jobs - unfinished < least:
+        least = self._ahead.worthwhile
+        slots = self.config.max_workers + self._replaced
+        if slots + self._ahead.jobs - len(self._claimed) < least:
             return False
-        return self._may_have_more and not self.paused and self._room(unfinished) >= least
+        if not self._may_have_more or self.paused:
+            return False
+        return self._room(self.executor.about_unfinished()) >= least
 
     def _room(self, unfinished: int) -> int:
         if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:

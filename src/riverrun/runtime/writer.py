@@ -76,7 +76,8 @@ class Writer:
 
     def write(self, members: Sequence[AttemptResult]) -> Written:
         """Write `members`, all with an outcome, each batch in a transaction of its own."""
-        by_id = {job_id(result): result for result in members}
+        outcomes = [outcome for result in members if (outcome := result.outcome)]
+        by_id = {outcome.job_id: result for outcome, result in zip(outcomes, members, strict=True)}
         count = 0
         locked: list[AttemptResult] = []
         refused: list[tuple[Sequence[AttemptResult], Exception]] = []
@@ -89,7 +90,6 @@ class Writer:
         def age_us(outcome: Outcome) -> int:
             return int((now - by_id[outcome.job_id].ended_monotonic) * 1e6)
 
-        outcomes = [outcome for result in members if (outcome := result.outcome)]
         broken: Exception | None = None
         most = self._largest or BATCH_BYTES
         for batch in batches(
@@ -114,12 +114,11 @@ class Writer:
                 refused.append((part, NoAnswer() if lost and late else error))
                 broken = error if lost and not late else None
                 continue
-            held = recorded.locked | recorded.ignored
-            done = [result for result in part if job_id(result) not in held] if held else part
-            locked += [result for result in part if job_id(result) in recorded.locked]
-            refused += [
-                ([result], UpdateIgnored()) for result in part if job_id(result) in recorded.ignored
-            ]
+            done = part
+            if held := recorded.locked | recorded.ignored:
+                done = [result for result in part if job_id(result) not in held]
+                locked += [by_id[each] for each in sorted(recorded.locked)]
+                refused += [([by_id[each]], UpdateIgnored()) for each in sorted(recorded.ignored)]
             count += len(done)
             self._settled(done, recorded.states)
             now = self._clock.monotonic()  # for the ages of the next batch

@@ -239,8 +239,8 @@ class SavepointContext(JobContext):
 
     in_test = True
 
-    def __init__(self, job: JobRow | ClaimedJob, *, tx: Tx, **options: Any) -> None:
-        super().__init__(job, **options)
+    def __init__(self, job: JobRow | ClaimedJob, *options: Any, tx: Tx) -> None:
+        super().__init__(job, *options)
         self._tx = tx
         self.joined_async: AsyncSession | AsyncConnection | None = None
 
@@ -256,9 +256,9 @@ class SavepointContext(JobContext):
         return SavepointTransaction(
             self,
             tx=self._tx,
-            engine=self._engine,
-            schema=self._schema,
-            makers=self._makers,
+            engine=self._parts.engine,
+            schema=self._parts.schema,
+            makers=self._parts.makers,
         )
 
 

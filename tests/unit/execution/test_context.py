@@ -15,7 +15,7 @@ from riverrun.errors import (
     JobCancelledRemotely,
     JobTimedOut,
 )
-from riverrun.execution.context import JobContext
+from riverrun.execution.context import ContextParts, JobContext
 
 
 class Hand(Clock):
@@ -31,9 +31,7 @@ class Hand(Clock):
 
 def context(clock: Clock, timeout_s: float | None = None) -> JobContext:
     """Return a context of a job that was claimed when the clock stood at 100."""
-    return JobContext(
-        job_row(), clock=clock, claimed_monotonic=100.0, timeout_s=timeout_s, engine=None
-    )
+    return JobContext(job_row(), ContextParts(clock=clock, engine=None), 100.0, timeout_s)
 
 
 def test_times_out_by_its_own_begin() -> None:

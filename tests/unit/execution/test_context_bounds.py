@@ -7,7 +7,7 @@ import pytest
 from factories import job_row
 from riverrun.clock import Clock
 from riverrun.errors import InvalidOption, InvalidStep
-from riverrun.execution.context import JobContext
+from riverrun.execution.context import ContextParts, JobContext
 from riverrun.execution.steps import MAX_CURSOR_BYTES
 from riverrun.jobs.json_values import MAX_METADATA_BYTES, json_problem, metadata_text
 from riverrun.outcome import MAX_OUTPUT_BYTES, MAX_ROW_BYTES
@@ -17,13 +17,8 @@ MIB = 1024 * 1024
 
 def context(**metadata: Any) -> JobContext:
     """Return the context of an attempt at a job with `metadata`."""
-    return JobContext(
-        job_row(metadata=metadata),
-        clock=Clock(),
-        claimed_monotonic=0.0,
-        timeout_s=None,
-        engine=None,
-    )
+    parts = ContextParts(clock=Clock(), engine=None)
+    return JobContext(job_row(metadata=metadata), parts, 0.0, None)
 
 
 def nested(levels: int) -> Any:
