@@ -47,6 +47,6 @@ def include_name(name: str | None, type_: str, parent_names: Mapping[str, Any]) 
             return True
     # Some plugins pass `schema.name(arguments)`.
     bare = (name or "").partition("(")[0].rpartition(".")[2].strip('"')
-    # alembic-postgresql-enum takes the quotes off `"a ""b"" c".name`, and with them the last letter.
+    # Of `"a ""b"" c".name`, alembic-postgresql-enum takes off the quotes and the last letter.
     cut = type_ == "enum" and '"' in (name or "") and f"{bare}e" in OWN_OBJECTS
     return bare not in OWN_OBJECTS and not cut
