@@ -30,7 +30,7 @@ _INSUFFICIENT_PRIVILEGE = "42501"
 class Sampler(BatchService):
     """Samples the jobs that were finalized, and deletes old samples."""
 
-    # Its first turn compiles nine statements, which takes 0.2 s from the jobs at a client's start.
+    # Its first turn compiles long statements, which takes time from the jobs at a client's start.
     first_s = INTERVAL_S
 
     def __init__(

@@ -23,7 +23,7 @@ from sqlalchemy import (
     select,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import array, insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from riverrun.jobs.columns import Timestamp
 from riverrun.jobs.states import FINAL_STATES, JobState
@@ -127,17 +127,13 @@ def count_final() -> Insert:
         .group_by(*key, *classes)
         .subquery("each")
     ).c
-    number = func.sum(each["count"])
     counts = {
-        name: [
-            func.coalesce(number.filter(each[name] == place), 0)
-            for place in range(len(BOUNDS_S) + 1)
-        ]
+        name: _histogram(f"coalesce(sum(each.count) FILTER (WHERE each.{name} = {{place}}), 0)")
         for name in ("wait", "run")
     }
     lengths = {name: func.max(each[name]) + 1 for name in counts}
     step_s = literal_column(str(FINE_S), Integer)
-    return _insert(step_s, each, number, counts, lengths)
+    return _insert(step_s, each, func.sum(each["count"]), counts, lengths)
 
 
 @lru_cache
@@ -160,13 +156,13 @@ def sum_up() -> Insert:
         .where(Sample.step_s == from_s, Sample.at >= since, Sample.at < until)
         .subquery("each")
     )
-    counts = {name: _sums(each.c[name]) for name in ("wait", "run")}
+    counts = {name: _sums(f"each.{name}") for name in ("wait", "run")}
     lengths = {name: func.max(func.cardinality(each.c[name])) for name in counts}
     return _insert(cast(step_s, Integer), each.c, func.sum(each.c["count"]), counts, lengths)
 
 
 def _insert(
-    step_s: Any, each: Any, count: Any, counts: dict[str, list[Any]], lengths: dict[str, Any]
+    step_s: Any, each: Any, count: Any, counts: dict[str, Any], lengths: dict[str, Any]
 ) -> Insert:
     """Return an insert of the most frequent series of each time, and of the rest without names."""
     key = (each.at, each.queue, each.kind, each.state)
@@ -180,7 +176,7 @@ def _insert(
             count.label("count"),
             func.coalesce(func.sum(each.wait_s), 0.0).label("wait_s"),
             func.coalesce(func.sum(each.run_s), 0.0).label("run_s"),
-            *(array(counts[name]).label(f"{name}_counts") for name in counts),
+            *(counts[name].label(f"{name}_counts") for name in counts),
             *(func.coalesce(lengths[name], 0).label(f"{name}_length") for name in counts),
             and_(place <= SERIES_MAX, named).label("kept"),
         )
@@ -193,12 +189,7 @@ def _insert(
     )
     trimmed = [
         func.trim_array(
-            array(
-                [
-                    cast(func.least(each, INTEGER_MAX), Integer)
-                    for each in _sums(series[f"{name}_counts"])
-                ]
-            ),
+            cast(_sums(f"series.{name}_counts", most=INTEGER_MAX), ARRAY(Integer)),
             len(BOUNDS_S) + 1 - cast(func.max(series[f"{name}_length"]), Integer),
         )
         for name in counts
@@ -277,8 +268,8 @@ def list_samples(by: str, step_s: int, finer_s: int | None) -> Select[Any]:
             func.sum(Sample.wait_s).label("wait_s"),
             func.sum(Sample.run_s).label("run_s"),
             # As texts, which the driver reads ten times as fast as arrays.
-            func.array_to_string(array(_sums(Sample.wait_counts)), " ").label("wait_counts"),
-            func.array_to_string(array(_sums(Sample.run_counts)), " ").label("run_counts"),
+            func.array_to_string(_sums("wait_counts"), " ").label("wait_counts"),
+            func.array_to_string(_sums("run_counts"), " ").label("run_counts"),
         )
         .where(source, *chosen)
         .group_by(at, name)
@@ -286,12 +277,19 @@ def list_samples(by: str, step_s: int, finer_s: int | None) -> Select[Any]:
     )
 
 
-def _sums(counts: Any) -> list[Any]:
-    """Return the sum of each class of histograms, which may be shorter."""
-    return [
-        func.coalesce(func.sum(counts[place + 1]), 0, type_=BigInteger)
-        for place in range(len(BOUNDS_S) + 1)
-    ]
+def _sums(counts: str, *, most: int | None = None) -> Any:
+    """Return the sum of each class of the histograms in a column, which may be shorter."""
+    each = f"coalesce(sum({counts}[{{place}} + 1]), 0)"
+    return _histogram(each if most is None else f"least({each}, {most})")
+
+
+def _histogram(each: str) -> Any:
+    """Return an array with the SQL `each` of every class, whose number is `{place}`.
+
+    As text: expressions of SQLAlchemy take it 0.1 s to compile, when a client becomes the leader.
+    """
+    texts = [each.format(place=place) for place in range(len(BOUNDS_S) + 1)]
+    return literal_column(f"ARRAY[{', '.join(texts)}]::bigint[]", ARRAY(BigInteger))
 
 
 def _bin(step_s: int, time: Any) -> Any:
