@@ -7,7 +7,18 @@ from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Column, Engine, Integer, MetaData, Table, delete, func, select, update
+from sqlalchemy import (
+    Column,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import Session
 
 from factories import insert_job
@@ -17,9 +28,11 @@ from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.outcome import MAX_ERROR_CHARS, MAX_TRACE_CHARS, Outcome
+from riverrun.queries import record as record_queries
 from riverrun.verbs import cancel, claim, complete, discard, fail, get, snooze
 from riverrun.verbs.complete import merge_metadata, record
 from riverrun.verbs.give_back import give_back
+from riverrun.verbs.record import batches, record_free
 from verbs.joins import KINDS, commit, opened, wait_until_blocked
 from waiting import DEADLINE_S
 
@@ -423,3 +436,28 @@ def test_a_claim_that_was_undone_ends_no_later_one(
         changes[change]()
     assert get(engine, second.id, schema=schema) == second
     assert complete(engine, second, schema=schema) is JobState.completed
+
+
+def test_rows_that_were_locked_for_a_moment(
+    engine: Engine, schema: str, job: JobRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row that was locked, and is free at the look why it was not written, is written then."""
+    [batch] = batches(
+        [Outcome(job_id=job.id, attempt=job.attempt, state=JobState.completed)], merge_anyway=True
+    )
+    unwritten_jobs = record_queries.unwritten_jobs
+    with engine.connect() as other:
+        lock = text(f"SELECT 1 FROM {schema}.river_job WHERE id = :id FOR UPDATE")
+        other.execute(lock, {"id": job.id})
+
+        def let_go() -> Any:
+            other.rollback()
+            return unwritten_jobs()
+
+        monkeypatch.setattr(record_queries, "unwritten_jobs", let_go)
+        with joined(engine, schema) as transaction:
+            recorded = record_free(transaction, batch)
+    assert recorded.states == {job.id: JobState.completed}
+    assert not recorded.locked
+    assert not recorded.ignored
+    assert get(engine, job.id, schema=schema).state is JobState.completed

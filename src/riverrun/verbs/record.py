@@ -1,6 +1,6 @@
 """Step 5 of 5, complete: outcomes of all sorts, in batches."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -72,9 +72,24 @@ def record_free(
 ) -> Recorded:
     """Write one batch as `record` does, but skip locked rows."""
     states = _write(transaction, batch, owner, now, skip_locked=True)
+    locked, free = _unwritten(transaction, batch, states, owner)
+    if free:
+        # They may have been locked until now: another client's claim, begun before this client's,
+        # locks for a moment the rows that it finds to be claimed already.
+        part = _part(batch, free)
+        states |= _write(transaction, part, owner, now, skip_locked=True)
+        locked_now, free = _unwritten(transaction, part, states, owner)
+        locked |= locked_now
+    return Recorded(states=states, locked=locked, ignored=free)
+
+
+def _unwritten(
+    transaction: Transaction, batch: "Batch", states: Mapping[int, JobState], owner: str | None
+) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the ids of jobs still to be written: those whose rows are locked, and the others."""
     missing = [outcome for outcome in batch.outcomes if outcome.job_id not in states]
     if not missing:
-        return Recorded(states=states)
+        return frozenset(), frozenset()
     found = {
         job_id: (runs, free)
         for job_id, runs, free in transaction.rows(
@@ -88,10 +103,19 @@ def record_free(
         if outcome.job_id in found
         and (found[outcome.job_id][0] or (batch.merges and outcome.metadata is not None))
     }
-    return Recorded(
-        states=states,
-        locked=frozenset(job_id for job_id, free in kept.items() if not free),
-        ignored=frozenset(job_id for job_id, free in kept.items() if free),
+    return (
+        frozenset(job_id for job_id, free in kept.items() if not free),
+        frozenset(job_id for job_id, free in kept.items() if free),
+    )
+
+
+def _part(batch: "Batch", ids: Container[int]) -> "Batch":
+    places = [n for n, outcome in enumerate(batch.outcomes) if outcome.job_id in ids]
+    return attrs.evolve(
+        batch,
+        outcomes=[batch.outcomes[n] for n in places],
+        ages_us=[batch.ages_us[n] for n in places] if batch.ages_us else (),
+        texts=None if batch.texts is None else [batch.texts[n] for n in places],
     )
 
 
