@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import Session, sessionmaker
 
 from factories import insert_job
-from riverrun import Client, InsertOpts, JobContext, QueueConfig, RawArgs, Workers, verbs
+from riverrun import Client, InsertOpts, JobContext, QueueConfig, RawArgs, Workers, outcome, verbs
 from riverrun.events import JobFailed
 from riverrun.models import Job
 from waiting import DEADLINE_S
@@ -379,8 +379,11 @@ def test_a_cancelled_await_is_cancelled(
 
 
 @pytest.mark.parametrize("transaction", ["own", "ctx"])
-def test_a_lost_worker_records_what_lost_it(own: Engine, schema: str, transaction: str) -> None:
+def test_a_lost_worker_records_what_lost_it(
+    own: Engine, schema: str, transaction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The recorded error of a worker whose connection was lost is the driver's."""
+    monkeypatch.setattr(outcome, "CONFLICTS_MAX", 2)  # A lost transaction begins again as often.
     workers = Workers()
 
     @workers.register(kind="greet")
