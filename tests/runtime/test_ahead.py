@@ -116,9 +116,13 @@ def test_claims_little_beyond_the_threads(app: Any) -> None:
     counts: list[int] = []
     client.listen(lambda event: counts.append(event.count), JobsClaimed)
     client.start()
-    until(lambda: sum(counts) == 40, "the claim of a job for each slot")
-    assert max(counts) <= NEW
-    go_on.set()
+    try:
+        until(lambda: sum(counts) == 40, "the claim of a job for each slot")
+        # A claim may also get jobs for threads that are there and have not begun one yet.
+        assert max(counts) <= 2 * NEW
+        assert counts[0] <= NEW
+    finally:
+        go_on.set()
     until(lambda: set(_all_states(app)) == {"completed"}, "the end of all jobs")
 
 

@@ -19,7 +19,7 @@ NOW = datetime.now(UTC)
 
 def failed(engine: Engine, schema: str, error: str, **changes: Any) -> int:
     """Insert a job that failed twice, the second time with `error`."""
-    at = changes.pop("at", NOW)
+    at = changes.pop("at", None) or datetime.now(UTC)
     values: dict[str, Any] = {
         "state": JobState.discarded,
         "attempt": 2,
