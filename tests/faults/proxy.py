@@ -131,9 +131,11 @@ class Proxy:
                 up_reader, up_writer = await asyncio.open_unix_connection(self._upstream)
             else:
                 up_reader, up_writer = await asyncio.open_connection(*self._upstream)
-        except OSError:
+        except BaseException as error:  # also if the proxy is closed meanwhile
             writer.transport.abort()
-            return
+            if isinstance(error, OSError):
+                return
+            raise
         pair = Pair(writer, up_writer)
         if not self._silent:
             pair.flows.set()
