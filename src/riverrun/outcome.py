@@ -92,19 +92,19 @@ class Outcome:
         job_id: The job's id.
         attempt: The number of the attempt.
         state: The job's new state.
+        metadata: The keys to merge into the job's metadata.
         scheduled_at: When the job may be claimed again; None if it is final.
         error: The entry to append to the job's errors; None if the attempt did not fail.
         give_back: Whether the attempt is not counted.
-        metadata: The keys to merge into the job's metadata.
     """
 
     job_id: int
     attempt: int
     state: JobState
+    metadata: Mapping[str, Any] | None = None
     scheduled_at: datetime | None = None
     error: AttemptError | None = None
     give_back: bool = False
-    metadata: Mapping[str, Any] | None = None
 
 
 class IfGone(StrEnum):
@@ -222,10 +222,8 @@ def _count(job: JobRow, key: str) -> int:
 
 def completed(job_id: int, attempt: int, metadata: Mapping[str, Any] | None = None) -> Outcome:
     """Return the outcome of an attempt whose worker returned."""
-    outcome = Outcome(job_id, attempt, JobState.completed)
-    if metadata:
-        outcome.metadata = dict(metadata)
-    return outcome
+    merged = dict(metadata) if metadata else None
+    return Outcome(job_id, attempt, JobState.completed, merged)
 
 
 def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:

@@ -209,7 +209,7 @@ def test_too_slow(engine: Engine, schema: str) -> None:
         blocker.exec_driver_sql(f"LOCK TABLE {schema}.river_job IN ACCESS EXCLUSIVE MODE")
         answer = Site(engine, schema=schema).get("/jobs")
     assert answer.status == 503
-    assert "Narrow the list" in answer.text
+    assert "Narrow the list" in answer.text, answer.text
 
 
 def test_missing_tables(engine: Engine) -> None:

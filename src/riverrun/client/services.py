@@ -16,6 +16,7 @@ from riverrun.errors import ClientStopping
 from riverrun.events import Hub
 from riverrun.execution.attempt import executed_here
 from riverrun.execution.attempts import Attempts
+from riverrun.execution.context import ContextParts
 from riverrun.execution.processes import ProcessPool
 from riverrun.execution.worker_session import SessionMakers
 from riverrun.execution.workers import Executor
@@ -134,12 +135,14 @@ class Services:
             job_timeout_s=config.job_timeout_s,
             plugins=config.plugins,
             error_handler=config.error_handler,
-            engine=self._worker_engine,
-            schema=schema,
-            client=client,
-            makers=self._makers,
             hub=hub,
-            clock=clock,
+            parts=ContextParts(
+                clock=clock,
+                engine=self._worker_engine,
+                schema=schema,
+                client=client,
+                makers=self._makers,
+            ),
             processes=self._processes,
         )
         self.heartbeat = Heartbeat(

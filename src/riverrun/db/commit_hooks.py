@@ -10,7 +10,7 @@ the application's commit fail.
 import logging
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, TypeAlias
 
 import attrs
 from sqlalchemy import Connection, Dialect, RootTransaction
@@ -22,7 +22,8 @@ from riverrun.logs.errors import log_error
 logger = logging.getLogger(__name__)
 
 
-T = TypeVar("T", bound=Hashable)
+Call: TypeAlias = Callable[[Any], object]
+"""A function to call with an item once a transaction has committed."""
 
 
 _IDLE = 0  # libpq's PQTRANS_IDLE: no transaction is open
@@ -39,7 +40,7 @@ class _Pending:
     """
 
     transaction: weakref.ref[RootTransaction]
-    calls: dict[tuple[Callable[[Any], object], Hashable], None] = attrs.field(factory=dict)
+    calls: dict[tuple[Call, Hashable], None] = attrs.field(factory=dict)
     savepoints: dict[str, int] = attrs.field(factory=dict)
 
 
@@ -51,11 +52,7 @@ _wrapped: weakref.WeakSet[Dialect] = weakref.WeakSet()
 
 
 def after_commit(
-    connection: Connection,
-    call: Callable[[T], object],
-    item: T,
-    *,
-    unless: Callable[[T], object] | None = None,
+    connection: Connection, call: Call, item: Hashable, *, unless: Call | None = None
 ) -> None:
     """Call `call(item)` once the transaction that is open on `connection` has committed.
 
@@ -85,7 +82,7 @@ def after_commit(
         pending.calls[call, item] = None
 
 
-def is_pending(connection: Connection, call: Callable[[T], object], item: T) -> bool:
+def is_pending(connection: Connection, call: Call, item: Hashable) -> bool:
     """Return whether `call(item)` is to be made once the transaction has committed."""
     pending = _find(connection.connection)
     return pending is not None and (call, item) in pending.calls
@@ -171,7 +168,7 @@ def _find(proxied: PoolProxiedConnection | None) -> _Pending | None:
     return pending
 
 
-def _take(proxied: PoolProxiedConnection | None) -> list[tuple[Callable[[Any], object], Any]]:
+def _take(proxied: PoolProxiedConnection | None) -> list[tuple[Call, Hashable]]:
     pending = _find(proxied)
     if proxied is None or pending is None:
         return []
@@ -179,7 +176,7 @@ def _take(proxied: PoolProxiedConnection | None) -> list[tuple[Callable[[Any], o
     return list(pending.calls)
 
 
-def make_calls(calls: list[tuple[Callable[[Any], object], Any]]) -> None:
+def make_calls(calls: list[tuple[Call, Hashable]]) -> None:
     """Make calls after a commit; what they raise is logged."""
     for call, item in calls:
         try:

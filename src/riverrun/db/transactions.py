@@ -3,7 +3,7 @@
 One module, although long: a verb gets any of them from `joined`, and uses all in the same way.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -25,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, MissingGreenlet, ProgrammingError
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session, scoped_session
 
-from riverrun.db.commit_hooks import after_commit, is_pending, make_calls
+from riverrun.db.commit_hooks import Call, after_commit, is_pending, make_calls
 from riverrun.db.driver import (
     Loan,
     OwnCursor,
@@ -43,8 +43,6 @@ from riverrun.db.worker_engine import FOR_WORKERS
 from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
 from riverrun.wire.characters import encodings_of
-
-T = TypeVar("T", bound=Hashable)
 
 Tx: TypeAlias = Session | scoped_session[Any] | Connection | Engine
 """The first argument of every verb. A Session's or Connection's transaction is joined; on an Engine
@@ -218,13 +216,7 @@ class Transaction:
             dialect=engine.dialect,
         )
 
-    def after_commit(
-        self,
-        call: Callable[[T], object],
-        item: T,
-        *,
-        unless: Callable[[T], object] | None = None,
-    ) -> None:
+    def after_commit(self, call: Call, item: Hashable, *, unless: Call | None = None) -> None:
         """Call `call(item)` once the transaction has committed; see `commit_hooks.after_commit`.
 
         Args:
@@ -234,7 +226,7 @@ class Transaction:
         """
         after_commit(self.connection, call, item, unless=unless)
 
-    def is_pending(self, call: Callable[[T], object], item: T) -> bool:
+    def is_pending(self, call: Call, item: Hashable) -> bool:
         """Return whether `call(item)` is to be made once the transaction has committed."""
         return is_pending(self.connection, call, item)
 
@@ -257,8 +249,7 @@ class Transaction:
         """
         if not isinstance(self._tx, Session):
             return False
-        listeners = self._tx.dispatch.do_orm_execute
-        return bool(listeners) and not _own_listeners.issuperset(listeners)
+        return not _own_listeners.issuperset(self._tx.dispatch.do_orm_execute)
 
     def missing(self, orig: BaseException | None) -> SchemaMissing | None:
         """Return a SchemaMissing if the driver's error `orig` means that; otherwise None."""
@@ -305,21 +296,15 @@ class OwnTransaction(Transaction):
         super().__init__(engine, schema)
         self._engine = engine
         self._stack = stack
-        self._calls: list[tuple[Callable[[Any], object], Any]] = []  # once it has committed
+        self._calls: list[tuple[Call, Hashable]] = []  # once it has committed
         self._last: psycopg.Connection[Any] | None = None  # the connection that `rows` used last
 
-    def after_commit(
-        self,
-        call: Callable[[T], object],
-        item: T,
-        *,
-        unless: Callable[[T], object] | None = None,
-    ) -> None:
+    def after_commit(self, call: Call, item: Hashable, *, unless: Call | None = None) -> None:
         """As a Transaction's; it costs this one nothing."""
         if unless is None or (unless, item) not in self._calls:
             self._calls.append((call, item))
 
-    def is_pending(self, call: Callable[[T], object], item: T) -> bool:
+    def is_pending(self, call: Call, item: Hashable) -> bool:
         """As a Transaction's."""
         return (call, item) in self._calls
 

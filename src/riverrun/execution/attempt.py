@@ -26,7 +26,7 @@ from riverrun.execution.context import JobContext
 from riverrun.execution.handlers import ErrorHandlerResult
 from riverrun.execution.plugins import around_work, around_work_async, in_processes
 from riverrun.execution.result import AttemptResult
-from riverrun.execution.signature import call
+from riverrun.execution.signature import call, call_async
 from riverrun.execution.thread_interrupt import Interruptible, Interruption
 from riverrun.execution.workers import Executor, Worker
 from riverrun.jobs.args import decode
@@ -142,7 +142,7 @@ class Attempt:
     def execute(self) -> AttemptResult:
         """Run the job's worker and return the result, with whatever it raises."""
         _executed.set(self)
-        began = self._attempts.clock.monotonic()
+        began = self._attempts.parts.clock.monotonic()
         error: BaseException | None = None
         try:
             plan = self._known()
@@ -158,7 +158,7 @@ class Attempt:
     async def execute_async(self) -> AttemptResult:
         """Run an `async def` worker, as `execute` does others. It needs a task of its own."""
         _executed.set(self)
-        began = self._attempts.clock.monotonic()
+        began = self._attempts.parts.clock.monotonic()
         error: BaseException | None = None
         try:
             plan = self._known()
@@ -176,7 +176,9 @@ class Attempt:
     def broken(self, error: BaseException) -> AttemptResult | None:
         """Return the result of an attempt that broke off by `error`; None if it has not begun."""
         return (
-            self._result(self._attempts.clock.monotonic(), error) if hasattr(self, "ctx") else None
+            self._result(self._attempts.parts.clock.monotonic(), error)
+            if hasattr(self, "ctx")
+            else None
         )
 
     def _end_child(self, error: BaseException | None) -> None:
@@ -201,7 +203,7 @@ class Attempt:
 
     def _result(self, began: float, error: BaseException | None) -> AttemptResult:
         attempts, claimed = self._attempts, self.claimed
-        ended = attempts.clock.monotonic()
+        ended = attempts.parts.clock.monotonic()
         if error is None and not self.ctx.completed:
             log_completed(claimed, ended - began)
             job = self.job if attempts.events_wanted else None
@@ -216,7 +218,7 @@ class Attempt:
         next_ = outcome or self.ctx.written
         if next_ is not None and next_.state is JobState.available and next_.scheduled_at:
             wait_s = (next_.scheduled_at - self.ctx.now()).total_seconds()
-            due = self._attempts.clock.monotonic() + wait_s
+            due = self._attempts.parts.clock.monotonic() + wait_s
         return AttemptResult(
             job=self.job if self._attempts.events_wanted else None,
             queue=self.claimed.queue,
@@ -254,13 +256,14 @@ class Attempt:
                 self.ctx.worker_transaction.serialize(session, args, worker.serialize_by)
             if self._needs_unchanged():
                 check_unchanged(session, self.job.metadata[UNCHANGED_KEY])
-            worker.work(args, self.ctx, **{parameter.name: session})
+            taken = {parameter.name: session}
+            call(worker.function, args, self.ctx, worker.context, **taken)
             self._check_steps()
 
     async def _call_async(self, worker: Worker, args: object) -> None:
         parameter = worker.session
         if parameter is None:
-            await worker.work_async(args, self.ctx)
+            await call_async(worker.function, args, self.ctx, worker.context)
             return
         async with self.ctx.worker_transaction.session_async(parameter.wanted) as session:
             if worker.serialize_by is not None:
@@ -268,7 +271,8 @@ class Attempt:
                 await session.run_sync(serialize, args, worker.serialize_by)
             if self._needs_unchanged():
                 await session.run_sync(check_unchanged, self.job.metadata[UNCHANGED_KEY])
-            await worker.work_async(args, self.ctx, **{parameter.name: session})
+            taken = {parameter.name: session}
+            await call_async(worker.function, args, self.ctx, worker.context, **taken)
             self._check_steps()
 
     async def _work_async(self, worker: Worker) -> None:

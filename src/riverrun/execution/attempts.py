@@ -2,18 +2,14 @@
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import attrs
-from sqlalchemy import Engine
 
-from riverrun.clock import Clock
 from riverrun.events import Hub
 from riverrun.execution.context import ContextParts, JobContext
 from riverrun.execution.handlers import ErrorHandler
 from riverrun.execution.plugins import Plugin, of_kind
 from riverrun.execution.processes import ProcessPool
-from riverrun.execution.worker_session import SessionMakers
 from riverrun.execution.workers import Executor, Worker, Workers
 from riverrun.jobs.row import JobRow
 from riverrun.policies.backoff import Backoff
@@ -51,9 +47,7 @@ class Attempts:
         job_timeout_s: Seconds that an attempt may take; 0 for no limit. A worker's own takes
             precedence.
         plugins: The plugins that take part in each attempt, the outermost first.
-        engine: The engine from which `ctx.transaction()` takes connections.
-        client: The client that workers use to insert jobs.
-        makers: Makes the sessions that workers take.
+        parts: What their contexts have in common.
         context_type: Makes the contexts.
         processes: The processes for workers registered for one; None calls them in this process.
         pid: The id of the process in which the attempts are made.
@@ -64,27 +58,12 @@ class Attempts:
     job_timeout_s: float
     plugins: tuple[Plugin, ...]
     error_handler: ErrorHandler | None
-    engine: Engine
-    schema: str | None
-    client: Any
     hub: Hub
-    clock: Clock
-    makers: SessionMakers
+    parts: ContextParts
     context_type: Callable[..., JobContext] = JobContext
     processes: ProcessPool | None = None
     pid: int = attrs.field(factory=os.getpid)
     _plans: dict[str, Plan] = attrs.field(factory=dict, init=False)
-    _parts: ContextParts = attrs.field(init=False)
-
-    @_parts.default
-    def _make_parts(self) -> ContextParts:
-        return ContextParts(
-            clock=self.clock,
-            engine=self.engine,
-            schema=self.schema,
-            client=self.client,
-            makers=self.makers,
-        )
 
     def plan(self, kind: str) -> Plan | None:
         """Return how jobs of `kind` are worked; None if no worker is registered for it."""
@@ -119,7 +98,7 @@ class Attempts:
             claimed_monotonic: When it was claimed, by the process's monotonic clock.
             timeout_s: Seconds that the attempt may take; None for no limit.
         """
-        return self.context_type(job, self._parts, claimed_monotonic, timeout_s)
+        return self.context_type(job, self.parts, claimed_monotonic, timeout_s)
 
     def timeout_s(self, kind: str) -> float | None:
         """Return the seconds that an attempt at `kind` may take; None for no limit."""

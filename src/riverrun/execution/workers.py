@@ -16,10 +16,9 @@ from riverrun.errors import (
     UndecodableArgs,
     UnknownKind,
 )
-from riverrun.execution.context import JobContext
 from riverrun.execution.plugins import Plugin, check_plugins
 from riverrun.execution.session_parameter import SessionParameter
-from riverrun.execution.signature import By, Signature, call, call_async, name_of, read_signature
+from riverrun.execution.signature import By, Signature, name_of, read_signature
 from riverrun.jobs.args import AnyArgs, RawArgs, decode, encode, kind_of
 from riverrun.jobs.checks import check_duration, check_kind
 from riverrun.jobs.json_types import is_struct
@@ -119,27 +118,6 @@ class Worker:
             return
         problem = f"they are a {_name(own)}, and its worker takes a {_name(taken)}"
         raise InvalidArgs(kind, f"{problem}; one kind is one class")
-
-    def work(self, args: object, ctx: JobContext, **session: object) -> None:
-        """Call the function.
-
-        Args:
-            args: Its args.
-            ctx: Its context.
-            **session: Its session, by the name of its parameter, if it takes one.
-
-        Raises:
-            WorkerDidNotRun: If it returned something that still has to be run, such as a coroutine.
-        """
-        call(self.function, args, ctx, self.context, **session)
-
-    async def work_async(self, args: object, ctx: JobContext, **session: object) -> None:
-        """Call the coroutine function as `work` does, and await its end.
-
-        Raises:
-            WorkerDidNotRun: If it returned nothing to await, or its result still has to be run.
-        """
-        await call_async(self.function, args, ctx, self.context, **session)
 
 
 class Workers:

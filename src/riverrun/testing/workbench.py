@@ -25,7 +25,7 @@ from riverrun.errors import (
 )
 from riverrun.execution.attempt import Attempt
 from riverrun.execution.attempts import Attempts
-from riverrun.execution.context import JobContext
+from riverrun.execution.context import ContextParts, JobContext
 from riverrun.execution.result import AttemptResult
 from riverrun.execution.worker_session import SessionMakers
 from riverrun.execution.worker_transaction import WorkerTransaction
@@ -82,15 +82,17 @@ class Workbench:
             job_timeout_s=config.job_timeout_s,
             plugins=config.plugins,
             error_handler=config.error_handler,
-            engine=config.engine,
-            schema=config.schema,
-            client=client,
             hub=client.hub,
-            clock=config.clock,
-            makers=SessionMakers(
-                sync=config.sessionmaker,
-                async_=config.async_sessionmaker,
-                async_engine=AsyncEngineBeside(config.engine, pooled=False),
+            parts=ContextParts(
+                clock=config.clock,
+                engine=config.engine,
+                schema=config.schema,
+                client=client,
+                makers=SessionMakers(
+                    sync=config.sessionmaker,
+                    async_=config.async_sessionmaker,
+                    async_engine=AsyncEngineBeside(config.engine, pooled=False),
+                ),
             ),
             context_type=partial(SavepointContext, tx=self._tx),
         )

@@ -12,6 +12,7 @@ import pytest
 
 from riverrun import JobArgs, JobContext, Workers
 from riverrun.errors import InvalidWorker, WorkerDidNotRun
+from riverrun.execution.signature import call, call_async
 from riverrun.execution.workers import Executor, Worker
 
 T = TypeVar("T")
@@ -84,9 +85,9 @@ def registered(function: Callable[..., Any], **options: Any) -> Worker:
 def run(worker: Worker) -> None:
     """Call the worker as its executor does."""
     if worker.executor is Executor.coroutine:
-        asyncio.run(worker.work_async(Send(), CTX))
+        asyncio.run(call_async(worker.function, Send(), CTX, worker.context))
     else:
-        worker.work(Send(), CTX)
+        call(worker.function, Send(), CTX, worker.context)
 
 
 @pytest.mark.parametrize(
