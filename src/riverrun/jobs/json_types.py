@@ -290,7 +290,7 @@ def _key_text(key: object, annotation: Any) -> str:
 def _key(text: str, annotation: Any) -> Any:
     try:
         return from_json(text, annotation)
-    except Exception:
+    except Exception:  # whatever a hook raises for text: it may be a number, a key as JSON has it
         if not re.fullmatch(r"0|-?[1-9][0-9]*", text):
             raise NoFit(text, annotation) from None
         return from_json(int(text), annotation)

@@ -127,8 +127,8 @@ def _reference_fields(cls: Hashable) -> tuple[tuple[str, type[Reference]], ...]:
     """Return the names of a class's reference fields, each with the class of the references."""
     try:
         hints = typing.get_type_hints(cls)
-    except Exception:
-        return ()  # Some names in the annotations cannot be resolved here.
+    except Exception:  # such as of a name in an annotation that cannot be resolved here
+        return ()
     found = ((name, _reference_in(hint)) for name, hint in hints.items())
     return tuple((name, reference) for name, reference in found if reference is not None)
 
