@@ -17,6 +17,7 @@ from riverrun.execution.result import AttemptResult
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.outcome import Outcome, attempt_error
+from riverrun.runtime import completer as module
 from riverrun.runtime.completer import Completer
 from waiting import DEADLINE_S, until
 
@@ -66,6 +67,18 @@ def test_writes_many_in_few_statements(engine: Engine, schema: str) -> None:
     own.dispose()
     assert states(engine, schema) == [JobState.completed] * 20
     assert sum("UPDATE" in statement for statement in statements) == 1
+
+
+def test_many_do_not_wait_for_more(engine: Engine, schema: str, monkeypatch: Any) -> None:
+    """A hundred finished attempts are written at once: the wait for others is for few."""
+    monkeypatch.setattr(module, "GATHER_S", 2 * DEADLINE_S)
+    ids = [insert_job(engine, schema, state="running") for _ in range(module.ENOUGH)]
+    part = completer(engine, schema)
+    for job_id in ids:
+        part.put(ended(job_id))
+    part.start()
+    until(lambda: set(states(engine, schema)) == {JobState.completed}, "all are written")
+    assert part.stop(DEADLINE_S), "the completer did not end"
 
 
 def test_holds_what_a_failing_database_does_not_take(engine: Engine, schema: str) -> None:

@@ -14,7 +14,7 @@ VARIABLE = "RIVERRUN_BENCH"
 # Not passed as arguments, which other users can read: the URL may have a password.
 
 TUNED_SLOTS = 100
-TUNED_AHEAD = 600
+TUNED_AHEAD = 2_000
 TUNED_GC_THRESHOLD = 50_000
 """New objects between two garbage collections. Python's default: 2,000.
 

@@ -50,6 +50,12 @@ class ClaimAhead:
         # Ahead of free slots, claim half a buffer at a time. For free slots, claim one by one.
         return max(1, self.jobs // 2)
 
+    @property
+    def most(self) -> int:
+        """The most jobs for one claim: while it is under way, there are as many others to work."""
+        slots = self._config.max_workers
+        return max(slots, (slots + self.jobs) // 2)
+
     def adapt(self, asked: int, got: int, claim_s: float, *, mixed: bool) -> None:
         """Claim further ahead while jobs are shorter than the claim that got them.
 

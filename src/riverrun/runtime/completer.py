@@ -43,6 +43,9 @@ logger = logging.getLogger(__name__)
 GATHER_S = 0.005
 """Seconds that a finished attempt waits for others before it is written."""
 
+ENOUGH = 100
+"""How many finished attempts are written without that wait: more would gain little."""
+
 FEW = 50
 """The smallest batch of outcomes to which a slow database reduces the statements."""
 
@@ -238,7 +241,7 @@ class Completer(Service):
     def _gather(self) -> None:
         if not self._held:
             self._take(1, wait=True)
-        if len(self._held) < BATCH_MAX and not self.stopping.is_set():
+        if len(self._held) + self._line.qsize() < ENOUGH and not self.stopping.is_set():
             self.stopping.wait(GATHER_S)
         self._take(BATCH_MAX, wait=False)
 

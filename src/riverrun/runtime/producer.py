@@ -357,7 +357,7 @@ class Producer(Service):
     def _claim(self) -> Claimed:
         if self.paused:
             return Claimed(asked=0, jobs=0)
-        room = min(self._room(self.executor.unfinished()), MOST)
+        room = min(self._room(self.executor.unfinished()), self._ahead.most, MOST)
         if room <= 0:
             return Claimed(asked=0, jobs=0)
         began = self._clock.monotonic()
