@@ -419,3 +419,5 @@ def test_a_verb_is_refused_where_statements_are(own: Engine, schema: str, nested
                 connection.execute(text("SELECT 1"))
             with pytest.raises(InvalidRequestError, match="inside context manager"):
                 verbs.complete(connection, job, schema=schema)
+            with pytest.raises(InvalidRequestError, match="inside context manager"):
+                verbs.insert(connection, JOB, schema=schema)

@@ -39,7 +39,6 @@ from riverrun.db.driver import (
 from riverrun.db.engines import check_pool
 from riverrun.db.kept import KEPT, Kept
 from riverrun.db.statement_timeout import SINGLE, Waiting
-from riverrun.db.worker_engine import FOR_WORKERS
 from riverrun.errors import NotATransaction, SchemaMissing, TransactionClosed
 from riverrun.models import Job
 from riverrun.wire.characters import encodings_of
@@ -151,9 +150,9 @@ class Transaction:
     ) -> Sequence[Sequence[Any]]:
         """Execute a statement that runs often, and return its rows as the driver returns them.
 
-        On a worker's own connection it goes directly to psycopg, unless the application has
-        listeners: for a small statement SQLAlchemy takes longer than psycopg and the server.
-        Elsewhere SQLAlchemy executes it, with its own checks of the application's transaction.
+        It goes directly to psycopg, unless the application listens to statements: for a small one
+        SQLAlchemy takes as long as the server. SQLAlchemy executes it, and says what is wrong, if
+        the transaction has not begun or must be rolled back.
 
         Args:
             statement: A statement whose binds and columns have types that the driver knows.
@@ -168,11 +167,9 @@ class Transaction:
         connection = self.connection
         driver = connection.connection.driver_connection
         if (
-            not connection.get_execution_options().get(FOR_WORKERS)
-            or not isinstance(driver, psycopg.Connection)
-            or not connection.in_transaction()
+            not isinstance(driver, psycopg.Connection)
+            or not _is_usable(connection)
             or _has_statement_listeners(connection)
-            or connection.dialect.dispatch.handle_error
             or self._has_statement_listeners
         ):
             return self.execute(statement, params).all()  # with times as datetimes
@@ -449,15 +446,27 @@ def _fetched(
     return cursor.execute(query, binds).fetchall()
 
 
+def _is_usable(connection: Connection) -> bool:
+    """Return whether a transaction is open on `connection` that takes statements."""
+    transaction, savepoint = connection.get_transaction(), connection.get_nested_transaction()
+    if transaction is None or not transaction.is_active:
+        return False
+    block: Any = connection._trans_context_manager  # of `with connection.begin()`, until its end
+    return all(each is None or each.is_active for each in (savepoint, block))
+
+
 def _has_statement_listeners(bind: Engine | Connection) -> bool:
     """Return whether each statement is passed on, as to tracing or to the engine's log."""
     dispatch: Any = bind.dispatch
+    dialect: Any = bind.dialect.dispatch
     engine = bind.engine
     return bool(
         dispatch.before_cursor_execute
         or dispatch.after_cursor_execute
         or dispatch.before_execute
         or dispatch.after_execute
+        or dialect.do_execute
+        or dialect.handle_error
         or engine.echo
     )
 
@@ -479,15 +488,26 @@ def time_of(value: datetime | int) -> datetime:
     return value.astimezone(UTC)
 
 
-@lru_cache(maxsize=256)
+_A_SCHEMA = "riverrun_any_schema"
+"""Stands for the schema in a compiled statement: an application may have one for each tenant."""
+
+
 def _compiled(
     statement: ClauseElement, dialect: Dialect, schema: str | None
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, Mapping[str, Any]]:
     """Return a statement's text for the driver, and its constant binds."""
-    places: Any = {} if schema is None else {"schema_translate_map": {None: schema}}
-    compiled = statement.compile(
-        dialect=dialect, render_schema_translate=schema is not None, **places
-    )
+    query, constants = _compiled_once(statement, dialect, schema is not None)
+    if schema is not None:
+        query = query.replace(_A_SCHEMA, dialect.identifier_preparer.quote_schema(schema))
+    return query, constants
+
+
+@lru_cache(maxsize=1024)
+def _compiled_once(
+    statement: ClauseElement, dialect: Dialect, in_schema: bool
+) -> tuple[str, Mapping[str, Any]]:
+    places: Any = {"schema_translate_map": {None: _A_SCHEMA}} if in_schema else {}
+    compiled = statement.compile(dialect=dialect, render_schema_translate=in_schema, **places)
     return str(compiled), dict(compiled.params)
 
 

@@ -24,9 +24,6 @@ from riverrun.errors import AttemptInterrupted, JobTimedOut, NoConnection
 logger = logging.getLogger(__name__)
 
 
-FOR_WORKERS = "riverrun_for_workers"
-"""The execution option of connections that only workers use, each within one attempt."""
-
 PAUSE_S = 0.1
 """Seconds between tries to connect; doubled after each try, up to ten times this."""
 
@@ -73,7 +70,7 @@ class WorkerEngine(OptionEngine):
     """
 
     def __init__(self, host: Engine, slots: int) -> None:
-        super().__init__(host, {FOR_WORKERS: True})
+        super().__init__(host, {})
         self.slots = slots
         self._lock = threading.Lock()  # guards _warn_at
         self._warn_at = 0.0

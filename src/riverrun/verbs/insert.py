@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from riverrun.db.conflicts import again, tried_again
-from riverrun.db.transactions import Transaction, Tx, joined
+from riverrun.db.transactions import Transaction, Tx, joined, time_of
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.options import InsertOpts, OnConflict
@@ -136,7 +136,7 @@ def insert_drafts(
         else:
             rows = insert_rows(transaction, batch, schema, moment, payloads)
             results += [
-                InsertResult(_inserted(job, row[0], row[1]), False)
+                InsertResult(_inserted(job, row[0], time_of(row[1])), False)
                 for job, row in zip(batch, rows, strict=True)
             ]
         payloads = []
@@ -165,7 +165,9 @@ def insert_rows(
         params = {f"jobs_{name}": array_text(values) for name, values in columns.items()}
     if notify:
         params |= notify_params(Topic.insert, payloads, schema)
-    return transaction.execute(statement, params).all()
+    if unique:
+        return transaction.execute(statement, params).all()  # with names, as `job_row` needs them
+    return transaction.rows(statement, params)
 
 
 def _insert_unique(
