@@ -189,8 +189,11 @@ def make_calls(calls: list[tuple[Call, Hashable]]) -> None:
 def _in_transaction(proxied: PoolProxiedConnection) -> bool:
     """Return whether a transaction is open on `proxied`, according to its driver."""
     driver: Any = proxied.driver_connection
+    pgconn = getattr(driver, "pgconn", None)
+    if pgconn is not None:  # psycopg
+        return int(pgconn.transaction_status) != _IDLE
     status = getattr(getattr(driver, "info", None), "transaction_status", None)
-    if status is not None:  # psycopg, and psycopg2
+    if status is not None:  # psycopg2
         return int(status) != _IDLE
     is_in_transaction = getattr(driver, "is_in_transaction", None)
     if is_in_transaction is not None:  # asyncpg

@@ -152,7 +152,7 @@ class Transaction:
 
         It goes directly to psycopg, unless the application listens to statements: for a small one
         SQLAlchemy takes as long as the server. SQLAlchemy executes it, and says what is wrong, if
-        the transaction has not begun or must be rolled back.
+        the transaction must be rolled back.
 
         Args:
             statement: A statement whose binds and columns have types that the driver knows.
@@ -168,9 +168,9 @@ class Transaction:
         driver = connection.connection.driver_connection
         if (
             not isinstance(driver, psycopg.Connection)
-            or not _is_usable(connection)
             or _has_statement_listeners(connection)
             or self._has_statement_listeners
+            or not _begun_on(connection)
         ):
             return self.execute(statement, params).all()  # with times as datetimes
         query, binds = self._query(statement, params, connection)
@@ -446,12 +446,17 @@ def _fetched(
     return cursor.execute(query, binds).fetchall()
 
 
-def _is_usable(connection: Connection) -> bool:
-    """Return whether a transaction is open on `connection` that takes statements."""
+def _begun_on(connection: Connection) -> bool:
+    """Return whether the transaction of `connection` takes statements; begin it if there is none.
+
+    SQLAlchemy itself begins it with its first statement.
+    """
     transaction, savepoint = connection.get_transaction(), connection.get_nested_transaction()
+    block: Any = connection._trans_context_manager  # of `with connection.begin()`, until its end
+    if transaction is None and block is None:
+        transaction = connection.begin()
     if transaction is None or not transaction.is_active:
         return False
-    block: Any = connection._trans_context_manager  # of `with connection.begin()`, until its end
     return all(each is None or each.is_active for each in (savepoint, block))
 
 

@@ -86,7 +86,7 @@ _COLUMNS: dict[str, tuple[Callable[[JobDraft], Any], Any]] = {
     "queue": (attrgetter("queue"), QUEUE_DEFAULT),
     "scheduled_at": (lambda job: job.scheduled_at and job.scheduled_at.isoformat(), None),
     "state": (attrgetter("state._value_"), JobState.available.value),
-    "tags": (lambda job: array_text(job.tags), "{}"),
+    "tags": (lambda job: array_text(job.tags) if job.tags else "{}", "{}"),
     "unique_key": (lambda job: job.mark and job.mark.key.hex(), None),
     "unique_states": (lambda job: job.mark and f"{mask_of(job.mark.states):08b}", None),
 }
