@@ -27,6 +27,7 @@ NAMES = (
     "sessions",
     "idle",
     "memory",
+    "start",
     "versus_peers",
     "constants",
     "dashboard",

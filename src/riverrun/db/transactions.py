@@ -3,6 +3,7 @@
 One module, although long: a verb gets any of them from `joined`, and uses all in the same way.
 """
 
+import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
@@ -472,7 +473,7 @@ def _has_statement_listeners(bind: Engine | Connection) -> bool:
         or dispatch.after_execute
         or dialect.do_execute
         or dialect.handle_error
-        or engine.echo
+        or engine.logger.isEnabledFor(logging.INFO)  # by `echo`, or by the logger's level
     )
 
 

@@ -249,6 +249,8 @@ class WorkerTransaction:
         ctx.raise_if_cancelled()
         try:
             if self._wish is None:
+                # Not sent together with the COMMIT: it locks the row, so that a COMMIT that is on
+                # its way while the connection is lost cannot meet the next attempt.
                 complete(session, ctx.job, metadata=ctx.staged or None, schema=self._schema)
                 self._wake_waiting(session)
                 return
