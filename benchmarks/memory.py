@@ -33,7 +33,7 @@ def compare(engine: Engine, *, small: bool) -> list[Comparison]:
 
 def working(engine: Engine, *, small: bool) -> Comparison:
     """Measure a worker process with 100 slots at its start, and after each lot of jobs."""
-    lot, lots, rounds = (1_000, 2, 1) if small else (100_000, 5, 5)
+    lot, lots, rounds = (1_000, 2, 1) if small else (100_000, 5, 3)
     start = "riverrun, at start"
     after = [f"riverrun, after {lot * (number + 1):,} jobs" for number in range(lots)]
     samples: dict[str, list[float]] = {side: [] for side in (start, *after)}
@@ -71,7 +71,7 @@ def working(engine: Engine, *, small: bool) -> Comparison:
 
 def by_slot(engine: Engine, *, small: bool) -> Comparison:
     """Measure what one more slot takes, by processes whose slots all run a job."""
-    more, rounds = (50, 1) if small else (1_000, 5)
+    more, rounds = (50, 1) if small else (1_000, 3)
     side = f"of {more:,} more slots, each"
     samples: list[float] = []
     for _ in range(rounds):
@@ -112,7 +112,7 @@ def in_use(engine: Engine, slots: int) -> float:
 
 def inserting(engine: Engine, *, small: bool) -> Comparison:
     """Measure a process that inserts jobs in separate transactions, as a web application."""
-    lot, lots, rounds = (200, 2, 1) if small else (20_000, 10, 3)
+    lot, lots, rounds = (200, 2, 1) if small else (20_000, 10, 2)
     sides = [f"after {lot * (number + 1):,} inserts" for number in range(lots)]
     samples: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):

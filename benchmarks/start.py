@@ -17,6 +17,9 @@ RIVERRUN = "riverrun"
 BEYOND = "riverrun, beyond SQLAlchemy and psycopg"
 WORK = "from `riverrun work` to the first claim"
 
+_LIBRARIES = "sqlalchemy.orm, sqlalchemy.dialects.postgresql.psycopg, psycopg"
+"""What an application on PostgreSQL imports anyway, at the latest with its first engine."""
+
 _APP = """
 import os
 
@@ -50,8 +53,8 @@ def imported(*, small: bool) -> Comparison:
     rounds = 2 if small else 15
     samples = in_turns(
         {
-            SQLALCHEMY: lambda: import_s("sqlalchemy, sqlalchemy.orm, psycopg"),
-            RIVERRUN: lambda: import_s("sqlalchemy, sqlalchemy.orm, psycopg, riverrun"),
+            SQLALCHEMY: lambda: import_s(_LIBRARIES),
+            RIVERRUN: lambda: import_s(f"{_LIBRARIES}, riverrun"),
         },
         rounds,
     )
