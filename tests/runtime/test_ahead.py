@@ -212,3 +212,19 @@ def test_one_slow_claim_does_not_make_jobs_short(app: Any) -> None:
 
     assert [ahead(0.002), ahead(0.002), ahead(0.05)] == [0, 0, 0]
     assert ahead(0.05) > 0
+
+
+@pytest.mark.parametrize("ended", [0, 1, 15])
+def test_an_idle_client_claims_the_next_jobs(app: Any, ended: int) -> None:
+    """After many short jobs, which few threads worked, the next jobs are claimed, however few."""
+    client = app.client(lambda args, ctx: None, slots=100)
+    events = client.subscribe(JobCompleted)
+    client.start()
+    client.insert(app.engine, Task(0))
+    events.get(DEADLINE_S)
+    own = client._services.producers["default"]
+    # As it is after a burst whose last jobs ended before a pause: most slots have no thread yet.
+    own._ahead.jobs, own._ahead.soon = 200, ended
+    assert own.executor.within_reach() + ended < own._ahead.worthwhile
+    client.insert(app.engine, Task(1))
+    events.get(DEADLINE_S)

@@ -469,20 +469,20 @@ class Producer(Service):
     def _wants_more(self) -> bool:
         # This is called whenever an attempt ends. The first lines suffice in most cases.
         least = self._ahead.worthwhile
-        slots = self.config.max_workers + self._replaced
-        if slots + self._ahead.jobs - len(self._claimed) < least:
+        if self._slots() + self._ahead.jobs - len(self._claimed) < least:
             return False
         if not self._may_have_more or self.paused:
             return False
-        return self._room(self.executor.about_unfinished()) >= least
+        room = self._room(self.executor.about_unfinished())
+        # Where threads are the limit, there are free slots: they are filled, however few come.
+        return room >= least or (room > 0 and self._reach() < self._slots())
 
     def _room(self, unfinished: int) -> int:
         if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:
             return 0
-        slots = self.config.max_workers + self._replaced - self.executor.missing()
+        slots = self._slots() - self.executor.missing()
         room = slots + self._ahead.jobs - unfinished
-        reach = self.executor.within_reach() + self._ahead.soon
-        if reach < slots:
+        if (reach := self._reach()) < slots:
             # Threads are still being made, and each that begins has this looked at again.
             room = min(room, int(reach) - unfinished)
             if room < NEW // 2:
@@ -494,6 +494,13 @@ class Producer(Service):
             spare = min(self._processes.spare, size - unfinished)
             room = min(room, spare + self._ahead.soon + self._ahead.jobs)
         return room
+
+    def _slots(self) -> int:
+        return self.config.max_workers + self._replaced
+
+    def _reach(self) -> float:
+        """Return how many jobs have a thread, or get one soon."""
+        return self.executor.within_reach() + self._ahead.soon
 
     def _forget(self, attempt: Attempt) -> None:
         job_id = attempt.claimed.id
