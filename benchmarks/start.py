@@ -37,9 +37,8 @@ def no_op(args: NoOp) -> None:
 
 
 engine = create_engine(os.environ["BENCHMARK_URL"])
-client = Client(
-    engine, workers=workers, queues={"default": QueueConfig()}, schema=os.environ["BENCHMARK_SCHEMA"]
-)
+schema = os.environ["BENCHMARK_SCHEMA"]
+client = Client(engine, workers=workers, queues={"default": QueueConfig()}, schema=schema)
 """
 
 
