@@ -112,7 +112,7 @@ def in_use(engine: Engine, slots: int) -> float:
 
 def inserting(engine: Engine, *, small: bool) -> Comparison:
     """Measure a process that inserts jobs in separate transactions, as a web application."""
-    lot, lots, rounds = (200, 2, 1) if small else (20_000, 10, 2)
+    lot, lots, rounds = (200, 2, 1) if small else (20_000, 10, 1)
     sides = [f"after {lot * (number + 1):,} inserts" for number in range(lots)]
     samples: dict[str, list[float]] = {side: [] for side in sides}
     for _ in range(rounds):
@@ -142,15 +142,15 @@ def insert_lots(pipe: Pipe, url: str, lot: int, lots: int) -> None:
     engine = create_engine(url, pool_size=THREADS)
     client = Client(engine)
 
-    def insert(number: int) -> None:
-        with Session(engine) as session:
-            client.insert(session, NoOp(number))
-            session.commit()
+    def insert(count: int) -> None:
+        for number in range(count):
+            with Session(engine) as session:
+                client.insert(session, NoOp(number))
+                session.commit()
 
     with ThreadPoolExecutor(THREADS) as pool:
         for _ in range(lots):
-            for _ in pool.map(insert, range(lot)):
-                pass
+            list(pool.map(insert, [lot // THREADS] * THREADS))
             pipe.send(resident(os.getpid()))
     client.flush_announcements()
     engine.dispose()
