@@ -121,7 +121,7 @@ def test_holds_what_it_may_not_write(engine: Engine, schema: str, caplog: Any) -
     part.start()
     for job_id in ids:
         part.put(ended(job_id))
-    until(lambda: "holding 3 outcomes" in caplog.text, "it holds them")
+    until(lambda: "could not write the outcomes of 3 jobs" in caplog.text, "it holds them")
     with engine.begin() as connection:
         connection.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}"))
     assert part.stop(DEADLINE_S), "the completer did not end"

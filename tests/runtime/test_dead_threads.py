@@ -58,7 +58,8 @@ def test_a_service_that_ended_is_started_again(
     until(lambda: service._thread is not None, "its thread is there")
     throw_into(service)
     service.interrupt()
-    until(lambda: f"{service.name} ended by SystemExit" in caplog.text, "it ends")
+    until(lambda: f"{service.name} ended unexpectedly" in caplog.text, "it ends")
+    assert "SystemExit" in caplog.text
     until(lambda: service._thread is not None and service._thread.is_alive(), "it lives")
     assert service.failing_s > 0
     for number in range(3):

@@ -126,8 +126,8 @@ def test_an_update_that_a_trigger_ignores(engine: Engine, schema: str, caplog: A
         until(lambda: part.refused == {bad}, "it is given up")
         assert (part.held, part.held_s) == (0, 0.0)
         assert part.held_ids == {bad}
-    assert f"gave up on the outcome of job {bad}" in caplog.text
-    assert f"left jobs running whose outcome the database refused: [{bad}]" in caplog.text
+    assert f"refused every form of the outcome of job {bad}" in caplog.text
+    assert f"whose rows stay running until they are rescued: [{bad}]" in caplog.text
 
 
 def test_a_trigger_that_refuses_metadata(engine: Engine, schema: str, caplog: Any) -> None:
@@ -282,7 +282,8 @@ def test_a_stop_leaves_what_is_locked(engine: Engine, schema: str, caplog: Any) 
         with completing(engine, schema) as part:
             part.put(ended(job_id))
             until(lambda: part.held == 1, "it is held")
-    assert f"gave up on 1 outcomes; their jobs will be rescued: [{job_id}]" in caplog.text
+    assert "could not write the outcomes of 1 jobs before the client stopped" in caplog.text
+    assert f"the jobs will be rescued: [{job_id}]" in caplog.text
 
 
 def test_a_server_that_is_away_gives_up_nothing(engine: Engine, schema: str) -> None:

@@ -93,7 +93,7 @@ def test_a_plugin_that_fails_leaves_the_heartbeat(
     for _ in range(2):
         beat_now(client)
     assert client.healthy
-    lines = [each for each in caplog.messages if "left out the live logs" in each]
+    lines = [each for each in caplog.messages if "could not return its live logs" in each]
     assert len(lines) == 1
 
 

@@ -49,7 +49,7 @@ def test_what_waits_for_a_lock_is_ended_and_tried_again(
         lock = text(f"SELECT FROM {schema}.river_job WHERE id = :id FOR UPDATE")
         connection.execute(lock, {"id": job_id})
         locked.set()
-        tries = lambda: caplog.text.count("holding 1 outcomes")  # noqa: E731
+        tries = lambda: caplog.text.count("could not write the outcomes of 1 jobs")  # noqa: E731
         until(lambda: tries() >= 3, "it is given up and tried again")
         until(lambda: len(who_waits()) <= 1, "none but one waits", 10, why=who_waits)
     until(lambda: only_state(engine, schema) == "completed", "it is completed")

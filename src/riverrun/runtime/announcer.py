@@ -166,7 +166,13 @@ class Announcer:
                 notify_inserted(self._engine, sorted(due), schema=self._schema)
             except Exception as error:
                 # Polling finds the jobs. A second try would only come later than that.
-                log_failure(logger, self._engine, error, "not announced %s", sorted(due))
+                log_failure(
+                    logger,
+                    self._engine,
+                    error,
+                    "could not notify clients of new jobs in queues %s; polling will find the jobs",
+                    sorted(due),
+                )
             self._warn_of_unknown(due - self._looked_up)
         self._announced_at = {**recent, **dict.fromkeys(due, now)}
         return due
@@ -180,7 +186,11 @@ class Announcer:
         try:
             rows = read_queues(self._engine, sorted(names), schema=self._schema)
         except Exception as error:  # such as for a role that may only insert
-            logger.debug("not looked up %s: %s", sorted(names), reason(error))
+            logger.debug(
+                "could not check whether any client works queues %s: %s",
+                sorted(names),
+                reason(error),
+            )
             return
         for name in sorted(names - {row.name for row in rows}):
             message = (
@@ -201,7 +211,11 @@ class Announcer:
             self._thread.start()
         except RuntimeError as error:
             # Such as at the interpreter's exit. The host's commit must not fail because of it.
-            logger.warning("not announced, so that polling finds the jobs: %s", error)
+            logger.warning(
+                "could not start the thread that notifies clients of new jobs; polling will find "
+                "the jobs: %s",
+                error,
+            )
             self._thread = None
             self._committed.clear()
             self._settle()
@@ -251,7 +265,9 @@ def _run(reference: "weakref.ref[Announcer]", work: "SimpleQueue[None]") -> None
             announcer._announce_all()
         except Exception as error:
             # Code of the host failed, such as its clock. Polling finds the jobs.
-            log_error(logger, error, "not announced")
+            log_error(
+                logger, error, "could not notify clients of new jobs; polling will find the jobs"
+            )
         if (idle or announcer._stopping.is_set()) and announcer._has_ended():
             return
         # The Announcer is not held while there is nothing to do.

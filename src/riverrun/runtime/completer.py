@@ -196,7 +196,7 @@ class Completer(Service):
                     logger,
                     self._engine,
                     error,
-                    "holding %s outcomes, trying again in %.1f s",
+                    "could not write the outcomes of %s jobs; trying again in %.1f s",
                     len(self._held),
                     pause_s,
                 )
@@ -229,9 +229,18 @@ class Completer(Service):
         self._take(self.backlog_max * 10, wait=False)
         if left := [*self._held, *self._isolator.held]:
             ids = sorted(result.outcome.job_id for result in left if result.outcome)
-            logger.error("gave up on %s outcomes; their jobs will be rescued: %s", len(ids), ids)
+            logger.error(
+                "could not write the outcomes of %s jobs before the client stopped; the jobs "
+                "will be rescued: %s",
+                len(ids),
+                ids,
+            )
         if refused := sorted(self.refused):
-            logger.error("left jobs running whose outcome the database refused: %s", refused)
+            logger.error(
+                "the database refused the outcomes of these jobs, whose rows stay running until "
+                "they are rescued: %s",
+                refused,
+            )
 
     def _make_room(self) -> None:
         backlog = self._line.qsize() + self._isolator.unsorted
@@ -267,7 +276,11 @@ class Completer(Service):
         if written.count:
             self._isolator.wrote_at = self._clock.monotonic()
         if written.locked:
-            logger.debug("holding %s outcomes whose rows are locked", len(written.locked))
+            logger.debug(
+                "could not write the outcomes of %s jobs yet: other transactions have locked their "
+                "rows",
+                len(written.locked),
+            )
             self._isolator.take(locked=written.locked)
         kept: list[AttemptResult] = []
         broken: Exception | None = None
@@ -281,7 +294,7 @@ class Completer(Service):
                 self._most = max(FEW, len(refused) // 4)
             logger.log(
                 logging.DEBUG if isinstance(error, TooLarge) else logging.WARNING,
-                "holding %s outcomes, to be written apart from others: %s",
+                "could not write the outcomes of %s jobs together; trying smaller batches: %s",
                 len(refused),
                 reason(error),
             )

@@ -182,7 +182,7 @@ class LoopThread(Service):
             now = time.monotonic()
             if now - self._logged_at >= LOG_S:
                 self._logged_at = now
-                logger.error("a worker stopped the event loop by raising %s; it goes on", reason)
+                logger.error("a worker stopped the event loop with %s; the loop goes on", reason)
 
     def _close(self, runner: asyncio.Runner) -> None:
         try:

@@ -100,7 +100,7 @@ class Heartbeat(Service):
                     logger,
                     self._engine,
                     error,
-                    "the heartbeat failed; the last was %.0f s ago",
+                    "the heartbeat failed; the last one that succeeded was %.0f s ago",
                     silent_s,
                 )
 

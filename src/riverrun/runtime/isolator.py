@@ -160,7 +160,9 @@ class Isolator(Service):
                 self.run_once()
             except Exception as error:
                 log_error(
-                    logger, error, "a turn at the outcomes that the database refused has failed"
+                    logger,
+                    error,
+                    "could not go on with outcomes that the database refused; trying again in 1 s",
                 )
                 with self._lock:
                     self._parts += [self._part] if self._part else []
@@ -244,7 +246,10 @@ class Isolator(Service):
         self._parts_at = self._clock.monotonic() + pause_s
         if held := self.unsorted:
             logger.warning(
-                "holding %s outcomes, trying again in %.1f s: %s", held, pause_s, reason(error)
+                "could not write the outcomes of %s jobs; trying again in %.1f s: %s",
+                held,
+                pause_s,
+                reason(error),
             )
 
     def _look_at_locked(self) -> None:
@@ -261,7 +266,11 @@ class Isolator(Service):
             self._locked_at = now + self._locked_pause.next_s()
         if still and now >= self._log_at:
             self._log_at = now + LOG_S
-            logger.warning("holding %s outcomes whose rows are locked", len(still))
+            logger.warning(
+                "could not write the outcomes of %s jobs: other transactions have locked their "
+                "rows; trying again until those end",
+                len(still),
+            )
         if written.refused:
             self._woken.set()
 
@@ -305,7 +314,7 @@ class Isolator(Service):
         pause_s = entry.pause.next_s() * 2
         if error is not None:
             logger.warning(
-                "holding the outcome of job %s, trying again in %.1f s: %s",
+                "could not write the outcome of job %s; trying again in %.1f s: %s",
                 job_id(entry.result),
                 pause_s,
                 reason(error),
@@ -321,7 +330,8 @@ class Isolator(Service):
             written = self._attempt(entry, outcome)
             if written.count:
                 logger.error(
-                    "recorded the outcome of job %s without %s: the database refused it: %s",
+                    "recorded the outcome of job %s without %s, as the database refused it whole: "
+                    "%s",
                     number,
                     lost,
                     why,
@@ -334,8 +344,10 @@ class Isolator(Service):
                 self._wait(entry, entry.pause.next_s())
                 return
         logger.error(
-            "gave up on the outcome of job %s; its row says running: %s",
+            "the database refused every form of the outcome of job %s, whose row stays running; "
+            "trying again in %.0f s: %s",
             number,
+            GIVEN_UP_S,
             why,
             extra={"job_id": number},
         )

@@ -83,7 +83,13 @@ class Notifier(Service):
                 self._listen(wakes)
             except Exception as error:
                 pause_s = self._pause.next_s()
-                log_failure(logger, self._engine, error, "listening again in %.1f s", pause_s)
+                log_failure(
+                    logger,
+                    self._engine,
+                    error,
+                    "could not listen for notifications; trying again in %.1f s",
+                    pause_s,
+                )
                 self.stopping.wait(pause_s)
 
     def _listen(self, wakes: socket.socket) -> None:
@@ -134,12 +140,14 @@ class Notifier(Service):
     def _handle(self, channels: Mapping[str, Topic], channel: str, text: str) -> None:
         topic, payload = channels.get(channel), parse(text)
         if topic is None or payload is None:
-            self._complain("ignored a notification on %s that is no JSON", channel)
+            self._complain(
+                "ignored a notification on channel %s that is not a JSON object", channel
+            )
             return
         try:
             self._on_notification(topic, payload)
         except Exception as error:
-            self._complain("ignored a notification on %s", channel, error)
+            self._complain("could not handle a notification on channel %s", channel, error)
 
     def _complain(self, message: str, channel: str, error: Exception | None = None) -> None:
         """Log what is odd about a notification; of many in a short time, only the first."""
@@ -148,7 +156,7 @@ class Notifier(Service):
             self._suppressed += 1
             return
         suppressed, self._complained_at, self._suppressed = self._suppressed, now, 0
-        more = f"{suppressed} more before it"
+        more = f"{suppressed} such messages before it were not logged"
         if error is None:
             logger.warning(f"{message}; %s", channel, more)  # noqa: G004
         else:

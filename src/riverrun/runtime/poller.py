@@ -65,7 +65,11 @@ class Poller(Service):
                 wait_s = self._pause.next_s()
                 self._woken.set()
                 log_failure(
-                    logger, self._engine, error, "could not poll for jobs; again in %.1f s", wait_s
+                    logger,
+                    self._engine,
+                    error,
+                    "could not poll for jobs; trying again in %.1f s",
+                    wait_s,
                 )
                 self.stopping.wait(wait_s)
                 continue

@@ -210,7 +210,7 @@ class Producer(Service):
                     logger,
                     self._engine,
                     error,
-                    "claiming again from %s in %.1f s",
+                    "could not claim jobs of queue %s; trying again in %.1f s",
                     self.queue,
                     pause_s,
                     extra={"queue": self.queue, "client_id": self._client_id},
@@ -279,7 +279,9 @@ class Producer(Service):
         self._returned.extend(self.executor.take_back())
         jobs = self._give_back(list(self._returned))
         if jobs:
-            logger.info("gave back %s jobs of %s that had not begun", jobs, self.queue)
+            logger.info(
+                "gave back %s claimed jobs of queue %s that had not begun", jobs, self.queue
+            )
         return jobs
 
     def claimed(self) -> list[Claim]:
@@ -305,7 +307,10 @@ class Producer(Service):
         lost = [attempt for attempt in strays if id(attempt) in self._strays]
         self._strays = {id(attempt) for attempt in strays} - {id(attempt) for attempt in lost}
         for attempt in lost:
-            logger.error("lost the attempt at job %s: nothing executes it", attempt.claimed.id)
+            logger.error(
+                "job %s was claimed by this client, but nothing executes it; it will be given back",
+                attempt.claimed.id,
+            )
             self._forget(attempt)
             self.executor.abandon(attempt)
         return len(lost)
@@ -338,7 +343,9 @@ class Producer(Service):
     def broken(self, attempt: Attempt, error: BaseException) -> None:
         """Take an `attempt` that has no result, only an `error`: it failed, or it never began."""
         try:
-            logger.error("broke off job %s", attempt.claimed.id, exc_info=error)
+            logger.error(
+                "the attempt at job %s ended without a result", attempt.claimed.id, exc_info=error
+            )
             result = attempt.broken(error)
             if result is not None:
                 self.done(attempt, result)
@@ -400,7 +407,7 @@ class Producer(Service):
                 if job_id in attempts:
                     attempts[job_id].cancel(reason)
             self.executor.submit(attempts.values())
-            logger.debug("claimed %s jobs of %s asked for from %s", len(jobs), room, self.queue)
+            logger.debug("claimed %s jobs of queue %s, at most %s", len(jobs), self.queue, room)
         return Claimed(asked=room, jobs=len(jobs))
 
     def _rest(self, pause_s: float) -> None:
@@ -442,7 +449,11 @@ class Producer(Service):
         if self._room(self.executor.unfinished()) > 0:
             # There are free slots, and yet nothing begins: newly claimed jobs would wait, too.
             self._stalled_until = self._ahead.wary_until
-        logger.debug("giving back %s jobs of %s that have waited", jobs, self.queue)
+        logger.debug(
+            "giving back %s claimed jobs of queue %s that have waited too long for a slot",
+            jobs,
+            self.queue,
+        )
 
     def _give_back(self, attempts: Sequence[Attempt]) -> int:
         # A job that was rescued meanwhile may have been claimed again; it belongs to that attempt.
@@ -453,7 +464,13 @@ class Producer(Service):
                 tx = self._engine
                 given = give_back(tx, jobs, client_id=self._client_id, schema=self._schema)
         except Exception as error:
-            logger.warning("holding %s jobs that had not begun: %s", len(jobs), reason(error))
+            logger.warning(
+                "could not give back %s claimed jobs of queue %s that had not begun; trying again: "
+                "%s",
+                len(jobs),
+                self.queue,
+                reason(error),
+            )
         # A row that is locked or refused goes to the completer, which tries again.
         for job in jobs:
             if job.id not in given:

@@ -131,7 +131,9 @@ class Producers:
         """Open a slot in place of the one that a stuck attempt occupies."""
         producer = self.get(attempt.claimed.queue)
         if producer is not None and producer.replace(attempt):
-            logger.info("opened a slot in place of a stuck one of queue %s", producer.queue)
+            logger.info(
+                "opened a slot of queue %s in place of one whose job is stuck", producer.queue
+            )
 
     def lose_loop(self) -> None:
         """End the attempts that ran in an event loop that cannot run on."""

@@ -123,7 +123,7 @@ class QueueReporter(Service):
                     logger,
                     self._engine,
                     error,
-                    "could not read which queues are paused; again in %.1f s",
+                    "could not read which queues are paused; trying again in %.1f s",
                     wait_s,
                 )
                 self.stopping.wait(wait_s)

@@ -146,10 +146,10 @@ class Service:
             if time.monotonic() - began >= CALM_S:
                 pause_s = 0.1
             logger.error(
-                "the thread %s ended by %s; starting it again in %.1f s",
+                "the thread %s ended unexpectedly; starting it again in %.1f s: %s",
                 self.name,
-                "itself" if error is None else f"{reason(error)}\n{outline(error)}",
                 pause_s,
+                "its run() returned" if error is None else f"{reason(error)}\n{outline(error)}",
             )
             if not self.stopping.is_set():
                 self.stopping.wait(pause_s)

@@ -43,7 +43,7 @@ class StatementCanceller(Service):
             try:
                 self.run_once()
             except Exception as error:
-                log_error(logger, error, "a look for statements without an answer failed")
+                log_error(logger, error, "could not check for late statements")
 
     def run_once(self) -> None:
         """Check all waiting statements once."""
@@ -59,11 +59,16 @@ class StatementCanceller(Service):
         if driver is None or late not in waiting:
             return
         if driver is late.asked:
-            logger.warning("closed a connection whose server does not answer")
+            logger.warning(
+                "closed a connection, as the database answered neither a statement nor the request "
+                "to cancel it"
+            )
             _hang_up(driver)
         else:
             logger.warning(
-                "no answer to a statement in %.1f s; asking the server to cancel it", late.limit_s
+                "the database did not answer a statement within %.1f s; asking it to cancel the "
+                "statement",
+                late.limit_s,
             )
             late.asked = driver
             # If the answer arrives now, this may cancel the connection's next statement instead.

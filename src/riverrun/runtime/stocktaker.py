@@ -89,7 +89,8 @@ class Stocktaker(Service):
                     logger,
                     self._engine,
                     error,
-                    "could not look for unknown running jobs; again in %.1f s",
+                    "could not check for jobs that run in the database but not in this client; "
+                    "trying again in %.1f s",
                     wait_s,
                 )
 
@@ -118,7 +119,9 @@ class Stocktaker(Service):
         )
         if given:
             logger.warning(
-                "gave back %s jobs that nothing executed here: %s", len(given), sorted(given)
+                "gave back %s jobs that ran in the database but not in this client: %s",
+                len(given),
+                sorted(given),
             )
         return len(given)
 
@@ -129,7 +132,9 @@ class Stocktaker(Service):
                 self.run_once()
             except Exception as error:
                 logger.warning(
-                    "could not look for unknown running jobs at the stop: %s", reason(error)
+                    "could not check, before the client stopped, for jobs that run in the database "
+                    "but not in this client; they will be rescued: %s",
+                    reason(error),
                 )
 
     def _unknown(

@@ -53,7 +53,7 @@ class StuckJobs(Service):
                     service.revive()
                 self.run_once()
             except Exception as error:
-                log_error(logger, error, "a look for stuck jobs failed")
+                log_error(logger, error, "could not check for stuck jobs")
 
     def run_once(self) -> list[Attempt]:
         """Look at every attempt once; return those that have newly become stuck."""
@@ -75,15 +75,15 @@ class StuckJobs(Service):
         job = attempt.job
         extra = {"job_id": job.id, "kind": job.kind, "queue": job.queue, "attempt": job.attempt}
         reason = attempt.ctx.reason
-        message = "stuck for %.0f s after it should have ended: job %s (%s): %s"
-        logger.warning(message, late_s, job.id, job.kind, reason, extra=extra)
+        message = "job %s (%s) is stuck, and still runs %.0f s after it should have ended: %s"
+        logger.warning(message, job.id, job.kind, late_s, reason, extra=extra)
         if self._handler is None:
             return
         try:
             result = self._handler(job)
         except Exception as error:
             log_error(
-                logger, error, "ignored a handler of stuck jobs that failed at job %s", job.id
+                logger, error, "the job_stuck_handler failed for job %s, and is ignored", job.id
             )
             return
         if isinstance(result, JobStuckHandlerResult) and result.add_worker_slot:

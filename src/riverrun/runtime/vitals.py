@@ -74,7 +74,12 @@ class Vitals:
                 # The heartbeat must not depend on it.
                 if plugin not in self._failed:
                     self._failed.add(plugin)
-                    log_error(logger, error, "left out the live logs of a plugin, which failed")
+                    log_error(
+                        logger,
+                        error,
+                        "the plugin %s could not return its live logs; heartbeats go without them",
+                        type(plugin).__name__,
+                    )
         return {"logs": logs} if logs else {}
 
     def _looked_s(self) -> float | None:
