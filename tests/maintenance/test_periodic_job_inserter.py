@@ -165,7 +165,7 @@ def test_a_constructor_decides_and_may_fail(
     inserter.run_once(T0)
     assert "the schedule of the periodic job standing failed" in caplog.text
     assert inserter.run_once(T0 + MINUTE).jobs == 2
-    assert "left out a run of the periodic job broken" in caplog.text
+    assert "skipped a run of the periodic job broken" in caplog.text
     assert [(row.queue, row.state, row.scheduled_at) for row in leaders.rows()] == [
         ("reports", JobState.available, T0 + MINUTE),
         ("default", JobState.scheduled, T0 + 9 * MINUTE),

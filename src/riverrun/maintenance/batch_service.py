@@ -38,7 +38,12 @@ class BatchService(Service):
                     wait_s = 0.05 + 0.95 * self._rng.random() ** 4
             except Exception as error:
                 log_failure(
-                    logger, self.engine, error, "%s tries again in %.0f s", self.name, wait_s
+                    logger,
+                    self.engine,
+                    error,
+                    "the service %s failed; trying again in %.0f s",
+                    self.name,
+                    wait_s,
                 )
 
     def turn(self) -> bool:

@@ -72,5 +72,5 @@ class JobCleaner(BatchService):
         self._after_id = done.last_id if self._again_at < math.inf else 0
         self._more = done.more
         if done.deleted:
-            logger.info("cleaned %s jobs", done.deleted)
+            logger.info("deleted %s final jobs past their retention", done.deleted)
         return done.deleted

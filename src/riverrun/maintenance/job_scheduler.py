@@ -44,5 +44,6 @@ class JobScheduler(BatchService):
         for job_id in done.refused[:REFUSED_MAX]:
             self._refused[job_id] = now + AGAIN_S
         if done.available or done.discarded:
-            logger.debug("scheduled %s jobs, discarded %s", done.available, done.discarded)
+            message = "made %s due jobs available, and discarded %s"
+            logger.debug(message, done.available, done.discarded)
         return done

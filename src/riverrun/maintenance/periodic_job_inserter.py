@@ -108,7 +108,12 @@ class PeriodicJobInserter(Service):
             try:
                 plugin.periodic_jobs_start()
             except Exception as error:
-                log_error(logger, error, "ignored periodic_jobs_start of a plugin, which failed")
+                log_error(
+                    logger,
+                    error,
+                    "periodic_jobs_start of the plugin %s failed, and is ignored",
+                    type(plugin).__name__,
+                )
         while not self.stopping.is_set():
             self._jobs.changed.clear()
             began = self._clock.monotonic()
@@ -119,7 +124,11 @@ class PeriodicJobInserter(Service):
                 self.failed()
                 wait_s = self._pause.next_s()
                 log_failure(
-                    logger, self._engine, error, "inserting periodic jobs again in %.1f s", wait_s
+                    logger,
+                    self._engine,
+                    error,
+                    "could not insert periodic jobs; trying again in %.1f s",
+                    wait_s,
                 )
             if not self.stopping.is_set():
                 self._jobs.changed.wait(wait_s)
@@ -322,7 +331,7 @@ class PeriodicJobInserter(Service):
             log_error(
                 logger,
                 error,
-                "left out a run of the periodic job %s, which could not be made",
+                "skipped a run of the periodic job %s, as its job could not be made",
                 name,
             )
             return None

@@ -30,5 +30,5 @@ class QueueCleaner(BatchService):
         """Delete at most 1,000 queues; return how many."""
         deleted = clean_queues(self.engine, idle_s=IDLE_S, limit=BATCH, schema=self._schema)
         if deleted:
-            logger.info("cleaned %s queues", deleted)
+            logger.info("deleted %s queues that no client has worked for a day", deleted)
         return deleted

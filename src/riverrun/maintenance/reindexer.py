@@ -61,7 +61,9 @@ class Reindexer(Service):
             try:
                 at = self._schedule(now)
             except Exception as error:
-                log_error(logger, error, "the schedule of reindexing failed")
+                log_error(
+                    logger, error, "the reindexer_schedule failed; the next rebuild is in a day"
+                )
                 at = now + _BROKEN_AGAIN
             if not self.stopping.wait(max(0.0, (at - now).total_seconds())):
                 self.run_once()
@@ -81,7 +83,7 @@ class Reindexer(Service):
                     on_begin=self._began,
                 ):
                     done.append(name)
-                    logger.info("reindexed %s", name)
+                    logger.info("rebuilt the index %s", name)
             except Exception as error:
                 self._log_refusal(name, error)
                 # What blocked this index would block the others, too, so wait for the next time.
@@ -92,7 +94,10 @@ class Reindexer(Service):
 
     def _log_refusal(self, name: str, error: Exception) -> None:
         if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
-            log_failure(logger, self._engine, error, "could not reindex %s", name)
+            message = (
+                "could not rebuild the index %s; trying again at the next time of the schedule"
+            )
+            log_failure(logger, self._engine, error, message, name)
         elif not self._refused:
             self._refused = True
             message = "indexes are not rebuilt, as this role does not own them: %s"
