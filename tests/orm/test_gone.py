@@ -106,5 +106,5 @@ def test_what_is_no_policy() -> None:
 
     def work(args: Bare) -> None: ...
 
-    with pytest.raises(InvalidWorker, match="Bare is none of @attrs"):
+    with pytest.raises(InvalidWorker, match="Bare must be made with @attrs"):
         Workers().register(work)

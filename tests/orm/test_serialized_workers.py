@@ -289,7 +289,7 @@ def test_the_oldest_that_waits_is_next(host: Engine, monkeypatch: pytest.MonkeyP
     ("make", "options", "problem"),
     [
         (lambda args, ctx: None, {}, "annotated with Session"),
-        (lambda args, session: None, {"serialize_by": "number"}, "no field of its args that is a"),
+        (lambda args, session: None, {"serialize_by": "number"}, "field of its args that is a Ref"),
         (lambda args, session: None, {"serialize_by": "many"}, "'company', 'other'"),
         (lambda args, session: None, {"serialize_by": "nothing"}, "'nothing'"),
     ],

@@ -252,7 +252,8 @@ class Launcher:
             )
             if name != client.id:
                 message = (
-                    "a client %s runs, or has left jobs to be rescued; this client is named %s"
+                    "another client named %s runs, or has left jobs that are not rescued yet; this "
+                    "client takes the name %s"
                 )
                 logger.warning(message, client.id, name, extra={"client_id": name})
             client.id = name

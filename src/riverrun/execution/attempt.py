@@ -364,7 +364,7 @@ class Attempt:
         try:
             result = self._attempts.error_handler(self.job, error)
         except BaseException as broken:
-            message = "ignored an error handler that failed at job %s"
+            message = "the error_handler failed for job %s, and is ignored"
             log_error(logger, broken, message, self.job.id)
         return isinstance(result, ErrorHandlerResult) and result.set_cancelled
 

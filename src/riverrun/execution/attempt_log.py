@@ -57,7 +57,8 @@ def log_failed(job: JobRow, error: BaseException, *, after_completion: bool) -> 
             return
         case JobCancel():
             text = f": {printable(error)}" if tracebacks.isEnabledFor(logging.INFO) else ""
-            logger.info("cancelled job %s (%s) by its worker%s", job.id, kind, text, extra=extra)
+            message = "cancelled job %s (%s) as its worker requested%s"
+            logger.info(message, job.id, kind, text, extra=extra)
             return
         case JobCancelledRemotely() | ClientStopping():
             logger.info("interrupted job %s (%s): %s", job.id, kind, error, extra=extra)
@@ -69,14 +70,15 @@ def log_failed(job: JobRow, error: BaseException, *, after_completion: bool) -> 
             logger.warning("gave back job %s (%s): %s", job.id, kind, error, extra=extra)
             return
         case AttemptLost():
-            logger.warning("lost job %s (%s): %s", job.id, kind, error, extra=extra)
+            message = "could not record the outcome of job %s (%s): %s"
+            logger.warning(message, job.id, kind, error, extra=extra)
             return
     # Args that do not decode at the first attempt will not decode at the next one.
     final = isinstance(error, UndecodableArgs) or job.attempt >= job.max_attempts
     level = logging.ERROR if final or after_completion else logging.WARNING
     details = _details(error, with_texts=tracebacks.isEnabledFor(level))
     if after_completion:
-        message = "raised after completing job %s (%s): %s"
+        message = "the worker of job %s (%s) raised an error after completing the job: %s"
         logger.log(level, message, job.id, kind, details, extra=extra)
         return
     message = "failed attempt %s of %s at job %s (%s): %s"

@@ -55,7 +55,9 @@ class Plugin:
         own = type(self)
         for name in ("insert_many", "insert_begin"):
             if getattr(own, name) is not getattr(Plugin, name):
-                expected = f"insert_from() beside {name}(), which cannot see the rows of a select"
+                expected = (
+                    f"a plugin with insert_from(), as {name}() cannot see the rows of a select"
+                )
                 raise InvalidOption("plugins", own.__name__, expected)
         return draft
 

@@ -199,7 +199,7 @@ def _hints(name: str, innermost: Any) -> dict[str, Any]:
     try:
         return typing.get_type_hints(_code(innermost))
     except NameError as error:
-        raise InvalidWorker(name, f"its annotations name what is not there: {error}") from error
+        raise InvalidWorker(name, f"its annotations cannot be resolved: {error}") from error
     except TypeError:
         return {}
 
@@ -242,14 +242,15 @@ def _context(
         return By.nothing
     if len(contexts) > 1:
         listed = " and ".join(repr(each.name) for each in contexts)
-        raise InvalidWorker(
-            name, f"it must take args, or args and a context; nothing is there for both {listed}"
-        )
+        problem = "it may have one parameter for the context, beside its args and its session"
+        raise InvalidWorker(name, f"{problem}; it has {listed}")
     (context,) = contexts
     hint = hints.get(context.name)
     if isinstance(hint, type) and not _is_context(hint) and not _may_be_context(hint):
-        problem = f"nothing is there for {context.name!r}: {hint.__name__}; a worker takes its args"
-        raise InvalidWorker(name, f"{problem} and, if it likes, a ctx: JobContext")
+        problem = f"there is no value to pass for {context.name!r}: {hint.__name__}"
+        raise InvalidWorker(
+            name, f"{problem}; a worker takes its args and, optionally, a ctx: JobContext"
+        )
     if context.kind in _POSITIONAL and context is second:
         return By.position
     if context.kind is inspect.Parameter.POSITIONAL_ONLY:

@@ -121,10 +121,13 @@ class Steps:
     def unreached(self) -> InvalidStep | None:
         """Return an error if the attempt did not come to the step that it should have resumed."""
         if not self._reached and self._last is not None:
-            return InvalidStep(self._last, "an earlier attempt completed it; the worker lacks it")
+            return InvalidStep(
+                self._last, "an earlier attempt completed it, but the worker has no such step"
+            )
         if self._pending:
             return InvalidStep(
-                min(self._pending), "it has a cursor, and its worker did not come to it"
+                min(self._pending),
+                "an earlier attempt set its cursor, but the worker did not reach it",
             )
         return None
 
@@ -135,9 +138,7 @@ class Steps:
         if not isinstance(name, str) or not name:
             raise InvalidStep(name, "a step's name is a text that is not empty")
         if self._active is not None:
-            raise InvalidStep(
-                name, f"it stands within the step {self._active!r}; do not nest steps"
-            )
+            raise InvalidStep(name, f"it is within the step {self._active!r}; do not nest steps")
         if name in self._names:
             raise InvalidStep(None, f"duplicate resumable step {name!r}; each needs its own name")
         self._names.add(name)
@@ -145,7 +146,9 @@ class Steps:
     def _begins(self, name: str) -> bool:
         self._register(name)
         if name in self._pending:
-            raise InvalidStep(name, "it has a cursor; take it up again with ctx.cursor_step")
+            raise InvalidStep(
+                name, "an earlier attempt set its cursor; run it with ctx.cursor_step"
+            )
         if self._reached:
             return True
         self._meet(name)
@@ -182,7 +185,7 @@ class Steps:
 
     def _in_step(self) -> str:
         if self._active is None:
-            raise InvalidStep(None, "a cursor or checkpoint is set within a step")
+            raise InvalidStep(None, "set a cursor or a checkpoint only within a step")
         return self._active
 
 

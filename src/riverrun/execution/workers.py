@@ -117,7 +117,7 @@ class Worker:
                 raise InvalidArgs(kind, str(error)) from None
             return
         problem = f"they are a {_name(own)}, and its worker takes a {_name(taken)}"
-        raise InvalidArgs(kind, f"{problem}; one kind is one class")
+        raise InvalidArgs(kind, f"{problem}; use one class for each kind")
 
 
 class Workers:
@@ -280,10 +280,11 @@ def _executor(name: str, signature: Signature, chosen: Executor | str | None) ->
         raise InvalidOption("executor", chosen, f"one of {', '.join(Executor)}") from None
     if signature.is_async:
         if executor not in {None, Executor.coroutine}:
-            raise InvalidWorker(name, f"an async def is a coroutine, and no {executor}")
+            problem = f"executor={executor.value!r} cannot call an async def"
+            raise InvalidWorker(name, f"{problem}; leave executor out, or pass 'coroutine'")
         return Executor.coroutine
     if executor is Executor.coroutine:
-        raise InvalidWorker(name, "a coroutine is an async def")
+        raise InvalidWorker(name, "executor='coroutine' needs an async def")
     if executor is Executor.process and signature.session is not None:
         problem = (
             f"{signature.session.name!r} takes a session of the client's, which another process "
@@ -305,7 +306,7 @@ def _serialize_by(name: str, signature: Signature, field: str | None) -> str | N
     fields = [] if signature.args_type is RawArgs else reference_fields(signature.args_type)
     if field not in fields:
         listed = ", ".join(map(repr, fields)) or "none"
-        problem = f"serialize_by={field!r} is no field of its args that is a Ref"
+        problem = f"serialize_by={field!r} is not a field of its args that is a Ref"
         raise InvalidWorker(name, f"{problem}; those are: {listed}")
     return field
 
@@ -327,8 +328,10 @@ def _kind(name: str, args_type: type[Any], kind: str | None) -> str:
     except InvalidOption as error:
         raise InvalidWorker(name, str(error)) from error
     if not is_struct(typing.get_origin(args_type) or args_type):
-        problem = f"its args class {args_type.__name__} is none of @attrs.frozen, @dataclass"
-        raise InvalidWorker(name, f"{problem} or a pydantic model")
+        problem = (
+            f"its args class {args_type.__name__} must be made with @attrs.frozen or @dataclass"
+        )
+        raise InvalidWorker(name, f"{problem}, or be a pydantic model")
     if kind not in {None, own}:
         raise InvalidWorker(name, f"kind={kind!r} is not the kind of its args, {own!r}")
     return own

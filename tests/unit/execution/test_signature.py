@@ -378,7 +378,7 @@ def union(args: Send | None) -> None:
     ("function", "problem"),
     [
         (exchanged, "its args come first, then its context"),
-        (number, "nothing is there for 'retries': int"),
+        (number, "no value to pass for 'retries': int"),
         (two, "'ctx' and 'more'"),
         (by_keyword, "its args first"),
         (nothing, "its args first"),

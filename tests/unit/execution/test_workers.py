@@ -135,7 +135,7 @@ def test_a_kind_is_one_class() -> None:
         lambda: client.insert_many(client.engine, [Ship(1), other]),
         lambda: client.insert_many_fast(client.engine, [(other, None)]),
     ):
-        with pytest.raises(InvalidArgs, match=r"Shipment, and its worker takes a .*Ship; one kind"):
+        with pytest.raises(InvalidArgs, match=r"Shipment, and its worker takes a .*Ship; use one"):
             insert()
 
 
