@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -18,6 +19,8 @@ from riverrun.bench.work import NoOp
 from riverrun.config import QueueConfig
 
 SLOTS = 100
+DEADLINE_S = 60.0
+
 THREADS = 8
 """Threads of the process that inserts, as of a web server."""
 
@@ -102,7 +105,9 @@ def in_use(engine: Engine, slots: int) -> float:
         with crew_of(settings, 1, elsewhere=True) as crew:
             assert isinstance(crew, Elsewhere)
             (pid,) = crew.pids()
+            began = time.monotonic()
             while threads(pid) < slots:
+                assert time.monotonic() < began + DEADLINE_S, f"{threads(pid)} threads of {slots}"
                 threading.Event().wait(0.05)
             threading.Event().wait(1)
             used = resident(pid)

@@ -126,7 +126,9 @@ def start_s(engine: Engine, name: str, folder: str) -> float:
                 assert process.poll() is None, f"{command} ended with {process.returncode}"
                 connection.rollback()
                 time.sleep(0.02)
-            return float(connection.scalar(statement) or 0) - began
+            claimed = connection.scalar(statement)
+            assert claimed is not None, "no job was completed"
+            return float(claimed) - began
     finally:
         process.terminate()
         process.wait()

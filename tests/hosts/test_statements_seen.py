@@ -86,7 +86,7 @@ def test_by_listeners_of_the_driver_s_calls(host: Engine, schema: str) -> None:
 
 
 def test_errors(host: Engine) -> None:
-    """A listener to errors gets that of a verb, and may replace it."""
+    """A listener to errors gets those of verbs."""
     seen: list[Any] = []
     event.listen(host, "handle_error", lambda context: seen.append(context.sqlalchemy_exception))
     with host.connect() as connection, pytest.raises(SchemaMissing):

@@ -55,7 +55,7 @@ def test_a_service_that_ended_is_started_again(
         service = next(
             each for each in services.health.services() if each.name == f"riverrun.{name}"
         )
-    until(lambda: service._thread is not None, "its thread is there")
+    until(lambda: service._thread and service._thread.ident, "its thread has begun")
     throw_into(service)
     service.interrupt()
     until(lambda: f"{service.name} ended unexpectedly" in caplog.text, "it ends")

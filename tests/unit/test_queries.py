@@ -26,19 +26,19 @@ EVERY_COLUMN = (
 )
 STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
     "insert one": (
-        lambda: insert_job(("args", "kind"), schema="s", unique=False),
+        lambda: insert_job(("args", "kind"), schema="s", named=True, unique=False),
         {"job_args", "job_kind"},
     ),
     "insert one, unique": (
-        lambda: insert_job(("args", "unique_key"), schema="s", unique=True),
+        lambda: insert_job(("args", "unique_key"), schema="s", named=True, unique=True),
         {"job_args", "job_unique_key"},
     ),
     "insert": (
-        lambda: insert_jobs(EVERY_COLUMN, schema="s", unique=False),
+        lambda: insert_jobs(EVERY_COLUMN, schema="s", named=True, unique=False),
         {f"jobs_{name}" for name in EVERY_COLUMN},
     ),
     "insert, unique": (
-        lambda: insert_jobs(EVERY_COLUMN, schema="s", unique=True),
+        lambda: insert_jobs(EVERY_COLUMN, schema="s", named=True, unique=True),
         {f"jobs_{name}" for name in EVERY_COLUMN},
     ),
     "claim": (queries.claim_jobs, {"queue_name", "limit", "client_id", "now"}),

@@ -151,9 +151,9 @@ class Transaction:
     ) -> Sequence[Sequence[Any]]:
         """Execute a statement that runs often, and return its rows as the driver returns them.
 
-        It goes directly to psycopg, unless the application listens to statements: for a small one
-        SQLAlchemy takes as long as the server. SQLAlchemy executes it, and says what is wrong, if
-        the transaction must be rolled back.
+        It goes directly to psycopg, unless the application listens to statements or logs them:
+        SQLAlchemy takes as long for a small statement as the server. If the transaction must be
+        rolled back, SQLAlchemy executes it, and raises what says so.
 
         Args:
             statement: A statement whose binds and columns have types that the driver knows.
@@ -234,8 +234,7 @@ class Transaction:
         SQLAlchemy itself begins it with its first statement. Otherwise a Connection's commit()
         would find nothing to commit.
         """
-        if not self.connection.in_transaction():
-            self.connection.begin()
+        _begun_on(self.connection)
         if self._has_statement_listeners:
             self.execute(delete(Job).where(false()), {})
 
@@ -462,7 +461,7 @@ def _begun_on(connection: Connection) -> bool:
 
 
 def _has_statement_listeners(bind: Engine | Connection) -> bool:
-    """Return whether each statement is passed on, as to tracing or to the engine's log."""
+    """Return whether the application listens to statements, as for tracing, or logs them."""
     dispatch: Any = bind.dispatch
     dialect: Any = bind.dialect.dispatch
     engine = bind.engine

@@ -249,8 +249,9 @@ class WorkerTransaction:
         ctx.raise_if_cancelled()
         try:
             if self._wish is None:
-                # Not sent together with the COMMIT: it locks the row, so that a COMMIT that is on
-                # its way while the connection is lost cannot meet the next attempt.
+                # The UPDATE is not sent together with the COMMIT. Once it is answered, the row is
+                # locked: if the connection is then lost, the next attempt waits until the server
+                # has committed or not.
                 complete(session, ctx.job, metadata=ctx.staged or None, schema=self._schema)
                 self._wake_waiting(session)
                 return

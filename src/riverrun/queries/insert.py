@@ -54,9 +54,12 @@ _KNOWN = frozenset({"kind", "args", "queue", "metadata_", "tags"})
 
 @lru_cache(maxsize=1024)
 def insert_job(
-    columns: Sequence[str], *, schema: str | None, unique: bool, notify: bool = False
+    columns: Sequence[str], *, schema: str | None, named: bool, unique: bool, notify: bool = False
 ) -> Insert:
     """Insert a job. Its `columns` are binds named `job_args` and so on; the others have defaults.
+
+    Whether a schema is `named` says how it notifies. Which `schema` only a `unique` job needs to
+    say: its statement is made for each.
 
     Returns the columns that only the database knows. For a `unique` job, which may be a duplicate,
     it returns the columns of the job that holds the key, as `insert_jobs` does. With `notify`, an
@@ -72,12 +75,12 @@ def insert_job(
             for name in columns
         }
     )
-    return _returning(statement, schema=schema, unique=unique, notify=notify)
+    return _returning(statement, schema=schema, named=named, unique=unique, notify=notify)
 
 
 @lru_cache(maxsize=1024)
 def insert_jobs(
-    columns: Sequence[str], *, schema: str | None, unique: bool, notify: bool = False
+    columns: Sequence[str], *, schema: str | None, named: bool, unique: bool, notify: bool = False
 ) -> Insert:
     """Insert many jobs. Their `columns` are binds named `jobs_args` and so on, texts of arrays.
 
@@ -97,15 +100,15 @@ def insert_jobs(
     )
     source = select(*(_INSERTED[name][1](rows.c[name]) for name in columns)).order_by(rows.c.n)
     statement = insert(Job).from_select(list(columns), source)
-    return _returning(statement, schema=schema, unique=unique, notify=notify)
+    return _returning(statement, schema=schema, named=named, unique=unique, notify=notify)
 
 
 def _returning(
-    statement: PostgresInsert, *, schema: str | None, unique: bool, notify: bool
+    statement: PostgresInsert, *, schema: str | None, named: bool, unique: bool, notify: bool
 ) -> Insert:
     # "raw": the parameters are binds of the statement, and not rows for the ORM to insert.
     statement = statement.execution_options(dml_strategy="raw")
-    sent = [notification(named=schema is not None)] if notify else []
+    sent = [notification(named=named)] if notify else []
     if not unique:
         return statement.returning(Job.id, Job.created_at, *sent)
     statement = statement.on_conflict_do_update(

@@ -52,7 +52,7 @@ class ClaimAhead:
 
     @property
     def most(self) -> int:
-        """The most jobs for one claim: while it is under way, there are as many others to work."""
+        """The most jobs for one claim: half of what may be held here, and at least all slots."""
         slots = self._config.max_workers
         return max(slots, (slots + self.jobs) // 2)
 

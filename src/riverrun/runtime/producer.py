@@ -25,6 +25,7 @@ from riverrun.execution.slots import Slots
 from riverrun.execution.threads import NEW
 from riverrun.execution.workers import Executor
 from riverrun.jobs.states import JobState
+from riverrun.logs.errors import log_error
 from riverrun.logs.text import reason
 from riverrun.runtime.ahead import WARY_S, ClaimAhead
 from riverrun.runtime.bounds import ClaimBounds
@@ -343,9 +344,8 @@ class Producer(Service):
     def broken(self, attempt: Attempt, error: BaseException) -> None:
         """Take an `attempt` that has no result, only an `error`: it failed, or it never began."""
         try:
-            logger.error(
-                "the attempt at job %s ended without a result", attempt.claimed.id, exc_info=error
-            )
+            job_id = attempt.claimed.id
+            log_error(logger, error, "the attempt at job %s ended without a result", job_id)
             result = attempt.broken(error)
             if result is not None:
                 self.done(attempt, result)
@@ -491,13 +491,14 @@ class Producer(Service):
         if not self._may_have_more or self.paused:
             return False
         room = self._room(self.executor.about_unfinished())
-        # Where threads are the limit, there are free slots: they are filled, however few come.
-        return room >= least or (room > 0 and self._reach() < self._slots())
+        # If threads are the limit, the room may never be worth a claim ahead: free slots are filled
+        # however few they are, or a client without work could stop claiming.
+        return room >= least or (room > 0 and self._reach() < self._open_slots())
 
     def _room(self, unfinished: int) -> int:
         if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:
             return 0
-        slots = self._slots() - self.executor.missing()
+        slots = self._open_slots()
         room = slots + self._ahead.jobs - unfinished
         if (reach := self._reach()) < slots:
             # Threads are still being made, and each that begins has this looked at again.
@@ -514,6 +515,10 @@ class Producer(Service):
 
     def _slots(self) -> int:
         return self.config.max_workers + self._replaced
+
+    def _open_slots(self) -> int:
+        """Return the number of slots, without those for which the process gets no thread."""
+        return self._slots() - self.executor.missing()
 
     def _reach(self) -> float:
         """Return how many jobs have a thread, or get one soon."""

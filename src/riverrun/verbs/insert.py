@@ -155,13 +155,14 @@ def insert_rows(
     """Insert the drafts of one batch, and return the rows of the statement."""
     notify = bool(payloads)
     params: dict[str, Any]
+    where: dict[str, Any] = {"schema": schema if unique else None, "named": schema is not None}
     if len(batch) == 1:
         values = values_of(batch[0], now)
-        statement = queries.insert_job(tuple(values), schema=schema, unique=unique, notify=notify)
+        statement = queries.insert_job(tuple(values), **where, unique=unique, notify=notify)
         params = {f"job_{name}": value for name, value in values.items()}
     else:
         columns = columns_of(batch, now)
-        statement = queries.insert_jobs(tuple(columns), schema=schema, unique=unique, notify=notify)
+        statement = queries.insert_jobs(tuple(columns), **where, unique=unique, notify=notify)
         params = {f"jobs_{name}": array_text(values) for name, values in columns.items()}
     if notify:
         params |= notify_params(Topic.insert, payloads, schema)
