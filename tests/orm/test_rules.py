@@ -3,13 +3,13 @@
 import gc
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
-from sqlalchemy import Engine, delete, event, insert, select, text, update
+from sqlalchemy import Engine, delete, event, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column
 
 from orm.tables import Boss, Clerk, Line, Order, Person
 from riverrun import Client, JobArgs, Ref, Rule, RuleBypassed
@@ -347,6 +347,26 @@ def test_what_is_no_rule(client: Client) -> None:
         with pytest.raises(InvalidOption):
             make()
     assert not list(client.rules)
+
+
+def test_attributes_that_are_not_assigned(client: Client) -> None:
+    """An attribute whose changes no flush shows is refused: its rule would make no job, ever."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Doc(Base):
+        __tablename__ = "docs_with_a_version"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        title: Mapped[str] = mapped_column()
+        version: Mapped[int] = mapped_column()
+        length = column_property(func.length(title))
+        __mapper_args__: ClassVar = {"version_id_col": version}
+
+    for attribute in (Doc.version, Doc.length):
+        with pytest.raises(InvalidOption, match="no flush shows"):
+            client.on_update(attribute, lambda doc: None)
+    client.on_update(Doc.title, lambda doc: None)
 
 
 BULK: dict[str, tuple[str, Callable[[], Any]]] = {

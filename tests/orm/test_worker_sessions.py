@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from orm.worker_tables import Account, Entry, host_engine, names
 from riverrun import Client, InsertOpts, JobArgs, JobCancel, JobContext, JobSnooze, Workers
-from riverrun.errors import AttemptLost, ClientNotReady
+from riverrun.errors import AttemptLost, ClientNotReady, InvalidOption
 from riverrun.events import JobCancelled, JobCompleted, JobEvent, JobFailed, JobSnoozed
 from riverrun.testing import rolled_back, rolled_back_async, work_one, work_one_async
 from waiting import DEADLINE_S
@@ -320,6 +320,17 @@ class TaggedAsync(AsyncSession):
     """An AsyncSession class of the application."""
 
     sync_session_class = Tagged
+
+
+@pytest.mark.parametrize("how", ["bind", "binds"])
+def test_a_sessionmaker_in_another_schema(host: Engine, how: str) -> None:
+    """A sessionmaker whose sessions would write to other tables than workers' is refused."""
+    tenant = host.execution_options(schema_translate_map={None: "tenant"})
+    maker = sessionmaker(tenant) if how == "bind" else sessionmaker(host, binds={object: tenant})
+    with pytest.raises(InvalidOption, match="schema_translate_map"):
+        Client(host, workers=Workers(), sessionmaker=maker)
+    if how == "bind":
+        Client(tenant, workers=Workers(), sessionmaker=maker)
 
 
 def test_the_sessionmaker_s_settings_count(host: Engine) -> None:

@@ -85,7 +85,13 @@ class Transaction:
         self._tx = tx
         self._begun: Connection | None = None
         self._schema = schema
-        self._options: dict[str, Any] = {"autoflush": False, "synchronize_session": False}
+        # Not the connection's options for reading many rows: an INSERT has no server-side cursor.
+        self._options: dict[str, Any] = {
+            "autoflush": False,
+            "synchronize_session": False,
+            "stream_results": False,
+            "yield_per": None,
+        }
         if schema is not None:
             self._options["schema_translate_map"] = {None: schema}
 
@@ -178,18 +184,31 @@ class Transaction:
         try:
             return _fetched(driver, query, binds, times=times)
         except psycopg.Error as error:
-            if driver.closed:
-                self._notice_loss()
-            raise self._raised(error, query, params, lost=driver.closed) from error
+            raise self.raised(error, query, params, driver) from error
+        except BaseException as error:
+            self.interrupted(error)
+            raise
 
     def _query(
         self, statement: Any, params: Mapping[str, Any], bind: Engine | Connection
     ) -> tuple[str, dict[str, Any]]:
         """Return a statement and its binds as the driver takes them."""
-        options = {**bind.get_execution_options(), **self._options}
-        schema = options.get("schema_translate_map", {}).get(None)
-        query, constants = _compiled(statement, bind.dialect, schema)
+        query, constants = _compiled(statement, bind.dialect, self.schema_on(bind))
         return query, {**constants, **params}
+
+    def schema_on(self, bind: Engine | Connection) -> str | None:
+        """Return the schema that SQLAlchemy would name for the tables; None if it names none."""
+        options = {**bind.get_execution_options(), **self._options}
+        places = options.get("schema_translate_map") or {}
+        return places[None] or bind.dialect.default_schema_name if None in places else None
+
+    def interrupted(self, error: BaseException) -> None:
+        """Give the connection up if a statement was interrupted, such as by gevent.Timeout.
+
+        SQLAlchemy does so, too: the statement may still be in progress, and a rollback would fail.
+        """
+        if not isinstance(error, Exception) and self._begun is not None:
+            self._begun.invalidate(error)
 
     def _notice_loss(self) -> None:
         """Make SQLAlchemy notice now that the connection is lost.
@@ -198,6 +217,18 @@ class Transaction:
         """
         with suppress(DBAPIError):
             self.connection.exec_driver_sql("SELECT 1")
+
+    def raised(
+        self,
+        error: psycopg.Error,
+        query: str,
+        params: Mapping[str, Any],
+        driver: psycopg.Connection[Any],
+    ) -> Exception:
+        """Return what SQLAlchemy would raise for the driver's `error`, once it knows of a loss."""
+        if driver.closed:
+            self._notice_loss()
+        return self._raised(error, query, params, lost=driver.closed)
 
     def _raised(
         self, error: psycopg.Error, query: str, params: Mapping[str, Any], *, lost: bool
@@ -348,6 +379,9 @@ class OwnTransaction(Transaction):
             if lost:
                 self._lost()
             raise self._raised(error, query, params, lost=lost) from error
+        except BaseException as error:
+            self.interrupted(error)
+            raise
 
     def _kept_rows(
         self, query: str, binds: Mapping[str, Any], *, times: bool

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary, finalize, ref
 
 import attrs
-from sqlalchemy import event
+from sqlalchemy import Column, event
 from sqlalchemy.orm import (
+    ColumnProperty,
     InstanceState,
     Mapper,
     ORMExecuteState,
@@ -119,6 +120,9 @@ class Rules:
         if on == "update":
             if not isinstance(target, QueryableAttribute):
                 raise InvalidOption("attribute", target, "one of a mapped class: Order.status")
+            if not _is_assigned(target):
+                expected = "one that the application assigns: no flush shows that it has changed"
+                raise InvalidOption("attribute", target, expected)
             target, attribute = target.parent.class_, target.key
         weak = ref(self)
 
@@ -273,6 +277,17 @@ def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> 
         _Changes.of(session).append(session, change)
 
     return collect
+
+
+def _is_assigned(attribute: QueryableAttribute[Any]) -> bool:
+    """Return whether an attribute's history shows changes, as that of a version does not."""
+    found: Any = attribute.parent.attrs.get(attribute.key)
+    if getattr(found, "viewonly", False):
+        return False
+    if not isinstance(found, ColumnProperty):
+        return True
+    column = found.columns[0]
+    return isinstance(column, Column) and column is not attribute.parent.version_id_col
 
 
 def _unlisten(target: Any, listeners: list[tuple[str, Any]]) -> None:

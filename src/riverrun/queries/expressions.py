@@ -128,7 +128,10 @@ class _InMask(FunctionElement[bool]):
 @compiles(_InMask)
 def _compile_in_mask(element: _InMask, compiler: SQLCompiler, **options: Any) -> str:
     mask, state, schema = element.clauses
-    place = schema.name and f"{compiler.preparer.quote_schema(schema.name)}."
+    preparer = compiler.preparer
+    # Without a schema of the client's, where a schema_translate_map of the application's leads.
+    name = schema.name or preparer.schema_for_object(Job.__table__)
+    place = f"{preparer.quote_schema(name)}." if name else ""
     arguments = ", ".join(compiler.process(argument, **options) for argument in (mask, state))
     return f"{place}{element.name}({arguments})"
 

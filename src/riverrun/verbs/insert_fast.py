@@ -6,7 +6,6 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from sqlalchemy.exc import DBAPIError
 
 from riverrun.db.conflicts import again
 from riverrun.db.driver import OwnCursor
@@ -79,12 +78,13 @@ def copy_drafts(
         for planned in (False, True):
             group = [job for job in drafted if (job.scheduled_at is not None) is planned]
             for batch in batches(group):
-                _copy(driver, columns_of(batch, checked_now(now)), schema)
+                place = transaction.schema_on(transaction.connection)
+                _copy(driver, columns_of(batch, checked_now(now)), place)
     except psycopg.Error as error:
-        # Raise what a statement that SQLAlchemy executes would raise.
-        raise (
-            transaction.missing(error) or DBAPIError.instance("COPY", None, error, psycopg.Error)
-        ) from error
+        raise transaction.raised(error, "COPY", {}, driver) from error
+    except BaseException as error:
+        transaction.interrupted(error)
+        raise
     return len(drafted)
 
 
