@@ -281,7 +281,8 @@ def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> 
 
 def _is_assigned(attribute: QueryableAttribute[Any]) -> bool:
     """Return whether an attribute's history shows changes, as that of a version does not."""
-    found: Any = attribute.parent.attrs.get(attribute.key)
+    # Not by the mapper's attrs: they configure all mappers, and some may not be defined yet.
+    found: Any = getattr(attribute.comparator, "prop", None)
     if getattr(found, "viewonly", False):
         return False
     if not isinstance(found, ColumnProperty):
