@@ -7,8 +7,8 @@ import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any, TypeAlias, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import psycopg
 from sqlalchemy import (
@@ -535,19 +535,24 @@ def _compiled(
     statement: ClauseElement, dialect: Dialect, schema: str | None
 ) -> tuple[str, Mapping[str, Any]]:
     """Return a statement's text for the driver, and its constant binds."""
-    query, constants = _compiled_once(statement, dialect, schema is not None)
+    known = _texts.setdefault(dialect, {})
+    found = known.get((statement, schema is not None))
+    if found is None:
+        places: Any = {} if schema is None else {"schema_translate_map": {None: _A_SCHEMA}}
+        compiled = statement.compile(
+            dialect=dialect, render_schema_translate=schema is not None, **places
+        )
+        found = known[statement, schema is not None] = str(compiled), dict(compiled.params)
+    query, constants = found
     if schema is not None:
         query = query.replace(_A_SCHEMA, dialect.identifier_preparer.quote_schema(schema))
     return query, constants
 
 
-@lru_cache(maxsize=1024)
-def _compiled_once(
-    statement: ClauseElement, dialect: Dialect, in_schema: bool
-) -> tuple[str, Mapping[str, Any]]:
-    places: Any = {"schema_translate_map": {None: _A_SCHEMA}} if in_schema else {}
-    compiled = statement.compile(dialect=dialect, render_schema_translate=in_schema, **places)
-    return str(compiled), dict(compiled.params)
+_texts: WeakKeyDictionary[
+    Dialect, dict[tuple[ClauseElement, bool], tuple[str, Mapping[str, Any]]]
+] = WeakKeyDictionary()
+"""The compiled statements of each engine. Statements are few: each verb makes its own once."""
 
 
 def joined(tx: Tx, schema: str | None = None) -> AbstractContextManager[Transaction]:
