@@ -1,8 +1,11 @@
 """A producer that works nothing claims, whatever it has learned and however many threads it has."""
 
+import math
+import threading
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import create_engine
@@ -52,3 +55,52 @@ def test_an_idle_producer_claims(slots: int, threads: int, ahead: int, soon: int
     producer.wake()
     assert producer._wants_more()
     assert producer._room(0) >= min(slots, NEW // 2)
+
+
+def test_a_job_that_came_due_without_room_is_claimed_once_there_is_room() -> None:
+    """The time at which a job came due may find no room; the next free slot looks for it."""
+    producer = producer_of(4, threads=4, ahead=0, soon=0)
+    producer._may_have_more = False  # the last claim got less than it asked for
+    producer._stalled_until = math.inf
+    producer.expect(0.0)
+    producer._rest(0.0)
+    producer._stalled_until = -math.inf
+    producer.freed()
+    assert producer._woken.is_set()
+
+
+@pytest.mark.parametrize("first", ["done", "replace"])
+def test_slots_are_counted_right_if_a_stuck_attempt_ends(first: str) -> None:
+    """An attempt may end at the very moment at which a slot is opened in its place."""
+    producer = producer_of(4, threads=4, ahead=0, soon=0)
+    producer._completer = SimpleNamespace(put=lambda _: None)
+    result: Any = SimpleNamespace(run_s=0.0)
+    others: list[threading.Thread] = []
+
+    class Stuck(SimpleNamespace):
+        """An attempt that another thread ends, or replaces, between two steps of the first."""
+
+        @property
+        def over(self) -> bool:
+            was = self.ended
+            if first == "replace" and not others:
+                others.append(threading.Thread(target=producer.done, args=(self, result)))
+                others[0].start()
+                others[0].join(0.2)
+            return was
+
+        @over.setter
+        def over(self, ended: bool) -> None:
+            self.ended = ended
+            if first == "done" and not others:
+                others.append(threading.Thread(target=producer.replace, args=(self,)))
+                others[0].start()
+                others[0].join(0.2)
+
+    claimed = SimpleNamespace(id=1)
+    attempt: Any = Stuck(
+        ended=False, replaced=False, superseded=False, claimed=claimed, is_async=False
+    )
+    producer.replace(attempt) if first == "replace" else producer.done(attempt, result)
+    others[0].join()
+    assert producer._replaced == 0

@@ -268,6 +268,39 @@ def test_no_more_is_claimed_than_processes_work(app: Any) -> None:
     assert {type(event) for event in ended(events, 2)} == {JobInterrupted}
 
 
+def test_queues_take_turns_at_the_processes(app: Any) -> None:
+    """A queue's job gets a process although another queue has jobs enough for all of them."""
+    workers = Workers()
+    workers.register(executor="process")(crunch)
+    # The poller is of no use here: at each look all processes are busy.
+    client, events = app.run(
+        workers=workers, queues={"busy": 20, "quiet": 20}, processes=2, poll_interval=600
+    )
+    busy, quiet = InsertOpts(queue="busy"), InsertOpts(queue="quiet")
+    client.insert_many(app.engine, [(Crunch("nap"), busy) for _ in range(60)])
+    assert events.get(DEADLINE_S).job.queue == "busy"
+    client.insert(app.engine, Crunch(), quiet)
+    # Not within the next few: the machine may be slow, and this thread late.
+    ended_in = [events.get(DEADLINE_S).job.queue]
+    while ended_in[-1] == "busy":
+        ended_in.append(events.get(DEADLINE_S).job.queue)
+    assert len(ended_in) < 40
+    client.stop(cancel=True)
+
+
+def test_a_free_process_is_offered_to_other_queues(app: Any) -> None:
+    """A queue that found all processes busy claims once one is free, not at the next poll."""
+    workers = Workers()
+    workers.register(executor="process")(crunch)
+    client, events = app.run(
+        workers=workers, queues={"first": 20, "second": 20}, processes=1, poll_interval=600
+    )
+    client.insert(app.engine, Crunch("nap"), InsertOpts(queue="first"))
+    until(client._services.producers["first"].executor.running, "the only process is busy")
+    client.insert(app.engine, Crunch(), InsertOpts(queue="second"))
+    assert [event.job.queue for event in ended(events, 2)] == ["first", "second"]
+
+
 @pytest.mark.parametrize(
     ("how", "kind", "error"),
     [

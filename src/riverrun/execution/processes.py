@@ -9,7 +9,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from multiprocessing.process import BaseProcess
@@ -50,6 +50,9 @@ class ProcessPool:
         self._idle: list[_Child] = []
         self._children: set[_Child] = set()
         self._waiting: deque[_Turn] = deque()
+        # The queues that would claim if there were a process, in the order in which they came: what
+        # to call when one is free.
+        self._line: dict[Callable[[], None], None] = {}
 
     def work(
         self, worker: Worker, args: object, ctx: JobContext, around: Sequence[InProcess] = ()
@@ -90,6 +93,30 @@ class ProcessPool:
     def size(self) -> int:
         """How many processes there may be."""
         return self._size
+
+    def stand_in_line(self, call: Callable[[], None], stands: bool) -> None:
+        """Put a queue in the line for a process, or take it out.
+
+        Args:
+            call: Identifies the queue, and is called when a process is free.
+            stands: Whether it is to stand there.
+        """
+        with self._lock:
+            if (call in self._line) == stands:
+                return
+            if stands:
+                self._line[call] = None
+            else:
+                del self._line[call]
+        self._offer()
+
+    def before(self, call: Callable[[], None]) -> int:
+        """Return how many queues stand in line before that of `call`; all, if it does not stand."""
+        if not self._line:
+            return 0
+        with self._lock:
+            line = list(self._line)
+            return line.index(call) if call in self._line else len(line)
 
     def stop(self) -> None:
         """Stop all processes."""
@@ -142,6 +169,15 @@ class ProcessPool:
             else:
                 self._children.discard(child)
         self._pass_on()
+        self._offer()
+
+    def _offer(self) -> None:
+        """Call the queues that stand in line, if a process is free."""
+        if self._line and self.spare > 0:
+            with self._lock:
+                line = list(self._line)
+            for call in line:
+                call()
 
     def _pass_on(self) -> None:
         """Give an idle process to the next turn, or let it make one if there may be one more."""

@@ -119,6 +119,7 @@ class Producer(Service):
         self._looked_at = clock.monotonic()  # the thread begins with a claim
         self._bounds = ClaimBounds()  # the thread's own
         self._may_have_more = True  # the last claim got all it asked for: there may be more
+        self._in_line = False  # this queue stands in line for a process
         self._due: list[float] = []  # a heap: when jobs that were worked here may be claimed again
         self._ahead = ClaimAhead(queue_config, clock)
         self._stalled_until = -math.inf  # nothing is claimed until then, or until an attempt ends
@@ -139,7 +140,9 @@ class Producer(Service):
     @property
     def poll_at(self) -> float:
         """When to look at the queue if no notification comes, by the process's monotonic clock."""
-        idle = not self.paused and self._room(self.executor.about_unfinished()) > 0
+        unfinished = self.executor.about_unfinished()
+        # Also if other queues keep all processes busy: this one is to stand in line for one.
+        idle = not self.paused and (self._room(unfinished) > 0 or self._lacks_process(unfinished))
         poll_at = max(self._looked_at + self.poll_interval_s, self._bounds.whole_at)
         return poll_at if idle else math.inf
 
@@ -198,6 +201,12 @@ class Producer(Service):
 
     def run(self) -> None:
         """Claim until stopped."""
+        try:
+            self._run()
+        finally:
+            self._stand_in_line(False)
+
+    def _run(self) -> None:
         while not self.stopping.is_set():
             try:
                 self.return_once()
@@ -206,6 +215,7 @@ class Producer(Service):
             except Exception as error:
                 # The database may have made the claim although its answer did not arrive.
                 self._on_failed()
+                self._stand_in_line(False)  # not now
                 pause_s = self._pause.next_s()
                 log_failure(
                     logger,
@@ -238,8 +248,10 @@ class Producer(Service):
 
     def claim_once(self) -> Claimed:
         """Claim as many jobs as there is room for, and hand them to the slots."""
-        if not self._completer.wait_for_room(timeout=0.1):
-            return Claimed(asked=0, jobs=0)
+        if not self._completer.wait_for_room(timeout=0.0):
+            self._stand_in_line(False)
+            if not self._completer.wait_for_room(timeout=0.1):
+                return Claimed(asked=0, jobs=0)
         with self._claiming:
             self._claims += 1
             self._asking = True
@@ -336,9 +348,9 @@ class Producer(Service):
         self._forget(attempt)
         self._ahead.recent_run_s.append(result.run_s)
         self._stalled_until = -math.inf
-        attempt.over = True
-        if attempt.replaced:
-            with self._lock:
+        with self._lock:  # for replace()
+            attempt.over = True
+            if attempt.replaced:
                 self._replaced -= 1
 
     def broken(self, attempt: Attempt, error: BaseException) -> None:
@@ -358,7 +370,9 @@ class Producer(Service):
     def freed(self) -> None:
         """Claim again, if a free slot is reason enough."""
         # Not done in `done`, when the attempt still counts as unfinished.
-        if self._may_have_more and not self._woken.is_set() and self._wants_more():
+        if not self._may_have_more or self._woken.is_set():
+            return
+        if self._wants_more() or self._in_line != self._belongs_in_line():
             self._woken.set()
 
     def _claim(self) -> Claimed:
@@ -380,6 +394,7 @@ class Producer(Service):
             schema=self._schema,
         )
         now = self._clock.monotonic()
+        self._stand_in_line(False)  # its turn is over
         self._bounds.claimed(beyond, jobs, asked=room, began=began, ended=now)
         self._looked_at = began
         if len(jobs) == room:
@@ -414,6 +429,7 @@ class Producer(Service):
         """Wait for `pause_s` seconds, which may be infinite, or until there is reason to claim."""
         end = self._clock.monotonic() + pause_s
         while not self.stopping.is_set() and not self._wants_more() and not self._goes_back():
+            self._stand_in_line(self._belongs_in_line())
             now = self._clock.monotonic()
             left_s = min([end, self._act_at(now), *self._due[:1]]) - now
             if left_s <= 0:
@@ -424,6 +440,7 @@ class Producer(Service):
         with self._lock:
             while self._due and self._due[0] <= self._clock.monotonic():
                 heapq.heappop(self._due)
+                self._may_have_more = True  # even if there is no room for it yet
 
     def _act_at(self, now: float) -> float:
         """Return the next time at which the producer must act without being woken."""
@@ -435,6 +452,25 @@ class Producer(Service):
         looks = looks and self._room(self.executor.about_unfinished()) > 0
         whole_at = self._bounds.whole_at if looks else math.inf
         return min(late_at, stalled_until, missing, whole_at)
+
+    def _belongs_in_line(self) -> bool:
+        """Return whether to stand in line for a process: the queue lacks nothing else to claim."""
+        return (
+            self._only_processes
+            and self._may_have_more
+            and not self.paused
+            and self._lacks_process(self.executor.about_unfinished())
+        )
+
+    def _stand_in_line(self, stands: bool) -> None:
+        if self._in_line != stands:
+            self._in_line = stands
+            self._processes.stand_in_line(self.interrupt, stands)
+
+    def _lacks_process(self, unfinished: int) -> bool:
+        """Return whether the queue could claim more if there were a process for it."""
+        lacks = self._only_processes and unfinished < self._processes.size
+        return lacks and self._is_enough(self._room_in_slots(unfinished))
 
     def _goes_back(self) -> bool:
         return bool(self._returned) or self._is_late()
@@ -490,12 +526,25 @@ class Producer(Service):
             return False
         if not self._may_have_more or self.paused:
             return False
-        room = self._room(self.executor.about_unfinished())
+        return self._is_enough(self._room(self.executor.about_unfinished()))
+
+    def _is_enough(self, room: int) -> bool:
         # If threads are the limit, the room may never be worth a claim ahead: free slots are filled
         # however few they are, or a client without work could stop claiming.
-        return room >= least or (room > 0 and self._reach() < self._open_slots())
+        few_threads = self._reach() < self._open_slots()
+        return room >= self._ahead.worthwhile or (few_threads and room > 0)
 
     def _room(self, unfinished: int) -> int:
+        room = self._room_in_slots(unfinished)
+        if room > 0 and self._only_processes:
+            # A job claimed beyond the processes would wait in its slot, where no other client can
+            # work it. And processes are left to queues that wait for one for longer.
+            before = self._processes.before(self.interrupt)
+            spare = min(self._processes.spare, self._processes.size - unfinished) - before
+            room = min(room, spare if before else spare + self._ahead.soon + self._ahead.jobs)
+        return room
+
+    def _room_in_slots(self, unfinished: int) -> int:
         if self._stalled_until > 0 and self._clock.monotonic() < self._stalled_until:
             return 0
         slots = self._open_slots()
@@ -505,12 +554,6 @@ class Producer(Service):
             room = min(room, int(reach) - unfinished)
             if room < NEW // 2:
                 return 0
-        if self._only_processes:
-            # A job claimed beyond the processes would wait in its slot, where no other client can
-            # work it.
-            size = self._processes.size
-            spare = min(self._processes.spare, size - unfinished)
-            room = min(room, spare + self._ahead.soon + self._ahead.jobs)
         return room
 
     def _slots(self) -> int:
