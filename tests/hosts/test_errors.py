@@ -421,3 +421,5 @@ def test_a_verb_is_refused_where_statements_are(own: Engine, schema: str, nested
                 verbs.complete(connection, job, schema=schema)
             with pytest.raises(InvalidRequestError, match="inside context manager"):
                 verbs.insert(connection, JOB, schema=schema)
+            with pytest.raises(InvalidRequestError, match="inside context manager"):
+                verbs.insert_many_fast(connection, [JOB], schema=schema)

@@ -3,18 +3,14 @@
 One module, although long: a verb gets any of them from `joined`, and uses all in the same way.
 """
 
-import logging
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import psycopg
 from sqlalchemy import (
-    ClauseElement,
     Connection,
-    Dialect,
     Engine,
     Executable,
     Result,
@@ -27,10 +23,10 @@ from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session, scoped_session
 
 from riverrun.db.commit_hooks import Call, after_commit, is_pending, make_calls
+from riverrun.db.direct import compiled, fetched, has_listeners, takes_statements
 from riverrun.db.driver import (
     Loan,
     OwnCursor,
-    TimesAsNumbers,
     is_idle,
     lent,
     plain_results,
@@ -175,14 +171,14 @@ class Transaction:
         driver = connection.connection.driver_connection
         if (
             not isinstance(driver, psycopg.Connection)
-            or _has_statement_listeners(connection)
+            or has_listeners(connection)
             or self._has_statement_listeners
-            or not _begun_on(connection)
+            or not takes_statements(connection)
         ):
             return self.execute(statement, params).all()  # with times as datetimes
         query, binds = self._query(statement, params, connection)
         try:
-            return _fetched(driver, query, binds, times=times)
+            return fetched(driver, query, binds, times=times)
         except psycopg.Error as error:
             raise self.raised(error, query, params, driver) from error
         except BaseException as error:
@@ -193,7 +189,7 @@ class Transaction:
         self, statement: Any, params: Mapping[str, Any], bind: Engine | Connection
     ) -> tuple[str, dict[str, Any]]:
         """Return a statement and its binds as the driver takes them."""
-        query, constants = _compiled(statement, bind.dialect, self.schema_on(bind))
+        query, constants = compiled(statement, bind.dialect, self.schema_on(bind))
         return query, {**constants, **params}
 
     def schema_on(self, bind: Engine | Connection) -> str | None:
@@ -263,10 +259,9 @@ class Transaction:
         """Begin the transaction before a statement that SQLAlchemy does not see.
 
         SQLAlchemy itself begins it with its first statement. Otherwise a Connection's commit()
-        would find nothing to commit.
+        would find nothing to commit. If it takes no statements, SQLAlchemy raises what says so.
         """
-        _begun_on(self.connection)
-        if self._has_statement_listeners:
+        if not takes_statements(self.connection) or self._has_statement_listeners:
             self.execute(delete(Job).where(false()), {})
 
     @property
@@ -366,14 +361,14 @@ class OwnTransaction(Transaction):
     ) -> Sequence[Sequence[Any]]:
         """Do the same as `Transaction.rows`, on the driver's connection if possible."""
         engine = self._engine
-        if engine.dialect.driver != "psycopg" or _has_statement_listeners(engine):
+        if engine.dialect.driver != "psycopg" or has_listeners(engine):
             return super().rows(statement, params, times=times)
         query, binds = self._query(statement, params, engine)
         try:
             if (rows := self._kept_rows(query, binds, times=times)) is not None:
                 return rows
             with self._driver(single=_is_single(engine)) as driver:
-                return _fetched(driver, query, binds, times=times)
+                return fetched(driver, query, binds, times=times)
         except psycopg.Error as error:
             lost = self._last is not None and self._last.closed
             if lost:
@@ -443,14 +438,6 @@ def in_autocommit(engine: Engine, *, alone: bool = False) -> Iterator[psycopg.Co
         pooled.close()
 
 
-def fetch(
-    driver: psycopg.Connection[Any], engine: Engine, statement: Any, params: Mapping[str, Any]
-) -> Sequence[Sequence[Any]]:
-    """Execute a statement that uses no tables on a connection of `engine`, and return its rows."""
-    query, constants = _compiled(statement, engine.dialect, None)
-    return OwnCursor(driver).execute(query, {**constants, **params}).fetchall()
-
-
 @contextmanager
 def own_connection(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction of riverrun's own, which ends with the block."""
@@ -473,43 +460,6 @@ def _is_single(engine: Engine) -> bool:
     return bool(engine.get_execution_options().get(SINGLE))
 
 
-def _fetched(
-    driver: psycopg.Connection[Any], query: str, binds: Mapping[str, Any], *, times: bool
-) -> Sequence[Sequence[Any]]:
-    cursor = TimesAsNumbers(driver) if times else OwnCursor(driver)
-    return cursor.execute(query, binds).fetchall()
-
-
-def _begun_on(connection: Connection) -> bool:
-    """Return whether the transaction of `connection` takes statements; begin it if there is none.
-
-    SQLAlchemy itself begins it with its first statement.
-    """
-    transaction, savepoint = connection.get_transaction(), connection.get_nested_transaction()
-    block: Any = connection._trans_context_manager  # of `with connection.begin()`, until its end
-    if transaction is None and block is None:
-        transaction = connection.begin()
-    if transaction is None or not transaction.is_active:
-        return False
-    return all(each is None or each.is_active for each in (savepoint, block))
-
-
-def _has_statement_listeners(bind: Engine | Connection) -> bool:
-    """Return whether the application listens to statements, as for tracing, or logs them."""
-    dispatch: Any = bind.dispatch
-    dialect: Any = bind.dialect.dispatch
-    engine = bind.engine
-    return bool(
-        dispatch.before_cursor_execute
-        or dispatch.after_cursor_execute
-        or dispatch.before_execute
-        or dispatch.after_execute
-        or dialect.do_execute
-        or dialect.handle_error
-        or engine.logger.isEnabledFor(logging.INFO)  # by `echo`, or by the logger's level
-    )
-
-
 _TIMES_FROM = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -525,34 +475,6 @@ def time_of(value: datetime | int) -> datetime:
     if isinstance(value, int):
         return _TIMES_FROM + timedelta(microseconds=value)
     return value.astimezone(UTC)
-
-
-_A_SCHEMA = "riverrun_any_schema"
-"""Stands for the schema in a compiled statement: an application may have one for each tenant."""
-
-
-def _compiled(
-    statement: ClauseElement, dialect: Dialect, schema: str | None
-) -> tuple[str, Mapping[str, Any]]:
-    """Return a statement's text for the driver, and its constant binds."""
-    known = _texts.setdefault(dialect, {})
-    found = known.get((statement, schema is not None))
-    if found is None:
-        places: Any = {} if schema is None else {"schema_translate_map": {None: _A_SCHEMA}}
-        compiled = statement.compile(
-            dialect=dialect, render_schema_translate=schema is not None, **places
-        )
-        found = known[statement, schema is not None] = str(compiled), dict(compiled.params)
-    query, constants = found
-    if schema is not None:
-        query = query.replace(_A_SCHEMA, dialect.identifier_preparer.quote_schema(schema))
-    return query, constants
-
-
-_texts: WeakKeyDictionary[
-    Dialect, dict[tuple[ClauseElement, bool], tuple[str, Mapping[str, Any]]]
-] = WeakKeyDictionary()
-"""The compiled statements of each engine. Statements are few: each verb makes its own once."""
 
 
 def joined(tx: Tx, schema: str | None = None) -> AbstractContextManager[Transaction]:

@@ -13,10 +13,10 @@ import psycopg
 from psycopg import sql
 from sqlalchemy import Engine
 
+from riverrun.db.direct import fetch
 from riverrun.db.driver import OwnCursor
 from riverrun.db.forks import close_in_child
 from riverrun.db.statement_timeout import Waiting
-from riverrun.db.transactions import fetch
 from riverrun.logs.errors import log_error
 from riverrun.queries import notify as queries
 from riverrun.runtime.outage import log_failure
