@@ -55,7 +55,8 @@ def test_a_service_that_ended_is_started_again(
         service = next(
             each for each in services.health.services() if each.name == f"riverrun.{name}"
         )
-    until(lambda: service._thread and service._thread.ident, "its thread has begun")
+    # A thread that is thrown out of its beginning leaves whoever starts it waiting.
+    until(lambda: all(each.alive for each in services.health.services()), "all threads live")
     throw_into(service)
     service.interrupt()
     until(lambda: f"{service.name} ended unexpectedly" in caplog.text, "it ends")
