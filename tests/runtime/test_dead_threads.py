@@ -56,7 +56,7 @@ def test_a_service_that_ended_is_started_again(
             each for each in services.health.services() if each.name == f"riverrun.{name}"
         )
     # A thread that is thrown out of its beginning leaves whoever starts it waiting.
-    until(lambda: all(each.alive for each in services.health.services()), "all threads live")
+    until(lambda: service.alive, "its thread lives")
     throw_into(service)
     service.interrupt()
     until(lambda: f"{service.name} ended unexpectedly" in caplog.text, "it ends")
