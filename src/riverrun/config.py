@@ -18,7 +18,7 @@ from attrs.validators import optional as optional_of
 from sqlalchemy import Engine, orm
 
 from riverrun.clock import Clock, Duration
-from riverrun.db.engines import check_engine, same_database
+from riverrun.db.engines import check_engine, check_schemas
 from riverrun.errors import InvalidOption
 from riverrun.execution.handlers import ErrorHandler, JobStuckHandler
 from riverrun.execution.plugins import Plugin, check_plugins
@@ -270,23 +270,4 @@ class ClientConfig:
         if self.poll_only and self.listen_engine is not None:
             raise InvalidOption("listen_engine", self.listen_engine, "none with poll_only=True")
         if self.sessionmaker is not None:
-            _check_schemas(self.sessionmaker, self.engine)
-
-
-def _check_schemas(maker: "orm.sessionmaker[Any]", engine: Engine) -> None:
-    """Refuse a sessionmaker whose sessions find tables elsewhere than workers' sessions would.
-
-    Those are on a connection of the client's engine, with its schema_translate_map.
-    """
-    here = engine.get_execution_options().get("schema_translate_map") or {}
-    for bind in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
-        if not isinstance(bind, Engine) or not same_database(bind, engine):
-            continue
-        there = bind.get_execution_options().get("schema_translate_map") or {}
-        if there != here:
-            expected = (
-                f"one whose engine has the schema_translate_map of the client's, {dict(here)}, and "
-                f"not {dict(there)}; give the client that engine, and schema= if River's tables "
-                "are elsewhere"
-            )
-            raise InvalidOption("sessionmaker", maker, expected)
+            check_schemas(self.sessionmaker, self.engine)

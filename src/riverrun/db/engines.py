@@ -5,6 +5,7 @@ from typing import Any
 from weakref import WeakSet
 
 from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event, text
+from sqlalchemy.orm import sessionmaker
 
 from riverrun.db.driver import plain_results
 from riverrun.db.forks import cut_off_connections
@@ -100,6 +101,30 @@ def check_engine(engine: object) -> Engine:
         raise UnsupportedDatabase(given, expected)
     check_pool(engine)
     return engine
+
+
+def check_schemas(maker: sessionmaker[Any], engine: Engine) -> None:
+    """Refuse a sessionmaker whose sessions find tables elsewhere than workers' sessions would.
+
+    Those are on a connection of the client's engine, with its schema_translate_map.
+
+    Raises:
+        InvalidOption: If an engine of `maker` has another schema_translate_map than `engine`.
+    """
+    here = _schemas_of(engine)
+    for bind in (maker.kw.get("bind"), *(maker.kw.get("binds") or {}).values()):
+        if not isinstance(bind, Engine) or not same_database(bind, engine):
+            continue
+        if (there := _schemas_of(bind)) != here:
+            expected = (
+                f"one whose engine has the schema_translate_map of the client's, {here}, and not "
+                f"{there}; give the client that engine, and schema= if River's tables are elsewhere"
+            )
+            raise InvalidOption("sessionmaker", maker, expected)
+
+
+def _schemas_of(engine: Engine) -> dict[str | None, Any]:
+    return dict(engine.get_execution_options().get("schema_translate_map") or {})
 
 
 def engine_at(url: str | URL) -> Engine:

@@ -224,12 +224,12 @@ class Transaction:
         """Return what SQLAlchemy would raise for the driver's `error`, once it knows of a loss."""
         if driver.closed:
             self._notice_loss()
-        return self._raised(error, query, params, lost=driver.closed)
+        return self._wrapped(error, query, params, lost=driver.closed)
 
-    def _raised(
+    def _wrapped(
         self, error: psycopg.Error, query: str, params: Mapping[str, Any], *, lost: bool
     ) -> Exception:
-        """Return what SQLAlchemy would raise for the driver's `error`."""
+        """Return the driver's `error` as SQLAlchemy wraps it, or a SchemaMissing."""
         engine = self.engine
         return self.missing(error) or DBAPIError.instance(
             query,
@@ -373,7 +373,7 @@ class OwnTransaction(Transaction):
             lost = self._last is not None and self._last.closed
             if lost:
                 self._lost()
-            raise self._raised(error, query, params, lost=lost) from error
+            raise self._wrapped(error, query, params, lost=lost) from error
         except BaseException as error:
             self.interrupted(error)
             raise
