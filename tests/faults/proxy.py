@@ -39,8 +39,7 @@ class Proxy:
     def __init__(self, upstream: Upstream) -> None:
         self.delay_s = 0.0
         """Seconds by which each piece of data is delayed."""
-        self.deaf = False
-        """Whether requests reach the server but its answers are dropped."""
+        self._deaf = False
         self._upstream = upstream
         self._silent = False
         self._pairs: set[Pair] = set()
@@ -69,9 +68,13 @@ class Proxy:
         self._do(self._refuse)
         self.cut()
 
+    def deafen(self) -> None:
+        """Pass requests on but drop the server's answers, until the connections are cut."""
+        self._deaf = True
+
     def cut(self) -> None:
-        """Reset every connection."""
-        self._do(self._each, Pair.reset)
+        """Reset every connection, and pass answers on again."""
+        self._do(self._cut)
 
     def silence(self) -> None:
         """Pass nothing on and close nothing, on connections opened from now on as well."""
@@ -113,6 +116,11 @@ class Proxy:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    async def _cut(self) -> None:
+        # In one turn of the loop: a connection opened in between would wait for its answer.
+        self._deaf = False
+        await self._each(Pair.reset)
 
     async def _each(self, call: Callable[[Pair], None]) -> None:
         for pair in list(self._pairs):
@@ -164,7 +172,7 @@ class Proxy:
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
                 await pair.flows.wait()
-                if answers and self.deaf:
+                if answers and self._deaf:
                     continue
                 writer.write(data)
                 await writer.drain()

@@ -122,10 +122,9 @@ def cuts(server: Server, proxy: Proxy, plant: Plant) -> None:
 def lost_answers(server: Server, proxy: Proxy, plant: Plant) -> None:
     """Requests are executed, but their answers never arrive."""
     for _ in range(TIMES):
-        proxy.deaf = True
+        proxy.deafen()
         lasting(0.5)
         proxy.cut()
-        proxy.deaf = False
         lasting(0.5)
 
 
