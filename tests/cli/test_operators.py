@@ -46,7 +46,9 @@ def commands(group: click.Command, *path: str) -> list[tuple[tuple[str, ...], cl
     """Return every command below `group`, with its path."""
     if not isinstance(group, click.Group):
         return [(path, group)]
-    return [each for name, sub in group.commands.items() for each in commands(sub, *path, name)]
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return [each for name, sub in found.items() if sub for each in commands(sub, *path, name)]
 
 
 @pytest.mark.parametrize(("path", "command"), commands(main), ids=lambda each: str(each))

@@ -6,7 +6,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -30,6 +30,11 @@ from riverrun.logs.text import printable_lines
 from riverrun.logs.traces import folded
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+HOST_COMMANDS = frozenset(
+    {"dashboard", "health", "insert", "jobs", "migrate", "periodic", "queues", "top", "work"}
+)
+"""The names of the commands that a host application's command group has too."""
 
 HOST_CLIENT = "riverrun.host_client"
 """The key in click's `Context.meta` of a function that returns the host application's client."""
@@ -157,11 +162,28 @@ json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Shell(click.Group):
-    """A group of commands that prints errors as JSON under `--json`, and takes `-h` for help."""
+    """A group of commands that prints errors as JSON under `--json`, and takes `-h` for help.
 
-    def __init__(self, *args: Any, **attributes: Any) -> None:
+    Each command is imported when it is used: workers and web servers do not load Alembic.
+
+    Args:
+        names: The commands' names. Each is in the module of `riverrun.cli` with its name.
+    """
+
+    def __init__(self, *args: Any, names: Iterable[str], **attributes: Any) -> None:
         attributes.setdefault("context_settings", {"help_option_names": ["-h", "--help"]})
         super().__init__(*args, **attributes)
+        self._names = frozenset(names)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names."""
+        return sorted(self._names.union(super().list_commands(ctx)))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None if there is none of that name."""
+        if cmd_name in self._names and cmd_name not in self.commands:
+            self.add_command(getattr(importlib.import_module(f"riverrun.cli.{cmd_name}"), cmd_name))
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke the command that the arguments name."""

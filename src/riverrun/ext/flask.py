@@ -41,8 +41,7 @@ from flask.cli import ScriptInfo
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from riverrun.cli.app import HOST_CLIENT, Shell
-from riverrun.cli.main import HOST_COMMANDS
+from riverrun.cli.app import HOST_CLIENT, HOST_COMMANDS, Shell
 from riverrun.client.client import Client
 from riverrun.config import QueueConfig
 from riverrun.db.engines import engine_at
@@ -352,7 +351,7 @@ class _State:
 
 
 def _group() -> click.Group:
-    @click.group("riverrun", cls=Shell)
+    @click.group("riverrun", cls=Shell, names=HOST_COMMANDS)
     @click.pass_context
     def group(context: click.Context) -> None:
         """Work, list and insert background jobs, and migrate their tables."""
@@ -362,6 +361,4 @@ def _group() -> click.Group:
             _state_of(app).made_by = MadeBy(info.app_import_path, info.create_app)
         context.meta[HOST_CLIENT] = lambda: client_of(app)
 
-    for command in HOST_COMMANDS:
-        group.add_command(command)
     return group

@@ -29,8 +29,7 @@ import click
 from sqlalchemy import Connection, Engine, engine_from_config
 from sqlalchemy.orm import Session, sessionmaker
 
-from riverrun.cli.app import HOST_CLIENT, CommandError, ExitCode, Shell
-from riverrun.cli.main import HOST_COMMANDS
+from riverrun.cli.app import HOST_CLIENT, HOST_COMMANDS, CommandError, ExitCode, Shell
 from riverrun.client.client import Client
 from riverrun.config import QueueConfig
 from riverrun.db.engines import engine_at
@@ -355,7 +354,7 @@ def _registry_at(ini: str) -> Any:
 _registry_of = cache(_registry_at)
 
 
-@click.group(cls=Shell)
+@click.group(cls=Shell, names=HOST_COMMANDS)
 @click.argument("config_uri", metavar="INI")
 @click.pass_context
 def main(context: click.Context, config_uri: str) -> None:
@@ -368,10 +367,6 @@ def main(context: click.Context, config_uri: str) -> None:
     if KEY in registry and registry[KEY].ini is None:
         registry[KEY].ini = os.path.abspath(config_uri)
     context.meta[HOST_CLIENT] = lambda: client_of(registry)
-
-
-for command in HOST_COMMANDS:
-    main.add_command(command)
 
 
 if __name__ == "__main__":
