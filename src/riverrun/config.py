@@ -34,11 +34,13 @@ class Notify(StrEnum):
     PostgreSQL itself notifies when a transaction commits, but transactions that notify commit one
     after another, in the whole server.
 
-    `adaptive` notifies by the INSERT while this process commits few of them, at most 10 in a
-    second, and like `after_commit` while it commits more. `after_commit` notifies by a statement
-    of its own once the transaction has committed, and costs the transaction nothing. If the process
-    crashes between commit and notification, the job waits for the next poll. `in_transaction` is
-    River's way: each transaction notifies. `off` sends no notifications; polling finds the jobs.
+    `adaptive` notifies by the INSERT while this process commits few of them, and like
+    `after_commit` while it commits more than 10 in a second. Where they are quick, the limit is
+    higher, up to 100: so many that they keep others from notifying for a tenth of the time.
+    `after_commit` notifies by a statement of its own once the transaction has committed, and costs
+    the transaction nothing. If the process crashes between commit and notification, the job waits
+    for the next poll. `in_transaction` is River's way: each transaction notifies. `off` sends no
+    notifications; polling finds the jobs.
 
     A transaction that is committed in two phases is always notified of after its commit.
     """

@@ -258,7 +258,7 @@ def test_few_inserts_notify_by_themselves(
 def test_many_inserts_leave_it_to_the_thread(
     client: Client, engine: Engine, statements: list[str]
 ) -> None:
-    """Beyond ten commits in a second an INSERT does not notify; the announcer's thread does."""
+    """Where many transactions commit, an INSERT does not notify; the announcer's thread does."""
     client.insert(engine, JOB)
     assert client.flush_announcements(DEADLINE_S), "not all was announced"
     statements.clear()
@@ -271,6 +271,46 @@ def test_many_inserts_leave_it_to_the_thread(
         return statements.count("INSERT") < inserted
 
     until(leaves_one, "an INSERT that does not notify")
+
+
+class Ticking(Clock):
+    """A clock that goes on at each reading, and not otherwise."""
+
+    def __init__(self) -> None:
+        self.at, self.step = 0.0, 0.0
+
+    def monotonic(self) -> float:
+        """Return the time after one more step."""
+        self.at += self.step
+        return self.at
+
+
+@pytest.mark.parametrize(("took_s", "limit"), [(2**-12, 100), (2**-9, 51), (2**-1, 10)])
+def test_quick_commits_notify_more_often(
+    engine: Engine, schema: str, took_s: float, limit: int
+) -> None:
+    """Inserts notify while their commits keep others waiting for a tenth of the time."""
+    clock = Ticking()
+    announcer = Announcer(
+        engine, schema=schema, on_committed=lambda _: False, own_queues={"default"}, clock=clock
+    )
+
+    def allowed() -> int:
+        clock.step = 0.0
+        clock.at += 2.0
+        count = 0
+        while announcer.leaves_to_insert("default"):
+            announcer.notified("default")
+            count += 1
+        return count
+
+    assert allowed() == 10
+    clock.step = took_s
+    announcer.committed("default")
+    assert announcer.stop(DEADLINE_S)
+    assert allowed() == limit
+    clock.at += 10.0
+    assert allowed() == 10
 
 
 @pytest.mark.parametrize(("notify", "expected"), [("in_transaction", [PAYLOAD]), ("off", [])])

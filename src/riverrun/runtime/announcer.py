@@ -7,6 +7,7 @@ thread notifies on a connection of its own, once for all transactions that commi
 
 import atexit
 import logging
+import math
 import os
 import threading
 import weakref
@@ -35,8 +36,17 @@ IDLE_S = 1.0
 """Seconds without anything to announce after which the thread ends. The next commit restarts it."""
 
 FEW = 10
-"""Commits in a second up to which inserts notify by themselves. Many processes may each be below
-it, and 32 connections that notify commit less than a quarter as often as others."""
+"""Commits in a second up to which inserts notify by themselves, however long that takes."""
+
+MOST = 100
+"""Commits in a second beyond which they do not, however short it takes. Many processes may each be
+below it, and 32 connections that notify commit less than a quarter as often as others."""
+
+SHARE = 0.1
+"""Most of a second for which this process's commits may together keep others from notifying."""
+
+MEASURED_S = 10.0
+"""Seconds for which it is assumed that a notification takes as long as the last measured one."""
 
 NAMES_MAX = 1_000
 """Most queues that are looked up, so that invented names cost bounded memory and statements."""
@@ -87,7 +97,9 @@ class Announcer:
         self._woken = False  # a producer of this process was woken for the committed jobs
         self._announced_at: dict[str, float] = {}  # the thread's own, as is the next
         self._looked_up: set[str] = set()  # queues whose rows were looked up
-        self._commits_at: deque[float] = deque(maxlen=FEW)  # when the last transactions committed
+        self._commits_at: deque[float] = deque(maxlen=MOST)  # when the last transactions committed
+        # Commits in a second up to which inserts notify, and until when: the thread measures it.
+        self._limit, self._limit_until = FEW, -math.inf
         # Not an Event: a SimpleQueue can be used anywhere, even in the garbage collector.
         self._work: SimpleQueue[None] = SimpleQueue()
         self._quiet = threading.Event()  # set while nothing is left to announce
@@ -122,9 +134,12 @@ class Announcer:
 
         It is not while nobody has looked whether a client works the queue: the thread does.
         """
-        known = queue in self._own_queues or queue in self._looked_up
+        if queue not in self._own_queues and queue not in self._looked_up:
+            return False
+        now = self._clock.monotonic()
+        limit = self._limit if now < self._limit_until else FEW
         commits_at = self._commits_at
-        return known and (len(commits_at) < FEW or self._clock.monotonic() - commits_at[0] > 1.0)
+        return len(commits_at) < limit or now - commits_at[-limit] > 1.0
 
     def flush(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all is announced; return whether it is."""
@@ -163,7 +178,9 @@ class Announcer:
                 # The claim under way here needs the interpreter, too, and probably gets the job.
                 self._stopping.wait(HEAD_START_S)
             try:
+                began = self._clock.monotonic()
                 notify_inserted(self._engine, sorted(due), schema=self._schema)
+                self._measured(began, self._clock.monotonic())
             except Exception as error:
                 # Polling finds the jobs. A second try would only come later than that.
                 log_failure(
@@ -176,6 +193,11 @@ class Announcer:
             self._warn_of_unknown(due - self._looked_up)
         self._announced_at = {**recent, **dict.fromkeys(due, now)}
         return due
+
+    def _measured(self, began: float, ended: float) -> None:
+        """Take the time of an announcement for that in which one commit keeps others waiting."""
+        at_most = SHARE / max(ended - began, SHARE / MOST)
+        self._limit, self._limit_until = max(FEW, int(at_most)), ended + MEASURED_S
 
     def _warn_of_unknown(self, names: frozenset[str]) -> None:
         """Warn of queues that no client has worked so far: a name may be wrong."""
