@@ -19,6 +19,7 @@ from typing_extensions import TypedDict  # pydantic asks for this one before Pyt
 
 from riverrun.errors import InvalidArgs
 from riverrun.jobs.args import JobArgs, decode, encode
+from riverrun.jobs.json_values import json_problem, json_text, plain_text
 
 
 class Color(enum.Enum):
@@ -174,3 +175,31 @@ def test_what_fits_is_kept(data: st.DataObject) -> None:
         return
     for cls in classes_of(list[annotation])[:2]:
         encode(cls(x=[value]))
+
+
+AWKWARD = st.sampled_from(
+    ["\x00", "\\u0000", "\ud800", "\udc00 \ud800", '"', "\\", "é", "\U0001f600"]
+)
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=True)
+    | st.text(st.characters(codec=None), max_size=5)
+    | st.lists(AWKWARD | st.text(max_size=3), max_size=3).map("".join),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(AWKWARD | st.text(), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(VALUES)
+def test_text_is_quick_only_where_nothing_is_wrong(value: Any) -> None:
+    """The quick way to JSON text gives the text of what jsonb can hold, and of nothing else."""
+    text = plain_text(value)
+    if json_problem(value):
+        assert text is None
+    else:
+        assert text in (None, json_text(value))
+        assert text is not None or "\\u0000" in json_text(value)

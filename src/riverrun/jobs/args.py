@@ -217,20 +217,21 @@ def encode(args: object, args_type: Any = None) -> Mapping[str, Any]:
         InvalidArgs: If the worker would get a different value, or the JSON is no object.
         InvalidOption: If `args` has no kind.
     """
-    return encode_of_kind(kind_of(args), args, args_type)
+    return encode_of_kind(kind_of(args), args, args_type)[0]
 
 
-def encode_of_kind(kind: str, args: object, args_type: Any) -> Mapping[str, Any]:
-    """Return what `encode` returns, for args whose kind is known already."""
+def encode_of_kind(kind: str, args: object, args_type: Any) -> tuple[Mapping[str, Any], str | None]:
+    """Return what `encode` returns, for args of a known kind, and its text if that is known."""
     if isinstance(args, type):
         name = args.__name__
         raise InvalidArgs(kind, f"they are the class {name}, not an object of it: {name}(...)")
     try:
         if isinstance(args, RawArgs):
-            encoded = args.encoded
+            encoded, text = args.encoded, None
             problem = json_problem(encoded)
         else:
-            encoded, problem = encode_kept(args, args_type or type(args)), None
+            encoded, text = encode_kept(args, args_type or type(args))
+            problem = None
     except NotKept as error:
         raise InvalidArgs(kind, str(error)) from None
     except Postponed:
@@ -243,16 +244,16 @@ def encode_of_kind(kind: str, args: object, args_type: Any) -> Mapping[str, Any]
         raise InvalidArgs(kind, problem)
     if type(encoded) is not dict and not isinstance(encoded, Mapping):
         raise InvalidArgs(kind, f"they encode to {type(encoded).__name__}, not to a JSON object")
-    return encoded
+    return encoded, text
 
 
-def encode_text(kind: str, encoded: Mapping[str, Any]) -> str:
-    """Return encoded args as JSON text.
+def encode_text(kind: str, encoded: Mapping[str, Any], known: str | None = None) -> str:
+    """Return encoded args as JSON text, which may be `known`.
 
     Raises:
         InvalidArgs: If the text is larger than `MAX_ARGS_BYTES`.
     """
-    text = json_text(encoded)
+    text = json_text(encoded) if known is None else known
     size = len(text) if text.isascii() else len(text.encode())
     if size > MAX_ARGS_BYTES:
         problem = (

@@ -127,7 +127,10 @@ def check_duration(name: str, value: object, low_s: float) -> float:
         InvalidOption: If it is not.
     """
     if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
-        duration_s = seconds(value)
+        try:
+            duration_s = seconds(value)
+        except OverflowError:  # an int beyond all floats
+            duration_s = math.inf
         if math.isfinite(duration_s) and duration_s >= low_s:
             return duration_s
     raise InvalidOption(name, value, f"seconds or a timedelta, at least {low_s:g} s")

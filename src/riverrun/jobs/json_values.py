@@ -12,6 +12,10 @@ NESTING_MAX = 500
 1,000 frames."""
 
 
+INT_BITS_MAX = 14_284
+"""Bits of the longest integers that have at most 4,300 digits, which Python reads by default."""
+
+
 MAX_METADATA_BYTES = 32 * 1024 * 1024
 """Largest metadata of a job, in bytes of JSON, that one insert, update or attempt may set. An
 attempt may also record an output of the same size, and its log."""
@@ -56,7 +60,9 @@ def _is_plain(value: object) -> bool:
     kind = type(value)
     if kind is str:
         return _is_plain_text(value)  # type: ignore[arg-type]
-    if kind is int or kind is bool or value is None:
+    if isinstance(value, int):
+        return (kind is int or kind is bool) and value.bit_length() <= INT_BITS_MAX
+    if value is None:
         return True
     if kind is float:
         return math.isfinite(value)  # type: ignore[arg-type]
@@ -91,6 +97,8 @@ def _json_problem(value: object, path: str) -> str | None:
                 return f"{path} holds a NUL character, which jsonb cannot store; remove it"
             if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
                 return f"{path} holds half of a surrogate pair; decode the text properly first"
+        case int() if value.bit_length() > INT_BITS_MAX:
+            return f"{path} is a number of 4,300 digits or more, which Python does not read"
         case None | bool() | int():
             return None
         case float():
@@ -130,3 +138,27 @@ _encode = _make and _make(
 def json_text(value: object) -> str:
     """Return `value`, in which `json_problem` found nothing, as compact JSON text."""
     return _ENCODER.encode(value) if _encode is None else "".join(_encode(value, 0))
+
+
+_encode_finite = _make and _make(
+    None, _ENCODER.default, encoder.encode_basestring, None, ":", ",", False, False, False
+)
+
+
+def plain_text(value: object) -> str | None:
+    """Return the JSON text of `value` if the text shows that jsonb holds it; None if it does not.
+
+    This is faster than to look for a problem in the value first.
+
+    Args:
+        value: None, strings, numbers, lists, and dicts with strings as their keys; no subclasses.
+    """
+    if _encode_finite is None:
+        return None
+    try:
+        text = "".join(_encode_finite(value, 0))
+        if not text.isascii():
+            text.encode()
+    except ValueError:  # a number that is not finite, or half of a surrogate pair
+        return None
+    return None if "\\u0000" in text else text

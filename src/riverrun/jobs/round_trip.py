@@ -34,7 +34,7 @@ from riverrun.jobs.json_types import (
     to_json,
     writer,
 )
-from riverrun.jobs.json_values import json_problem
+from riverrun.jobs.json_values import json_problem, plain_text
 from riverrun.jobs.pydantic_json import from_pydantic_json, pydantic_dump, pydantic_forms
 from riverrun.jobs.references import (
     Postponed,
@@ -52,8 +52,8 @@ class NotKept(Exception):
     """A value would not come back equal. The text says where, what came and what was expected."""
 
 
-def encode_kept(args: object, annotation: Any) -> Any:
-    """Return `args` as JSON that comes back equal.
+def encode_kept(args: object, annotation: Any) -> tuple[Any, str | None]:
+    """Return `args` as JSON that comes back equal, and its text if that is known already.
 
     Args:
         args: An object.
@@ -70,18 +70,19 @@ def encode_kept(args: object, annotation: Any) -> Any:
             encoded = write(args)
         except InvalidRef as error:
             raise NotKept(_explained(args, annotation)) from error
-        if problem := json_problem(encoded):
+        text = plain_text(encoded)
+        if text is None and (problem := json_problem(encoded)):
             raise NotKept(problem)
-        return encoded
+        return encoded, text
     if is_pydantic(annotation):
-        return _encode_pydantic(args, annotation)
+        return _encode_pydantic(args, annotation), None
     problem = None
     try:
         encoded = to_json(args, annotation)
         if not (problem := json_problem(encoded)):
             encoded, stored = as_stored(encoded)
             if difference(args, from_json(stored, annotation)) is None:
-                return encoded
+                return encoded, None
     except (RecursionError, Postponed):
         raise
     except Exception as error:

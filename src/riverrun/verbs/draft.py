@@ -207,7 +207,7 @@ def _draft(
     objects: list[object],
 ) -> JobDraft:
     kind = kind_of(args)
-    encoded = encode_of_kind(kind, args, types.get(kind))
+    encoded, text = encode_of_kind(kind, args, types.get(kind))
     refers_to: tuple[object, ...] = ()
     if objects:
         refers_to = tuple(objects)
@@ -216,7 +216,7 @@ def _draft(
         kind=kind,
         args=args,
         encoded=encoded,
-        args_text=encode_text(kind, encoded),
+        args_text=encode_text(kind, encoded, text),
         max_attempts=decided.max_attempts or max_attempts,
         refers_to=refers_to,
         **decided.rest,
@@ -263,13 +263,13 @@ def drafts(
             args, opts = item if isinstance(item, tuple) and len(item) == 2 else (item, None)
             own = _own(args)
             try:
-                found = known.get((id(opts), id(own)))
-                if found is None:
-                    found = known[id(opts), id(own)] = (
-                        (opts, own),
-                        _decide(opts, own, now, schemas),
-                    )
-                result.append(_draft(args, found[1], max_attempts, now, types, objects))
+                decided = _PLAIN
+                if opts is not None or own is not None:
+                    ids = id(opts), id(own)
+                    if ids not in known:
+                        known[ids] = (opts, own), _decide(opts, own, now, schemas)
+                    decided = known[ids][1]
+                result.append(_draft(args, decided, max_attempts, now, types, objects))
             except (InvalidArgs, InvalidOption) as error:
                 error.add_note(f"job {index} of the batch; none was inserted")
                 raise

@@ -1,5 +1,6 @@
 """Options in all their forms, and the errors for wrong ones."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,6 +32,11 @@ ENGINE = create_engine("postgresql+psycopg:///nowhere")
 @attrs.frozen
 class Send(JobArgs, kind="send"):
     to: str = "alice"
+
+
+@attrs.frozen
+class Counted(JobArgs, kind="counted"):
+    count: int
 
 
 @attrs.frozen
@@ -219,3 +225,36 @@ def test_exchanged_arguments_are_named() -> None:
         for insert in (client.insert_many, client.insert_many_fast):
             with pytest.raises(InvalidOption, match="expected a list of args, or of pairs"):
                 insert(ENGINE, jobs)  # type: ignore[arg-type]
+
+
+class Detached:
+    """An object that fails to show itself, as a mapped object does whose session is closed."""
+
+    def __repr__(self) -> str:
+        raise LookupError("refresh")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (
+            {"delay": 10**5000},
+            "delay is a value of type int that cannot be shown; expected seconds",
+        ),
+        ({"priority": 10**5000}, "priority is a value of type int that"),
+        ({"metadata": {"of": Detached()}}, r"a JSON object; \$\.of is of type Detached"),
+        ({"metadata": {"big": [10**5000]}}, r"\$\.big\[0\] is a number of 4,300 digits or more"),
+        ({"queue": Detached()}, "queue is a value of type Detached that cannot be shown"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_by_name(options: dict[str, Any], problem: str) -> None:
+    """An error names the option even if its value has no text."""
+    with pytest.raises(InvalidOption) as caught:
+        draft(Send("alice"), InsertOpts(**options))
+    assert re.search(problem, str(caught.value))
+
+
+def test_a_number_without_a_text_is_refused() -> None:
+    """A number that Python does not read back is refused with its place in the args."""
+    with pytest.raises(InvalidArgs, match=r"\$\.count is a number of 4,300 digits or more"):
+        draft(Counted(10**5000))
