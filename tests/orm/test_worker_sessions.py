@@ -63,6 +63,14 @@ def act(session: Session, how: str) -> None:
         case "close":
             session.flush()
             session.close()
+        case "commit, then invalidate":
+            session.commit()
+            session.invalidate()
+        case "commit, invalidate, then write":
+            session.commit()
+            session.invalidate()
+            session.add(Entry(name="second"))
+            session.commit()
         case "begin":
             session.rollback()
             with session.begin():
@@ -141,6 +149,8 @@ WRITES = {
 
 WRITES_NOTHING = (
     "commit, then raise",
+    "commit, then invalidate",
+    "commit, invalidate, then write",
     "begin, then raise",
     "a swallowed flush error",
     "a swallowed error after a commit",
@@ -499,7 +509,7 @@ def test_in_a_test_s_transaction(host: Engine, workers: Workers) -> None:
     # A deferred constraint is checked by COMMIT, and a test's transaction has none.
     nothing = [each for each in WRITES_NOTHING if each not in ("a deferred error",)]
     for how in (*WRITES, *nothing):
-        if how == "the connection's commit":
+        if how == "the connection's commit" or "invalidate" in how:
             continue  # it would end the test's transaction
         with rolled_back(host) as session:
             session.add(Entry(name="the test's"))

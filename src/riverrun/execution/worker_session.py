@@ -32,6 +32,11 @@ _COMMITS_LATER = (
     "its job; do not commit its connection. session.commit() keeps what was written until then"
 )
 
+_LOST = (
+    "the connection of the worker's session was given up after session.commit(), as by "
+    "session.invalidate(); what was written until then is lost, so the job is not completed"
+)
+
 _RIVERRUN = frozenset(Base.registry.mappers)
 
 
@@ -118,7 +123,12 @@ def _of(
 
 
 def _options(options: Mapping[str, Any], connection: Connection, mode: str) -> dict[str, Any]:
-    joined = {**options, "bind": connection, "twophase": False, "join_transaction_mode": mode}
+    joined = {
+        **options,
+        "bind": connection,
+        "twophase": False,
+        "join_transaction_mode": mode,
+    }
     if binds := options.get("binds"):
         # Binds to another database stay as they are: the session commits on each, as the
         # application's own sessions do.
@@ -189,7 +199,8 @@ def _held(own: Any) -> Any:
         def __init__(self, *args: Any, **options: Any) -> None:
             self._held_bind = options["bind"]
             self._held_ending = False
-            self._held_kept = False  # the worker has committed, which must not be rolled back
+            # The transaction in which the worker has committed, which must not be rolled back.
+            self._held_kept: SessionTransaction | None = None
             self._held_proxied = refuse_commit(self._held_bind, _COMMITS_LATER)
             super().__init__(*args, **options)
 
@@ -210,7 +221,7 @@ def _held(own: Any) -> Any:
             self.held_keep()
 
         def rollback(self) -> None:
-            if self._held_ending or not self._held_kept:
+            if self._held_ending or self._held_kept is None:
                 super().rollback()
                 return
             while (savepoint := self.get_nested_transaction()) is not None:
@@ -239,14 +250,17 @@ def _held(own: Any) -> Any:
 
         def held_keep(self) -> None:
             """Protect what was done until now from any rollback by the worker."""
-            self._held_kept = True
             super().begin(nested=True)
+            if self._held_kept is None:
+                self._held_kept = self.get_transaction()
 
         def complete_and_commit(self, complete: Callable[[Session], object]) -> None:
             if self.is_active:
                 while (savepoint := self.get_nested_transaction()) is not None:
                     savepoint.commit()
                 self.flush()
+            if self._held_kept not in (None, self.get_transaction()):
+                raise ClientNotReady(_LOST)
             self._held_ending = True
             # This is the last statement, because it fails if the worker has swallowed an error.
             complete(self)

@@ -230,6 +230,8 @@ class WorkerTransaction:
             # here, and need not be: the job is given back only if its row is still `running`, and
             # only once the row is free, which it is not before the lost transaction is over.
             lost = connection.invalidated and ctx.reason is None
+            if isinstance(error, ClientNotReady):
+                lost = False  # The worker gave the connection up itself, and would do so again.
             if lost or met_another(error):
                 ctx.conflict = error
             raise
