@@ -366,6 +366,34 @@ def test_the_sessionmaker_s_settings_count(host: Engine) -> None:
     assert maker.kw["bind"] is host
 
 
+def test_a_sessionmaker_without_autobegin(host: Engine) -> None:
+    """Workers of a sessionmaker with autobegin=False may call `session.begin()`, and need not."""
+    workers = Workers()
+
+    @workers.register
+    def write(args: Write, session: Session) -> None:
+        with session.begin():
+            session.add(Entry(name="first"))
+        session.add(Entry(name="second"))
+
+    @workers.register
+    async def write_async(args: WriteAsync, session: AsyncSession) -> None:
+        async with session.begin():
+            session.add(Entry(name="third"))
+        session.add(Entry(name="fourth"))
+
+    client = Client(
+        host,
+        workers=workers,
+        queues={"default": 1},
+        sessionmaker=sessionmaker(host, autobegin=False),
+        async_sessionmaker=async_sessionmaker(autobegin=False),
+    )
+    ended = worked(client, Write(), WriteAsync())
+    assert [type(each) for each in ended] == [JobCompleted] * 2, [each.error for each in ended]
+    assert names(host) == ["first", "second", "third", "fourth"]
+
+
 @pytest.mark.parametrize("bind", ["own", "none"])
 def test_the_async_sessionmaker_s_settings_count(host: Engine, bind: str) -> None:
     """An AsyncSession has the class, options and engine of the client's async sessionmaker."""

@@ -128,6 +128,7 @@ def _options(options: Mapping[str, Any], connection: Connection, mode: str) -> d
         "bind": connection,
         "twophase": False,
         "join_transaction_mode": mode,
+        "autobegin": True,  # the transaction is there: `session.begin()` need not come first
     }
     if binds := options.get("binds"):
         # Binds to another database stay as they are: the session commits on each, as the
