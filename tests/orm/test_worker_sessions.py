@@ -478,6 +478,47 @@ def test_one_transaction_an_attempt(host: Engine) -> None:
     assert "beside a session parameter" in str(ended.error)
 
 
+@ARGS
+def test_a_block_commits_once(host: Engine, args: Callable[[str], Any]) -> None:
+    """A commit within the block of ctx.transaction() is refused: nothing is written twice."""
+    engine = create_async_engine(host.url, poolclass=NullPool)
+    workers = Workers()
+
+    def act(session: Session, how: str) -> None:
+        with session.begin_nested():
+            session.add(Entry(name=how))
+        match how:
+            case "commit" | "commit, then write":
+                session.commit()
+            case "the connection's commit":
+                session.connection().commit()
+            case "a swallowed refusal":
+                with suppress(ClientNotReady):
+                    session.commit()
+        if how == "commit, then write":
+            session.add(Entry(name="second"))
+
+    @workers.register
+    def write(args: Write, ctx: JobContext) -> None:
+        with ctx.transaction() as session:
+            act(session, args.how)
+
+    @workers.register
+    async def write_async(args: WriteAsync, ctx: JobContext) -> None:
+        async with ctx.async_transaction(engine) as session:
+            await session.run_sync(act, args.how)
+
+    client = Client(host, workers=workers, queues={"default": 1})
+    refused = ("commit", "commit, then write", "the connection's commit", "a swallowed refusal")
+    ended = worked(
+        client, *(args(how) for how in (*refused, "none")), opts=InsertOpts(max_attempts=1)
+    )
+    assert [type(each) for each in ended] == [JobFailed] * len(refused) + [JobCompleted]
+    assert names(host) == ["none"]
+    for each in ended[:3]:
+        assert "the block of ctx.transaction() commits at its end" in str(each.error)
+
+
 def test_jobs_inserted_in_the_session_are_part_of_it(host: Engine, workers: Workers) -> None:
     """A job that a worker inserts in its session exists only if the worker returns."""
     other = Workers()

@@ -338,7 +338,8 @@ class JobContext:
         """Yield a Session that commits the worker's writes and the job's completion together.
 
         After the block the job is completed. An error that the worker raises later is only logged.
-        If the block raises, or the job was rescued or deleted meanwhile, nothing is committed.
+        If the block raises, or the job was rescued or deleted meanwhile, nothing is committed. A
+        commit within the block is refused.
 
         If the transaction failed only because of another transaction, or because its connection was
         lost, the attempt does not count: the job is soon claimed again. This concerns SQLSTATE

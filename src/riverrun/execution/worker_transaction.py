@@ -1,6 +1,6 @@
 """WorkerTransaction: an attempt's transaction whose commit also completes the job."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from riverrun.db.commit_hooks import allow_commit, refuse_commit
 from riverrun.db.conflicts import met_another
 from riverrun.db.driver import in_transactions, in_transactions_async
 from riverrun.db.refusals import sqlstate
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from riverrun.execution.context import JobContext
 
 _ABORTED = "25P02"
+
+_COMMITS_LATER = (
+    "the block of ctx.transaction() commits at its end, with the completion of the job; do not "
+    "commit its session or connection before. To protect what was written so far from a later "
+    "error, use `with session.begin_nested():`"
+)
 
 _SWALLOWED = (
     "an earlier error of the session was caught and not rolled back; catch it around "
@@ -65,10 +72,15 @@ class WorkerTransaction:
         """Yield the Session of `ctx.transaction()`."""
         with self._once(), self.connected() as (connection, mode):
             options = {**session_options, "join_transaction_mode": mode}
-            with Session(connection, **options) as session, session.begin():
+            with (
+                _one_commit(connection) as allow,
+                Session(connection, **options) as session,
+                session.begin(),
+            ):
                 with self._wished():
                     yield session
                 self._end(session)
+                allow()
 
     @asynccontextmanager
     async def block_async(
@@ -80,10 +92,13 @@ class WorkerTransaction:
         with self._once():
             async with self.connected_async(engine) as (connection, mode):
                 options = {**session_options, "join_transaction_mode": mode}
-                async with AsyncSession(connection, **options) as session, session.begin():
-                    with self._wished():
-                        yield session
-                    await session.run_sync(self._end)
+                assert connection.sync_connection is not None  # noqa: S101  it is open
+                with _one_commit(connection.sync_connection) as allow:
+                    async with AsyncSession(connection, **options) as session, session.begin():
+                        with self._wished():
+                            yield session
+                        await session.run_sync(self._end)
+                        allow()
 
     @contextmanager
     def session(self, wanted: type[Session]) -> Iterator[Session]:
@@ -279,6 +294,19 @@ class WorkerTransaction:
         queue = wake_waiting(session, self._mark, schema=self._schema)
         if queue is not None and self._ctx.client is not None:
             self._ctx.client._inserter.announce(session, {queue})
+
+
+@contextmanager
+def _one_commit(connection: Connection) -> Iterator[Callable[[], None]]:
+    """Refuse commits of `connection` in the block, until the function that this yields is called.
+
+    They would part the worker's writes from the completion of its job.
+    """
+    proxied = refuse_commit(connection, _COMMITS_LATER)
+    try:
+        yield lambda: allow_commit(proxied)
+    finally:
+        allow_commit(proxied)
 
 
 def _complete_and_commit(session: Any, complete: Any) -> None:
