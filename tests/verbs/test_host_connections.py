@@ -179,6 +179,7 @@ ENGINES: Mapping[str, Callable[[URL], Engine]] = {
         url, pool_reset_on_return=None, isolation_level="AUTOCOMMIT"
     ),
     "echo": lambda url: made(url, echo=True),
+    "paramstyle": lambda url: made(url, paramstyle="format"),
     "a schema of the engine's": lambda url: made(url).execution_options(
         schema_translate_map={None: "elsewhere"}
     ),

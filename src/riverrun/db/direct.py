@@ -5,6 +5,7 @@ For a small statement SQLAlchemy takes as long as the server.
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,13 +27,22 @@ def compiled(
     if found is None:
         places: Any = {} if schema is None else {"schema_translate_map": {None: _A_SCHEMA}}
         made = statement.compile(
-            dialect=dialect, render_schema_translate=schema is not None, **places
+            dialect=_with_names(dialect), render_schema_translate=schema is not None, **places
         )
         found = known[statement, schema is not None] = str(made), dict(made.params)
     query, constants = found
     if schema is not None:
         query = query.replace(_A_SCHEMA, dialect.identifier_preparer.quote_schema(schema))
     return query, constants
+
+
+def _with_names(dialect: Dialect) -> Dialect:
+    """Return `dialect`, or a copy whose binds have names if the engine has another `paramstyle`."""
+    if not dialect.positional:
+        return dialect
+    named = copy(dialect)
+    named.paramstyle, named.positional = "pyformat", False
+    return named
 
 
 _texts: WeakKeyDictionary[
