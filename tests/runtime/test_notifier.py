@@ -5,8 +5,9 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import psycopg
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from riverrun.runtime.notifier import Notifier
 from riverrun.wire.topics import Topic
@@ -16,7 +17,7 @@ from waiting import DEADLINE_S
 class Receiver:
     """A notifier, and a record of its calls."""
 
-    def __init__(self, engine: Engine, schema: str) -> None:
+    def __init__(self, engine: Engine, schema: str | None) -> None:
         self.received: queue.Queue[tuple[Topic, Mapping[str, Any]]] = queue.Queue()
         self.listening: queue.Queue[None] = queue.Queue()
         self.engine = engine
@@ -60,6 +61,26 @@ def test_receives_both_topics(receiver: Receiver) -> None:
     assert receiver.received.get(timeout=DEADLINE_S) == (Topic.insert, {"queue": "a"})
     receiver.notify('{"action": "cancel"}', topic="river_control")
     assert receiver.received.get(timeout=DEADLINE_S) == (Topic.control, {"action": "cancel"})
+
+
+def test_listens_where_a_listener_has_begun_a_transaction(engine: Engine, schema: str) -> None:
+    """It listens on connections on which the pool's listener has set the search path."""
+    own = create_engine(engine.url)
+
+    @event.listens_for(own, "checkout")
+    def check_out(driver: psycopg.Connection[Any], *_: object) -> None:
+        driver.execute(f"SET search_path TO {schema}")
+
+    receiver = Receiver(own, None)
+    receiver.notifier.start()
+    try:
+        receiver.listening.get(timeout=DEADLINE_S)
+        receiver.schema = schema
+        receiver.notify('{"queue": "a"}')
+        assert receiver.received.get(timeout=DEADLINE_S) == (Topic.insert, {"queue": "a"})
+    finally:
+        assert receiver.notifier.stop(DEADLINE_S), "the notifier did not end"
+        own.dispose()
 
 
 def test_ignores_garbage(receiver: Receiver) -> None:

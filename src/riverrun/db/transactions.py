@@ -419,14 +419,15 @@ def in_autocommit(engine: Engine, *, alone: bool = False) -> Iterator[psycopg.Co
 
     Args:
         engine: The engine.
-        alone: Whether to roll back a transaction that a listener of the application's has begun on
-            the connection. Otherwise such a connection is yielded as it is, not in autocommit.
+        alone: Whether to commit a transaction that a listener of the application's has begun on the
+            connection, so that a role or search path that it has set stays. Otherwise such a
+            connection is yielded as it is, not in autocommit.
     """
     pooled = engine.raw_connection()
     try:
         driver = cast("psycopg.Connection[Any]", pooled.driver_connection)
         if alone:
-            driver.rollback()
+            driver.commit()
         loan = Loan(driver, autocommit=True) if is_idle(driver) else None
         try:
             yield driver

@@ -101,6 +101,9 @@ class Notifier(Service):
         # the pool close it: it would log a lost connection with a traceback.
         pooled.detach()
         with contextlib.closing(driver):
+            # A listener of the application's, such as one that sets the search path, may have begun
+            # a transaction. What it has set stays.
+            driver.commit()
             driver.autocommit = True
             with Waiting(self._engine):
                 channels = self._channels(driver)
