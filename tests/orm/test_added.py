@@ -1,6 +1,7 @@
 """Added jobs are inserted by the flush that inserts their objects, and rolled back with them."""
 
 import asyncio
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -117,6 +118,24 @@ def test_keys_of_each_kind(session: Session, client: Client, committed: Any) -> 
             "parcel": parcel.id,
         }
     ]
+
+
+def test_a_key_that_the_flush_changes(session: Session, client: Client, committed: Any) -> None:
+    """A job's args have the key that the flush writes, if an object was given another."""
+
+    @attrs.frozen
+    class Of(JobArgs, kind="of_token"):
+        token: Ref[Token]
+
+    token = Token()
+    session.add(token)
+    session.commit()
+    token.id = uuid.uuid4()
+    client.add(session, Of(Ref(token)))
+    with pytest.raises(InvalidOption, match="was changed"):
+        client.insert(session, Of(Ref.by_key(Token, uuid.uuid4())), owner=token)
+    session.commit()
+    assert committed() == [{"token": str(token.id)}]
 
 
 def test_one_statement_for_a_flush(

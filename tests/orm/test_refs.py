@@ -255,6 +255,22 @@ def test_what_is_refused(cls: Any, session: Session) -> None:
                 encode(cls(order=value))
 
 
+@pytest.mark.parametrize("cls", ARGS)
+def test_a_key_that_was_changed(cls: Any, session: Session) -> None:
+    """An object with another key than its row's is refused until the flush has written it."""
+    order = _order(session)
+    order.id = 77
+    with session.no_autoflush, pytest.raises((InvalidArgs, ValidationError), match="was changed"):
+        encode(cls(order=order))
+    session.flush()
+    assert encode(cls(order=order))["order"] == 77
+    order.id = 77
+    assert encode(cls(order=order))["order"] == 77
+    order.id = 78
+    session.expunge(order)
+    assert encode(cls(order=order))["order"] == 77, "no flush will write the new key"
+
+
 def test_inheritance(session: Session) -> None:
     """An object of a subclass fits a reference to its base; a base or a sibling is refused."""
 

@@ -59,6 +59,20 @@ def identity_of(state: InstanceState[Any]) -> tuple[Any, ...] | None:
     return values if all(map(_is_value, values)) else None
 
 
+def key_will_change(state: InstanceState[Any]) -> bool:
+    """Return whether an object was given another primary key, which its next flush will write."""
+    if state.key is None or state.session_id is None or not state.modified:
+        return False
+    mapper = state.mapper
+    for column, value in zip(mapper.primary_key, state.key[1], strict=True):
+        name = mapper.get_property_by_column(column).key
+        if name in state.committed_state:
+            new = state.dict.get(name)
+            if isinstance(new, ClauseElement) or new != value:
+                return True
+    return False
+
+
 def _is_value(value: object) -> bool:
     return value is not None and not isinstance(value, ClauseElement)
 

@@ -28,7 +28,14 @@ from riverrun.jobs.references import (
     postponing,
     referred,
 )
-from riverrun.orm.object_keys import identity_of, keys_of, mapper_of, state_of, with_article
+from riverrun.orm.object_keys import (
+    identity_of,
+    key_will_change,
+    keys_of,
+    mapper_of,
+    state_of,
+    with_article,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -382,7 +389,7 @@ def _check_class(entity: type, declared: Mapper[Any]) -> None:
 
 def _json_of(state: InstanceState[Any]) -> Any:
     identity = identity_of(state)
-    if identity is None:
+    if identity is None or key_will_change(state):
         waiting = postponing.get()
         if waiting is not None and state.session_id == waiting.session_key:
             waiting.waits = True
@@ -401,6 +408,11 @@ def _no_key(state: InstanceState[Any]) -> InvalidRef:
     name = with_article(state.class_.__name__)
     if state.session_id is None:
         return InvalidRef(f"{name} that is in no session, or was rolled back; session.add() it")
+    if state.key is not None:
+        return InvalidRef(
+            f"{name} whose primary key was changed; flush the session, which writes the new key. "
+            "client.add(session, args) inserts the job with that flush"
+        )
     return InvalidRef(
         f"{name} without a primary key; did you flush? A key is given to an object when its "
         "session is flushed. client.add(session, args) inserts the job with that flush"
