@@ -4,7 +4,7 @@ import asyncio
 import copy
 import pickle
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -16,6 +16,7 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
+    make_transient_to_detached,
     mapped_column,
     scoped_session,
     sessionmaker,
@@ -294,6 +295,32 @@ def test_inheritance(session: Session) -> None:
     session.expunge_all()
     locked = Ref.by_key(Boss, boss.id).get_one(session, with_for_update=True)
     assert type(locked) is Boss
+
+
+def test_concrete_inheritance() -> None:
+    """An object of a class with a table of its own is not taken for one of the base's table."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Car(Own):
+        __tablename__ = "cars"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Truck(Car):
+        __tablename__ = "trucks"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        __mapper_args__: ClassVar = {"concrete": True}
+
+    car, truck = Car(id=1), Truck(id=1)
+    for each in (car, truck):
+        make_transient_to_detached(each)
+        assert Ref.to_json(each, Ref[type(each)]) == 1  # type: ignore[misc]
+    for refused in (truck, Ref(truck)):
+        with pytest.raises(InvalidRef, match="Truck, which has a table of its own"):
+            Ref.to_json(refused, Ref[Car])
+    assert Ref.is_exact(Ref[Car])(Ref(car))  # type: ignore[misc]
+    assert not Ref.is_exact(Ref[Car])(Ref(truck))  # type: ignore[misc]
 
 
 def test_stored_keys_that_do_not_fit() -> None:

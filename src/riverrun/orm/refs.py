@@ -257,10 +257,9 @@ class Ref(Reference, Generic[T]):
                 return None
         except InvalidRef:
             return None
-        cls_ = mapper.class_
 
         def exact(value: Any) -> bool:
-            if type(value) is not Ref or not issubclass(value.entity, cls_):
+            if type(value) is not Ref or not _fits(value.entity, mapper):
                 return False
             waiting = postponing.get()
             return waiting is None or value._object is None or _comes(value._object, waiting)
@@ -360,7 +359,10 @@ def _state(obj: object) -> InstanceState[Any]:
 
 def _root(ref: Ref[Any]) -> object:
     """Return the class by which SQLAlchemy identifies rows: the root of its inheritance."""
-    mapper = cast("Mapper[Any]", inspect(ref.entity))
+    return _root_of(cast("Mapper[Any]", inspect(ref.entity)))
+
+
+def _root_of(mapper: Mapper[Any]) -> object:
     return mapper.identity_key_from_primary_key(())[0]
 
 
@@ -381,9 +383,21 @@ def _declared(annotation: Any) -> Mapper[Any]:
     return mapper
 
 
+def _fits(entity: type, declared: Mapper[Any]) -> bool:
+    """Return whether an object of `entity` is found by its key as one of the declared class."""
+    if entity is declared.class_:
+        return True
+    # A class that inherits "concretely" has a table of its own, and keys of its own.
+    return issubclass(entity, declared.class_) and _root_of(
+        cast("Mapper[Any]", inspect(entity))
+    ) is _root_of(declared)
+
+
 def _check_class(entity: type, declared: Mapper[Any]) -> None:
-    if not issubclass(entity, declared.class_):
+    if not _fits(entity, declared):
         given, expected = with_article(entity.__name__), with_article(declared.class_.__name__)
+        if issubclass(entity, declared.class_):
+            given += ", which has a table of its own, by concrete inheritance"
         raise InvalidRef(f"a reference to {given}; expected one to {expected}")
 
 
