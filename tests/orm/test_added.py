@@ -138,6 +138,27 @@ def test_a_key_that_the_flush_changes(session: Session, client: Client, committe
     assert committed() == [{"token": str(token.id)}]
 
 
+def test_copies_of_a_session_s_objects(
+    session: Session, client: Client, host: Engine, committed: Any
+) -> None:
+    """Whoever merges all objects of a session into another does not insert its jobs twice."""
+    client.add(session, Note("once"))
+    with Session(host) as other:
+        for each in list(session.new):
+            assert repr(other.merge(each))
+        other.commit()
+    session.commit()
+    assert committed() == [{"text": "once"}]
+    client.add(session, Note("again"))
+    session.flush()
+    with Session(host) as other:
+        for each in list(session):
+            assert repr(other.merge(each))
+        other.commit()
+    session.commit()
+    assert committed() == [{"text": "once"}, {"text": "again"}]
+
+
 def test_one_statement_for_a_flush(
     session: Session, client: Client, host: Engine, statements: list[str]
 ) -> None:

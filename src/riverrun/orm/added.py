@@ -65,10 +65,13 @@ class AddedJobs:
 
     __tablename__ = "riverrun_added"  # for code that reads it of every new object
 
+    # Of a copy that session.merge() makes without calling `__init__`: the jobs are the original's.
+    jobs: "list[AddedJob]" = cast("list[AddedJob]", ())
+    committed = False
+
     def __init__(self) -> None:
         self.id = next(_numbers)
-        self.jobs: list[AddedJob] = []
-        self.committed = False
+        self.jobs = []
 
     @property
     def is_there(self) -> bool:
@@ -203,6 +206,13 @@ def _bind(session: Session, marker: AddedJobs) -> None:
     except UnboundExecutionError:
         pass
     session.bind_mapper(AddedJobs, bind)
+
+
+@event.listens_for(AddedJobs, "before_insert")
+def _identify(_mapper: object, _connection: object, marker: AddedJobs) -> None:
+    """Give a copy that session.merge() has made an id of its own."""
+    if not marker.jobs:
+        marker.id = next(_numbers)
 
 
 @event.listens_for(AddedJobs, "after_insert")
