@@ -18,6 +18,7 @@ from announcements import Payloads
 from hosts.tables import Base, Row
 from riverrun import Client, InsertOpts, RawArgs
 from riverrun.errors import NotATransaction, WrongDatabase
+from riverrun.models import Base as RiverBase
 from riverrun.models import Job
 
 JOB = RawArgs(kind="greet", encoded={})
@@ -296,3 +297,18 @@ def test_the_other_database(kind: str, client: Client, host: Engine, other: Engi
     with OPENERS[kind](kind, other, host) as unit, pytest.raises(WrongDatabase):
         client.insert(unit.where, JOB)
     assert client.list_jobs(host).jobs == []
+
+
+@pytest.mark.parametrize("options", [{}, {"binds": {Base: None}}], ids=["no bind", "binds"])
+def test_a_session_without_an_engine_for_jobs(host: Engine, options: dict[str, Any]) -> None:
+    """A session that knows no engine for jobs is refused with what to do, and that works."""
+    client = Client(host)
+    binds: dict[Any, Any] = dict.fromkeys(options.get("binds", {}), host)
+    with Session(binds=binds) as session:
+        for insert_job in (client.insert, client.add, lambda where, job: client.get(where, 1)):
+            with pytest.raises(NotATransaction, match=r"without an engine for jobs.*binds="):
+                insert_job(session, JOB)
+    with Session(binds={**binds, RiverBase: host}) as session, session.begin():
+        client.insert(session, JOB)
+        client.add(session, JOB)
+    assert len(client.list_jobs(host).jobs) == 2

@@ -18,7 +18,12 @@ from sqlalchemy import (
     delete,
     false,
 )
-from sqlalchemy.exc import DBAPIError, MissingGreenlet, ProgrammingError
+from sqlalchemy.exc import (
+    DBAPIError,
+    MissingGreenlet,
+    ProgrammingError,
+    UnboundExecutionError,
+)
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Session, scoped_session
 
@@ -106,7 +111,8 @@ class Transaction:
 
     def _connect(self) -> Connection:
         if isinstance(self._tx, Session):
-            return self._tx.connection(bind_arguments=bind_arguments(self._tx))
+            with bound(self._tx):
+                return self._tx.connection(bind_arguments=bind_arguments(self._tx))
         assert isinstance(self._tx, Connection)  # noqa: S101  an Engine's is an OwnTransaction
         return self._tx
 
@@ -303,6 +309,21 @@ def bind_arguments(session: Session) -> dict[str, Any]:
         advice = 'pass the connection of one: session.connection(bind_arguments={"shard_id": ...})'
         raise NotATransaction(type(session).__name__, f"{problem}; {advice}") from cause
     return {**_WRITE, "shard_id": shard_id}
+
+
+@contextmanager
+def bound(session: Session) -> Iterator[None]:
+    """Say what to do if `session` finds no engine for jobs in the block.
+
+    Raises:
+        NotATransaction: If it does not.
+    """
+    try:
+        yield
+    except UnboundExecutionError as error:
+        given = f"{type(session).__name__} without an engine for jobs"
+        advice = "Make it with bind=engine, or add riverrun.models.Base to its binds="
+        raise NotATransaction(given, advice) from error
 
 
 class OwnTransaction(Transaction):
