@@ -1,5 +1,6 @@
 """Step 4 of 5, execute: what the end of an attempt changes in the job's row."""
 
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -32,9 +33,13 @@ from riverrun.jobs.json_values import (
 )
 from riverrun.jobs.row import AttemptError, JobRow
 from riverrun.jobs.states import JobState
+from riverrun.logs.errors import log_error
 from riverrun.logs.traces import trace_of
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.wire import go_json
+
+logger = logging.getLogger(__name__)
+
 
 SCHEDULER_INTERVAL_S = 5.0
 """A job due within this many seconds does not wait for the scheduler: it is set to available at
@@ -230,14 +235,17 @@ def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:
     """Return when a failed job may be claimed again.
 
     This is what `backoff` returns. If it raises, or returns a time in the past or no aware
-    datetime, River's own backoff decides.
+    datetime, River's own backoff decides, and a warning says so.
     """
     try:
         at = backoff(job, now)
         if isinstance(at, datetime) and at.utcoffset() is not None and at >= now:
             return at
-    except Exception:  # noqa: S110  a broken policy must not lose the job's outcome
-        pass
+        message = "the backoff of job %s returned no time to come, but %s; River's backoff decides"
+        logger.warning(message, job.id, type(at).__name__)
+    except BaseException as error:  # a broken policy must not lose the job's outcome
+        message = "the backoff of job %s failed, and River's backoff decides"
+        log_error(logger, error, message, job.id, level=logging.WARNING)
     return RiverBackoff()(job, now)
 
 

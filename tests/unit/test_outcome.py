@@ -68,20 +68,28 @@ def _raises(job: JobRow, now: datetime) -> datetime:
     raise RuntimeError("broken policy")
 
 
+def _exits(job: JobRow, now: datetime) -> datetime:
+    raise SystemExit(1)
+
+
 @pytest.mark.parametrize(
     "backoff",
     [
         _raises,
+        _exits,
         lambda job, now: now - timedelta(microseconds=1),
         lambda job, now: datetime(2100, 1, 1),
         lambda job, now: None,
         lambda job, now: 5,
     ],
 )
-def test_a_broken_policy_is_replaced(backoff: Any) -> None:
-    """A policy that raises, or answers with no time to come, is replaced by River's."""
+def test_a_broken_policy_is_replaced(backoff: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A policy that raises, or answers with no time to come, is replaced by River's, and told."""
     delay_s = (retry_at(job_row(), NOW, backoff) - NOW).total_seconds()
     assert 0.9 <= delay_s <= 1.1
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "River's backoff decides" in record.getMessage()
 
 
 def test_at_is_the_attempts_start_in_utc() -> None:
