@@ -45,7 +45,7 @@ class Queues:
             ClientNotReady: If the client is being stopped.
             InvalidOption: If the client works it already, or a value is out of range.
         """
-        check_queue(name)
+        name = check_queue(name)
         self._launcher.add(name, check_queue_config(QueueConfig() if config is None else config))
 
     def remove(self, name: str, *, timeout: Duration | None = None) -> None:

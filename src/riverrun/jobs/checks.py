@@ -27,7 +27,16 @@ def check_queue(name: object) -> str:
     if not isinstance(name, str) or len(name) > 64 or not _QUEUE.fullmatch(name):
         expected = "at most 64 of a-z and 0-9, separated by single '_', '-' or '|'"
         raise InvalidOption("queue", name, expected)
-    return name
+    return plain_text(name)
+
+
+def plain_text(text: str) -> str:
+    """Return `text` as a str and not as a subclass.
+
+    The text of a member of `class Queue(str, Enum)` in an f-string is `Queue.mail`, which would be
+    in unique keys.
+    """
+    return str.__str__(text)
 
 
 SCHEMA_MAX = 63
@@ -63,7 +72,7 @@ def check_kind(kind: object) -> str:
     if not isinstance(kind, str) or len(kind) >= 128 or not _KIND.fullmatch(kind):
         expected = "2 to 127 of letters, digits and _-[]<>/.·:+, a letter, digit or _ first"
         raise InvalidOption("kind", kind, expected)
-    return kind
+    return plain_text(kind)
 
 
 def check_kinds(kinds: object) -> tuple[str, ...]:
@@ -89,7 +98,20 @@ def check_tags(tags: object) -> tuple[str, ...]:
         if not isinstance(tag, str) or len(tag) > 255 or not _TAG.fullmatch(tag):
             expected = "3 to 255 of letters, digits, '_' and '-', neither end a '-'"
             raise InvalidOption("tag", tag, expected)
-    return tuple(tags)
+    return tuple(map(plain_text, tags))
+
+
+def check_callable(name: str, value: object, expected: str) -> object:
+    """Return `value` if it can be called, and is no class: its objects would be called.
+
+    Raises:
+        InvalidOption: If it cannot.
+    """
+    if isinstance(value, type):
+        raise InvalidOption(name, value, f"an object, such as {value.__name__}(...), not the class")
+    if not callable(value):
+        raise InvalidOption(name, value, expected)
+    return value
 
 
 def check_aware(name: str, value: object) -> datetime:

@@ -11,7 +11,7 @@ import attrs
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
 from riverrun.jobs.args import RawArgs
-from riverrun.jobs.checks import check_duration
+from riverrun.jobs.checks import check_duration, plain_text
 from riverrun.jobs.options import Draft, OnConflict, UniqueMark
 from riverrun.jobs.states import REQUIRED_STATES, JobState
 from riverrun.wire import go_json
@@ -126,7 +126,7 @@ class UniqueOpts:
 def _plain_key(value: object) -> str:
     if not isinstance(value, str) or not value or "\x00" in value:
         raise InvalidOption("key", value, "a text that is not empty")
-    return value
+    return plain_text(value)
 
 
 @attrs.frozen

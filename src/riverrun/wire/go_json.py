@@ -76,7 +76,8 @@ def top_level_key(key: str) -> str:
     There River does not escape ASCII keys, not even `<`, `>` and `&` (River 0.51,
     dbunique.appendJSONKey).
     """
-    return f'"{key}"' if _PLAIN_KEY.fullmatch(key) else encode(key)
+    # An f-string would show the name of a member of a str Enum, not its value.
+    return '"' + key + '"' if _PLAIN_KEY.fullmatch(key) else encode(key)
 
 
 def sorted_object(value: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
+from enum import Enum
 from typing import Any
 
 import attrs
@@ -261,3 +262,41 @@ def test_a_plain_key_keeps_the_required_states() -> None:
     """Its states are checked as River's are."""
     with pytest.raises(InvalidOption, match="required states"):
         UniqueKey("a", by_state=[JobState.available])
+
+
+class Name(str, Enum):  # noqa: UP042  StrEnum has no such text
+    """Names as many applications keep them: an f-string shows `Name.vec_e`, not `vec_e`."""
+
+    kind = "vec_e"
+    queue = "mail"
+    tag = "night"
+
+
+@attrs.frozen
+class ByName(JobArgs, kind=Name.kind):
+    pass
+
+
+@pytest.mark.parametrize(
+    "unique", [UniqueOpts(by_args=True, by_queue=True), UniqueKey(Name.queue)], ids=["opts", "key"]
+)
+def test_names_that_are_members_of_an_enum(unique: Any) -> None:
+    """A kind, queue, tag or key that is a member of a str Enum counts as its value."""
+    named = draft(ByName(), InsertOpts(queue=Name.queue, tags=[Name.tag], unique=unique), now=NOW)
+    plain_unique = UniqueKey("mail") if isinstance(unique, UniqueKey) else unique
+    plain = draft(VecE(), InsertOpts(queue="mail", tags=["night"], unique=plain_unique), now=NOW)
+    assert named.mark == plain.mark
+    assert [type(each) for each in (named.kind, named.queue, *named.tags)] == [str, str, str]
+
+
+def test_keys_of_raw_args_that_are_members_of_an_enum() -> None:
+    """A key of RawArgs that is a member of a str Enum counts as its value."""
+    marks = [
+        draft(
+            RawArgs(kind="raw", encoded={key: 1}),
+            InsertOpts(unique=UniqueOpts(by_args=True)),
+            now=NOW,
+        ).mark
+        for key in (Name.tag, "night")
+    ]
+    assert marks[0] == marks[1]
