@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
 from riverrun.jobs.args import RawArgs
 from riverrun.jobs.checks import check_duration, plain_text
+from riverrun.jobs.differences import field_names
 from riverrun.jobs.options import Draft, OnConflict, UniqueMark
 from riverrun.jobs.states import REQUIRED_STATES, JobState
 from riverrun.wire import go_json
@@ -76,7 +78,8 @@ class UniqueOpts:
             "debounce".
 
     Raises:
-        InvalidOption: If a value is out of range, or none of the first four is set.
+        InvalidOption: If a value is out of range, or none of the first four is set. An insert
+            raises it if by_args names what is no field of the args.
 
     Source: River 0.51, internal/dbunique; keys equal River's to the byte.
     """
@@ -112,6 +115,8 @@ class UniqueOpts:
             encoded = _maps_sorted(draft.args, draft.encoded)
             text += f"&args={go_json.sorted_object(encoded)}"
         elif self.by_args:
+            for path in self.by_args:
+                _check_path(tuple(path), draft.args, draft.encoded)
             encoded = _maps_sorted(draft.args, draft.encoded)
             text += f"&args={_subset(encoded, self.by_args)}"
         if self.by_period is not None:
@@ -160,6 +165,42 @@ class UniqueKey:
         key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         states = frozenset(self.by_state or DEFAULT_STATES)
         return UniqueMark(key=key, states=states, on_conflict=self.on_conflict)
+
+
+def _check_path(path: tuple[str, ...], args: object, encoded: object) -> None:
+    """Refuse a name that no field has: without it, all jobs would count as the same.
+
+    A key that a map or raw JSON lacks is left out of the key, as in River.
+    """
+    value = args
+    for name, inner in zip(path, (*path[1:], None), strict=True):
+        if isinstance(value, RawArgs) or not (_is_struct(value) and isinstance(encoded, Mapping)):
+            return
+        cls = type(value)
+        if name not in encoded and not _may_lack(cls, name, encoded):
+            known = ", ".join(map(repr, encoded)) or "none"
+            expected = f"names of fields of {cls.__name__}, not {name!r}; they are {known}"
+            raise InvalidOption("by_args", ".".join(path), expected)
+        if inner is not None and (kind := _hints(cls).get(name)) in (str, int, float, bool):
+            expected = f"no parts of {name!r}, a {kind.__name__}; two names are two fields"
+            raise InvalidOption("by_args", ".".join(path), expected)
+        value, encoded = getattr(value, name, None), encoded.get(name)
+
+
+def _may_lack(cls: type, name: str, encoded: Mapping[str, Any]) -> bool:
+    """Return whether the JSON of objects of `cls` may have the key `name`, and here has not."""
+    if getattr(cls, "model_config", {}).get("extra") == "allow":
+        return True
+    field = getattr(cls, "model_fields", {}).get(name)
+    aliases = {getattr(field, "alias", None), getattr(field, "serialization_alias", None)}
+    return name in field_names(cls) and aliases.isdisjoint(encoded)
+
+
+def _hints(cls: type) -> Mapping[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except Exception:  # such as a name that cannot be resolved
+        return {}
 
 
 def _subset(encoded: Mapping[str, Any], paths: Sequence[str | Sequence[str]]) -> str:

@@ -300,3 +300,29 @@ def test_keys_of_raw_args_that_are_members_of_an_enum() -> None:
         for key in (Name.tag, "night")
     ]
     assert marks[0] == marks[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "by_args", "problem"),
+    [
+        (VecB("t", "eu", 7), ["custmer_id"], "not 'custmer_id'; they are 'trace_id', 'region'"),
+        (VecB("t", "eu", 7), ["region", "customer.id"], "not 'customer.id'"),
+        (NestedArgs(Nested(1, 2)), [("nested", "b")], "of Nested, not 'b'; they are 'z', 'a'"),
+        (VecB("t", "eu", 7), [("region", "customer_id")], "no parts of 'region'"),
+        (VecE(), ["id"], "they are none"),
+    ],
+)
+def test_by_args_that_names_no_field(args: object, by_args: Any, problem: str) -> None:
+    """A name that is no field's is refused: without it, jobs of any args would be the same."""
+    with pytest.raises(InvalidOption, match=problem):
+        draft(args, InsertOpts(unique=UniqueOpts(by_args=by_args)), now=NOW)
+
+
+def test_by_args_that_a_map_lacks() -> None:
+    """A key that a map or raw JSON lacks is left out, as in River."""
+    for args, path in (
+        (VecA("z", 1, {"x": 1}, 1.0, "u"), ("map", "y")),
+        (VecA("z", 1, None, 1.0, "u"), ("map", "y")),
+        (RawArgs(kind="raw", encoded={"a": 1}), ("b", "c")),
+    ):
+        assert draft(args, InsertOpts(unique=UniqueOpts(by_args=[path])), now=NOW).mark
