@@ -23,7 +23,14 @@ from riverrun.errors import InvalidOption
 from riverrun.execution.handlers import ErrorHandler, JobStuckHandler
 from riverrun.execution.plugins import Plugin, check_plugins
 from riverrun.execution.workers import Workers
-from riverrun.jobs.checks import check_duration, check_int, check_queue, check_schema
+from riverrun.jobs.checks import (
+    check_callable,
+    check_duration,
+    check_flag,
+    check_int,
+    check_queue,
+    check_schema,
+)
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Schedule
 
@@ -129,8 +136,12 @@ def _at_least(least: float) -> Callable[[object, Any, float], None]:
 
 
 def _check_function(_: object, option: Any, value: Any) -> None:
-    if value is not None and not callable(value):
-        raise InvalidOption(option.alias, value, "a function or another callable")
+    if value is not None:
+        check_callable(option.alias, value, "a function or another callable")
+
+
+def _check_flag(_: object, option: Any, value: bool) -> None:
+    check_flag(option.alias, value)
 
 
 def _workers(value: object) -> Workers | None:
@@ -212,7 +223,7 @@ class ClientConfig:
     schema: str | None = attrs.field(converter=check_schema)
     id: str | None = attrs.field(converter=_id)
     notify: Notify = attrs.field(converter=_notify)
-    poll_only: bool
+    poll_only: bool = attrs.field(validator=_check_flag)
     listen_engine: Engine | None = attrs.field(converter=_listen_engine)
     poll_interval_s: float = attrs.field(
         alias="poll_interval", converter=_seconds, validator=_at_least(0.01)
@@ -234,7 +245,7 @@ class ClientConfig:
     )
     job_stuck_handler: JobStuckHandler | None = attrs.field(validator=_check_function)
     backoff: Backoff = attrs.field(converter=_backoff, validator=_check_function)
-    leader_election_disabled: bool
+    leader_election_disabled: bool = attrs.field(validator=_check_flag)
     periodic_jobs: Iterable[Any]  # checked by the client's PeriodicJobs
     plugins: tuple[Plugin, ...] = attrs.field(converter=check_plugins)
     error_handler: ErrorHandler | None = attrs.field(validator=_check_function)
@@ -264,7 +275,7 @@ class ClientConfig:
     )
     sessionmaker: "orm.sessionmaker[Any] | None" = attrs.field(converter=_sessionmaker)
     async_sessionmaker: Any = attrs.field(converter=_async_sessionmaker)
-    skip_unknown_job_check: bool
+    skip_unknown_job_check: bool = attrs.field(validator=_check_flag)
     clock: Clock = attrs.field(converter=_clock)
     rng: random.Random = attrs.field(converter=_rng)
 

@@ -529,8 +529,13 @@ class JobSnooze(RiverrunError):
     """
 
     def __init__(self, delay: Duration, *, commit: bool = False) -> None:
-        if not seconds(delay) >= 0:  # rejects NaN, too
-            raise InvalidOption("delay", delay, "a duration of 0 or more")
+        given: object = delay
+        try:
+            valid = not isinstance(given, str) and seconds(delay) >= 0  # False for NaN, too
+        except (TypeError, ValueError, OverflowError):
+            valid = False
+        if not valid:
+            raise InvalidOption("delay", delay, "seconds or a timedelta, 0 or more")
         super().__init__(delay)
         self.commit = commit
 

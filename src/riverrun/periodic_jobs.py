@@ -11,7 +11,7 @@ import attrs
 
 from riverrun.errors import InvalidOption
 from riverrun.jobs.args import encode
-from riverrun.jobs.checks import check_aware, check_kind
+from riverrun.jobs.checks import check_aware, check_callable, check_flag, check_kind
 from riverrun.policies.schedule import Schedule
 
 GRACE = timedelta(seconds=60)
@@ -37,6 +37,13 @@ def _id(value: object) -> str | None:
         return None if value is None else check_kind(value)
     except InvalidOption as error:
         raise InvalidOption("id", value, error.args[2]) from None
+
+
+def _missed(value: Missed | str) -> Missed:
+    try:
+        return Missed(value)
+    except ValueError:
+        raise InvalidOption("missed", value, f"one of {', '.join(Missed)}") from None
 
 
 @attrs.frozen
@@ -83,12 +90,12 @@ class PeriodicJob:
     constructor: Callable[[], object] = attrs.field(converter=_constructor)
     id: str | None = attrs.field(default=None, converter=_id, kw_only=True)
     run_on_start: bool = attrs.field(default=False, kw_only=True)
-    missed: Missed = attrs.field(default=Missed.skip, converter=Missed, kw_only=True)
+    missed: Missed = attrs.field(default=Missed.skip, converter=_missed, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         schedule, constructor = cast("object", self.schedule), cast("object", self.constructor)
-        if not callable(schedule):
-            raise InvalidOption("schedule", schedule, "a function, such as Cron(...)")
+        check_callable("schedule", schedule, "a function, such as Cron(...)")
+        check_flag("run_on_start", self.run_on_start)
         if not callable(constructor):
             raise InvalidOption("constructor", constructor, "args, or a function that returns them")
         if self.missed is not Missed.skip and self.id is None:

@@ -34,6 +34,10 @@ def psycopg_url(given: str | URL) -> URL:
         UnsupportedDatabase: If it is none of these. The error does not repeat the URL, which may
             hold a password.
     """
+    value: object = given
+    if not isinstance(value, str | URL):
+        what = "None as a database URL" if value is None else f"a {type(value).__name__}"
+        raise UnsupportedDatabase(what, _EXPECTED)
     try:
         url = _parsed(given)
     except (ArgumentError, ValueError, psycopg.Error):

@@ -20,7 +20,7 @@ from riverrun.execution.plugins import Plugin, check_plugins
 from riverrun.execution.session_parameter import SessionParameter
 from riverrun.execution.signature import By, Signature, name_of, read_signature
 from riverrun.jobs.args import AnyArgs, RawArgs, decode, encode, kind_of
-from riverrun.jobs.checks import check_duration, check_kind
+from riverrun.jobs.checks import check_callable, check_duration, check_flag, check_kind
 from riverrun.jobs.json_types import is_struct
 from riverrun.jobs.references import reference_fields
 from riverrun.outcome import IfGone
@@ -198,9 +198,10 @@ class Workers:
                 none of its code, as with a generator.
         """
         timeout_s = None if timeout is None else check_duration("timeout", timeout, 0.0)
-        if backoff is not None and not callable(backoff):
-            raise InvalidOption("backoff", backoff, "a policy such as Exponential(base=2)")
+        if backoff is not None:
+            check_callable("backoff", backoff, "a policy such as Exponential(base=2)")
 
+        check_flag("interrupt", interrupt)
         own_plugins = check_plugins(plugins)
         policy = _if_gone(if_gone)
 

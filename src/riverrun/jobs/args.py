@@ -14,7 +14,7 @@ from riverrun.errors import InvalidArgs, InvalidOption, UndecodableArgs
 from riverrun.jobs.checks import check_kind, check_kinds
 from riverrun.jobs.json_types import fields_of, from_json, problem_of, shown_type
 from riverrun.jobs.json_values import json_problem, json_text
-from riverrun.jobs.options import InsertOpts
+from riverrun.jobs.options import InsertOpts, check_insert_opts
 from riverrun.jobs.references import Postponed, mentions_reference, refer_on_init
 from riverrun.jobs.round_trip import NotKept, encode_kept
 
@@ -79,7 +79,7 @@ class JobArgs:
                 expected = "a kind too, to which they belong"
                 raise InvalidOption("kind_aliases", kind_aliases, expected)
             if insert_opts is not None:
-                cls.insert_opts = insert_opts
+                cls.insert_opts = check_insert_opts(insert_opts)
 
         def __init__(self, *args: object, **fields: object) -> None:
             # Only classes that define no constructor come here. Another base may have one.

@@ -114,6 +114,17 @@ def check_callable(name: str, value: object, expected: str) -> object:
     return value
 
 
+def check_flag(name: str, value: object) -> bool:
+    """Return `value` if it is True or False. A text such as "no" would count as True.
+
+    Raises:
+        InvalidOption: If it is neither.
+    """
+    if not isinstance(value, bool):
+        raise InvalidOption(name, value, "True or False")
+    return value
+
+
 def check_aware(name: str, value: object) -> datetime:
     """Return `value` if it is a datetime with a time zone.
 
@@ -156,3 +167,16 @@ def check_duration(name: str, value: object, low_s: float) -> float:
         if math.isfinite(duration_s) and duration_s >= low_s:
             return duration_s
     raise InvalidOption(name, value, f"seconds or a timedelta, at least {low_s:g} s")
+
+
+def check_timedelta(name: str, value: object, low_s: float) -> timedelta:
+    """Return `value` as a timedelta if `check_duration` accepts it and a timedelta can hold it.
+
+    Raises:
+        InvalidOption: If not.
+    """
+    duration_s = check_duration(name, value, low_s)
+    try:
+        return timedelta(seconds=duration_s)
+    except OverflowError:
+        raise InvalidOption(name, value, "a shorter time, such as timedelta(days=1)") from None

@@ -9,7 +9,15 @@ import attrs
 
 from riverrun.clock import Duration
 from riverrun.errors import InvalidOption
-from riverrun.jobs.checks import check_aware, check_duration, check_int, check_queue, check_tags
+from riverrun.jobs.checks import (
+    check_aware,
+    check_callable,
+    check_duration,
+    check_flag,
+    check_int,
+    check_queue,
+    check_tags,
+)
 from riverrun.jobs.references import Reference
 from riverrun.jobs.states import REQUIRED_STATES, JobState
 from riverrun.orm.object_keys import is_mapped
@@ -38,6 +46,15 @@ class OnConflict(Enum):
     debounce = "debounce"
 
 
+def _states(value: Any) -> frozenset[JobState]:
+    if type(value) is frozenset:
+        return value
+    try:
+        return frozenset(map(JobState, value))
+    except (TypeError, ValueError):
+        raise InvalidOption("states", value, "job states") from None
+
+
 @attrs.frozen(kw_only=True)
 class UniqueMark:
     """A unique key, and the states in which a job holds it.
@@ -53,10 +70,12 @@ class UniqueMark:
     """
 
     key: bytes
-    states: frozenset[JobState]
+    states: frozenset[JobState] = attrs.field(converter=_states)
     on_conflict: OnConflict = OnConflict.skip
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.key, bytes):
+            raise InvalidOption("key", self.key, "bytes, such as hashlib.sha256(...).digest()")
         if missing := REQUIRED_STATES - self.states:
             listed = ", ".join(sorted(missing))
             expected = f"at least the required states; add {listed}"
@@ -131,6 +150,14 @@ def _metadata_or_none(value: object) -> Mapping[str, Any] | None:
     return dict(value)
 
 
+def _pending(value: object) -> bool:
+    return False if value is None else check_flag("pending", value)
+
+
+def _coalesce_or_none(value: object) -> bool | None:
+    return None if value is None else check_flag("coalesce", value)
+
+
 def _owner_or_none(value: object) -> object | None:
     if value is None or isinstance(value, Reference) or is_mapped(value):
         return value
@@ -172,15 +199,15 @@ class InsertOpts:
     tags: Sequence[str] | None = attrs.field(default=None, converter=_tags_or_none)
     unique: Uniqueness | None = attrs.field(default=None)
     metadata: Mapping[str, Any] | None = attrs.field(default=None, converter=_metadata_or_none)
-    pending: bool = False
+    pending: bool = attrs.field(default=False, converter=_pending)
     unless_changed: object | None = attrs.field(default=None, eq=False)
     owner: object | None = attrs.field(default=None, eq=False, converter=_owner_or_none)
-    coalesce: bool | None = None
+    coalesce: bool | None = attrs.field(default=None, converter=_coalesce_or_none)
 
     @unique.validator
     def _check_unique(self, _: object, value: object) -> None:
-        if value is not None and not callable(value):
-            raise InvalidOption("unique", value, "a uniqueness policy, such as UniqueOpts(...)")
+        if value is not None:
+            check_callable("unique", value, "a uniqueness policy, such as UniqueOpts(...)")
 
     def __attrs_post_init__(self) -> None:
         if self.delay is not None and self.scheduled_at is not None:
@@ -200,6 +227,17 @@ class InsertOpts:
             and (value := getattr(other, field)) is not None
         }
         return attrs.evolve(self, **missing) if missing else self
+
+
+def check_insert_opts(value: object) -> InsertOpts:
+    """Return the options of a class of args if they are an InsertOpts.
+
+    Raises:
+        InvalidOption: If they are not.
+    """
+    if not isinstance(value, InsertOpts):
+        raise InvalidOption("insert_opts", value, 'an InsertOpts, such as InsertOpts(queue="mail")')
+    return value
 
 
 class InsertOptions(TypedDict, total=False):

@@ -1,7 +1,7 @@
 """Backoff policies: when a failed job may be claimed again."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class _Delay:
 
     @jitter.validator
     def _check_jitter(self, _: object, value: float) -> None:
-        if not 0 <= value <= 1:
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
             raise InvalidOption("jitter", value, "a share from 0 to 1")
 
     def delay_s(self, failures: int) -> float:
@@ -110,7 +110,7 @@ class Exponential(_Delay):
 
     @base.validator
     def _check_base(self, _: object, value: float) -> None:
-        if not value >= 1:
+        if not isinstance(value, int | float) or not value >= 1:
             raise InvalidOption("base", value, "a factor of at least 1")
 
     def delay_s(self, failures: int) -> float:
@@ -154,7 +154,9 @@ class Constant(_Delay):
         return _float(self.delay)
 
 
-def _delays(values: Sequence[Duration]) -> tuple[float, ...]:
+def _delays(values: object) -> tuple[float, ...]:
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise InvalidOption("delays", values, "a list of delays, such as [10, 60, 600]")
     delays = tuple(check_duration("delay", value, 0.0) for value in values)
     if not delays:
         raise InvalidOption("delays", values, "at least one delay")

@@ -11,7 +11,7 @@ import attrs
 
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
-from riverrun.jobs.checks import check_duration
+from riverrun.jobs.checks import check_timedelta
 
 
 class Schedule(Protocol):
@@ -22,7 +22,7 @@ class Schedule(Protocol):
 
 
 def _every(value: object) -> Duration:
-    return timedelta(seconds=check_duration("every", value, 0.1))
+    return check_timedelta("every", value, 0.1)
 
 
 @attrs.frozen

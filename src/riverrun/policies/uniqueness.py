@@ -12,7 +12,7 @@ import attrs
 from riverrun.clock import Duration, seconds
 from riverrun.errors import InvalidOption
 from riverrun.jobs.args import RawArgs
-from riverrun.jobs.checks import check_duration, plain_text
+from riverrun.jobs.checks import check_flag, check_timedelta, plain_text
 from riverrun.jobs.differences import field_names
 from riverrun.jobs.options import Draft, OnConflict, UniqueMark
 from riverrun.jobs.states import REQUIRED_STATES, JobState
@@ -34,8 +34,12 @@ def _by_args(value: object) -> bool | tuple[tuple[str, ...], ...]:
     return paths
 
 
+def _flag(_: object, option: Any, value: object) -> None:
+    check_flag(option.name, value)
+
+
 def _by_period(value: object) -> Duration | None:
-    return None if value is None else timedelta(seconds=check_duration("by_period", value, 1.0))
+    return None if value is None else check_timedelta("by_period", value, 1.0)
 
 
 def _by_state(value: object) -> frozenset[JobState] | None:
@@ -89,9 +93,9 @@ class UniqueOpts:
         default=None,
         converter=_by_period,
     )
-    by_queue: bool = False
+    by_queue: bool = attrs.field(default=False, validator=_flag)
     by_state: Iterable[JobState] | None = attrs.field(default=None, converter=_by_state)
-    exclude_kind: bool = False
+    exclude_kind: bool = attrs.field(default=False, validator=_flag)
     on_conflict: OnConflict = attrs.field(default=OnConflict.skip, converter=_on_conflict)
 
     def __attrs_post_init__(self) -> None:
@@ -152,7 +156,7 @@ class UniqueKey:
     by_state: Iterable[JobState] | None = attrs.field(
         default=None, converter=_by_state, kw_only=True
     )
-    exclude_kind: bool = attrs.field(default=False, kw_only=True)
+    exclude_kind: bool = attrs.field(default=False, kw_only=True, validator=_flag)
     on_conflict: OnConflict = attrs.field(
         default=OnConflict.skip, converter=_on_conflict, kw_only=True
     )

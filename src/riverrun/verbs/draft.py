@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from sqlalchemy import Connection, Engine
@@ -21,6 +21,7 @@ from riverrun.jobs.options import (
     InsertOpts,
     UniqueMark,
     Uniqueness,
+    check_insert_opts,
 )
 from riverrun.jobs.references import referred
 from riverrun.jobs.states import JobState
@@ -153,7 +154,7 @@ def _decide(
         raise InvalidOption("opts", opts, "an InsertOpts")
     given = opts or _NO_OPTIONS
     if own is not None:
-        given = given.over(own)
+        given = given.over(check_insert_opts(own))
     scheduled_at = given.scheduled_at
     if given.delay:
         scheduled_at = _later(given.delay, now or datetime.now(UTC))
@@ -223,7 +224,10 @@ def _draft(
     )
     if decided.unique is None:
         return job
-    return attrs.evolve(job, mark=decided.unique(job, now or datetime.now(UTC)))
+    mark = cast("object", decided.unique(job, now or datetime.now(UTC)))
+    if mark is not None and not isinstance(mark, UniqueMark):
+        raise InvalidOption("unique", mark, "a policy that returns a UniqueMark, or None")
+    return attrs.evolve(job, mark=mark)
 
 
 def jobs_of(jobs: object) -> list[Any]:

@@ -1,5 +1,7 @@
 """Where a PostgreSQL is, in any spelling."""
 
+from typing import Any
+
 import pytest
 from sqlalchemy import make_url
 
@@ -76,3 +78,10 @@ def test_what_is_none_is_refused_without_being_repeated(url: str) -> None:
     if raised.value.__suppress_context__:
         shown = f"{raised.value!r} {raised.value}"
     assert "hid" not in shown
+
+
+@pytest.mark.parametrize("url", [None, 5, b"postgresql://h/db"])
+def test_what_is_no_text_is_refused(url: Any) -> None:
+    """None, as of a variable that is not set, is refused as other addresses are."""
+    with pytest.raises(UnsupportedDatabase, match="expected the URL of a PostgreSQL"):
+        Client.from_url(url)

@@ -1,8 +1,9 @@
 """Options in all their forms, and the errors for wrong ones."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -11,17 +12,23 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from riverrun import (
     Client,
+    Constant,
     Cron,
+    Explicit,
+    Exponential,
     InsertOpts,
+    Interval,
     JobArgs,
+    JobSnooze,
     JobState,
     PeriodicJob,
     QueueConfig,
+    UniqueKey,
     UniqueOpts,
     Workers,
 )
 from riverrun.errors import InvalidArgs, InvalidOption, NotATransaction
-from riverrun.jobs.options import with_options
+from riverrun.jobs.options import UniqueMark, with_options
 from riverrun.verbs.draft import draft, drafts
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -258,3 +265,69 @@ def test_a_number_without_a_text_is_refused() -> None:
     """A number that Python does not read back is refused with its place in the args."""
     with pytest.raises(InvalidArgs, match=r"\$\.count is a number of 4,300 digits or more"):
         draft(Counted(10**5000))
+
+
+HUGE = 10**400  # no float, and so no timedelta
+
+
+NOT_CLASS = r"such as \w+\(...\), not the class"
+
+
+@pytest.mark.parametrize(
+    ("make", "args", "options", "problem"),
+    [
+        (InsertOpts, [], {"pending": "no"}, "pending is 'no'; expected True or False"),
+        (InsertOpts, [], {"coalesce": 1}, "coalesce is 1; expected True or False"),
+        (InsertOpts, [], {"delay": HUGE}, "delay is 1000.*; expected seconds or a timedelta"),
+        (InsertOpts, [], {"unique": UniqueOpts}, NOT_CLASS),
+        (UniqueOpts, [], {"by_queue": "mail"}, "by_queue is 'mail'; expected True or False"),
+        (UniqueOpts, [], {"by_args": True, "exclude_kind": "no"}, "exclude_kind is 'no'"),
+        (UniqueOpts, [], {"by_period": timedelta.max}, "by_period is .*; expected a shorter time"),
+        (UniqueKey, ["k"], {"exclude_kind": "no"}, "exclude_kind is 'no'"),
+        (UniqueMark, [], {"key": "k", "states": JobState}, "key is 'k'; expected bytes"),
+        (UniqueMark, [], {"key": b"k", "states": ["done"]}, "states is .*; expected job states"),
+        (Workers().register, [], {"interrupt": "no"}, "interrupt is 'no'"),
+        (Workers().register, [], {"backoff": Exponential}, NOT_CLASS),
+        (Client, [ENGINE], {"poll_only": "no"}, "poll_only is 'no'"),
+        (Client, [ENGINE], {"job_timeout": HUGE}, "job_timeout is 1000"),
+        (Client, [ENGINE], {"backoff": Exponential}, NOT_CLASS),
+        (Interval, [timedelta.max], {}, "every is .*; expected a shorter time"),
+        (PeriodicJob, [Interval(60), Send], {"run_on_start": "no"}, "run_on_start is 'no'"),
+        (PeriodicJob, [Interval(60), Send], {"missed": "all"}, "missed is 'all'; expected one of"),
+        (PeriodicJob, [Interval, Send], {}, NOT_CLASS),
+        (Constant, [], {"jitter": "10%"}, "jitter is '10%'; expected a share from 0 to 1"),
+        (Exponential, [], {"base": "2"}, "base is '2'; expected a factor of at least 1"),
+        (Explicit, [3], {}, "delays is 3; expected a list of delays"),
+        (JobSnooze, [HUGE], {}, "delay is 1000"),
+        (JobSnooze, ["soon"], {}, "delay is 'soon'; expected seconds or a timedelta, 0 or more"),
+    ],
+)
+def test_refuses_values_of_a_wrong_type(
+    make: Callable[..., object], args: list[Any], options: dict[str, Any], problem: str
+) -> None:
+    """A value of a wrong type, and a class in place of its object, are refused by name."""
+    with pytest.raises(InvalidOption, match=problem):
+        make(*args, **options)
+
+
+def test_refuses_a_policy_that_returns_no_mark() -> None:
+    """What a uniqueness policy of the application returns is checked."""
+    policy: Any = lambda job, now: "key"  # noqa: E731
+    with pytest.raises(InvalidOption, match="unique is 'key'; expected a policy that returns a U"):
+        draft(Send(), InsertOpts(unique=policy), now=NOW)
+
+
+def test_refuses_options_of_a_class_that_are_none() -> None:
+    """The options of a class of args are checked when it is defined, or else by the insert."""
+    wrong: Any = {"queue": "mail"}
+    problem = "insert_opts is {'queue': 'mail'}; expected an InsertOpts, such as"
+    with pytest.raises(InvalidOption, match=problem):
+        type("Wrong", (JobArgs,), {}, kind="wrong", insert_opts=wrong)
+
+    @attrs.frozen
+    class Own:
+        kind: ClassVar[str] = "own"
+        insert_opts: ClassVar[Any] = wrong
+
+    with pytest.raises(InvalidOption, match=problem):
+        draft(Own(), now=NOW)
