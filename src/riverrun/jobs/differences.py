@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, time
 from enum import Enum
 from typing import Any
 
@@ -35,7 +36,34 @@ def difference(given: Any, back: Any, path: str = "$") -> tuple[str, Any, Any] |
         and is_struct(type(given))
         and vars(object)["__eq__"] is getattr(type(given), "__eq__", None)
     )
-    return None if bare or _equal(given, back) else (path, given, back)
+    if bare or _equal(given, back):
+        lost = isinstance(given, time) and given.tzinfo is not None and back.tzinfo is None
+        return (path, given, back) if lost else None
+    return None if _is_same_moment(given, back, parts) else (path, given, back)
+
+
+def _is_same_moment(given: Any, back: Any, parts: list[tuple[Any, Any, str]]) -> bool:
+    """Return whether two values differ only in that Python does not compare some of their times.
+
+    A time in an hour that clocks repeat or skip equals no time in another zone, not even the same
+    moment in UTC. All `parts` are known not to differ.
+    """
+    if isinstance(given, datetime) and isinstance(back, datetime):
+        return _moment(given) == _moment(back)
+    return any(_has_such_time(part) for part, _, _ in parts)
+
+
+def _has_such_time(value: Any) -> bool:
+    if isinstance(value, datetime):
+        return value.tzinfo is not None and value != _moment(value)
+    return any(_has_such_time(part) for part, _, _ in _parts(value, value, ""))
+
+
+def _moment(value: datetime) -> datetime:
+    try:
+        return value if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:  # within hours of year 1 or 9999
+        return value
 
 
 def _may_stand_for(given: Any, back: Any) -> bool:

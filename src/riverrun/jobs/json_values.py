@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from json import encoder
 
@@ -10,10 +11,6 @@ from riverrun.errors import InvalidOption
 NESTING_MAX = 500
 """Levels of nesting that are safe however deep the caller's stack is. Python's own limit is about
 1,000 frames."""
-
-
-INT_BITS_MAX = 14_284
-"""Bits of the longest integers that have at most 4,300 digits, which Python reads by default."""
 
 
 MAX_METADATA_BYTES = 32 * 1024 * 1024
@@ -46,6 +43,10 @@ def json_size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
+_SMALL_INT_BITS = 1024
+"""No limit of `sys.set_int_max_str_digits` may refuse an int of so few bits."""
+
+
 def json_problem(value: object, path: str = "$") -> str | None:
     """Return what PostgreSQL's jsonb cannot hold in `value`, and where it is; None if nothing."""
     try:
@@ -60,9 +61,9 @@ def _is_plain(value: object) -> bool:
     kind = type(value)
     if kind is str:
         return _is_plain_text(value)  # type: ignore[arg-type]
-    if isinstance(value, int):
-        return (kind is int or kind is bool) and value.bit_length() <= INT_BITS_MAX
-    if value is None:
+    if kind is int:
+        return value.bit_length() < _SMALL_INT_BITS  # type: ignore[attr-defined,no-any-return]
+    if kind is bool or value is None:
         return True
     if kind is float:
         return math.isfinite(value)  # type: ignore[arg-type]
@@ -97,10 +98,14 @@ def _json_problem(value: object, path: str) -> str | None:
                 return f"{path} holds a NUL character, which jsonb cannot store; remove it"
             if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
                 return f"{path} holds half of a surrogate pair; decode the text properly first"
-        case int() if value.bit_length() > INT_BITS_MAX:
-            return f"{path} is a number of 4,300 digits or more, which Python does not read"
-        case None | bool() | int():
+        case None | bool():
             return None
+        case int():
+            try:
+                int.__repr__(value)
+            except ValueError:  # the reader has the same limit
+                digits = sys.get_int_max_str_digits()
+                return f"{path} is an int of more than {digits:,} digits; use a string or bytes"
         case float():
             if not math.isfinite(value):
                 return f"{path} is {value}, which JSON does not know; use None or a string"

@@ -250,7 +250,7 @@ class Detached:
         ),
         ({"priority": 10**5000}, "priority is a value of type int that"),
         ({"metadata": {"of": Detached()}}, r"a JSON object; \$\.of is of type Detached"),
-        ({"metadata": {"big": [10**5000]}}, r"\$\.big\[0\] is a number of 4,300 digits or more"),
+        ({"metadata": {"big": [10**5000]}}, r"\$\.big\[0\] is an int of more than 4,300 digits"),
         ({"queue": Detached()}, "queue is a value of type Detached that cannot be shown"),
     ],
 )
@@ -263,7 +263,7 @@ def test_what_cannot_be_shown_is_refused_by_name(options: dict[str, Any], proble
 
 def test_a_number_without_a_text_is_refused() -> None:
     """A number that Python does not read back is refused with its place in the args."""
-    with pytest.raises(InvalidArgs, match=r"\$\.count is a number of 4,300 digits or more"):
+    with pytest.raises(InvalidArgs, match=r"\$\.count is an int of more than 4,300 digits"):
         draft(Counted(10**5000))
 
 

@@ -21,6 +21,7 @@ from typing import (
     Union,
 )
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import attrs
 import pydantic
@@ -31,6 +32,7 @@ from riverrun.errors import InvalidArgs, InvalidOption, UndecodableArgs
 from riverrun.jobs.args import JobArgs, RawArgs, decode, encode, kind_of
 
 T = TypeVar("T")
+T0 = datetime(2026, 1, 2, tzinfo=UTC)
 U = UUID("12345678-1234-5678-1234-567812345678")
 UserId = NewType("UserId", int)
 
@@ -626,3 +628,68 @@ def test_a_kind_is_its_classs_own() -> None:
         kind_of(Child())
     with pytest.raises(InvalidOption):
         kind_of(Shaped())
+
+
+@attrs.frozen
+class At(JobArgs, kind="at"):
+    at: datetime
+    more: dict[str, list[datetime]] = attrs.field(factory=dict)
+
+
+class AtModel(JobArgs, BaseModel, kind="at_model"):
+    at: datetime
+
+
+@pytest.mark.parametrize(
+    "local",
+    [
+        datetime(2026, 10, 25, 2, 30),
+        datetime(2026, 10, 25, 2, 30, fold=1),
+        datetime(2026, 3, 29, 2, 30),
+    ],
+    ids=["first", "second", "skipped"],
+)
+def test_times_in_an_hour_that_clocks_repeat_or_skip(local: datetime) -> None:
+    """They are kept as the same moment, although Python finds them equal to no other zone's."""
+    at = local.replace(tzinfo=ZoneInfo("Europe/Berlin"))
+    for args in (At(at), At(T0, {"x": [T0, at]}), AtModel(at=at)):
+        back = decode(args.kind, encode(args), type(args))
+        found = back.more["x"][1] if isinstance(back, At) and back.more else back.at
+        assert found.isoformat() == at.isoformat()
+    with pytest.raises(InvalidArgs, match=r"\$\.at is .*; expected datetime"):
+        encode(At(at.date()))  # type: ignore[arg-type]
+
+
+@attrs.frozen
+class Clock(JobArgs, kind="clock"):
+    at: time
+
+
+def test_a_time_of_day_whose_zone_has_no_offset() -> None:
+    """A time of day cannot keep a zone whose offset depends on the day, and is refused."""
+    with pytest.raises(InvalidArgs, match=r"\$\.at is datetime.time.*and its worker would get"):
+        encode(Clock(time(9, 30, tzinfo=ZoneInfo("Europe/Berlin"))))
+    for kept in (time(9, 30), time(9, 30, tzinfo=UTC)):
+        assert decode("clock", encode(Clock(kept)), Clock).at == kept
+
+
+@attrs.frozen
+class Number(JobArgs, kind="number"):
+    number: int
+    more: Any = None
+
+
+@pytest.mark.parametrize(
+    ("args", "path"),
+    [
+        (Number(10**5000), "number"),
+        (Number(1, [{"x": -(10**5000)}]), r"more\[0\]\.x"),
+        (RawArgs(kind="number", encoded={"number": 10**5000}), "number"),
+    ],
+)
+def test_an_int_of_more_digits_than_python_writes(args: Any, path: str) -> None:
+    """It is refused like all that JSON cannot hold; ints of up to that many digits are kept."""
+    with pytest.raises(InvalidArgs, match=rf"\$\.{path} is an int of more than 4,300 digits"):
+        encode(args)
+    large = Number(10**4299)
+    assert decode("number", encode(large), Number) == large
