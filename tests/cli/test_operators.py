@@ -547,3 +547,23 @@ def test_completes_in_the_shell(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.stdout.strip() == "cancel", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "code", "error"),
+    [
+        (">&- 2>&- <&-", 0, ""),
+        (">/dev/full", 1, "Error: the output could not be written: No space left on device\n"),
+    ],
+)
+def test_standard_files_that_are_closed_or_full(
+    run: Run, database_url: str, schema: str, files: str, code: int, error: str
+) -> None:
+    """A command works without its standard files, and a full disk gives one line."""
+    run("insert", "greet")
+    command = f'"{sys.executable}" -m riverrun queues list {files}'
+    env = {**os.environ, "DATABASE_URL": database_url, "RIVERRUN_SCHEMA": schema}
+    ran = subprocess.run(
+        ["sh", "-c", command], env=env, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stderr) == (code, error)

@@ -1,5 +1,6 @@
 """What the commands share: options, finding the client or database, and exit codes."""
 
+import errno
 import importlib
 import json
 import math
@@ -161,6 +162,26 @@ schema_option = option(
 json_option = option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def open_standard_files() -> None:
+    """Open the null device for each of stdin, stdout and stderr that was closed at the start.
+
+    Otherwise a connection could get the number of one, and what is written there would go to the
+    database.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # this number: the lowest that is free
+            os.set_inheritable(number, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
 class Shell(click.Group):
     """A group of commands that prints errors as JSON under `--json`, and takes `-h` for help.
 
@@ -185,6 +206,11 @@ class Shell(click.Group):
             self.add_command(getattr(importlib.import_module(f"riverrun.cli.{cmd_name}"), cmd_name))
         return super().get_command(ctx, cmd_name)
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run as a command of its own."""
+        open_standard_files()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke the command that the arguments name."""
         as_json = "--json" in ctx.args or os.environ.get("RIVERRUN_JSON", "") not in {"", "0"}
@@ -196,6 +222,11 @@ class Shell(click.Group):
             report = {"error": error.format_message(), "exit_code": error.exit_code}
             click.echo(json.dumps(report), err=True)
             ctx.exit(error.exit_code)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            reason = os.strerror(error.errno)
+            raise click.ClickException(f"the output could not be written: {reason}") from None
 
 
 watch_option = option(
