@@ -553,6 +553,6 @@ def _shown(value: object, limit: int = 120) -> str:
         text = repr(value)
     except RecursionError:
         text = f"a {type(value).__name__} that nests too deeply to be shown"
-    except Exception:  # of the application's __repr__, or of a number that is too long
+    except Exception:  # of the application's __repr__, or an int of thousands of digits
         text = f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

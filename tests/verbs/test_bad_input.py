@@ -24,7 +24,17 @@ from riverrun.execution.workers import Workers
 from riverrun.jobs.args import JobArgs, RawArgs, decode
 from riverrun.jobs.options import InsertOpts
 from riverrun.models import Job
-from riverrun.verbs import cancel, claim, get, insert, insert_many, insert_many_fast, retry
+from riverrun.verbs import (
+    cancel,
+    claim,
+    delete,
+    get,
+    insert,
+    insert_many,
+    insert_many_fast,
+    retry,
+    update,
+)
 from riverrun.verbs.schedule import schedule
 from verbs.joins import KINDS, opened
 
@@ -282,3 +292,22 @@ def test_a_key_that_was_not_flushed(engine: Engine, schema: str) -> None:
         ):
             verb(engine, Credit(None), schema=schema)  # type: ignore[arg-type, operator]
     assert count(engine, schema) == 0
+
+
+@pytest.mark.parametrize("verb", [get, cancel, retry, delete, update])
+def test_refuses_what_is_no_id(engine: Engine, schema: str, verb: Callable[..., Any]) -> None:
+    """A job in place of its id, a text or a number out of range leaves the transaction usable."""
+    with Session(engine) as session:
+        job = insert(session, RawArgs(kind="box", encoded={}), schema=schema).job
+        for wrong in (job, "x", None, True, 1.5, 2**63, 10**5000):
+            with pytest.raises(InvalidOption, match=r"job_id is .*; expected the id of a job"):
+                verb(session, wrong, schema=schema)
+        assert verb(session, job.id, schema=schema).id == job.id
+
+
+def test_an_error_shows_any_value() -> None:
+    """The text of a refusal never fails, whatever was refused."""
+    with pytest.raises(InvalidOption) as refused:
+        InsertOpts(priority=10**5000)
+    shown = "priority is a value of type int that cannot be shown; expected an int from 1 to 4"
+    assert str(refused.value) == shown

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from operator import index
 
 from riverrun.clock import seconds
 from riverrun.errors import InvalidOption
@@ -146,6 +147,21 @@ def check_int(name: str, value: object, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
         raise InvalidOption(name, value, f"an int from {low} to {high}")
     return value
+
+
+def check_job_id(value: object) -> int:
+    """Return `value` if it can be the id of a job.
+
+    Raises:
+        InvalidOption: If it cannot. The database's own refusal would end the transaction.
+    """
+    try:
+        number = None if isinstance(value, bool) else index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None or not -(2**63) <= number < 2**63:
+        raise InvalidOption("job_id", value, "the id of a job, an int; of a row, its .id")
+    return number
 
 
 def check_duration(name: str, value: object, low_s: float) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Transaction, Tx, joined
+from riverrun.jobs.checks import check_job_id
 from riverrun.jobs.row import JobRow
 from riverrun.models import Job
 from riverrun.queries import cancel as queries
@@ -36,10 +37,11 @@ def cancel(
         The job after the change.
 
     Raises:
+        InvalidOption: If `job_id` is no id.
         JobNotFound: If there is no such job.
     """
     with joined(tx, schema) as transaction:
-        params = {"job_id": job_id, "now": now}
+        params = {"job_id": check_job_id(job_id), "now": now}
         row = transaction.execute(queries.cancel_job(), params).one_or_none()
         if row is None:
             return get_in(transaction, job_id)

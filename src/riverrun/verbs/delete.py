@@ -7,6 +7,7 @@ from sqlalchemy import CursorResult
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import InvalidOption, JobRunning
+from riverrun.jobs.checks import check_job_id
 from riverrun.jobs.listing import JobListParams
 from riverrun.jobs.row import JobRow
 from riverrun.models import Job
@@ -26,11 +27,14 @@ def delete(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
+        InvalidOption: If `job_id` is no id.
         JobNotFound: If there is no such job.
         JobRunning: If it is running.
     """
     with joined(tx, schema) as transaction:
-        row = transaction.execute(queries.delete_job(), {"job_id": job_id}).one_or_none()
+        row = transaction.execute(
+            queries.delete_job(), {"job_id": check_job_id(job_id)}
+        ).one_or_none()
         if row is None:
             raise JobRunning(get_in(transaction, job_id).id)
         return job_row(row)

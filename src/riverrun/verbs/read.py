@@ -10,6 +10,7 @@ from sqlalchemy import Row
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import JobNotFound
+from riverrun.jobs.checks import check_job_id
 from riverrun.jobs.listing import (
     JobBrief,
     JobBriefList,
@@ -37,6 +38,7 @@ def get(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
+        InvalidOption: If `job_id` is no id.
         JobNotFound: If there is no such job.
     """
     with joined(tx, schema) as transaction:
@@ -111,6 +113,7 @@ def key_holder(tx: Tx, job_id: int, *, schema: str | None = None) -> JobBrief | 
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
+        InvalidOption: If `job_id` is no id.
         JobNotFound: If there is no such job.
     """
     with joined(tx, schema) as transaction:
@@ -148,7 +151,7 @@ def _continued(
 
 def get_in(transaction: Transaction, job_id: int) -> JobRow:
     """Return the job with the id `job_id`, read in `transaction`."""
-    row = transaction.execute(queries.get_job(), {"job_id": job_id}).one_or_none()
+    row = transaction.execute(queries.get_job(), {"job_id": check_job_id(job_id)}).one_or_none()
     if row is None:
         raise JobNotFound(job_id)
     return job_row(row)

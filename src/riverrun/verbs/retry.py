@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import UniqueKeyTaken
+from riverrun.jobs.checks import check_job_id
 from riverrun.jobs.row import JobRow
 from riverrun.models import Job
 from riverrun.queries import retry as queries
@@ -33,12 +34,14 @@ def retry(tx: Tx, job_id: int, *, schema: str | None = None, now: datetime | Non
         The job after the change.
 
     Raises:
+        InvalidOption: If `job_id` is no id.
         JobNotFound: If there is no such job.
         UniqueKeyTaken: If another job has taken its unique key; roll the transaction back.
     """
     with joined(tx, schema) as transaction:
+        params = {"job_id": check_job_id(job_id), "now": now}
         try:
-            done = transaction.execute(queries.retry_job(), {"job_id": job_id, "now": now})
+            done = transaction.execute(queries.retry_job(), params)
         except IntegrityError as error:
             # The only constraint that a retry can violate: another job took the unique key.
             raise UniqueKeyTaken(job_id) from error

@@ -6,6 +6,7 @@ from typing import Any
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Tx, joined
 from riverrun.errors import JobNotFound
+from riverrun.jobs.checks import check_job_id
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.row import JobRow
 from riverrun.outcome import check_metadata, check_output
@@ -37,13 +38,14 @@ def update(
         The job after the change.
 
     Raises:
-        InvalidOption: If JSON cannot hold the metadata or the output, or one is too large.
+        InvalidOption: If `job_id` is no id, JSON cannot hold the metadata or the output, or one of
+            these is too large.
         JobNotFound: If there is no such job.
     """
     merged = dict(check_metadata(metadata or {}))
     if output is not _NOTHING:
         merged["output"] = check_output(output)
-    params = {"job_id": job_id, "merged": json_text(merged)}
+    params = {"job_id": check_job_id(job_id), "merged": json_text(merged)}
     with joined(tx, schema) as transaction:
         row = transaction.execute(queries.update_job(), params).one_or_none()
     if row is None:
