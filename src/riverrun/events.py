@@ -9,6 +9,8 @@ from typing import Self
 
 import attrs
 
+from riverrun.errors import InvalidOption
+from riverrun.jobs.checks import check_callable
 from riverrun.jobs.row import JobRow
 from riverrun.logs.errors import log_error
 
@@ -139,7 +141,7 @@ class Listener:
         if isinstance(event, self._kinds):
             try:
                 self._call(event)
-            except Exception as error:
+            except BaseException as error:  # one that exits must not end the client's thread
                 name = type(event).__name__
                 log_error(logger, error, "ignored a listener that failed at %s", name)
 
@@ -213,14 +215,15 @@ class Hub:
 
     def subscribe(self, *kinds: type[Event]) -> Subscription:
         """Return a subscription to events of `kinds`. Default: all events."""
-        subscription = Subscription(self, kinds or (Event,))
+        subscription = Subscription(self, _checked(kinds))
         with self._lock:
             self._subscriptions += (subscription,)
         return subscription
 
     def listen(self, call: Callable[[Event], object], *kinds: type[Event]) -> Listener:
         """Call `call` with each event of `kinds`. Default: all events."""
-        listener = Listener(call, kinds or (Event,))
+        check_callable("call", call, "a function that takes an event")
+        listener = Listener(call, _checked(kinds))
         with self._lock:
             self._subscriptions += (listener,)
         return listener
@@ -240,3 +243,15 @@ class Hub:
         """Offer `event` to every subscriber."""
         for subscription in self._subscriptions:
             subscription.offer(event)
+
+
+def _checked(kinds: tuple[type[Event], ...]) -> tuple[type[Event], ...]:
+    """Return `kinds`, or all if there are none.
+
+    Raises:
+        InvalidOption: If one is no class of events. Each event would raise where it is published.
+    """
+    for kind in kinds:
+        if not isinstance(kind, type) or not issubclass(kind, Event):
+            raise InvalidOption("kinds", kind, "classes of events, such as JobCompleted, JobFailed")
+    return kinds or (Event,)

@@ -1,10 +1,13 @@
 """Events: which subscriber gets which, and what a slow subscriber costs."""
 
 import logging
+import sys
+from typing import Any
 
 import pytest
 
 from factories import job_row
+from riverrun.errors import InvalidOption
 from riverrun.events import BUFFER, Hub, JobCompleted, JobEvent, JobFailed
 
 
@@ -37,3 +40,25 @@ def test_drops_what_a_slow_subscriber_cannot_take(caplog: pytest.LogCaptureFixtu
         assert len(caplog.records) == 1
         kept = [slow.get(0).job.id for _ in range(BUFFER)]  # type: ignore[attr-defined]
         assert kept == list(range(BUFFER))
+
+
+@pytest.mark.parametrize("kind", [[JobCompleted], "JobCompleted", int, None])
+def test_refuses_what_is_no_kind_of_event(kind: Any) -> None:
+    """A list of kinds, or a name, is refused: each event would fail where it is published."""
+    hub = Hub()
+    with pytest.raises(InvalidOption, match=r"kinds is .*; expected classes of events"):
+        hub.subscribe(kind)
+    with pytest.raises(InvalidOption, match=r"kinds is .*; expected classes of events"):
+        hub.listen(print, kind)
+    with pytest.raises(InvalidOption, match="call is 5; expected a function that takes an event"):
+        hub.listen(5)  # type: ignore[arg-type]
+    assert not hub.has_subscribers
+
+
+def test_a_listener_that_exits_harms_nobody_else() -> None:
+    """What a listener raises, even SystemExit, stays with it."""
+    hub = Hub()
+    hub.listen(lambda _: sys.exit(1))
+    with hub.subscribe() as other:
+        hub.publish(event())
+        assert isinstance(other.get(0), JobCompleted)
