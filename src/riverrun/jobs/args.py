@@ -201,6 +201,8 @@ def _advice(args: object, cls: type) -> str:
     if isinstance(args, Mapping | str):
         return "an object of a JobArgs class, or RawArgs(kind=..., encoded={...}) for plain JSON"
     name = cls.__name__
+    if cls.__module__ in {"builtins", "types", "typing"}:
+        name = "SendEmail"  # no class of this name is the caller's
     if issubclass(cls, JobArgs):
         return f'a class with a kind of its own: class {name}(..., kind="...")'
     return f'a class with a kind, such as `class {name}(JobArgs, kind="...")`'
