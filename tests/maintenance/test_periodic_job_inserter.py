@@ -1,6 +1,7 @@
 """The leader inserts periodic jobs, turn by turn, by a clock that the tests move."""
 
 import random
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -171,6 +172,21 @@ def test_a_constructor_decides_and_may_fail(
         ("default", JobState.scheduled, T0 + 9 * MINUTE),
     ]
     assert inserter.run_once(T0 + MINUTE).jobs == 0
+
+
+def test_application_code_that_exits_concerns_its_own_job_only(
+    leaders: Leaders, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A schedule or constructor that raises SystemExit keeps no other job from running."""
+    inserter = leaders.inserter(
+        PeriodicJob(Interval(MINUTE), lambda: sys.exit(1), id="constructor"),
+        PeriodicJob(lambda _: sys.exit(1), Report, id="schedule"),
+        PeriodicJob(Interval(MINUTE), Report),
+    )
+    inserter.run_once(T0)
+    assert inserter.run_once(T0 + MINUTE).jobs == 1
+    assert "skipped a run of the periodic job constructor" in caplog.text
+    assert "the schedule of the periodic job schedule failed" in caplog.text
 
 
 @pytest.mark.parametrize("job_id", [None, "report"])

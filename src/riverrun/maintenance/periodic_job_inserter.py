@@ -107,7 +107,7 @@ class PeriodicJobInserter(Service):
         for plugin in self._plugins:
             try:
                 plugin.periodic_jobs_start()
-            except Exception as error:
+            except BaseException as error:
                 log_error(
                     logger,
                     error,
@@ -293,7 +293,7 @@ class PeriodicJobInserter(Service):
             return None
         try:
             return self._drafted(job.constructor(), None)
-        except Exception:
+        except BaseException:
             return None  # its first run will say why
 
     def _insert(self, transaction: Transaction, drafts: Sequence[JobDraft]) -> int:
@@ -326,8 +326,8 @@ class PeriodicJobInserter(Service):
             if job.id is not None:
                 marks["river:periodic_job_id"] = job.id
             drafted = begin_inserts(self._plugins, [drafted.with_metadata(marks)])[0]
-        except Exception as error:
-            # One job that fails must not keep the others from running.
+        except BaseException as error:
+            # One job that fails must not keep the others from running, even by SystemExit.
             log_error(
                 logger,
                 error,
@@ -348,7 +348,7 @@ def _after(job: PeriodicJob, moment: datetime) -> datetime | None:
     """Return the next run after `moment`; if the schedule fails, log the error and return None."""
     try:
         return job.after(moment)
-    except Exception as error:
+    except BaseException as error:
         log_error(
             logger, error, "the schedule of the periodic job %s failed", job.id or job.schedule
         )

@@ -81,7 +81,7 @@ class StuckJobs(Service):
             return
         try:
             result = self._handler(job)
-        except Exception as error:
+        except BaseException as error:  # the application's own, even SystemExit
             log_error(
                 logger, error, "the job_stuck_handler failed for job %s, and is ignored", job.id
             )
