@@ -30,6 +30,7 @@ from riverrun.jobs.checks import (
     check_int,
     check_queue,
     check_schema,
+    plain_text,
 )
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.policies.schedule import Schedule
@@ -152,9 +153,11 @@ def _workers(value: object) -> Workers | None:
 
 
 def _id(value: object) -> str | None:
-    if value is not None and (not isinstance(value, str) or not 1 <= len(value) <= 100):
-        raise InvalidOption("id", value, "1 to 100 characters")
-    return value
+    if value is None:
+        return None
+    if not isinstance(value, str) or not 1 <= len(value) <= 100 or not value.isprintable():
+        raise InvalidOption("id", value, "1 to 100 characters, all printable")
+    return plain_text(value)
 
 
 def _notify(value: Notify | str) -> Notify:

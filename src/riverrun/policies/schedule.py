@@ -128,6 +128,10 @@ class Cron:
         """
         return self._next(after)
 
+    def __reduce__(self) -> tuple[type["Cron"], tuple[str, tzinfo | str]]:
+        # What is made of the expression is made again: a function in it cannot be pickled.
+        return Cron, (self.expression, self.tz)
+
     def _parsed(self, text: str, zone: tzinfo) -> Schedule:
         if text.startswith("@every "):
             return _whole_seconds(self.expression, text.removeprefix("@every "))

@@ -288,6 +288,13 @@ NOT_CLASS = r"such as \w+\(...\), not the class"
         (UniqueMark, [], {"key": b"k", "states": ["done"]}, "states is .*; expected job states"),
         (Workers().register, [], {"interrupt": "no"}, "interrupt is 'no'"),
         (Workers().register, [], {"backoff": Exponential}, NOT_CLASS),
+        (
+            Client,
+            [ENGINE],
+            {"id": "web\0"},
+            "id is .*; expected 1 to 100 characters, all printable",
+        ),
+        (Client, [ENGINE], {"id": "web\ud800"}, "id is .*; expected 1 to 100 characters"),
         (Client, [ENGINE], {"poll_only": "no"}, "poll_only is 'no'"),
         (Client, [ENGINE], {"job_timeout": HUGE}, "job_timeout is 1000"),
         (Client, [ENGINE], {"backoff": Exponential}, NOT_CLASS),

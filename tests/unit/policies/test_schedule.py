@@ -1,5 +1,6 @@
 """Schedules of periodic jobs."""
 
+import copy
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -184,3 +185,16 @@ def test_schedules_compare_by_what_they_say() -> None:
 def test_a_schedule_as_text(schedule: Any, text: str, zone: str | None) -> None:
     """A schedule can be shown with its time zone; one of the application's by its name."""
     assert described(schedule) == (text, zone)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [Cron("30 3 * * *", tz="Europe/Berlin"), Cron("CRON_TZ=UTC @every 1h30m"), Interval(60)],
+    ids=str,
+)
+def test_a_copy_runs_at_the_same_times(schedule: Any) -> None:
+    """A schedule can be pickled and copied, and the copy equals it."""
+    after = datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    for copied in (pickle.loads(pickle.dumps(schedule)), copy.deepcopy(schedule)):
+        assert copied == schedule
+        assert copied(after) == schedule(after)
