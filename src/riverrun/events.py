@@ -1,6 +1,5 @@
 """Events of a client, as frozen classes, and the hub that passes them to subscribers."""
 
-import logging
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +12,9 @@ from riverrun.errors import InvalidOption
 from riverrun.jobs.checks import check_callable
 from riverrun.jobs.row import JobRow
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 BUFFER = 1_000
 """Most events that wait for one subscriber; further ones are dropped. Source: River 0.51."""

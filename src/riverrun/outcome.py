@@ -34,11 +34,12 @@ from riverrun.jobs.json_values import (
 from riverrun.jobs.row import AttemptError, JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.traces import trace_of
 from riverrun.policies.backoff import Backoff, RiverBackoff
 from riverrun.wire import go_json
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 SCHEDULER_INTERVAL_S = 5.0

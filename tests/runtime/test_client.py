@@ -1,5 +1,6 @@
 """The life of a job from end to end, and every way in which an attempt or a client can end."""
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -382,11 +383,48 @@ def test_another_jobs_loss_is_a_failure_of_this_one(app: Any) -> None:
     assert states(app)[JobState.running] == 0
 
 
-def test_a_broken_backoff_loses_nothing(app: Any) -> None:
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+def test_a_log_filter_that_raises_loses_nothing(
+    app: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
+    """If the application's log filter raises in the client's threads, each job is worked once."""
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    caplog.set_level(level, logger="riverrun")
+    handler, main = logging.Handler(), threading.current_thread()
+
+    def needs_a_request(_: logging.LogRecord) -> bool:
+        if threading.current_thread() is not main:
+            raise RuntimeError("there is no request in this thread")
+        return False
+
+    handler.addFilter(needs_a_request)
+    worked = Counter[int]()
+
+    def body(args: Task, ctx: JobContext) -> None:
+        worked[args.number] += 1
+        if args.number % 2:
+            raise ValueError("x")
+
+    client, events = app.run(body)
+    logging.getLogger().addHandler(handler)
+    try:
+        client.insert_many(
+            app.engine, [(Task(number=n), InsertOpts(max_attempts=1)) for n in (0, 1)]
+        )
+        ended = {type(events.get(DEADLINE_S)) for _ in range(2)}
+        client.stop()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert ended == {JobCompleted, JobFailed}
+    assert worked == {0: 1, 1: 1}
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), SystemExit(3)], ids=repr)
+def test_a_broken_backoff_loses_nothing(app: Any, error: BaseException) -> None:
     """If a backoff raises, River's backoff is used instead."""
 
     def backoff(job: JobRow, now: Any) -> Any:
-        raise RuntimeError("broken")
+        raise error
 
     event = work_one(app, raising(ValueError("x")), backoff=backoff)
     assert isinstance(event, JobFailed)

@@ -1,6 +1,5 @@
 """HTTP probes of a working client: /livez, /readyz, and /metrics for Prometheus."""
 
-import logging
 import socket
 import sys
 import threading
@@ -12,8 +11,9 @@ from typing import Any
 from riverrun.cli.app import CommandError, ExitCode
 from riverrun.client.client import Client
 from riverrun.db.forks import close_in_child
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 MOST = 16
 """Most connections at once; for another one, the oldest is closed."""

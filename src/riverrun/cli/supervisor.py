@@ -1,7 +1,6 @@
 """`riverrun work --processes`: runs several worker processes, and restarts those that die."""
 
 import contextlib
-import logging
 import os
 import select
 import signal
@@ -17,9 +16,10 @@ from riverrun.cli import systemd
 from riverrun.cli.app import CommandError, ExitCode
 from riverrun.cli.signals import Signals
 from riverrun.db.forks import close_in_child
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.parent_death import end_with_parent
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 SUPERVISED = "RIVERRUN_SUPERVISED"
 """The variable in a child's environment that holds its number and its end of the tie."""

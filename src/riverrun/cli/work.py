@@ -33,8 +33,9 @@ from riverrun.client.client import Client
 from riverrun.config import QueueConfig
 from riverrun.errors import StopTimeout
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 TRY_AGAIN_S = 1.0
 """Seconds between two attempts to start while the database cannot be reached."""

@@ -5,7 +5,6 @@ the methods do is in the parts that they call, and larger groups of methods are 
 """
 
 import asyncio
-import logging
 import os
 import random
 import threading
@@ -46,6 +45,7 @@ from riverrun.jobs.options import InsertOptions, InsertOpts, with_options
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.orm.rules import Rules
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.policies.backoff import Backoff
@@ -58,7 +58,7 @@ from riverrun.verbs.reindex import INDEXES
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import async_sessionmaker
 
-logger = logging.getLogger("riverrun.client")  # as operators name it, in filters and levels
+logger = logger_of("riverrun.client")  # as operators name it, in filters and levels
 
 
 DEFAULT_JOB_TIMEOUT_S = 60.0

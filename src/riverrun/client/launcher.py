@@ -5,7 +5,6 @@ running or stopping. No thread blocks while it holds the lock, so that queues ca
 others are being removed. In a forked child the lock is renewed here and nowhere else.
 """
 
-import logging
 import os
 import random
 import socket
@@ -23,13 +22,14 @@ from riverrun.db.transactions import own_connection
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.events import Hub
 from riverrun.jobs.row import JobRow
+from riverrun.logs.loggers import logger_of
 from riverrun.periodic_jobs import PeriodicJobs
 from riverrun.runtime.connections import Connections
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.verbs.beat import sign_on
 from riverrun.verbs.claim import claim
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class State(Enum):

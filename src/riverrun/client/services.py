@@ -1,6 +1,5 @@
 """Step 2 of 5, notify: all threads of a running client, and which of them a notification wakes."""
 
-import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +20,7 @@ from riverrun.execution.processes import ProcessPool
 from riverrun.execution.worker_session import SessionMakers
 from riverrun.execution.workers import Executor
 from riverrun.jobs.row import JobRow
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.maintenance.elector import Elector
 from riverrun.maintenance.job_rescuer import JobRescuer, StandIn
@@ -46,7 +46,7 @@ from riverrun.runtime.vitals import Vitals
 from riverrun.verbs.queues import ALL
 from riverrun.wire.topics import Topic
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 FLUSH_S = 10.0
 """Seconds that the last outcomes may take to be written at a stop."""

@@ -7,7 +7,6 @@ to look at its connection, which may be gone by then. An error of a hook is logg
 the application's commit fail.
 """
 
-import logging
 import weakref
 from collections.abc import Callable, Hashable
 from typing import Any, TypeAlias
@@ -18,8 +17,9 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from riverrun.errors import ClientNotReady
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 Call: TypeAlias = Callable[[Any], object]

@@ -1,7 +1,6 @@
 """Make an engine of psycopg 3 for a client whose application's engine has another driver."""
 
 import inspect
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,8 +9,9 @@ from sqlalchemy import Engine, NullPool, QueuePool, create_engine, event
 
 from riverrun.db.urls import psycopg_url
 from riverrun.errors import InvalidOption
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _OWN_ENGINE = (
     "give riverrun an engine of psycopg 3 or a URL of its own: Client.from_url(), "

@@ -5,7 +5,6 @@ lasts up to the attempt's timeout, and an attempt that gets no connection until 
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -20,8 +19,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.util import await_only
 
 from riverrun.errors import AttemptInterrupted, JobTimedOut, NoConnection
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 PAUSE_S = 0.1

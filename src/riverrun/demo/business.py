@@ -1,6 +1,5 @@
 """Further jobs, for the demo with its dashboard: they fail for good, last, recur and wait."""
 
-import logging
 import random
 from datetime import timedelta
 from functools import partial
@@ -21,6 +20,7 @@ from riverrun import (
     UniqueOpts,
     Workers,
 )
+from riverrun.logs.loggers import logger_of
 
 CARDS_DECLINED = 0.15
 CARDS_STOLEN = 0.05
@@ -28,7 +28,7 @@ REPORT_EVERY, ARCHIVE_EVERY, REMINDER_EVERY = 4, 40, 5
 QUEUES = ("billing", "reports")
 """Queues that the workers of the demo work, beside the default one."""
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 ONCE = UniqueOpts(by_args=True)

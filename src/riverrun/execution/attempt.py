@@ -1,7 +1,6 @@
 """Step 4 of 5, execute: an Attempt calls a job's worker, in its slot, and decides the outcome."""
 
 import asyncio
-import logging
 import math
 import os
 from contextvars import ContextVar
@@ -33,11 +32,12 @@ from riverrun.jobs.args import decode
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.outcome import IfGone, Outcome, completed, decide, may_begin_again
 from riverrun.verbs.claim import ClaimedJob
 from riverrun.verbs.unless_changed import UNCHANGED_KEY, check_unchanged
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 _executed: ContextVar["Attempt | None"] = ContextVar("riverrun_executed", default=None)

@@ -21,12 +21,13 @@ from riverrun.errors import (
 )
 from riverrun.jobs.row import JobRow
 from riverrun.logs.errors import tracebacks
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import printable, printable_lines
 from riverrun.logs.traces import folded, place_of
 from riverrun.outcome import attempt_error
 from riverrun.verbs.claim import ClaimedJob
 
-logger = logging.getLogger("riverrun.attempt")
+logger = logger_of("riverrun.attempt")
 
 
 def log_completed(job: JobRow | ClaimedJob, run_s: float) -> None:

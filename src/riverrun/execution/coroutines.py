@@ -1,7 +1,6 @@
 """Step 4 of 5, execute: runs attempts as coroutines, thousands on one event loop in one thread."""
 
 import asyncio
-import logging
 import math
 import threading
 import time
@@ -13,8 +12,9 @@ from functools import partial
 from riverrun.errors import EventLoopLost
 from riverrun.execution.attempt import Attempt
 from riverrun.execution.owner import Owner
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 InLoop = Callable[[Callable[[], None]], None]

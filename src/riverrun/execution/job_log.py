@@ -12,8 +12,9 @@ from riverrun.execution.plugins import Plugin
 from riverrun.jobs.checks import check_int
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.parts import LOG_KEY
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 MAX_ATTEMPT_CHARS = 2 * 1024 * 1024

@@ -1,6 +1,5 @@
 """Step 4 of 5, execute: runs attempts in threads, one for each slot."""
 
-import logging
 import math
 import queue
 import threading
@@ -11,8 +10,9 @@ from itertools import count
 
 from riverrun.execution.attempt import Attempt
 from riverrun.execution.owner import Owner
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 _LOOK_S = 0.01

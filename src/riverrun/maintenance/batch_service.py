@@ -1,14 +1,14 @@
 """The base class of services that work through the database in bounded batches."""
 
-import logging
 import random
 
 from sqlalchemy import Engine
 
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Service
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class BatchService(Service):

@@ -1,6 +1,5 @@
 """Elect one leader among all clients, including River's, for a term."""
 
-import logging
 import math
 import random
 import threading
@@ -11,6 +10,7 @@ import attrs
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.maintenance.leadership import Leadership
 from riverrun.maintenance.maintainer import Maintainer
@@ -18,7 +18,7 @@ from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.elect import elect, reelect, resign
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 # Source of the intervals: River 0.51, internal/leadership.
 INTERVAL_S = 5.0

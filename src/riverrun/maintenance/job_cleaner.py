@@ -1,16 +1,16 @@
 """Delete final jobs past their retention."""
 
-import logging
 import math
 import random
 
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.logs.loggers import logger_of
 from riverrun.maintenance.batch_service import BatchService
 from riverrun.verbs.clean import clean_after
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 INTERVAL_S = 30.0
 BATCH = 10_000

@@ -1,16 +1,16 @@
 """Rescue jobs that are still `running` although their client is gone."""
 
-import logging
 import random
 
 from sqlalchemy import Engine
 
 from riverrun.execution.attempts import Attempts
+from riverrun.logs.loggers import logger_of
 from riverrun.maintenance.batch_service import BatchService
 from riverrun.runtime.heartbeat import DEAD_S, Heartbeat
 from riverrun.verbs.rescue import Rescued, rescue
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 INTERVAL_S = 5.0
 BATCH = 1_000

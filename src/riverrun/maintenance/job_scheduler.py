@@ -1,16 +1,16 @@
 """Make due retryable and scheduled jobs available. After: notify."""
 
-import logging
 import random
 
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.logs.loggers import logger_of
 from riverrun.maintenance.batch_service import BatchService
 from riverrun.outcome import SCHEDULER_INTERVAL_S
 from riverrun.verbs.schedule import Scheduled, schedule
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 BATCH = 10_000
 

@@ -1,6 +1,5 @@
 """Insert periodic jobs when they are due. The leader does this, as step 1 of 5."""
 
-import logging
 import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from riverrun.db.transactions import Transaction, joined
 from riverrun.execution.plugins import Plugin, around_insert, begin_inserts
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.maintenance.leadership import Leadership
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.policies.schedule import described as described_schedule
@@ -29,7 +29,7 @@ from riverrun.verbs.periodic import About
 from riverrun.verbs.version_3 import Version3
 from riverrun.wire.topics import Topic, insert_payload
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 LONGEST_WAIT_S = 60.0
 """Longest wait between two looks, because clocks may be set and rows changed by hand."""

@@ -1,14 +1,14 @@
 """Delete the rows of queues that no client works any more."""
 
-import logging
 import random
 
 from sqlalchemy import Engine
 
+from riverrun.logs.loggers import logger_of
 from riverrun.maintenance.batch_service import BatchService
 from riverrun.verbs.clean import clean_queues
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 INTERVAL_S = 3600.0
 IDLE_S = 86_400.0

@@ -1,6 +1,5 @@
 """Rebuild the bloated indexes of the job table, by default once a day."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,13 +11,14 @@ from sqlalchemy import Engine
 from riverrun.clock import Clock
 from riverrun.db.refusals import sqlstate
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.policies.schedule import Schedule
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Service
 from riverrun.verbs.reindex import reindex
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _BROKEN_AGAIN = timedelta(days=1)
 _INSUFFICIENT_PRIVILEGE = "42501"

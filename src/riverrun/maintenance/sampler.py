@@ -1,6 +1,5 @@
 """Sample how many jobs are finalized, for charts. The leader does this."""
 
-import logging
 import math
 import random
 from datetime import datetime
@@ -11,12 +10,13 @@ from sqlalchemy.exc import DBAPIError
 from riverrun.clock import Clock
 from riverrun.db.refusals import sqlstate
 from riverrun.db.transactions import joined
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.maintenance.batch_service import BatchService
 from riverrun.verbs.samples import Sampled, sample
 from riverrun.verbs.version_3 import Version3
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 INTERVAL_S = 10.0
 BATCH = 10_000

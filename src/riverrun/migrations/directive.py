@@ -1,6 +1,5 @@
 """`op.riverrun_migrate`: an Alembic operation that runs the migrations in a host's revision."""
 
-import logging
 import sys
 from collections.abc import Sequence
 from types import FrameType
@@ -10,13 +9,14 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
 
 from riverrun.jobs.checks import check_schema
+from riverrun.logs.loggers import logger_of
 from riverrun.migrations.ddl import MigrationRefused, run
 from riverrun.migrations.environments import guard_maker, made_by_another, sign
 from riverrun.migrations.lines import LATEST, LINES_SINCE, Line, Step, check_version, steps
 from riverrun.migrations.run import of_schema, path_to, take
 from riverrun.migrations.state import current, guard, recorded, schema_of_tables
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _PRINTED = "riverrun_printed"
 """The option of Alembic's context with the versions, by schema, that the printed SQL leads to."""

@@ -6,7 +6,6 @@ thread notifies on a connection of its own, once for all transactions that commi
 """
 
 import atexit
-import logging
 import math
 import os
 import threading
@@ -19,12 +18,13 @@ from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.runtime.outage import log_failure
 from riverrun.verbs.notify import notify_inserted
 from riverrun.verbs.queues import read_queues
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 DEBOUNCE_S = 0.01
 """Least seconds between two announcements of one queue."""

@@ -31,6 +31,7 @@ from riverrun.events import (
 from riverrun.execution.result import AttemptResult, event_state
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.runtime.isolator import Isolator
 from riverrun.runtime.outage import log_failure
@@ -38,7 +39,7 @@ from riverrun.runtime.service import Pause, Service
 from riverrun.runtime.writer import TooLarge, Writer
 from riverrun.verbs.record import BATCH_MAX
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 GATHER_S = 0.005
 """Seconds that a finished attempt waits for others before it is written."""

@@ -4,7 +4,6 @@ It calls `on_lost` when a loop and the coroutines in it are lost and another loo
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -12,9 +11,10 @@ from typing import Any
 
 from riverrun.db.forks import close_in_child
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.service import Service
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 LOG_S = 1.0

@@ -1,6 +1,5 @@
 """Heartbeat: writes regularly that this client lives, so that a dead client's jobs are rescued."""
 
-import logging
 import os
 import random
 import socket
@@ -9,6 +8,7 @@ from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.errors import ClientGivenUp
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.health import Health
@@ -17,7 +17,7 @@ from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.beat import beat, leave, touch
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 INTERVAL_S = 5.0
 """Seconds between two heartbeats."""

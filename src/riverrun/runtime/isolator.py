@@ -5,7 +5,6 @@ lock or for the database, the completer goes on writing.
 """
 
 import heapq
-import logging
 import math
 import random
 import threading
@@ -19,13 +18,14 @@ from riverrun.db.refusals import Fault, fault_of
 from riverrun.db.statement_timeout import waiting
 from riverrun.execution.result import AttemptResult
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.outcome import Outcome
 from riverrun.runtime.service import Pause, Service
 from riverrun.runtime.writer import Writer, Written, job_id
 from riverrun.verbs.reduction import barest, reductions
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 LOCKED_S = 1.0
 """Most seconds between two looks whether locked rows are free."""

@@ -18,12 +18,13 @@ from riverrun.db.driver import OwnCursor
 from riverrun.db.forks import close_in_child
 from riverrun.db.statement_timeout import Waiting
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.queries import notify as queries
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.wire.topics import Topic, parse
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 PING_S = 5.0
 """Seconds of silence after which the connection is checked. Source: River 0.51."""

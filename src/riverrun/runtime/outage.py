@@ -13,11 +13,12 @@ import psycopg
 from sqlalchemy import Engine
 
 from riverrun.db.refusals import Fault, fault_of
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.logs.traces import outline
 from riverrun.runtime.service import unexpected
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 OUTAGE = "riverrun_outage"
 """The execution option of an engine that holds its client's Outage."""

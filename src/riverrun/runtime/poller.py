@@ -1,6 +1,5 @@
 """Poller: finds jobs without a notification, in all queues of a client by one statement."""
 
-import logging
 import math
 import random
 import threading
@@ -8,12 +7,13 @@ import threading
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.claim import queues_waiting
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 EARLY = 0.1
 """Fraction of the poll interval by which a queue may be looked at before its time."""

@@ -4,7 +4,6 @@ One module, although long: a claim, a result and the way back change one record 
 """
 
 import heapq
-import logging
 import math
 import threading
 from collections import deque
@@ -26,6 +25,7 @@ from riverrun.execution.threads import NEW
 from riverrun.execution.workers import Executor
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.runtime.ahead import WARY_S, ClaimAhead
 from riverrun.runtime.bounds import ClaimBounds
@@ -37,7 +37,7 @@ from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.claim import claim_jobs
 from riverrun.verbs.give_back import Claim, give_back
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 LATE_S = 0.2
 """Seconds that a claimed job waits to begin; then it goes back, for other clients to claim."""

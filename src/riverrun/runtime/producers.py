@@ -1,6 +1,5 @@
 """The producers of a client, one for each queue that it works, and calls that concern them all."""
 
-import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -9,11 +8,12 @@ from riverrun.errors import AttemptInterrupted, ClientNotReady, JobCancelledRemo
 from riverrun.events import Hub, QueuePaused, QueueResumed
 from riverrun.execution.attempt import Attempt
 from riverrun.jobs.row import JobRow
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.producer import Producer
 from riverrun.verbs.give_back import Claim
 from riverrun.verbs.queues import ALL, QueueRow
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class Producers:

@@ -4,7 +4,6 @@ A notification is only a hint; the row decides. That a queue is paused or a job 
 is read here, soon after a notification and at regular intervals, before the client acts on it.
 """
 
-import logging
 import random
 import threading
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.producers import Producers
@@ -20,7 +20,7 @@ from riverrun.verbs.cancel import read_cancelled
 from riverrun.verbs.queues import QueueRow, read_queues, upsert_queues
 from riverrun.verbs.status import unworked_queues
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 REPORT_S = 600.0

@@ -1,6 +1,5 @@
 """Service: a named thread that can be started, stopped and joined."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -9,10 +8,11 @@ import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
 from riverrun.errors import RiverrunError
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.logs.traces import outline
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 CALM_S = 10.0
 """Seconds that a restarted service must run to count as sound."""

@@ -1,6 +1,5 @@
 """StatementCanceller: ends the client's own statements that have been waiting for too long."""
 
-import logging
 import os
 import socket
 import sys
@@ -13,9 +12,10 @@ import psycopg
 from riverrun.clock import Clock
 from riverrun.db.statement_timeout import Waiting, waiting
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.service import Service
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 INTERVAL_S = 0.5

@@ -1,6 +1,5 @@
 """Stocktaker: finds rows that run for this client without its knowledge, and gives them back."""
 
-import logging
 import random
 import threading
 from collections.abc import Sequence
@@ -8,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.runtime.completer import Completer
 from riverrun.runtime.outage import log_failure
@@ -16,7 +16,7 @@ from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.give_back import RunningRow, give_back_unchanged, read_running
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 INTERVAL_S = 25.0
 """Seconds between two looks. A job lost without a trace takes two looks, and so under a minute."""

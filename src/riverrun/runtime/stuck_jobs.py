@@ -1,17 +1,16 @@
 """StuckJobs: finds cancelled attempts that go on, and restarts threads of the client that died."""
 
-import logging
-
 from riverrun.clock import Clock
 from riverrun.execution.attempt import Attempt
 from riverrun.execution.handlers import JobStuckHandler, JobStuckHandlerResult
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.health import Health
 from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.producers import Producers
 from riverrun.runtime.service import Service
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 INTERVAL_S = 0.5

@@ -1,6 +1,5 @@
 """What a client's heartbeat writes about its process, for operators."""
 
-import logging
 import math
 import platform
 from collections.abc import Sequence
@@ -11,10 +10,11 @@ from riverrun.clock import Clock
 from riverrun.execution.plugins import Plugin
 from riverrun.execution.workers import Workers
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.runtime.event_loop import LoopThread
 from riverrun.runtime.producers import Producers
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 class Vitals:

@@ -1,7 +1,6 @@
 """Claims, executes and completes jobs in a test's transaction, without threads."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
@@ -34,6 +33,7 @@ from riverrun.jobs.checks import check_aware, check_int
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
+from riverrun.logs.loggers import logger_of
 from riverrun.queries.own_jobs import count_others_jobs, next_own_job, own_waiting_jobs
 from riverrun.verbs.claim import ClaimedJob, claim, claim_job
 from riverrun.verbs.read import get
@@ -43,7 +43,7 @@ from riverrun.verbs.schedule import schedule
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _MOST = 10_000
 

@@ -1,6 +1,5 @@
 """The record of what users do to jobs and queues, as through a dashboard."""
 
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,11 +12,12 @@ from riverrun.errors import InvalidOption
 from riverrun.events import UserActed
 from riverrun.jobs.checks import check_int
 from riverrun.jobs.json_values import json_text
+from riverrun.logs.loggers import logger_of
 from riverrun.queries import actions as queries
 from riverrun.verbs.read import json_object
 from riverrun.verbs.version_3 import find_in
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 IDS_MAX = 1_000
 """Most ids of jobs in a record."""

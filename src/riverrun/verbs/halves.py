@@ -1,6 +1,5 @@
 """Change many rows although the database refuses some, which are found by halving the batch."""
 
-import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -8,9 +7,10 @@ from typing import Generic, TypeVar
 import attrs
 
 from riverrun.db.refusals import Fault, fault_of
+from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")

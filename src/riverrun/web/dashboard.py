@@ -1,7 +1,6 @@
 """The dashboard: guards and answers each request."""
 
 import json
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, cast
@@ -15,6 +14,7 @@ from riverrun.db.engines import check_engine
 from riverrun.errors import InvalidOption, NotATransaction
 from riverrun.jobs.checks import check_schema
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 from riverrun.web import render
 from riverrun.web.cache import Cache
 from riverrun.web.context import Context
@@ -42,7 +42,7 @@ from riverrun.web.routes import MENU, Handler, handler_of
 from riverrun.web.users import Right, User
 from riverrun.web.words import WORDS
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 _METHODS = ("GET", "HEAD", "POST")
 

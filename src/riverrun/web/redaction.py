@@ -1,15 +1,15 @@
 """Hide values of jobs before they leave the server."""
 
 import json
-import logging
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 from riverrun.jobs.listing import JobBrief
 from riverrun.jobs.row import JobRow
 from riverrun.logs.errors import log_error
+from riverrun.logs.loggers import logger_of
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 HIDDEN = "(hidden)"
 
