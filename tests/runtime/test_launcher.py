@@ -13,7 +13,9 @@ from sqlalchemy import text
 
 from riverrun import InsertOpts, JobCompleted, JobContext, QueueConfig, Workers
 from riverrun.errors import ClientNotReady, InvalidOption
-from riverrun.events import JobEvent
+from riverrun.events import JobEvent, JobInterrupted
+from riverrun.runtime.heartbeat import Heartbeat
+from riverrun.runtime.producer import Producer
 from runtime.conftest import Task
 from waiting import DEADLINE_S, until
 
@@ -74,6 +76,98 @@ def test_a_stop_during_the_start_stops_what_it_started(app: Any) -> None:
     stopping.join(DEADLINE_S)
     assert not stopping.is_alive()
     assert not client.running
+
+
+def interrupt(
+    patch: pytest.MonkeyPatch, of: type, name: str, handler: Callable[[], object]
+) -> None:
+    """Call `handler` once within the method `name`, as a signal handler could be called there."""
+    method, called = getattr(of, name), threading.Event()
+
+    def interrupted(*args: Any, **rest: Any) -> Any:
+        if not called.is_set():
+            called.set()
+            handler()
+        return method(*args, **rest)
+
+    patch.setattr(of, name, interrupted)
+
+
+def in_time(call: Callable[[], object]) -> None:
+    """Call `call` in a thread of its own, and fail if it does not return."""
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(DEADLINE_S)
+    assert not thread.is_alive(), "it waits for itself"
+
+
+def test_a_stop_that_interrupts_the_start(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal handler may stop a client that its thread starts: it stops once it has started."""
+    client = app.client()
+    interrupt(monkeypatch, Heartbeat, "run_once", client.stop)
+    in_time(client.start)
+    assert not client.running
+    assert client.wait(0)
+    client.start()
+    assert client.running
+
+
+@pytest.mark.parametrize("cancel", [False, True])
+def test_a_stop_that_interrupts_the_stop(
+    app: Any, monkeypatch: pytest.MonkeyPatch, came: Came, cancel: bool
+) -> None:
+    """A signal handler may call stop() within stop(), and cancel running jobs by it."""
+    began, ended = threading.Event(), threading.Event()
+
+    def body(args: Task, ctx: JobContext) -> None:
+        began.set()
+        until(lambda: ctx.cancelled or ended.is_set(), "it is cancelled or may end")
+        ctx.raise_if_cancelled()
+
+    client, events = app.run(body)
+    client.insert(app.engine, Task())
+    came(began, "the job")
+
+    def handler() -> None:
+        client.stop(cancel=cancel)
+        if not cancel:
+            ended.set()
+
+    interrupt(monkeypatch, Producer, "give_back", handler)
+    in_time(client.stop)
+    assert type(events.get(DEADLINE_S)) is (JobInterrupted if cancel else JobCompleted)
+    assert not client.running
+
+
+def test_a_start_that_interrupts_the_stop(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that would wait for the stop that it interrupts is refused."""
+    client, _ = app.run()
+    errors: list[Exception] = []
+
+    def handler() -> None:
+        try:
+            client._launcher.start(client.config, client=client, hub=client.hub, jobs=None)
+        except ClientNotReady as error:
+            errors.append(error)
+
+    interrupt(monkeypatch, Producer, "give_back", handler)
+    in_time(client.stop)
+    assert len(errors) == 1
+
+
+def test_a_second_ctrl_c_leaves_nothing(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A KeyboardInterrupt in stop() stops the client all the same, or its threads would go on."""
+    client, _ = app.run()
+
+    def ctrl_c() -> None:
+        raise KeyboardInterrupt
+
+    interrupt(monkeypatch, Producer, "give_back", ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        client.stop()
+    assert not client.running
+    left = {each.name for each in threading.enumerate() if each.name.startswith("riverrun.")}
+    assert left <= {"riverrun.announcer"}
 
 
 @pytest.mark.parametrize(

@@ -536,6 +536,9 @@ class Client(Acting, SetBased, UnitOfWork):
         cancellation interrupts become `available` again, without counting the attempt. The outcomes
         of finished attempts are written before this returns.
 
+        A signal handler that interrupts a `start` or `stop` of the same client may call it. It then
+        returns at once: the start stops once it has started, and the stop goes on.
+
         Args:
             timeout: Seconds or a timedelta in place of `soft_stop_timeout`. Default: None, which
                 keeps that.

@@ -59,6 +59,8 @@ class Launcher:
         self._changed = threading.Condition()  # guards all below, and _queues
         self._state = State.stopped
         self._services: Services | None = None
+        self._by: int | None = None  # the thread that starts or stops the services
+        self._stop_asked: tuple[float | None] | None = None  # by a signal handler, while it starts
         self._adding: set[str] = set()
         self._removing: set[str] = set()
         self.stopped = threading.Event()
@@ -88,6 +90,8 @@ class Launcher:
     def start(self, config: ClientConfig, *, client: Any, hub: Hub, jobs: PeriodicJobs) -> bool:
         """Start working the queues; return False if they are worked already.
 
+        Return False, too, if a signal handler has stopped the client before it had started.
+
         Args:
             config: The client's options.
             client: The client. Its `id` becomes the name under which it has signed on.
@@ -95,26 +99,32 @@ class Launcher:
             jobs: The periodic jobs, which the client inserts while it leads.
 
         Raises:
-            ClientNotReady: If there is no queue.
+            ClientNotReady: If there is no queue, or a signal handler has interrupted this thread's
+                own start or stop.
             InvalidOption: If `listen_engine` leads to another database.
             SchemaMissing: If River's tables are missing.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
         """
         with self._changed:
+            if self._by == threading.get_ident():
+                problem = (
+                    "start() in a signal handler that has interrupted a start or stop would wait"
+                )
+                raise ClientNotReady(f"{problem} for ever; call it outside the handler")
             self._changed.wait_for(lambda: self._state in {State.stopped, State.running})
             if self._state is State.running:
                 return False
             if not self._queues:
                 problem = 'no queue to work; pass queues={"default": QueueConfig()} to the Client'
                 raise ClientNotReady(problem)
-            self._state = State.starting
+            self._state, self._by = State.starting, threading.get_ident()
             queues = dict(self._queues)
             self.stopped.clear()
         try:
             services = self._started(config, queues, client, hub, jobs)
         except BaseException:
             with self._changed:
-                self._state = State.stopped
+                self._state, self._by, self._stop_asked = State.stopped, None, None
                 self._changed.notify_all()
             raise
         try:
@@ -122,12 +132,19 @@ class Launcher:
         except BaseException:
             self._stop(services, 0.0)
             raise
-        return True
+        with self._changed:
+            self._by, asked, self._stop_asked = None, self._stop_asked, None
+        if asked is not None:
+            self.stop(*asked)
+        return asked is None
 
     def stop(self, soft_s: float | None) -> list[JobRow] | None:
         """Stop working; return the jobs that run on although cancelled.
 
-        Return None if the client was not running. A start under way is awaited first.
+        Return None if the client was not running. A start under way is awaited first. In a signal
+        handler that has interrupted this thread's own start or stop, return None at once: a start
+        then stops when it has started, and a stop goes on, and cancels running jobs now if `soft_s`
+        is 0.
 
         Args:
             soft_s: Seconds that running jobs may take before they are cancelled; None for as long
@@ -141,12 +158,18 @@ class Launcher:
             advice = "call it in a thread of its own: threading.Thread(target=client.stop).start()"
             raise ClientNotReady(f"stop() in a worker would wait for that worker; {advice}")
         with self._changed:
+            if self._by == threading.get_ident():
+                if self._state is State.starting or self._state is State.running:
+                    self._stop_asked = (soft_s,)
+                elif services is not None and soft_s == 0.0:
+                    services.hurry()
+                return None
             self._changed.wait_for(lambda: self._state in {State.stopped, State.running})
             services = self._services
             if services is None:
                 self.stopped.set()
                 return None
-            self._state = State.stopping
+            self._state, self._by = State.stopping, threading.get_ident()
         return self._stop(services, soft_s)
 
     def add(self, name: str, config: QueueConfig) -> None:
@@ -268,10 +291,16 @@ class Launcher:
 
     def _stop(self, services: Services, soft_s: float | None) -> list[JobRow]:
         try:
-            return services.stop(soft_s)
+            try:
+                return services.stop(soft_s)
+            except BaseException:
+                # Such as a second Ctrl-C. Threads that are left would keep the process alive.
+                services.stop(0.0)
+                raise
         finally:
             with self._changed:
-                self._services, self._state = None, State.stopped
+                self._services, self._state, self._by = None, State.stopped, None
+                self._stop_asked = None
                 self.stopped.set()
                 self._changed.notify_all()
 
