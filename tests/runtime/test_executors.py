@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -329,6 +330,35 @@ def test_a_process_s_end_is_its_attempt_s_only(
     client.insert(app.engine, Crunch())
     while type(event := events.get(DEADLINE_S)) is not JobCompleted:
         assert event.job.id == job.id
+
+
+def test_a_process_s_end_is_noticed_while_a_program_of_its_lives(app: Any, tmp_path: Path) -> None:
+    """A program that a worker started, and that keeps its files open, hides no process's death."""
+    client, events = process_client(app, processes=1)
+    file = tmp_path / "pid"
+    opts = InsertOpts(max_attempts=1, metadata={"file": str(file)})
+    client.insert(app.engine, Crunch("leave a program"), opts)
+    try:
+        failed = events.get(DEADLINE_S)
+        client.insert(app.engine, Crunch())
+        assert type(events.get(DEADLINE_S)) is JobCompleted
+    finally:
+        os.kill(int(file.read_text()), signal.SIGKILL)
+    assert str(failed.error).startswith("the worker's process was killed by signal 9")
+
+
+def test_a_process_that_died_while_idle_costs_no_attempt(app: Any) -> None:
+    """A process that dies between two jobs is replaced before the next one."""
+    client, events = process_client(app, processes=1)
+    pids = []
+    for _ in range(2):
+        job = client.insert(app.engine, Crunch(), InsertOpts(max_attempts=1)).job
+        assert type(events.get(DEADLINE_S)) is JobCompleted
+        pids.append(client.get(app.engine, job.id).metadata["output"]["pid"])
+        [child] = client._services._processes._children
+        child.process.kill()
+        child.process.join()
+    assert pids[0] != pids[1]
 
 
 def test_a_process_gives_the_context_by_name(app: Any) -> None:

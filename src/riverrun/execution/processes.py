@@ -130,7 +130,7 @@ class ProcessPool:
         while not turn.given_up:
             try:
                 with self._lock:
-                    child = self._idle.pop() if self._idle else self._add()
+                    child = self._pop_idle() or self._add()
                     if child is None:
                         self._waiting.append(turn)
             except BaseException:
@@ -154,6 +154,16 @@ class ProcessPool:
                 self._waiting.remove(turn)
                 turn.given_up = True
                 turn.settled.set()
+
+    def _pop_idle(self) -> "_Child | None":
+        """Return an idle process that lives, and drop those that have died meanwhile."""
+        while self._idle:
+            child = self._idle.pop()
+            if not child.has_died:
+                return child
+            self._children.discard(child)
+            child.stop()
+        return None
 
     def _add(self) -> "_Child | None":
         if len(self._children) == self._size:
@@ -185,7 +195,7 @@ class ProcessPool:
             if not self._waiting or not (self._idle or len(self._children) < self._size):
                 return
             turn = self._waiting.popleft()
-            child = turn.child = self._idle.pop() if self._idle else None
+            child = turn.child = self._pop_idle()
         if child is not None:
             # The call is sent from here: the waiting thread would first have to wake.
             child.call(turn)
@@ -258,6 +268,9 @@ class _Child:
         cancelled_at: float | None = None
         # Once it is stopped, its file descriptor may belong to another file.
         while self.alive and not self._answers.poll(LOOK_S * 1_000):
+            if self.has_died and not self._answers.poll(0):
+                # The pipe has no end while a program that the worker started keeps it open.
+                raise EOFError
             if (reason := turn.ctx.reason) is None:
                 continue
             if cancelled_at is None:
@@ -266,6 +279,10 @@ class _Child:
             elif time.monotonic() - cancelled_at > KILL_AFTER_S:
                 self.process.kill()
         return self._calls.recv_bytes()
+
+    @property
+    def has_died(self) -> bool:
+        return self.process.exitcode is not None
 
     def stop(self) -> None:
         self.alive = False
