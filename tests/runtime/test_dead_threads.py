@@ -97,6 +97,26 @@ def test_a_thread_that_died_is_replaced_when_there_may_be_threads_again(
     old.join(DEADLINE_S)
 
 
+def test_a_leader_without_threads_maintains_once_it_gets_them(
+    app: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader that got no thread for its maintenance starts it when there may be threads again."""
+    start, refused, allowed = threading.Thread.start, threading.Event(), threading.Event()
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "riverrun.job_scheduler" and not allowed.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    client, events = app.run(poll_interval=0.1)
+    assert refused.wait(DEADLINE_S), "it is not elected"
+    allowed.set()
+    client.insert(app.engine, Task(), InsertOpts(delay=0.1))
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+
+
 def leave_at_once(loop: asyncio.AbstractEventLoop) -> None:
     """Stop the loop."""
     loop.stop()

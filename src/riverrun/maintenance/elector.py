@@ -79,6 +79,7 @@ class Elector(Service):
         self._lock = threading.Lock()  # guards the next two
         self._obeyed_at = -math.inf  # when a leader last obeyed a request
         self._resign_at = math.inf
+        self._maintains = False  # all of the leader's services were started
         self._stood_at = -math.inf  # when a notified resignation last interrupted the wait
 
     @property
@@ -158,26 +159,35 @@ class Elector(Service):
             if self._leadership.term is not None:
                 self._leadership.trusted_until = began + TRUST_S
                 logger.info("client %s is elected leader", self._client_id)
-                self._maintainer.start()
+                self._maintain()
         elif began >= self._leadership.trusted_until:
             self._lose()
         elif reelect(self._engine, self._leadership.term, ttl_s=TTL_S, schema=self._schema):
             self._leadership.trusted_until = began + TRUST_S
+            self._maintain()
         else:
             self._lose()
         return Turn(leads=self._leadership.term is not None)
+
+    def _maintain(self) -> None:
+        # Again at each re-election, until the process gets a thread for every service.
+        if not self._maintains:
+            self._maintainer.start()
+            self._maintains = True
 
     def _lose(self) -> None:
         # Another client may lead now, so there is no term to resign from.
         self._leadership.term = None
         self._resign_at = math.inf
         logger.warning("client %s has lost the leadership", self._client_id)
+        self._maintains = False
         self._maintainer.stop()
 
     def _resign(self) -> None:
         term, self._leadership.term = self._leadership.term, None
         if term is None:
             return
+        self._maintains = False
         self._maintainer.stop()
         try:
             resign(self._engine, term, schema=self._schema)

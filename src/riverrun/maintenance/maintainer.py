@@ -14,7 +14,7 @@ class Maintainer:
         self._lock = threading.Lock()  # guards the services while they start and stop
 
     def start(self) -> None:
-        """Start every service, when this client begins to lead."""
+        """Start every service that was not started, while this client leads."""
         with self._lock:
             for service in self._services:
                 service.start()
