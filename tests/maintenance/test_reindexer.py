@@ -1,7 +1,7 @@
 """The leader rebuilds indexes."""
 
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -118,3 +118,37 @@ def test_a_stop_cancels_the_rebuilding(engine: Engine, schema: str) -> None:
         stopper.join(20)
         assert not stopper.is_alive()
     assert not [name for name in filenodes(engine, schema) if "_cc" in name]
+
+
+class Waits(threading.Event):
+    """A stop event that is set by the first wait for it, and keeps how long that was to last."""
+
+    seconds = -1.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Keep `timeout`, and set the event."""
+        assert timeout is not None
+        self.seconds = timeout
+        self.set()
+        return True
+
+
+@pytest.mark.parametrize(
+    ("schedule", "seconds"),
+    [
+        (lambda _: datetime.max.replace(tzinfo=UTC), threading.TIMEOUT_MAX),
+        (lambda now: now, 86_400.0),
+        (lambda now: now - timedelta(hours=1), 86_400.0),
+        (lambda now: now.replace(tzinfo=None), 86_400.0),
+        (lambda _: None, 86_400.0),
+    ],
+    ids=["never", "now", "past", "naive", "none"],
+)
+def test_odd_times_of_a_schedule(
+    engine: Engine, schema: str, schedule: Any, seconds: float
+) -> None:
+    """A schedule's time may be as late as can be; one that is no later time is due in a day."""
+    service = reindexer(engine, schema, schedule=schedule)
+    service.stopping = waits = Waits()
+    service.run()
+    assert waits.seconds == seconds

@@ -3,13 +3,15 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import psycopg
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
 from riverrun.db.refusals import sqlstate
+from riverrun.errors import InvalidOption
+from riverrun.jobs.checks import check_aware
 from riverrun.logs.errors import log_error
 from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
@@ -58,14 +60,8 @@ class Reindexer(Service):
         """Rebuild the indexes at each time of the schedule, until stopped."""
         while not self.stopping.is_set():
             now = self._clock.now()
-            try:
-                at = self._schedule(now)
-            except Exception as error:
-                log_error(
-                    logger, error, "the reindexer_schedule failed; the next rebuild is in a day"
-                )
-                at = now + _BROKEN_AGAIN
-            if not self.stopping.wait(max(0.0, (at - now).total_seconds())):
+            wait_s = (self._next(now) - now).total_seconds()
+            if not self.stopping.wait(min(wait_s, threading.TIMEOUT_MAX)):
                 self.run_once()
 
     def run_once(self) -> list[str]:
@@ -92,6 +88,14 @@ class Reindexer(Service):
                 self._began(None)
         return done
 
+    def _next(self, now: datetime) -> datetime:
+        try:
+            return _checked(self._schedule(now), now)
+        except Exception as error:
+            message = "the reindexer_schedule failed; the next rebuild is in a day"
+            log_error(logger, error, message)
+            return now + _BROKEN_AGAIN
+
     def _log_refusal(self, name: str, error: Exception) -> None:
         if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
             message = (
@@ -106,3 +110,10 @@ class Reindexer(Service):
     def _began(self, cancel: Callable[[], None] | None) -> None:
         with self._lock:
             self._cancel = cancel
+
+
+def _checked(at: object, now: datetime) -> datetime:
+    at = check_aware("reindexer_schedule", at)
+    if at <= now:
+        raise InvalidOption("reindexer_schedule", at, f"a time after {now.isoformat()}")
+    return at
