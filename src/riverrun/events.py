@@ -142,6 +142,9 @@ class Listener:
             try:
                 self._call(event)
             except BaseException as error:  # one that exits must not end the client's thread
+                pressed = isinstance(error, KeyboardInterrupt)
+                if pressed and threading.current_thread() is threading.main_thread():
+                    raise  # Ctrl-C is not the listener's
                 name = type(event).__name__
                 log_error(logger, error, "ignored a listener that failed at %s", name)
 

@@ -161,12 +161,16 @@ def test_a_constructor_decides_and_may_fail(
         PeriodicJob(Interval(MINUTE), lambda: None, id="none"),
         PeriodicJob(Interval(MINUTE), lambda: 1 / 0, id="broken"),
         PeriodicJob(Interval(MINUTE), lambda: (Report(), InsertOpts(scheduled_at=T0 + 9 * MINUTE))),
+        PeriodicJob(Interval(MINUTE), sys.exit, id="exits"),
         PeriodicJob(lambda at: at, Report, id="standing"),
+        PeriodicJob(lambda _: sys.exit(), Report, id="exiting"),
     )
     inserter.run_once(T0)
     assert "the schedule of the periodic job standing failed" in caplog.text
+    assert "the schedule of the periodic job exiting failed" in caplog.text
     assert inserter.run_once(T0 + MINUTE).jobs == 2
     assert "skipped a run of the periodic job broken" in caplog.text
+    assert "skipped a run of the periodic job exits" in caplog.text
     assert [(row.queue, row.state, row.scheduled_at) for row in leaders.rows()] == [
         ("reports", JobState.available, T0 + MINUTE),
         ("default", JobState.scheduled, T0 + 9 * MINUTE),

@@ -1,5 +1,6 @@
 """The leader rebuilds indexes."""
 
+import sys
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -141,8 +142,9 @@ class Waits(threading.Event):
         (lambda now: now - timedelta(hours=1), 86_400.0),
         (lambda now: now.replace(tzinfo=None), 86_400.0),
         (lambda _: None, 86_400.0),
+        (lambda _: sys.exit(), 86_400.0),
     ],
-    ids=["never", "now", "past", "naive", "none"],
+    ids=["never", "now", "past", "naive", "none", "exit"],
 )
 def test_odd_times_of_a_schedule(
     engine: Engine, schema: str, schedule: Any, seconds: float

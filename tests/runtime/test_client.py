@@ -431,6 +431,25 @@ def test_a_broken_backoff_loses_nothing(app: Any, error: BaseException) -> None:
     assert states(app)[JobState.running] == 0
 
 
+def test_a_listener_that_exits_harms_nothing(app: Any) -> None:
+    """A listener that raises SystemExit, where it is called, costs no job and no thread."""
+    client = app.client(slots=1)
+    heard, events = Counter[type](), client.subscribe(JobEvent)
+
+    def exit_(event: Any) -> None:
+        heard[type(event)] += 1
+        raise SystemExit(3)
+
+    client.listen(exit_)
+    client.start()
+    for number in range(3):
+        client.insert(app.engine, Task(number=number))
+        assert type(events.get(DEADLINE_S)) is JobCompleted
+    client.stop()
+    assert heard[JobCompleted] == 3
+    assert states(app) == {JobState.completed: 3}
+
+
 # --- cancelled from outside
 
 

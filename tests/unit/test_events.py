@@ -62,3 +62,15 @@ def test_a_listener_that_exits_harms_nobody_else() -> None:
     with hub.subscribe() as other:
         hub.publish(event())
         assert isinstance(other.get(0), JobCompleted)
+
+
+def test_ctrl_c_passes_through_a_listener() -> None:
+    """A KeyboardInterrupt that comes while the main thread calls a listener is not swallowed."""
+    hub = Hub()
+
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    hub.listen(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hub.publish(event())

@@ -91,7 +91,7 @@ class Reindexer(Service):
     def _next(self, now: datetime) -> datetime:
         try:
             return _checked(self._schedule(now), now)
-        except Exception as error:
+        except BaseException as error:
             message = "the reindexer_schedule failed; the next rebuild is in a day"
             log_error(logger, error, message)
             return now + _BROKEN_AGAIN
