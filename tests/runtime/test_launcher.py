@@ -12,8 +12,10 @@ import pytest
 from sqlalchemy import text
 
 from riverrun import InsertOpts, JobCompleted, JobContext, QueueConfig, Workers
+from riverrun.client import services
 from riverrun.errors import ClientNotReady, InvalidOption
 from riverrun.events import JobEvent, JobInterrupted
+from riverrun.runtime import stocktaker
 from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.producer import Producer
 from runtime.conftest import Task
@@ -153,6 +155,29 @@ def test_a_start_that_interrupts_the_stop(app: Any, monkeypatch: pytest.MonkeyPa
     interrupt(monkeypatch, Producer, "give_back", handler)
     in_time(client.stop)
     assert len(errors) == 1
+
+
+@pytest.mark.parametrize("table", ["river_queue", "river_job"])
+def test_a_stop_while_a_table_is_locked(
+    app: Any, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """A stop does not wait for statements that wait for a lock for as long as at other times."""
+    monkeypatch.setattr(services, "ANSWER_S", 10 * DEADLINE_S)
+    monkeypatch.setattr(services, "MAINTENANCE_S", 10 * DEADLINE_S)
+    monkeypatch.setattr(services, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(stocktaker, "ANSWER_S", 0.1)
+    client, _ = app.run(poll_interval=0.05)
+    waits = text(
+        "SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation"
+        " WHERE relname = :table AND NOT granted"
+    )
+    with app.engine.begin() as connection:
+        lock = f"LOCK TABLE {app.schema}.{table} IN ACCESS EXCLUSIVE MODE"
+        connection.execute(text(lock))
+        client._services.queue_reporter.wake()
+        until(lambda: connection.execute(waits, {"table": table}).scalar_one(), "one waits for it")
+        in_time(client.stop)
+    assert not client.running
 
 
 def test_a_second_ctrl_c_leaves_nothing(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from riverrun.runtime.poller import Poller
 from riverrun.runtime.producer import Producer
 from riverrun.runtime.producers import Producers
 from riverrun.runtime.queue_reporter import QueueReporter, unworked_problem
+from riverrun.runtime.service import Service
 from riverrun.runtime.statement_canceller import StatementCanceller
 from riverrun.runtime.stocktaker import Stocktaker
 from riverrun.runtime.stuck_jobs import StuckJobs
@@ -53,6 +54,10 @@ FLUSH_S = 10.0
 
 ANSWER_S = 30.0
 """Seconds after which a statement that works jobs is given up; it normally takes milliseconds."""
+
+PATIENCE_S = 5.0
+"""Seconds that services may take to stop before their statements are cancelled: each may wait for
+a lock, and for as long as at other times."""
 
 DISPOSE_S = 5.0
 """Seconds that closing the connections of workers' AsyncSessions may take at a stop."""
@@ -285,23 +290,23 @@ class Services:
         for producer in producers:
             producer.stopping.set()
             producer.interrupt()
-        for producer in producers:
-            producer.stop()
+        self._end(*producers)
         left = self._stop_attempts(producers, soft_s)
         self._stuck_jobs.stop()
-        self.stocktaker.stop()
-        self.poller.stop()
+        for service in (self.stocktaker, self.poller, self.queue_reporter, self._stand_in):
+            service.stopping.set()
+        self._end(self.stocktaker, self.poller)
         if self._async_engine.is_made:
             self._loop.run_soon(self._async_engine.dispose, DISPOSE_S)
         self._loop.stop(0.0 if left else None)
         self._processes.stop()
-        self.queue_reporter.stop()
-        self.elector.stop()
-        self._stand_in.stop()
-        if not self.completer.stop(FLUSH_S):
+        self._end(self.queue_reporter, self.elector, self._stand_in)
+        if self.completer.stop(FLUSH_S):
+            self.stocktaker.finish()
+        else:
+            # The database does not answer, and would not for the last look, either.
             self.completer.gave_up.set()
             self.completer.stop()
-        self.stocktaker.finish()
         self.heartbeat.stop()
         if not left:
             self.heartbeat.leave()
@@ -362,6 +367,14 @@ class Services:
         return any(service.current for service in self.health.services()) or self.producers.owns(
             threading.current_thread(), queue
         )
+
+    def _end(self, *services: Service) -> None:
+        """Stop services; cancel the statements of maintenance and of looks that take too long."""
+        end = time.monotonic() + PATIENCE_S
+        for service in services:
+            while not service.stop(max(0.1, end - time.monotonic())):
+                kept = {self.completer, self.heartbeat}
+                self._statement_canceller.cancel(set(self.health.services()) - kept)
 
     def hurry(self) -> None:
         """Cancel running jobs now, without waiting any longer, during a stop under way."""

@@ -92,6 +92,12 @@ class Service:
         return self._thread is threading.current_thread()
 
     @property
+    def thread_id(self) -> int | None:
+        """The identity of the thread; None if it was not started."""
+        thread = self._thread
+        return None if thread is None else thread.ident
+
+    @property
     def alive(self) -> bool:
         """Whether the thread was started and still runs."""
         return self._thread is not None and self._thread.is_alive()

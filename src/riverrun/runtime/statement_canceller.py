@@ -1,8 +1,10 @@
 """StatementCanceller: ends the client's own statements that have been waiting for too long."""
 
+import math
 import os
 import socket
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from types import FrameType
 from typing import Any, cast
@@ -45,6 +47,13 @@ class StatementCanceller(Service):
             except Exception as error:
                 log_error(logger, error, "could not check for late statements")
 
+    def cancel(self, services: Collection[Service]) -> None:
+        """Treat the statements that these services wait for as late."""
+        threads = {service.thread_id for service in services}
+        for wait in list(waiting):
+            if wait.thread in threads and wait.asked is None:
+                wait.until = -math.inf
+
     def run_once(self) -> None:
         """Check all waiting statements once."""
         for wait in list(waiting):
@@ -65,11 +74,14 @@ class StatementCanceller(Service):
             )
             _hang_up(driver)
         else:
-            logger.warning(
-                "the database did not answer a statement within %.1f s; asking it to cancel the "
-                "statement",
-                late.limit_s,
-            )
+            if late.until == -math.inf:
+                logger.info("cancelling a statement that would hold up the stop of the client")
+            else:
+                logger.warning(
+                    "the database did not answer a statement within %.1f s; asking it to cancel "
+                    "the statement",
+                    late.limit_s,
+                )
             late.asked = driver
             # If the answer arrives now, this may cancel the connection's next statement instead.
             with suppress(psycopg.Error, OSError):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.db.statement_timeout import with_timeout
 from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.runtime.completer import Completer
@@ -128,6 +129,7 @@ class Stocktaker(Service):
     def finish(self) -> None:
         """Look a last time if a look was asked for, once nothing is executed any more."""
         if self._wanted:
+            self._engine = with_timeout(self._engine, ANSWER_S)
             try:
                 self.run_once()
             except Exception as error:
