@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -179,9 +181,20 @@ class Plant:
             job_id = verbs.insert(self.engine, Book(), opts, schema=self.schema).job.id
             self.notify(name)
             done = f"SELECT state FROM {{s}}.river_job WHERE id = {job_id}"
-            self.wait(lambda done=done: self.one(done) == "completed", f"{name} works", deadline_s)
+            self.wait(
+                lambda done=done: self.one(done) == "completed",
+                f"{name} works",
+                deadline_s,
+                why=lambda name=name, done=done: self._why_idle(name, done),
+            )
         state = f"SELECT state FROM {{s}}.river_job WHERE id = {scheduled}"
         self.wait(lambda: self.one(state) == "completed", "a client leads", deadline_s)
+
+    def _why_idle(self, name: str, statement: str) -> object:
+        """Have a worker print the stacks of its threads; return what `statement` reads."""
+        self.processes[name].send_signal(signal.SIGUSR2)
+        time.sleep(1)
+        return self.one(statement)
 
     def notify(self, queue: str) -> None:
         """Send the notification that a client sends after an insert into `queue`."""
