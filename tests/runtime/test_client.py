@@ -726,8 +726,13 @@ def test_a_cancel_between_claim_and_begin_is_not_lost(app: Any, came: Came) -> N
     producers.cancel = lambda job_id: (cancel(job_id), notified.set())
     job = client.insert(app.engine, Task()).job
     came(claimed, "the claim")
-    Client(app.engine, schema=app.schema).cancel(app.engine, job.id)
-    came(notified, "the look at the row that the notification asked for")
+    other = Client(app.engine, schema=app.schema)
+
+    def looked() -> bool:
+        other.cancel(app.engine, job.id)  # again: the client may not have listened before
+        return notified.wait(0.1)
+
+    until(looked, "the look at the row that the notification asked for", DEADLINE_S)
     go_on.set()
     assert isinstance(events.get(DEADLINE_S), JobCancelled)
     assert not began

@@ -83,6 +83,22 @@ def test_listens_where_a_listener_has_begun_a_transaction(engine: Engine, schema
         own.dispose()
 
 
+def test_receives_what_arrives_with_another_answer(
+    engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notification that comes with the answer to the check of a silent connection is not lost."""
+    payload = '{"queue": "a"}'
+    ping = f"SELECT pg_notify('{schema}.river_insert', '{payload}')"
+    monkeypatch.setattr("riverrun.runtime.notifier.PING", ping)
+    monkeypatch.setattr("riverrun.runtime.notifier.PING_S", 0.01)
+    receiver = Receiver(engine, schema)
+    receiver.notifier.start()
+    try:
+        assert receiver.received.get(timeout=DEADLINE_S) == (Topic.insert, {"queue": "a"})
+    finally:
+        assert receiver.notifier.stop(DEADLINE_S), "the notifier did not end"
+
+
 def test_ignores_garbage(receiver: Receiver) -> None:
     """A payload that is no object, or a listener that fails, does not affect later ones."""
     receiver.notify("", "{", "[1]", "7", '{"fail": true}', '{"queue": "a"}')

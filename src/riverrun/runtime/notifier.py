@@ -6,11 +6,14 @@ import random
 import selectors
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg
 from psycopg import sql
+from psycopg.pq.abc import PGconn
+from psycopg.pq.misc import PGnotify
 from sqlalchemy import Engine
 
 from riverrun.db.direct import fetch
@@ -25,6 +28,8 @@ from riverrun.runtime.service import Pause, Service
 from riverrun.wire.topics import Topic, parse
 
 logger = logger_of(__name__)
+
+PING = "SELECT 1"
 
 PING_S = 5.0
 """Seconds of silence after which the connection is checked. Source: River 0.51."""
@@ -106,6 +111,9 @@ class Notifier(Service):
             # a transaction. What it has set stays.
             driver.commit()
             driver.autocommit = True
+            # Those that arrive while psycopg executes a statement; it would drop them.
+            meanwhile: deque[PGnotify] = deque()
+            driver.pgconn.notify_handler = meanwhile.append
             with Waiting(self._engine):
                 channels = self._channels(driver)
                 for channel in channels:
@@ -121,13 +129,11 @@ class Notifier(Service):
                 selector.register(wakes, selectors.EVENT_READ)
                 while not self.stopping.is_set():
                     if not selector.select(PING_S):
-                        # psycopg 3.2 drops notifications that arrive while it executes. Like all
-                        # lost notifications, they are made up for by polling.
                         with Waiting(self._engine):
-                            OwnCursor(driver).execute("SELECT 1")
+                            OwnCursor(driver).execute(PING)
                     # Not driver.notifies(): it takes longer than the server takes to notify.
                     driver.pgconn.consume_input()
-                    while (notification := driver.pgconn.notifies()) is not None:
+                    while (notification := _next(meanwhile, driver.pgconn)) is not None:
                         channel = notification.relname.decode(encoding, "replace")
                         self._handle(
                             channels, channel, notification.extra.decode(encoding, "replace")
@@ -165,3 +171,7 @@ class Notifier(Service):
             logger.warning(f"{message}; %s", channel, more)  # noqa: G004
         else:
             log_error(logger, error, f"{message}; %s", channel, more, level=logging.WARNING)
+
+
+def _next(meanwhile: deque[PGnotify], pgconn: PGconn) -> PGnotify | None:
+    return meanwhile.popleft() if meanwhile else pgconn.notifies()
