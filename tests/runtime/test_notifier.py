@@ -88,7 +88,7 @@ def test_receives_what_arrives_with_another_answer(
 ) -> None:
     """A notification that comes with the answer to the check of a silent connection is not lost."""
     payload = '{"queue": "a"}'
-    ping = f"SELECT pg_notify('{schema}.river_insert', '{payload}')"
+    ping = f"SELECT pg_notify('{schema!s}.river_insert', '{payload}')"
     monkeypatch.setattr("riverrun.runtime.notifier.PING", ping)
     monkeypatch.setattr("riverrun.runtime.notifier.PING_S", 0.01)
     receiver = Receiver(engine, schema)
