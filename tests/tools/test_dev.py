@@ -222,7 +222,7 @@ def test_the_whole_suite_says_first_what_it_takes(
     monkeypatch.setenv("PATH", "/nowhere")
     assert dev.main(["test"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "The whole suite takes about 10 minutes on two idle cores."
+    assert lines[0] == "The whole suite takes about 12 minutes on two idle cores."
     assert (
         "Will be skipped: tests/interop: River itself is not tried against"
         " (needs Go 1.21 or newer)" in lines
