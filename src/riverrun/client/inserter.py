@@ -5,6 +5,7 @@ client's database. It calls the plugins around the insert, and has the announcer
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -22,10 +23,10 @@ from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import InvalidArgs, UnknownKind, WrongDatabase
 from riverrun.execution.plugins import around_insert, begin_inserts, of_kind
 from riverrun.jobs.args import RawArgs, kind_of
-from riverrun.jobs.json_types import is_struct, shown_type
+from riverrun.jobs.json_types import shown_type
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.references import Postponed, Postponing, postponing
-from riverrun.jobs.round_trip import is_exact
+from riverrun.jobs.round_trip import exactness
 from riverrun.jobs.states import JobState
 from riverrun.orm.added import AddedJob, add_to
 from riverrun.orm.marks import Schemas
@@ -110,8 +111,10 @@ class Inserter:
             if not isinstance(args, RawArgs) and (opts is None or isinstance(opts, InsertOpts)):
                 if opts is not None and opts.unless_changed is not None:
                     return None  # The object's version may differ by the time of the flush.
-                annotation = self._types.get(kind_of(args)) or type(args)
-                if is_struct(type(args)) and is_exact(args, annotation):
+                types = self._types
+                args_type: Any = (types and types.get(kind_of(args))) or type(args)
+                exact = _exactness(args_type)
+                if exact is not None and exact(args):
                     return None
             return self._draft(args, opts)
         except (Postponed, InvalidArgs):
@@ -374,6 +377,13 @@ class Inserter:
                     transaction.after_commit(announcer.notified, name)
                 else:
                     transaction.after_commit(announcer.committed, name, unless=announcer.notified)
+
+
+@lru_cache(maxsize=1024)
+def _exactness(args_type: Any) -> Callable[[Any], bool] | None:
+    """Do what `exactness` does, and raise InvalidOption if the class has no kind."""
+    kind_of(args_type)
+    return exactness(args_type)
 
 
 def _queues_with_work(drafted: Sequence[JobDraft], results: Sequence[InsertResult]) -> set[str]:

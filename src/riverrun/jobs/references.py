@@ -57,9 +57,10 @@ class Postponing:
         session_key: The session's, as its objects have it.
     """
 
+    waits = False
+
     def __init__(self, session_key: int) -> None:
         self.session_key = session_key
-        self.waits = False
 
 
 postponing: ContextVar[Postponing | None] = ContextVar("riverrun_postponing", default=None)

@@ -90,14 +90,16 @@ def encode_kept(args: object, annotation: Any) -> tuple[Any, str | None]:
     raise NotKept(problem or _explained(args, annotation))
 
 
-def is_exact(args: object, annotation: Any) -> bool:
-    """Return whether `args` come back as they are, by their types alone.
+@lru_cache(maxsize=1024)
+def exactness(annotation: Hashable) -> Callable[[Any], bool] | None:
+    """Return a function that checks if args surely come back as they are, by their types alone.
 
-    Raises:
-        NotKept: If the annotation is no class of args.
+    It is None if only a comparison can decide, or `annotation` is no class of args.
     """
-    exact, _ = _plan(annotation)
-    return exact is not None and exact(args)
+    try:
+        return _plan(annotation)[0]
+    except NotKept:
+        return None
 
 
 def _back(encoded: Any, annotation: Any) -> Any:

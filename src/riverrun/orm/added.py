@@ -189,8 +189,8 @@ def expect_flush(session: Session) -> AddedJobs:
 
 
 def _is_pending(marker: AddedJobs, session: Session) -> bool:
-    state = _state(marker)
-    return state.key is None and state.session_id == session.hash_key
+    state = cast("Any", marker)._sa_instance_state
+    return bool(state.key is None and state.session_id == session.hash_key)
 
 
 def _bind(session: Session, marker: AddedJobs) -> None:
