@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -191,9 +190,9 @@ class Plant:
         self.wait(lambda: self.one(state) == "completed", "a client leads", deadline_s)
 
     def _why_idle(self, name: str, statement: str) -> object:
-        """Have a worker print the stacks of its threads; return what `statement` reads."""
+        """Have a worker print the stacks of its threads and end; return what `statement` reads."""
         self.processes[name].send_signal(signal.SIGUSR2)
-        time.sleep(1)
+        self.processes[name].wait(10)
         return self.one(statement)
 
     def notify(self, queue: str) -> None:

@@ -69,7 +69,8 @@ def main() -> None:
     """Work until a signal requests a stop."""
     url, schema, client_id, *options = sys.argv[1:]
     logging.basicConfig(format="%(asctime)s %(threadName)s %(message)s")
-    faulthandler.register(signal.SIGUSR2)  # prints each thread's stack if the worker hangs
+    # Of a worker that hangs: it prints each thread's stack, and the signal ends it.
+    faulthandler.register(signal.SIGUSR2, chain=True)
     # sigwait takes the signal, since a handler would run in the main thread. Nothing wakes that
     # thread if another thread received the signal, as happens in a process that was just
     # resumed.

@@ -150,7 +150,7 @@ _encode_finite = _make and _make(
 )
 
 
-def plain_text(value: object) -> str | None:
+def quick_text(value: object) -> str | None:
     """Return the JSON text of `value` if the text shows that jsonb holds it; None if it does not.
 
     This is faster than to look for a problem in the value first.

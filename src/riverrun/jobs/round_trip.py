@@ -34,7 +34,7 @@ from riverrun.jobs.json_types import (
     to_json,
     writer,
 )
-from riverrun.jobs.json_values import json_problem, plain_text
+from riverrun.jobs.json_values import json_problem, quick_text
 from riverrun.jobs.pydantic_json import from_pydantic_json, pydantic_dump, pydantic_forms
 from riverrun.jobs.references import (
     Postponed,
@@ -70,7 +70,7 @@ def encode_kept(args: object, annotation: Any) -> tuple[Any, str | None]:
             encoded = write(args)
         except InvalidRef as error:
             raise NotKept(_explained(args, annotation)) from error
-        text = plain_text(encoded)
+        text = quick_text(encoded)
         if text is None and (problem := json_problem(encoded)):
             raise NotKept(problem)
         return encoded, text
