@@ -111,8 +111,10 @@ class Transaction:
 
     def _connect(self) -> Connection:
         if isinstance(self._tx, Session):
-            with bound(self._tx):
+            try:
                 return self._tx.connection(bind_arguments=bind_arguments(self._tx))
+            except UnboundExecutionError as error:
+                raise without_engine(self._tx) from error
         assert isinstance(self._tx, Connection)  # noqa: S101  an Engine's is an OwnTransaction
         return self._tx
 
@@ -311,19 +313,11 @@ def bind_arguments(session: Session) -> dict[str, Any]:
     return {**_WRITE, "shard_id": shard_id}
 
 
-@contextmanager
-def bound(session: Session) -> Iterator[None]:
-    """Say what to do if `session` finds no engine for jobs in the block.
-
-    Raises:
-        NotATransaction: If it does not.
-    """
-    try:
-        yield
-    except UnboundExecutionError as error:
-        given = f"{type(session).__name__} without an engine for jobs"
-        advice = "Make it with bind=engine, or add riverrun.models.Base to its binds="
-        raise NotATransaction(given, advice) from error
+def without_engine(session: Session) -> NotATransaction:
+    """Return the error that says what to do where `session` finds no engine for jobs."""
+    given = f"{type(session).__name__} without an engine for jobs"
+    advice = "Make it with bind=engine, or add riverrun.models.Base to its binds="
+    return NotATransaction(given, advice)
 
 
 class OwnTransaction(Transaction):

@@ -17,7 +17,7 @@ from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import InstanceState, Session, registry, scoped_session
 
 from riverrun.db.commit_hooks import after_commit
-from riverrun.db.transactions import bind_arguments, bound, session_or_connection
+from riverrun.db.transactions import bind_arguments, session_or_connection, without_engine
 from riverrun.errors import NotATransaction
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.row import JobRow
@@ -199,8 +199,10 @@ def _bind(session: Session, marker: AddedJobs) -> None:
     if isinstance(session, ShardedSession):
         _state(marker).identity_token = arguments["shard_id"]
         return
-    with bound(session):
+    try:
         bind = session.get_bind(**arguments)
+    except UnboundExecutionError as error:
+        raise without_engine(session) from error
     try:
         if session.get_bind(mapper=_MAPPER) is bind:
             return
