@@ -288,6 +288,17 @@ def test_needs_workers(engine: Engine, schema: str, session: Session) -> None:
         drain(session, Client(engine, schema=schema))
 
 
+def test_names_what_is_no_client_and_no_job(client: Client, session: Session) -> None:
+    """The transaction and the client in the wrong order, or a result for its job, are refused."""
+    given: Any = session
+    with pytest.raises(InvalidOption, match=r"client is .*Session.*; expected a Client"):
+        drain(client, given)  # type: ignore[arg-type]  # that is the mistake
+    result = client.insert(session, Note("first"))
+    for mistake in (result, client.add(session, Note("first")), result.job.id):
+        with pytest.raises(InvalidOption, match="expected args, or a JobRow, such as the result's"):
+            work_one(session, client, mistake)  # type: ignore[arg-type]  # as above
+
+
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 def test_works_in_an_async_session(client: Client, database_url: str, driver: str) -> None:
     """Jobs can be worked in an AsyncSession's transaction, by sync and async workers."""

@@ -34,8 +34,10 @@ from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.logs.loggers import logger_of
+from riverrun.orm.added import AddedJob
 from riverrun.queries.own_jobs import count_others_jobs, next_own_job, own_waiting_jobs
 from riverrun.verbs.claim import ClaimedJob, claim, claim_job
+from riverrun.verbs.insert import InsertResult
 from riverrun.verbs.read import get
 from riverrun.verbs.record import record
 from riverrun.verbs.schedule import schedule
@@ -70,6 +72,8 @@ class Workbench:
     """Claims, executes and completes jobs on one Session, Connection or Engine."""
 
     def __init__(self, tx: Tx, client: Client, until: datetime | None = None) -> None:
+        if not isinstance(client, Client):
+            raise InvalidOption("client", client, "a Client, after the transaction")
         if client.workers is None:
             raise ClientNotReady("the client has no workers; pass workers= to the Client")
         self._tx = tx() if isinstance(tx, scoped_session) else tx
@@ -100,6 +104,8 @@ class Workbench:
 
     def claim_one(self, job: AnyArgs, opts: InsertOpts | None) -> Attempt:
         """Claim `job`: a JobRow, or args, which are inserted first."""
+        if isinstance(job, int | InsertResult | AddedJob):
+            raise InvalidOption("job", job, "args, or a JobRow, such as the result's job")
         if not isinstance(job, JobRow):
             job = self._client.insert(self._tx, job, opts).job
         elif opts is not None:
