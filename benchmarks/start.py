@@ -5,12 +5,16 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import attrs
 from sqlalchemy import Engine, text
 
 from benchmarks.harness import SCHEMA, Comparison, Target, fill, in_turns, schema
+from benchmarks.profiler import SHOWN
 
 SQLALCHEMY = "SQLAlchemy and psycopg"
 RIVERRUN = "riverrun"
@@ -19,6 +23,9 @@ WORK = "from `riverrun work` to the first claim"
 
 _LIBRARIES = "sqlalchemy.orm, sqlalchemy.dialects.postgresql.psycopg, psycopg"
 """What an application on PostgreSQL imports anyway, at the latest with its first engine."""
+
+_OF_WORK = "riverrun.cli.main, riverrun.cli.work, riverrun.bench.work"
+"""What `riverrun work` imports beyond that, with the application below."""
 
 _APP = """
 import os
@@ -59,13 +66,45 @@ def imported(*, small: bool) -> Comparison:
     )
     pairs = zip(samples[RIVERRUN], samples[SQLALCHEMY], strict=True)
     samples[BEYOND] = [ours - theirs for ours, theirs in pairs]
-    return Comparison(
+    comparison = Comparison(
         question="import in a new process, from compiled files",
         unit="s",
         samples=samples,
         targets=[Target(BEYOND, 0.15, percentile=50)],
         less=True,
     )
+    return with_imports(comparison, BEYOND, ["-c", f"import {_LIBRARIES}, riverrun"])
+
+
+def with_imports(comparison: Comparison, side: str, arguments: Sequence[str]) -> Comparison:
+    """Return a comparison with the times of the imports of `side`, if that missed its target.
+
+    Args:
+        comparison: The comparison.
+        side: The side.
+        arguments: Python's arguments for a process that imports the same, and ends.
+    """
+    if side not in comparison.missed():
+        return comparison
+    command = [sys.executable, "-X", "importtime", *arguments]
+    log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return attrs.evolve(comparison, profiles={side: imports(log)})
+
+
+def imports(log: str) -> str:
+    """Return the seconds that each package takes to import, from a log of `-X importtime`."""
+    took_us: Counter[str] = Counter()
+    modules: Counter[str] = Counter()
+    for line in log.splitlines():
+        own_us, _, name = map(str.strip, line.removeprefix("import time:").split("|"))
+        if own_us.isdecimal():  # not the heading
+            package = name.partition(".")[0]
+            took_us[package] += int(own_us)
+            modules[package] += 1
+    lines = [f"{'seconds':>8} {'modules':>8}  package, of {took_us.total() / 1e6:.2f} s traced"]
+    for package, own_us in took_us.most_common(SHOWN):
+        lines.append(f"{own_us / 1e6:8.3f} {modules[package]:8}  {package}")
+    return "\n".join(lines)
 
 
 def import_s(names: str) -> float:
@@ -87,7 +126,7 @@ def started(engine: Engine, *, small: bool) -> Comparison:
         Path(folder, "app.py").write_text(_APP)
         samples = [start_s(engine, name, folder) for _ in range(2 if small else 9)][1:]
     assert statistics.median(samples) > 0
-    return Comparison(
+    comparison = Comparison(
         question="start of a worker process, with a job that waits",
         unit="s",
         samples={WORK: samples},
@@ -95,6 +134,7 @@ def started(engine: Engine, *, small: bool) -> Comparison:
         less=True,
         notes=["By the clock of the machine, which the database shares. The first start warms up."],
     )
+    return with_imports(comparison, WORK, ["-c", f"import {_LIBRARIES}, {_OF_WORK}"])
 
 
 def start_s(engine: Engine, name: str, folder: str) -> float:

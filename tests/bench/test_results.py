@@ -10,6 +10,7 @@ from benchmarks.harness import Comparison, Forgetful, Target, compact_json, read
 from benchmarks.peers.common import Ledger
 from benchmarks.plot import Mark, bars, lines
 from benchmarks.profiler import summary
+from benchmarks.start import imports
 from sqlalchemy import Engine
 
 FASTER = Comparison(
@@ -95,6 +96,20 @@ def test_a_plot_is_svg_for_light_and_dark_readers(svg: str) -> None:
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "prefers-color-scheme: dark" in svg
     assert "nan" not in svg
+
+
+def test_imports_are_added_up_by_package() -> None:
+    """The slowest package comes first, with its modules' own times."""
+    log = """import time: self [us] | cumulative | imported package
+import time:       200 |        200 |     sqlalchemy.util
+import time:      1000 |       1200 |   sqlalchemy
+import time:       500 |       1700 | riverrun
+"""
+    _, *rows = imports(log).splitlines()
+    assert [row.split() for row in rows] == [
+        ["0.001", "2", "sqlalchemy"],
+        ["0.001", "1", "riverrun"],
+    ]
 
 
 def test_a_profile_is_of_the_processes_that_work() -> None:
