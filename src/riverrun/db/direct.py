@@ -75,17 +75,25 @@ def takes_statements(connection: Connection) -> bool:
 
 def has_listeners(bind: Engine | Connection) -> bool:
     """Return whether the application listens to statements, as for tracing, or logs them."""
-    dispatch: Any = bind.dispatch
-    dialect: Any = bind.dialect.dispatch
     engine = bind.engine
+    dialect: Any = bind.dialect.dispatch
+    return bool(
+        # Without any events SQLAlchemy calls no listener either. To look for each would take a new
+        # Connection longer than a statement takes the driver.
+        ((bind._has_events or engine._has_events) and _listens(bind))
+        or dialect.do_execute
+        or dialect.handle_error
+        or engine.logger.isEnabledFor(logging.INFO)  # by `echo`, or by the logger's level
+    )
+
+
+def _listens(bind: Engine | Connection) -> bool:
+    dispatch: Any = bind.dispatch
     return bool(
         dispatch.before_cursor_execute
         or dispatch.after_cursor_execute
         or dispatch.before_execute
         or dispatch.after_execute
-        or dialect.do_execute
-        or dialect.handle_error
-        or engine.logger.isEnabledFor(logging.INFO)  # by `echo`, or by the logger's level
     )
 
 
