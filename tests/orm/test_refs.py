@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import attrs
 import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from sqlalchemy import Engine, Interval, create_engine, event, select, text
+from sqlalchemy import Engine, ForeignKey, Interval, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import (
@@ -321,6 +321,29 @@ def test_concrete_inheritance() -> None:
             Ref.to_json(refused, Ref[Car])
     assert Ref.is_exact(Ref[Car])(Ref(car))  # type: ignore[misc]
     assert not Ref.is_exact(Ref[Car])(Ref(truck))  # type: ignore[misc]
+
+
+def test_inheritance_without_a_discriminator() -> None:
+    """An object of a joined subclass without a polymorphic identity has a row of its base class."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Car(Own):
+        __tablename__ = "cars"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Truck(Car):
+        __tablename__ = "trucks"
+        car_id: Mapped[int] = mapped_column(ForeignKey("cars.id"), primary_key=True)
+
+    make_transient_to_detached(truck := Truck(id=1))
+    for each in (truck, Ref(truck)):
+        assert Ref.to_json(each, Ref[Car]) == Ref.to_json(each, Ref[Truck]) == 1
+    assert Ref(truck) == Ref.by_key(Car, 1) == Ref.from_json(1, Ref[Car])
+    assert hash(Ref(truck)) == hash(Ref.by_key(Car, 1))
+    assert Ref.is_exact(Ref[Car])(Ref(truck))  # type: ignore[misc]
+    assert Ref.by_key(Truck, 1) != Ref.by_key(Car, 2)
 
 
 def test_stored_keys_that_do_not_fit() -> None:

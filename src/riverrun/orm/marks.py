@@ -6,21 +6,12 @@ from typing import Any, TypeAlias
 from sqlalchemy.orm import Mapper
 
 from riverrun.jobs.json_values import json_text
-from riverrun.orm.object_keys import keys_of, mapper_of
+from riverrun.orm.object_keys import keys_of
 
 Schemas: TypeAlias = Mapping[str | None, str | None]
 """What `schema_translate_map` of SQLAlchemy is."""
 
 NO_SCHEMAS: Schemas = {}
-
-
-def base_of(entity: type[Any]) -> Mapper[Any]:
-    """Return the mapper of the class in whose table each object of `entity` has a row."""
-    mapper = mapper_of(entity)
-    assert mapper is not None  # noqa: S101  a reference is to a mapped class
-    while mapper.inherits is not None and not mapper.concrete:
-        mapper = mapper.inherits
-    return mapper
 
 
 def table_of(base: Mapper[Any], schemas: Schemas) -> str:

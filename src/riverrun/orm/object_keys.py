@@ -31,6 +31,15 @@ def mapper_of(cls: object) -> Mapper[Any] | None:
     return found if isinstance(found, Mapper) else None
 
 
+def base_of(entity: type[Any]) -> Mapper[Any]:
+    """Return the mapper of the class in whose table each object of `entity` has a row."""
+    mapper = mapper_of(entity)
+    assert mapper is not None  # noqa: S101  a reference is to a mapped class
+    while mapper.inherits is not None and not mapper.concrete:
+        mapper = mapper.inherits
+    return mapper
+
+
 def state_of(value: object) -> InstanceState[Any] | None:
     """Return SQLAlchemy's state of `value`; None if it is not a mapped object."""
     state = getattr(value, "_sa_instance_state", None)

@@ -16,8 +16,8 @@ from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
 from riverrun.db.transactions import own_listener
 from riverrun.errors import OwnerBypassed
 from riverrun.orm.living import Living
-from riverrun.orm.marks import Schemas, base_of, mark_of, table_of
-from riverrun.orm.object_keys import identity_of, state_of
+from riverrun.orm.marks import Schemas, mark_of, table_of
+from riverrun.orm.object_keys import base_of, identity_of, state_of
 
 _DELETED = "_riverrun_deleted"
 """The attribute of a session with the objects that a flush deletes."""

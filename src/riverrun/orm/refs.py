@@ -29,6 +29,7 @@ from riverrun.jobs.references import (
     referred,
 )
 from riverrun.orm.object_keys import (
+    base_of,
     identity_of,
     key_will_change,
     keys_of,
@@ -358,12 +359,8 @@ def _state(obj: object) -> InstanceState[Any]:
 
 
 def _root(ref: Ref[Any]) -> object:
-    """Return the class by which SQLAlchemy identifies rows: the root of its inheritance."""
-    return _root_of(cast("Mapper[Any]", inspect(ref.entity)))
-
-
-def _root_of(mapper: Mapper[Any]) -> object:
-    return mapper.identity_key_from_primary_key(())[0]
+    # Not SQLAlchemy's identity class: a subclass without a polymorphic identity has its own.
+    return base_of(ref.entity)
 
 
 @lru_cache(maxsize=1024)
@@ -388,9 +385,7 @@ def _fits(entity: type, declared: Mapper[Any]) -> bool:
     if entity is declared.class_:
         return True
     # A class that inherits "concretely" has a table of its own, and keys of its own.
-    return issubclass(entity, declared.class_) and _root_of(
-        cast("Mapper[Any]", inspect(entity))
-    ) is _root_of(declared)
+    return issubclass(entity, declared.class_) and base_of(entity) is base_of(declared.class_)
 
 
 def _check_class(entity: type, declared: Mapper[Any]) -> None:

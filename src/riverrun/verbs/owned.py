@@ -9,8 +9,8 @@ from sqlalchemy.orm import Mapper
 from riverrun.db.transactions import Transaction, Tx
 from riverrun.errors import InvalidOption, InvalidRef
 from riverrun.models import Job
-from riverrun.orm.marks import Schemas, base_of, mark_of
-from riverrun.orm.object_keys import mapper_of
+from riverrun.orm.marks import Schemas, mark_of
+from riverrun.orm.object_keys import base_of, mapper_of
 from riverrun.orm.refs import Ref
 from riverrun.queries import cancel as queries
 from riverrun.queries.chosen import chosen

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Mapper, Session, object_mapper, object_session
 from riverrun.db.engines import address, identity
 from riverrun.db.transactions import Transaction
 from riverrun.errors import InvalidArgs, InvalidOption
-from riverrun.orm.marks import Schemas, base_of, table_of
-from riverrun.orm.object_keys import state_of, with_article
+from riverrun.orm.marks import Schemas, table_of
+from riverrun.orm.object_keys import base_of, state_of, with_article
 
 _same_database: WeakKeyDictionary[Pool, WeakSet[Pool]] = WeakKeyDictionary()
 

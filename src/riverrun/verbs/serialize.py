@@ -12,8 +12,8 @@ from sqlalchemy.orm import Mapper, Session
 from riverrun.db.transactions import Tx, joined
 from riverrun.errors import ObjectBusy, ObjectGone
 from riverrun.jobs.json_values import json_text
-from riverrun.orm.marks import base_of, mark_of
-from riverrun.orm.object_keys import keys_of
+from riverrun.orm.marks import mark_of
+from riverrun.orm.object_keys import base_of, keys_of
 from riverrun.orm.refs import Ref
 from riverrun.outcome import WAITS_KEY
 from riverrun.queries import serialize as queries
