@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Any, Literal
 from uuid import UUID
 
@@ -27,6 +27,13 @@ class Colour(Enum):
     blue = "b"
 
 
+class Level(IntEnum):
+    """A level, which is a number."""
+
+    low = 1
+    high = 2
+
+
 @attrs.frozen
 class Address:
     """An address, which is nested in args."""
@@ -44,6 +51,7 @@ class Everything(JobArgs, kind="everything"):
     name: str
     flag: bool
     colour: Colour
+    level: Level
     size: Literal["s", "m"]
     code: UUID
     at: datetime
@@ -77,6 +85,7 @@ def everything(**changes: Any) -> Everything:
         "name": "Ada 'n' \"Bob\" 100%",
         "flag": True,
         "colour": Colour.red,
+        "level": Level.low,
         "size": "s",
         "code": UUID(int=5),
         "at": datetime(2026, 5, 1, 12, tzinfo=UTC),
@@ -117,6 +126,9 @@ FIRST: dict[str, Callable[[Any], Any]] = {
     "flag is true": lambda args: args.flag.is_(True),
     "enum": lambda args: args.colour == Colour.red,
     "enum in": lambda args: args.colour.in_([Colour.red]),
+    "IntEnum": lambda args: args.level == Level.low,
+    "IntEnum in": lambda args: args.level.in_([Level.low]),
+    "less IntEnum": lambda args: args.level < Level.high,
     "greater enum": lambda args: args.colour > Colour.blue,
     "literal": lambda args: args.size == "s",
     "UUID": lambda args: args.code == UUID(int=5),
@@ -148,6 +160,7 @@ def test_of_two_jobs_the_right_one_is_found(place: Place) -> None:
         name="Eve",
         flag=False,
         colour=Colour.blue,
+        level=Level.high,
         size="m",
         code=UUID(int=6),
         at=datetime(2026, 5, 2, 12, tzinfo=UTC),
@@ -199,6 +212,12 @@ def test_is_selected_and_ordered_by(place: Place) -> None:
         assert rows == [(10**20, ["a"]), (10, ["a"]), (9, ["a"])]
         assert all(type(row[0]) is int for row in rows)
         assert session.scalar(select(func.max(args.order))) == 10**20
+        place.client.insert_many(session, [SendReceipt(9, to=to) for to in ("Ada", "Ada", "Eve")])
+        counts = select(args.to, func.count().label("n")).where(args.to.is_not(None))
+        counted = counts.group_by(args.to).order_by(args.to)
+        assert session.execute(counted).all() == [("Ada", 2), ("Eve", 1)]
+        distinct = select(args.to.label("to")).distinct().order_by(args.to)
+        assert [row.to for row in session.execute(distinct)] == ["Ada", "Eve", None]
 
 
 def test_joins_a_column(place: Place) -> None:

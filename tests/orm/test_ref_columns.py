@@ -11,7 +11,7 @@ import attrs
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import Engine, ForeignKey, create_engine, make_url, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, selectinload
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, aliased, mapped_column, selectinload
 
 from riverrun import Client, JobArgs, Ref, jobs_of
 from riverrun.errors import InvalidOption
@@ -138,7 +138,14 @@ class Boss(Person):
 
     __tablename__ = "boss"
     id: Mapped[int] = mapped_column(ForeignKey(Person.id), primary_key=True)
+    car: Mapped[str] = mapped_column(default="")
     __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "boss"}
+
+
+class Clerk(Person):
+    """A subclass in the table of its base class."""
+
+    __mapper_args__: ClassVar[dict[str, Any]] = {"polymorphic_identity": "clerk"}
 
 
 class Seat(Base):
@@ -155,6 +162,7 @@ class Greet(JobArgs, kind="greet_person"):
 
     person: Ref[Person]
     seat: Ref[Seat] | None = None
+    others: list[Ref[Seat]] = attrs.field(factory=list)
 
 
 Person.greetings = jobs_of(Greet, "person")  # type: ignore[attr-defined]
@@ -184,9 +192,69 @@ def test_inheritance_and_composite_keys(host: Engine) -> None:
         assert client.cancel_where(session, args.person == Boss, Boss.id == 1) == 1
 
 
+@pytest.mark.parametrize("schema_of_jobs", [False, True])
+def test_criteria_on_a_subclass_choose_its_objects(
+    host: Engine, schema: str, schema_of_jobs: bool
+) -> None:
+    """Criteria over a subclass choose the jobs of its objects, and not those of its base class."""
+    Base.metadata.create_all(host)
+    client = Client(host, schema=schema if schema_of_jobs else None)
+    person, other = Job.args_of(Greet).person, aliased(Boss, flat=True)
+    with Session(host) as session:
+        people = [Boss(id=1, car="red"), Boss(id=2), Clerk(id=3), Person(id=4)]
+        session.add_all(people)
+        session.flush()
+        client.insert_many(session, [Greet(each) for each in people])  # type: ignore[arg-type]
+        for criteria, count in {
+            (person == Boss.id, Boss.car == "red"): 1,
+            (person == Boss, Boss.car == "red"): 1,
+            (person == Boss, Boss.type == "boss"): 2,
+            (person == Boss,): 2,
+            (person == other, other.car == "red"): 1,
+            (person == Clerk,): 1,
+            (person == Clerk.id, Clerk.type != ""): 1,
+            (person.in_(select(Boss.id).where(Boss.car == "red")), Job.queue == "default"): 1,
+        }.items():
+            assert client.cancel_where(session, *criteria, dry_run=True) == count
+        assert client.delete_where(session, person == Boss.id, Boss.car == "red") == 1
+
+
+def test_aliases_subqueries_and_lists(host: Engine) -> None:
+    """A reference is compared with an alias of its class, and with a subquery of composite keys."""
+    Base.metadata.create_all(host)
+    client, args = Client(host), Job.args_of(Greet)
+    other, seat_of = aliased(Seat), select(Seat.row, Seat.number)
+    with Session(host) as session:
+        boss, one, two = Boss(id=1), Seat(row="a", number=1), Seat(row="a", number=2)
+        session.add_all([boss, one, two])
+        session.flush()
+        greet = Greet(boss, Ref(one), others=[Ref(one), Ref(two)])  # type: ignore[arg-type]
+        job_id = client.insert(session, greet).job.id
+
+        def found(*criteria: Any) -> list[int]:
+            return list(session.scalars(select(Job.id).where(*criteria)))
+
+        assert found(args.seat == other, other.number == 1) == [job_id]
+        assert found(args.seat == other, other.number == 2) == []
+        assert found(args.person == aliased(Person)) == [job_id]
+        assert found(args.seat.in_(seat_of)) == found(args.seat.in_(select(Seat))) == [job_id]
+        assert found(args.seat.in_(seat_of.where(Seat.number == 2))) == []
+        assert found(args.seat.not_in(seat_of.where(Seat.number == 2))) == [job_id]
+        assert found(args.seat.in_(seat_of.union_all(seat_of))) == [job_id]
+        outside = seat_of.where(Seat.row == other.row).correlate(other)
+        assert found(args.seat == other, args.seat.in_(outside)) == [job_id]
+        assert found(args.others.contains(Seat), Seat.number == 2) == [job_id]
+        assert found(args.others.contains((Seat.row, Seat.number)), Seat.number == 3) == []
+        twin = aliased(Job)
+        assert found(twin.args_of(Greet).seat == args.seat, twin.id == job_id) == [job_id]
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Job.args_of(Greet).seat.in_(select(Seat.row)), "row, number"),
+        (lambda: Job.args_of(Greet).others.contains(Seat.row), "row, number"),
+        (lambda: Job.args_of(Greet).person == aliased(Seat), "2|two|columns"),
         (lambda: Job.args_of(Greet).person == Person(), "no session|primary key"),
         (lambda: Job.args_of(Greet).person == Seat(row="a", number=1), "Seat"),
         (lambda: Job.args_of(Greet).person == "5", "an int"),

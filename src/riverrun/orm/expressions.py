@@ -20,7 +20,10 @@ from sqlalchemy import (
     Float,
     Integer,
     Interval,
+    Label,
     Numeric,
+    Select,
+    SelectBase,
     String,
     Text,
     Time,
@@ -31,11 +34,15 @@ from sqlalchemy import (
     case,
     cast,
     func,
+    inspect,
     literal,
     or_,
+    select,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.orm import Mapper
+from sqlalchemy.orm.util import AliasedClass, AliasedInsp
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeEngine
@@ -170,7 +177,7 @@ class Arg(_Operators):
     same offset from UTC. Compared with a column, they also support a hash join.
 
     A field that is a Ref[...] can be compared with an object, a reference, a bare key, the class of
-    the objects, or columns with their key.
+    the objects or an alias of it, or columns with their key.
 
     Every other comparison works, too, and includes the kind. But no index helps it: all jobs of the
     kind are read. NULL stands for None, for a missing field, and for JSON of another type. For a
@@ -208,9 +215,11 @@ class Arg(_Operators):
         json_type, sql_type, read = known
         text = self._json(as_text=True)
         # Other kinds may hold anything in a field of that name. The cast must not reach those.
+        kinds = kinds_of(self._args_type)
+        of_kind = self._job.kind.in_([_constant(kind) for kind in kinds])
         value = case(
             (
-                and_(self._job.kind_is(self._args_type), func.jsonb_typeof(held) == json_type),
+                and_(of_kind, func.jsonb_typeof(held) == _constant(json_type)),
                 text if isinstance(sql_type, Text) else cast(text, sql_type),
             )
         )
@@ -224,8 +233,8 @@ class Arg(_Operators):
     def _json(self, *, as_text: bool = False) -> ColumnElement[Any]:
         held: ColumnElement[Any] = self._job.args
         for name in self._path[:-1]:
-            held = held.op("->", return_type=JSONB())(literal(name, Text))
-        last = literal(self._path[-1], Text)
+            held = held.op("->", return_type=JSONB())(_constant(name))
+        last = _constant(self._path[-1])
         if as_text:
             return held.op("->>", return_type=Text())(last)
         return held.op("->", return_type=JSONB())(last)
@@ -253,12 +262,20 @@ class Arg(_Operators):
             return Arg(self._job, self._args_type, part, (*self._path, key), annotation)
         raise InvalidOption("key", key, f"none: {self!r} is {shown_type(self._annotation)}")
 
+    def label(self, name: str | None) -> Label[Any]:
+        """Return the value under a name, as a column of a select."""
+        return self.__clause_element__().label(name)
+
     # The methods that SQLAlchemy's operators call
 
     def operate(self, op: OperatorType, *other: Any, **options: Any) -> ColumnElement[Any]:
         """Return the expression of an operator on the field's value."""
         of_kind = self._job.kind_is(self._args_type)
         match op:
+            case operators.eq if isinstance(other[0], Arg):
+                # Both are JSON, and need no types that SQL knows.
+                same = self._json() == other[0]._json()
+                return and_(of_kind, other[0]._job.kind_is(other[0]._args_type), same)
             case operators.eq | operators.is_ if other[0] is None:
                 return and_(of_kind, self._json(as_text=True).is_(None))
             case operators.ne | operators.is_not if other[0] is None:
@@ -271,14 +288,12 @@ class Arg(_Operators):
                 return and_(of_kind, self._one_of(other[0]))
             case operators.not_in_op if _is_list(other[0]):
                 return and_(of_kind, ~self._one_of(other[0]))
-            case operators.contains_op if self._items() is not None and not _is_sql(other[0]):
-                item = Field(
-                    name=self._field.name,
-                    key=self._field.key,
-                    annotation=self._items(),
-                    pydantic=self._field.pydantic,
-                )
-                return and_(of_kind, self._holds([_encoded(item, other[0])]))
+            case operators.in_op if self._is_json_key() and isinstance(other[0], SelectBase):
+                return and_(of_kind, self._json().in_(self._keys(other[0])))
+            case operators.not_in_op if self._is_json_key() and isinstance(other[0], SelectBase):
+                return and_(of_kind, self._json().not_in(self._keys(other[0])))
+            case operators.contains_op if self._items() is not None:
+                return and_(of_kind, self._contains(other[0]))
         result = op(self.__clause_element__(), *map(_plain, other), **options)
         if isinstance(result.type, Boolean):
             return and_(of_kind, result)
@@ -292,20 +307,51 @@ class Arg(_Operators):
         columns = _columns(other)
         if columns is None:
             return and_(*self._same(other))
+        value = self._value(other, columns, self._annotation)
+        return and_(*joined_args(self._job.args, self._path, value))
+
+    def _value(self, other: Any, columns: list[Any], annotation: Any) -> ColumnElement[Any]:
+        """Return columns as the JSON that a field with this annotation has."""
         try:
-            if _entity(self._annotation) is not None:
-                value = key_json(columns, members(self._annotation)[0]).value
-            elif len(columns) == 1:
+            if _entity(annotation) is not None:
+                return key_json(columns, members(annotation)[0]).value
+            if len(columns) == 1:
                 pydantic = self._field.pydantic
-                value = column_json(columns[0], self._annotation, pydantic=pydantic).value
-            else:
-                problem = "a column, or several for a Ref[...]"
-                raise InvalidOption("other", other, problem)
+                return column_json(columns[0], annotation, pydantic=pydantic).value
         except Mismatch as error:
             raise InvalidOption(
                 "other", other, f"a column that {self!r} may equal; {error}"
             ) from None
-        return and_(*joined_args(self._job.args, self._path, value))
+        raise InvalidOption("other", other, "a column, or several for a Ref[...]")
+
+    def _contains(self, other: Any) -> ColumnElement[bool]:
+        annotation, columns = self._items(), _columns(other)
+        if columns is None:
+            item = Field(
+                name=self._field.name,
+                key=self._field.key,
+                annotation=annotation,
+                pydantic=self._field.pydantic,
+            )
+            return self._holds([_encoded(item, other)])
+        list_ = func.jsonb_build_array(self._value(other, columns, annotation))
+        return joined_args(self._job.args, self._path, list_)[0]
+
+    def _is_json_key(self) -> bool:
+        """Return whether this is a reference whose key SQL has no type for, only JSON."""
+        chosen = members(self._annotation)
+        return _entity(self._annotation) is not None and _known_type(chosen[0]) is None
+
+    def _keys(self, source: SelectBase) -> SelectBase:
+        """Return the keys that a subquery selects as JSON."""
+        if isinstance(source, Select):
+            # In its place, so that it stays correlated.
+            columns = list(source.selected_columns)
+            return source.with_only_columns(
+                self._value(source, columns, self._annotation), maintain_column_froms=True
+            )
+        selected = source.subquery()
+        return select(self._value(source, list(selected.c), self._annotation))
 
     def _one_of(self, values: Iterable[object]) -> ColumnElement[bool]:
         encoded = [_encoded(self._field, value) for value in values]
@@ -353,6 +399,11 @@ def joined_args(args: Any, path: tuple[str, ...], value: Any) -> list[ColumnElem
     for name in path:
         held = held.op("->", return_type=JSONB())(literal(name, Text))
     return [_holds(args, inner), held == value]
+
+
+def _constant(text: str) -> ColumnElement[Any]:
+    # Part of the statement's text, as an expression must be that GROUP BY is to recognize.
+    return literal(text, Text, literal_execute=True)
 
 
 def _holds(args: Any, part: Any) -> ColumnElement[bool]:
@@ -423,15 +474,17 @@ def _is_sql(value: object) -> bool:
 
 
 def _columns(value: Any) -> list[Any] | None:
-    """Return the columns of `value`: a column, a tuple of columns, or a mapped class by its key.
+    """Return the columns of `value`: a column, a tuple of columns, or a class by its key.
+
+    The class may be an alias of a mapped class.
 
     Return None if it is not SQL.
     """
-    mapper = mapper_of(value)
-    if mapper is not None:
+    found = inspect(value, raiseerr=False) if isinstance(value, type | AliasedClass) else None
+    if isinstance(found, Mapper | AliasedInsp):
         # The key's attributes of this class, because a subclass has its own.
-        keys = map(mapper.get_property_by_column, mapper.primary_key)
-        return [_clause(each.class_attribute) for each in keys]
+        keys = map(found.mapper.get_property_by_column, found.mapper.primary_key)
+        return [_clause(getattr(value, each.key)) for each in keys]
     if isinstance(value, tuple) and any(map(_is_sql, value)):
         return [_clause(each) for each in value]
     return [_clause(value)] if _is_sql(value) else None

@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+import json
 import typing
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -62,6 +64,9 @@ class Field:
 
     def _encode(self, value: object) -> Any:
         encoded = to_json(value, self.annotation)
+        # Read plain values, as of JSON. The member of an IntEnum is an int of another class.
+        with suppress(TypeError, ValueError):  # refused later, by a text of its own
+            encoded = json.loads(json.dumps(encoded))
         from_json(encoded, self.annotation)
         return encoded
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Integer,
     Select,
+    SelectBase,
     Text,
     and_,
     bindparam,
@@ -146,8 +147,29 @@ def chosen(
         names = ", ".join(_name_of(other) for other in tables)
         raise InvalidOption("criteria", names, "criteria that name Job, too, or all jobs are meant")
     if others:
-        joined = exists(select(literal(1)).where(joined).correlate(job))
+        inner = select(literal(1)).select_from(*_inheriting(joined)).where(joined)
+        joined = exists(inner.correlate(job))
     return Chosen(job, [joined], legal, schema, unique)
+
+
+def _inheriting(clause: Any) -> list[Any]:
+    """Return the classes in `clause`, and their aliases, that share a table with their base class.
+
+    Without the class in the FROM, nothing joins the tables of its columns, and no criterion chooses
+    its rows from those of its base class. Subqueries have classes of their own.
+    """
+    found: dict[Any, None] = {}
+    elements = [clause]
+    while elements:
+        element = elements.pop()
+        if isinstance(element, SelectBase):
+            continue
+        entity = element._annotations.get("parententity")
+        mapper = getattr(entity, "mapper", None)
+        if mapper is not None and mapper.inherits is not None and not mapper.concrete:
+            found[entity.entity] = None
+        elements.extend(element.get_children())
+    return list(found)
 
 
 def _name_of(table: Any) -> str:
