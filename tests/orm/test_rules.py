@@ -1,5 +1,6 @@
 """Rules make jobs from changes to objects, in the transaction that commits the changes."""
 
+import dataclasses
 import gc
 import warnings
 from collections.abc import Callable, Iterator
@@ -7,9 +8,30 @@ from typing import Any, ClassVar
 
 import attrs
 import pytest
-from sqlalchemy import Engine, delete, event, func, insert, select, text, update
+from sqlalchemy import (
+    ARRAY,
+    Engine,
+    Float,
+    ForeignKey,
+    TypeDecorator,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    composite,
+    mapped_column,
+    relationship,
+)
 
 from orm.tables import Boss, Clerk, Line, Order, Person
 from riverrun import Client, JobArgs, Ref, Rule, RuleBypassed
@@ -194,6 +216,129 @@ def test_a_foreign_key_by_its_relationship(session: Session, client: Client, job
     session.commit()
     assert sorted(each["order"] for each in jobs()) == sorted([other.id, -other.id])
     assert person
+
+
+class Vector:
+    """A value like an array of numbers: what `==` returns is no bool."""
+
+    def __init__(self, *numbers: float) -> None:
+        self.numbers = list(numbers)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> Any:
+        return Vector()
+
+    def __bool__(self) -> bool:
+        raise ValueError("The truth value of an array is ambiguous")
+
+
+class OfVector(TypeDecorator[Vector]):
+    """A column of vectors."""
+
+    impl = ARRAY(Float)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: object) -> Any:
+        return None if value is None else value.numbers
+
+    def process_result_value(self, value: Any, dialect: object) -> Any:
+        return None if value is None else Vector(*value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """A value of two columns."""
+
+    x: int
+    y: int
+
+
+class DocBase(DeclarativeBase):
+    """The base of the classes with unusual attributes."""
+
+
+class Doc(DocBase):
+    """A class with a vector, a point and a collection."""
+
+    __tablename__ = "docs_of_rules"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    vector: Mapped[Any] = mapped_column(OfVector, default=lambda: Vector(1, 2))
+    other: Mapped[int] = mapped_column(default=0)
+    x: Mapped[int]
+    y: Mapped[int]
+    point: Mapped[Point] = composite("x", "y")
+    parts: Mapped[list["Part"]] = relationship(back_populates="doc")
+
+
+class Part(DocBase):
+    """A part of a Doc."""
+
+    __tablename__ = "parts_of_rules"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    doc_id: Mapped[int] = mapped_column(ForeignKey(Doc.id))
+    doc: Mapped[Doc] = relationship(back_populates="parts")
+
+
+@attrs.frozen
+class DocChanged(JobArgs, kind="doc_changed"):
+    doc: int
+
+
+@pytest.fixture
+def doc(host: Engine, session: Session) -> Doc:
+    """A Doc that is committed, and whose columns are loaded."""
+    DocBase.metadata.create_all(host)
+    session.add(doc := Doc(point=Point(1, 2)))
+    session.commit()
+    session.refresh(doc)
+    return doc
+
+
+def test_a_value_without_a_plain_equality(
+    doc: Doc, session: Session, client: Client, jobs: Any
+) -> None:
+    """A value whose `==` is no bool, as of an array, counts as changed, as it does for a flush."""
+    client.on_update(Doc.vector, lambda doc: DocChanged(doc.id))
+    doc.other = 1
+    session.commit()
+    assert jobs() == []
+    session.refresh(doc)
+    doc.vector = Vector(3)
+    session.commit()
+    assert jobs() == [{"doc": doc.id}]
+
+
+def test_a_composite_attribute(doc: Doc, session: Session, client: Client, jobs: Any) -> None:
+    """A composite attribute changes by itself or by a column; a bulk update of one bypasses it."""
+    client.on_update(Doc.point, lambda doc: DocChanged(doc.id), strict=True)
+    for point in (Point(1, 2), Point(3, 4)):
+        doc.point = point
+        session.commit()
+        session.refresh(doc)
+    assert jobs() == [{"doc": doc.id}]
+    changes: list[dict[Any, Any]] = [{Doc.point: Point(5, 6)}, {"x": 5}, {"point": Point(5, 6)}]
+    for values in changes:
+        with pytest.raises(RuleBypassed):
+            session.execute(update(Doc).values(values))
+    session.execute(update(Doc).values(other=1))
+
+
+def test_a_collection(doc: Doc, session: Session, client: Client, jobs: Any) -> None:
+    """A collection changes when its other side is set, loaded or not; no update bypasses it."""
+    client.on_update(Doc.parts, lambda doc: DocChanged(doc.id), strict=True)
+    client.on_update(Part.doc, lambda part: DocChanged(-part.doc_id), strict=True)
+    session.add(Part(doc=doc))
+    session.commit()
+    assert jobs() == [{"doc": doc.id}]
+    assert len(doc.parts) == 1
+    session.add(Part(doc=doc))
+    session.commit()
+    assert jobs() == [{"doc": doc.id}]
+    session.execute(update(Doc).values(other=1))
+    session.execute(update(Part).values(id=Part.id))
+    with pytest.raises(RuleBypassed, match=r"Part\.doc"):
+        session.execute(update(Part).values(doc_id=doc.id))
 
 
 def test_deleted(session: Session, client: Client, jobs: Any) -> None:

@@ -8,6 +8,7 @@ savepoint that flushed it, and is gone if that is rolled back.
 
 import warnings
 from collections.abc import Callable, Iterator
+from operator import eq
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary, finalize, ref
 
@@ -15,15 +16,19 @@ import attrs
 from sqlalchemy import Column, event
 from sqlalchemy.orm import (
     ColumnProperty,
+    CompositeProperty,
     InstanceState,
     Mapper,
+    MapperProperty,
     ORMExecuteState,
     QueryableAttribute,
+    RelationshipDirection,
+    RelationshipProperty,
     Session,
     SessionTransaction,
 )
 from sqlalchemy.orm.attributes import get_history
-from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_INITIALIZE
+from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_INITIALIZE, PassiveFlag
 
 from riverrun.db.transactions import own_listener
 from riverrun.errors import InvalidOption, RuleBypassed
@@ -39,6 +44,9 @@ T = TypeVar("T")
 
 _CHANGES = "_riverrun_changes"
 """The attribute of a session with its `_Changes`."""
+
+# Of a collection that is not loaded, the history has what was added to it by a backref.
+_AS_LOADED = PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
 
 _COMMITTING = "_riverrun_committing"
@@ -250,11 +258,18 @@ def _args_of(change: _Change) -> Any:
         return None
     if rule.attribute is not None:
         value = getattr(change.obj, rule.attribute)
-        if change.old is not NO_VALUE and change.old == value:
+        if change.old is not NO_VALUE and _is_equal(state, rule.attribute, value, change.old):
             return None
         if rule.when is not None and not rule.when(value):
             return None
     return rule.make(change.obj)
+
+
+def _is_equal(state: InstanceState[Any], attribute: str, one: object, other: object) -> bool:
+    # As SQLAlchemy decides whether to write a value: by its column's type. What `==` returns need
+    # not be a bool, as of arrays.
+    compare = getattr(getattr(state.manager[attribute], "impl", None), "is_equal", eq)
+    return compare(one, other) is True
 
 
 def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> Callable[..., None]:
@@ -267,7 +282,7 @@ def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> 
             return
         change = _Change(rules, rule, on, obj)
         if on == "update":
-            history = get_history(obj, cast("str", rule.attribute), PASSIVE_NO_INITIALIZE)
+            history = get_history(obj, cast("str", rule.attribute), _AS_LOADED)
             if not history.added and not history.deleted:
                 return
             change.old = history.deleted[0] if history.deleted else NO_VALUE
@@ -395,7 +410,20 @@ def _is_about(
         return False
     if names is None or rule.attribute is None:
         return True
-    columns = getattr(own.attrs.get(rule.attribute), "columns", None)
-    return columns is None or not names.isdisjoint(
-        {rule.attribute, *(column.key for column in columns)}
-    )
+    return not names.isdisjoint(_names_of(own.attrs[rule.attribute]))
+
+
+def _names_of(attribute: MapperProperty[Any]) -> set[str | None]:
+    """Return the names by which an UPDATE may set an attribute: its own, and those of columns."""
+    match attribute:
+        case CompositeProperty():
+            return {attribute.key}.union(*map(_names_of, attribute.props))
+        case RelationshipProperty():
+            # The foreign keys of a collection are in another table.
+            if attribute.direction is not RelationshipDirection.MANYTOONE:
+                return set()
+            of_column = attribute.parent.get_property_by_column
+            return {attribute.key}.union(
+                *(_names_of(of_column(cast("Any", each))) for each in attribute.local_columns)
+            )
+    return {attribute.key, *(each.key for each in getattr(attribute, "columns", ()))}
