@@ -77,6 +77,10 @@ def work_note(args: Note, ctx: JobContext) -> None:
         case "forever":
             with ctx.transaction() as session:
                 ctx.client.insert(session, args)
+        case "snooze and commit":
+            with ctx.transaction() as session:
+                ctx.client.insert(session, Note(text="second"))
+                raise JobSnooze(30, commit=True)
         case "half":
             with ctx.transaction() as session:
                 ctx.client.insert(session, Report())
@@ -180,6 +184,8 @@ def test_raises_what_the_worker_raises(jobs: Jobs) -> None:
 def test_wishes_are_no_failures(jobs: Jobs) -> None:
     """JobSnooze and JobCancel are outcomes, and raise nothing."""
     assert jobs.work_one(Note(how="snooze")).state is JobState.scheduled
+    assert jobs.work_one(Note(how="snooze and commit")).state is JobState.scheduled
+    jobs.require_inserted(Note("second"))
     cancelled = jobs.work_one(Note(how="cancel"))
     assert cancelled.state is JobState.cancelled
     with pytest.raises(JobNotWaiting, match="is cancelled"):

@@ -213,7 +213,9 @@ class Workbench:
 
     def _end(self, attempt: Attempt, result: AttemptResult, *, reraise: bool) -> Worked:
         schema = self._client.schema
-        self._check_claim(attempt, result.error)
+        if result.outcome is not None or result.written is None:
+            self._check_claim(attempt, result.error)
+        # Otherwise the worker has committed its own outcome, and a snooze gave the attempt back.
         if result.outcome is not None:
             with joined(self._tx, schema) as transaction:
                 record(transaction, [result.outcome], merge_anyway=True, now=self._now())
