@@ -645,7 +645,10 @@ def test_keys_that_sql_cannot_make(host: Engine) -> None:
         with Session(host) as session, pytest.raises(InvalidOption, match=r"more|numbers|anything"):
             insert_from(session, _select(Containers), Containers, opts)
     source = select(NUMBER, Thing.local.label("scheduled_at"))
-    with Session(host) as session, pytest.raises(InvalidOption, match="scheduled_at"):
+    with Session(host) as session, pytest.raises(InvalidOption, match=r"scheduled_at.*cast"):
+        insert_from(session, source, Odd)
+    source = select(sa.literal(1).label("number"), sa.literal(5).label("priority"))
+    with Session(host) as session, pytest.raises(InvalidArgs, match=r"priority.*1 to 4"):
         insert_from(session, source, Odd)
 
 

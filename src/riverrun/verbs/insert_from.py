@@ -25,6 +25,9 @@ from riverrun.queries import insert_from as queries
 from riverrun.verbs.draft import JobDraft, draft
 from riverrun.verbs.draft_values import checked_now, in_encoding
 
+PRIORITY_IN_RANGE = "priority_in_range"
+"""The name of River's check of a job's priority."""
+
 
 @tried_again
 def insert_from(
@@ -146,6 +149,9 @@ def insert_rows_from(
     try:
         result: Any = transaction.execute(statement, {})
     except DBAPIError as error:
+        if PRIORITY_IN_RANGE in str(error.orig):
+            problem = "a row's priority is out of range; expected 1 to 4"
+            raise InvalidArgs(rows.kind, problem) from error
         found = re.search(rf'"{re.escape(REFUSED)}([^\n]*)"', str(error.orig))
         if found is None:
             raise
@@ -160,7 +166,10 @@ def _check_options(rows: ArgsColumns) -> None:
         expected = "an integer column"
         if name == "scheduled_at":
             fits = isinstance(column.type, DateTime) and column.type.timezone
-            expected = "a column of type DateTime(timezone=True)"
+            expected = (
+                "a column of type DateTime(timezone=True), such as of cast(func.now(), "
+                "DateTime(timezone=True))"
+            )
         if not fits:
             raise InvalidOption(name, column.type, f"{expected}, as it is an option of each job")
 
