@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -413,6 +414,31 @@ def test_within_the_hosts_listeners(
     finally:
         event.remove(target, name, add)
         session.close()
+
+
+@pytest.mark.parametrize("name", ["before_insert", "after_insert"])
+def test_within_a_mappers_events(
+    name: str, session: Session, client: Client, committed: Any
+) -> None:
+    """A job that is added within a flush is inserted by that flush, whatever is rolled back later."""
+
+    def add(_mapper: object, _connection: object, order: Order) -> None:
+        client.add(session, Send(order))  # type: ignore[arg-type]
+
+    event.listen(Order, name, add)
+    try:
+        session.add(order := Order())
+        session.flush()
+        session.rollback()
+        session.add(order := Order())
+        with suppress(KeyError), session.begin_nested():
+            session.add(Order())
+            session.flush()
+            raise KeyError
+        session.commit()
+        assert [each["order"] for each in committed()] == [order.id]
+    finally:
+        event.remove(Order, name, add)
 
 
 def test_a_listener_that_raises(session: Session, client: Client, committed: Any) -> None:

@@ -31,7 +31,7 @@ _PENDING = "_riverrun_pending"
 """The attribute of a session with the AddedJobs that its next flush will include."""
 
 _FLUSHED = "_riverrun_flushed"
-"""The attribute of a session with the AddedJobs of the flush under way."""
+"""The attribute of a session with the AddedJobs of the flush under way, as keys in order."""
 
 _INSERTED = "_riverrun_inserted"
 """The attribute of a session with the AddedJobs whose jobs its transaction has inserted."""
@@ -183,8 +183,11 @@ def expect_flush(session: Session) -> AddedJobs:
     if marker is None or not _is_pending(marker, session):
         marker = AddedJobs()
         _bind(session, marker)
-        session.add(marker)
+        # Without SQLAlchemy's warning of an add within a mapper's event, which `_include` is for.
+        Session.add(session, marker, _warn=False)
         session.__dict__[_PENDING] = marker
+        if session._flushing:
+            session.__dict__.setdefault(_FLUSHED, {})[marker] = None
     return marker
 
 
@@ -223,7 +226,7 @@ def _collect(_mapper: object, _connection: object, marker: AddedJobs) -> None:
     """Record that a flush includes `marker`. Jobs added from now on are for the next flush."""
     attributes = cast("Session", _state(marker).session).__dict__
     attributes.pop(_PENDING, None)
-    attributes.setdefault(_FLUSHED, []).append(marker)
+    attributes.setdefault(_FLUSHED, {})[marker] = None
 
 
 # On the class, not on an instance: jobs added within a host's listener must not be missed. For
@@ -236,6 +239,8 @@ def _insert(session: Session, _context: object) -> None:
         return
     by_writer: dict[Writer, list[AddedJob]] = {}
     for marker in markers:
+        if _is_pending(marker, session):
+            _include(session, marker)
         # Some may be left from a flush that failed; those are no longer in the session.
         if _state(marker).persistent:
             for job in marker.jobs:
@@ -248,6 +253,18 @@ def _insert(session: Session, _context: object) -> None:
     connection = session.connection(bind_arguments=bind_arguments(session))
     for marker in markers:
         after_commit(connection, AddedJobs.commit, marker)
+
+
+def _include(session: Session, marker: AddedJobs) -> None:
+    """Include AddedJobs that were added within the flush, as by a mapper's event.
+
+    Otherwise they are for the next flush, which is within a savepoint if this flush is its begin's.
+    The savepoint's rollback would take the jobs back, and not the objects that they are about. With
+    anything else left to flush they do wait, because they may refer to it.
+    """
+    if len(session.new) == 1 and not session.dirty and not session.deleted:
+        session.__dict__.pop(_PENDING, None)
+        session._register_persistent({_state(marker)})
 
 
 @event.listens_for(Session, "after_commit")
