@@ -62,6 +62,33 @@ def test_every_option_is_an_environment_variable(
             assert parameter.show_envvar, f"{' '.join(path)} {parameter.name}"
 
 
+def test_the_environment_of_a_worker(
+    run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `work` reads from the environment neither filters jobs nor chooses an insert's queue."""
+    job_id = insert_job(engine, schema, queue="mail")
+    monkeypatch.setenv("RIVERRUN_QUEUE", "mail:2 default:3")
+    monkeypatch.setenv("RIVERRUN_TAG", "one")
+    monkeypatch.setenv("RIVERRUN_JSON", "false")
+    assert json.loads(run("insert", "greet", "--json").stdout)["queue"] == "default"
+    assert len(lines(run("jobs", "list", "--json"))) == 2
+    assert "cancelled" in run("jobs", "cancel", str(job_id)).stdout
+    assert run("jobs", "get", "999", code=1).stderr.startswith("Error: no job")
+
+
+def test_the_environment_chooses_no_jobs(
+    run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Filters of the environment narrow those of the command line, and delete nothing alone."""
+    mail, other = (insert_job(engine, schema, queue=queue) for queue in ("mail", "default"))
+    monkeypatch.setenv("RIVERRUN_JOBS_QUEUE", "mail")
+    monkeypatch.setenv("RIVERRUN_YES", "1")
+    assert [job["id"] for job in lines(run("jobs", "list", "--json"))] == [mail]
+    assert "name ids, or filters" in run("jobs", "delete", code=2).stderr
+    assert "deleted  1" in run("jobs", "delete", "--state", "available").stdout
+    assert "cancelled" in run("jobs", "cancel", str(other)).stdout
+
+
 def test_inserts_a_job(run: Run, engine: Engine, schema: str) -> None:
     """A job is inserted with its options, and its id is printed."""
     (report,) = lines(

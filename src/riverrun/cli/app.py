@@ -213,7 +213,7 @@ class Shell(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Invoke the command that the arguments name."""
-        as_json = "--json" in ctx.args or os.environ.get("RIVERRUN_JSON", "") not in {"", "0"}
+        as_json = "--json" in ctx.args or _is_true(os.environ.get("RIVERRUN_JSON", ""))
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
@@ -227,6 +227,14 @@ class Shell(click.Group):
                 raise
             reason = os.strerror(error.errno)
             raise click.ClickException(f"the output could not be written: {reason}") from None
+
+
+def _is_true(text: str) -> bool:
+    """Return whether click takes the text of a variable for a flag that is set."""
+    try:
+        return bool(text) and click.BOOL.convert(text, None, None)
+    except click.BadParameter:
+        return False
 
 
 watch_option = option(

@@ -28,7 +28,12 @@ BATCH = 1_000
 @click.command
 @click.argument("kind")
 @click.argument("args", default="{}", metavar="[JSON|-]")
-@option("--queue", "-q", help="The queue. Default: the kind's own, else default.")
+@option(
+    "--queue",
+    "-q",
+    envvar="RIVERRUN_INSERT_QUEUE",  # RIVERRUN_QUEUE is what `riverrun work` works
+    help="The queue. Default: the kind's own, else default.",
+)
 @option("--priority", type=click.IntRange(1, 4), help="1, the highest, to 4.")
 @option("--max-attempts", type=click.IntRange(1, 32_767), help="Most attempts.")
 @option("--delay", type=Seconds(), help="Seconds until the job may be worked.")

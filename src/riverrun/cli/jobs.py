@@ -11,6 +11,7 @@ from riverrun.cli.app import (
     JOB_ID,
     CommandError,
     ExitCode,
+    F,
     Target,
     json_object,
     option,
@@ -46,13 +47,19 @@ def jobs() -> None:
 def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     states = click.Choice([state.value for state in JobState])
     for declare in (
-        option("--tag", "tags", multiple=True, help="With all of these tags."),
-        option("--queue", "-q", "queues", multiple=True, help="In one of these queues."),
-        option("--kind", "-k", "kinds", multiple=True, help="Of one of these kinds."),
-        option("--state", "-s", "states", multiple=True, type=states, help="In such a state."),
+        _filter("--tag", "tags", help="With all of these tags."),
+        _filter("--queue", "-q", "queues", help="In one of these queues."),
+        _filter("--kind", "-k", "kinds", help="Of one of these kinds."),
+        _filter("--state", "-s", "states", type=states, help="In such a state."),
     ):
         command = declare(command)
     return command
+
+
+def _filter(long: str, *names: str, **settings: Any) -> Callable[[F], F]:
+    """Declare a filter. `RIVERRUN_QUEUE` is what `riverrun work` works, so filters have others."""
+    variable = f"RIVERRUN_JOBS_{long.removeprefix('--').upper()}"
+    return option(long, *names, multiple=True, envvar=variable, **settings)
 
 
 @jobs.command(name="list")
@@ -215,7 +222,8 @@ def _do(
 ) -> None:
     with reported():
         params = _params(states, kinds, queues, tags)
-    if bool(ids) == params.filters:
+    # Filters of the environment do not choose jobs by themselves, and ids need none.
+    if bool(ids) == any(map(_is_typed, ("states", "kinds", "queues", "tags"))):
         raise click.UsageError("name ids, or filters such as --state discarded")
     with target(app, database_url, schema) as on:
         verb, verb_of_all = verbs_of(on.client)
@@ -229,6 +237,11 @@ def _do(
             click.confirm(question, abort=True, err=True)
         count = verb_of_all(on.engine, *criteria(params))
     show_one({done: count}, as_json=as_json)
+
+
+def _is_typed(name: str) -> bool:
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _params(
