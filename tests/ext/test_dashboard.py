@@ -116,7 +116,10 @@ def test_any_path_of_flask(client: Client, path: str) -> None:
     """The dashboard is at home below the root, a variable part and letters outside ASCII."""
     base = path.rstrip("/").replace("<shop>", "eu").replace("größe", "gr%C3%B6%C3%9Fe")
     with wsgi(mounted(client, flask_app(), dashboard_path=path)) as root:
-        check_page(ask(f"{root}{base}/jobs", ADA), base)
+        page = ask(f"{root}{base}/jobs", ADA)
+        check_page(page, base)
+        (sheet,) = re.findall(r'href="([^"]+\.css)"', page.text)
+        assert ask(f"{root}{sheet}", ADA).headers["Content-Type"].startswith("text/css")
         post(root, base, ADA)
 
 
@@ -261,12 +264,18 @@ def test_behind_a_proxy_that_strips_its_prefix(client: Client) -> None:
         post(root, "/outer/admin/jobs", ADA)
 
 
-def test_behind_a_proxy_with_a_root_path(client: Client) -> None:
-    """Under uvicorn's root_path, addresses have the prefix that the proxy takes off."""
+@pytest.mark.parametrize("named_by", ["server", "application"])
+def test_behind_a_proxy_with_a_root_path(client: Client, named_by: str) -> None:
+    """Addresses have the prefix that the proxy takes off, by uvicorn's or FastAPI's root_path."""
     pages = as_asgi(Dashboard(client, authorize=of_environ))
-    app = Starlette(routes=[Mount("/admin/jobs", app=pages)])
+    inner = Starlette(routes=[Mount("/admin/jobs", app=pages)])
+
+    async def of_fastapi(scope: Any, receive: Any, send: Any) -> None:
+        await inner({**scope, "root_path": "/outer"}, receive, send)  # what `root_path=` does
+
+    app, root_path = (inner, "/outer") if named_by == "server" else (of_fastapi, "")
     with (
-        asgi(app, root_path="/outer") as backend,
+        asgi(app, root_path=root_path) as backend,
         wsgi(stripping_proxy(backend, "/outer")) as root,
     ):
         check_page(ask(f"{root}/outer/admin/jobs/jobs", ADA), "/outer/admin/jobs")

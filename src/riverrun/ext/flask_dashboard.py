@@ -43,5 +43,9 @@ def add_dashboard(app: Flask, mount: Mount, client: Callable[[], Client]) -> Non
     }
     app.add_url_rule(f"{mount.path}/", ENDPOINT, strict_slashes=True, **options)
     app.add_url_rule(f"{mount.path}/<path:riverrun_path>", ENDPOINT, **options)
+    if not mount.path:
+        # At the root Flask's own route of static files comes first, but for whole addresses.
+        for name in mount.asset_names():
+            app.add_url_rule(f"/static/{name}", ENDPOINT, **options)
     exempt()
     app.before_request(exempt)  # Flask-WTF may be initialized later.

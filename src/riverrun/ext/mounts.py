@@ -1,7 +1,7 @@
 """What the mounts of the dashboard in Flask and in Pyramid share."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from riverrun.client.client import Client
@@ -40,6 +40,12 @@ class Mount:
         self._options = options
         self._lock = threading.Lock()  # guards _made, so that only one is made
         self._made: Dashboard | None = None
+
+    def asset_names(self) -> Iterable[str]:
+        """Return the names of the dashboard's files below `static/`."""
+        from riverrun.web.render import assets_by_name
+
+        return assets_by_name()
 
     def dashboard(self, client: Callable[[], Client]) -> "Dashboard":
         """Return the dashboard of the client that `client` returns."""

@@ -22,4 +22,21 @@ def asgi(dashboard: Dashboard) -> Any:
         raise ImportError("riverrun.web.asgi needs a2wsgi: pip install 'riverrun[web]'") from error
 
     application: Any = dashboard
-    return WSGIMiddleware(application)
+    served = WSGIMiddleware(application)
+
+    async def pages(scope: Any, receive: Any, send: Any) -> None:
+        await served(_with_prefix(scope), receive, send)
+
+    return pages
+
+
+def _with_prefix(scope: Any) -> Any:
+    """Return the scope with the prefix in its path that a proxy took off, as the server adds it.
+
+    Of `FastAPI(root_path=...)` the server does not know. Starlette then looks up its routes by the
+    path as it came, so a mount finds it without the prefix that `root_path` has.
+    """
+    prefix, root, path = (scope.get(key, "") for key in ("app_root_path", "root_path", "path"))
+    if not prefix or f"{path}/".startswith(f"{root}/"):
+        return scope
+    return {**scope, "path": prefix + path}
