@@ -594,3 +594,14 @@ def test_standard_files_that_are_closed_or_full(
         ["sh", "-c", command], env=env, capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stderr) == (code, error)
+
+
+def test_a_locale_that_lacks_characters(engine: Engine, database_url: str, schema: str) -> None:
+    """A job is shown in a locale whose encoding lacks some of its characters; they are escaped."""
+    job_id = insert_job(engine, schema, args={"price": "5 €"})
+    environ = {"DATABASE_URL": database_url, "RIVERRUN_SCHEMA": schema}
+    runner = CliRunner(charset="latin-1", env=environ)
+    for command in (("list",), ("get", str(job_id))):
+        shown = runner.invoke(main, ["jobs", *command])
+        assert (shown.exit_code, shown.exception) == (0, None)
+        assert "5 \\u20ac" in shown.stdout

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import json
 import math
 import os
@@ -297,6 +298,7 @@ def target(app: str | None, database_url: str | None, schema: str | None) -> Ite
     Raises:
         CommandError: If neither an application nor a database is given, or the command failed.
     """
+    _escape_what_the_terminal_lacks()
     with reported():
         host = host_client()
         if host is None and app:
@@ -315,6 +317,12 @@ def target(app: str | None, database_url: str | None, schema: str | None) -> Ite
             problem = f"--schema is {schema!r}, but the application's client has {host.schema!r}"
             raise CommandError(f"{problem}; leave one out", ExitCode.usage)
         yield Target(host)
+
+
+def _escape_what_the_terminal_lacks() -> None:
+    """Let stdout escape characters of a row that the locale's encoding, such as Latin-1, lacks."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def host_client() -> Client | None:
