@@ -204,7 +204,9 @@ def _advice(args: object, cls: type) -> str:
     if cls.__module__ in {"builtins", "types", "typing"}:
         name = "SendEmail"  # no class of this name is the caller's
     if issubclass(cls, JobArgs):
-        return f'a class with a kind of its own: class {name}(..., kind="...")'
+        # SQLModel's metaclass, for one, drops the keywords of a class.
+        in_body = 'if a metaclass drops keywords, kind: ClassVar[str] = "..." in the class'
+        return f'a class with a kind of its own: class {name}(..., kind="..."); {in_body}'
     return f'a class with a kind, such as `class {name}(JobArgs, kind="...")`'
 
 

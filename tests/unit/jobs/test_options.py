@@ -28,6 +28,7 @@ from riverrun import (
     Workers,
 )
 from riverrun.errors import InvalidArgs, InvalidOption, NotATransaction
+from riverrun.jobs.args import kind_of
 from riverrun.jobs.options import UniqueMark, with_options
 from riverrun.verbs.draft import draft, drafts
 
@@ -216,6 +217,27 @@ def test_a_class_in_place_of_args_is_named() -> None:
 
     with pytest.raises(InvalidArgs, match="the class Send, not an object of it: Send"):
         Client(ENGINE, workers=workers).insert(ENGINE, Send)
+
+
+def test_a_kind_that_a_metaclass_drops() -> None:
+    """Where the keyword `kind=` is lost, as in SQLModel's classes, the error shows another way."""
+
+    class Dropping(type):
+        def __new__(cls, name: str, bases: Any, namespace: Any, **_: object) -> "Dropping":
+            return super().__new__(cls, name, bases, namespace)
+
+        def __init__(cls, name: str, bases: Any, namespace: Any, **_: object) -> None:
+            super().__init__(name, bases, namespace)
+
+    class Lost(JobArgs, kind="lost", metaclass=Dropping): ...
+
+    with pytest.raises(InvalidOption, match=r"drops keywords, kind: ClassVar\[str\] = \"...\" in"):
+        Client(ENGINE).insert(ENGINE, Lost())
+
+    class Kept(JobArgs, metaclass=Dropping):
+        kind: ClassVar[str] = "kept"
+
+    assert kind_of(Kept) == "kept"
 
 
 def test_exchanged_arguments_are_named() -> None:
