@@ -1,5 +1,6 @@
 """The README and the guides of docs/: every block is executed as a reader would."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,41 @@ def test_what_is_listed_is_complete(name: str) -> None:
     """The guides name every setting, option, command and verb."""
     text = PAGES[name].read_text()
     assert not [each for each in LISTED[name] if each not in text]
+
+
+USED = {
+    r"^pytest ": "pytest",
+    r"^gunicorn ": "gunicorn",
+    r"^uvicorn ": "uvicorn",
+    r"egg:waitress": "waitress",
+    r"^from flask ": "flask",
+    r"^from flask_sqlalchemy ": "flask-sqlalchemy",
+    r"^from flask_migrate ": "flask-migrate",
+    r"^from pyramid": "pyramid",
+    r"^import zope.sqlalchemy": "zope.sqlalchemy",
+    r"^from fastapi ": "fastapi",
+    r"^from prometheus_client ": "prometheus",
+    r"^from opentelemetry": "opentelemetry",
+    r"^import structlog": "structlog",
+    r"^import sentry_sdk": "sentry-sdk",
+    r"^from sqlalchemy.ext.asyncio ": "async",
+    r"^from riverrun.web ": "web",
+}
+"""What a command or an import needs: a distribution, or an extra of riverrun's."""
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_installs_what_it_uses(name: str) -> None:
+    """A page's own `pip install` names all that its commands and files need beside riverrun."""
+    lines = [line for block in blocks(PAGES[name]) for line in block.body.splitlines()]
+    installed = {
+        word
+        for line in lines
+        if line.startswith("pip install ")
+        for word in re.findall(r"[\w.-]+", line.partition("  #")[0])
+    }
+    used = {word for pattern, word in USED.items() if any(re.search(pattern, x) for x in lines)}
+    assert used <= installed
 
 
 @pytest.mark.timeout(300)  # a page is many processes, one after another
