@@ -9,7 +9,7 @@ from sqlalchemy.dialects.postgresql import psycopg
 
 from riverrun.queries import cancel as cancel_queries
 from riverrun.queries import claim as queries
-from riverrun.queries import give_back
+from riverrun.queries import claim_apart, give_back
 from riverrun.queries.complete import complete_jobs
 from riverrun.queries.delete import delete_job
 from riverrun.queries.insert import insert_job, insert_jobs
@@ -42,6 +42,13 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
         {f"jobs_{name}" for name in EVERY_COLUMN},
     ),
     "claim": (queries.claim_jobs, {"queue_name", "limit", "client_id", "now"}),
+    "claim, but some": (
+        claim_apart.claim_jobs_but,
+        {"queue_name", "limit", "passed", "client_id", "now"},
+    ),
+    "claimable": (claim_apart.claimable_jobs, {"queue_name", "limit", "passed", "now"}),
+    "claim listed": (claim_apart.claim_listed, {"queue_name", "ids", "client_id", "now"}),
+    "still claimable": (claim_apart.still_claimable, {"queue_name", "ids", "now"}),
     "waiting": (queries.queues_waiting, {"names"}),
     "complete": (
         lambda: complete_jobs(skip_locked=False),

@@ -14,6 +14,7 @@ from riverrun.errors import InvalidOption
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries import claim as queries
+from riverrun.queries.claim_apart import claim_jobs_but, claimable_jobs
 from riverrun.verbs import claim, get
 from verbs.joins import JOINED, KINDS, commit, opened
 from waiting import DEADLINE_S
@@ -131,9 +132,11 @@ BEYOND = {f"since_{n}": "2020-01-01" for n in range(1, 5)} | {f"after_{n}": n fo
         (queries.claim_jobs, CLAIMED),
         (queries.claim_jobs, CLAIMED | {"limit": 100}),
         (queries.claim_jobs_beyond, CLAIMED | BEYOND),
+        (claim_jobs_but, CLAIMED | {"passed": [1, 2]}),
+        (claimable_jobs, {"queue_name": "q1", "limit": 10, "now": None, "passed": []}),
         (queries.queues_waiting, {"names": ["q1", "nothing"]}),
     ],
-    ids=["claim", "claim of many", "claim beyond", "poll"],
+    ids=["claim", "claim of many", "claim beyond", "claim but some", "claimable", "poll"],
 )
 def test_reads_only_the_fetching_index(
     engine: Engine, schema: str, build: Callable[[], Any], params: dict[str, Any]

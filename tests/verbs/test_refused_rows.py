@@ -9,12 +9,14 @@ from sqlalchemy import Engine
 
 from factories import insert_job
 from riverrun.clock import Clock
+from riverrun.db.refusals import UpdateIgnored
 from riverrun.jobs.states import JobState
 from riverrun.maintenance.job_cleaner import JobCleaner
 from riverrun.maintenance.job_scheduler import JobScheduler
 from riverrun.policies.backoff import RiverBackoff
 from riverrun.verbs import get
 from riverrun.verbs.beat import beat, touch
+from riverrun.verbs.claim_apart import claim_apart, claim_jobs_but
 from riverrun.verbs.clean import clean, clean_queues, forget_clients
 from riverrun.verbs.give_back import give_back_unchanged, read_running
 from riverrun.verbs.rescue import rescue
@@ -289,3 +291,50 @@ def test_giving_back_unknown(engine: Engine, schema: str) -> None:
         given = give_back_unchanged(engine, rows, client_id="dead", schema=schema)
     assert sorted(given) == good
     assert states_of(engine, schema, [locked, bad]) == {JobState.running}
+
+
+@pytest.mark.parametrize("state", ["P0001", "54000", "XX000", "57014", "MY001", "23503"])
+def test_claiming(engine: Engine, schema: str, state: str) -> None:
+    """A job that cannot be claimed is found, and keeps no other from being claimed."""
+    good = [insert_job(engine, schema) for _ in range(5)]
+    bad = insert_job(engine, schema, kind="poison")
+    good += [insert_job(engine, schema) for _ in range(5)]
+    other = insert_job(engine, schema, queue="other")
+    refuse(engine, schema, state, "UPDATE")
+    claim: dict[str, Any] = {"limit": 20, "client_id": "me", "schema": schema}
+    found = claim_apart(engine, "default", [good[0]], **claim)
+    assert [job.id for job in found.jobs] == good[1:]
+    assert [job_id for job_id, _ in found.refused] == [bad]
+    passed = {job_id for job_id, _ in found.refused}
+    assert [job.id for job in claim_jobs_but(engine, "default", passed, **claim)] == good[:1]
+    assert states_of(engine, schema, [bad, other]) == {JobState.available}
+
+
+def test_claiming_what_a_trigger_ignores(engine: Engine, schema: str) -> None:
+    """A job whose claim a trigger ignores is found; one that is locked is not taken for such."""
+    ignored = [insert_job(engine, schema, kind="poison") for _ in range(2)]
+    locked, *good = [insert_job(engine, schema) for _ in range(4)]
+    run(
+        engine,
+        f"CREATE FUNCTION {schema}.ignore() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RETURN NULL; END $$",
+        f"CREATE TRIGGER ignore BEFORE UPDATE ON {schema}.river_job FOR EACH ROW"
+        f" WHEN (NEW.kind = 'poison') EXECUTE FUNCTION {schema}.ignore()",
+    )
+    claim: dict[str, Any] = {"limit": 20, "client_id": "me", "schema": schema}
+    with engine.begin() as host:
+        host.exec_driver_sql(f"SELECT FROM {schema}.river_job WHERE id = {locked} FOR UPDATE")
+        found = claim_apart(engine, "default", [], **claim)
+    assert [job.id for job in found.jobs] == good
+    assert {job_id: type(error) for job_id, error in found.refused} == dict.fromkeys(
+        ignored, UpdateIgnored
+    )
+
+
+def test_claiming_where_no_job_is_at_fault(engine: Engine, schema: str) -> None:
+    """An error for which no job is at fault, such as a missing privilege, is raised."""
+    for _ in range(60):
+        insert_job(engine, schema, kind="poison")
+    refuse(engine, schema, "42501", "UPDATE")
+    with pytest.raises(Exception, match="no"):
+        claim_apart(engine, "default", [], limit=60, client_id="me", schema=schema)

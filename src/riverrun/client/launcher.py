@@ -31,6 +31,10 @@ from riverrun.verbs.claim import claim
 
 logger = logger_of(__name__)
 
+_NO_QUEUE = "riverrun_no_such_queue"
+"""The queue of the claim by which a start tries the schema. The claim must find no job: a trigger
+of the application may refuse one, and that is no reason not to work the others."""
+
 
 class State(Enum):
     """What a client's services are doing."""
@@ -309,7 +313,7 @@ def _check_schema(config: ClientConfig, own: Connections, client_id: str) -> Non
     # A claim that is rolled back uses every column and function that working needs. The connection
     # is the one that claims next, and its server process knows the tables by then.
     with own_connection(own.claims) as connection:
-        claim(connection, "default", limit=1, client_id=client_id, schema=config.schema)
+        claim(connection, _NO_QUEUE, limit=1, client_id=client_id, schema=config.schema)
         connection.rollback()
     if config.listen_engine is not None:
         # On another database it would listen for ever and receive nothing.

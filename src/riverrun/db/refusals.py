@@ -27,6 +27,10 @@ class NoAnswer(Exception):
     """The server did not answer in time, and the connection was closed."""
 
 
+class UpdateIgnored(Exception):
+    """A row was free, but its update changed nothing, because of a trigger or a policy."""
+
+
 _DISK_FULL = "53100"
 
 

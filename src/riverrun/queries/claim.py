@@ -63,14 +63,14 @@ def claim_jobs() -> Update:
     Locks the rows that it claims, and skips locked ones. Index:
     river_job_prioritized_fetching_index. River: JobGetAvailable.
     """
-    claimable = (
-        _claimable()
+    found = (
+        claimable()
         .order_by(Job.priority, Job.scheduled_at, Job.id)
         .limit(bindparam("limit", type_=Integer))
         .with_for_update(skip_locked=True)
         .cte("claimable")
     )
-    return _claim(claimable)
+    return claim_of(found)
 
 
 @lru_cache
@@ -86,7 +86,7 @@ def claim_jobs_beyond() -> Update:
         since = cast(bindparam(f"since_{priority}", type_=Text), Timestamp)
         after = bindparam(f"after_{priority}", type_=BigInteger)
         part = (
-            _claimable()
+            claimable()
             .where(
                 Job.priority == literal_column(str(priority), Job.priority.type),
                 tuple_(Job.scheduled_at, Job.id) > tuple_(since, after),
@@ -99,7 +99,7 @@ def claim_jobs_beyond() -> Update:
         parts.append(select(part.c.id))
     # Read one after another, and only until there are enough: no more rows are locked.
     found = union_all(*parts).limit(bindparam("limit", type_=Integer)).cte("claimable")
-    return _claim(found)
+    return claim_of(found)
 
 
 @lru_cache
@@ -135,7 +135,7 @@ def claim_job() -> Update:
     Locks its row. Index: river_job_pkey.
     """
     waits = {JobState.available, JobState.pending, JobState.retryable, JobState.scheduled}
-    claimable = (
+    found = (
         select(Job.id)
         .where(
             Job.id == bindparam("job_id", type_=BigInteger),
@@ -144,10 +144,11 @@ def claim_job() -> Update:
         .with_for_update(skip_locked=True)
         .cte("claimable")
     )
-    return _claim(claimable)
+    return claim_of(found)
 
 
-def _claimable() -> Select[Any]:
+def claimable() -> Select[Any]:
+    """Return a select of the ids of jobs of `queue_name` that can be claimed."""
     return select(Job.id).where(
         Job.state == state_literal(JobState.available),
         Job.queue == bindparam("queue_name", type_=Text),
@@ -155,7 +156,8 @@ def _claimable() -> Select[Any]:
     )
 
 
-def _claim(claimable: CTE) -> Update:
+def claim_of(found: CTE) -> Update:
+    """Return the statement that claims the jobs whose ids are in `found`."""
     client_id = cast(bindparam("client_id"), Text)
     length = func.array_length(Job.attempted_by, 1)
     kept = case(
@@ -171,7 +173,7 @@ def _claim(claimable: CTE) -> Update:
         update(Job)
         # Not a join: the planner does not know how many rows will be locked, and by its estimate it
         # would read the whole of a table of 50,000 rows for a thousand.
-        .where(Job.id == func.any(func.array(select(claimable.c.id).scalar_subquery())))
+        .where(Job.id == func.any(func.array(select(found.c.id).scalar_subquery())))
         .values(
             state=state_literal(JobState.running),
             attempt=func.least(Job.attempt, ATTEMPT_MAX - 1) + 1,

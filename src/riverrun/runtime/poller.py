@@ -93,7 +93,7 @@ class Poller(Service):
         for name, producer in due.items():
             producer.looked(now)
             if name in found:
-                producer.wake()
+                producer.waits()
         return found
 
     def _wait_s(self) -> float:

@@ -33,8 +33,8 @@ from riverrun.runtime.completer import Completer
 from riverrun.runtime.event_loop import LoopThread
 from riverrun.runtime.hints import Hints
 from riverrun.runtime.outage import log_failure
+from riverrun.runtime.passed_over import PassedOver
 from riverrun.runtime.service import Pause, Service
-from riverrun.verbs.claim import claim_jobs
 from riverrun.verbs.give_back import Claim, give_back
 
 logger = logger_of(__name__)
@@ -117,7 +117,11 @@ class Producer(Service):
         self._hints = Hints(clock)
         self._replaced = 0  # slots opened in place of stuck ones
         self._looked_at = clock.monotonic()  # the thread begins with a claim
-        self._bounds = ClaimBounds()  # the thread's own
+        self._bounds = ClaimBounds()  # the thread's own, as is the next
+        self._passed_over = PassedOver(
+            engine, queue, client_id=client_id, schema=config.schema, clock=clock
+        )
+        self._seen_waiting = False  # the poller has seen a job that waits
         self._may_have_more = True  # the last claim got all it asked for: there may be more
         self._in_line = False  # this queue stands in line for a process
         self._due: list[float] = []  # a heap: when jobs that were worked here may be claimed again
@@ -149,6 +153,11 @@ class Producer(Service):
     def looked(self, now: float) -> None:
         """Record that the poller looked at the queue at `now`."""
         self._looked_at = now
+
+    def waits(self) -> None:
+        """Look for jobs now: the poller has seen one that can be claimed."""
+        self._seen_waiting = True
+        self.wake()
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -385,19 +394,18 @@ class Producer(Service):
         beyond = self._bounds.at(began)
         # A wake that comes from here on may be for a job that this claim does not see.
         self._may_have_more = False
-        jobs = claim_jobs(
-            self._engine,
-            self.queue,
-            limit=room,
-            client_id=self._client_id,
-            beyond=beyond,
-            schema=self._schema,
-        )
+        seen = self._seen_waiting and beyond is None
+        self._seen_waiting = self._seen_waiting and not seen
+        jobs = self._passed_over.claim(room, beyond)
         now = self._clock.monotonic()
         self._stand_in_line(False)  # its turn is over
         self._bounds.claimed(beyond, jobs, asked=room, began=began, ended=now)
         self._looked_at = began
         if len(jobs) == room:
+            self._may_have_more = True
+        elif seen:
+            self._passed_over.look()
+        if self._passed_over.looks:
             self._may_have_more = True
         if self._hinted:
             self._hinted = False

@@ -7,7 +7,7 @@ import attrs
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
-from riverrun.db.refusals import Fault, NoAnswer, fault_of
+from riverrun.db.refusals import Fault, NoAnswer, UpdateIgnored, fault_of
 from riverrun.db.statement_timeout import limit_of
 from riverrun.db.transactions import joined
 from riverrun.execution.result import AttemptResult
@@ -21,10 +21,6 @@ Settled = Callable[[Sequence[AttemptResult], dict[int, JobState]], object]
 
 class TooLarge(Exception):
     """An outcome takes long to write because of its size."""
-
-
-class UpdateIgnored(Exception):
-    """A row was free, but its update changed nothing, because of a trigger or a policy."""
 
 
 @attrs.frozen(kw_only=True)
