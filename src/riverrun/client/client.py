@@ -225,9 +225,9 @@ class Client(Acting, SetBased, UnitOfWork):
             clock=clock,
             rng=rng,
         )
-        for each in filter(None, (engine, listen_engine)):
-            renew_after_fork(each)
-            notice_dead_peers(each)
+        for bind in filter(None, (engine, listen_engine)):
+            renew_after_fork(bind)
+            notice_dead_peers(bind)
         self.engine = engine
         self.schema = config.schema
         self.workers = config.workers
@@ -499,7 +499,7 @@ class Client(Acting, SetBased, UnitOfWork):
             return
         if not self.workers or not self.workers.kinds:
             raise ClientNotReady("no worker is registered; pass workers= to the Client")
-        if any(each.executor is Executor.process for each in self.workers):
+        if any(worker.executor is Executor.process for worker in self.workers):
             in_processes(self.plugins)
         if self._launcher.start(self.config, client=self, hub=self.hub, jobs=self.periodic_jobs):
             logger.info(

@@ -293,12 +293,12 @@ class Inserter:
         workers = self._workers
         if workers is None or not workers.kinds:
             return
-        for each in args:
-            kind = kind_of(each)
+        for obj in args:
+            kind = kind_of(obj)
             worker = workers.find(kind)
             if worker is not None:
-                if worker.args_type is not type(each):
-                    worker.check_args(each)
+                if worker.args_type is not type(obj):
+                    worker.check_args(obj)
             elif not self._skip_unknown_job_check:
                 raise UnknownKind(kind, workers.kinds)
 

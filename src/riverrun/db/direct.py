@@ -26,10 +26,10 @@ def compiled(
     found = known.get((statement, schema is not None))
     if found is None:
         places: Any = {} if schema is None else {"schema_translate_map": {None: _A_SCHEMA}}
-        made = statement.compile(
+        compiled = statement.compile(
             dialect=_with_names(dialect), render_schema_translate=schema is not None, **places
         )
-        found = known[statement, schema is not None] = str(made), dict(made.params)
+        found = known[statement, schema is not None] = str(compiled), dict(compiled.params)
     query, constants = found
     if schema is not None:
         query = query.replace(_A_SCHEMA, dialect.identifier_preparer.quote_schema(schema))
@@ -70,7 +70,7 @@ def takes_statements(connection: Connection) -> bool:
         transaction = connection.begin()
     if transaction is None or not transaction.is_active:
         return False
-    return all(each is None or each.is_active for each in (savepoint, block))
+    return all(part is None or part.is_active for part in (savepoint, block))
 
 
 def has_listeners(bind: Engine | Connection) -> bool:

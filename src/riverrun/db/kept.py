@@ -205,9 +205,9 @@ def _sent(value: object) -> bytes | None:
             return _HELP
         case int():
             return b"%d" % value
-        case list() if all(isinstance(each, str) and "\x00" not in each for each in value):
-            quoted = (each.replace("\\", "\\\\").replace('"', '\\"') for each in value)
-            return ("{" + ",".join(f'"{each}"' for each in quoted) + "}").encode()
+        case list() if all(isinstance(item, str) and "\x00" not in item for item in value):
+            quoted = (item.replace("\\", "\\\\").replace('"', '\\"') for item in value)
+            return ("{" + ",".join(f'"{item}"' for item in quoted) + "}").encode()
     return _HELP
 
 

@@ -245,9 +245,9 @@ class _State:
         if not isinstance(factory, sessionmaker):
             return None
         with factory() as session:
-            listeners = [getattr(each, "__self__", None) for each in session.dispatch.before_commit]
+            listeners = [getattr(hook, "__self__", None) for hook in session.dispatch.before_commit]
         # zope.sqlalchemy's sessions are committed by a transaction manager, and by nothing else.
-        if any(type(each).__module__.startswith("zope.sqlalchemy") for each in listeners):
+        if any(type(listener).__module__.startswith("zope.sqlalchemy") for listener in listeners):
             return None
         return factory
 

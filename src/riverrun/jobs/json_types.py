@@ -105,7 +105,7 @@ def fields_of(error: Exception, annotation: Any) -> tuple[str, ...]:
     """
     try:
         if hasattr(error, "errors"):  # pydantic's
-            parts = [each["loc"][0] for each in error.errors() if each["loc"]]
+            parts = [problem["loc"][0] for problem in error.errors() if problem["loc"]]
         else:
             paths = transform_error(error, path="$", format_exception=lambda *_: "")
             parts = [found[1] for path in paths if (found := re.search(r"@ \$\.(\w+)", path))]

@@ -84,7 +84,7 @@ def refer_on_init(args: object, *_init_only: object) -> None:
 
 def mentions_reference(annotations: Iterable[object]) -> bool:
     """Return whether one of a class's annotations, resolved or not, names a reference."""
-    return any("Ref" in (each if isinstance(each, str) else repr(each)) for each in annotations)
+    return any("Ref" in (hint if isinstance(hint, str) else repr(hint)) for hint in annotations)
 
 
 def reference_fields(cls: type) -> list[str]:

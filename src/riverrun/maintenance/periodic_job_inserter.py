@@ -269,12 +269,12 @@ class PeriodicJobInserter(Service):
         described: dict[str, About],
     ) -> None:
         """Write what the jobs with an id are, where that is news."""
-        made = {job.id: drafted for job, drafted in drafts}
+        drafted_by_id = {job.id: drafted for job, drafted in drafts}
         news = {}
         for job in jobs.values():
-            if job.id is None or (job.id in described and job.id not in made):
+            if job.id is None or (job.id in described and job.id not in drafted_by_id):
                 continue
-            drafted = made.get(job.id) or self._constant(job)
+            drafted = drafted_by_id.get(job.id) or self._constant(job)
             text, zone = described_schedule(job.schedule)
             about = About(
                 None if drafted is None else drafted.kind,

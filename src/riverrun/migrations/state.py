@@ -50,7 +50,7 @@ def recorded(connection: Connection, line: Line, schema: str | None = None) -> f
 def versions(connection: Connection, line: Line, schema: str | None = None) -> frozenset[int]:
     """Return the versions of `line` that have a row and whose tables exist."""
     rows = recorded(connection, line, schema)
-    made = {
+    tables = {
         f"{prefix(schema)}{name}": v
         for (of, v), names in MAKES.items()
         for name in names
@@ -59,8 +59,8 @@ def versions(connection: Connection, line: Line, schema: str | None = None) -> f
     statement = text(
         "SELECT name FROM unnest(CAST(:names AS text[])) AS name WHERE to_regclass(name) IS NULL"
     )
-    gone = connection.execute(statement, {"names": list(made)}).scalars() if made else ()
-    return rows - {made[name] for name in gone}
+    gone = connection.execute(statement, {"names": list(tables)}).scalars() if tables else ()
+    return rows - {tables[name] for name in gone}
 
 
 def has_lines(connection: Connection, schema: str | None) -> bool | None:

@@ -140,7 +140,7 @@ class AddedJob:
 
 
 def _keys(objects: Iterable[object]) -> tuple[Any, ...]:
-    return tuple(identity_of(_state(each)) for each in objects)
+    return tuple(identity_of(_state(obj)) for obj in objects)
 
 
 def _state(obj: object) -> InstanceState[Any]:
@@ -333,9 +333,9 @@ class _Coalesced:
         """
         alike = self._jobs.setdefault(key, [])
         # Jobs that were rolled back to a savepoint do not exist any more.
-        alike[:] = [each for each in alike if cast("AddedJobs", each._marker).is_there]
-        for each in alike:
-            if each.opts == job.opts:
-                return each
+        alike[:] = [other for other in alike if cast("AddedJobs", other._marker).is_there]
+        for other in alike:
+            if other.opts == job.opts:
+                return other
         alike.append(job)
         return job

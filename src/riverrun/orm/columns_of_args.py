@@ -180,22 +180,22 @@ def _column(
     try:
         if len(columns) > 1:
             (member,) = (m for m in members(field.annotation) if reference_class(m) is not None)
-            made = key_json(columns, member, encoding=encoding)
+            field_json = key_json(columns, member, encoding=encoding)
         else:
-            made = column_json(
+            field_json = column_json(
                 columns[0], field.annotation, pydantic=field.pydantic, encoding=encoding
             )
     except Mismatch as problem:
         raise Mismatch(f"column {label} does not fit the field {field.name!r}: {problem}") from None
     if takes_none(field.annotation):
-        return made if len(columns) == 1 else _null_if_any(made, columns)
+        return field_json if len(columns) == 1 else _null_if_any(field_json, columns)
     if any(nullable.get(name) for name in parts):
         expected = shown_type(field.annotation)
         raise Mismatch(
             f"column {label} may be NULL, and the field {field.name!r} is {expected}; add "
             ".where(column.is_not(None)), or use func.coalesce()"
         )
-    return made
+    return field_json
 
 
 def _null_if_any(made: ColumnJson, columns: Sequence[ColumnElement[Any]]) -> ColumnJson:
@@ -219,7 +219,10 @@ def _nullable(select: Any) -> dict[str, bool | None]:
             if len({column.type._type_affinity for column in columns}) > 1:
                 types = " and ".join(shown_sql_type(column.type) for column in columns)
                 raise Mismatch(f"column {name!r} is {types} in the parts of a UNION")
-        return {name: _any(each) for name, each in zip(names, zip(*rows, strict=True), strict=True)}
+        return {
+            name: _any(columns)
+            for name, columns in zip(names, zip(*rows, strict=True), strict=True)
+        }
     selected = list(select.selected_columns)
     present = _not_null(getattr(select, "whereclause", None))
     if len(selected) != len(names):
@@ -237,7 +240,7 @@ def _may_be_null(column: Any, present: Sequence[Any]) -> bool | None:
     while isinstance(column, Label):
         column = column.element
     if isinstance(column, Column):
-        known = any(column is each or hash(column) == hash(each) for each in present)
+        known = any(column is other or hash(column) == hash(other) for other in present)
         return False if known else bool(column.nullable)
     if isinstance(column, Null):
         return True
@@ -249,7 +252,7 @@ def _may_be_null(column: Any, present: Sequence[Any]) -> bool | None:
 def _not_null(clause: Any) -> list[Any]:
     """Return the columns that a WHERE clause requires to be not NULL."""
     if isinstance(clause, BooleanClauseList) and clause.operator is operators.and_:
-        return [each for part in clause.clauses for each in _not_null(part)]
+        return [column for part in clause.clauses for column in _not_null(part)]
     if isinstance(clause, BinaryExpression) and clause.operator is operators.is_not:
         return [clause.left]
     return []

@@ -355,9 +355,9 @@ class Arg(_Operators):
 
     def _one_of(self, values: Iterable[object]) -> ColumnElement[bool]:
         encoded = [_encoded(self._field, value) for value in values]
-        if any(isinstance(each, dict | list) for each in encoded):
+        if any(isinstance(item, dict | list) for item in encoded):
             return or_(*(and_(*self._same(value)) for value in values))
-        texts = [json_text(self._around(each)) for each in encoded]
+        texts = [json_text(self._around(item)) for item in encoded]
         return _holds(self._job.args, any_(cast(literal(texts, ARRAY(Text)), ARRAY(JSONB))))
 
     def _same(self, value: object) -> list[ColumnElement[bool]]:
@@ -419,7 +419,7 @@ def _known_type(member: Any) -> tuple[str, TypeEngine[Any], TypeEngine[Any]] | N
     if get_origin(member) is Literal:
         values = get_args(member)
     elif isinstance(member, type) and issubclass(member, Enum):
-        values = [each.value for each in member]
+        values = [item.value for item in member]
     kinds = {type(value) for value in values}
     if len(kinds) == 1:
         member = kinds.pop()
@@ -484,9 +484,9 @@ def _columns(value: Any) -> list[Any] | None:
     if isinstance(found, Mapper | AliasedInsp):
         # The key's attributes of this class, because a subclass has its own.
         keys = map(found.mapper.get_property_by_column, found.mapper.primary_key)
-        return [_clause(getattr(value, each.key)) for each in keys]
+        return [_clause(getattr(value, attribute.key)) for attribute in keys]
     if isinstance(value, tuple) and any(map(_is_sql, value)):
-        return [_clause(each) for each in value]
+        return [_clause(column) for column in value]
     return [_clause(value)] if _is_sql(value) else None
 
 

@@ -117,8 +117,8 @@ def own_code(cls: type) -> str | None:
     if "__dataclass_fields__" in vars(cls) and not is_pydantic(cls):
         if not cls.__dataclass_params__.init:  # type: ignore[attr-defined]
             return f"{cls.__name__}.__init__"
-        made = inspect.signature(cls).parameters
-        if extra := set(made) - {each.name for each in dataclasses.fields(cls)}:
+        parameters = inspect.signature(cls).parameters
+        if extra := set(parameters) - {field.name for field in dataclasses.fields(cls)}:
             return f"InitVar {min(extra)!r} of {cls.__name__}"
     decorators = getattr(cls, "__pydantic_decorators__", None)
     for name in _DECORATORS if is_pydantic(cls) else ():
@@ -144,14 +144,18 @@ def _attrs_fields(cls: type) -> list[Field]:
     hints = _hints(cls)
     return [
         Field(
-            name=each.name,
-            key=each.name,
-            annotation=hints.get(each.name, Any),
-            default=_attrs_default(each),
-            checks="a converter" if each.converter else "a validator" if each.validator else None,
+            name=attribute.name,
+            key=attribute.name,
+            annotation=hints.get(attribute.name, Any),
+            default=_attrs_default(attribute),
+            checks="a converter"
+            if attribute.converter
+            else "a validator"
+            if attribute.validator
+            else None,
         )
-        for each in attrs.fields(cls)
-        if each.init
+        for attribute in attrs.fields(cls)
+        if attribute.init
     ]
 
 
@@ -174,19 +178,19 @@ def _refuse_self(name: str) -> Any:
 def _dataclass_fields(cls: type) -> list[Field]:
     hints = _hints(cls)
     found = []
-    for each in dataclasses.fields(cls):
-        if not each.init:
+    for field in dataclasses.fields(cls):
+        if not field.init:
             continue
         default: Callable[[], Any] | None = None
-        if each.default is not dataclasses.MISSING:
-            default = lambda value=each.default: value  # noqa: E731
-        elif each.default_factory is not dataclasses.MISSING:
-            default = each.default_factory
+        if field.default is not dataclasses.MISSING:
+            default = lambda value=field.default: value  # noqa: E731
+        elif field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory
         found.append(
             Field(
-                name=each.name,
-                key=each.name,
-                annotation=hints.get(each.name, Any),
+                name=field.name,
+                key=field.name,
+                annotation=hints.get(field.name, Any),
                 default=default,
             )
         )
@@ -204,7 +208,7 @@ def _pydantic_fields(cls: Any) -> list[Field]:
     for name, info in described.items():
         alias = info.serialization_alias or info.alias
         written = alias and (config.get("serialize_by_alias", False) or not by_name)
-        metadata = [each for each in info.metadata if type(each).__name__ != "Strict"]
+        metadata = [item for item in info.metadata if type(item).__name__ != "Strict"]
         annotation = info.annotation
         default: Callable[[], Any] | None = None
         if not info.is_required():

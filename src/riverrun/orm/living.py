@@ -18,7 +18,7 @@ class Living(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         found = [reference() for reference in list(self._references.values())]
-        return iter([each for each in found if each is not None])
+        return iter([item for item in found if item is not None])
 
     def __bool__(self) -> bool:
         return bool(self._references)

@@ -81,10 +81,10 @@ class Owners:
             done: The places in which other clients have cancelled them. This adds its own.
         """
         # A session of another tenant may not even find River's tables.
-        found = [each for each in deleted if each.table == table_of(each.base, self._schemas)]
-        if self._place in done or not any(each.base in self._bases for each in found):
+        found = [owner for owner in deleted if owner.table == table_of(owner.base, self._schemas)]
+        if self._place in done or not any(owner.base in self._bases for owner in found):
             return
-        if self._canceller.cancel_owned(session, [each.mark for each in found]):
+        if self._canceller.cancel_owned(session, [owner.mark for owner in found]):
             done.add(self._place)
 
     def check_bulk(self, mapper: Mapper[Any] | None, table: object) -> None:

@@ -195,7 +195,7 @@ class Ref(Reference, Generic[T]):
         """Return a statement that selects the key of the object's row, without an entity."""
         mapper = cast("Mapper[Any]", inspect(self.entity))
         columns = [
-            mapper.get_property_by_column(each).class_attribute for each in mapper.primary_key
+            mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key
         ]
         key = self.key if len(columns) > 1 else (self.key,)
         return select(*columns).where(*map(lambda column, value: column == value, columns, key))

@@ -182,7 +182,7 @@ class Rules:
 
     def decide(self, session: Session, changes: list["_Change"]) -> None:
         """Add the jobs of changes that are about to be committed."""
-        born = {id(each.obj) for each in changes if each.on == "insert"}
+        born = {id(change.obj) for change in changes if change.on == "insert"}
         for change in changes:
             rule = change.rule
             if change.on != rule.on or rule not in self:

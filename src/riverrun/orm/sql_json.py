@@ -121,10 +121,10 @@ def key_json(
         return parts[0]
     texts = [part.text for part in parts]
     text: ColumnElement[Any] | None = None
-    if all(each is not None for each in texts):
+    if all(part_text is not None for part_text in texts):
         text = literal("[", Text)
-        for number, each in enumerate(texts):
-            text = text.concat("," if number else "").concat(each)
+        for number, part_text in enumerate(texts):
+            text = text.concat("," if number else "").concat(part_text)
         text = text.concat("]")
     return ColumnJson(func.jsonb_build_array(*(part.value for part in parts)), text)
 
@@ -146,7 +146,7 @@ _FAMILIES: tuple[Any, ...] = (
 
 
 def _family(sql_type: Any) -> Any:
-    return next((each for each in _FAMILIES if isinstance(sql_type, each)), None)
+    return next((family for family in _FAMILIES if isinstance(sql_type, family)), None)
 
 
 def _key_part(
@@ -195,7 +195,7 @@ def members(annotation: Any) -> list[Any]:
     """Return the members of an annotation's union except None, with aliases resolved."""
     annotation = unwrapped(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return [each for part in typing.get_args(annotation) for each in members(part)]
+        return [member for part in typing.get_args(annotation) for member in members(part)]
     return [] if annotation in (None, types.NoneType) else [annotation]
 
 
@@ -322,7 +322,7 @@ def _enum(column: ColumnElement[Any], sql_type: SQLEnum, member: Any, encoding: 
     elif member is cls and issubclass(cls, Enum):
         processor: Any = sql_type.bind_processor
         label = processor(_DIALECT) or (lambda value: value)
-        values = {str(label(each)): to_json(each, cls) for each in cls}
+        values = {str(label(item)): to_json(item, cls) for item in cls}
         texts = {key: go_json.encode(value) for key, value in values.items()}
         return ColumnJson(
             cast(literal(json_text(values), Text), JSONB).op("->", return_type=JSONB())(held),
@@ -341,7 +341,7 @@ def _json(column: ColumnElement[Any], member: Any) -> ColumnJson:
         return ColumnJson(held, None)
     origin, inner = typing.get_origin(member) or member, typing.get_args(member)
     expected = _JSON_TYPES.get(origin)
-    if expected is None or any(each not in (str, Any, object) for each in inner[:-1]):
+    if expected is None or any(argument not in (str, Any, object) for argument in inner[:-1]):
         raise Mismatch(f"it is JSON, whose content need not be a {shown_type(member)}")
     if inner and inner[-1] not in (Any, object):
         raise Mismatch(f"it is JSON, whose content need not be a {shown_type(member)}")

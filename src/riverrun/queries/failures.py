@@ -85,8 +85,8 @@ def retryable_jobs(window: Any, *columns: Any) -> Select[Any]:
     lines = first.union_all(select(*following.c).select_from(first.join(following, true())))
     # As arrays: of these the planner expects ten rows, and of a recursion far more.
     arrays = [
-        func.array(select(each).order_by(*lines.c).scalar_subquery())
-        for each in (lines.c.queue, lines.c.priority)
+        func.array(select(values).order_by(*lines.c).scalar_subquery())
+        for values in (lines.c.queue, lines.c.priority)
     ]
     line = (
         func.unnest(*arrays)

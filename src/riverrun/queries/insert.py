@@ -124,7 +124,7 @@ def _returning(
     )
     # xmax is 0 in a row that this statement has inserted.
     skipped: ColumnElement[bool] = literal_column("xmax::text <> '0'")
-    sent = [case((not_(skipped), each)) for each in sent]
+    sent = [case((not_(skipped), column)) for column in sent]
     # What was just inserted is not sent back: it is known, and the session's encoding may lack it.
     columns = [
         case((skipped, column.element)).label(column.name) if column.name in _KNOWN else column

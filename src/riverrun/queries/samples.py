@@ -117,7 +117,7 @@ def count_final() -> Insert:
         func.width_bucket(run_s, bounds).label("run"),
     ]
     # Group by the classes first, because there are far fewer of them than jobs.
-    each = (
+    classed = (
         select(
             *(*key, *classes),
             func.count().label("count"),
@@ -125,15 +125,17 @@ def count_final() -> Insert:
             func.sum(run_s).label("run_s"),
         )
         .group_by(*key, *classes)
-        .subquery("each")
+        .subquery("classed")
     ).c
     counts = {
-        name: _histogram(f"coalesce(sum(each.count) FILTER (WHERE each.{name} = {{place}}), 0)")
+        name: _histogram(
+            f"coalesce(sum(classed.count) FILTER (WHERE classed.{name} = {{place}}), 0)"
+        )
         for name in ("wait", "run")
     }
-    lengths = {name: func.max(each[name]) + 1 for name in counts}
+    lengths = {name: func.max(classed[name]) + 1 for name in counts}
     step_s = literal_column(str(FINE_S), Integer)
-    return _insert(step_s, each, func.sum(each["count"]), counts, lengths)
+    return _insert(step_s, classed, func.sum(classed["count"]), counts, lengths)
 
 
 @lru_cache
@@ -144,7 +146,7 @@ def sum_up() -> Insert:
     """
     since, until = (bindparam(name, type_=Timestamp) for name in ("since", "until"))
     step_s, from_s = (bindparam(name, type_=Integer) for name in ("step_s", "from_s"))
-    each = (
+    finer = (
         select(
             func.date_bin(_seconds_long(step_s), Sample.at, _ORIGIN).label("at"),
             *(getattr(Sample, name) for name in ("queue", "kind", "state", "count")),
@@ -154,28 +156,28 @@ def sum_up() -> Insert:
             Sample.run_counts.label("run"),
         )
         .where(Sample.step_s == from_s, Sample.at >= since, Sample.at < until)
-        .subquery("each")
+        .subquery("finer")
     )
-    counts = {name: _sums(f"each.{name}") for name in ("wait", "run")}
-    lengths = {name: func.max(func.cardinality(each.c[name])) for name in counts}
-    return _insert(cast(step_s, Integer), each.c, func.sum(each.c["count"]), counts, lengths)
+    counts = {name: _sums(f"finer.{name}") for name in ("wait", "run")}
+    lengths = {name: func.max(func.cardinality(finer.c[name])) for name in counts}
+    return _insert(cast(step_s, Integer), finer.c, func.sum(finer.c["count"]), counts, lengths)
 
 
 def _insert(
-    step_s: Any, each: Any, count: Any, counts: dict[str, Any], lengths: dict[str, Any]
+    step_s: Any, rows: Any, count: Any, counts: dict[str, Any], lengths: dict[str, Any]
 ) -> Insert:
     """Return an insert of the most frequent series of each time, and of the rest without names."""
-    key = (each.at, each.queue, each.kind, each.state)
-    named = and_(each.queue != "", each.kind != "")
+    key = (rows.at, rows.queue, rows.kind, rows.state)
+    named = and_(rows.queue != "", rows.kind != "")
     place = func.row_number().over(
-        partition_by=each.at, order_by=[named.desc(), count.desc(), *key[1:]]
+        partition_by=rows.at, order_by=[named.desc(), count.desc(), *key[1:]]
     )
     series = (
         select(
             *key,
             count.label("count"),
-            func.coalesce(func.sum(each.wait_s), 0.0).label("wait_s"),
-            func.coalesce(func.sum(each.run_s), 0.0).label("run_s"),
+            func.coalesce(func.sum(rows.wait_s), 0.0).label("wait_s"),
+            func.coalesce(func.sum(rows.run_s), 0.0).label("run_s"),
             *(counts[name].label(f"{name}_counts") for name in counts),
             *(func.coalesce(lengths[name], 0).label(f"{name}_length") for name in counts),
             and_(place <= SERIES_MAX, named).label("kept"),
@@ -230,7 +232,7 @@ def clean() -> Delete:
         .subquery()
         for step_s in STEPS
     ]
-    found = union_all(*(select(each.c.place) for each in old))
+    found = union_all(*(select(part.c.place) for part in old))
     return delete(Sample).where(place == func.any(func.array(found.scalar_subquery())))
 
 
@@ -279,16 +281,16 @@ def list_samples(by: str, step_s: int, finer_s: int | None) -> Select[Any]:
 
 def _sums(counts: str, *, most: int | None = None) -> Any:
     """Return the sum of each class of the histograms in a column, which may be shorter."""
-    each = f"coalesce(sum({counts}[{{place}} + 1]), 0)"
-    return _histogram(each if most is None else f"least({each}, {most})")
+    of_class = f"coalesce(sum({counts}[{{place}} + 1]), 0)"
+    return _histogram(of_class if most is None else f"least({of_class}, {most})")
 
 
-def _histogram(each: str) -> Any:
-    """Return an array with the SQL `each` of every class, whose number is `{place}`.
+def _histogram(of_class: str) -> Any:
+    """Return an array with the SQL `of_class` for every class, whose number is `{place}`.
 
     As text: expressions of SQLAlchemy take it 0.1 s to compile, when a client becomes the leader.
     """
-    texts = [each.format(place=place) for place in range(len(BOUNDS_S) + 1)]
+    texts = [of_class.format(place=place) for place in range(len(BOUNDS_S) + 1)]
     return literal_column(f"ARRAY[{', '.join(texts)}]::bigint[]", ARRAY(BigInteger))
 
 

@@ -53,7 +53,7 @@ def count_waiting() -> Select[Any]:
         for number in PRIORITIES
     }
     counts = (
-        select(func.count().label("found"), *(each.label(key) for key, each in numbers.items()))
+        select(func.count().label("found"), *(number.label(key) for key, number in numbers.items()))
         .select_from(first)
         .lateral("counts")
     )
@@ -131,9 +131,9 @@ def places(states: Sequence[JobState], name: str = "places") -> Any:
     # its estimate for a hundred it would compile the statement, which takes seconds.
     arrays = [
         func.array(
-            select(each).where(there).order_by(found.c.state, found.c.queue).scalar_subquery()
+            select(values).where(there).order_by(found.c.state, found.c.queue).scalar_subquery()
         )
-        for each in (found.c.state, found.c.queue)
+        for values in (found.c.state, found.c.queue)
     ]
     return (
         func.unnest(*arrays)

@@ -50,7 +50,7 @@ class Health:
     def state(self) -> dict[str, Any]:
         """Return this client's state as its heartbeat writes it, for other clients."""
         return {
-            "slots": {each.queue: each.config.max_workers for each in self._producers},
+            "slots": {producer.queue: producer.config.max_workers for producer in self._producers},
             "problems": self.problems(),
             **self._vitals.state(),
         }

@@ -155,8 +155,8 @@ class Heartbeat(Service):
         return self._interval_s * (0.9 + 0.1 * self._rng.random())
 
     def _touch(self, now: float) -> None:
-        self._touched = {each: self._touched.get(each, now) for each in self._unwritten()}
-        long = [each for each, since in self._touched.items() if now - since >= self._touch_s]
+        self._touched = {claim: self._touched.get(claim, now) for claim in self._unwritten()}
+        long = [claim for claim, since in self._touched.items() if now - since >= self._touch_s]
         if long:
             touch(self._engine, long, schema=self._schema)
             self._touched.update(dict.fromkeys(long, now))

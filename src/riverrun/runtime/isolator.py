@@ -147,9 +147,9 @@ class Isolator(Service):
         """Stop without writing the held outcomes; cancel a statement that is being executed."""
         self._abandoned = True
         self._woken.set()
-        for each in list(waiting):
-            if self._thread is not None and each.thread == self._thread.ident:
-                each.until = -math.inf
+        for wait in list(waiting):
+            if self._thread is not None and wait.thread == self._thread.ident:
+                wait.until = -math.inf
 
     def run(self) -> None:
         """Write what is due until stopped and nothing is left that can be written."""

@@ -83,9 +83,10 @@ class Poller(Service):
         self._woken.clear()
         # Queues that are almost due are looked at together: that saves a statement.
         due = {
-            each.queue: each
-            for each in self._producers
-            if each.poll_at - now <= (math.inf if everywhere else each.poll_interval_s * EARLY)
+            producer.queue: producer
+            for producer in self._producers
+            if producer.poll_at - now
+            <= (math.inf if everywhere else producer.poll_interval_s * EARLY)
         }
         if not due:
             return frozenset()
@@ -100,7 +101,8 @@ class Poller(Service):
         now = self._clock.monotonic()
         # At most the interval of each: a producer may get room meanwhile, or may be new.
         left_s = (
-            max(0.0, min(each.poll_at - now, each.poll_interval_s)) for each in self._producers
+            max(0.0, min(producer.poll_at - now, producer.poll_interval_s))
+            for producer in self._producers
         )
         # Clients started together must not poll together.
         return min(left_s, default=DEFAULT_S) * (1 - EARLY * self._rng.random())

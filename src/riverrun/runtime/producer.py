@@ -501,7 +501,11 @@ class Producer(Service):
 
     def _give_back(self, attempts: Sequence[Attempt]) -> int:
         # A job that was rescued meanwhile may have been claimed again; it belongs to that attempt.
-        jobs = [each.claimed for each in attempts if self._claimed.get(each.claimed.id) is each]
+        jobs = [
+            attempt.claimed
+            for attempt in attempts
+            if self._claimed.get(attempt.claimed.id) is attempt
+        ]
         given: Mapping[int, JobState] = {}
         try:
             if jobs:

@@ -71,7 +71,7 @@ class Producers:
         """Remove a producer that has stopped. Its unfinished jobs stay claimed."""
         with self._lock:
             self._left.append(producer)
-            kept = {name: each for name, each in self._by_queue.items() if each is not producer}
+            kept = {name: other for name, other in self._by_queue.items() if other is not producer}
             self._by_queue = kept
 
     def close(self) -> list[Producer]:

@@ -97,10 +97,10 @@ def _waits_on(frame: FrameType | None) -> psycopg.Connection[Any] | None:
     the connection out.
     """
     while frame is not None:
-        for each in frame.f_locals.values():
+        for value in frame.f_locals.values():
             # Not isinstance(): that asks a proxy for its target, which it may not have here.
-            if issubclass(type(each), psycopg.Connection) and _is_busy(each):
-                return cast("psycopg.Connection[Any]", each)
+            if issubclass(type(value), psycopg.Connection) and _is_busy(value):
+                return cast("psycopg.Connection[Any]", value)
         frame = frame.f_back
     return None
 

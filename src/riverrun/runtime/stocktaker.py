@@ -103,7 +103,7 @@ class Stocktaker(Service):
         self._wanted = False
         rows = read_running(self._engine, client_id=self._client_id, schema=self._schema)
         # After reading the rows: a claim that is under way now may have made some of them.
-        asking = {each.queue: each.asking for each in producers}
+        asking = {producer.queue: producer.asking for producer in producers}
         unknown = self._unknown(rows, producers)
         for producer in producers:
             if any(row.queue == producer.queue for row in unknown):

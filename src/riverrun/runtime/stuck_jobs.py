@@ -57,7 +57,9 @@ class StuckJobs(Service):
     def run_once(self) -> list[Attempt]:
         """Look at every attempt once; return those that have newly become stuck."""
         now = self._clock.monotonic()
-        overdue = {id(each): each for each in self._producers.running() if each.ctx.cancelled}
+        overdue = {
+            id(attempt): attempt for attempt in self._producers.running() if attempt.ctx.cancelled
+        }
         self._since = {key: self._since.get(key, now) for key in overdue}
         self._reported &= set(overdue)
         stuck = []

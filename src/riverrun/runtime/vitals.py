@@ -53,7 +53,9 @@ class Vitals:
         running = len(self._producers.running())
         return {
             **self._constant,
-            "claim_ahead": {each.queue: each.config.claim_ahead for each in self._producers},
+            "claim_ahead": {
+                producer.queue: producer.config.claim_ahead for producer in self._producers
+            },
             "executors": sorted({worker.executor.value for worker in self._workers}),
             "running": running,
             # An attempt may have begun or ended between the two looks.

@@ -113,8 +113,10 @@ class Writer:
             done = part
             if held := recorded.locked | recorded.ignored:
                 done = [result for result in part if job_id(result) not in held]
-                locked += [by_id[each] for each in sorted(recorded.locked)]
-                refused += [([by_id[each]], UpdateIgnored()) for each in sorted(recorded.ignored)]
+                locked += [by_id[held_id] for held_id in sorted(recorded.locked)]
+                refused += [
+                    ([by_id[held_id]], UpdateIgnored()) for held_id in sorted(recorded.ignored)
+                ]
             count += len(done)
             self._settled(done, recorded.states)
             now = self._clock.monotonic()  # for the ages of the next batch

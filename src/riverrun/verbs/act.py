@@ -230,8 +230,8 @@ def _change(
             done = retry_chosen(joins, [these], dry_run=False, schema=schema, now=now)
             if done.count < len(locked):
                 # A unique key was taken between the statements.
-                made = select(job.id).where(these, job.state == JobState.available)
-                locked = sorted(transaction.execute(made, {}).scalars())
+                available = select(job.id).where(these, job.state == JobState.available)
+                locked = sorted(transaction.execute(available, {}).scalars())
             payloads = [insert_payload(name) for name in sorted(done.queues)]
             notify_in(transaction, Topic.insert, payloads, schema=schema)
         case JobAction.cancel:

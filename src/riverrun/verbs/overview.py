@@ -115,20 +115,20 @@ def overview(
         statement = queries.problems(standby=is_standby(transaction.connection))
         found = [_problem(row) for row in transaction.execute(statement, params)]
         kinds = transaction.execute(kind_queries.kind_stats(), {"window": KIND_WINDOW}).all()
-    unworked = {each.subject for each in found if each.kind is ProblemKind.unworked_queue}
+    unworked = {problem.subject for problem in found if problem.kind is ProblemKind.unworked_queue}
     found = [
-        each
-        for each in found
-        if each.kind is not ProblemKind.long_wait or each.subject not in unworked
+        problem
+        for problem in found
+        if problem.kind is not ProblemKind.long_wait or problem.subject not in unworked
     ]
     failing = [
         Problem(kind=ProblemKind.failing_kind, subject=row.kind, count=row.failed, of=row.ended)
         for row in kinds
         if row.failed >= max(FAILED_LEAST, row.ended * FAILED_SHARE)
     ]
-    failing.sort(key=lambda each: -(each.count or 0))
+    failing.sort(key=lambda problem: -(problem.count or 0))
     order = list(ProblemKind)
-    return sorted([*found, *failing[:limit]], key=lambda each: order.index(each.kind))
+    return sorted([*found, *failing[:limit]], key=lambda problem: order.index(problem.kind))
 
 
 def _problem(row: Any) -> Problem:

@@ -229,10 +229,10 @@ def describe(transaction: Transaction, about: Mapping[str, About]) -> None:
     """Write what each periodic job is, by id."""
     params = {
         "ids": list(about),
-        "kinds": [each.kind for each in about.values()],
-        "queues": [each.queue for each in about.values()],
-        "schedules": [each.schedule for each in about.values()],
-        "zones": [each.zone for each in about.values()],
+        "kinds": [row.kind for row in about.values()],
+        "queues": [row.queue for row in about.values()],
+        "schedules": [row.schedule for row in about.values()],
+        "zones": [row.zone for row in about.values()],
     }
     transaction.execute(queries.describe_runs(), params)
 

@@ -61,7 +61,7 @@ def list_rescued(
                 state=state_of(row.state),
                 count=_number(row.rescues),
                 rescued_at=time_of_error(row.rescued_at),
-                client_ids=tuple(each for each in row.attempted_by or () if isinstance(each, str)),
+                client_ids=tuple(name for name in row.attempted_by or () if isinstance(name, str)),
             )
             for row in rows
         ]

@@ -302,7 +302,7 @@ def _point(at: datetime, rows: Sequence[Any]) -> SamplePoint:
 
 def _histogram(texts: Sequence[str]) -> list[int]:
     first, *others = (list(map(int, text.split())) for text in texts)
-    return [sum(each) for each in zip(first, *others, strict=True)] if others else first
+    return [sum(column) for column in zip(first, *others, strict=True)] if others else first
 
 
 def _choice(name: str, value: object, choices: Any) -> Any:

@@ -77,7 +77,7 @@ def _check(session: Session, need: Mapping[str, Any]) -> None:
     mapper = _mapper(str(need["class"]), versioned=versioned)
     if mapper is None:
         return
-    columns = [mapper.get_property_by_column(each) for each in mapper.primary_key]
+    columns = [mapper.get_property_by_column(key) for key in mapper.primary_key]
     identity = keys_of(mapper).read(need["key"])
     read = mapper.version_id_col if versioned else mapper.primary_key[0]
     statement = select(mapper.get_property_by_column(cast("Any", read)).class_attribute)

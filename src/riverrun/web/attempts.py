@@ -100,7 +100,7 @@ def attempts_of(
                 full_trace=trace[: BLOCK_MAX + 1],
             )
         )
-    failed = {each.attempt for each in found}
+    failed = {attempt.attempt for attempt in found}
     others = {log.attempt for log in parts.logs} - failed
     if row.attempt and row.attempt not in failed and row.attempted_at is not None:
         others.add(row.attempt)
@@ -108,8 +108,8 @@ def attempts_of(
         at = row.attempted_at if number == row.attempt else None
         found.append(AttemptData(attempt=number, at=at))
     complete = []
-    for each in sorted(found, key=lambda each: each.attempt or 0):
-        number = each.attempt
+    for attempt in sorted(found, key=lambda attempt: attempt.attempt or 0):
+        number = attempt.attempt
         client = None
         if number is not None and exact and 0 < number <= len(clients):
             client = clients[number - 1]
@@ -119,8 +119,8 @@ def attempts_of(
         if text is not None:
             shown = context.redaction.text(row, "log", text) if shows else None
             begin = None if shown is None else shown[: BLOCK_MAX + 1]
-            each = attrs.evolve(each, log=begin, log_chars=len(text))
-        complete.append(attrs.evolve(each, client=client))
+            attempt = attrs.evolve(attempt, log=begin, log_chars=len(text))
+        complete.append(attrs.evolve(attempt, client=client))
     return complete
 
 

@@ -73,7 +73,9 @@ class Cache:
         with self._lock:
             if key not in self._entries and len(self._entries) >= ENTRIES_MAX:
                 now = self._clock.monotonic()
-                self._entries = {k: each for k, each in self._entries.items() if now < each.until}
+                self._entries = {
+                    k: entry for k, entry in self._entries.items() if now < entry.until
+                }
                 if len(self._entries) >= ENTRIES_MAX:
                     self._entries.clear()
             return self._entries.setdefault(key, _Entry())

@@ -45,7 +45,7 @@ class Chart:
     def rows(self) -> list[tuple[datetime, list[float | None]]]:
         """Return the rows of the table, the latest first, without those that have nothing."""
         found = [
-            (at, [each.values[place] for each in self.series])
+            (at, [member.values[place] for member in self.series])
             for place, at in enumerate(self.times)
         ]
         return [row for row in reversed(found) if any(row[1])]
@@ -61,15 +61,15 @@ def stacked(series: Sequence[Series], *, label: str, first: datetime, last: date
         last: When it ends.
     """
     count = len(series[0].values)
-    tops = [sum(each.values[at] or 0 for each in series) for at in range(count)]
+    tops = [sum(member.values[at] or 0 for member in series) for at in range(count)]
     most = _nice(max(tops, default=0))
     step = (WIDTH - _LEFT) / count
     parts = _frame(most, first, last)
-    classes = [Markup(' class="{}"').format(each.css) for each in series]
+    classes = [Markup(' class="{}"').format(member.css) for member in series]
     for place in range(count):
         base = 0.0
-        for each, css in zip(series, classes, strict=True):
-            value = each.values[place] or 0
+        for member, css in zip(series, classes, strict=True):
+            value = member.values[place] or 0
             if not value:
                 continue
             tall = max((HEIGHT - _TOP - _BOTTOM) * value / most, 1.0)
@@ -89,19 +89,19 @@ def lines(series: Sequence[Series], *, label: str, first: datetime, last: dateti
         last: When it ends.
     """
     count = len(series[0].values)
-    most = _nice(max((value or 0 for each in series for value in each.values), default=0))
+    most = _nice(max((value or 0 for member in series for value in member.values), default=0))
     step = (WIDTH - _LEFT) / count
     parts = _frame(most, first, last)
-    for each in series:
+    for member in series:
         path, pen = [], "M"
-        for place, value in enumerate(each.values):
+        for place, value in enumerate(member.values):
             if value is None:
                 pen = "M"
                 continue
             y = HEIGHT - _BOTTOM - (HEIGHT - _TOP - _BOTTOM) * value / most
             path.append(f"{pen}{_LEFT + (place + 0.5) * step:.1f} {y:.1f}h.1")
             pen = "L"
-        parts.append(Markup('<path class="l {}" d="{}"/>').format(each.css, "".join(path)))
+        parts.append(Markup('<path class="l {}" d="{}"/>').format(member.css, "".join(path)))
     return Chart(svg=_svg(parts, label), series=series, times=_times(first, last, count))
 
 

@@ -45,11 +45,11 @@ def plain(value: object, depth: int = 0) -> Any:
         case bytes():
             return value.hex()
         case Mapping():
-            return {str(plain(key)): plain(each, depth) for key, each in value.items()}
+            return {str(plain(key)): plain(item, depth) for key, item in value.items()}
         case set() | frozenset():
-            return sorted((plain(each, depth) for each in value), key=str)
+            return sorted((plain(item, depth) for item in value), key=str)
         case list() | tuple():
-            return [plain(each, depth) for each in value]
+            return [plain(item, depth) for item in value]
     row: Any = type(value)
     if attrs.has(row):
         names = [field.name for field in attrs.fields(row)]
@@ -72,9 +72,9 @@ def etag_of(*parts: object) -> str:
 def _still(value: Any) -> Any:
     match value:
         case dict():
-            return {key: _still(each) for key, each in value.items() if key not in _CHANGING}
+            return {key: _still(item) for key, item in value.items() if key not in _CHANGING}
         case list():
-            return [_still(each) for each in value]
+            return [_still(item) for item in value]
     return value
 
 

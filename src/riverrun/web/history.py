@@ -74,13 +74,13 @@ def per_minute(series: SampleSeries, samples: Samples, *, window_s: float = 300.
 def charts(samples: Samples, words: Mapping[str, str]) -> dict[str, Chart]:
     """Return the charts of samples: of throughput, of waits and of run times."""
     count = max(int((samples.until_at - samples.from_at).total_seconds() / samples.step_s), 1)
-    shown = [each for each in samples.series if each.name is not None][:SERIES_MAX]
-    rest = [each for each in samples.series if each not in shown]
+    shown = [member for member in samples.series if member.name is not None][:SERIES_MAX]
+    rest = [member for member in samples.series if member not in shown]
 
     def values(group: Sequence[SampleSeries], name: str) -> list[float | None]:
         found: list[float | None] = [None] * count
-        for each in group:
-            for point in each.points:
+        for member in group:
+            for point in member.points:
                 place = round((point.at - samples.from_at).total_seconds() / samples.step_s)
                 value = getattr(point, name)
                 if 0 <= place < count and value is not None:
@@ -89,8 +89,8 @@ def charts(samples: Samples, words: Mapping[str, str]) -> dict[str, Chart]:
 
     def series(name: str, *, with_rest: bool) -> list[Series]:
         found = [
-            Series(name=_name(each, words), css=_css(each, at), values=values([each], name))
-            for at, each in enumerate(shown)
+            Series(name=_name(member, words), css=_css(member, at), values=values([member], name))
+            for at, member in enumerate(shown)
         ]
         if rest and with_rest:
             found.append(Series(name=words["other"], css="c-other", values=values(rest, name)))
@@ -106,8 +106,8 @@ def charts(samples: Samples, words: Mapping[str, str]) -> dict[str, Chart]:
 
 def links(request: Request, choice: Choice, *, by: bool = True) -> dict[str, Any]:
     """Return the links by which a user chooses, each with its name and whether it is chosen."""
-    spans = [(each, request.again(span=each), each is choice.span) for each in SampleSpan]
-    keys = [(each, request.again(by=each), each is choice.by) for each in SampleKey]
+    spans = [(span, request.again(span=span), span is choice.span) for span in SampleSpan]
+    keys = [(key, request.again(by=key), key is choice.by) for key in SampleKey]
     return {"spans": spans, "keys": keys if by else []}
 
 

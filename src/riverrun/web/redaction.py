@@ -81,7 +81,7 @@ class Redaction:
             return HIDDEN if isinstance(shown, Mapping | list | tuple) else shown
         match shown:
             case Mapping():
-                return {key: self._redacted(job, (*path, key), each) for key, each in shown.items()}
+                return {key: self._redacted(job, (*path, key), item) for key, item in shown.items()}
             case list() | tuple():
-                return [self._redacted(job, (*path, at), each) for at, each in enumerate(shown)]
+                return [self._redacted(job, (*path, at), item) for at, item in enumerate(shown)]
         return shown

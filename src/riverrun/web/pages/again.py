@@ -82,23 +82,23 @@ def do_copy(request: Request, context: Context, job_id: str) -> Response:
             client = context.client
             args = typed_args(client.workers if client else None, row.kind, encoded)
             if client is not None:
-                made = client.insert(connection, args, opts)
+                result = client.insert(connection, args, opts)
             else:
-                made = insert(connection, args, opts, schema=context.schema)
+                result = insert(connection, args, opts, schema=context.schema)
             record_action(
                 connection,
                 user=request.user.name,
                 action="insert",
-                count=0 if made.skipped_as_duplicate else 1,
-                job_ids=[made.job.id],
+                count=0 if result.skipped_as_duplicate else 1,
+                job_ids=[result.job.id],
                 filter={"copy_of": row.id},
                 schema=context.schema,
                 on_done=context.on_done,
             )
     except (InvalidArgs, InvalidOption, UndecodableArgs, UnknownKind) as error:
         raise BadRequest("insert", str(error)) from None
-    done = "duplicate" if made.skipped_as_duplicate else "insert"
-    return see_other(request.url(f"/jobs/{made.job.id}", [("done", done), ("count", 1)]))
+    done = "duplicate" if result.skipped_as_duplicate else "insert"
+    return see_other(request.url(f"/jobs/{result.job.id}", [("done", done), ("count", 1)]))
 
 
 def run_at(request: Request, context: Context, job_id: str) -> Page:

@@ -121,8 +121,8 @@ def clients(_: Request, context: Context) -> Page:
     data = ClientsData(
         clients=found,
         leader=leader,
-        leader_is_known=any(each.leads for each in found),
-        others=_others({each.id for each in found}, context.read.shared(running_on)),
+        leader_is_known=any(row.leads for row in found),
+        others=_others({row.id for row in found}, context.read.shared(running_on)),
     )
     return Page(
         name="clients",
@@ -145,7 +145,7 @@ def client(request: Request, context: Context, name: str) -> Page:
     ]
     data = OneClientData(
         id=name,
-        client=next((each for each in found if each.id == name), None),
+        client=next((row for row in found if row.id == name), None),
         leads=leader == name,
         running=lists[0],
         last=lists[1],
@@ -170,7 +170,7 @@ def read_clients(context: Context) -> tuple[list[ClientData], str | None]:
         kinds = works[group.client_id]
         kinds[group.kind] = kinds.get(group.kind, 0) + group.count
     found = [_client(row, leads=row.id == leader, works=works[row.id]) for row in rows]
-    return sorted(found, key=lambda each: (not each.leads, each.id)), leader
+    return sorted(found, key=lambda row: (not row.leads, row.id)), leader
 
 
 _SAME = (
@@ -206,8 +206,8 @@ def _others(known: set[str], groups: Sequence[RunningOn]) -> list[OtherClient]:
             at = oldest.get(group.client_id, group.oldest_at)
             oldest[group.client_id] = min(at, group.oldest_at)
     return [
-        OtherClient(id=each, works=kinds, oldest_at=oldest.get(each))
-        for each, kinds in sorted(works.items(), key=lambda item: item[0] or "")
+        OtherClient(id=client_id, works=kinds, oldest_at=oldest.get(client_id))
+        for client_id, kinds in sorted(works.items(), key=lambda item: item[0] or "")
     ]
 
 

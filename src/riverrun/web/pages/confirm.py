@@ -113,7 +113,9 @@ def act(request: Request, context: Context) -> Response:
     done = _number(request.posted("done"))
     if wish.is_named:
         acted = _done(act_on, context, request, wish.action, wish.ids)
-        if wish.action is JobAction.delete and wish.back in {f"/jobs/{each}" for each in wish.ids}:
+        if wish.action is JobAction.delete and wish.back in {
+            f"/jobs/{job_id}" for job_id in wish.ids
+        }:
             return see_other(request.local("/jobs", done=wish.action, count=acted.count))
         return see_other(request.back(done=wish.action, count=acted.count))
     if wish.after is None:

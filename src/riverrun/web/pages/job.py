@@ -273,20 +273,20 @@ def _timeline(data: JobData, context: Context) -> list[Moment]:
     moments = [Moment(name="at_created", at=data.created_at, state="pending")]
     if data.state in {JobState.scheduled, JobState.retryable, JobState.available}:
         moments.append(Moment(name="at_scheduled", at=data.scheduled_at, state="scheduled"))
-    for each in data.attempts:
-        if each.at is None:
+    for attempt in data.attempts:
+        if attempt.at is None:
             continue
-        is_running = data.state is JobState.running and each.attempt == data.attempt
-        failed = each.error is not None
-        if each.rescued:
+        is_running = data.state is JobState.running and attempt.attempt == data.attempt
+        failed = attempt.error is not None
+        if attempt.rescued:
             name = "at_lost"
         elif is_running:
             name = "at_running"
         else:
             name = "at_failed" if failed else "at_attempted"
-        number = "" if each.attempt is None else str(each.attempt)
+        number = "" if attempt.attempt is None else str(attempt.attempt)
         state = "retryable" if failed else "running"
-        moments.append(Moment(name=name, at=each.at, state=state, detail=number))
+        moments.append(Moment(name=name, at=attempt.at, state=state, detail=number))
     if data.finalized_at is not None:
         state = data.state.value if data.state in context.words else "other"
         moments.append(Moment(name="at_finalized", at=data.finalized_at, state=state))

@@ -107,7 +107,7 @@ def kind(request: Request, context: Context, name: str) -> Page:
         ]
         for params in (last, failed)
     ]
-    stats = {each.kind: each for each in context.read.shared(kind_stats, window=WINDOW)}
+    stats = {row.kind: row for row in context.read.shared(kind_stats, window=WINDOW)}
     found = _kind(name, stats.get(name), _registered(context))
     if not found.count and not lists[0] and not found.registered:
         raise NotFound(name)
@@ -133,10 +133,10 @@ def read_kinds(context: Context) -> list[KindData]:
     """Return all kinds, those of the last jobs first."""
     stats = context.read.shared(kind_stats, window=WINDOW)
     registered = _registered(context)
-    known = {each.kind for each in stats}
+    known = {row.kind for row in stats}
     others = {*context.read.shared(list_kinds), *(registered or ())} - known
     return [
-        *(_kind(each.kind, each, registered) for each in stats),
+        *(_kind(row.kind, row, registered) for row in stats),
         *(_kind(name, None, registered) for name in sorted(others)),
     ]
 

@@ -74,7 +74,9 @@ class OverviewData:
 def overview(request: Request, context: Context) -> Page:
     """Make the page."""
     problems = context.read.shared(problems_now, dead_s=DEAD_S)
-    unworked = {each.subject for each in problems if each.kind is ProblemKind.unworked_queue}
+    unworked = {
+        problem.subject for problem in problems if problem.kind is ProblemKind.unworked_queue
+    }
     queues = read_queues(context, unworked=[name for name in unworked if name is not None])
     clients = context.read.shared(list_clients)
     finished = context.read.shared(finished_by_time, window_s=WINDOW_S, step_s=STEP_S)
@@ -93,9 +95,9 @@ def overview(request: Request, context: Context) -> Page:
         queues=queues,
         finished=finished,
         per_minute=sum(
-            each.count
-            for each in finished
-            if each.state is JobState.completed and minute <= each.at < now - _step(1)
+            row.count
+            for row in finished
+            if row.state is JobState.completed and minute <= row.at < now - _step(1)
         ),
         samples=samples,
         failures=failures.groups[:GROUPS],
@@ -155,10 +157,10 @@ def _chart(finished: Sequence[FinishedCount], now: datetime, words: Mapping[str,
     steps = int(WINDOW_S / STEP_S)
     last_s = int(now.timestamp() // STEP_S)
     places: dict[str, list[int]] = {state.value: [0] * steps for state in SHOWN}
-    for each in finished:
-        place = int(each.at.timestamp() // STEP_S) - last_s + steps - 1
-        if 0 <= place < steps and each.state.value in places:
-            places[each.state.value][place] += each.count
+    for row in finished:
+        place = int(row.at.timestamp() // STEP_S) - last_s + steps - 1
+        if 0 <= place < steps and row.state.value in places:
+            places[row.state.value][place] += row.count
     series = [
         Series(name=words[state.value], css=f"c-{state.value}", values=places[state.value])
         for state in SHOWN

@@ -47,7 +47,7 @@ def periodic(request: Request, context: Context) -> Page:
     """Make the page of all periodic jobs."""
     rows = context.read(list_periodic, limit=PERIODIC_MAX)
     known = context.client.periodic_jobs if context.client is not None else ()
-    data = PeriodicData(periodic=rows, without_id=sum(each.id is None for each in known))
+    data = PeriodicData(periodic=rows, without_id=sum(job.id is None for job in known))
     return Page(
         name="periodic",
         title=context.words["periodic"],
@@ -61,11 +61,11 @@ def periodic(request: Request, context: Context) -> Page:
 def one_periodic(request: Request, context: Context, name: str) -> Page:
     """Make the page of the periodic job with the id `name`."""
     rows = context.read(list_periodic, limit=PERIODIC_MAX)
-    row = next((each for each in rows if each.id == name), None)
+    row = next((listed for listed in rows if listed.id == name), None)
     if row is None:
         raise PeriodicJobNotFound(name)
-    made = JobListParams(metadata={"river:periodic_job_id": name}, descending=True, limit=50)
-    jobs = context.read(list_briefs, made, errors=True).jobs
+    inserted = JobListParams(metadata={"river:periodic_job_id": name}, descending=True, limit=50)
+    jobs = context.read(list_briefs, inserted, errors=True).jobs
     return Page(
         name="one_periodic",
         title=name,

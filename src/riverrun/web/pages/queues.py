@@ -111,7 +111,7 @@ def queues(request: Request, context: Context) -> Page:
 
 def queue(request: Request, context: Context, name: str) -> Page:
     """Make the page of the queue `name`."""
-    found = next((each for each in read_queues(context) if each.name == name), None)
+    found = next((row for row in read_queues(context) if row.name == name), None)
     if found is None:
         # It may have only final jobs, and no client that works it.
         if not context.read(list_briefs, JobListParams(queues=[name], limit=1)).jobs:
@@ -171,7 +171,7 @@ def read_queues(context: Context, *, unworked: Collection[str] | None = None) ->
     if unworked is None:
         unworked = context.read.shared(unworked_queues, dead_s=DEAD_S)
         samples = read_history(_LATELY, context)
-        rates = {each.name: per_minute(each, samples) for each in samples.series}
+        rates = {series.name: per_minute(series, samples) for series in samples.series}
     names = sorted({*rows, *counts, *clients})
     return [
         _queue(
