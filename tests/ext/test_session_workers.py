@@ -18,8 +18,7 @@ from riverrun import Client, JobArgs, Workers
 from riverrun.events import JobCompleted, JobEvent
 from riverrun.ext import flask, pyramid
 from riverrun.testing import work_one
-
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S
 
 
 @attrs.frozen

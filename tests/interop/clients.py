@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-from sqlalchemy import text
 
+from interop.rows import Rows
 from riverrun import Client, JobArgs, JobContext, Workers
 from started import Started
 from waiting import DEADLINE_S, until
@@ -31,7 +31,7 @@ class Ours(JobArgs, kind="interop_ours"):
 Body = Callable[[Any, JobContext], object]
 
 
-class Clients(Started):
+class Clients(Started, Rows):
     """Makes clients that work the same kind as the Go peer."""
 
     def run(self, body: Body | None = None, *, slots: int = 4, **options: Any) -> Client:
@@ -55,23 +55,6 @@ class Clients(Started):
     def inserter(self) -> Client:
         """Return a client that inserts and reads but does not work."""
         return Client(self.engine, schema=self.schema)
-
-    def rows(self, statement: str, **values: Any) -> list[Any]:
-        """Return the rows that a statement on the test's schema reads."""
-        with self.engine.begin() as connection:
-            connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
-            return [tuple(row) for row in connection.execute(text(statement), values)]
-
-    def one(self, statement: str, **values: Any) -> Any:
-        """Return the single value that a statement on the test's schema reads."""
-        ((value,),) = self.rows(statement, **values)
-        return value
-
-    def do(self, statement: str, **values: Any) -> None:
-        """Execute a statement on the test's schema."""
-        with self.engine.begin() as connection:
-            connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
-            connection.execute(text(statement), values)
 
     def wait(
         self, condition: Callable[[], object], what: str, within_s: float = DEADLINE_S

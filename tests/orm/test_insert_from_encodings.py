@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 import attrs
 import pytest
-from sqlalchemy import Engine, create_engine, literal, make_url, select, text
+from sqlalchemy import Engine, literal, select
 from sqlalchemy.orm import Session
 
+from databases import own_database
 from riverrun import Client, InsertOpts, JobArgs, UniqueOpts
 from riverrun.errors import InvalidArgs
 from riverrun.migrations import migrate
@@ -33,22 +34,9 @@ class Foreign(JobArgs, kind="foreign_note"):
 @pytest.fixture
 def latin(server_url: str) -> Iterator[Engine]:
     """A database whose encoding is LATIN1."""
-    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
-    name = "riverrun_latin_from"
-    with server.connect() as connection:
-        connection.execute(
-            text(
-                f"CREATE DATABASE {name} ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'"
-                " TEMPLATE template0"
-            )
-        )
-    engine = create_engine(make_url(server_url).set(database=name))
-    migrate(engine)
-    yield engine
-    engine.dispose()
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with own_database(server_url, encoding="LATIN1") as engine:
+        migrate(engine)
+        yield engine
 
 
 def test_a_database_that_is_not_utf8(latin: Engine) -> None:

@@ -17,9 +17,7 @@ from riverrun.errors import InvalidWorker
 from riverrun.events import JobCompleted, JobDeferred, JobEvent, JobFailed
 from riverrun.orm.refs import Ref
 from riverrun.testing import rolled_back, work_one
-from waiting import until
-
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S, until
 
 
 class Base(DeclarativeBase):

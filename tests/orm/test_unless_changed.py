@@ -10,13 +10,12 @@ from sqlalchemy import Engine, NullPool, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
-from orm.worker_tables import Account, Entry, host_engine
+from orm.worker_tables import Account, Entry, host_engine_with_account
 from riverrun import Client, InsertOpts, JobArgs, Workers, verbs
 from riverrun.errors import InvalidOption, JobSuperseded
 from riverrun.events import JobCancelled, JobCompleted, JobEvent, JobFailed
 from riverrun.testing import rolled_back, rolled_back_async, work_one, work_one_async
-
-DEADLINE_S = 30.0
+from waiting import DEADLINE_S
 
 
 @attrs.frozen
@@ -45,10 +44,7 @@ EACH = (Plain, PlainAsync, InSession, InAsyncSession)
 @pytest.fixture
 def host(database_url: str, schema: str) -> Iterator[Engine]:
     """The application's engine, with one account."""
-    for engine in host_engine(database_url, schema):
-        with Session(engine) as session, session.begin():
-            session.add(Account(id=1))
-        yield engine
+    yield from host_engine_with_account(database_url, schema)
 
 
 @pytest.fixture

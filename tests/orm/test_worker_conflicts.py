@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
 from orm.commit_proxy import CommitProxy
-from orm.worker_tables import Account, Entry, host_engine, names
+from orm.worker_tables import Account, Entry, host_engine_with_account, names
 from riverrun import Client, InsertOpts, JobArgs, JobContext, Workers
 from riverrun.events import JobCompleted, JobConflicted, JobEvent, JobFailed
 from waiting import DEADLINE_S
@@ -35,10 +35,7 @@ class PayAsync(JobArgs, kind="pay_async"):
 @pytest.fixture
 def host(database_url: str, schema: str) -> Iterator[Engine]:
     """The application's engine, with one account."""
-    for engine in host_engine(database_url, schema):
-        with Session(engine) as session, session.begin():
-            session.add(Account(id=1))
-        yield engine
+    yield from host_engine_with_account(database_url, schema)
 
 
 @pytest.fixture

@@ -39,6 +39,14 @@ def host_engine(database_url: str, schema: str) -> Iterator[Engine]:
     engine.dispose()
 
 
+def host_engine_with_account(database_url: str, schema: str) -> Iterator[Engine]:
+    """Yield the application's engine as `host_engine` does, with one account."""
+    for engine in host_engine(database_url, schema):
+        with Session(engine) as session, session.begin():
+            session.add(Account(id=1))
+        yield engine
+
+
 def names(engine: Engine) -> list[str]:
     """Return the names of the entries that workers have written."""
     with Session(engine) as session:

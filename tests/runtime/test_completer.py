@@ -7,8 +7,8 @@ from typing import Any
 import attrs
 import pytest
 from sqlalchemy import Engine, create_engine, event, select, text
-from sqlalchemy.exc import OperationalError
 
+from databases import refuse_connections
 from factories import insert_job, job_row
 from riverrun.clock import Clock
 from riverrun.errors import AttemptLost
@@ -85,15 +85,7 @@ def test_holds_what_a_failing_database_does_not_take(engine: Engine, schema: str
     """While the database fails, no outcome is lost; once it answers, all outcomes are written."""
     ids = [insert_job(engine, schema, state="running") for _ in range(3)]
     own = create_engine(engine.url)
-    failures = 3
-
-    @event.listens_for(own, "do_connect")
-    def refuse(*_: object) -> None:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            raise OperationalError("connect", {}, Exception("refused"))
-
+    refused = refuse_connections(own, 3)
     hub = Hub()
     with hub.subscribe(JobCompleted) as events:
         part = completer(own, schema, hub)
@@ -102,7 +94,7 @@ def test_holds_what_a_failing_database_does_not_take(engine: Engine, schema: str
             part.put(ended(job_id))
         came = {events.get(DEADLINE_S).job.id for _ in ids}  # type: ignore[attr-defined]
     assert came == set(ids)
-    assert failures == 0
+    assert len(refused) == 3
     assert part.stop(DEADLINE_S), "the completer did not end"
     own.dispose()
     assert states(engine, schema) == [JobState.completed] * 3

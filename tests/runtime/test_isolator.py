@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
-from sqlalchemy.exc import OperationalError
 
+from databases import refuse_connections
 from factories import insert_job, job_row
 from riverrun.clock import Clock
 from riverrun.events import Hub, JobCompleted
@@ -290,15 +290,7 @@ def test_a_server_that_is_away_gives_up_nothing(engine: Engine, schema: str) -> 
     """While the server is away, no part of an outcome is given up, however long that lasts."""
     [job_id] = running(engine, schema, 1)
     own = create_engine(engine.url)
-    failures = 12
-
-    @event.listens_for(own, "do_connect")
-    def refuse_some(*_: object) -> None:
-        nonlocal failures
-        if failures:
-            failures -= 1
-            raise OperationalError("connect", {}, Exception("refused"))
-
+    refuse_connections(own, 12)
     with completing(own, schema) as part:
         part._pause._longest_s = 0.1
         part.put(failed(job_id, metadata={"output": "kept"}))

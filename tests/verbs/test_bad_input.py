@@ -7,10 +7,11 @@ from uuid import UUID
 
 import attrs
 import pytest
-from sqlalchemy import Engine, create_engine, func, make_url, select, text
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import Session
 
+from databases import own_database
 from riverrun.client.client import Client
 from riverrun.errors import (
     InvalidArgs,
@@ -234,18 +235,10 @@ def test_the_error_shows_how_to_pass_an_async_session() -> None:
 
 
 @pytest.fixture
-def elsewhere(engine: Engine, server_url: str) -> Iterator[Engine]:
+def elsewhere(server_url: str) -> Iterator[Engine]:
     """An engine on another database of the same server."""
-    name = f"{engine.url.database}_other"
-    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    other = create_engine(make_url(server_url).set(database=name))
-    yield other
-    other.dispose()
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with own_database(server_url) as other:
+        yield other
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,8 +5,9 @@ from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine
 
+from databases import own_database
 from factories import insert_job
 from riverrun.jobs.row import JobRow
 from riverrun.migrations import Line
@@ -28,25 +29,11 @@ KEPT = {
 def database(server_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[Engine, str]]:
     """A migrated database in some encoding, and what it keeps of `SAID`."""
     encoding, client = request.param
-    name = f"riverrun_{encoding.lower()}_{client or 'same'}"
-    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
-        connection.execute(
-            text(
-                f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
-                " TEMPLATE template0"
-            )
-        )
-    url = make_url(server_url).set(database=name)
-    engine = create_engine(url, connect_args={"client_encoding": client} if client else {})
-    for line in Line:
-        migrate(engine, line=line)
-    yield engine, KEPT["LATIN1" if client else encoding]
-    engine.dispose()
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    options = {"client_encoding": client} if client else {}
+    with own_database(server_url, encoding=encoding, connect_args=options) as engine:
+        for line in Line:
+            migrate(engine, line=line)
+        yield engine, KEPT["LATIN1" if client else encoding]
 
 
 def claimed(engine: Engine) -> JobRow:

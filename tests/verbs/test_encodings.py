@@ -5,9 +5,10 @@ from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from databases import own_database
 from riverrun import Client, JobArgs, QueueConfig, UniqueOpts, Workers
 from riverrun.errors import InvalidArgs, InvalidOption
 from riverrun.events import JobCompleted
@@ -49,25 +50,12 @@ class Place:
 def place(request: pytest.FixtureRequest, server_url: str) -> Iterator[Place]:
     """A migrated database in each encoding."""
     encoding, client_encoding, held, lacked = ENCODINGS[request.param]
-    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
-    name = "riverrun_encoding"
-    with server.connect() as connection:
-        connection.execute(
-            text(
-                f"CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
-                " TEMPLATE template0"
-            )
-        )
     options: dict[str, Any] = {}
     if client_encoding is not None:
         options["connect_args"] = {"client_encoding": client_encoding}
-    engine = create_engine(make_url(server_url).set(database=name), **options)
-    migrate(engine)
-    yield Place(engine, held, lacked)
-    engine.dispose()
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with own_database(server_url, encoding=encoding, **options) as engine:
+        migrate(engine)
+        yield Place(engine, held, lacked)
 
 
 INSERTS: dict[str, Callable[[Client, Any, Any, InsertOpts | None], object]] = {

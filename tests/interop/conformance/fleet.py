@@ -12,6 +12,7 @@ from sqlalchemy import URL, Engine, text
 
 from faults.proxy import Proxy
 from interop.peers import Peers
+from interop.rows import Rows
 from interop.rpc import Process, RpcError
 from riverrun.migrations import migrate
 from waiting import DEADLINE_S, until
@@ -27,7 +28,7 @@ SOON_S = 5.0
 Job = dict[str, Any]
 
 
-class Fleet:
+class Fleet(Rows):
     """One process for each side, kept from test to test, and more if a test asks for them."""
 
     def __init__(self, engine: Engine, schema: str, program: Path) -> None:
@@ -110,23 +111,6 @@ class Fleet:
     def close(self) -> None:
         """End every process."""
         self._peers.close()
-
-    def rows(self, statement: str, **values: Any) -> list[Any]:
-        """Return the rows that a statement on the schema reads."""
-        with self.engine.begin() as connection:
-            connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
-            return list(connection.execute(text(statement), values))
-
-    def one(self, statement: str, **values: Any) -> Any:
-        """Return the single value that a statement on the schema reads."""
-        ((value,),) = self.rows(statement, **values)
-        return value
-
-    def do(self, statement: str, **values: Any) -> None:
-        """Execute a statement on the schema."""
-        with self.engine.begin() as connection:
-            connection.execute(text(f"SET LOCAL search_path TO {self.schema}"))
-            connection.execute(text(statement), values)
 
     def agreed(self, job_id: int) -> Job:
         """Return a job after checking that both sides read it alike."""
