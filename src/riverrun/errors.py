@@ -72,7 +72,7 @@ class InvalidRef(RiverrunError, ValueError):
 class RuleBypassed(RiverrunError, UserWarning):
     """A bulk statement changes objects that a rule is about, and no flush sees it.
 
-    A warning, once for a rule, or an error if the rule is strict.
+    It is a warning, once for each rule, or an error if the rule is strict.
 
     Args:
         rule: The rule.
@@ -93,7 +93,7 @@ class RuleBypassed(RiverrunError, UserWarning):
 class OwnerBypassed(RiverrunError, UserWarning):
     """A bulk statement deletes objects that may own jobs, and no flush sees it.
 
-    A warning, once for a class.
+    It is a warning, once for each class.
 
     Args:
         class_name: The name of the objects' class.
@@ -105,8 +105,8 @@ class OwnerBypassed(RiverrunError, UserWarning):
     def __str__(self) -> str:
         return (
             f"a bulk delete bypasses InsertOpts(owner=...) of class {self.args[0]}: the waiting "
-            "jobs of the deleted objects are not cancelled yet, but when they are claimed. Delete "
-            "the objects by session.delete(), or cancel the jobs by client.cancel_where()"
+            "jobs of the deleted objects are cancelled only when they are claimed. Delete the "
+            "objects by session.delete(), or cancel the jobs by client.cancel_where()"
         )
 
 

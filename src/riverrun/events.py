@@ -17,7 +17,10 @@ from riverrun.logs.loggers import logger_of
 logger = logger_of(__name__)
 
 BUFFER = 1_000
-"""Most events that wait for one subscriber; further ones are dropped. Source: River 0.51."""
+"""Maximum number of events that wait for one subscriber. Further ones are dropped.
+
+Source: River 0.51.
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +64,7 @@ class JobSnoozed(JobEvent):
 
 
 class JobInterrupted(JobEvent):
-    """An attempt was interrupted, as by a stop. It is not counted; the job is available again."""
+    """An attempt was interrupted, such as by a stop. It is not counted; the job is available."""
 
 
 class JobConflicted(JobInterrupted):
@@ -72,9 +75,9 @@ class JobConflicted(JobInterrupted):
 
 
 class JobDeferred(JobInterrupted):
-    """A worker was not called, as another one works on the object by which it is serialized.
+    """A worker was not called, because another one works on the object of its `serialize_by`.
 
-    The job comes back soon, its attempt given back.
+    The job becomes available again soon, and the attempt is not counted.
     """
 
 

@@ -1,9 +1,9 @@
-"""Imports psycopg first of all: where it finds no libpq, the error says what to install."""
+"""Imports psycopg first, so that the error for a missing libpq names what to install."""
 
 try:
     import psycopg  # noqa: F401
 except ImportError as error:
-    advice = "pip install 'riverrun[binary]' brings it; so does libpq5 on Debian and Ubuntu"
+    advice = "pip install 'riverrun[binary]', or on Debian and Ubuntu: apt install libpq5"
     reason = str(error).splitlines()[0]
     problem = f"riverrun needs PostgreSQL's client library, libpq: {advice} ({reason})"
     raise ImportError(problem) from None

@@ -199,7 +199,7 @@ class Sample(Base):
 
 
 class Action(Base):
-    """What a user did to jobs, a queue or a periodic job, as through the dashboard."""
+    """What a user did to jobs, a queue or a periodic job, such as through the dashboard."""
 
     __tablename__ = "riverrun_action"
 

@@ -50,7 +50,7 @@ CONFLICTS_KEY = "riverrun:conflicts"
 """The metadata key that counts how often a job's transactions met a conflict."""
 
 CONFLICTS_MAX = 20
-"""Most conflicts of one job that are not counted as failures."""
+"""How many conflicts of one job are not counted as failures."""
 
 CONFLICT_S = 0.05
 """Seconds after the first conflict until the job may be claimed again; doubled after each one."""
@@ -92,7 +92,7 @@ class Outcome:
     """What to write for one attempt, if its job is still running at that attempt.
 
     One is made for every job. The class is not frozen, because that would more than double the time
-    to make one; treat it as if it were. To pass the values by position takes half the time, too.
+    to make one; treat it as if it were. Passing the values by position halves that time again.
 
     Attributes:
         job_id: The job's id.
@@ -235,14 +235,14 @@ def completed(job_id: int, attempt: int, metadata: Mapping[str, Any] | None = No
 def retry_at(job: JobRow, now: datetime, backoff: Backoff) -> datetime:
     """Return when a failed job may be claimed again.
 
-    This is what `backoff` returns. If it raises, or returns a time in the past or no aware
-    datetime, River's own backoff decides, and a warning says so.
+    This is what `backoff` returns. If it raises, or returns a time in the past or something other
+    than an aware datetime, River's own backoff decides, and a warning is logged.
     """
     try:
         at = backoff(job, now)
         if isinstance(at, datetime) and at.utcoffset() is not None and at >= now:
             return at
-        message = "the backoff of job %s returned no time to come, but %s; River's backoff decides"
+        message = "the backoff of job %s returned no future time, but %s; River's backoff decides"
         logger.warning(message, job.id, type(at).__name__)
     except BaseException as error:  # a broken policy must not lose the job's outcome
         message = "the backoff of job %s failed, and River's backoff decides"

@@ -18,7 +18,7 @@ GRACE = timedelta(seconds=60)
 """A run that is late by no more than this is not missed: a change of leaders takes as long."""
 
 EACH_MAX = 1_000
-"""Most missed runs of one job that are inserted in one transaction."""
+"""Maximum number of missed runs of one job that are inserted in one transaction."""
 
 
 class Missed(StrEnum):
@@ -151,7 +151,7 @@ class PeriodicJobs:
     """A client's periodic jobs, by handle; they may change while it runs.
 
     Attributes:
-        changed: Set when jobs were added; what inserts them clears it.
+        changed: Set when jobs were added. The PeriodicJobInserter clears it.
     """
 
     def __init__(

@@ -129,7 +129,7 @@ def test_inserts_lines(run: Run, engine: Engine, schema: str) -> None:
         (("greet", '{"a": "\\u0000"}'), "NUL"),
         (("greet", "{}", "--tag", "!"), "tag is '!'"),
         (("greet", "[" * 100_000), "expected a JSON object"),
-        (("greet", "{}", "--delay", "nan"), "no number of seconds"),
+        (("greet", "{}", "--delay", "nan"), "not a number of seconds"),
         (("greet", "{}", "--delay", "inf"), "not in the range"),
         (("greet", "{}", "--at", "9999-12-31T23:59:59-14:00"), "expected a time with its offset"),
         (("greet", "{}", "--at", "0001-01-01T00:00:00+14:00"), "expected a time with its offset"),

@@ -505,7 +505,7 @@ REFUSED: dict[str, tuple[Any, Any, str]] = {
     ),
     "a converter": (select(NUMBER), Converted, "'number' has a converter"),
     "a validator": (select(NUMBER, Thing.small.label("checked")), Converted, "a validator"),
-    "a default of each job": (select(NUMBER), Converted, "'key' has a default that is another"),
+    "a default of each job": (select(NUMBER), Converted, "'key' has a default that differs"),
     "a post-init": (select(NUMBER), Computing, "__attrs_post_init__ cannot run"),
     "a constraint": (select(NUMBER), Limited, "a constraint"),
     "a pydantic validator": (select(NUMBER), Validated, "field_validators"),

@@ -29,7 +29,7 @@ from riverrun.models import Job, Queue
 LINE_S = 2.0
 BATCH = 5_000
 WAITING_MIN = 75_000
-"""Least number of waiting jobs in a continuous run. Source of both: River 0.51, riverbench."""
+"""Minimum number of waiting jobs in a continuous run. Source of both: River 0.51, riverbench."""
 
 PICKUPS = 50
 PAUSE_S = 0.02
@@ -360,7 +360,7 @@ class Elsewhere:
                 self._children.append(child)
             for child in self._children:
                 if _pipe(child.stdout).readline() != "ready\n":
-                    raise WorkedWrongly("a worker process did not start; its stderr says why")
+                    raise WorkedWrongly("a worker process did not start; see its stderr")
             stack.pop_all()
         for child in self._children:
             _pipe(child.stdin).write("go\n")

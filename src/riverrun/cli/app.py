@@ -138,7 +138,7 @@ class Seconds(click.FloatRange):
         """Return the number of seconds."""
         seconds: float = super().convert(value, param, ctx)
         if math.isnan(seconds):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
 
 
@@ -242,12 +242,12 @@ watch_option = option(
     "--watch",
     type=click.FloatRange(0.2, 3_600),
     metavar="SECONDS",
-    help="Repeat every so many seconds, until Ctrl-C.",
+    help="Repeat after this many seconds, until Ctrl-C.",
 )
 
 
 def target_options(command: F) -> F:
-    """Declare `--app`, `--database-url` and `--schema`, which say what to act on, and `--json`."""
+    """Declare `--app`, `--database-url` and `--schema`, for what to act on, and `--json`."""
     for declare in (
         json_option,
         schema_option,

@@ -27,7 +27,7 @@ from riverrun.cli.app import (
 @option(
     "--jobs",
     type=click.IntRange(1, 10_000_000),
-    help="Insert so many jobs, then work them. Default: insert and work until stopped.",
+    help="Insert this many jobs, then work them. Default: insert and work until stopped.",
 )
 @option(
     "--duration", type=click.FloatRange(min=0.1), help="Seconds that a run without --jobs takes."

@@ -1,4 +1,4 @@
-"""`riverrun dashboard`: serve the dashboard by itself, to the user who has started it."""
+"""`riverrun dashboard`: serve the dashboard by itself, to the user who started it."""
 
 import getpass
 import ipaddress
@@ -172,7 +172,7 @@ def _server(listener: socket.socket, application: Any) -> Callable[[], None]:
         from waitress.server import create_server
     except ImportError:
         return _standard_server(listener, application)
-    # Its warnings of a request that waits for a thread are no news to one user.
+    # Its warnings of a request that waits for a thread do not help a single user.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     server = create_server(
         application,

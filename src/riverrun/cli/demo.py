@@ -57,8 +57,8 @@ def demo(as_json: bool, signups: int, database_url: str | None, dashboard: bool)
     works. Afterwards the mails, the files, the CRM's log and the database are checked: each job
     must have run once. Only a rescued job may send its mail, file or call a second time.
 
-    With --dashboard people sign up until Ctrl-C, further jobs fail for good, last or recur, and a
-    worker is killed every 90 s. There is no audit then.
+    With --dashboard people sign up until Ctrl-C, further jobs fail for good, take long or recur,
+    and a worker is killed every 90 s. There is no audit then.
 
     Exit codes: 0 each job ran once, or the dashboard was stopped; 1 not.
     """

@@ -35,7 +35,7 @@ BATCH = 1_000
     help="The queue. Default: the kind's own, else default.",
 )
 @option("--priority", type=click.IntRange(1, 4), help="1, the highest, to 4.")
-@option("--max-attempts", type=click.IntRange(1, 32_767), help="Most attempts.")
+@option("--max-attempts", type=click.IntRange(1, 32_767), help="Maximum number of attempts.")
 @option("--delay", type=Seconds(), help="Seconds until the job may be worked.")
 @option("--at", metavar="TIME", help="When the job may be worked: 2026-12-24T18:00:00+01:00.")
 @option("--tag", "tags", multiple=True, help="A tag; may be given several times.")

@@ -32,7 +32,7 @@ from riverrun.verbs.read import count_listed, list_briefs
 
 COLUMNS = ("id", "kind", "queue", "state", "attempt", "max_attempts", "scheduled_at", "args")
 COUNT_MAX = 10_000
-"""Most jobs that are counted before the command asks for confirmation."""
+"""Maximum number of jobs that are counted before the command asks for confirmation."""
 
 WAITING = {JobState.available, JobState.pending, JobState.retryable, JobState.scheduled}
 

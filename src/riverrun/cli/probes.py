@@ -16,7 +16,7 @@ from riverrun.logs.loggers import logger_of
 logger = logger_of(__name__)
 
 MOST = 16
-"""Most connections at once; for another one, the oldest is closed."""
+"""Maximum number of connections at once; for another one, the oldest is closed."""
 
 LONGEST_S = 10.0
 """Seconds after which a connection is closed, even if data still comes in."""

@@ -94,8 +94,8 @@ class Client(Acting, SetBased, UnitOfWork):
         listen_engine: An engine that connects to the same database without PgBouncer, if `engine`
             connects through it. It serves the one connection that listens, and the rebuilding of
             indexes. Default: `engine`.
-        poll_interval: Seconds or a timedelta between looks when no notification comes. Default:
-            1 s.
+        poll_interval: Seconds or a timedelta between polls when no notification comes. Default: 1
+            s.
         job_timeout: Seconds or a timedelta that an attempt may take, if its worker has no timeout
             of its own. 0 means no limit. Default: 60 s.
         soft_stop_timeout: Seconds or a timedelta that a stop waits for running jobs before it

@@ -1,7 +1,8 @@
 """Step 1 of 5, insert: a client's checks and plugins around an insert, and its announcement.
 
 The Inserter checks that the client's workers know the kind and that the transaction is on the
-client's database. It calls the plugins around the insert, and has the announcer notify workers.
+client's database. It calls the plugins around the insert, and passes the queues to the announcer,
+which notifies workers.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -51,7 +52,7 @@ _NONE: frozenset[str] = frozenset()
 
 
 class Inserter:
-    """Inserts a client's jobs, and has the announcer notify workers of them.
+    """Inserts a client's jobs, and passes their queues to the announcer.
 
     Args:
         config: The client's options.
@@ -318,8 +319,8 @@ class Inserter:
         """Refuse a transaction on another database than the client's.
 
         URLs do not show it: a creator, a listener or a service name may lead anywhere, and two
-        addresses may lead to one database, as through a pooler. So both servers are asked for their
-        identity, once per engine.
+        addresses may lead to one database, such as through a pooler. So both servers are asked for
+        their identity, once per engine.
         """
         engine = transaction.engine
         if engine.pool is self._engine.pool or engine.pool in self._same_database:

@@ -1,4 +1,7 @@
-"""Step 2 of 5, notify: all threads of a running client, and which of them a notification wakes."""
+"""Step 2 of 5, notify: all threads of a running client, and which of them a notification wakes.
+
+One module, although long: most of it makes the threads, and starts and stops them in their order.
+"""
 
 import threading
 import time
@@ -56,8 +59,10 @@ ANSWER_S = 30.0
 """Seconds after which a statement that works jobs is given up; it normally takes milliseconds."""
 
 PATIENCE_S = 5.0
-"""Seconds that services may take to stop before their statements are cancelled: each may wait for
-a lock, and for as long as at other times."""
+"""Seconds that services may take to stop before their statements are cancelled.
+
+A statement may wait for a lock, and its own time limit is longer.
+"""
 
 DISPOSE_S = 5.0
 """Seconds that closing the connections of workers' AsyncSessions may take at a stop."""
@@ -65,7 +70,7 @@ DISPOSE_S = 5.0
 SIGN_S = 4.0
 """Seconds after which a heartbeat's or an election's statement is given up.
 
-The next one is then still in time: before 15 s for heartbeats, before 14 s for elections.
+The next statement is then still in time: within 15 s for heartbeats, within 14 s for elections.
 """
 
 MAINTENANCE_S = 60.0
@@ -255,8 +260,8 @@ class Services:
 
     def _start(self) -> None:
         self._check_slots()
-        # The heartbeat comes before any claim: a running job's client is always known to the
-        # others.
+        # The heartbeat comes before any claim, so that the others always know the client of a
+        # running job.
         self.heartbeat.run_once()
         self.queue_reporter.report(self.producers.names)
         self._statement_canceller.start()
@@ -284,7 +289,7 @@ class Services:
                 as they need.
 
         Returns:
-            The jobs that run on in spite of being cancelled.
+            The jobs that run on although cancelled.
         """
         producers = self.producers.close()
         for producer in producers:
@@ -381,7 +386,7 @@ class Services:
         self._hurried.set()
 
     def _check_slots(self) -> None:
-        """Fit what depends on the slots; warn if the workers' pool has fewer connections."""
+        """Apply the number of slots, and warn if the workers' pool has fewer connections."""
         engine, slots = self._worker_engine, self.producers.slots
         engine.slots = slots
         ahead = sum(producer.config.claim_ahead for producer in self.producers)

@@ -19,7 +19,7 @@ from riverrun.verbs.retry import retry_chosen
 
 
 class SetBased:
-    """The part of a client that acts on sets of jobs."""
+    """The part of a client that acts on any number of jobs at once."""
 
     schema: str | None
     _inserter: Inserter

@@ -28,7 +28,7 @@ async def run_in_batches(
 ) -> T:
     """Call `function` as `run_in` does, but pass it an Engine if `tx` is an AsyncEngine.
 
-    So it can use a transaction for each batch.
+    So `function` can use a transaction for each batch.
 
     Raises:
         NotATransaction: If `tx` is none of the types of `AsyncTx`.

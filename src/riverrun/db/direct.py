@@ -1,6 +1,6 @@
-"""Statements that go to psycopg without SQLAlchemy's execute, and when they may.
+"""Statements that go directly to psycopg, and the conditions under which they may.
 
-For a small statement SQLAlchemy takes as long as the server.
+For a small statement, SQLAlchemy takes as much time as the server.
 """
 
 import logging

@@ -80,7 +80,7 @@ def check_engine(engine: object) -> Engine:
     """Return `engine` if a client can work with it.
 
     Raises:
-        NotATransaction: If it is no Engine, or an async one.
+        NotATransaction: If it is not an Engine, or is an async one.
         UnsupportedDatabase: If it is not on PostgreSQL with psycopg 3.
         InvalidOption: If its pool does not give each transaction its own connection.
     """

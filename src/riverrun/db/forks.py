@@ -1,8 +1,8 @@
 """Release riverrun's files and signal handlers in a forked child.
 
-A forked child has its parent's open files and signal handlers. It must keep none of riverrun's: it
-would hold a port, a connection's transaction or the end of a pipe for as long as it lives, and
-signals could not end it. A child that executes another program has lost both already.
+A forked child has its parent's open files and signal handlers. It must keep none of riverrun's.
+Otherwise it would hold a port, a connection's transaction or the end of a pipe for as long as it
+lives, and signals could not end it. A child that executes another program has lost both already.
 """
 
 import os

@@ -1,7 +1,7 @@
 """A connection that is kept between statements that run often, with those statements prepared.
 
-To take a connection out of the pool, to set it for riverrun's statements, and to pass a statement
-through the driver's cursor takes as long as a small statement takes in the server.
+Taking a connection out of the pool, changing its settings, and passing a statement through the
+driver's cursor together take as long as a small statement takes in the server.
 """
 
 import re

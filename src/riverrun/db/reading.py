@@ -17,8 +17,8 @@ CANCELED = "57014"
 def reading(engine: Engine, limit_s: float) -> Iterator[Connection]:
     """Yield a connection in a transaction that cannot write. It ends with the block.
 
-    The server itself cancels a statement that takes too long, with SQLSTATE 57014. So it works no
-    more for a reader that has gone.
+    The server itself cancels a statement that takes too long, with SQLSTATE 57014. So it does no
+    more work for a reader that has gone.
 
     Args:
         engine: The engine.

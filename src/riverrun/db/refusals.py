@@ -1,4 +1,4 @@
-"""Classify the errors of statements: what is at fault, and what can still succeed."""
+"""Classify the errors of statements by what is at fault and what can still succeed."""
 
 from enum import Enum
 

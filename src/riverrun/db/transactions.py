@@ -70,11 +70,11 @@ _WRITE: dict[str, Any] = {"mapper": Job.__mapper__, "clause": delete(Job)}
 L = TypeVar("L")
 
 _own_listeners: set[object] = set()
-"""Listeners of riverrun's to what sessions execute, which need not see its own statements."""
+"""Riverrun's own listeners to what sessions execute. They need not see riverrun's statements."""
 
 
 def own_listener(listener: L) -> L:
-    """Mark a listener of riverrun's: for its sake no statement of a verb takes the longer way."""
+    """Mark a listener as riverrun's own: verbs still send statements directly to psycopg."""
     _own_listeners.add(listener)
     return listener
 
@@ -163,7 +163,7 @@ class Transaction:
 
         It goes directly to psycopg, unless the application listens to statements or logs them:
         SQLAlchemy takes as long for a small statement as the server. If the transaction must be
-        rolled back, SQLAlchemy executes it, and raises what says so.
+        rolled back, SQLAlchemy executes it, and raises the error for that.
 
         Args:
             statement: A statement whose binds and columns have types that the driver knows.
@@ -267,7 +267,8 @@ class Transaction:
         """Begin the transaction before a statement that SQLAlchemy does not see.
 
         SQLAlchemy itself begins it with its first statement. Otherwise a Connection's commit()
-        would find nothing to commit. If it takes no statements, SQLAlchemy raises what says so.
+        would find nothing to commit. If the transaction takes no statements, SQLAlchemy raises the
+        error for that.
         """
         if not takes_statements(self.connection) or self._has_statement_listeners:
             self.execute(delete(Job).where(false()), {})
@@ -326,7 +327,7 @@ class OwnTransaction(Transaction):
     It runs at READ COMMITTED on any engine, and then restores the connection's settings.
 
     Statements that run often go directly to the driver, unless the engine has listeners for
-    statements: for a small one SQLAlchemy takes several times as long as the driver. If each
+    statements: SQLAlchemy takes several times as long as the driver for a small statement. If each
     transaction is one statement, there is no BEGIN, and the connection is in autocommit.
     """
 
@@ -338,16 +339,16 @@ class OwnTransaction(Transaction):
         self._last: psycopg.Connection[Any] | None = None  # the connection that `rows` used last
 
     def after_commit(self, call: Call, item: Hashable, *, unless: Call | None = None) -> None:
-        """As a Transaction's; it costs this one nothing."""
+        """Do the same as `Transaction.after_commit`, without looking at the connection."""
         if unless is None or (unless, item) not in self._calls:
             self._calls.append((call, item))
 
     def is_pending(self, call: Call, item: Hashable) -> bool:
-        """As a Transaction's."""
+        """Do the same as `Transaction.is_pending`, without looking at the connection."""
         return (call, item) in self._calls
 
     def committed(self) -> None:
-        """Make the calls, as the transaction has committed."""
+        """Make the calls, because the transaction has committed."""
         make_calls(self._calls)
 
     def _connect(self) -> Connection:
@@ -365,7 +366,7 @@ class OwnTransaction(Transaction):
 
     @property
     def encodings(self) -> tuple[str, ...]:
-        """The encodings, as of a Transaction. Reading this does not begin the transaction."""
+        """The same as `Transaction.encodings`. Reading this does not begin the transaction."""
         if self._begun is not None:
             return encodings_of(self._begun, own=True)
         with self._engine.connect() as connection:

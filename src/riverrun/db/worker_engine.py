@@ -1,7 +1,7 @@
 """The application's engine for `ctx.transaction()`, on which an attempt waits for a connection.
 
-There may be more slots than connections in the pool. To wait is not a failure of the job: the wait
-lasts up to the attempt's timeout, and an attempt that gets no connection until then is not counted.
+There may be more slots than connections in the pool. Waiting is not a failure of the job. It lasts
+up to the attempt's timeout, and an attempt that gets no connection until then is not counted.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ PAUSE_S = 0.1
 
 
 WARN_S = 10.0
-"""Least seconds between two warnings of an engine that an attempt waits for a connection."""
+"""Minimum seconds between an engine's warnings that an attempt waits for a connection."""
 
 
 class Patient(Protocol):

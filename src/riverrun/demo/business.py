@@ -1,4 +1,4 @@
-"""Further jobs, for the demo with its dashboard: they fail for good, last, recur and wait."""
+"""Further jobs, for the demo with its dashboard: they fail for good, take long, recur and wait."""
 
 import random
 from datetime import timedelta
@@ -57,7 +57,7 @@ class ChargeCard(
 
 @attrs.frozen(kw_only=True)
 class BuildReport(JobArgs, kind="demo_build_report", insert_opts=InsertOpts(queue="reports")):
-    """Args of the job that builds a report, in steps that last some seconds."""
+    """Args of the job that builds a report, in steps of some seconds each."""
 
     user_id: int
     pages: int

@@ -1,4 +1,4 @@
-"""The dashboard of the demo, for the one who has started it."""
+"""The dashboard of the demo, for the user who started it."""
 
 import socket
 

@@ -37,7 +37,7 @@ WORK = ("-m", "riverrun", "work", "riverrun.demo.work:client", "--log-level", "w
 
 T = TypeVar("T")
 Show = Callable[[str, bool], None]
-"""A function that shows a line. The second argument says whether the next line may replace it."""
+"""A function that shows a line. The second argument is whether the next line may replace it."""
 
 
 class Interrupted(Exception):

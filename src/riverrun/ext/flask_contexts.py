@@ -37,7 +37,7 @@ class MadeBy:
 
 
 class State(Protocol):
-    """What the extension knows of an application, as far as its workers need it.
+    """What the workers need to know of an application.
 
     Attributes:
         app: The application.

@@ -1,4 +1,4 @@
-"""Mounts the dashboard in a Flask application, as a view: what guards views guards it too."""
+"""Mounts the dashboard in a Flask application, as a view. What guards views also guards it."""
 
 import io
 from collections.abc import Callable

@@ -32,7 +32,7 @@ class Mount:
             expected = f"a function of the environ, as the dashboard is mounted at {path!r}; "
             advice = "it returns a riverrun.web.User, or None for those who may not see it"
             raise InvalidOption("authorize", options.get("authorize"), expected + advice)
-        # Here, so that what is missing is missed at the start, and not by the first visitor.
+        # Imported here, so that a missing package fails the start and not the first request.
         from riverrun.web import Dashboard
 
         self._dashboard = Dashboard
@@ -57,7 +57,7 @@ class Mount:
 
 def environ_below(environ: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Return the environ of a request for a WSGI application that is mounted at `path`."""
-    # Not what the router takes for the rest: routers decode it, and some merge slashes.
+    # Not the rest of the path from the router: routers decode it, and some merge slashes.
     parts = environ["PATH_INFO"].split("/")
     inner = path.strip("/")
     depth = 1 + (inner.count("/") + 1 if inner else 0)

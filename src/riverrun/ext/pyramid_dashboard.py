@@ -35,11 +35,12 @@ def add_dashboard(
 
     def view(request: Any) -> Any:
         copy = request.copy()  # Its body can be read again, even if the request's has been.
-        # The route's own pattern, as config.include may have put a prefix before the path.
+        # The route's own pattern, because config.include may have put a prefix before the path.
         pattern = request.matched_route.pattern.removesuffix("*subpath")
         copy.environ.update(environ_below(copy.environ, pattern))
         copy.environ["pyramid.request"] = request
-        # What a server in front has put there need not be whom the host has signed in.
+        # A server in front may have put another name there than that of the user whom the host has
+        # signed in.
         copy.environ.pop("REMOTE_USER", None)
         if request.authenticated_userid is not None:
             copy.environ["REMOTE_USER"] = str(request.authenticated_userid)

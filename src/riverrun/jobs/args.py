@@ -218,7 +218,7 @@ def encode(args: object, args_type: Any = None) -> Mapping[str, Any]:
         args_type: The annotation of its worker's argument. Default: the class of `args`.
 
     Raises:
-        InvalidArgs: If the worker would get a different value, or the JSON is no object.
+        InvalidArgs: If the worker would get a different value, or the JSON is not an object.
         InvalidOption: If `args` has no kind.
     """
     return encode_of_kind(kind_of(args), args, args_type)[0]

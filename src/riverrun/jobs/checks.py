@@ -103,7 +103,7 @@ def check_tags(tags: object) -> tuple[str, ...]:
 
 
 def check_callable(name: str, value: object, expected: str) -> object:
-    """Return `value` if it can be called, and is no class: its objects would be called.
+    """Return `value` if it can be called and is not a class, whose objects would be called.
 
     Raises:
         InvalidOption: If it cannot.

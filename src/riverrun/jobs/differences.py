@@ -1,4 +1,4 @@
-"""Compare args with what their worker would get: where do they differ, types included?"""
+"""Compare args with what their worker would get, and find where they differ, types included."""
 
 import collections
 import dataclasses

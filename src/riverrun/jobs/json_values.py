@@ -23,12 +23,12 @@ def metadata_text(metadata: object, most: int = MAX_METADATA_BYTES) -> str:
 
     Args:
         metadata: A mapping.
-        most: Most bytes of JSON.
+        most: Maximum size in bytes of JSON.
 
     Raises:
         InvalidOption: If it is not a mapping, JSON cannot hold it, or it is too large.
     """
-    problem = json_problem(metadata) if isinstance(metadata, Mapping) else "it is no mapping"
+    problem = json_problem(metadata) if isinstance(metadata, Mapping) else "it is not a mapping"
     if problem:
         raise InvalidOption("metadata", metadata, f"a JSON object; {problem}")
     text = json_text(metadata)
@@ -44,7 +44,7 @@ def json_size(text: str) -> int:
 
 
 _SMALL_INT_BITS = 1024
-"""No limit of `sys.set_int_max_str_digits` may refuse an int of so few bits."""
+"""An int of so few bits is within every limit of `sys.set_int_max_str_digits`."""
 
 
 def json_problem(value: object, path: str = "$") -> str | None:

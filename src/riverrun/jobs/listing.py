@@ -35,10 +35,10 @@ CLIENT_WINDOW = 20_000
 """How many jobs a search by `client` looks at by default."""
 
 TEXT_WINDOW = 10_000
-"""How many jobs a search by `text` looks at by default: a text takes longer."""
+"""How many jobs a search by `text` looks at by default. Comparing a text takes longer."""
 
 TEXT_MAX = 1_000
-"""Most characters of a text to search for."""
+"""Maximum number of characters of a text to search for."""
 
 
 @attrs.frozen
@@ -166,7 +166,7 @@ class JobListParams:
         order_by: What orders the list. `finalized_at` needs `states` that are all final.
             Default: `id`.
         descending: Whether the order is reversed.
-        limit: Most jobs, 1 to 10,000. Default: 100.
+        limit: Maximum number of jobs, 1 to 10,000. Default: 100.
         after: The `cursor` of another list, after which this one begins.
         window: How many jobs to look at, at most, for jobs that match the filters: the first ones
             in the order of the list, of its `states` if that is an order by time or none of them

@@ -15,7 +15,7 @@ class BatchService(Service):
     """A service that calls `turn` every `interval_s` seconds, and sooner while there is more.
 
     Attributes:
-        first_s: Most seconds until the first turn.
+        first_s: Maximum seconds until the first turn.
     """
 
     first_s = 1.0

@@ -24,18 +24,18 @@ logger = logger_of(__name__)
 INTERVAL_S = 5.0
 TTL_S = INTERVAL_S + 10.0
 STAND_S = 0.05
-"""Most seconds, chosen at random, from a notified resignation until this client stands for
+"""Maximum seconds, chosen at random, from a notified resignation until this client stands for
 election. So the followers do not all stand at once."""
 
 RESIGN_S = 10.0
 """Seconds after a request to resign in which a leader does not obey another request.
 
-A request is just a notification, which any role may send. It may move the lead, but not keep it
-moving.
+A request is just a notification, which any role may send. It may move the leadership once, but not
+keep it moving.
 """
 
 WORD_S = 1.0
-"""Least seconds between two notified resignations that make this client stand early."""
+"""Minimum seconds between two notified resignations that make this client stand early."""
 
 TRUST_S = TTL_S - 1.0
 """Seconds for which a leader may trust its term, from the start of the last successful attempt."""

@@ -18,7 +18,7 @@ AGAIN_S = 60.0
 """Seconds after which a job that could not be scheduled is tried again."""
 
 REFUSED_MAX = 1_000
-"""Most jobs of one batch that are left out of the next batches because they were refused."""
+"""Maximum number of refused jobs of one batch that are left out of the next batches."""
 
 
 class JobScheduler(BatchService):

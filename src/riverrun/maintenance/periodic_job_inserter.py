@@ -37,10 +37,10 @@ LONGEST_WAIT_S = 60.0
 _BROKEN_AGAIN = timedelta(seconds=60)
 
 HINTS_S = 1.0
-"""Least seconds between two looks that notifications cause."""
+"""Minimum seconds between two looks that notifications cause."""
 
 TEXT_MAX = 200
-"""Most characters of a schedule's text that are kept."""
+"""Maximum number of characters of a schedule's text that are kept."""
 
 
 @attrs.frozen(kw_only=True)
@@ -84,7 +84,7 @@ class PeriodicJobInserter(Service):
         self._unanswered: dict[int, datetime] = {}  # when to try a failed schedule again
         self._version_3 = Version3(schema, clock)
         self._clock = clock
-        self._described: dict[str, About] = {}  # what the rows say of the jobs, by id
+        self._described: dict[str, About] = {}  # the jobs as their rows describe them, by id
         self._hinted = False
 
     def interrupt(self) -> None:
@@ -92,7 +92,7 @@ class PeriodicJobInserter(Service):
         self._jobs.changed.set()
 
     def hint(self) -> None:
-        """Look soon: a notification says that a job is to run now, which may be false."""
+        """Look soon, because a notification claims that a job is to run now. It may be wrong."""
         self._hinted = True
         self._jobs.changed.set()
 
@@ -268,7 +268,7 @@ class PeriodicJobInserter(Service):
         drafts: Sequence[tuple[PeriodicJob, JobDraft]],
         described: dict[str, About],
     ) -> None:
-        """Write what the jobs with an id are, where that is news."""
+        """Write what each job with an id is, if its row has something else."""
         drafted_by_id = {job.id: drafted for job, drafted in drafts}
         news = {}
         for job in jobs.values():
@@ -294,7 +294,7 @@ class PeriodicJobInserter(Service):
         try:
             return self._drafted(job.constructor(), None)
         except BaseException:
-            return None  # its first run will say why
+            return None  # the failure is logged at its first run
 
     def _insert(self, transaction: Transaction, drafts: Sequence[JobDraft]) -> int:
         if not drafts:
@@ -331,7 +331,7 @@ class PeriodicJobInserter(Service):
             log_error(
                 logger,
                 error,
-                "skipped a run of the periodic job %s, as its job could not be made",
+                "skipped a run of the periodic job %s, because its job could not be made",
                 name,
             )
             return None

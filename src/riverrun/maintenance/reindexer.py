@@ -104,7 +104,7 @@ class Reindexer(Service):
             log_failure(logger, self._engine, error, message, name)
         elif not self._refused:
             self._refused = True
-            message = "indexes are not rebuilt, as this role does not own them: %s"
+            message = "indexes are not rebuilt, because this role does not own them: %s"
             logger.warning(message, reason(error))
 
     def _began(self, cancel: Callable[[], None] | None) -> None:

@@ -62,7 +62,9 @@ class Sampler(BatchService):
             self._again_at = self._clock.monotonic() + AGAIN_S
             if not self._refused:
                 self._refused = True
-                message = "no samples are taken for charts, as this role may not write them: %s"
+                message = (
+                    "no samples are taken for charts, because this role may not write them: %s"
+                )
                 logger.warning(message, reason(error))
             return False
         except Exception:

@@ -63,9 +63,10 @@ class AddedJobs:
         committed: Whether the jobs are committed, as far as is known.
     """
 
-    __tablename__ = "riverrun_added"  # for code that reads it of every new object
+    __tablename__ = "riverrun_added"  # for code that reads this attribute of every new object
 
-    # Of a copy that session.merge() makes without calling `__init__`: the jobs are the original's.
+    # session.merge() makes a copy without calling `__init__`. It has no jobs: they are the
+    # original's.
     jobs: "list[AddedJob]" = cast("list[AddedJob]", ())
     committed = False
 
@@ -75,7 +76,7 @@ class AddedJobs:
 
     @property
     def is_there(self) -> bool:
-        """Whether the jobs are inserted: as of any object, a rollback removes the key."""
+        """Whether the jobs are inserted. A rollback removes the key, as of any object."""
         return self.committed or _state(self).persistent
 
     def commit(self) -> None:

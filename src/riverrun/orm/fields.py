@@ -80,7 +80,7 @@ class Field:
             raise Unfit(f"field {self.name!r} has no default")
         encoded = self.encode(self.default())
         if encoded != self.encode(self.default()):
-            raise Unfit(f"field {self.name!r} has a default that is another for each job")
+            raise Unfit(f"field {self.name!r} has a default that differs from job to job")
         return encoded
 
 
@@ -105,7 +105,7 @@ def fields_of(cls: type) -> Mapping[str, Field]:
 
 @lru_cache(maxsize=1024)
 def own_code(cls: type) -> str | None:
-    """Return the name of a class's own code that runs when an object is made; None if none does."""
+    """Return the name of a class's own code that runs when an object is made, or None."""
     for name in ("__attrs_pre_init__", "__attrs_post_init__", "__post_init__", "model_post_init"):
         owner = next((base for base in cls.__mro__ if name in vars(base)), None)
         if owner is not None and vars(owner)[name] is refer_on_init:

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class Living(Generic[T]):
-    """Objects that live. A WeakSet would raise RuntimeError in the iterating thread.
+    """The objects that are still alive. A WeakSet would raise RuntimeError in the iterating thread.
 
     That thread may be one of the application's, in a flush.
     """

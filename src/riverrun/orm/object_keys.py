@@ -55,7 +55,7 @@ def identity_of(state: InstanceState[Any]) -> tuple[Any, ...] | None:
     """Return the primary key of an object, without a statement; None while it has none.
 
     An object that is in a session and not flushed yet has a key if one was assigned. An object that
-    a rollback removed from its session has none, whatever its attributes say.
+    a rollback removed from its session has none, whatever its attributes hold.
     """
     if state.key is not None:
         return tuple(state.key[1])

@@ -36,7 +36,7 @@ class Canceller(Protocol):
         """Cancel the waiting jobs whose owners have the marks, in the session's transaction.
 
         Returns:
-            Whether it has; False if the session is on another database.
+            Whether it cancelled them; False if the session is on another database.
         """
 
 
@@ -119,7 +119,7 @@ def _record(_mapper: object, connection: Connection, obj: Any) -> None:
 
 @event.listens_for(Session, "before_flush")
 def _forget(session: Session, *_: object) -> None:
-    """Forget what an earlier flush deleted that has failed."""
+    """Forget what an earlier, failed flush deleted."""
     session.__dict__.pop(_DELETED, None)
 
 

@@ -1,7 +1,7 @@
 """Ref: a reference to a mapped object in a job's args. Its JSON is the object's primary key.
 
-One class and its helpers. It is long because it serves the worker, the encoding of args, pydantic
-and type checkers.
+One module, although long: one class and its helpers serve the worker, the encoding of args,
+pydantic and type checkers.
 """
 
 import typing

@@ -4,6 +4,8 @@ Mapper events report what each flush changed, including orphans and foreign keys
 through relationships. The jobs are decided when the transaction commits, so that many changes to
 one object make one job, for its last state. Until then a change is kept with the transaction or
 savepoint that flushed it, and is gone if that is rolled back.
+
+One module, although long: rules, their listeners and the commit work on one record of changes.
 """
 
 import warnings

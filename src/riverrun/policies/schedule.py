@@ -129,7 +129,8 @@ class Cron:
         return self._next(after)
 
     def __reduce__(self) -> tuple[type["Cron"], tuple[str, tzinfo | str]]:
-        # What is made of the expression is made again: a function in it cannot be pickled.
+        # Only the expression is pickled, and parsed again: a function made from it cannot be
+        # pickled.
         return Cron, (self.expression, self.tz)
 
     def _parsed(self, text: str, zone: tzinfo) -> Schedule:
@@ -213,7 +214,7 @@ def _value(text: str, low: int, names: Sequence[str]) -> int:
 
 def _number(text: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise ValueError(f"{text!r} is no number")
+        raise ValueError(f"{text!r} is not a number")
     return int(text)
 
 

@@ -83,7 +83,7 @@ class UniqueOpts:
 
     Raises:
         InvalidOption: If a value is out of range, or none of the first four is set. An insert
-            raises it if by_args names what is no field of the args.
+            raises it if by_args names something that is not a field of the args.
 
     Source: River 0.51, internal/dbunique; keys equal River's to the byte.
     """

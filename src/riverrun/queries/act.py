@@ -27,8 +27,8 @@ def page(params: JobListParams, legal: ColumnElement[bool]) -> Select[Any]:
     `list_jobs`.
     """
     states = params.states or ()
-    # By the column the planner would walk the primary key past all final jobs. Of final jobs there
-    # may be so many that they must not be sorted.
+    # In the order of the column the planner would walk the primary key past all final jobs. Final
+    # jobs may be too many to be sorted.
     waiting = bool(states) and not set(states) & FINAL_STATES
     place: Any = Job.id + literal_column("0") if waiting else Job.id
     limit = bindparam("limit", type_=Integer)

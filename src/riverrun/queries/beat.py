@@ -65,7 +65,7 @@ def beat() -> Insert:
 
 @lru_cache
 def sign_on() -> Insert:
-    """Register client `client_id`, unless a client of that id is alive or left a job running.
+    """Register client `client_id`, unless a client of that id is alive or has left a job running.
 
     Index: the same as for `leave`.
     """

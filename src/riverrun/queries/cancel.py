@@ -76,8 +76,8 @@ def contains_any(job: Any, parts: Sequence[Any]) -> ColumnElement[bool]:
 
     Index: river_job_metadata_index, looked up once for each part.
     """
-    # Not a join with the parts: the planner would take each for a thousandth of the table, and read
-    # all of it.
+    # Not a join with the parts: the planner would estimate that each matches a thousandth of the
+    # table, and read all of it.
     texts = cast(literal([json_text(part) for part in parts], ARRAY(Text)), ARRAY(JSONB))
     found: ColumnElement[bool] = job.metadata_.op("@>", is_comparison=True)(any_(texts))
     return found

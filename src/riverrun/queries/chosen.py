@@ -199,7 +199,7 @@ def adapted(clause: Any, job: Any) -> Any:
         if isinstance(element, Column) and _is_jobs(getattr(element, "table", None)):
             return table.c[element.name]
         if isinstance(element, Cast) and _is_state(element.type):
-            # Its type is no element of its own that would be visited.
+            # Its type is not an element that would be visited by itself.
             return cast(replacement_traverse(element.clause, {}, replace), table.c.state.type)
         if isinstance(element, BindParameter) and _is_state(element.type):
             changed = element._clone()

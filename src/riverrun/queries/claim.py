@@ -30,7 +30,7 @@ from riverrun.models import Job
 from riverrun.queries.expressions import ATTEMPT_MAX, NOW, job_column, state_literal
 
 ATTEMPTED_BY_MAX = 100
-"""Most clients in a job's `attempted_by`; the oldest are dropped. Source: River 0.51,
+"""Maximum number of clients in a job's `attempted_by`; the oldest are dropped. Source: River 0.51,
 JobGetAvailable."""
 
 

@@ -38,7 +38,7 @@ from riverrun.jobs.states import JobState
 from riverrun.models import ClientRecord, Job
 
 ATTEMPT_MAX = 32_767
-"""Most attempts that the column, a smallint, can count."""
+"""Maximum number of attempts that the column, a smallint, can count."""
 
 
 _LISTS = frozenset({"attempted_by", "errors", "tags"})

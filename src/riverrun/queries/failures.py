@@ -31,7 +31,7 @@ from riverrun.models import Job
 from riverrun.queries.expressions import readable, state_literal
 
 ERROR_CHARS = 500
-"""Most characters of an error that are read."""
+"""Maximum number of characters of an error that are read."""
 
 
 ERRORS_BYTES = 64_000
@@ -39,7 +39,7 @@ ERRORS_BYTES = 64_000
 
 
 LEAST_SHARE = 10
-"""Least number of retryable jobs that are read of a queue and priority, however many there are."""
+"""Minimum number of retryable jobs that are read of each queue and priority."""
 
 
 @lru_cache
@@ -48,7 +48,7 @@ def read_failed() -> Select[Any]:
 
     No index has the retryable jobs in the order in which they failed. Each queue and priority with
     such jobs, a `line`, gets an equal share of the window, so that a busy one does not hide the
-    others. Of a line those jobs are read that are due last.
+    others. Of each line it reads the jobs that are due last.
 
     Returns the last error, and when the attempt ended or, of a retryable job, began, in seconds
     since 1970.
@@ -113,7 +113,7 @@ def _began() -> Any:
 
 def _columns(at: Any) -> list[Any]:
     last = type_coerce(Job.errors, ARRAY(JSONB))[func.array_upper(Job.errors, 1)]
-    # As `JobRow.errors` has it: an error that is no object is its own text.
+    # As in `JobRow.errors`, an error that is not an object is its own text.
     whole = last.op("#>>")(literal_column("'{}'::text[]"))
     error = case((func.jsonb_typeof(last) == "object", last.op("->>")("error")), else_=whole)
     small = func.pg_column_size(Job.errors) <= ERRORS_BYTES

@@ -81,7 +81,7 @@ def _object(value: Mapping[str, Any]) -> ColumnElement[Any]:
 
 
 def _has_text(text: str) -> ColumnElement[bool]:
-    # In JSON some characters are escaped; who has copied them from JSON has the escapes.
+    # In JSON some characters are escaped. A text that was copied from JSON has the escapes.
     forms = sorted({text, json_text(text)[1:-1]})
     size = func.pg_column_size
     args = case((size(Job.args) <= TEXT_ARGS_BYTES, cast(Job.args, Text)))

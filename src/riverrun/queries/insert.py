@@ -58,8 +58,8 @@ def insert_job(
 ) -> Insert:
     """Insert a job. Its `columns` are binds named `job_args` and so on; the others have defaults.
 
-    Whether a schema is `named` says how it notifies. Which `schema` only a `unique` job needs to
-    say: its statement is made for each.
+    `named` is whether the schema is named, which decides how it notifies. Only a `unique` job needs
+    the name of the `schema`, because its statement is made for each schema.
 
     Returns the columns that only the database knows. For a `unique` job, which may be a duplicate,
     it returns the columns of the job that holds the key, as `insert_jobs` does. With `notify`, an
@@ -118,8 +118,8 @@ def _returning(
             Job.unique_states.is_not(None),
             in_mask(Job.unique_states, Job.state, schema),
         ),
-        # Something must be set, or the row is not returned. This sets its own kind, as the other
-        # job may be of another one.
+        # Something must be set, or the row is not returned. This sets the row's own kind, because
+        # the new job may be of another kind.
         set_={"kind": Job.kind},
     )
     # xmax is 0 in a row that this statement has inserted.

@@ -199,7 +199,7 @@ def _present(rows: ArgsColumns, name: str, annotation: Any) -> ColumnElement[Any
     value = rows.columns[name].value
     if takes_none(annotation):
         return value
-    problem = f"the column of the field {name!r} is NULL in a row, which is no value of it"
+    problem = f"the column of the field {name!r} is NULL in a row, which the field cannot be"
     columns = rows.given[name]
     # A NULL has no text, so the error shows only the problem.
     refused = cast(refusal(problem, columns[0]), JSONB)

@@ -33,7 +33,7 @@ def kind_stats() -> Select[Any]:
     window = bindparam("window", type_=Integer)
     parts = [_last(state, window) for state in sorted(FINAL_STATES)]
     parts.append(retryable_jobs(window, *_columns(JobState.retryable)))
-    # Without the `line` of the retryable ones.
+    # Without the column `line`, which only the retryable jobs have.
     every = union_all(*(select(*list(part.subquery().c)[:6]) for part in parts)).subquery()
     ended = select(*every.c).order_by(every.c.at.desc()).limit(window).subquery("ended")
     percentiles = [

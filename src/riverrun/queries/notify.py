@@ -80,13 +80,13 @@ def _sending(*, named: bool) -> tuple[ColumnElement[Any], Any]:
 def _found() -> ColumnElement[str]:
     """Return the schema in which the search path finds River's tables.
 
-    By functions that look in PostgreSQL's caches: a statement that names tables of the catalog
-    opens them each time, whether it comes to read them or not.
+    It uses functions that look in PostgreSQL's caches. A statement that names tables of the catalog
+    opens them each time, even if it does not read them.
     """
     classes: ColumnElement[Any] = literal_column("CAST('pg_catalog.pg_class' AS regclass)")
     named = func.pg_identify_object(classes, func.to_regclass(Job.__tablename__), 0)
     place = named.table_valued("type", "schema", "name", "identity").render_derived(name="found")
-    # It is quoted where it must be, and of one part.
+    # The name is quoted where necessary, and has one part.
     return select(func.array_to_string(func.parse_ident(place.c.schema), "")).scalar_subquery()
 
 

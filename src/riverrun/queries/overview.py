@@ -37,10 +37,10 @@ _NOW = func.statement_timestamp()
 
 @lru_cache
 def problems(*, standby: bool) -> Select[Any]:
-    """Read what is wrong now, at most `limit` rows of each sort, the worst first.
+    """Read what is wrong now, at most `limit` rows of each problem, the worst first.
 
     On a `standby` the leader cannot be read. Indexes: river_leader_pkey; riverrun_client_pkey;
-    river_job_prioritized_fetching_index, some times for each queue and state;
+    river_job_prioritized_fetching_index, several times for each queue and state;
     river_job_metadata_index.
     """
     parts = [] if standby else [_no_leader()]
@@ -152,7 +152,7 @@ def _rescued() -> Select[Any]:
         .limit(RESCUES_READ)
         .subquery("last_rescues")
     )
-    # Compared as text, because an error may have any text in the place of its time.
+    # Compared as text, because the time in an error may be any text.
     since, until = (
         func.to_char(func.timezone("UTC", time), 'YYYY-MM-DD"T"HH24:MI:SS')
         for time in (_NOW - seconds("rescued_s"), _NOW + func.make_interval(0, 0, 0, 1))

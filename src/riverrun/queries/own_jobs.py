@@ -48,7 +48,7 @@ def _own() -> ColumnElement[bool]:
 
     If a row is visible and the transaction that wrote it is in progress, it is this transaction. A
     savepoint has its own transaction id, later than the transaction's. Only such ids are looked up,
-    because of an older one xmin does not have the epoch.
+    because xmin does not have the epoch of an older one.
     """
     return literal_column(
         "(CASE WHEN age(xmin) <= age(pg_current_xact_id()::xid) THEN"

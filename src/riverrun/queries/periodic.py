@@ -141,7 +141,7 @@ def _time_in(row: Any, name: str) -> Any:
 def describe_runs() -> Update:
     """Set the kinds, queues, schedules and zones of binds `ids` where they differ.
 
-    A kind or queue that is null is not known, and leaves the row's.
+    A kind or queue that is null is not known, and leaves the row as it is.
     """
     names = ("ids", "kinds", "queues", "schedules", "zones")
     new = (

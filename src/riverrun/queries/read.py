@@ -35,7 +35,7 @@ from riverrun.queries.filters import beyond, criteria, time_of_list, until
 from riverrun.queries.waiting import PRIORITIES, places
 
 BRIEF_CHARS = 200
-"""Most characters of args and of an error in a brief list."""
+"""Maximum number of characters of args and of an error in a brief list."""
 
 
 BRIEF_ARGS_BYTES = 2_000

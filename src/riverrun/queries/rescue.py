@@ -32,8 +32,10 @@ from riverrun.queries.expressions import (
 )
 
 LOST_BYTES = 2 * 1024 * 1024
-"""Most bytes of lost jobs that are read at once. They are counted as stored: compressed, often to a
-tenth."""
+"""Maximum number of bytes of lost jobs that are read at once, counted as they are stored.
+
+They are stored compressed, often to a tenth.
+"""
 
 
 @lru_cache

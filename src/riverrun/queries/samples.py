@@ -33,7 +33,7 @@ from riverrun.queries.expressions import NOW, state_literal
 STEPS = (10, 60, 900, 3_600, 43_200)
 """The lengths of samples in seconds. Those of each length are sums of those of the length before.
 
-The longer ones are the points of charts: to sum them up at each look would take 100 ms.
+The longer ones are the points of charts. Summing them up for each chart would take 100 ms.
 """
 
 FINE_S = STEPS[0]
@@ -42,7 +42,7 @@ BOUNDS_S: tuple[float, ...] = tuple(0.001 * 2**power for power in range(23))
 """The bounds of a histogram's classes, in seconds: from 1 ms to 70 min, each twice the last one."""
 
 SERIES_MAX = 50
-"""Most series of one time. All others are counted as one for each state, without names."""
+"""Maximum number of series of one time. The rest is one series for each state, without a name."""
 
 INTEGER_MAX = 2**31 - 1
 
@@ -63,7 +63,7 @@ def marks() -> Select[Any]:
 @lru_cache
 def clock() -> Select[Any]:
     """Read the time, and whether there is a table of samples in schema `schema_name`."""
-    # concat() ignores the null that comes of a null schema.
+    # concat() ignores the null that results from a null schema.
     place = func.quote_ident(bindparam("schema_name", type_=Text)) + "."
     there = func.to_regclass(func.concat(place, Action.__tablename__)).is_not(None)
     columns: list[Any] = [NOW.label("now"), there.label("there")]
@@ -288,7 +288,8 @@ def _sums(counts: str, *, most: int | None = None) -> Any:
 def _histogram(of_class: str) -> Any:
     """Return an array with the SQL `of_class` for every class, whose number is `{place}`.
 
-    As text: expressions of SQLAlchemy take it 0.1 s to compile, when a client becomes the leader.
+    The SQL is text, because SQLAlchemy would take 0.1 s to compile expressions when a client
+    becomes the leader.
     """
     texts = [of_class.format(place=place) for place in range(len(BOUNDS_S) + 1)]
     return literal_column(f"ARRAY[{', '.join(texts)}]::bigint[]", ARRAY(BigInteger))

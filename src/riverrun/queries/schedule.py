@@ -93,7 +93,8 @@ def schedule_jobs(*, schema: str | None, these: bool = False) -> Update:
             ),
             finalized_at=case((ranked.c.conflict, NOW), else_=None),
             metadata_=case((ranked.c.conflict, Job.metadata_.op("||")(mark)), else_=Job.metadata_),
-            # If discarded jobs hold their key, too, the unique index would always refuse this one.
+            # If discarded jobs also hold their key, the unique index would always refuse this
+            # change.
             unique_states=case(
                 (and_(ranked.c.conflict, ranked.c.holds_discarded), None), else_=Job.unique_states
             ),

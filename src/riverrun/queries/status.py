@@ -190,7 +190,8 @@ def finished_by_time() -> Select[Any]:
     """Count the jobs that were finalized within `window_s`, by state and by steps of `step_s`.
 
     Reads at most the last `most` of each state. A step begins at a multiple of its length since
-    1970. Index: river_job_state_and_finalized_at_index, and no more where the table is vacuumed.
+    1970. Index: river_job_state_and_finalized_at_index. Where the table is vacuumed, only the index
+    is read.
     """
     step_s = cast(bindparam("step_s"), Float)
     # Not clock_timestamp(), for which no index is used.

@@ -19,7 +19,8 @@ A median, because one claim may have been held up.
 """
 
 WARY_S, WARY_MAX_S = 1.0, 5.0
-"""Seconds without a claim ahead after jobs went back: at first, and at most after doublings."""
+"""Seconds for which nothing is claimed ahead after jobs went back. The second is the limit of
+doublings."""
 
 
 class ClaimAhead:
@@ -86,7 +87,7 @@ class ClaimAhead:
             self.jobs = min(max(2 * self.jobs, slots), bound, self._config.claim_ahead)
 
     def retreat(self) -> None:
-        """Claim nothing ahead for a while: jobs take longer than the ones before."""
+        """Claim nothing ahead for some seconds, because jobs take longer than those before them."""
         now = self._clock.monotonic()
         again = now < self.wary_until + self._wary_s
         self._wary_s = min(2 * self._wary_s, WARY_MAX_S) if again else WARY_S

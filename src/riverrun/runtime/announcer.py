@@ -3,6 +3,7 @@
 A transaction that notifies takes a lock on the whole server while it commits. So where many jobs
 are inserted, the inserting transaction only keeps the names of its queues. Once it has committed, a
 thread notifies on a connection of its own, once for all transactions that committed meanwhile.
+`on_committed` wakes the producer of the queue in this process.
 """
 
 import atexit
@@ -27,7 +28,7 @@ from riverrun.verbs.queues import read_queues
 logger = logger_of(__name__)
 
 DEBOUNCE_S = 0.01
-"""Least seconds between two announcements of one queue."""
+"""Minimum seconds between two announcements of one queue."""
 
 HEAD_START_S = 0.001
 """Seconds that the announcement waits if a producer of this process was woken already."""
@@ -36,23 +37,27 @@ IDLE_S = 1.0
 """Seconds without anything to announce after which the thread ends. The next commit restarts it."""
 
 FEW = 10
-"""Commits in a second up to which inserts notify by themselves, however long that takes."""
+"""Commits per second up to which inserts notify by themselves, however long that takes."""
 
 MOST = 100
-"""Commits in a second beyond which they do not, however short it takes. Many processes may each be
-below it, and 32 connections that notify commit less than a quarter as often as others."""
+"""Commits per second beyond which inserts do not notify by themselves, however quick that is. Many
+processes may each be below it, and 32 connections that notify commit less than a quarter as often
+as others."""
 
 SHARE = 0.1
-"""Most of a second for which this process's commits may together keep others from notifying."""
+"""The largest part of the time in which this process's commits may keep others from notifying."""
 
 MEASURED_S = 10.0
 """Seconds for which it is assumed that a notification takes as long as the last measured one."""
 
 NAMES_MAX = 1_000
-"""Most queues that are looked up, so that invented names cost bounded memory and statements."""
+"""Maximum number of queues that are looked up.
+
+Without a limit, invented names would cost unlimited memory and statements.
+"""
 
 EXIT_S = 1.0
-"""Most seconds that the process's exit waits for the last announcement."""
+"""Maximum seconds that the process's exit waits for the last announcement."""
 
 
 class Announcer:
@@ -130,9 +135,9 @@ class Announcer:
         return self._on_committed(queue)
 
     def leaves_to_insert(self, queue: str) -> bool:
-        """Return whether an INSERT into `queue` is to notify by itself, as few commits do.
+        """Return whether an INSERT into `queue` is to notify by itself: if there are few commits.
 
-        It is not while nobody has looked whether a client works the queue: the thread does.
+        It does not until the thread has checked whether any client works the queue.
         """
         if queue not in self._own_queues and queue not in self._looked_up:
             return False
@@ -195,12 +200,12 @@ class Announcer:
         return due
 
     def _measured(self, began: float, ended: float) -> None:
-        """Take the time of an announcement for that in which one commit keeps others waiting."""
+        """Use the time of an announcement as the time for which one commit keeps others waiting."""
         at_most = SHARE / max(ended - began, SHARE / MOST)
         self._limit, self._limit_until = max(FEW, int(at_most)), ended + MEASURED_S
 
     def _warn_of_unknown(self, names: frozenset[str]) -> None:
-        """Warn of queues that no client has worked so far: a name may be wrong."""
+        """Warn of queues that no client has worked so far, because a name may be wrong."""
         names = frozenset(name for name in names if name not in self._own_queues)
         if not names or len(self._looked_up) > NAMES_MAX:
             return

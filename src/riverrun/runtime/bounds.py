@@ -2,10 +2,11 @@
 
 As long as a transaction sees an old state of the tables, PostgreSQL cannot remove the index entries
 of jobs that were worked since, and they lie in front of the jobs that wait. A claim that reads them
-all takes as long as there are many. So a producer remembers the last job that it claimed of each
-priority, and once such claims take long, most of its claims look only behind those. Jobs that lie
-before them, such as one that was retried or whose transaction was long, are found by a look at the
-whole queue. Such looks take a tenth of the time, or come every two seconds if they take longer.
+all takes longer the more of them there are. So a producer remembers the last job that it claimed of
+each priority, and once such claims take long, most of its claims look only behind those jobs. Jobs
+that lie before them, such as one that was retried or whose transaction was long, are found by a
+look at the whole queue. Such looks take a tenth of the time. If one takes more than 0.2 s, the next
+comes after two seconds.
 """
 
 from collections.abc import Sequence
@@ -16,13 +17,16 @@ CHEAP_S = 0.005
 """Seconds up to which a look at the whole queue is not worth avoiding."""
 
 ROW_S = 0.0001
-"""Seconds that each claimed job may add to them."""
+"""Seconds that each claimed job may add to CHEAP_S."""
 
 SHARE = 10.0
 """After such a look, claims are bounded for this many times as long as it took."""
 
 MOST_S = 2.0
-"""Most seconds for which they are: the look may have taken long for another reason, as a lock."""
+"""Maximum seconds for which claims are bounded.
+
+The look may have taken long for another reason, such as a lock.
+"""
 
 
 class ClaimBounds:

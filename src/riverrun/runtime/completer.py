@@ -1,7 +1,8 @@
 """Step 5 of 5, complete: gathers finished attempts and writes their outcomes in batches.
 
 An outcome that cannot be written with the rest, because its row is locked or the database refuses
-it, goes to the isolator, which writes it by itself.
+it, goes to the isolator, which writes it by itself. `on_due` reports when a job may be claimed
+again.
 """
 
 import logging
@@ -48,7 +49,7 @@ ENOUGH = 100
 """How many finished attempts are written without that wait: more would gain little."""
 
 FEW = 50
-"""The smallest batch of outcomes to which a slow database reduces the statements."""
+"""The smallest batch of outcomes that a statement writes while the database is slow."""
 
 BACKLOG_MAX = 1_000
 """How many unwritten finished attempts stop the claiming, until half of them are written. More if
@@ -68,6 +69,8 @@ class Completer(Service):
     """Writes finished attempts. While the database fails, it holds them and tries again.
 
     Args:
+        on_due: Called with a queue, and with the time by the process's monotonic clock at which one
+            of its jobs may be claimed again. There is no notification of that.
         deletes: Whether completed jobs are deleted at once.
         owner: The id of the client that has claimed the jobs. Default: None, any client.
 
@@ -156,18 +159,18 @@ class Completer(Service):
 
     @property
     def refused(self) -> frozenset[int]:
-        """Ids of jobs whose outcome was given up: their rows say running, but nothing runs them."""
+        """Ids of jobs whose outcome was given up. Their rows stay `running`; nothing runs them."""
         refused = self._isolator.refused
         return frozenset(result.outcome.job_id for result in refused if result.outcome)
 
     @property
     def held_ids(self) -> frozenset[int]:
-        """Ids of jobs whose attempt has finished, though their rows say running."""
+        """Ids of the jobs of finished attempts whose rows are still `running`."""
         return frozenset(job_id for job_id, _ in self.held_attempts)
 
     @property
     def held_attempts(self) -> frozenset[tuple[int, int]]:
-        """Attempts that have finished, though their rows say running, each with its job's id.
+        """Finished attempts whose rows are still `running`, each with its job's id.
 
         Attempts that wait in line for the thread are missing. That takes seconds at most while the
         database can be reached.

@@ -14,7 +14,7 @@ from riverrun.runtime.outage import OUTAGE, Outage
 
 SIGNS = 5
 """Connections for the heartbeat, the election, completions, outcomes written apart from the others,
-and looks at queues' rows: one for each, never more."""
+and looks at queues' rows. Each needs one."""
 
 CLAIMS = 4
 """Connections for all producers and the poller. A claim needs one for milliseconds."""

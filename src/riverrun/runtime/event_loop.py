@@ -18,7 +18,7 @@ logger = logger_of(__name__)
 
 
 LOG_S = 1.0
-"""Least seconds between two log lines about code that stops the loop."""
+"""Minimum seconds between two log lines about code that stops the loop."""
 
 
 class LoopThread(Service):
@@ -83,9 +83,10 @@ class LoopThread(Service):
             log_error(logger, error, "a clean-up in the event loop failed")
 
     def silent_s(self) -> float | None:
-        """Ask the loop for a turn; return for how many seconds it has not made the last one.
+        """Ask the loop for a turn; return for how many seconds the last request is unanswered.
 
-        0 means that it has made it, and None that there is no loop. Called by one thread.
+        0 means that the loop has answered, and None that there is no loop. Only one thread calls
+        this.
         """
         with self._lock:
             loop = self._loop

@@ -24,7 +24,7 @@ class Health:
         self._services: list[Service] = [completer]
 
     def watch(self, *services: Service) -> None:
-        """Look at `services`, too."""
+        """Include `services` in the checks."""
         self._services += services
 
     def services(self) -> list[Service]:
@@ -42,7 +42,7 @@ class Health:
         if (held_s := completer.held_s) > HELD_S:
             found.append(f"outcomes are held, the oldest for {held_s:.0f} s")
         if refused := len(completer.refused):
-            found.append(f"{refused} jobs say running, as the database refuses their outcome")
+            found.append(f"{refused} jobs stay running, because the database refuses their outcome")
         if not completer.wait_for_room(timeout=0):
             found.append("claiming is stopped: too many outcomes wait to be written")
         return found

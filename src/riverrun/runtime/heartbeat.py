@@ -26,7 +26,7 @@ DEAD_S = 20.0
 """Seconds without a heartbeat after which others may rescue a client's jobs."""
 
 GIVEN_UP_S = 15.0
-"""Seconds without a heartbeat after which a client cancels its jobs, before others rescue them."""
+"""Seconds without a heartbeat after which a client cancels its jobs: before others rescue them."""
 
 TOUCHES = 6
 """How often a claimed job's attempt time is renewed within the time after which River rescues."""

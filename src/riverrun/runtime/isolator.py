@@ -28,10 +28,10 @@ from riverrun.verbs.reduction import barest, reductions
 logger = logger_of(__name__)
 
 LOCKED_S = 1.0
-"""Most seconds between two looks whether locked rows are free."""
+"""Maximum seconds between two looks whether locked rows are free."""
 
 REFUSED_S = 8.0
-"""Most seconds between two tries at an outcome that was refused alone."""
+"""Maximum seconds between two tries at an outcome that was refused alone."""
 
 TRIES = {Fault.value: 1, Fault.row: 4, Fault.moment: 8}
 """Tries at a whole outcome before parts of it are given up, if the database accepts others."""

@@ -1,4 +1,7 @@
-"""Step 2 of 5, notify: the receiving side, which listens in each client that works."""
+"""Step 2 of 5, notify: the receiving side, which listens in each client that works.
+
+It calls `on_notification` with each notification, and `on_listening` whenever it begins to listen.
+"""
 
 import contextlib
 import logging
@@ -35,7 +38,7 @@ PING_S = 5.0
 """Seconds of silence after which the connection is checked. Source: River 0.51."""
 
 COMPLAIN_S = 10.0
-"""Least seconds between two log lines on odd notifications: any role may send many."""
+"""Minimum seconds between two log lines about odd notifications. Any role may send many of them."""
 
 Listener = Callable[[Topic, Mapping[str, Any]], None]
 

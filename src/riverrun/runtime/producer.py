@@ -1,5 +1,7 @@
 """Step 3 of 5, claim: a Producer claims the jobs of one queue and hands them to its slots.
 
+It calls `on_failed` when a claim fails, because the database may have made the claim all the same.
+
 One module, although long: a claim, a result and the way back change one record of what is claimed.
 """
 
@@ -43,11 +45,14 @@ LATE_S = 0.2
 """Seconds that a claimed job waits to begin; then it goes back, for other clients to claim."""
 
 FRESH_S = 10.0
-"""Most seconds from a claim until its jobs begin: half the time after which others rescue them."""
+"""Maximum seconds from a claim until its jobs begin.
+
+It is half the time after which others rescue them.
+"""
 
 MOST = 1_000
-"""Most jobs of one claim. None of them begins before the statement is over, and of more jobs than
-this the first could have begun long before."""
+"""Maximum number of jobs of one claim. None of them begins before the statement is over. If there
+were more, the first ones could have begun much earlier."""
 
 CROWDED_S = 0.02
 """Seconds between two claims while slots wait for processes: more jobs would only wait, too."""
@@ -165,7 +170,7 @@ class Producer(Service):
         self._woken.set()
 
     def hint(self) -> None:
-        """Look for jobs now: a notification says that there are some, which may be false.
+        """Look for jobs now, because a notification claims that there are some. It may be wrong.
 
         Once many such looks have found nothing, further ones are spaced out.
         """
@@ -488,7 +493,7 @@ class Producer(Service):
         return since < math.inf and (self.paused or self._clock.monotonic() - since >= LATE_S)
 
     def _slow_down(self, jobs: int) -> None:
-        """Claim nothing ahead for a while: jobs take longer than the ones before."""
+        """Claim nothing ahead for some seconds, because jobs take longer than those before them."""
         self._ahead.retreat()
         if self._room(self.executor.unfinished()) > 0:
             # There are free slots, and yet nothing begins: newly claimed jobs would wait, too.

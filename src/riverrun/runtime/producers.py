@@ -159,12 +159,12 @@ class Producers:
             self._set_paused(queue, paused=paused)
 
     def follow(self, rows: Sequence[QueueRow], began: float) -> None:
-        """Pause and resume as the rows of the queues say.
+        """Pause and resume queues according to their rows.
 
         Args:
             rows: The rows.
             began: When they were read, by the process's monotonic clock. If this process has paused
-                or resumed a queue since, that is newer than the row.
+                or resumed a queue since then, its row is ignored.
         """
         for row in rows:
             with self._pausing:

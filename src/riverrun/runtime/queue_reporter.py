@@ -28,11 +28,11 @@ REPORT_S = 600.0
 
 
 POLL_S = 2.0
-"""Seconds between two looks at the rows by a client that does not listen. Source: the same."""
+"""Seconds between two looks at the rows by a client that does not listen. Source: as REPORT_S."""
 
 
 LOOK_S = 5.0
-"""Seconds between two looks by a client that listens: a notification may be lost."""
+"""Seconds between two looks by a client that listens, because a notification may be lost."""
 
 
 UNWORKED_S = 15.0
@@ -40,11 +40,14 @@ UNWORKED_S = 15.0
 
 
 GAP_S = 0.05
-"""Least seconds between two looks: any number of notifications costs 20 looks a second."""
+"""Minimum seconds between two looks, so that notifications cause at most 20 looks a second."""
 
 
 SUSPECTS_MAX = 1_000
-"""Most jobs that notifications make one look check. If there are more, all claimed are checked."""
+"""Maximum number of jobs that notifications make one look check.
+
+If there are more, the look checks all claimed jobs.
+"""
 
 
 def unworked_problem(queue: str) -> str:
@@ -54,7 +57,7 @@ def unworked_problem(queue: str) -> str:
 
 
 class QueueReporter(Service):
-    """Refreshes the rows of a client's queues, and pauses, resumes and cancels as rows say.
+    """Refreshes the rows of a client's queues; pauses, resumes and cancels what rows ask for.
 
     Attributes:
         unworked: Queues that had due jobs at the last look, although no living client works them.

@@ -15,10 +15,10 @@ from riverrun.logs.traces import outline
 logger = logger_of(__name__)
 
 CALM_S = 10.0
-"""Seconds that a restarted service must run to count as sound."""
+"""Seconds that a restarted service must run before it counts as healthy."""
 
 LAST_TURNS = 3
-"""How often a service that fails while it stops is restarted: its last turn may matter."""
+"""How often a service that fails while it stops is restarted, because its last turn may matter."""
 
 
 class Service:
@@ -104,7 +104,7 @@ class Service:
 
     @property
     def failing_s(self) -> float:
-        """For how many seconds the service has been dead or dying again and again; 0 if sound."""
+        """For how many seconds the service has been dead, or has kept dying; 0 if it is healthy."""
         now, since = time.monotonic(), self._failing_since
         thread = self._thread
         # In this order: a new thread is there after the flag is set, and lives before it is reset.

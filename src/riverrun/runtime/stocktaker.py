@@ -20,13 +20,13 @@ from riverrun.verbs.give_back import RunningRow, give_back_unchanged, read_runni
 logger = logger_of(__name__)
 
 INTERVAL_S = 25.0
-"""Seconds between two looks. A job lost without a trace takes two looks, and so under a minute."""
+"""Seconds between two looks. A job lost without a trace takes two looks: less than a minute."""
 
 SOON_S = 1.0
 """Seconds until a look that was asked for, such as by a claim that failed."""
 
 ANSWER_S = 5.0
-"""Most seconds to wait for the answer of a claim under way at a look, or for the completer."""
+"""Maximum seconds to wait for the answer of a claim under way at a look, or for the completer."""
 
 LOOK_S = 0.01
 

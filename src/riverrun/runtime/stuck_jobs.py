@@ -1,4 +1,4 @@
-"""StuckJobs: finds cancelled attempts that go on, and restarts threads of the client that died."""
+"""StuckJobs: finds cancelled attempts that go on, and restarts dead threads of the client."""
 
 from riverrun.clock import Clock
 from riverrun.execution.attempt import Attempt

@@ -18,7 +18,7 @@ logger = logger_of(__name__)
 
 
 class Vitals:
-    """The version, the executors, and how far the loops of a working client have got.
+    """The version, the executors, and how long ago the loops of a working client last turned.
 
     Args:
         producers: The client's producers.

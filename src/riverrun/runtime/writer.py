@@ -1,4 +1,7 @@
-"""Step 5 of 5, complete: writes outcomes in batches, each in a transaction of its own."""
+"""Step 5 of 5, complete: writes outcomes in batches, each in a transaction of its own.
+
+It calls `settled` with the attempts of each batch that it has written.
+"""
 
 import math
 from collections.abc import Callable, Sequence

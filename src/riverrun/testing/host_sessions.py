@@ -111,7 +111,12 @@ def registry_within(registry: scoped_session[Any], binds: Binds | None) -> Itera
 
 
 def savepoints(own: type[Session], binds: Binds) -> type[Session]:
-    """Return a subclass of a Session class whose sessions are savepoints; `binds` says where."""
+    """Return a subclass of a Session class whose sessions are savepoints.
+
+    Args:
+        own: The Session class.
+        binds: Returns the connection on which a session is a savepoint, as for `factory_within`.
+    """
 
     class Within(own):  # type: ignore[misc, valid-type]
         def __init__(self, *args: Any, **options: Any) -> None:

@@ -66,7 +66,7 @@ def drain(
         queue: The queue to work. Default: all that the client works, or "default" if none.
         until: The time to use as now, aware: jobs scheduled or retryable by then are worked too.
             Default: the client's clock if it is frozen, else the database's.
-        limit: Most attempts, to stop jobs that insert themselves again.
+        limit: Maximum number of attempts, so that jobs that insert themselves again come to an end.
         reraise: Whether to raise a worker's exception here too, once it is recorded. The jobs after
             it are then left waiting.
 

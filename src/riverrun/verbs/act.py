@@ -1,4 +1,4 @@
-"""Act on jobs for a user, as through a dashboard: each action with a record of it."""
+"""Act on jobs for a user, such as through a dashboard, and record each action."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -36,7 +36,7 @@ from riverrun.wire.topics import Topic, insert_payload
 R = TypeVar("R")
 
 BATCH = 1_000
-"""Most jobs that one action changes."""
+"""Maximum number of jobs that one action changes."""
 
 REMAINING_MAX = 10_000
 """The number at which the count of remaining jobs stops, because counting more would take long."""
@@ -64,11 +64,12 @@ class Acted:
     Attributes:
         count: How many jobs were changed; with `dry_run`, how many this action would try to change.
         job_ids: Which.
-        refused: The jobs that the database refused to change, such as to delete one that another
-            table refers to. Only on an Engine; the transaction of a Session or Connection fails.
+        refused: The jobs that the database refused to change, such as a deletion of one that
+            another table refers to. Only on an Engine; the transaction of a Session or Connection
+            fails.
         remaining: How many jobs after these the filters select, at most 10,000.
         cursor: Pass this as `after` to continue with those; None if there are none.
-        recorded: Whether the action was recorded. It is not without version 3 of riverrun's line.
+        recorded: Whether the action was recorded. Without version 3 of riverrun's line it is not.
     """
 
     count: int
@@ -92,7 +93,8 @@ def act_on(
     """Retry, cancel or delete jobs for a user, and record it, in one transaction.
 
     Jobs that the action does not apply to are left as they are: a running job is not retried or
-    deleted, a final one not cancelled, and none is retried whose unique key another job holds.
+    deleted, a final one is not cancelled, and a job whose unique key another job holds is not
+    retried.
 
     Args:
         tx: The transaction, as for `insert`.
@@ -148,7 +150,7 @@ def act_on_listed(
             not changed.
         user: The user's name, at most 200 characters.
         after: The `cursor` of the last batch. Default: None, for the first batch.
-        limit: Most jobs of this batch, 1 to 1,000.
+        limit: Maximum number of jobs of this batch, 1 to 1,000.
         dry_run: Whether only to count, and to record nothing. Default: False.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
@@ -188,7 +190,7 @@ def act_on_listed(
 
 @tried_again
 def newest_job_id(tx: Tx, *, schema: str | None = None) -> int:
-    """Return the highest id of a job, 0 if there is none: an `act_on_listed` goes no further.
+    """Return the highest id of a job, 0 if there is none, as the `newest_id` of `act_on_listed`.
 
     Args:
         tx: The transaction, as for `insert`.
@@ -255,8 +257,8 @@ def _in_parts(
 ) -> _Parts:
     """Call `act` with `ids`; on an Engine, again with the halves of what the database refuses.
 
-    So a job that another table refers to keeps no other from being deleted. The transaction of a
-    Session or Connection would not survive a refusal.
+    So a job that another table refers to does not keep the others from being deleted. The
+    transaction of a Session or Connection would not survive a refusal.
     """
     done = _Parts()
     parts = [ids] if ids else []
@@ -309,7 +311,7 @@ def _settled(tx: Tx, work: Callable[[], R]) -> R:
         try:
             return again(tx, work)
         except IntegrityError as error:
-            # The next try sees who has the key.
+            # The next try sees which job has the key.
             if sqlstate(error) != _UNIQUE_VIOLATION:
                 raise
     return again(tx, work)
@@ -334,11 +336,11 @@ def _action(action: object) -> JobAction:
 
 
 def _filter(params: JobListParams) -> dict[str, Any]:
-    """Return the filters as JSON values. Of what may hold a job's data, only the name is kept.
+    """Return the filters as JSON values. Filters that may hold a job's data keep only their names.
 
     Raises:
-        InvalidOption: If there is no filter, or one that `criteria` does not know: without it, more
-            jobs would be changed than the user saw.
+        InvalidOption: If there is no filter, or one that `criteria` does not know. Without that
+            one, more jobs would be changed than the user saw.
     """
     given = {
         field.name: value

@@ -1,4 +1,4 @@
-"""The record of what users do to jobs and queues, as through a dashboard."""
+"""The record of what users do to jobs and queues, such as through a dashboard."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -20,10 +20,10 @@ from riverrun.verbs.version_3 import find_in
 logger = logger_of(__name__)
 
 IDS_MAX = 1_000
-"""Most ids of jobs in a record."""
+"""Maximum number of ids of jobs in a record."""
 
 LOGGED_IDS = 100
-"""Most ids of jobs in a log record."""
+"""Maximum number of ids of jobs in a log record."""
 
 USER_MAX = 200
 """Longest name of a user, in characters."""
@@ -106,7 +106,7 @@ def list_actions(
 
     Args:
         tx: The transaction, as for `insert`.
-        limit: Most records, 1 to 10,000.
+        limit: Maximum number of records, 1 to 10,000.
         after: The id of the last record of another list, which this one continues.
         schema: The schema of River's tables. Default: the search path's.
     """

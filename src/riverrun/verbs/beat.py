@@ -14,7 +14,7 @@ from riverrun.queries import beat as queries
 from riverrun.verbs.halves import by_halves, log_refused
 
 TOUCH_MAX = 1_000
-"""Most jobs whose attempt time one statement renews."""
+"""Maximum number of jobs whose attempt time one statement renews."""
 
 
 @tried_again
@@ -28,7 +28,7 @@ def sign_on(
     schema: str | None = None,
     now: datetime | None = None,
 ) -> str:
-    """Register a starting client, and return its id: `client_id`, if need be with a suffix.
+    """Register a starting client, and return its id: `client_id`, with a suffix if that is taken.
 
     Jobs of a dead client are rescued because its heartbeats stop. A second client with the same id
     would continue them.

@@ -37,7 +37,7 @@ def cancel(
         The job after the change.
 
     Raises:
-        InvalidOption: If `job_id` is no id.
+        InvalidOption: If `job_id` is not an id.
         JobNotFound: If there is no such job.
     """
     with joined(tx, schema) as transaction:

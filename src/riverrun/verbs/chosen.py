@@ -13,10 +13,10 @@ from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.queries.chosen import Chosen
 
 BATCH = 1_000
-"""Most jobs that one transaction changes on an Engine."""
+"""Maximum number of jobs that one transaction changes on an Engine."""
 
 PAGE = 100_000
-"""Most ids that one statement reads."""
+"""Maximum number of ids that one statement reads."""
 
 TRIES = 5
 
@@ -48,7 +48,7 @@ def change_chosen(
         tx: The transaction. On an Engine each batch of jobs is changed in a transaction of its
             own; otherwise one statement changes all jobs.
         which: The jobs.
-        change: A function that changes them in a transaction. Its params have the bind
+        change: A function that changes the jobs in a transaction. Its params have the bind
             `chosen_ids`, or are empty for all jobs.
         dry_run: Whether only to count.
         attributes: The attributes that it changes. They expire on jobs that the session has

@@ -15,7 +15,7 @@ from riverrun.queries import claim as queries
 from riverrun.verbs.read import errors_of, get_in, json_object, json_value
 
 CLAIM_MAX = 20_000
-"""Most jobs that one statement claims."""
+"""Maximum number of jobs that one statement claims."""
 
 _ID, _KIND, _ARGS, _ATTEMPT, _METADATA = (
     queries.CLAIMED.index(name) for name in ("id", "kind", "args", "attempt", "metadata_")
@@ -132,7 +132,7 @@ def claim(
     Args:
         tx: The transaction, as for `insert`.
         queue: The queue to claim from.
-        limit: Most jobs to claim, 1 to 20,000.
+        limit: Maximum number of jobs to claim, 1 to 20,000.
         client_id: The id of the claiming client, at most 100 characters.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
@@ -199,9 +199,9 @@ def claim_jobs(
     Args:
         tx: The transaction, as for `insert`.
         queue: The queue to claim from.
-        limit: Most jobs to claim, 1 to 20,000.
+        limit: Maximum number of jobs to claim, 1 to 20,000.
         client_id: The id of the claiming client, at most 100 characters.
-        beyond: The places, by priority, of jobs up to which none are claimed.
+        beyond: By priority, the place up to which no job is claimed.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
     """

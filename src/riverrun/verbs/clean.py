@@ -57,7 +57,7 @@ def clean(
         cancelled_s: Seconds to keep cancelled jobs; None for ever.
         completed_s: Seconds to keep completed jobs; None for ever.
         discarded_s: Seconds to keep discarded jobs; None for ever.
-        limit: Most jobs to delete.
+        limit: Maximum number of jobs to delete.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
     """
@@ -80,7 +80,7 @@ def clean_after(
         tx: The transaction, as for `insert`.
         after_id: The last id of the previous batch; 0 for the first.
         retention_s: Seconds to keep jobs, by their final state; None for ever.
-        limit: Most jobs to delete.
+        limit: Maximum number of jobs to delete.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
     """

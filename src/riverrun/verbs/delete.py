@@ -27,7 +27,7 @@ def delete(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
-        InvalidOption: If `job_id` is no id.
+        InvalidOption: If `job_id` is not an id.
         JobNotFound: If there is no such job.
         JobRunning: If it is running.
     """

@@ -21,7 +21,7 @@ from riverrun.queries import read as read_queries
 from riverrun.verbs.read import job_brief
 
 TEXT_CHARS = 200
-"""Most characters of a group's text."""
+"""Maximum number of characters of a group's text."""
 
 TREND_STEPS = 24
 
@@ -128,7 +128,7 @@ def list_failed(
         tx: The transaction, as for `insert`.
         key: The group's key.
         window: As for `list_failures`. A group of another window may have other jobs.
-        limit: Most jobs, 1 to 10,000. Default: 100.
+        limit: Maximum number of jobs, 1 to 10,000. Default: 100.
         schema: The schema of River's tables. Default: the search path's.
     """
     check_int("window", window, 1, 10_000)

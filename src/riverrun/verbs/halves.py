@@ -16,10 +16,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 TRIES_MAX = 2_000
-"""Most statements for one batch; rows that are left then are for the next batch."""
+"""Maximum number of statements for one batch. Rows that are left then wait for the next batch."""
 
 FRUITLESS = 24
-"""After so many refusals in a row, with nothing done, the rows are not at fault."""
+"""Refusals in a row, with nothing done, after which the rows are not considered at fault."""
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +43,7 @@ def by_halves(
     Args:
         items: The items.
         act: A function that acts in a transaction of its own, because it is called again.
-        tries: Most calls.
+        tries: Maximum number of calls.
 
     Raises:
         Exception: An error of `act` for which no item is at fault: the connection was lost, or many

@@ -1,4 +1,4 @@
-"""Look at the tables themselves: their versions, sizes and indexes, and what holds them up."""
+"""Read the state of the tables: versions, sizes and indexes, and what keeps rows from vacuum."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -97,8 +97,8 @@ class SchemaHealth:
         tables: The tables that are there, by name.
         indexes: Their indexes, by table and name.
         longest_transaction: The transaction that has been open longest in the database, apart from
-            this one; None if there is no other, or if the role may not see any: that takes a role
-            of its own or membership in pg_read_all_stats.
+            this one; None if there is no other, or if this role may not see any. It sees those of
+            its own role; pg_read_all_stats lets it see all.
     """
 
     lines: Sequence[LineVersion]
@@ -117,7 +117,7 @@ def schema_health(tx: Tx, *, schema: str | None = None) -> SchemaHealth:
         tx: The transaction, as for `insert`.
         schema: The schema of River's tables. Default: the search path's.
     """
-    # Not with the module: they load Alembic, which takes as long as everything else together.
+    # Imported here, because they load Alembic, which takes as long as everything else together.
     from riverrun.migrations import LATEST, Line
     from riverrun.migrations.ddl import prefix
     from riverrun.migrations.state import complete, versions

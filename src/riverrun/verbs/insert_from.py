@@ -57,8 +57,8 @@ def insert_from(
             a reference to a class with several key columns has a column for each of them, labelled
             `line.order_id`, `line.number`.
         args_type: The class of the args.
-        opts: The options of all jobs, as for `insert`. If several jobs have the same unique key, in
-            the table or in the select, there is one of them; `on_conflict` must be "skip".
+        opts: The options of all jobs, as for `insert`. Of several jobs with the same unique key, in
+            the table or in the select, only one is there afterwards; `on_conflict` must be "skip".
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
 

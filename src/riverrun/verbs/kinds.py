@@ -72,11 +72,11 @@ def kind_stats(tx: Tx, *, window: int = 1_000, schema: str | None = None) -> lis
 def list_kinds(tx: Tx, *, limit: int = 1_000, schema: str | None = None) -> list[str]:
     """Return the kinds of all jobs in the table, in the database's order of text.
 
-    It takes a look at the index for each kind, however many jobs there are.
+    It takes one look-up in the index for each kind, however many jobs there are.
 
     Args:
         tx: The transaction, as for `insert`.
-        limit: Most kinds, 1 to 10,000. Default: 1,000.
+        limit: Maximum number of kinds, 1 to 10,000. Default: 1,000.
         schema: The schema of River's tables. Default: the search path's.
     """
     check_int("limit", limit, 1, 10_000)

@@ -19,7 +19,7 @@ MOST = 1_000
 """The count at which overdue jobs are no longer counted."""
 
 KIND_WINDOW = 1_000
-"""How many of the last jobs tell whether a kind fails."""
+"""How many of the last jobs decide whether a kind is failing."""
 
 FAILED_LEAST = 5
 
@@ -38,7 +38,7 @@ class ProblemKind(StrEnum):
         unworked_queue: A queue has due jobs, is not paused, and no live client works it.
         long_wait: The oldest due job of a queue that is not paused waits for too long.
         overdue: Jobs that are scheduled or to be retried were due some time ago.
-        rescued: Jobs were rescued lately: they have lost their client.
+        rescued: Jobs were rescued recently, because their client was gone.
         failing_kind: A kind fails often.
     """
 
@@ -101,7 +101,7 @@ def overview(
         late_s: Seconds or timedelta that a scheduled or retryable job may be overdue. Default:
             30 s.
         rescued_s: Seconds or timedelta for which a rescue is reported. Default: 3,600 s.
-        limit: Most problems of each kind, 1 to 1,000. Default: 20.
+        limit: Maximum number of problems of each kind, 1 to 1,000. Default: 20.
         schema: The schema of River's tables. Default: the search path's.
     """
     durations = {"dead_s": dead_s, "wait_s": wait_s, "late_s": late_s, "rescued_s": rescued_s}

@@ -23,7 +23,7 @@ OWNER_KEY = "riverrun:owner"
 
 
 def owner_of(owner: object, schemas: Schemas) -> tuple[Mapper[Any], str, dict[str, Any]]:
-    """Return an owner's mapper and mark, and what is stored with a job that needs its existence.
+    """Return an owner's mapper and mark, and what is stored with a job that needs it to exist.
 
     Args:
         owner: A mapped object, or a Ref.

@@ -25,13 +25,13 @@ class PeriodicRow:
         id: The periodic job's id.
         next_run_at: When it runs next.
         last_run_at: When it last ran, or was due and skipped; None if never.
-        kind: The kind of its jobs; None if it is not known yet, as all below without version 3 of
-            riverrun's line.
-        queue: The queue of its jobs, likewise.
+        kind: The kind of its jobs; None if it is not known yet. Without version 3 of riverrun's
+            line, this and the attributes down to `run_now_at` are None.
+        queue: The queue of its jobs; None if it is not known yet.
         schedule: Its schedule as a text, such as "30 3 * * *" or "every 5 min".
         zone: The time zone of its schedule.
         paused_at: Since when it is paused; None if it is not.
-        run_now_at: When a run was asked for that the leader has not inserted yet.
+        run_now_at: When a run was requested that the leader has not inserted yet.
         overdue: Whether it should have run more than 60 s ago, and is not paused.
     """
 
@@ -89,7 +89,7 @@ def list_periodic(
 
     Args:
         tx: The transaction, as for `insert`.
-        limit: Most jobs, 1 to 10,000.
+        limit: Maximum number of jobs, 1 to 10,000.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
     """

@@ -63,7 +63,7 @@ def list_queues(tx: Tx, *, limit: int = 100, schema: str | None = None) -> list[
 
     Args:
         tx: The transaction, as for `insert`.
-        limit: Most queues, 1 to 10,000.
+        limit: Maximum number of queues, 1 to 10,000.
         schema: The schema of River's tables. Default: the search path's.
     """
     check_int("limit", limit, 1, 10_000)

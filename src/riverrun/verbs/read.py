@@ -24,7 +24,7 @@ from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import state_of, states_in
 from riverrun.queries import read as queries
 
-# Half as long as json.loads(), which looks for spaces around the value; jsonb has none.
+# It takes half the time of json.loads(), which looks for spaces around the value. Jsonb has none.
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -38,7 +38,7 @@ def get(tx: Tx, job_id: int, *, schema: str | None = None) -> JobRow:
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
-        InvalidOption: If `job_id` is no id.
+        InvalidOption: If `job_id` is not an id.
         JobNotFound: If there is no such job.
     """
     with joined(tx, schema) as transaction:
@@ -113,7 +113,7 @@ def key_holder(tx: Tx, job_id: int, *, schema: str | None = None) -> JobBrief | 
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
-        InvalidOption: If `job_id` is no id.
+        InvalidOption: If `job_id` is not an id.
         JobNotFound: If there is no such job.
     """
     with joined(tx, schema) as transaction:
@@ -140,7 +140,7 @@ def _continued(
 ) -> dict[str, Any]:
     """Return how a list of `rows` continues: its cursor, whether there may be more, its window."""
     full = len(rows) == params.limit
-    # A window was looked at to its end unless the list is full before.
+    # A window is searched to its end unless the list is full before that.
     last = end if end is not None and not full else rows[-1] if rows else None
     cursor = None
     if last is not None:

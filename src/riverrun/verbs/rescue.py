@@ -65,7 +65,7 @@ def rescue(
         backoff: Returns a kind's backoff.
         timeouts_s: By kind, the seconds that an attempt may take; None for no limit. Before that a
             client without heartbeats keeps its job.
-        limit: Most jobs to rescue.
+        limit: Maximum number of jobs to rescue.
         after_id: Rescue only jobs with an id greater than this.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.

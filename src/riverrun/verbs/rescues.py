@@ -23,8 +23,8 @@ class RescuedJob:
         kind: Its kind.
         queue: Its queue.
         state: Its state now.
-        count: How often it was rescued; None if the row does not say so.
-        rescued_at: When it was rescued last; None if the row does not say so.
+        count: How often it was rescued; None if the row has no such number.
+        rescued_at: When it was rescued last; None if the row has no such time.
         client_ids: The ids of the clients that claimed it, the last one last.
     """
 
@@ -45,7 +45,7 @@ def list_rescued(
 
     Args:
         tx: The transaction, as for `insert`.
-        limit: Most jobs, 1 to 10,000. Default: 100.
+        limit: Maximum number of jobs, 1 to 10,000. Default: 100.
         after: The id of the last job of the page before this one. Default: None for the first page.
         schema: The schema of River's tables. Default: the search path's.
     """

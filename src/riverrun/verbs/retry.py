@@ -34,7 +34,7 @@ def retry(tx: Tx, job_id: int, *, schema: str | None = None, now: datetime | Non
         The job after the change.
 
     Raises:
-        InvalidOption: If `job_id` is no id.
+        InvalidOption: If `job_id` is not an id.
         JobNotFound: If there is no such job.
         UniqueKeyTaken: If another job has taken its unique key; roll the transaction back.
     """

@@ -16,13 +16,13 @@ from riverrun.queries import samples as queries
 from riverrun.queries.samples import BOUNDS_S, FINE_S, STEPS
 
 LAG_S = 3.0
-"""Seconds after the end of a sample's time until it is taken: outcomes are written in batches."""
+"""Seconds from the end of a sample's time until it is taken, as outcomes are written in batches."""
 
 GAP_S = 600.0
-"""Seconds that a new leader makes up for, if no client took samples for a while."""
+"""Seconds that a new leader makes up for, if no client took samples in that time."""
 
 CHUNK_S = 60.0
-"""Most seconds that one turn samples."""
+"""Maximum seconds that one turn samples."""
 
 _HOUR_S, _DAY_S = 3_600.0, 86_400.0
 
@@ -32,7 +32,7 @@ KEPT_S = dict(
 """Seconds for which samples are kept, by their length."""
 
 NAMES_MAX = 20
-"""Most series of a chart; the jobs of all others are one more."""
+"""Maximum number of series of a chart; the jobs of all others are one more."""
 
 _ORIGIN = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -65,14 +65,14 @@ _SPANS: dict[SampleSpan, tuple[int, int, int, int | None]] = {
 
 @attrs.frozen(kw_only=True)
 class SamplePoint:
-    """The jobs that were finalized in a while.
+    """The jobs that were finalized in one period of a chart.
 
     The waits and runs are those of jobs that an attempt completed or discarded; None if there are
     none. The 95th percentiles are estimated from a histogram whose classes double, from 1 ms to
     70 min.
 
     Attributes:
-        at: When the while began. It is as long as the `step_s` of its Samples.
+        at: When the period began. It is as long as the `step_s` of its Samples.
         count: How many jobs were finalized.
         discarded: How many of them were discarded.
         wait_s: The mean of the seconds from when a job was due to its last attempt.
@@ -204,12 +204,12 @@ def sample(
 ) -> Sampled:
     """Take the samples that are due, sum them up, and delete old ones.
 
-    Samples are taken once: what is there stays as it is. So it does no harm if two leaders do this.
+    A sample that is there already stays as it is. So it does no harm if two leaders do this.
 
     Args:
         transaction: The transaction.
         after: The `until` of the last turn, before which nothing is due; None if it is not known.
-        limit: Most samples of each length to delete.
+        limit: Maximum number of samples of each length to delete.
         now: For tests: used as the database's time, aware.
     """
     transaction.execute(queries.no_jit(), {})
@@ -245,7 +245,8 @@ def floor(moment: datetime, step_s: int) -> datetime:
 def percentile(counts: Sequence[int], share: float) -> float | None:
     """Return the value, in seconds, below which `share` of a histogram's values are, estimated.
 
-    Within a class, values count as spread evenly. Those above the last bound count as that.
+    It assumes that the values of a class are spread evenly. Values above the last bound count as
+    that bound.
     """
     left: float = sum(counts) * share
     if not left:

@@ -47,11 +47,11 @@ def schedule(
 ) -> Scheduled:
     """Make retryable and scheduled jobs available that are due within 5 s, and notify clients.
 
-    On an Engine, rows that the database refuses to change, as by a trigger, are logged and skipped.
+    On an Engine, rows that the database or a trigger refuses to change are logged and skipped.
 
     Args:
         tx: The transaction, as for `insert`.
-        limit: Most jobs to change.
+        limit: Maximum number of jobs to change.
         skip: Ids of jobs to leave out.
         ids: Ids of the only jobs to move. Default: all that are due.
         schema: The schema of River's tables. Default: the search path's.

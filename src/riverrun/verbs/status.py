@@ -53,7 +53,7 @@ class ClientRow:
             all below.
         python: The version of Python.
         executors: What its workers run in: "thread", "coroutine" and "process".
-        claim_ahead: Most jobs of each queue that it claims ahead of free slots.
+        claim_ahead: Maximum number of jobs of each queue that it claims ahead of free slots.
         ahead: How many jobs it had claimed that had not begun.
         looked_s: Seconds since it had last looked for jobs, of the queue with room where that was
             longest. None if no queue had room.
@@ -138,7 +138,7 @@ def list_clients(tx: Tx, *, limit: int = 1_000, schema: str | None = None) -> li
 
     Args:
         tx: The transaction, as for `insert`.
-        limit: Most clients, 1 to 10,000.
+        limit: Maximum number of clients, 1 to 10,000.
         schema: The schema of River's tables. Default: the search path's.
     """
     check_int("limit", limit, 1, 10_000)
@@ -217,7 +217,7 @@ def unworked_queues(
     Args:
         tx: The transaction, as for `insert`.
         dead_s: Seconds without a heartbeat after which a client is gone.
-        limit: Most queues.
+        limit: Maximum number of queues.
         schema: The schema of River's tables. Default: the search path's.
     """
     check_int("limit", limit, 1, 10_000)

@@ -1,4 +1,4 @@
-"""Jobs that are only worked while an object is as it was when they were inserted, or is there."""
+"""Jobs that are only worked while an object is unchanged since their insert, or still exists."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -11,7 +11,7 @@ from riverrun.errors import InvalidOption, JobSuperseded, RiverrunError
 from riverrun.orm.object_keys import identity_of, keys_of, state_of
 
 UNCHANGED_KEY = "riverrun:unless_changed"
-"""The key of a job's metadata that says which object it needs, and of which version, if any."""
+"""The key of a job's metadata that holds which object it needs, and of which version, if any."""
 
 _EXPECTED = "a mapped object whose class has a version_id_col"
 
@@ -97,7 +97,7 @@ def _name(mapper: Mapper[Any]) -> str:
 
 
 def _mapper(name: str, *, versioned: bool) -> Mapper[Any] | None:
-    # Looked up among the classes that are mapped here: what a row says is never imported.
+    # Looked up among the classes that are mapped here. A name from a row is never imported.
     configure_mappers()
     for registry in mapperlib._all_registries():
         for mapper in registry.mappers:
@@ -111,5 +111,6 @@ def _mapper(name: str, *, versioned: bool) -> Mapper[Any] | None:
 
 
 def _text(version: object) -> str:
-    # Numbers mostly, and sometimes times, UUIDs or bytes: all that counts is whether they differ.
+    # Versions are mostly numbers, and sometimes times, UUIDs or bytes. All that counts is whether
+    # they differ.
     return version.hex() if isinstance(version, bytes) else str(version)

@@ -38,8 +38,8 @@ def update(
         The job after the change.
 
     Raises:
-        InvalidOption: If `job_id` is no id, JSON cannot hold the metadata or the output, or one of
-            these is too large.
+        InvalidOption: If `job_id` is not an id, or JSON cannot hold the metadata or the output, or
+            one of these is too large.
         JobNotFound: If there is no such job.
     """
     merged = dict(check_metadata(metadata or {}))

@@ -31,7 +31,7 @@ def find_in(transaction: Transaction, schema: str | None) -> bool:
 
 
 class Version3:
-    """What a client knows about version 3. It looks once, and while that is missing, each minute.
+    """What a client knows about version 3. While that is missing, it checks again each minute.
 
     Used by one thread.
     """
@@ -42,7 +42,7 @@ class Version3:
         self.forget()
 
     def forget(self) -> None:
-        """Look again at the next question, as after a statement that failed."""
+        """Check again the next time, such as after a statement that failed."""
         self._there = False
         self._again_at: float | None = None
 

@@ -72,7 +72,7 @@ def value_of(value: Any) -> Value:
 def attempts_of(
     row: JobRow, parts: JobParts, context: Context, *, shows: bool
 ) -> Sequence[AttemptData]:
-    """Return the attempts of which a job's row tells something, the first one first.
+    """Return the attempts that a job's row has data of, the first one first.
 
     Args:
         row: The job.
@@ -125,5 +125,5 @@ def attempts_of(
 
 
 def texts_of(values: Sequence[object]) -> Sequence[str]:
-    """Return the texts of an array, which may hold nulls or arrays by the hand of others."""
+    """Return the texts of an array, in which other programs may have put nulls or arrays."""
     return [str(value) for value in values if value is not None]

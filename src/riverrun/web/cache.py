@@ -17,7 +17,7 @@ WAIT_S = 2.0
 """Seconds that a request waits for another one to get a result that it needs, too."""
 
 ENTRIES_MAX = 500
-"""Most results that are kept."""
+"""Maximum number of results that are kept."""
 
 
 @attrs.define
@@ -28,7 +28,7 @@ class _Entry:
 
 
 class Cache:
-    """Keeps results, so that what they cost does not depend on how many people look.
+    """Keeps results, so that their cost does not depend on how many people look at pages.
 
     Args:
         clock: The process's clock.

@@ -55,9 +55,10 @@ class Dashboard:
     Args:
         client_or_engine: The application's client, or an Engine on PostgreSQL with psycopg 3. With
             a client the dashboard knows its workers and periodic jobs, too.
-        authorize: Called with the environ of each request but those for style sheets and scripts.
-            It returns the User who asks, or None for a stranger, who gets 403. There is no
-            default, because nobody may see the jobs of an application by accident.
+        authorize: Called with the environ of each request except those for style sheets and
+            scripts. It returns the User who sent the request, or None for a stranger, who gets 403.
+            There is no default, so that the jobs of an application are not shown to anyone by
+            accident.
         schema: The schema of River's tables. Default: the client's, or the search path's.
         title: The name of the application, in the title of each page. Default: riverrun.
         redact: Called with a job, the path of a value and the value, before the value is shown. It
@@ -231,7 +232,7 @@ class Dashboard:
         }
 
     def _refusal(self, request: Request, problem: Problem) -> Response:
-        """Return a page that says why there is no other."""
+        """Return a page with the reason why there is no other."""
         text = WORDS.get(f"{problem.name}_text", problem.detail)
         text = text.format(limit=f"{LIMIT_S:g}") if "{limit}" in text else text
         allow = (("Allow", ", ".join(_METHODS)),)

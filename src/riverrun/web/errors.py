@@ -8,7 +8,7 @@ class BadRequest(RiverrunError, ValueError):
 
     Args:
         problem: The name of the problem, of which `words` has the text.
-        detail: What was wrong, if the request itself has to say it.
+        detail: What was wrong, if that depends on the request.
     """
 
     def __init__(self, problem: str, detail: str = "") -> None:

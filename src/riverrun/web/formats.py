@@ -19,7 +19,7 @@ _CHANGING = frozenset({"age_s", "silent_s", "asked_at"})
 """Fields that change with each look although nothing happened."""
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for a formula at the beginning of a cell."""
+"""Characters at the beginning of a cell by which a spreadsheet recognizes a formula."""
 
 
 DEPTH_MAX = 100
@@ -79,7 +79,7 @@ def _still(value: Any) -> Any:
 
 
 def to_csv(columns: Sequence[str], rows: Iterable[object]) -> bytes:
-    """Return rows as CSV, in which no cell is taken for a formula.
+    """Return rows as CSV in which a spreadsheet takes no cell for a formula.
 
     Args:
         columns: The names of the columns, which are attributes or keys of each row.

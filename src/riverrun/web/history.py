@@ -1,4 +1,4 @@
-"""How much gets done over time, from the samples that the leader takes: data and charts."""
+"""How many jobs are finalized over time: data and charts, from the leader's samples."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,7 @@ from riverrun.web.errors import BadRequest
 from riverrun.web.request import Request
 
 SERIES_MAX = 6
-"""Most series of a chart that have a colour of their own."""
+"""Maximum number of series of a chart that have a colour of their own."""
 
 TTL_S = 5.0
 
@@ -62,7 +62,7 @@ def read_history(
 
 
 def per_minute(series: SampleSeries, samples: Samples, *, window_s: float = 300.0) -> float:
-    """Return how many jobs of a series were finalized in a minute, of late."""
+    """Return how many jobs of a series were finalized per minute recently."""
     recent = sum(
         point.count
         for point in series.points

@@ -1,4 +1,4 @@
-"""What a page says once about an action that was just done."""
+"""The text that a page shows once, about an action that was just done."""
 
 from riverrun.web.request import Request
 from riverrun.web.words import WORDS, plural

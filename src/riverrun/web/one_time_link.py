@@ -1,4 +1,4 @@
-"""Signs a user in who opens a link that works once: for a dashboard without a host application."""
+"""Signs in the user who opens a one-time link, for a dashboard without a host application."""
 
 import secrets
 import threading

@@ -32,7 +32,7 @@ _TYPES = {
 }
 
 NONE = "\u2013"
-"""What stands where there is no value."""
+"""What is shown where there is no value."""
 
 BLOCK_MAX = 20_000
 """Longest block of text on a page, in characters. The rest can be downloaded."""

@@ -12,10 +12,10 @@ from riverrun.web.errors import BadRequest
 from riverrun.web.users import User
 
 BODY_MAX = 4 * 1024 * 1024
-"""Most bytes of a form."""
+"""Maximum number of bytes of a form."""
 
 FIELDS_MAX = 1_200
-"""Most fields of a form or of a query."""
+"""Maximum number of fields of a form or of a query."""
 
 FORMATS = ("json", "csv", "html")
 

@@ -210,7 +210,7 @@ WORDS: dict[str, str] = {
     "copy": "Insert a copy",
     "copy_of": "Insert a copy of job {id}",
     "explain_copy": "This inserts a new job. The job {id} stays as it is.",
-    "max_attempts": "Most attempts",
+    "max_attempts": "Maximum attempts",
     "do_copy": "Insert",
     "run_at": "Run at a time",
     "run_at_of": "When is job {id} due?",

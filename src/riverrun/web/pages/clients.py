@@ -1,4 +1,4 @@
-"""`/clients` and `/clients/ID`: who works, who is silent, who leads, and what each runs."""
+"""`/clients` and `/clients/ID`: which clients are live, silent or leading, and what each runs."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ class OtherClient:
     """A client that has no row, but has claimed running jobs.
 
     Attributes:
-        id: Its id; None if the jobs do not say.
+        id: Its id; None if the jobs do not have it.
         works: How many jobs of each kind it has claimed.
         oldest_at: When the first of them was claimed, if that is known.
     """

@@ -1,4 +1,4 @@
-"""`/health`: the tables themselves: versions, sizes, indexes, and what holds them up."""
+"""`/health`: the state of the tables: versions, sizes, indexes, and what keeps rows from vacuum."""
 
 from riverrun.verbs.health import schema_health
 from riverrun.web.context import Context

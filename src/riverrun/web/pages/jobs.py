@@ -18,7 +18,7 @@ from riverrun.web.request import Request
 from riverrun.web.users import Right
 
 COUNT_MAX = 10_000
-"""Most jobs that are counted for a page."""
+"""Maximum number of jobs that are counted for a page."""
 
 STATES = (
     JobState.available,

@@ -1,4 +1,4 @@
-"""`/`: what is wrong now, what waits, how much gets done, and what fails."""
+"""`/`: what is wrong now, what waits, how many jobs are finalized, and what fails."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta

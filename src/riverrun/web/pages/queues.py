@@ -41,10 +41,10 @@ class QueueData:
         clients: The ids of live clients of riverrun that work it.
         slots: How many jobs these run at once.
         worked_at: When a client last recorded that it works the queue; None if that is not known.
-        per_minute: How many of its jobs were finalized in a minute of late; None without samples.
+        per_minute: How many of its jobs were recently finalized per minute; None without samples.
         empty_s: Seconds until no due job waits at this rate, if no more come; None if that is not
             known.
-        unworked: Whether due jobs wait that no live client works, and nobody has paused it.
+        unworked: Whether it has due jobs, is not paused, and no live client works it.
     """
 
     name: str
