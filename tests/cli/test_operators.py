@@ -220,7 +220,7 @@ HOSTILE = "report[/x]\x1b]0;owned\x07\nforged"
 def test_values_of_a_row_cannot_paint_the_terminal(
     run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Brackets are no markup and control characters are escaped, with rich and without."""
+    """Brackets are not markup and control characters are escaped, with rich and without."""
     job_id = insert_job(
         engine,
         schema,

@@ -97,7 +97,7 @@ def test_a_completed_job_stays_so(host: Engine) -> None:
 
 
 def test_what_is_no_policy() -> None:
-    """An unknown policy, and args that are no args class, are refused by name."""
+    """An unknown policy, and args that are not of an args class, are refused by name."""
     with pytest.raises(InvalidOption, match="if_gone is 'ignore'; expected one of cancel, fail"):
         Workers().register(if_gone="ignore")
 

@@ -653,7 +653,7 @@ def test_keys_that_sql_cannot_make(host: Engine) -> None:
 
 
 def test_what_is_no_select_is_named(host: Engine) -> None:
-    """Anything that is no select, has no tables, or is no args class is refused with a reason."""
+    """What is not a select with tables, or not an args class, is refused with a reason."""
     with Session(host) as session:
         with pytest.raises(InvalidOption, match="a select"):
             insert_from(session, Thing, Odd)

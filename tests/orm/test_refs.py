@@ -347,7 +347,7 @@ def test_inheritance_without_a_discriminator() -> None:
 
 
 def test_stored_keys_that_do_not_fit() -> None:
-    """Stored JSON that is no key of the class is refused at decoding, and the error says where."""
+    """Stored JSON that is not a key of the class is refused at decoding; the error says where."""
     for key in ("x", None, True, [1], 1.5):
         for cls in ARGS:
             with pytest.raises(UndecodableArgs, match="order"):

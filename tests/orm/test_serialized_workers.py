@@ -295,7 +295,7 @@ def test_the_oldest_that_waits_is_next(host: Engine, monkeypatch: pytest.MonkeyP
 def test_what_cannot_serialize_is_refused(
     make: Callable[..., None], options: dict[str, Any], problem: str
 ) -> None:
-    """A worker without a session, and a field that is no reference, are refused by name."""
+    """A worker without a session, and a field that is not a reference, are refused by name."""
 
     def session_worker(args: Count, session: Session) -> None:
         """Take a session."""

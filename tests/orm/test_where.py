@@ -331,7 +331,7 @@ def test_from_async_code(place: Place) -> None:
 def test_criteria_that_choose_no_jobs(
     engine: Engine, schema: str, verb: str, criterion: Any, message: str
 ) -> None:
-    """Criteria that are missing, that are no SQL, or that do not concern jobs are refused."""
+    """Criteria that are missing, that are not SQL, or that do not concern jobs are refused."""
     job_id = insert_job(engine, schema)
     with pytest.raises(InvalidOption, match=message):
         VERBS[verb](engine, criterion, schema=schema)

@@ -139,7 +139,7 @@ class Locks(RuleBasedStateMachine):
         )
 
     @rule()
-    def upkeep(self) -> None:
+    def maintain(self) -> None:
         """Have maintenance and the heartbeat do their part, past every lock."""
         schedule(self.engine, schema=self.schema)
         clean(self.engine, cancelled_s=60, completed_s=60, discarded_s=60, schema=self.schema)

@@ -40,7 +40,7 @@ staged = st.none() | st.dictionaries(st.text(), st.integers())
 def test_an_outcome_is_whole(
     job: JobRow, error: BaseException | None, metadata: dict[str, Any] | None, stopping: bool
 ) -> None:
-    """Final means no time to come; nothing is lost, and nothing counted twice."""
+    """A final outcome has no time for another attempt; nothing is lost or counted twice."""
     outcome = decide(
         job, error, now=T0, backoff=RiverBackoff(), metadata=metadata, stopping=stopping
     )

@@ -434,10 +434,10 @@ def test_a_broken_backoff_loses_nothing(app: Any, error: BaseException) -> None:
 def test_a_listener_that_exits_harms_nothing(app: Any) -> None:
     """A listener that raises SystemExit, where it is called, costs no job and no thread."""
     client = app.client(slots=1)
-    heard, events = Counter[type](), client.subscribe(JobEvent)
+    counted, events = Counter[type](), client.subscribe(JobEvent)
 
     def exit_(event: Any) -> None:
-        heard[type(event)] += 1
+        counted[type(event)] += 1
         raise SystemExit(3)
 
     client.listen(exit_)
@@ -446,7 +446,7 @@ def test_a_listener_that_exits_harms_nothing(app: Any) -> None:
         client.insert(app.engine, Task(number=number))
         assert type(events.get(DEADLINE_S)) is JobCompleted
     client.stop()
-    assert heard[JobCompleted] == 3
+    assert counted[JobCompleted] == 3
     assert states(app) == {JobState.completed: 3}
 
 

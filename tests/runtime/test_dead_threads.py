@@ -55,7 +55,7 @@ def test_a_service_that_ended_is_started_again(
         service = next(
             each for each in services.health.services() if each.name == f"riverrun.{name}"
         )
-    # A thread that is thrown out of its beginning leaves whoever starts it waiting.
+    # If a thread fails while it begins, the thread that starts it waits for ever.
     until(lambda: service.alive, "its thread lives")
     throw_into(service)
     service.interrupt()

@@ -21,7 +21,7 @@ logger = logging.getLogger("host.mailer")
 
 
 class Talker:
-    """A worker that logs some lines, and goes on when it is told to."""
+    """A worker that logs some lines, and goes on when the test lets it."""
 
     def __init__(self) -> None:
         self.logged, self.go_on = threading.Event(), threading.Event()

@@ -84,7 +84,7 @@ def _exits(job: JobRow, now: datetime) -> datetime:
     ],
 )
 def test_a_broken_policy_is_replaced(backoff: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """A policy that raises, or answers with no time to come, is replaced by River's, and told."""
+    """A policy that raises, or returns no future time, is replaced by River's, with a warning."""
     delay_s = (retry_at(job_row(), NOW, backoff) - NOW).total_seconds()
     assert 0.9 <= delay_s <= 1.1
     (record,) = caplog.records

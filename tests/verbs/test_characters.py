@@ -15,7 +15,7 @@ from riverrun.migrations.run import migrate
 from riverrun.verbs import claim, complete, fail, get
 from riverrun.wire.characters import ASCII, storable
 
-SAID = "5 \u20ac, \xe9, \u65e5, \U0001f600, \x00, \ud800"
+TEXT = "5 \u20ac, \xe9, \u65e5, \U0001f600, \x00, \ud800"
 KEPT = {
     "UTF8": "5 \u20ac, \xe9, \u65e5, \U0001f600, \\x00, \\ud800",
     "LATIN1": "5 \\u20ac, \xe9, \\u65e5, \\U0001f600, \\x00, \\ud800",
@@ -27,7 +27,7 @@ KEPT = {
 
 @pytest.fixture(params=[*((each, None) for each in KEPT), ("LATIN1", "utf8")])
 def database(server_url: str, request: pytest.FixtureRequest) -> Iterator[tuple[Engine, str]]:
-    """A migrated database in some encoding, and what it keeps of `SAID`."""
+    """A migrated database in some encoding, and what it keeps of `TEXT`."""
     encoding, client = request.param
     options = {"client_encoding": client} if client else {}
     with own_database(server_url, encoding=encoding, connect_args=options) as engine:
@@ -47,11 +47,11 @@ def test_keeps_what_can_be_kept(database: tuple[Engine, str]) -> None:
     """In errors, traces and outputs only the characters that a database lacks are escaped."""
     engine, kept = database
     job = claimed(engine)
-    fail(engine, attrs.evolve(job, max_attempts=1), ValueError(SAID))
+    fail(engine, attrs.evolve(job, max_attempts=1), ValueError(TEXT))
     [entry] = get(engine, job.id).errors
     assert entry["error"] == f"ValueError: {kept}"
     assert entry["trace"].endswith(f"ValueError: {kept}\n")
-    output = SAID[:-6]  # neither NUL nor half a pair: those are refused where an output is set
+    output = TEXT[:-6]  # neither NUL nor half a pair: those are refused where an output is set
     job = claimed(engine)
     complete(engine, job, metadata={"output": output, f"{output} key": [output]})
     short = kept[: -len(", \\x00, \\ud800")]

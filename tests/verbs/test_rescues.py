@@ -77,7 +77,7 @@ COUNTS = {
 
 @pytest.mark.parametrize("count", COUNTS, ids=lambda text: ascii(text)[:9])
 def test_odd_counts(engine: Engine, schema: str, count: str) -> None:
-    """A count that is no number is None, and the job is listed even so."""
+    """A count that is not a number is None, and the job is listed nevertheless."""
     job_id = insert_job(engine, schema)
     change(engine, schema, f"""metadata = '{{"river:rescue_count": {count}}}'""", [job_id])
     assert [job.count for job in list_rescued(engine, schema=schema)] == [COUNTS[count]]

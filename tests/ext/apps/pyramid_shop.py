@@ -91,7 +91,7 @@ def signup(request):
 
 
 def refused(request):
-    """An exception view: its answer is no failure, what the view did is aborted all the same."""
+    """An exception view: its answer is not a failure, but what the view did is aborted."""
     request.response.status = 422
     return {}
 

@@ -61,7 +61,7 @@ converter.register_structure_hook(datetime, _datetime)
 
 
 def _strict(value: Any, expected: type[Any]) -> Any:
-    """Return a JSON value unchanged if it has the expected type: true is no number."""
+    """Return a JSON value unchanged if it has the expected type: true is not a number."""
     if issubclass(expected, Enum):
         return expected(value)
     if type(value) is not expected:
