@@ -29,7 +29,7 @@ class Mount:
             expected = "one that begins with a slash, such as '/admin/jobs'"
             raise InvalidOption("the dashboard's path", path, expected)
         if not callable(options.get("authorize")):
-            expected = f"a function of the environ, as the dashboard is mounted at {path!r}; "
+            expected = f"a function of the environ, because the dashboard is mounted at {path!r}; "
             advice = "it returns a riverrun.web.User, or None for those who may not see it"
             raise InvalidOption("authorize", options.get("authorize"), expected + advice)
         # Imported here, so that a missing package fails the start and not the first request.

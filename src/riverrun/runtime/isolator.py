@@ -330,8 +330,8 @@ class Isolator(Service):
             written = self._attempt(entry, outcome)
             if written.count:
                 logger.error(
-                    "recorded the outcome of job %s without %s, as the database refused it whole: "
-                    "%s",
+                    "recorded the outcome of job %s without %s, because the database refused all "
+                    "of it: %s",
                     number,
                     lost,
                     why,

@@ -69,8 +69,8 @@ class StatementCanceller(Service):
             return
         if driver is late.asked:
             logger.warning(
-                "closed a connection, as the database answered neither a statement nor the request "
-                "to cancel it"
+                "closed a connection, because the database answered neither a statement nor the "
+                "request to cancel it"
             )
             _hang_up(driver)
         else:

@@ -171,7 +171,9 @@ def _check_options(rows: ArgsColumns) -> None:
                 "DateTime(timezone=True))"
             )
         if not fits:
-            raise InvalidOption(name, column.type, f"{expected}, as it is an option of each job")
+            raise InvalidOption(
+                name, column.type, f"{expected}, because it is an option of each job"
+            )
 
 
 def _unique(

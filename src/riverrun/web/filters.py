@@ -144,7 +144,9 @@ def _object(name: str, pairs: tuple[str, ...]) -> dict[str, Any] | None:
         path, colon, text = pair.partition(":")
         keys = path.split(".")
         if not colon or not all(keys) or len(keys) > 20:
-            raise BadRequest("filter", f"{name}={pair[:80]}: expected path:value, as customer.id:7")
+            raise BadRequest(
+                "filter", f"{name}={pair[:80]}: expected path:value, such as customer.id:7"
+            )
         place = found
         for key in keys[:-1]:
             place = place.setdefault(key, {})

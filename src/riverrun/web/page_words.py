@@ -37,7 +37,7 @@ PAGE_WORDS: dict[str, str] = {
     "done_resume_queue": "The queue is resumed.",
     # Clients.
     "clients_caption": "Clients",
-    "no_clients": "No client of riverrun has worked lately.",
+    "no_clients": "No client of riverrun has worked recently.",
     "live_client": "live",
     "silent_client": "silent",
     "gone_client": "gone",
@@ -114,7 +114,7 @@ PAGE_WORDS: dict[str, str] = {
     # Rescues.
     "rescues_caption": "Jobs that were rescued",
     "rescues_text": "A job is rescued when the client that ran it is gone. Many rescues of one "
-    "kind are a sign of workers that are killed, as for their memory.",
+    "kind are a sign of workers that are killed, such as for their memory.",
     "no_rescues": "No job that is kept was rescued.",
     "rescued": "Rescued",
     "rescued_last": "Last",
@@ -145,7 +145,7 @@ PAGE_WORDS: dict[str, str] = {
     "no_longest": "No other transaction is open that this role may see.",
     # Actions.
     "actions_caption": "Actions of users",
-    "no_actions": "No action was recorded yet.",
+    "no_actions": "No action has been recorded yet.",
     "no_actions_hint": "Actions are recorded with version 3 of riverrun's tables and later.",
     "user": "User",
     "action": "Action",
@@ -181,8 +181,8 @@ PAGE_WORDS: dict[str, str] = {
     "explain_delete": "Deleted jobs cannot be brought back. Running jobs are left as they are.",
     "confirm_bound": "Only jobs up to id {id} are changed, the newest when you opened the list. "
     "Later ones are left alone.",
-    "confirm_now": "The number is that of now. Jobs that have moved on by the time you confirm are "
-    "left as they are.",
+    "confirm_now": "This is the current number. Jobs that have moved on by the time you confirm "
+    "are left as they are.",
     "confirm_none": "None of these jobs is in a state in which this changes anything.",
     "confirm_type": "To confirm, type the number: {n}",
     "confirm_more": "{n} or more",
