@@ -1,5 +1,6 @@
 """Resumable steps, tested by the metadata that one attempt leaves for the next."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -139,3 +140,24 @@ def test_metadata_written_by_hand_is_no_progress(metadata: Any) -> None:
     steps = Steps(metadata)
     assert steps.run("a", lambda: None)
     assert steps.unreached() is None
+
+
+def test_a_cursor_of_an_async_step_is_kept() -> None:
+    """A cursor step of an `async def` worker continues from its cursor, too."""
+    seen: list[Any] = []
+    steps = Steps({})
+
+    async def half(cursor: Any) -> None:
+        seen.append(cursor)
+        steps.set_cursor(7)
+        raise Broken
+
+    async def rest(cursor: Any) -> None:
+        seen.append(cursor)
+
+    with pytest.raises(Broken):
+        asyncio.run(steps.run_from_async("rows", half))
+    again = Steps(steps.progress())
+    assert asyncio.run(again.run_from_async("rows", rest))
+    assert seen == [None, 7]
+    assert again.progress() == {STEP_KEY: "rows", CURSOR_KEY: None}
