@@ -7,6 +7,8 @@ import attrs
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 760, 150
+SPARK_WIDTH, SPARK_HEIGHT = 120, 22
+BAR_WIDTH = 240
 
 _LEFT, _BOTTOM, _TOP = 40, 18, 14
 
@@ -105,15 +107,14 @@ def lines(series: Sequence[Series], *, label: str, first: datetime, last: dateti
     return Chart(svg=_svg(parts, label), series=series, times=_times(first, last, count))
 
 
-def spark(values: Sequence[float], label: str, *, width: int = 120, height: int = 22) -> Markup:
+def spark(values: Sequence[float], label: str) -> Markup:
     """Return small bars for values over time.
 
     Args:
         values: The values, the earliest first.
         label: What they are, for those who do not see it.
-        width: The width in pixels.
-        height: The height in pixels.
     """
+    width, height = SPARK_WIDTH, SPARK_HEIGHT
     most = max(values, default=0) or 1
     step = width / max(len(values), 1)
     bars = [
@@ -127,9 +128,9 @@ def spark(values: Sequence[float], label: str, *, width: int = 120, height: int 
     ).format(label, width, height, width, height, Markup("").join(bars))
 
 
-def bar(value: float, most: float, *, width: int = 240) -> Markup:
+def bar(value: float, most: float) -> Markup:
     """Return a horizontal bar, to stand before its number."""
-    long = max(width * value / most, 1.0) if most else 0.0
+    long = max(BAR_WIDTH * value / most, 1.0) if most else 0.0
     return Markup(
         '<svg class="bar1" aria-hidden="true" width="{}" height="10"><rect width="{}" height="10" '
         'rx="2"/></svg>'

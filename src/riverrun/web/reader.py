@@ -23,16 +23,12 @@ class Reader(AbstractContextManager["Reader"]):
         engine: The engine.
         schema: The schema of River's tables; None for the search path's.
         cache: What all requests share.
-        limit_s: Seconds that each statement may take.
     """
 
-    def __init__(
-        self, engine: Engine, schema: str | None, cache: Cache, *, limit_s: float = LIMIT_S
-    ) -> None:
+    def __init__(self, engine: Engine, schema: str | None, cache: Cache) -> None:
         self._engine = engine
         self._schema = schema
         self._cache = cache
-        self._limit_s = limit_s
         self._stack = ExitStack()
         self._connection: Connection | None = None
 
@@ -55,7 +51,7 @@ class Reader(AbstractContextManager["Reader"]):
     def __call__(self, verb: Callable[..., R], *args: Any, **options: Any) -> R:
         """Call a verb with the request's connection and the schema."""
         if self._connection is None:
-            self._connection = self._stack.enter_context(reading(self._engine, self._limit_s))
+            self._connection = self._stack.enter_context(reading(self._engine, LIMIT_S))
         return verb(self._connection, *args, schema=self._schema, **options)
 
     def shared(
