@@ -1,4 +1,4 @@
-"""Make due retryable and scheduled jobs available. After: notify."""
+"""Make due retryable and scheduled jobs available. Step 2 of 5, notify, follows."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
