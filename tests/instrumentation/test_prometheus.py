@@ -1,6 +1,7 @@
 """Metrics of a working client."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -17,7 +18,7 @@ from riverrun import (
     RawArgs,
     Workers,
 )
-from riverrun.instrumentation.prometheus import instrument
+from riverrun.instrumentation.prometheus import _OUTCOMES, instrument
 from riverrun.migrations import migrate
 from waiting import until
 
@@ -132,3 +133,15 @@ def test_a_queue_that_is_drained_is_nought(client: Client) -> None:
     for name in ("riverrun_jobs", "riverrun_oldest_job_age_seconds"):
         for state in ("available", "running", "retryable", "scheduled", "pending"):
             assert registry.get_sample_value(name, {"queue": "default", "state": state}) == 0
+
+
+def test_the_guide_lists_every_metric(client: Client) -> None:
+    """docs/operating.md names each metric of a working client, and each outcome of attempts."""
+    registry = CollectorRegistry()
+    instrument(client, registry=registry)
+    client.start()
+    page = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
+    names = {metric.name for metric in registry.collect()}
+    assert {"riverrun_attempts", "riverrun_healthy", "riverrun_jobs"} <= names
+    listed = [*names, *(f"`{outcome}`" for outcome in (*_OUTCOMES.values(), "discarded"))]
+    assert [name for name in listed if name not in page] == []
