@@ -151,7 +151,9 @@ def statements(engine: Engine, jobs: int) -> Comparison:
         samples=samples,
         less=True,
         settings={"jobs": jobs},
-        notes=["Without BEGIN and COMMIT; with all that the client says beside, as heartbeats."],
+        notes=[
+            "Without BEGIN and COMMIT; with all other statements of the client, such as heartbeats."
+        ],
     )
 
 
@@ -187,7 +189,7 @@ def connections(engine: Engine, *, small: bool) -> Comparison:
         less=True,
         notes=[
             "What its pool has opened, and the one that listens.",
-            "Workers that use the engine, as by ctx.transaction(), add one for each slot at work.",
+            "Workers that use the engine, such as by ctx.transaction(), add one per busy slot.",
         ],
     )
 

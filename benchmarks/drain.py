@@ -113,7 +113,7 @@ def tuned(engine: Engine, jobs: int, *, processes: int = 1) -> float:
 def deleting(engine: Engine, jobs: int) -> float:
     """Return the jobs per second of a tuned riverrun that deletes completed jobs at once.
 
-    No row is left to tell, so this counts the time from the start of the client to the last job.
+    No row is left to read the times from. So this measures from the client's start to the last job.
     """
     with waiting(engine, jobs) as name:
         settings = settings_for(

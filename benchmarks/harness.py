@@ -26,7 +26,7 @@ from riverrun.migrations import migrate
 RESULTS = Path(__file__).with_name("results")
 SCHEMA = "benchmark"
 RUNS = 5
-"""Least number of samples of a side in a full run."""
+"""Minimum number of samples of a side in a full run."""
 
 SERVER = {
     "max_wal_size": "4GB",  # The size of the WAL never causes a checkpoint in a measurement.
