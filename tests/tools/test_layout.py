@@ -1,4 +1,7 @@
-"""Where tests are: tests/unit mirrors the source, and needs neither a server nor a process."""
+"""Where tests are, and which modules of the source are given calls that go upwards.
+
+tests/unit mirrors the source, and needs neither a server nor a process.
+"""
 
 import ast
 from pathlib import Path
@@ -47,3 +50,18 @@ def test_unit_tests_need_nothing(path: Path) -> None:
             case ast.Attribute(value=ast.Name(id="time"), attr="sleep"):
                 needs.add("time.sleep")
     assert not needs, f"{path.relative_to(ROOT)} needs {needs}: it belongs into another folder"
+
+
+@pytest.mark.parametrize("folder", ["client", "maintenance", "runtime"])
+def test_headers_name_the_calls_upwards(folder: str) -> None:
+    """A module whose class is given a call to make, such as `on_due`, names it in its header."""
+    missing = []
+    for path in sorted((SOURCE / folder).rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        header = ast.get_docstring(tree) or ""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+                given = [each.arg for each in (*node.args.args, *node.args.kwonlyargs)]
+                calls = [name for name in given if name.startswith("on_") or name == "settled"]
+                missing += [f"{path.name}: {name}" for name in calls if f"`{name}`" not in header]
+    assert not missing
