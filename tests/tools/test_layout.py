@@ -1,9 +1,10 @@
-"""Where tests are, and which modules of the source are given calls that go upwards.
+"""Where tests are, and what the headers of long modules and of those with calls upwards name.
 
 tests/unit mirrors the source, and needs neither a server nor a process.
 """
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "riverrun"
 UNIT = ROOT / "tests" / "unit"
+LINES_MAX = 400
 SERVERS = {"copied", "database_url", "empty_database", "engine", "schema", "server_url"}
 PROCESSES = {"multiprocessing", "subprocess"}
 
@@ -65,3 +67,14 @@ def test_headers_name_the_calls_upwards(folder: str) -> None:
                 calls = [name for name in given if name.startswith("on_") or name == "settled"]
                 missing += [f"{path.name}: {name}" for name in calls if f"`{name}`" not in header]
     assert not missing
+
+
+def test_long_modules_have_a_reason() -> None:
+    """A module of more than 400 lines gives the reason in its header: 'although long: ...'."""
+    without = []
+    for path in sorted(SOURCE.rglob("*.py")):
+        source = path.read_text()
+        header = ast.get_docstring(ast.parse(source)) or ""
+        if source.count("\n") > LINES_MAX and not re.search(r"although\s(it\sis\s)?long", header):
+            without.append(path.name)
+    assert not without

@@ -1,8 +1,7 @@
 """Step 1 of 5, insert: a client's checks and plugins around an insert, and its announcement.
 
 The Inserter checks that the client's workers know the kind and that the transaction is on the
-client's database. It calls the plugins around the insert, and passes the queues to the announcer,
-which notifies workers.
+client's database. It calls the plugins around the insert, and passes the queues to the announcer.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
