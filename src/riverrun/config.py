@@ -179,7 +179,7 @@ def _sessionmaker(value: Any) -> "orm.sessionmaker[Any] | None":
 
 
 def _async_sessionmaker(value: Any) -> Any:
-    # Checked by its name: to import its class, SQLAlchemy would need greenlet.
+    # Checked by its name, because SQLAlchemy needs greenlet to import its class.
     if value is None or type(value).__name__ == "async_sessionmaker":
         return value
     expected = "an async_sessionmaker, such as async_sessionmaker(async_engine)"

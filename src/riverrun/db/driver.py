@@ -1,4 +1,4 @@
-"""Set the application's connections as riverrun's statements need them, and restore them after."""
+"""Change the settings of the application's connections, and restore them afterwards."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext

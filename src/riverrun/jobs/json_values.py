@@ -130,8 +130,8 @@ def _json_problem(value: object, path: str) -> str | None:
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-# JSONEncoder.encode() makes a C encoder in each call, which takes longer than to use it. This one
-# is made once. Only CPython has it.
+# JSONEncoder.encode() makes a C encoder in each call, which takes longer than using it. This one is
+# made once. Only CPython has it.
 _make = getattr(encoder, "c_make_encoder", None)
 
 
@@ -153,7 +153,7 @@ _encode_finite = _make and _make(
 def quick_text(value: object) -> str | None:
     """Return the JSON text of `value` if the text shows that jsonb holds it; None if it does not.
 
-    This is faster than to look for a problem in the value first.
+    This is faster than looking for a problem in the value first.
 
     Args:
         value: None, strings, numbers, lists, and dicts with strings as their keys; no subclasses.

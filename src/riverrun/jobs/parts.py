@@ -1,4 +1,4 @@
-"""The parts of a job as people look at it: its attempts, logs and output beside its metadata."""
+"""The parts of a job as people see them: its attempts, logs and output beside its metadata."""
 
 import json
 from collections.abc import Mapping

@@ -48,7 +48,7 @@ def read_failed() -> Select[Any]:
 
     No index has the retryable jobs in the order in which they failed. Each queue and priority with
     such jobs, a `line`, gets an equal share of the window, so that a busy one does not hide the
-    others. Of each line it reads the jobs that are due last.
+    others. From each line it reads the jobs that are due last.
 
     Returns the last error, and when the attempt ended or, of a retryable job, began, in seconds
     since 1970.

@@ -112,7 +112,7 @@ def insert_from(
     schema: str | None,
     now: datetime | None,
 ) -> Insert:
-    """Insert a job for each row of a select. Of jobs with the same unique key, insert the first.
+    """Insert a job for each row of a select, and only the first of those with the same unique key.
 
     Locks only the rows that it inserts, but waits for other transactions that have inserted the
     same unique key. Index: river_job_unique_idx. River: JobInsertFastMany.

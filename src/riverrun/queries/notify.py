@@ -93,7 +93,7 @@ def _found() -> ColumnElement[str]:
 def _places(*, named: bool) -> Any:
     """Return the schemas that name channels, as rows: bind `schema`, or those of the search path.
 
-    Read for each notification. Where the first schema of the path holds the tables, as is usual,
+    This is read for each notification. Usually the first schema of the path holds the tables. Then
     one look in PostgreSQL's caches is enough, and no table of the catalog is read.
     """
     if named:

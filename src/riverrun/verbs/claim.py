@@ -32,8 +32,8 @@ _place = itemgetter(*(queries.CLAIMED.index(name) for name in ("priority", "sche
 class ClaimedJob:
     """A job as its claim returned it. It has what every attempt needs, and can make a JobRow.
 
-    To make a JobRow takes longer than everything else between a claim and the call of a worker
-    that takes only args.
+    Making a JobRow takes longer than everything else between a claim and the call of a worker that
+    takes only args.
 
     Attributes:
         id, kind, queue, attempt: The same as in JobRow.

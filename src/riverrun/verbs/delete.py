@@ -70,7 +70,7 @@ def delete_where(tx: Tx, *criteria: Any, dry_run: bool = False, schema: str | No
 
         delete_where(session, Job.args_of(SendReceipt).order.in_(gone))
 
-    The session is not flushed. Jobs that it has loaded are expired: to use a deleted one raises
+    The session is not flushed. Jobs that it has loaded are expired. Using a deleted one raises
     ObjectDeletedError.
 
     Args:

@@ -1,4 +1,4 @@
-"""Elect the client that does maintenance for a term. River's clients stand for the same row."""
+"""Elect the client that does maintenance for a term. River's clients compete for the same row."""
 
 from datetime import datetime
 

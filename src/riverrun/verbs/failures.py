@@ -52,7 +52,7 @@ class FailureGroup:
             to be read.
         count: How many jobs.
         states: How many of them are discarded, and how many retryable.
-        first_at: When the first of them failed. Of a retryable job it is the time at which its
+        first_at: When the first of them failed. For a retryable job this is the time at which its
             attempt began.
         last_at: When the last of them failed.
         trend: How many failed in each step of the list's trend, the earliest step first.

@@ -95,7 +95,7 @@ def _copy(
     statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
         table, sql.SQL(", ").join(map(sql.Identifier, columns))
     )
-    # Of the characters that COPY's text format escapes only the backslash can occur, in JSON.
+    # The only character to escape for COPY's text format that can occur is the backslash, in JSON.
     texts = [
         [value.replace("\\", "\\\\") for value in values]
         if name in ("args", "metadata")

@@ -43,7 +43,8 @@ def kind_stats(tx: Tx, *, window: int = 1_000, schema: str | None = None) -> lis
     """Return figures of each kind that is among the last jobs, those with most jobs first.
 
     The last jobs are those that were completed, cancelled or discarded last, and those that failed
-    last and will be tried again. Of the latter, each queue and priority has an equal share.
+    last and will be tried again. Each queue and priority has an equal share of the jobs to be tried
+    again.
 
     Args:
         tx: The transaction, as for `insert`.

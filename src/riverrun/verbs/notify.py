@@ -27,8 +27,8 @@ def notify_in(
 ) -> None:
     """Send `payloads` on `topic` when `transaction` commits.
 
-    PostgreSQL cannot prepare a transaction that has executed NOTIFY. So a transaction that is
-    committed in two phases is followed by a small one on the same connection, which notifies.
+    PostgreSQL cannot prepare a transaction that has executed NOTIFY. So after a transaction that is
+    committed in two phases, a small one on the same connection notifies.
     """
     params = notify_params(topic, payloads, schema)
     statement = queries.notify(named=schema is not None)

@@ -49,9 +49,9 @@ def reindex(
         on_begin: Called with a function that cancels the statement from another thread.
 
     Returns:
-        Whether the index was rebuilt. It is not if it does not exist, if it is being rebuilt
-        already, or if a valid index has a name like those that REINDEX leaves: a program cannot
-        know whether that one is wanted.
+        Whether the index was rebuilt. It is not rebuilt if it does not exist, if it is being
+        rebuilt already, or if a valid index has a name like those that REINDEX leaves, because a
+        program cannot know whether that index is wanted.
 
     Raises:
         sqlalchemy.exc.DBAPIError, psycopg.Error: If the rebuild failed. The index that it left is

@@ -261,8 +261,8 @@ def finished_by_time(
         tx: The transaction, as for `insert`.
         window_s: Seconds to look back. Default: 900 s.
         step_s: Seconds of a step. Default: 15 s.
-        most: How many jobs of each state to read, the last ones first, 1 to 10,000,000. Of a state
-            with more jobs the earlier ones are not counted. Default: 200,000.
+        most: How many jobs of each state to read, the last ones first, 1 to 10,000,000. If a state
+            has more jobs, the earlier ones are not counted. Default: 200,000.
         schema: The schema of River's tables. Default: the search path's.
     """
     params = {
