@@ -120,7 +120,9 @@ def test_readyz_says_why(port: int) -> None:
 
 def test_probes_are_answered_while_strangers_hold_connections(port: int) -> None:
     """Connections that send nothing neither block the probes nor take a thread each."""
-    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(3 * probes.MOST)]
+    silent = [
+        socket.create_connection(("127.0.0.1", port)) for _ in range(3 * probes.CONNECTIONS_MAX)
+    ]
 
     def is_answered() -> bool:
         try:
@@ -131,7 +133,7 @@ def test_probes_are_answered_while_strangers_hold_connections(port: int) -> None
     try:
         until(is_answered, "an answer")
         serving = [each for each in threading.enumerate() if "process_request" in each.name]
-        assert len(serving) <= 2 * probes.MOST
+        assert len(serving) <= 2 * probes.CONNECTIONS_MAX
     finally:
         for each in silent:
             each.close()

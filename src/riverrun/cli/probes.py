@@ -15,7 +15,7 @@ from riverrun.logs.loggers import logger_of
 
 logger = logger_of(__name__)
 
-MOST = 16
+CONNECTIONS_MAX = 16
 """Maximum number of connections at once; for another one, the oldest is closed."""
 
 LONGEST_S = 10.0
@@ -113,9 +113,9 @@ class _Server(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread; if there are too many connections, close the oldest."""
         with self._open_lock:
-            if len(self._open) >= MOST:
+            if len(self._open) >= CONNECTIONS_MAX:
                 _hang_up(next(iter(self._open)))
-            refused = len(self._open) >= 2 * MOST
+            refused = len(self._open) >= 2 * CONNECTIONS_MAX
             if not refused:
                 self._open[request] = time.monotonic()
         if refused:

@@ -34,7 +34,7 @@ A request is just a notification, which any role may send. It may move the leade
 keep it moving.
 """
 
-WORD_S = 1.0
+EARLY_S = 1.0
 """Minimum seconds between two notified resignations that make this client stand early."""
 
 TRUST_S = TTL_S - 1.0
@@ -92,7 +92,7 @@ class Elector(Service):
         action, leader_id = payload.get("action"), payload.get("leader_id")
         now = self._clock.monotonic()
         if action == "resigned" and leader_id != self._client_id and self._leadership.term is None:
-            if now - self._stood_at >= WORD_S:
+            if now - self._stood_at >= EARLY_S:
                 self._stood_at = now
                 self._woken.set()
         elif action == "request_resign":

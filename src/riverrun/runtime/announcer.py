@@ -36,10 +36,10 @@ HEAD_START_S = 0.001
 IDLE_S = 1.0
 """Seconds without anything to announce after which the thread ends. The next commit restarts it."""
 
-FEW = 10
+COMMITS_MIN = 10
 """Commits per second up to which inserts notify by themselves, however long that takes."""
 
-MOST = 100
+COMMITS_MAX = 100
 """Commits per second beyond which inserts do not notify by themselves, however quick that is. Many
 processes may each be below it, and 32 connections that notify commit less than a quarter as often
 as others."""
@@ -102,9 +102,10 @@ class Announcer:
         self._woken = False  # a producer of this process was woken for the committed jobs
         self._announced_at: dict[str, float] = {}  # the thread's own, as is the next
         self._looked_up: set[str] = set()  # queues whose rows were looked up
-        self._commits_at: deque[float] = deque(maxlen=MOST)  # when the last transactions committed
+        # when the last transactions committed
+        self._commits_at: deque[float] = deque(maxlen=COMMITS_MAX)
         # Commits in a second up to which inserts notify, and until when: the thread measures it.
-        self._limit, self._limit_until = FEW, -math.inf
+        self._limit, self._limit_until = COMMITS_MIN, -math.inf
         # Not an Event: a SimpleQueue can be used anywhere, even in the garbage collector.
         self._work: SimpleQueue[None] = SimpleQueue()
         self._quiet = threading.Event()  # set while nothing is left to announce
@@ -142,7 +143,7 @@ class Announcer:
         if queue not in self._own_queues and queue not in self._looked_up:
             return False
         now = self._clock.monotonic()
-        limit = self._limit if now < self._limit_until else FEW
+        limit = self._limit if now < self._limit_until else COMMITS_MIN
         commits_at = self._commits_at
         return len(commits_at) < limit or now - commits_at[-limit] > 1.0
 
@@ -201,8 +202,8 @@ class Announcer:
 
     def _measured(self, began: float, ended: float) -> None:
         """Use the time of an announcement as the time for which one commit keeps others waiting."""
-        at_most = SHARE / max(ended - began, SHARE / MOST)
-        self._limit, self._limit_until = max(FEW, int(at_most)), ended + MEASURED_S
+        at_most = SHARE / max(ended - began, SHARE / COMMITS_MAX)
+        self._limit, self._limit_until = max(COMMITS_MIN, int(at_most)), ended + MEASURED_S
 
     def _warn_of_unknown(self, names: frozenset[str]) -> None:
         """Warn of queues that no client has worked so far, because a name may be wrong."""

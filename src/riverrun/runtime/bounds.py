@@ -19,10 +19,10 @@ CHEAP_S = 0.005
 ROW_S = 0.0001
 """Seconds that each claimed job may add to CHEAP_S."""
 
-SHARE = 10.0
+BOUNDED_FACTOR = 10.0
 """After such a look, claims are bounded for this many times as long as it took."""
 
-MOST_S = 2.0
+BOUNDED_MAX_S = 2.0
 """Maximum seconds for which claims are bounded.
 
 The look may have taken long for another reason, such as a lock.
@@ -73,6 +73,6 @@ class ClaimBounds:
         took_s = ended - began - ROW_S * len(jobs)
         was_dear, self._is_dear = self._is_dear, took_s > CHEAP_S
         # Not after one such look: the machine may have been busy.
-        pause_s = min(SHARE * took_s, MOST_S)
+        pause_s = min(BOUNDED_FACTOR * took_s, BOUNDED_MAX_S)
         self.whole_at = ended + pause_s if was_dear and self._is_dear else 0.0
         self.unsure = False

@@ -48,7 +48,7 @@ GATHER_S = 0.005
 ENOUGH = 100
 """How many finished attempts are written without that wait: more would gain little."""
 
-FEW = 50
+BATCH_MIN = 50
 """The smallest batch of outcomes that a statement writes while the database is slow."""
 
 BACKLOG_MAX = 1_000
@@ -295,7 +295,7 @@ class Completer(Service):
                 broken = error
                 continue
             if fault is Fault.moment:
-                self._most = max(FEW, len(refused) // 4)
+                self._most = max(BATCH_MIN, len(refused) // 4)
             logger.log(
                 logging.DEBUG if isinstance(error, TooLarge) else logging.WARNING,
                 "could not write the outcomes of %s jobs together; trying smaller batches: %s",

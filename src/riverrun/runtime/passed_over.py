@@ -20,7 +20,7 @@ logger = logger_of(__name__)
 PASS_S = 60.0
 """Seconds for which a job is passed over."""
 
-MOST = 10_000
+PASSED_MAX = 10_000
 """Most jobs that are passed over, because each claim sends their ids."""
 
 _MOMENTS = (Fault.moment, Fault.disk)
@@ -52,7 +52,7 @@ class PassedOver:
 
     def look(self) -> None:
         """Find the jobs that cannot be claimed with the next claim: one got less than there is."""
-        self._apart = len(self._until) < MOST
+        self._apart = len(self._until) < PASSED_MAX
 
     @property
     def looks(self) -> bool:
@@ -77,7 +77,7 @@ class PassedOver:
             # An error of the moment, such as a locked table, most often concerns every job.
             unsure = fault in _MOMENTS and not self._failed
             self._failed = True
-            if fault is Fault.connection or unsure or len(self._until) >= MOST:
+            if fault is Fault.connection or unsure or len(self._until) >= PASSED_MAX:
                 raise
             return self._claim_apart(limit)
         self._failed = False

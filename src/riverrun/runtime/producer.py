@@ -50,7 +50,7 @@ FRESH_S = 10.0
 It is half the time after which others rescue them.
 """
 
-MOST = 1_000
+BATCH_MAX = 1_000
 """Maximum number of jobs of one claim. None of them begins before the statement is over. If there
 were more, the first ones could have begun much earlier."""
 
@@ -392,7 +392,7 @@ class Producer(Service):
     def _claim(self) -> Claimed:
         if self.paused:
             return Claimed(asked=0, jobs=0)
-        room = min(self._room(self.executor.unfinished()), self._ahead.most, MOST)
+        room = min(self._room(self.executor.unfinished()), self._ahead.most, BATCH_MAX)
         if room <= 0:
             return Claimed(asked=0, jobs=0)
         began = self._clock.monotonic()

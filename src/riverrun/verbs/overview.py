@@ -15,7 +15,7 @@ from riverrun.jobs.states import JobState
 from riverrun.queries import kinds as kind_queries
 from riverrun.queries import overview as queries
 
-MOST = 1_000
+COUNT_MAX = 1_000
 """The count at which overdue jobs are no longer counted."""
 
 KIND_WINDOW = 1_000
@@ -110,7 +110,7 @@ def overview(
         name: min(check_duration(name, value, 0), _CENTURY_S)
         for name, value in durations.items()
     }
-    params |= {"limit": check_int("limit", limit, 1, 1_000), "most": MOST}
+    params |= {"limit": check_int("limit", limit, 1, 1_000), "most": COUNT_MAX}
     with joined(tx, schema) as transaction:
         statement = queries.problems(standby=is_standby(transaction.connection))
         found = [_problem(row) for row in transaction.execute(statement, params)]
@@ -137,8 +137,8 @@ def _problem(row: Any) -> Problem:
         kind=ProblemKind(row.problem),
         subject=row.subject,
         state=None if row.state is None else JobState(row.state),
-        count=None if number is None else min(number, MOST),
-        capped=number is not None and number > MOST,
+        count=None if number is None else min(number, COUNT_MAX),
+        capped=number is not None and number > COUNT_MAX,
         since=row.since,
         age_s=row.age_s,
     )
