@@ -6,7 +6,8 @@ A job passes through five steps. Each module that it passes through begins with 
    is a row in the caller's transaction;
 2. notify (`db/commit_hooks.py`, `runtime/announcer.py`, `verbs/notify.py`; in each working client
    `runtime/notifier.py`, `client/services.py`): after the commit, producers are woken;
-3. claim (`runtime/producer.py`, `verbs/claim.py`): the row becomes `running`, for a slot;
+3. claim (`runtime/producer.py`, `runtime/passed_over.py`, `verbs/claim.py`,
+   `verbs/claim_apart.py`): the row becomes `running`, for a slot;
 4. execute (`execution/slots.py`, `execution/threads.py`, `execution/coroutines.py`,
    `execution/processes.py`, `execution/attempt.py`, `outcome.py`): the worker runs, and what it
    returned or raised decides the outcome;

@@ -57,7 +57,7 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _filter(long: str, *names: str, **settings: Any) -> Callable[[F], F]:
-    """Declare a filter. `RIVERRUN_QUEUE` is what `riverrun work` works, so filters have others."""
+    """Declare a filter, with a variable of its own: `riverrun work` uses `RIVERRUN_QUEUE`."""
     variable = f"RIVERRUN_JOBS_{long.removeprefix('--').upper()}"
     return option(long, *names, multiple=True, envvar=variable, **settings)
 

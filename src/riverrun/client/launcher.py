@@ -32,8 +32,9 @@ from riverrun.verbs.claim import claim
 logger = logger_of(__name__)
 
 _NO_QUEUE = "riverrun_no_such_queue"
-"""The queue of the claim by which a start tries the schema. The claim must find no job: a trigger
-of the application may refuse one, and that is no reason not to work the others."""
+"""The queue of the claim with which a start tests the schema. The claim must find no job, because a
+trigger of the application may refuse one, which must not keep the client from working the
+others."""
 
 
 class State(Enum):

@@ -78,8 +78,8 @@ def has_listeners(bind: Engine | Connection) -> bool:
     engine = bind.engine
     dialect: Any = bind.dialect.dispatch
     return bool(
-        # Without any events SQLAlchemy calls no listener either. To look for each would take a new
-        # Connection longer than a statement takes the driver.
+        # Without any events SQLAlchemy calls no listener either. On a new Connection, looking for
+        # each would take longer than the driver takes for a statement.
         ((bind._has_events or engine._has_events) and _listens(bind))
         or dialect.do_execute
         or dialect.handle_error

@@ -257,7 +257,7 @@ def _insert(session: Session, _context: object) -> None:
 
 
 def _include(session: Session, marker: AddedJobs) -> None:
-    """Include AddedJobs that were added within the flush, as by a mapper's event.
+    """Include AddedJobs that were added within the flush, such as by a mapper's event.
 
     Otherwise they are for the next flush, which is within a savepoint if this flush is its begin's.
     The savepoint's rollback would take the jobs back, and not the objects that they are about. With

@@ -345,7 +345,7 @@ class Arg(_Operators):
     def _keys(self, source: SelectBase) -> SelectBase:
         """Return the keys that a subquery selects as JSON."""
         if isinstance(source, Select):
-            # In its place, so that it stays correlated.
+            # The select keeps its place in the statement, so that it stays correlated.
             columns = list(source.selected_columns)
             return source.with_only_columns(
                 self._value(source, columns, self._annotation), maintain_column_froms=True
@@ -402,7 +402,7 @@ def joined_args(args: Any, path: tuple[str, ...], value: Any) -> list[ColumnElem
 
 
 def _constant(text: str) -> ColumnElement[Any]:
-    # Part of the statement's text, as an expression must be that GROUP BY is to recognize.
+    # Part of the statement's text, so that GROUP BY recognizes the expression.
     return literal(text, Text, literal_execute=True)
 
 

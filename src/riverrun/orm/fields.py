@@ -64,7 +64,8 @@ class Field:
 
     def _encode(self, value: object) -> Any:
         encoded = to_json(value, self.annotation)
-        # Read plain values, as of JSON. The member of an IntEnum is an int of another class.
+        # Read plain values, such as those of JSON. A member of an IntEnum is of another class than
+        # int.
         with suppress(TypeError, ValueError):  # refused later, by a text of its own
             encoded = json.loads(json.dumps(encoded))
         from_json(encoded, self.annotation)

@@ -47,7 +47,7 @@ T = TypeVar("T")
 _CHANGES = "_riverrun_changes"
 """The attribute of a session with its `_Changes`."""
 
-# Of a collection that is not loaded, the history has what was added to it by a backref.
+# The history of a collection that is not loaded has what a backref has added to it.
 _AS_LOADED = PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
 
@@ -268,8 +268,8 @@ def _args_of(change: _Change) -> Any:
 
 
 def _is_equal(state: InstanceState[Any], attribute: str, one: object, other: object) -> bool:
-    # As SQLAlchemy decides whether to write a value: by its column's type. What `==` returns need
-    # not be a bool, as of arrays.
+    # SQLAlchemy compares in this way, by the column's type, to decide whether to write a value.
+    # `==` need not return a bool, such as for arrays.
     compare = getattr(getattr(state.manager[attribute], "impl", None), "is_equal", eq)
     return compare(one, other) is True
 
@@ -426,6 +426,6 @@ def _names_of(attribute: MapperProperty[Any]) -> set[str | None]:
                 return set()
             of_column = attribute.parent.get_property_by_column
             return {attribute.key}.union(
-                *(_names_of(of_column(cast("Any", each))) for each in attribute.local_columns)
+                *(_names_of(of_column(cast("Any", column))) for column in attribute.local_columns)
             )
-    return {attribute.key, *(each.key for each in getattr(attribute, "columns", ()))}
+    return {attribute.key, *(column.key for column in getattr(attribute, "columns", ()))}

@@ -1,7 +1,7 @@
-"""PassedOver: the jobs of a queue that the database does not let a client claim.
+"""Step 3 of 5, claim: passes over the jobs that the database does not let a client claim.
 
-A producer passes over them for a while, so that they do not keep the other jobs of their queue from
-being claimed. Then it tries again: the application may have mended the row or the trigger.
+A producer passes over them for a minute, so that they do not keep the other jobs of their queue
+from being claimed. Then it tries again: the application may have mended the row or the trigger.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ PASS_S = 60.0
 """Seconds for which a job is passed over."""
 
 PASSED_MAX = 10_000
-"""Most jobs that are passed over, because each claim sends their ids."""
+"""Maximum number of jobs that are passed over, because each claim sends their ids."""
 
 _MOMENTS = (Fault.moment, Fault.disk)
 
@@ -46,7 +46,7 @@ class PassedOver:
         self._schema = schema
         self._clock = clock
         self._until: dict[int, float] = {}  # by job id; the one that was found first comes first
-        self._failed = False  # the last claim failed for a reason that may be no job's
+        self._failed = False  # the last claim failed, and maybe not because of one job
         self._apart = False  # the next claim is to find the jobs that cannot be claimed
         self._unlogged: list[tuple[int, Exception]] = []
 
@@ -63,8 +63,8 @@ class PassedOver:
         """Claim up to `limit` jobs.
 
         Args:
-            limit: Most jobs to claim.
-            beyond: As for `claim_jobs`; it counts only while no job is passed over.
+            limit: Maximum number of jobs to claim.
+            beyond: As for `claim_jobs`. It is ignored while jobs are passed over.
         """
         if self._until:
             self._drop_old()
@@ -74,7 +74,7 @@ class PassedOver:
             jobs = self._claim(limit, beyond)
         except Exception as error:
             fault = fault_of(error)
-            # An error of the moment, such as a locked table, most often concerns every job.
+            # An error of the moment, such as a locked table, usually concerns every job.
             unsure = fault in _MOMENTS and not self._failed
             self._failed = True
             if fault is Fault.connection or unsure or len(self._until) >= PASSED_MAX:

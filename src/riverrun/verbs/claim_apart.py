@@ -1,4 +1,4 @@
-"""Claim past the jobs that the database does not let a client claim.
+"""Step 3 of 5, claim: past the jobs that the database does not let a client claim.
 
 One row can make each claim of its queue fail, if a trigger of the application raises for it or its
 pages are damaged. A row whose update a trigger ignores takes the place of another one in each
@@ -68,7 +68,7 @@ def claim_apart(
         engine: The engine. There are several transactions.
         queue: The queue to claim from.
         passed: The ids of jobs to pass over.
-        limit: Most jobs to claim.
+        limit: Maximum number of jobs to claim.
         client_id: The id of the claiming client.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.

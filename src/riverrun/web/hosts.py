@@ -31,9 +31,9 @@ def asgi(dashboard: Dashboard) -> Any:
 
 
 def _with_prefix(scope: Any) -> Any:
-    """Return the scope with the prefix in its path that a proxy took off, as the server adds it.
+    """Return the scope with the prefix in its path that a proxy removed, as the server adds it.
 
-    Of `FastAPI(root_path=...)` the server does not know. Starlette then looks up its routes by the
+    The server does not know of `FastAPI(root_path=...)`. Starlette then looks up its routes by the
     path as it came, so a mount finds it without the prefix that `root_path` has.
     """
     prefix, root, path = (scope.get(key, "") for key in ("app_root_path", "root_path", "path"))
