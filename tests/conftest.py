@@ -5,7 +5,6 @@ import random
 import signal
 import sys
 from collections.abc import Callable, Generator, Iterator
-from itertools import count
 from pathlib import Path
 
 import hypothesis
@@ -13,6 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.schema import CreateSchema, DropSchema
 
+from databases import own_database
 from riverrun.embedded import Cluster, PostgresNotFound
 from schemas import AWKWARD, DECOY, ORIGINAL, dump, migrations_of, new_schema_name, quoted
 
@@ -24,7 +24,6 @@ hypothesis.settings.register_profile("ci", deadline=None, database=None, derando
 hypothesis.settings.load_profile("ci" if IN_CI else "dev")
 
 _HERE = Path(__file__).parent
-_database_numbers = count(1)
 
 # Hundreds of tests start Python. Where it may not keep what it compiles, as in many containers,
 # each start compiles SQLAlchemy and all else again: about three times the time of the import.
@@ -164,16 +163,8 @@ def schema(engine: Engine, copied: Callable[[str], str]) -> Iterator[str]:
 @pytest.fixture
 def empty_database(server_url: str) -> Iterator[Engine]:
     """A database of the test's own, in which there is nothing yet."""
-    name = f"riverrun_empty_{os.getpid()}_{next(_database_numbers)}"
-    server = create_engine(server_url, isolation_level="AUTOCOMMIT")
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine = create_engine(make_url(server_url).set(database=name))
-    yield engine
-    engine.dispose()
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with own_database(server_url) as engine:
+        yield engine
 
 
 def _with_psycopg(url: str) -> str:

@@ -380,7 +380,7 @@ class Attempt:
         conflict = self.ctx.conflict
         if conflict is None or self.ctx.completed or not may_begin_again(self.job):
             return False
-        return any(each is conflict for each in chain(error))
+        return any(link is conflict for link in chain(error))
 
     def _log(self, error: BaseException | None, run_s: float) -> None:
         if error is None:  # completed in its own transaction

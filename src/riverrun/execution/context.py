@@ -344,7 +344,7 @@ class JobContext:
         If the transaction failed only because of another transaction, or because its connection was
         lost, the attempt does not count: the job is soon claimed again. This concerns SQLSTATE
         40001, 40P01 and 55P03, and SQLAlchemy's StaleDataError. After 20 of these the attempt fails
-        as by any other error.
+        as with any other error.
 
         Args:
             **session_options: Passed to the Session.

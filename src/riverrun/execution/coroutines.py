@@ -1,4 +1,7 @@
-"""Step 4 of 5, execute: runs attempts as coroutines, thousands on one event loop in one thread."""
+"""Step 4 of 5, execute: runs attempts as coroutines, thousands on one event loop in one thread.
+
+`in_loop` calls a function in that loop, which is the client's and outlives the queue.
+"""
 
 import asyncio
 import math

@@ -24,11 +24,11 @@ MAX_TOTAL_BYTES = 8 * 1024 * 1024
 
 
 LIVE_CHARS = 2_000
-"""Most characters of a running attempt's log in a heartbeat."""
+"""Maximum number of characters of a running attempt's log in a heartbeat."""
 
 
 LIVE_JOBS = 50
-"""Most attempts whose log is in a heartbeat: those that began last."""
+"""Maximum number of attempts whose log is in a heartbeat: those that began last."""
 
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -139,13 +139,13 @@ def in_processes(plugins: Sequence[Plugin]) -> list[InProcess]:
 
 def begin_inserts(plugins: Sequence[Plugin], drafts: Sequence[JobDraft]) -> list[JobDraft]:
     """Return `drafts` as the plugins' `insert_begin` changes them."""
-    begun = []
+    changed_drafts = []
     for draft in drafts:
         changed = draft
         for plugin in (*plugins, *of_kind(type(draft.args))):
             changed = plugin.insert_begin(changed)
-        begun.append(changed)
-    return begun
+        changed_drafts.append(changed)
+    return changed_drafts
 
 
 def around_insert(

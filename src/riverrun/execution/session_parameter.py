@@ -64,7 +64,7 @@ def session_parameter(
     if not found:
         return None
     if len(found) > 1:
-        listed = " and ".join(repr(each.name) for each in found)
+        listed = " and ".join(repr(parameter.name) for parameter in found)
         problem = f"{listed} each ask for a session; an attempt has one, whose commit completes it"
         raise InvalidWorker(worker, problem)
     (session,) = found

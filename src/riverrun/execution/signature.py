@@ -88,7 +88,7 @@ def read_signature(function: Callable[..., object], *, assume_plain: bool = Fals
     session = session_parameter(name, parameters, hints, is_async=is_async)
     second = rest[0] if rest else None
     if session is not None:
-        rest = [each for each in rest if each.name != session.name]
+        rest = [parameter for parameter in rest if parameter.name != session.name]
     return Signature(
         args_type=args_type,
         context=_context(name, rest, hints, second=second),
@@ -168,7 +168,7 @@ def _layers(function: object) -> list[Any]:
         inner = layer.func if isinstance(layer, functools.partial) else None
         if inner is None:
             inner = getattr(layer, "__wrapped__", None)
-        if inner is None or any(inner is each for each in layers):
+        if inner is None or any(inner is layer for layer in layers):
             break
         layers.append(inner)
     return layers
@@ -229,19 +229,23 @@ def _context(
         hints: Their annotations.
         second: The parameter after the args, which may take the context by position.
     """
-    contexts = [each for each in rest if each.kind in _NAMED and _is_context(hints.get(each.name))]
+    contexts = [
+        parameter
+        for parameter in rest
+        if parameter.kind in _NAMED and _is_context(hints.get(parameter.name))
+    ]
     contexts += [
-        each
-        for each in rest
-        if each.kind in (*_NAMED, inspect.Parameter.POSITIONAL_ONLY)
-        and each not in contexts
-        and (each.default is each.empty or each.name in {"ctx", "context"})
-        and (each.default is each.empty or each.name not in hints)
+        parameter
+        for parameter in rest
+        if parameter.kind in (*_NAMED, inspect.Parameter.POSITIONAL_ONLY)
+        and parameter not in contexts
+        and (parameter.default is parameter.empty or parameter.name in {"ctx", "context"})
+        and (parameter.default is parameter.empty or parameter.name not in hints)
     ]
     if not contexts:
         return By.nothing
     if len(contexts) > 1:
-        listed = " and ".join(repr(each.name) for each in contexts)
+        listed = " and ".join(repr(parameter.name) for parameter in contexts)
         problem = "it may have one parameter for the context, beside its args and its session"
         raise InvalidWorker(name, f"{problem}; it has {listed}")
     (context,) = contexts

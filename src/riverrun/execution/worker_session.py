@@ -33,7 +33,7 @@ _COMMITS_LATER = (
 )
 
 _LOST = (
-    "the connection of the worker's session was given up after session.commit(), as by "
+    "the connection of the worker's session was given up after session.commit(), such as by "
     "session.invalidate(); what was written until then is lost, so the job is not completed"
 )
 

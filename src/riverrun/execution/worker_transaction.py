@@ -300,7 +300,7 @@ class WorkerTransaction:
 def _one_commit(connection: Connection) -> Iterator[Callable[[], None]]:
     """Refuse commits of `connection` in the block, until the function that this yields is called.
 
-    They would part the worker's writes from the completion of its job.
+    They would separate the worker's writes from the completion of its job.
     """
     proxied = refuse_commit(connection, _COMMITS_LATER)
     try:

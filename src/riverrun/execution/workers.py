@@ -97,7 +97,7 @@ class Worker:
     def check_args(self, args: object) -> None:
         """Refuse args for this worker that are of another class than it takes.
 
-        A class that was made again, as by a reload of its module, counts as the same.
+        A class that was made again, such as by a reload of its module, counts as the same.
 
         Raises:
             InvalidArgs: If they are of another class.
@@ -226,9 +226,9 @@ class Workers:
                 serialize_by=_serialize_by(name, signature, serialize_by),
             )
             kinds = (worker.kind, *getattr(worker.args_type, "kind_aliases", ()))
-            for each in kinds:
-                if known := self._by_kind.get(each):
-                    raise DuplicateKind(each, name_of(known.function), name)
+            for taken in kinds:
+                if known := self._by_kind.get(taken):
+                    raise DuplicateKind(taken, name_of(known.function), name)
             self._by_kind.update(dict.fromkeys(kinds, worker))
             if typing.get_origin(worker.args_type) is not None:
                 self._generic_types[worker.kind] = worker.args_type

@@ -16,10 +16,10 @@ from riverrun.queries.complete import complete_jobs, delete_completed
 from riverrun.wire.characters import storable
 
 BATCH_MAX = 1_000
-"""Most outcomes in one statement. More would make it slower and save nothing."""
+"""Maximum number of outcomes in one statement. More would make it slower and save nothing."""
 
 BATCH_BYTES = 16 * 1024 * 1024
-"""Most bytes in one statement, unless it has only one outcome."""
+"""Maximum number of bytes in one statement, unless it has only one outcome."""
 
 
 @attrs.frozen(kw_only=True)
@@ -29,7 +29,7 @@ class Recorded:
     Attributes:
         states: The new state of each job, by id, without jobs that were not changed.
         locked: Ids of jobs whose rows another transaction had locked, and which were not written.
-        ignored: Ids of jobs whose rows were free but did not change, as by a trigger.
+        ignored: Ids of jobs whose rows were free but did not change, such as because of a trigger.
     """
 
     states: dict[int, JobState]
@@ -156,7 +156,7 @@ def batches(
         merge_anyway: Whether to merge metadata even if a job no longer runs at the attempt.
         age_us: Returns how many microseconds ago an outcome's worker returned. A final job is
             finalized at that time. Default: the time of the statement.
-        most_bytes: Most bytes in a batch of more than one outcome.
+        most_bytes: Maximum number of bytes in a batch of more than one outcome.
         deletes: Whether completed jobs are deleted at once, with whatever they recorded.
         unfit: Called with each outcome that JSON cannot hold, and the error. Default: None, the
             error is raised.
