@@ -51,9 +51,10 @@ def referring(args: OfAttrs) -> None:
         there: Order = args.order.get_one(session, with_for_update={"skip_locked": True})
         other: Order | None = args.other.get(session) if args.other else None
         more: list[Order] = [each.get_one(session) for each in args.more]
-        key: Ref[Order] = Ref.by_key(Order, 5)
+        key = Ref.by_key(Order, 5)
+        by_key: Ref[Order] = key
         ids = [each and each.id for each in (found, there, other, *more)]
-        assert key.entity is Order, ids
+        assert by_key.entity is Order, ids
 
 
 @workers.register

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 T = TypeVar("T")
+E = TypeVar("E")
 
 ForUpdate: TypeAlias = bool | Mapping[str, Any] | None
 """Whether to lock the row, or how: True, or the options of SQLAlchemy's `with_for_update()`."""
@@ -79,7 +80,7 @@ class Ref(Reference, Generic[T]):
         self._identity: tuple[Any, ...] | None = None
 
     @classmethod
-    def by_key(cls, entity: type[T], key: object) -> "Ref[T]":
+    def by_key(cls, entity: type[E], key: object) -> "Ref[E]":
         """Return a reference to the object with a certain primary key, without loading it.
 
         Args:
