@@ -420,7 +420,7 @@ def test_within_the_hosts_listeners(
 def test_within_a_mappers_events(
     name: str, session: Session, client: Client, committed: Any
 ) -> None:
-    """A job that is added within a flush is inserted by that flush, whatever is undone later."""
+    """A job that is added within a flush is inserted by it, whatever is rolled back later."""
 
     def add(_mapper: object, _connection: object, order: Order) -> None:
         client.add(session, Send(order))  # type: ignore[arg-type]
