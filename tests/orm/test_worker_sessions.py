@@ -366,6 +366,31 @@ def test_the_sessionmaker_s_settings_count(host: Engine) -> None:
     assert maker.kw["bind"] is host
 
 
+@pytest.mark.parametrize("by_option", [True, False])
+def test_the_sessionmaker_s_isolation_level_counts(host: Engine, by_option: bool) -> None:
+    """A worker's transaction has the isolation level of the sessionmaker's engine; ours do not."""
+    level = "REPEATABLE READ"
+    other = host.execution_options(isolation_level=level)
+    if not by_option:
+        other = create_engine(host.url, isolation_level=level)
+    workers = Workers()
+    seen: list[Any] = []
+
+    @workers.register
+    def write(args: Write, session: Session) -> None:
+        seen.append(session.scalar(text("SHOW transaction_isolation")))
+        session.add(Entry(name="repeatable"))
+
+    maker = sessionmaker(other)
+    client = Client(host, workers=workers, queues={"default": 1}, sessionmaker=maker)
+    (ended,) = worked(client, Write())
+    assert type(ended) is JobCompleted
+    with host.connect() as connection:
+        level_after = connection.scalar(text("SHOW transaction_isolation"))
+    assert (seen, level_after) == (["repeatable read"], "read committed")
+    other.dispose()
+
+
 def test_a_sessionmaker_without_autobegin(host: Engine) -> None:
     """Workers of a sessionmaker with autobegin=False may call `session.begin()`, and need not."""
     workers = Workers()

@@ -127,6 +127,14 @@ def _schemas_of(engine: Engine) -> dict[str | None, Any]:
     return dict(engine.get_execution_options().get("schema_translate_map") or {})
 
 
+def isolation_of(engine: Engine) -> str | None:
+    """Return the isolation level that an engine sets for its transactions; None if it sets none."""
+    level: str | None = engine.get_execution_options().get(
+        "isolation_level", engine.dialect._on_connect_isolation_level
+    )
+    return None if level is None or level.upper() == "AUTOCOMMIT" else level
+
+
 def engine_at(url: str | URL) -> Engine:
     """Return an engine for a URL in any form that `psycopg_url` accepts.
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction, sessionmaker
 
 from riverrun.db.commit_hooks import allow_commit, refuse_commit
-from riverrun.db.engines import same_database
+from riverrun.db.engines import isolation_of, same_database
 from riverrun.errors import ClientNotReady
 from riverrun.models import Base
 
@@ -89,6 +89,12 @@ class SessionMakers:
             mode: SQLAlchemy's `join_transaction_mode`.
         """
         own, options = _of(self.sync, wanted)
+        bind = options.get("bind")
+        # In a test the transaction is the test's, and is open already.
+        if isinstance(bind, Engine) and not connection.in_transaction():
+            level = isolation_of(bind)
+            if level is not None and level != isolation_of(connection.engine):
+                connection.execution_options(isolation_level=level)
         session: Session = _held(own)(  # type: ignore[arg-type]  # a class is hashable
             **_options(options, connection, mode)
         )
