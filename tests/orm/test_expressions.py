@@ -254,6 +254,7 @@ def test_fields_have_their_names_in_json(engine: Engine, schema: str, args: Any)
         (lambda: Job.args_of(SendReceipt).order["x"], "none: .*order"),
         (lambda: Job.args_of(int), "int"),
         (lambda: Job.kind_is(int), "kind"),
+        (lambda: Job.kind_is("send_receipt"), "Job.kind == 'send_receipt'"),
     ],
 )
 def test_what_cannot_be_equal_is_refused(make: Callable[[], Any], message: str | None) -> None:

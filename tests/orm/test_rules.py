@@ -23,10 +23,12 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
+    aliased,
     column_property,
     composite,
     mapped_column,
@@ -488,6 +490,9 @@ def test_what_is_no_rule(client: Client) -> None:
         lambda: client.on_delete(Order, None),  # type: ignore[arg-type]
         lambda: client.on_update(Order, _changed),  # type: ignore[arg-type]
         lambda: client.on_update(Order.status, _changed, when="paid"),  # type: ignore[arg-type]
+        lambda: client.on_update(aliased(Order).status, _changed),
+        lambda: client.on_insert(Order, _changed, opts={"queue": "x"}),  # type: ignore[arg-type]
+        lambda: client.on_insert(Order, _changed, strict="no"),  # type: ignore[arg-type]
     ):
         with pytest.raises(InvalidOption):
             make()
@@ -506,9 +511,14 @@ def test_attributes_that_are_not_assigned(client: Client) -> None:
         title: Mapped[str] = mapped_column()
         version: Mapped[int] = mapped_column()
         length = column_property(func.length(title))
+
+        @hybrid_property
+        def headline(self) -> str:
+            return self.title
+
         __mapper_args__: ClassVar = {"version_id_col": version}
 
-    for attribute in (Doc.version, Doc.length):
+    for attribute in (Doc.version, Doc.length, Doc.headline):
         with pytest.raises(InvalidOption, match="no flush shows"):
             client.on_update(attribute, lambda doc: None)
     client.on_update(Doc.title, lambda doc: None)

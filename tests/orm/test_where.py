@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Engine, cast, event, func, select, text, true, update
+from sqlalchemy import Engine, Integer, cast, column, event, func, select, table, text, true, update
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import ObjectDeletedError
@@ -338,6 +339,18 @@ def test_criteria_that_choose_no_jobs(
     with pytest.raises(InvalidOption, match="true"):
         VERBS[verb](engine, schema=schema)
     assert get(engine, job_id, schema=schema).state is JobState.available
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_errors_of_the_criteria_are_the_databases(engine: Engine, schema: str, verb: str) -> None:
+    """What is missing of the application's own is not taken for a missing table of River's."""
+    for criterion in (
+        (Job.id == table("no_such_table", column("id")).c.id),
+        (Job.id == func.no_such_function(type_=Integer)),
+        (Job.id == "five"),
+    ):
+        with pytest.raises(ProgrammingError):
+            VERBS[verb](engine, criterion, schema=schema)
 
 
 def test_reschedule_needs_one_time(engine: Engine, schema: str) -> None:

@@ -50,8 +50,10 @@ Tx: TypeAlias = Session | scoped_session[Any] | Connection | Engine
 the verb begins and commits its own."""
 
 
+_NO_SCHEMA = "3F000"
+
 # SQLSTATEs of an undefined table, type, function, column and schema.
-_MISSING = frozenset({"42P01", "42704", "42883", "42703", "3F000"})
+_MISSING = frozenset({"42P01", "42704", "42883", "42703", _NO_SCHEMA})
 
 
 _READ_ONLY = "25006"
@@ -288,8 +290,12 @@ class Transaction:
         code = getattr(orig, "sqlstate", None) or getattr(orig, "pgcode", None)
         if code not in _MISSING:
             return None
+        text = str(orig).splitlines()[0]
+        # A criterion or a select of the application's may name what is missing of its own.
+        if "river" not in text.lower() and code != _NO_SCHEMA:
+            return None
         database = self.engine.url.database or "?"
-        return SchemaMissing(str(orig).splitlines()[0], database, self._schema)
+        return SchemaMissing(text, database, self._schema)
 
 
 def bind_arguments(session: Session) -> dict[str, Any]:

@@ -142,6 +142,9 @@ def kinds_of(args_type: Any) -> tuple[str, ...]:
     Raises:
         InvalidOption: If it has no kind.
     """
+    if isinstance(args_type, str):
+        expected = f"a class of args that has a kind; by its name: Job.kind == {args_type!r}"
+        raise InvalidOption("args_type", args_type, expected)
     kind = kind_of(args_type)
     return (kind, *(alias for alias in getattr(args_type, "kind_aliases", ()) if alias != kind))
 

@@ -34,6 +34,7 @@ from sqlalchemy.orm.base import NO_VALUE, PASSIVE_NO_INITIALIZE, PassiveFlag
 
 from riverrun.db.transactions import own_listener
 from riverrun.errors import InvalidOption, RuleBypassed
+from riverrun.jobs.checks import check_flag
 from riverrun.jobs.options import InsertOpts
 from riverrun.orm.added import expect_flush
 from riverrun.orm.living import Living
@@ -92,6 +93,9 @@ class Rule(Generic[T]):
             raise InvalidOption("make", self.make, "a function of the object that returns args")
         if self.when is not None and not callable(self.when):
             raise InvalidOption("when", self.when, "a function of the new value")
+        if self.opts is not None and not isinstance(self.opts, InsertOpts):
+            raise InvalidOption("opts", self.opts, "an InsertOpts")
+        check_flag("strict", self.strict)
 
     def remove(self) -> None:
         """Make no more jobs, not even for changes that are flushed and not yet committed."""
@@ -128,7 +132,7 @@ class Rules:
         """Make a rule, and listen to the changes of its class."""
         attribute = None
         if on == "update":
-            if not isinstance(target, QueryableAttribute):
+            if not isinstance(target, QueryableAttribute) or not isinstance(target.parent, Mapper):
                 raise InvalidOption("attribute", target, "one of a mapped class: Order.status")
             if not _is_assigned(target):
                 expected = "one that the application assigns: no flush shows that it has changed"
@@ -299,6 +303,8 @@ def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> 
 def _is_assigned(attribute: QueryableAttribute[Any]) -> bool:
     """Return whether an attribute's history shows changes, as that of a version does not."""
     # Not by the mapper's attrs: they configure all mappers, and some may not be defined yet.
+    if attribute.key not in attribute.parent.class_manager:
+        return False  # a hybrid or another descriptor, of which the mapper knows nothing
     found: Any = getattr(attribute.comparator, "prop", None)
     if getattr(found, "viewonly", False):
         return False
