@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypedDict
 from uuid import UUID
 
 import attrs
@@ -156,6 +156,12 @@ class Seat(Base):
     number: Mapped[int] = mapped_column(primary_key=True)
 
 
+class Place(TypedDict):
+    """A typed dict with a reference."""
+
+    seat: Ref[Seat]
+
+
 @attrs.frozen
 class Greet(JobArgs, kind="greet_person"):
     """A reference to a base class, and an optional one to a class with two key columns."""
@@ -163,6 +169,8 @@ class Greet(JobArgs, kind="greet_person"):
     person: Ref[Person]
     seat: Ref[Seat] | None = None
     others: list[Ref[Seat]] = attrs.field(factory=list)
+    at: "Ref[Seat] | Literal['the door']" = "the door"
+    by: "Place | None" = None
 
 
 Person.greetings = jobs_of(Greet, "person")  # type: ignore[attr-defined]
@@ -245,6 +253,13 @@ def test_aliases_subqueries_and_lists(host: Engine) -> None:
         assert found(args.seat == other, args.seat.in_(outside)) == [job_id]
         assert found(args.others.contains(Seat), Seat.number == 2) == [job_id]
         assert found(args.others.contains((Seat.row, Seat.number)), Seat.number == 3) == []
+        there = Greet(boss, at=Ref(one), by={"seat": Ref(two)})  # type: ignore[arg-type]
+        there_id = client.insert(session, there).job.id
+        assert found(args.at == one) == found(args.at == Ref(one)) == [there_id]
+        assert found(args.at == "the door") == [job_id]
+        assert found(args.by["seat"] == two) == found(args.by["seat"] == ("a", 2)) == [there_id]
+        with pytest.raises(InvalidOption, match="seat"):
+            args.by["row"]
         twin = aliased(Job)
         assert found(twin.args_of(Greet).seat == args.seat, twin.id == job_id) == [job_id]
 

@@ -141,6 +141,11 @@ def test_references_in_collections(session: Session) -> None:
     assert back.copy_to is not None
     assert back.copy_to.get(session) is boss
     assert back.lines[0].get(session) is line
+    model = Model(order=order, lines=[line, Ref(line)])  # type: ignore[arg-type, list-item]
+    encoded = encode(model)
+    assert encoded["lines"] == [[order.id, 3], [order.id, 3]]
+    assert decode("model", encoded, Model) == model
+    assert decode("model", encoded, Model).lines[1].get(session) is line
 
 
 @pytest.mark.parametrize("name", KEYS)

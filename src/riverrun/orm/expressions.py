@@ -9,7 +9,15 @@ from collections.abc import Collection, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 from uuid import UUID
 
 from sqlalchemy import (
@@ -259,11 +267,19 @@ class Arg(_Operators):
                 known = ", ".join(fields_of(inner))
                 raise InvalidOption("key", key, f"a field of {inner.__name__}: {known}")
             return Arg(self._job, self._args_type, part, (*self._path, part.key), part.annotation)
+        if is_typeddict(inner):
+            hints = get_type_hints(inner)
+            if key not in hints:
+                known = ", ".join(hints)
+                raise InvalidOption("key", key, f"a key of {shown_type(inner)}: {known}")
+            return self._part(key, hints[key])
         if inner in (Any, object) or (isinstance(origin, type) and issubclass(origin, dict)):
-            annotation = arguments[1] if len(arguments) == 2 else Any
-            part = Field(name=key, key=key, annotation=annotation, pydantic=self._field.pydantic)
-            return Arg(self._job, self._args_type, part, (*self._path, key), annotation)
+            return self._part(key, arguments[1] if len(arguments) == 2 else Any)
         raise InvalidOption("key", key, f"none: {self!r} is {shown_type(self._annotation)}")
+
+    def _part(self, key: str, annotation: Any) -> "Arg":
+        part = Field(name=key, key=key, annotation=annotation, pydantic=self._field.pydantic)
+        return Arg(self._job, self._args_type, part, (*self._path, key), annotation)
 
     def label(self, name: str | None) -> Label[Any]:
         """Return the value under a name, as a column of a select."""
@@ -449,7 +465,9 @@ def _encoded(field: Field, value: object) -> Any:
     """
     try:
         entity = _entity(field.annotation)
-        if entity is not None and not is_mapped(value) and not isinstance(value, Reference):
+        if is_mapped(value) and any(map(reference_class, members(field.annotation))):
+            value = Ref(value)
+        elif entity is not None and not isinstance(value, Reference):
             value = None if value is None else Ref.by_key(entity, value)
         return field.encode(value)
     except (Unfit, InvalidRef) as error:

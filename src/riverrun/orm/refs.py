@@ -103,7 +103,8 @@ class Ref(Reference, Generic[T]):
         ref.entity = entity
         ref._object = None
         ref._identity = _read(inspect(entity), encoded)
-        ref._key = encoded
+        # Pydantic gives a composite key as a tuple; as JSON it is a list.
+        ref._key = list(encoded) if isinstance(encoded, tuple) else encoded
         return ref
 
     @property
