@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
-from sqlalchemy import Engine, NullPool, text
+from sqlalchemy import Engine, ForeignKey, NullPool, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from orm.worker_tables import Account, Entry, host_engine_with_account
 from riverrun import Client, InsertOpts, JobArgs, Workers, verbs
@@ -16,6 +16,33 @@ from riverrun.errors import InvalidOption, JobSuperseded
 from riverrun.events import JobCancelled, JobCompleted, JobEvent, JobFailed
 from riverrun.testing import rolled_back, rolled_back_async, work_one, work_one_async
 from waiting import DEADLINE_S
+
+
+class Own(DeclarativeBase):
+    """The base of classes that inherit from each other."""
+
+
+class Doc(Own):
+    """A class with a version."""
+
+    __tablename__ = "docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column()
+    kind: Mapped[str]
+    __mapper_args__: ClassVar = {
+        "version_id_col": version,
+        "polymorphic_on": "kind",
+        "polymorphic_identity": "doc",
+    }
+
+
+class Letter(Doc):
+    """A subclass with a table of its own, whose version is in its base class's table."""
+
+    __tablename__ = "letters"
+    id: Mapped[int] = mapped_column(ForeignKey(Doc.id), primary_key=True)
+    text: Mapped[str] = mapped_column(default="")
+    __mapper_args__: ClassVar = {"polymorphic_identity": "letter"}
 
 
 @attrs.frozen
@@ -111,6 +138,26 @@ def test_worked_only_while_unchanged(
     row = client.get(host, ended[0].job.id)
     problem = "is gone" if change == "gone" else "has version 2, and the job is of version 1"
     assert (row.state, problem in row.errors[0]["error"]) == ("cancelled", True)
+
+
+def test_the_version_of_a_subclass(host: Engine, client: Client, called: list[str]) -> None:
+    """Of an object of a joined subclass its own version counts, and no other object's."""
+    Own.metadata.create_all(host)
+    with Session(host) as session:
+        first, letter = Letter(), Letter()
+        session.add_all([first, letter])
+        session.flush()
+        same = client.insert(session, Plain(), unless_changed=letter).job
+        session.commit()
+        first.text = "changed"
+        session.commit()
+        assert work_one(host, client, same).state == "completed"
+        changed = client.insert(session, Plain(), unless_changed=letter).job
+        letter.text = "changed"
+        session.commit()
+        worked = work_one(host, client, changed)
+        assert (worked.state, called) == ("cancelled", ["plain"])
+        assert "has version 2" in str(worked.error)
 
 
 def test_in_tests(host: Engine, client: Client, called: list[str]) -> None:

@@ -80,7 +80,9 @@ def _check(session: Session, need: Mapping[str, Any]) -> None:
     columns = [mapper.get_property_by_column(key) for key in mapper.primary_key]
     identity = keys_of(mapper).read(need["key"])
     read = mapper.version_id_col if versioned else mapper.primary_key[0]
-    statement = select(mapper.get_property_by_column(cast("Any", read)).class_attribute)
+    # With all tables of the class: its version may be in another than its key.
+    found_by = select(mapper.get_property_by_column(cast("Any", read)).class_attribute)
+    statement = found_by.select_from(mapper.persist_selectable)
     for column, value in zip(columns, identity, strict=True):
         statement = statement.where(column.class_attribute == value)
     found = session.execute(statement).first()
