@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from sqlalchemy import Engine, ForeignKey, Interval, create_engine, event, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -328,6 +329,32 @@ def test_concrete_inheritance() -> None:
     assert not Ref.is_exact(Ref[Car])(Ref(truck))  # type: ignore[misc]
 
 
+def test_a_concrete_base(client: Client, session: Session) -> None:
+    """A job may refer to an object of a class that is selected from a union of tables."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Boat(ConcreteBase, Own):
+        __tablename__ = "boats"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        __mapper_args__: ClassVar = {"polymorphic_identity": "boat", "concrete": True}
+
+    class Ferry(Boat):
+        __tablename__ = "ferries"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        __mapper_args__: ClassVar = {"polymorphic_identity": "ferry", "concrete": True}
+
+    @attrs.frozen
+    class Sail(JobArgs, kind="sail"):
+        boat: Ref[Boat]
+
+    Own.metadata.create_all(session.connection())
+    session.add(boat := Boat())
+    session.flush()
+    assert client.insert(session, Sail(boat)).job.args == {"boat": boat.id}  # type: ignore[arg-type]
+
+
 def test_inheritance_without_a_discriminator() -> None:
     """An object of a joined subclass without a polymorphic identity has a row of its base class."""
 
@@ -491,6 +518,52 @@ def test_a_lock_keeps_changes(session: Session) -> None:
     order.status = "paid"
     with session.no_autoflush:
         assert ref.get_one(session, with_for_update=True).status == "paid"
+
+
+def test_a_lock_of_a_subclass_is_one_of_its_base(host: Engine, session: Session) -> None:
+    """A lock of an object of a joined subclass locks its rows in the tables of its base classes."""
+    session.add(boss := Boss())
+    session.commit()
+    assert Ref(boss).get(session, with_for_update=True) is boss
+    row = select(Person.id).where(Person.id == boss.id).with_for_update(skip_locked=True)
+    with Session(host) as other:
+        assert other.execute(row).first() is None
+        assert Ref.by_key(Person, boss.id).get(other, with_for_update={"skip_locked": True}) is None
+        with pytest.raises(ObjectLocked):
+            Ref.by_key(Boss, boss.id).get_one(other, with_for_update={"skip_locked": True})
+
+
+def test_a_lock_by_a_base_that_loads_its_subclasses(session: Session) -> None:
+    """An object can be locked although its class is always loaded with its subclasses' tables."""
+
+    class Own(DeclarativeBase):
+        pass
+
+    class Pet(Own):
+        __tablename__ = "pets"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        __mapper_args__: ClassVar = {
+            "polymorphic_on": "kind",
+            "polymorphic_identity": "pet",
+            "with_polymorphic": "*",
+        }
+
+    class Cat(Pet):
+        __tablename__ = "cats"
+        id: Mapped[int] = mapped_column(ForeignKey(Pet.id), primary_key=True)
+        __mapper_args__: ClassVar = {"polymorphic_identity": "cat"}
+
+    class Dog(Pet):
+        __mapper_args__: ClassVar = {"polymorphic_identity": "dog"}
+
+    Own.metadata.create_all(session.connection())
+    session.add_all([cat := Cat(), dog := Dog()])
+    session.flush()
+    assert Ref.by_key(Pet, cat.id).get(session, with_for_update=True) is cat
+    assert Ref.by_key(Dog, dog.id).get(session, with_for_update=True) is dog
+    with pytest.raises(ObjectGone):
+        Ref.by_key(Dog, cat.id).get_one(session, with_for_update={"skip_locked": True})
 
 
 def test_each_lock_is_its_own(host: Engine, session: Session) -> None:

@@ -194,13 +194,20 @@ class Ref(Reference, Generic[T]):
         return cast("T", await _run(session, self.get_one, with_for_update))
 
     def _row(self) -> Any:
-        """Return a statement that selects the key of the object's row, without an entity."""
+        """Return a statement that selects the key of the object's row, without an entity.
+
+        It has the tables of the class and of its base classes, in each of which the object has a
+        row, and none of subclasses, even if the mapper always loads those.
+        """
         mapper = cast("Mapper[Any]", inspect(self.entity))
+        # The attributes of this class, not of its base: they choose its rows in a shared table.
         columns = [
-            mapper.get_property_by_column(column).class_attribute for column in mapper.primary_key
+            getattr(self.entity, mapper.get_property_by_column(column).key)
+            for column in mapper.primary_key
         ]
         key = self.key if len(columns) > 1 else (self.key,)
-        return select(*columns).where(*map(lambda column, value: column == value, columns, key))
+        same = map(lambda column, value: column == value, columns, key)
+        return select(*columns).select_from(mapper.persist_selectable).where(*same)
 
     def _lock(self, session: Session | scoped_session[Any], how: bool | Mapping[str, Any]) -> bool:
         # The statement has only the class's own tables: PostgreSQL refuses to lock the nullable
@@ -393,6 +400,9 @@ def _fits(entity: type, declared: Mapper[Any]) -> bool:
 def _check_class(entity: type, declared: Mapper[Any]) -> None:
     if not _fits(entity, declared):
         given, expected = with_article(entity.__name__), with_article(declared.class_.__name__)
+        if given == expected:
+            given += f" of {entity.__module__}, mapped apart"
+            expected += f" of {declared.class_.__module__}"
         if issubclass(entity, declared.class_):
             given += ", which has a table of its own, by concrete inheritance"
         raise InvalidRef(f"a reference to {given}; expected one to {expected}")

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine, Pool, delete
+from sqlalchemy import Connection, Engine, Pool, Table, delete
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import Mapper, Session, object_mapper, object_session
@@ -95,7 +95,9 @@ def _check(transaction: Transaction, kind: str, obj: object, session: Session) -
 def _bind(obj: object, session: Session) -> Engine | Connection | None:
     mapper: Any = object_mapper(obj)
     # Ask for a write, because a session with replicas sends reads to those.
-    options: dict[str, Any] = {"mapper": mapper, "clause": delete(mapper.class_)}
+    options: dict[str, Any] = {"mapper": mapper}
+    if isinstance(mapper.local_table, Table):
+        options["clause"] = delete(mapper.local_table)
     if isinstance(session, ShardedSession):
         state = state_of(obj)
         shard = state.identity_token if state is not None else None
