@@ -323,6 +323,8 @@ def test_from_async_code(place: Place) -> None:
     ("criterion", "message"),
     [
         (Order.id == 5, "name Job"),
+        (Order.receipts.any(), "name Job outside"),
+        (select(Order.id).where(Order.id == 5).exists(), "name Job outside"),
         (True, "for all jobs"),
         ("id = 5", "SQLAlchemy criteria"),
         (None, "SQLAlchemy criteria"),

@@ -1,6 +1,6 @@
 """Choose jobs by criteria: the part that statements over many jobs have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import attrs
@@ -25,17 +25,20 @@ from sqlalchemy import (
     or_,
     select,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import ARRAY, ENUM
 from sqlalchemy.orm import aliased
 from sqlalchemy.schema import Column
 from sqlalchemy.sql import coercions, roles
 from sqlalchemy.sql.elements import BindParameter
-from sqlalchemy.sql.visitors import replacement_traverse
+from sqlalchemy.sql.visitors import iterate, replacement_traverse
 
 from riverrun.errors import InvalidOption
 from riverrun.jobs.columns import JobStateType
 from riverrun.models import Job
 from riverrun.queries.expressions import in_mask
+
+_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 @attrs.frozen(eq=False)
@@ -139,17 +142,35 @@ def chosen(
     """
     if not criteria:
         raise InvalidOption("criteria", criteria, "at least one; true() for all jobs")
-    joined = and_(*(adapted(_checked(criterion), job) for criterion in criteria))
+    clauses = [_checked(criterion) for criterion in criteria]
+    joined = and_(*(adapted(clause, job) for clause in clauses))
     table = inspect(job).local_table
     tables = list(select(literal(1)).where(joined).get_final_froms())
     others = [other for other in tables if other is not table]
     if tables and len(others) == len(tables):
         names = ", ".join(_name_of(other) for other in tables)
         raise InvalidOption("criteria", names, "criteria that name Job, too, or all jobs are meant")
+    if not tables and _stands_alone(and_(*clauses), {table, Job.__table__}):
+        expected = "criteria that name Job outside of a subquery, too, or all jobs are meant"
+        raise InvalidOption("criteria", "a subquery", expected)
     if others:
         inner = select(literal(1)).select_from(*_inheriting(joined)).where(joined)
         joined = exists(inner.correlate(job))
     return Chosen(job, [joined], legal, schema, unique)
+
+
+def _stands_alone(clause: Any, tables: Collection[Any]) -> bool:
+    """Return whether `clause` has subqueries, none of which refers to a row of `tables` outside.
+
+    It is true of all rows or of none. So is a relationship's any(): its jobs are its own.
+    """
+    if not any(isinstance(element, SelectBase) for element in iterate(clause)):
+        return False
+    alone = select(literal(1)).where(clause)
+    # A subquery that refers to a row outside has no such table in its own FROM.
+    statements = [alone, *map(alone.select_from, tables)]
+    texts = [str(each.compile(dialect=_DIALECT)).partition("WHERE")[2] for each in statements]
+    return len(set(texts)) == 1
 
 
 def _inheriting(clause: Any) -> list[Any]:
