@@ -568,6 +568,7 @@ def test_statements_that_bypass_nothing(session: Session, client: Client) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         session.execute(update(Order).values(id=Order.id).where(Order.id < 0))
+        session.execute(update(Order).ordered_values((Order.id, Order.id)).where(Order.id < 0))
         session.execute(delete(Order).where(Order.id < 0))
         session.execute(update(Line).values(n=1).where(Line.n < 0))
         session.execute(insert(Clerk).values(type="clerk"))

@@ -400,9 +400,11 @@ def _on_execute(statement: ORMExecuteState) -> None:
 def _names(statement: ORMExecuteState) -> set[str] | None:
     """Return the names of the columns that an UPDATE sets; None if they are not known."""
     values = getattr(statement.statement, "_values", None)
+    # SQLAlchemy 2.0 keeps those of ordered_values() apart.
+    values = values or dict(getattr(statement.statement, "_ordered_values", None) or ())
     given = statement.parameters
     rows = given if isinstance(given, list) else [given or {}]
-    keys = [*(values or ()), *(key for row in rows for key in row)]
+    keys = [*values, *(key for row in rows for key in row)]
     names = {getattr(key, "key", key) for key in keys}
     return names or None
 
