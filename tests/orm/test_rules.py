@@ -10,9 +10,12 @@ import attrs
 import pytest
 from sqlalchemy import (
     ARRAY,
+    Column,
     Engine,
     Float,
     ForeignKey,
+    Integer,
+    Table,
     TypeDecorator,
     delete,
     event,
@@ -32,6 +35,7 @@ from sqlalchemy.orm import (
     column_property,
     composite,
     mapped_column,
+    registry,
     relationship,
 )
 
@@ -481,6 +485,43 @@ def test_rules_are_listed_and_removed(host: Engine, session: Session, jobs: Any)
     order.status = "done"
     session.commit()
     assert jobs() == []
+
+
+def test_a_rule_that_ends_within_a_flush(session: Session, client: Client, jobs: Any) -> None:
+    """A rule's function may remove its rule, and make others, within the flush that calls it."""
+    orders = [_order(session), _order(session)]
+
+    def once(order: Order) -> Deleted:
+        rule.remove()
+        client.on_delete(Order, lambda order: Deleted(order.id, 2))
+        return Deleted(order.id, 1)
+
+    rule = client.on_delete(Order, once)
+    for order in orders:
+        session.delete(order)
+        session.flush()
+    session.commit()
+    assert jobs() == [{"id": orders[1].id, "n": 2}]
+
+
+def test_a_class_that_is_mapped_anew(session: Session, client: Client, jobs: Any) -> None:
+    """A rule counts for the mapping that its class has when the rule is made."""
+
+    class Thing:
+        pass
+
+    for name in ("things", "other_things"):
+        mapping = registry()
+        table = Table(name, mapping.metadata, Column("id", Integer, primary_key=True))
+        mapping.map_imperatively(Thing, table)
+        mapping.metadata.create_all(session.connection())
+        rule = client.on_insert(Thing, lambda thing: Deleted(thing.id))  # type: ignore[attr-defined]
+        session.add(Thing())
+        session.commit()
+        assert jobs() == [{"id": 1, "n": 0}]
+        rule.remove()
+        session.expunge_all()
+        mapping.dispose()
 
 
 def test_what_is_no_rule(client: Client) -> None:

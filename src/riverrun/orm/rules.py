@@ -11,7 +11,7 @@ One module, although long: rules, their listeners and the commit work on one rec
 import warnings
 from collections.abc import Callable, Iterator
 from operator import eq
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, finalize, ref
 
 import attrs
@@ -158,9 +158,7 @@ class Rules:
             # Needed beside after_update, when an SQL expression does not show as a change any more.
             # But an object that takes over a deleted one's row has no before_update.
             listeners.append(("before_update", _collector(weak, of_rule, on)))
-        for name, listener in listeners:
-            event.listen(target, name, listener, propagate=True)
-        removal = finalize(self, _unlisten, target, listeners)
+        removal = finalize(self, _forget, [_add(target, *each) for each in listeners])
         removal.atexit = False
         self._removals[rule] = removal
         return rule
@@ -284,7 +282,7 @@ def _collector(rules_ref: "ref[Rules]", rule_ref: "ref[Rule[Any]]", on: str) -> 
     def collect(_mapper: object, _connection: object, obj: Any) -> None:
         rules, rule = rules_ref(), rule_ref()
         session = cast("InstanceState[Any]", state_of(obj)).session
-        if rules is None or rule is None or session is None:
+        if rules is None or rule is None or session is None or rule not in rules:
             return
         change = _Change(rules, rule, on, obj)
         if on == "update":
@@ -314,9 +312,37 @@ def _is_assigned(attribute: QueryableAttribute[Any]) -> bool:
     return isinstance(column, Column) and column is not attribute.parent.version_id_col
 
 
-def _unlisten(target: Any, listeners: list[tuple[str, Any]]) -> None:
-    for name, listener in listeners:
-        event.remove(target, name, listener)
+_Collectors: TypeAlias = dict[object, Callable[..., None]]
+
+_collectors: WeakKeyDictionary[Mapper[Any], dict[str, _Collectors]] = WeakKeyDictionary()
+"""By mapper and event: the listeners of rules, each under a key of its own."""
+
+
+def _add(target: type, name: str, collect: Callable[..., None]) -> tuple[_Collectors, object]:
+    """Have an event of a class call `collect`; return where it is kept, and its key there.
+
+    SQLAlchemy's own listeners of a class must not change while one of them is called: a rule may be
+    removed by its own function, by another thread or by a garbage collection, within any flush. So
+    one listener of each event stays, and calls the rules that there are.
+    """
+    new: _Collectors = {}
+    mapper = cast("Mapper[Any]", mapper_of(target))
+    collectors = _collectors.setdefault(mapper, {}).setdefault(name, new)
+    if collectors is new:
+
+        def collect_all(mapper: object, connection: object, obj: object) -> None:
+            for each in list(new.values()):
+                each(mapper, connection, obj)
+
+        event.listen(target, name, collect_all, propagate=True)
+    key = object()
+    collectors[key] = collect
+    return collectors, key
+
+
+def _forget(kept: list[tuple[_Collectors, object]]) -> None:
+    for collectors, key in kept:
+        collectors.pop(key, None)
 
 
 # The listeners on the class Session, which all rules share
