@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import attrs
 import pytest
-from sqlalchemy import Engine, ForeignKey, NullPool, text
+from sqlalchemy import DateTime, Engine, ForeignKey, NullPool, Numeric, create_engine, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -43,6 +45,32 @@ class Letter(Doc):
     id: Mapped[int] = mapped_column(ForeignKey(Doc.id), primary_key=True)
     text: Mapped[str] = mapped_column(default="")
     __mapper_args__: ClassVar = {"polymorphic_identity": "letter"}
+
+
+class Timed(Own):
+    """A class whose version is the time of its last change."""
+
+    __tablename__ = "timed_docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    changed: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    text: Mapped[str] = mapped_column(default="")
+    __mapper_args__: ClassVar = {
+        "version_id_col": changed,
+        "version_id_generator": lambda _: datetime.now(UTC),
+    }
+
+
+class Counted(Own):
+    """A class whose version is a decimal number, to which the column adds zeros."""
+
+    __tablename__ = "counted_docs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    count: Mapped[Decimal] = mapped_column(Numeric(10, 2))
+    text: Mapped[str] = mapped_column(default="")
+    __mapper_args__: ClassVar = {
+        "version_id_col": count,
+        "version_id_generator": lambda count: (count or 0) + Decimal(1),
+    }
 
 
 @attrs.frozen
@@ -158,6 +186,30 @@ def test_the_version_of_a_subclass(host: Engine, client: Client, called: list[st
         worked = work_one(host, client, changed)
         assert (worked.state, called) == ("cancelled", ["plain"])
         assert "has version 2" in str(worked.error)
+
+
+@pytest.mark.parametrize("cls", [Timed, Counted])
+def test_versions_of_other_types(
+    host: Engine, client: Client, called: list[str], cls: type[Any]
+) -> None:
+    """A version is the same whatever the time zone, and before and after it is stored."""
+    Own.metadata.create_all(host)
+    zone = host.url.update_query_dict({"options": f"{host.url.query['options']} -c TimeZone=Japan"})
+    for url in (host.url, zone):
+        with Session(engine := create_engine(url)) as session:
+            session.add(doc := cls())
+            session.flush()
+            jobs = [client.insert(session, Plain(), unless_changed=doc).job]
+            session.commit()
+            jobs.append(client.insert(session, Plain(), unless_changed=doc).job)
+            session.commit()
+            assert [work_one(host, client, job).state for job in jobs] == ["completed"] * 2
+            changed = client.insert(session, Plain(), unless_changed=doc).job
+            doc.text = "changed"
+            session.commit()
+            assert work_one(host, client, changed).state == "cancelled"
+        engine.dispose()
+    assert called == ["plain"] * 4
 
 
 def test_in_tests(host: Engine, client: Client, called: list[str]) -> None:

@@ -1,6 +1,8 @@
 """Jobs that are only worked while an object is unchanged since their insert, or still exists."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, cast
 
 from sqlalchemy import inspect, select
@@ -89,7 +91,8 @@ def _check(session: Session, need: Mapping[str, Any]) -> None:
     what = f"the {mapper.class_.__name__} with the primary key {need['key']!r}"
     if found is None:
         raise JobSuperseded(f"superseded: {what} is gone")
-    if versioned and _text(found[0]) != need["version"]:
+    # Releases before wrote times and decimals as they were.
+    if versioned and need["version"] not in (_text(found[0]), str(found[0])):
         has = f"{what} has version {_text(found[0])}"
         raise JobSuperseded(f"superseded: {has}, and the job is of version {need['version']}")
 
@@ -115,4 +118,11 @@ def _mapper(name: str, *, versioned: bool) -> Mapper[Any] | None:
 def _text(version: object) -> str:
     # Versions are mostly numbers, and sometimes times, UUIDs or bytes. All that counts is whether
     # they differ.
-    return version.hex() if isinstance(version, bytes) else str(version)
+    match version:
+        case bytes():
+            return version.hex()
+        case datetime() if version.tzinfo is not None:
+            return str(version.astimezone(UTC))  # the workers' sessions may be in another zone
+        case Decimal():
+            return format(version.normalize(), "f")  # the column may add zeros
+    return str(version)
