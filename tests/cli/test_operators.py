@@ -217,6 +217,21 @@ def test_long_args_are_not_read_for_a_list(run: Run, engine: Engine, schema: str
 HOSTILE = "report[/x]\x1b]0;owned\x07\nforged"
 
 
+def test_a_narrow_terminal(
+    run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids are whole, and names are wrapped, however narrow the terminal is."""
+    kind = "send_reminder_to_all_customers"
+    job_id = insert_job(engine, schema, kind=kind, id=1_234_567_890_123, args={"a": "b" * 100})
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True)
+    shown = run("jobs", "list").stdout
+    table = [line.split("│") for line in shown.splitlines() if line.startswith("│")]
+    assert table[0][1].strip() == str(job_id)
+    assert "".join(cells[2].strip() for cells in table) == kind
+    assert {len(line) for line in shown.splitlines() if line.startswith("│")} <= {80}
+
+
 def test_values_of_a_row_cannot_paint_the_terminal(
     run: Run, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import click
@@ -19,6 +19,10 @@ from riverrun.logs.text import printable
 
 _LONGEST = 100_000
 """Longest value that is printed, in characters; `--json` prints all of it."""
+
+
+_NAMES = {"kind", "name", "queue", "state"}
+"""Columns whose values are wrapped and never cut, however narrow the terminal is."""
 
 
 def show(
@@ -117,7 +121,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         except ImportError:
             pass
         else:
-            table = Table(*columns)
+            table = Table()
+            for name in columns:
+                # An id is one word to copy, and a name that is cut cannot be told from others.
+                cut: Literal["fold", "ellipsis"] = "fold" if name in _NAMES else "ellipsis"
+                table.add_column(name, no_wrap=name == "id", overflow=cut)
             for row in rows:
                 # As Text, or rich would take brackets in a job's kind for markup.
                 table.add_row(*map(Text, row))
