@@ -138,10 +138,18 @@ def test_a_host_with_tokens_in_its_forms(client: Client, early: bool) -> None:
         post(root, "/admin/jobs", ADA)
 
 
-def test_a_host_that_reads_forms(client: Client) -> None:
-    """A hook of the host that reads each form does not take it from the dashboard."""
+@pytest.mark.parametrize("reads", ["form", "data", "data, then form"])
+def test_a_host_that_reads_forms(client: Client, reads: str) -> None:
+    """A hook of the host that reads each body or form does not take it from the dashboard."""
     app = flask_app()
-    app.before_request(lambda: request.form.get("audit"))
+
+    @app.before_request
+    def audit() -> None:
+        if "data" in reads:
+            request.get_data()
+        if "form" in reads:
+            request.form.get("audit")
+
     with wsgi(mounted(client, app)) as root:
         post(root, "/admin/jobs", ADA)
 

@@ -25,8 +25,11 @@ def add_dashboard(app: Flask, mount: Mount, client: Callable[[], Client]) -> Non
 
     def riverrun_dashboard(**_: Any) -> Response:
         environ = environ_below(request.environ, mount.path)
-        if "form" in vars(request):  # A hook of the application has read the body.
+        # A hook of the application may have read the body: as a form, or as it came.
+        body = vars(request).get("_cached_data")
+        if "form" in vars(request):
             body = urlencode(list(request.form.items(multi=True))).encode()
+        if body is not None:
             environ.update({"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
         return Response.from_app(mount.dashboard(client), environ)
 
