@@ -115,6 +115,8 @@ def test_cuts_off_a_deaf_worker(
         ("shop:nobody", APP, "shop has no 'nobody'; it has the client 'client'"),
         ("shop:other", APP, "is of type int"),
         ("shop", APP, "is not module:client"),
+        ("./shop.py:client", APP, "names a file; expected module:client, such as shop:client"),
+        ("a/shop.py", APP, "names a file; expected module:client, such as a.shop:client"),
         ("shop:client", "import not_there", "No module named 'not_there'"),
         ("shop:client", "def (", "SyntaxError"),
         ("shop:client", "raise RuntimeError('at import')", "RuntimeError: at import"),

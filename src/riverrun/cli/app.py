@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 import attrs
@@ -75,7 +76,14 @@ def load_client(app: str) -> Client:
         CommandError: If there is no such client; exit code 2.
     """
     module_name, _, attribute = app.partition(":")
-    if not module_name or not attribute:
+    path = PurePath(module_name)
+    if path.suffix == ".py" or len(path.parts) > 1:
+        inside = not path.is_absolute() and ".." not in path.parts
+        module = ".".join(path.with_suffix("").parts if inside else [path.stem])
+        meant = f"{module}:{attribute or 'client'}"
+        problem = f"{app!r} names a file; expected module:client, such as {meant}"
+        raise CommandError(problem, ExitCode.usage)
+    if not module_name or module_name.startswith(".") or not attribute:
         raise CommandError(f"{app!r} is not module:client, such as jobs:client", ExitCode.usage)
     # As `python -m` does: the application's modules are in the current folder.
     if os.getcwd() not in sys.path:
