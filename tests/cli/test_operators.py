@@ -305,13 +305,27 @@ def test_shows_attempts_one_by_one(run: Run, engine: Engine, schema: str) -> Non
     assert "b'" not in shown
 
 
-def test_says_how_many_jobs_it_asks_about(run: Run, engine: Engine, schema: str) -> None:
+def test_says_how_many_jobs_it_asks_about(
+    run: Run, engine: Engine, database_url: str, schema: str
+) -> None:
     """Before an action by filters, the question names the number of jobs."""
     for _ in range(3):
         insert_job(engine, schema, state="discarded", finalized_at=datetime(2026, 1, 1, tzinfo=UTC))
     asked = run("jobs", "delete", "--state", "discarded", code=1, stdin="n\n")
     assert "Delete 3 jobs?" in asked.stderr
     assert len(lines(run("jobs", "list", "--json"))) == 3
+    alone = subprocess.run(
+        [sys.executable, "-m", "riverrun", "jobs", "delete", "--state", "discarded", "--json"],
+        env={**os.environ, "DATABASE_URL": database_url, "RIVERRUN_SCHEMA": schema},
+        stdin=subprocess.DEVNULL,  # nobody answers
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    report = json.loads(alone.stderr.splitlines()[-1])
+    assert report["error"] == "no job was deleted: the answer was not yes; --yes asks no question"
+    none = run("jobs", "delete", "--state", "available", "--json")
+    assert (lines(none), none.stderr) == ([{"deleted": 0}], "")
 
 
 def test_top_shows_the_whole_at_once(run: Run, engine: Engine, schema: str) -> None:

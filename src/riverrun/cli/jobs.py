@@ -234,9 +234,19 @@ def _do(
             count = count_listed(on.engine, params, most=COUNT_MAX + 1, schema=on.schema)
             number = f"more than {COUNT_MAX:,}" if count > COUNT_MAX else f"{count:,}"
             question = f"{name.capitalize()} {number} job{'' if count == 1 else 's'}?"
-            click.confirm(question, abort=True, err=True)
-        count = verb_of_all(on.engine, *criteria(params))
+            if count and not _agreed(question):
+                problem = f"no job was {done}: the answer was not yes; --yes asks no question"
+                raise CommandError(problem, ExitCode.cut_off)
+        count = verb_of_all(on.engine, *criteria(params)) if yes or count else 0
     show_one({done: count}, as_json=as_json)
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:  # Ctrl-C, or nobody is there to answer
+        click.echo(err=True)
+        return False
 
 
 def _is_typed(name: str) -> bool:
