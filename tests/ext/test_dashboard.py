@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
-from flask import request
+from flask import Flask, request
 from flask_wtf.csrf import CSRFProtect
 from pyramid.config import Configurator
 from sqlalchemy import Engine
@@ -121,6 +121,16 @@ def test_any_path_of_flask(client: Client, path: str) -> None:
         (sheet,) = re.findall(r'href="([^"]+\.css)"', page.text)
         assert ask(f"{root}{sheet}", ADA).headers["Content-Type"].startswith("text/css")
         post(root, base, ADA)
+
+
+def test_an_application_that_matches_hosts(client: Client) -> None:
+    """With Flask's `host_matching` the dashboard is at its path on each of the hosts."""
+    app = Flask("shop", host_matching=True, static_host="static.example.com")
+    mounted(client, app, authorize=of_environ)
+    with wsgi(app) as root:
+        check_page(ask(f"{root}/admin/jobs/jobs", ADA), "/admin/jobs")
+        check_page(ask(f"{root}/admin/jobs/jobs", {**ADA, "Host": "eu.example.com"}), "/admin/jobs")
+        post(root, "/admin/jobs", ADA)
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -44,6 +44,8 @@ def add_dashboard(app: Flask, mount: Mount, client: Callable[[], Client]) -> Non
         "methods": ["GET", "POST"],
         "merge_slashes": False,  # The name of a queue may have several.
     }
+    if app.url_map.host_matching:
+        options["host"] = "<riverrun_host>"  # any; without one, the rules match no request
     app.add_url_rule(f"{mount.path}/", ENDPOINT, strict_slashes=True, **options)
     app.add_url_rule(f"{mount.path}/<path:riverrun_path>", ENDPOINT, **options)
     if not mount.path:
