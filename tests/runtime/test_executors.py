@@ -414,6 +414,22 @@ def test_a_process_is_terminated_and_then_killed(
     assert error["error"] == "JobTimedOut: job timed out after 0.3 s"
 
 
+def test_a_process_that_reads_nothing_is_killed(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timeout ends an attempt whose args do not fit into the pipe to a process that hangs."""
+    monkeypatch.setattr(processes, "KILL_AFTER_S", 0.3)
+    client, events = process_client(app, processes=1, job_timeout=1.0)
+    first = client.insert(app.engine, Crunch()).job
+    assert type(events.get(DEADLINE_S)) is JobCompleted
+    os.kill(client.get(app.engine, first.id).metadata["output"]["pid"], signal.SIGSTOP)
+    job = client.insert(app.engine, Crunch("x" * 1_000_000)).job
+    assert type(events.get(DEADLINE_S)) is JobFailed
+    [error] = client.get(app.engine, job.id).errors[:1]
+    assert error["error"] == "JobTimedOut: job timed out after 1 s"
+    client.insert(app.engine, Crunch())
+    while type(event := events.get(DEADLINE_S)) is not JobCompleted:
+        assert event.job.id == job.id
+
+
 def test_the_wait_for_a_process_is_not_the_job_s_time(app: Any) -> None:
     """A job's timeout does not include its wait for a process."""
     client, events = process_client(app, processes=1, job_timeout=1.0)

@@ -5,7 +5,6 @@ The attempt keeps its slot's thread, which waits while a process calls the worke
 
 import multiprocessing
 import pickle
-import select
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from multiprocessing.reduction import ForkingPickler
 from riverrun.db.forks import close_in_child
 from riverrun.errors import WorkerProcessDied
 from riverrun.execution.context import JobContext
+from riverrun.execution.pipe import Pipe
 from riverrun.execution.plugins import InProcess
 from riverrun.execution.worker_process import Answer, Call, main
 from riverrun.execution.workers import Worker
@@ -235,9 +235,7 @@ class _Child:
 
     def __init__(self) -> None:
         self._calls, calls = _multiprocessing.Pipe()
-        # Kept for all waits: what Connection.poll() makes for each takes as long as a whole call.
-        self._answers = select.poll()
-        self._answers.register(self._calls, select.POLLIN)
+        self._pipe = Pipe(self._calls)
         self._cancels, cancels = _multiprocessing.Pipe()
         # The process ends when its pipes are closed. A forked child of this process must not keep
         # them open.
@@ -255,7 +253,7 @@ class _Child:
         # The wait for a process does not count as the attempt's time.
         turn.ctx.begin(in_s=0.0 if self._begun else START_S)
         with suppress(OSError):  # then there will be no answer, either, and that is noticed
-            self._calls.send_bytes(turn.encoded)
+            self._pipe.send(turn.encoded)
 
     def answer(self, turn: _Turn) -> bytes:
         if not self._begun:
@@ -267,10 +265,13 @@ class _Child:
     def _receive(self, turn: _Turn) -> bytes:
         cancelled_at: float | None = None
         # Once it is stopped, its file descriptor may belong to another file.
-        while self.alive and not self._answers.poll(LOOK_S * 1_000):
-            if self.has_died and not self._answers.poll(0):
+        while self.alive:
+            answer = self._pipe.receive(LOOK_S)
+            if answer is not None:
+                return answer
+            if self.has_died and not self._pipe.has_more():
                 # The pipe has no end while a program that the worker started keeps it open.
-                raise EOFError
+                break
             if (reason := turn.ctx.reason) is None:
                 continue
             if cancelled_at is None:
@@ -278,7 +279,7 @@ class _Child:
                 self._cancels.send((turn.number, reason))
             elif time.monotonic() - cancelled_at > KILL_AFTER_S:
                 self.process.kill()
-        return self._calls.recv_bytes()
+        raise EOFError
 
     @property
     def has_died(self) -> bool:
