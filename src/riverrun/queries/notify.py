@@ -23,6 +23,13 @@ from riverrun.models import Job
 CHANNEL_MAX = 63
 """Longest name of a channel in PostgreSQL, in bytes."""
 
+_HAS_ROOM: ColumnElement[bool] = literal_column("pg_notification_queue_usage() < 0.9")
+"""Whether the server's queue of notifications takes more, which costs less than a microsecond.
+
+It fills up while a session that listens stays in one transaction. Once it is full, each COMMIT of a
+transaction that has notified fails. Polling finds the jobs without a notification.
+"""
+
 
 @lru_cache
 def schema_of_tables() -> Select[Any]:
@@ -53,17 +60,17 @@ def channels(*, named: bool) -> Select[Any]:
 def notify(*, named: bool) -> Select[Any]:
     """Send `payloads`, an array of text, on the channels of `topic` when the transaction commits.
 
-    See `channels`.
+    See `channels`. Nothing is sent while the server's queue of notifications is almost full.
     """
     sent, source = _sending(named=named)
-    return select(sent).select_from(source)
+    return select(sent).select_from(source).where(_HAS_ROOM)
 
 
 @lru_cache
 def notification(*, named: bool) -> ColumnElement[int]:
     """Return an expression that does what `notify` does, once in a statement that evaluates it."""
     sent, source = _sending(named=named)
-    return select(func.count(sent)).select_from(source).scalar_subquery()
+    return select(func.count(sent)).select_from(source).where(_HAS_ROOM).scalar_subquery()
 
 
 def _sending(*, named: bool) -> tuple[ColumnElement[Any], Any]:
