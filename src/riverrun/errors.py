@@ -253,6 +253,21 @@ class WrongDatabase(RiverrunError, ValueError):
         )
 
 
+class InsertIgnored(RiverrunError, RuntimeError):
+    """The database has not inserted every job of an insert, and has raised no error."""
+
+    def __init__(self, given: int, inserted: int) -> None:
+        super().__init__(given, inserted)
+
+    def __str__(self) -> str:
+        given, inserted = self.args
+        return (
+            f"the database has inserted {inserted} of {given} {'job' if given == 1 else 'jobs'}, "
+            "without an error: a trigger or a rule of river_job ignores the others, or a listener "
+            "of the engine has read the result. Roll the transaction back"
+        )
+
+
 class UnsupportedDatabase(RiverrunError, NotImplementedError):
     """The database or its driver is not one that riverrun can work with."""
 

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from databases import own_database
 from riverrun.client.client import Client
 from riverrun.errors import (
+    InsertIgnored,
     InvalidArgs,
     InvalidOption,
     NotATransaction,
@@ -25,6 +26,7 @@ from riverrun.execution.workers import Workers
 from riverrun.jobs.args import JobArgs, RawArgs, decode
 from riverrun.jobs.options import InsertOpts
 from riverrun.models import Job
+from riverrun.policies.uniqueness import UniqueOpts
 from riverrun.verbs import (
     cancel,
     claim,
@@ -296,6 +298,30 @@ def test_refuses_what_is_no_id(engine: Engine, schema: str, verb: Callable[..., 
             with pytest.raises(InvalidOption, match=r"job_id is .*; expected the id of a job"):
                 verb(session, wrong, schema=schema)
         assert verb(session, job.id, schema=schema).id == job.id
+
+
+@pytest.mark.parametrize("unique", [None, UniqueOpts(by_args=True)])
+def test_a_trigger_that_ignores_an_insert(
+    engine: Engine, schema: str, unique: UniqueOpts | None
+) -> None:
+    """An insert says how many jobs the database has not inserted, and on an Engine inserts none."""
+    with engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE FUNCTION {schema}.ignore() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN RETURN NULL; END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER ignore BEFORE INSERT ON {schema}.river_job FOR EACH ROW"
+            f" WHEN (NEW.kind = 'bad') EXECUTE FUNCTION {schema}.ignore()"
+        )
+    opts = InsertOpts(unique=unique)
+    bad, good = RawArgs(kind="bad", encoded={}), RawArgs(kind="good", encoded={})
+    with pytest.raises(InsertIgnored, match="inserted 0 of 1 job, without an error: a trigger"):
+        insert(engine, bad, opts, schema=schema)
+    for verb in (insert_many, insert_many_fast):
+        with pytest.raises(InsertIgnored, match="inserted 1 of 2 jobs"):
+            verb(engine, [(good, opts), (bad, opts)], schema=schema)
+    assert count(engine, schema) == 0
 
 
 def test_an_error_shows_any_value() -> None:

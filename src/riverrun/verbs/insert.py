@@ -9,6 +9,7 @@ import attrs
 
 from riverrun.db.conflicts import again, tried_again
 from riverrun.db.transactions import Transaction, Tx, joined, time_of
+from riverrun.errors import InsertIgnored
 from riverrun.jobs.args import AnyArgs
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.options import InsertOpts, OnConflict
@@ -70,6 +71,7 @@ def insert(
     Raises:
         InvalidArgs: If jsonb cannot hold the args, or they are too large.
         InvalidOption: If an option is out of range.
+        InsertIgnored: If a trigger has ignored the insert.
         SchemaMissing: If the tables do not exist.
     """
     job = draft(args, opts, now=now)
@@ -152,9 +154,14 @@ def insert_rows(
     *,
     unique: bool = False,
 ) -> Sequence[Any]:
-    """Insert the drafts of one batch, and return the rows of the statement."""
+    """Insert the drafts of one batch, and return the rows of the statement.
+
+    Raises:
+        InsertIgnored: If there are fewer rows than drafts, because of a trigger.
+    """
     notify = bool(payloads)
     params: dict[str, Any]
+    rows: Sequence[Any]
     where: dict[str, Any] = {"schema": schema if unique else None, "named": schema is not None}
     if len(batch) == 1:
         values = values_of(batch[0], now)
@@ -167,8 +174,13 @@ def insert_rows(
     if notify:
         params |= notify_params(Topic.insert, payloads, schema)
     if unique:
-        return transaction.execute(statement, params).all()  # with names, as `job_row` needs them
-    return transaction.rows(statement, params)
+        # With names, as `job_row` needs them.
+        rows = transaction.execute(statement, params).all()
+    else:
+        rows = transaction.rows(statement, params)
+    if len(rows) != len(batch):
+        raise InsertIgnored(len(batch), len(rows))
+    return rows
 
 
 def _insert_unique(

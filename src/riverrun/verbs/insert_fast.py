@@ -10,6 +10,7 @@ from psycopg import sql
 from riverrun.db.conflicts import again
 from riverrun.db.driver import OwnCursor
 from riverrun.db.transactions import Transaction, Tx, joined
+from riverrun.errors import InsertIgnored
 from riverrun.models import Job
 from riverrun.verbs.draft import JobDraft, drafts
 from riverrun.verbs.draft_values import batches, checked_now, columns_of, in_encoding
@@ -102,5 +103,9 @@ def _copy(
         else map(str, values)
         for name, values in columns.items()
     ]
-    with OwnCursor(driver) as cursor, cursor.copy(statement) as copy:
-        copy.write("\n".join(map("\t".join, zip(*texts, strict=True))) + "\n")
+    lines = list(map("\t".join, zip(*texts, strict=True)))
+    with OwnCursor(driver) as cursor:
+        with cursor.copy(statement) as copy:
+            copy.write("\n".join(lines) + "\n")
+        if cursor.rowcount != len(lines):
+            raise InsertIgnored(len(lines), cursor.rowcount)
