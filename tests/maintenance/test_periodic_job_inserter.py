@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import pytest
 from sqlalchemy import Engine, event, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from riverrun import InsertOpts, Interval, JobArgs, Missed, PeriodicJob, UniqueOpts
@@ -254,3 +255,59 @@ def test_no_jobs_cost_no_statement(leaders: Leaders) -> None:
     finally:
         event.remove(leaders.engine, "before_cursor_execute", note)
     assert statements == []
+
+
+@attrs.frozen
+class Refused(JobArgs, kind="refused"):
+    """Args of a job that a trigger refuses."""
+
+
+@pytest.mark.parametrize("action", ["RAISE EXCEPTION 'no';", "RETURN NULL;"])
+@pytest.mark.parametrize("with_id", [True, False])
+def test_a_job_that_cannot_be_inserted_keeps_no_other(
+    leaders: Leaders, action: str, with_id: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others run. The job's own run is made up for once it can be inserted."""
+    schema = leaders.schema
+    with leaders.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"CREATE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN {action} END $$"
+        )
+        connection.exec_driver_sql(
+            f"CREATE TRIGGER refuse BEFORE INSERT ON {schema}.river_job FOR EACH ROW"
+            f" WHEN (NEW.kind = 'refused') EXECUTE FUNCTION {schema}.refuse()"
+        )
+    ids = ("refused", "report") if with_id else (None, None)
+    inserter = leaders.inserter(
+        PeriodicJob(Interval(MINUTE), Refused(), id=ids[0]),
+        PeriodicJob(Interval(MINUTE), Report(), id=ids[1]),
+        PeriodicJob(Interval(MINUTE), Report()),
+    )
+    inserter.run_once(T0)
+    assert inserter.run_once(T0 + MINUTE).jobs == 2
+    assert inserter.run_once(T0 + MINUTE).wait_s == 60.0
+    assert inserter.run_once(T0 + 2 * MINUTE).jobs == 2
+    assert "periodic jobs not inserted, and left alone for 60 s: 1" in caplog.text
+    with leaders.engine.begin() as connection:
+        connection.exec_driver_sql(f"DROP TRIGGER refuse ON {schema}.river_job")
+    inserter._refused.clear()  # the time is over
+    assert inserter.run_once(T0 + 2 * MINUTE).jobs == 1
+    assert leaders.rows()[-1].kind == "refused"
+
+
+def test_where_no_job_can_be_inserted_none_is_left_alone(leaders: Leaders) -> None:
+    """An error for which no job is at fault is raised, and the turn is tried again soon."""
+    with leaders.engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {leaders.schema}.river_job ADD CHECK (kind = '')")
+    jobs = [PeriodicJob(Interval(MINUTE), each()) for each in (Refused, Report)]
+    inserter = leaders.inserter(*jobs)
+    inserter.run_once(T0)
+    for _ in range(2):
+        with pytest.raises(IntegrityError):
+            inserter.run_once(T0 + MINUTE)
+    with leaders.engine.begin() as connection:
+        connection.exec_driver_sql(
+            f"ALTER TABLE {leaders.schema}.river_job DROP CONSTRAINT river_job_kind_check"
+        )
+    assert inserter.run_once(T0 + MINUTE).jobs == 2

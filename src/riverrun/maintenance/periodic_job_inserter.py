@@ -10,12 +10,14 @@ import attrs
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
+from riverrun.db.refusals import Fault, fault_of
 from riverrun.db.transactions import Transaction, joined
 from riverrun.execution.plugins import Plugin, around_insert, begin_inserts
 from riverrun.jobs.states import JobState
 from riverrun.logs.errors import log_error
 from riverrun.logs.loggers import logger_of
 from riverrun.maintenance.leadership import Leadership
+from riverrun.maintenance.refused_periodic_jobs import find_refused
 from riverrun.periodic_jobs import PeriodicJob, PeriodicJobs
 from riverrun.policies.schedule import described as described_schedule
 from riverrun.queries.expressions import FIRST_TIME, LAST_TIME
@@ -23,6 +25,7 @@ from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs import periodic
 from riverrun.verbs.draft import JobDraft, draft
+from riverrun.verbs.halves import log_refused
 from riverrun.verbs.insert import insert_drafts
 from riverrun.verbs.notify import notify_in
 from riverrun.verbs.periodic import About
@@ -30,6 +33,9 @@ from riverrun.verbs.version_3 import Version3
 from riverrun.wire.topics import Topic, insert_payload
 
 logger = logger_of(__name__)
+
+REFUSED_S = 60.0
+"""Seconds after which a job that could not be inserted is tried again."""
 
 LONGEST_WAIT_S = 60.0
 """Longest wait between two looks, because clocks may be set and rows changed by hand."""
@@ -82,6 +88,8 @@ class PeriodicJobInserter(Service):
         self._known: set[int] = set()  # handles whose first run is planned in this term
         self._in_memory: dict[int, datetime] = {}
         self._unanswered: dict[int, datetime] = {}  # when to try a failed schedule again
+        self._drafts: Sequence[tuple[PeriodicJob, JobDraft]] = ()  # of the last turn
+        self._refused: dict[int, float] = {}  # when to try jobs again that cannot be inserted
         self._version_3 = Version3(schema, clock)
         self._clock = clock
         self._described: dict[str, About] = {}  # the jobs as their rows describe them, by id
@@ -103,6 +111,7 @@ class PeriodicJobInserter(Service):
     def run(self) -> None:
         """Insert due jobs until stopped."""
         self._known, self._in_memory, self._unanswered = set(), {}, {}
+        self._refused = {}
         self._described = {}
         for plugin in self._plugins:
             try:
@@ -143,11 +152,22 @@ class PeriodicJobInserter(Service):
         Args:
             now: For tests: used as the database's time, aware.
         """
-        jobs = self._jobs.by_handle()
+        began = self._clock.monotonic()
+        self._refused = {handle: at for handle, at in self._refused.items() if at > began}
+        try:
+            return self._turn(now)
+        except Exception as error:
+            if fault_of(error) is Fault.connection or not self._set_apart(began):
+                raise
+            return self._turn(now)
+
+    def _turn(self, now: datetime | None) -> Inserted:
+        every = self._jobs.by_handle()
+        jobs = {handle: job for handle, job in every.items() if handle not in self._refused}
         if not jobs or not self._leadership.leads():
             return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
         known, memory, described = set(self._known), dict(self._in_memory), dict(self._described)
-        unanswered = {key: at for key, at in self._unanswered.items() if key in jobs}
+        unanswered = {key: at for key, at in self._unanswered.items() if key in every}
         with joined(self._engine, self._schema) as transaction:
             moment = now or periodic.clock(transaction)
             ids = {job.id for job in jobs.values() if job.id is not None}
@@ -158,6 +178,7 @@ class PeriodicJobInserter(Service):
             drafts = [
                 (job, drafted) for job, at in runs if (drafted := self._draft(job, at)) is not None
             ]
+            self._drafts = drafts
             inserted = self._insert(transaction, [drafted for _, drafted in drafts])
             if switches:
                 self._describe(transaction, jobs, drafts, described)
@@ -167,13 +188,31 @@ class PeriodicJobInserter(Service):
                 # the new leader's then.
                 transaction.connection.rollback()
                 return Inserted(jobs=0, wait_s=LONGEST_WAIT_S)
-        self._known = known & set(jobs)
-        self._in_memory = {handle: at for handle, at in memory.items() if handle in jobs}
+        self._known = known & set(every)
+        self._in_memory = {handle: at for handle, at in memory.items() if handle in every}
         self._unanswered, self._described = unanswered, described
-        times += [*self._in_memory.values(), *unanswered.values()]
+        for planned in (self._in_memory, unanswered):
+            times += [at for handle, at in planned.items() if handle in jobs]
         first = min(times, default=moment + timedelta(seconds=LONGEST_WAIT_S))
         wait_s = min(max((first - moment).total_seconds(), 0.0), LONGEST_WAIT_S)
         return Inserted(jobs=inserted, wait_s=wait_s)
+
+    def _set_apart(self, began: float) -> bool:
+        """Leave jobs alone for a while if they, and not all, cannot be inserted; return whether."""
+        drafts, self._drafts = self._drafts, ()
+        refused = find_refused(self._engine, drafts, plugins=self._plugins, schema=self._schema)
+        if not refused:
+            return False
+        names = [
+            (job.id or getattr(job.constructor, "__qualname__", "?"), error)
+            for job, error in refused
+        ]
+        log_refused(f"periodic jobs not inserted, and left alone for {REFUSED_S:g} s", names)
+        jobs = [job for job, _ in refused]
+        for handle, job in self._jobs.by_handle().items():
+            if any(job is each for each in jobs):
+                self._refused[handle] = began + REFUSED_S
+        return True
 
     def _plan(
         self,
@@ -186,7 +225,11 @@ class PeriodicJobInserter(Service):
     ) -> list[tuple[PeriodicJob, datetime]]:
         """Plan the next run of each job that is new or has none; return the runs on start."""
         new = [(handle, job) for handle, job in jobs.items() if handle not in known]
-        again = [(handle, jobs[handle]) for handle, at in unanswered.items() if at <= now]
+        again = [
+            (handle, jobs[handle])
+            for handle, at in unanswered.items()
+            if at <= now and handle in jobs
+        ]
         durable = {}
         for handle, job in (*new, *again):
             following = _after(job, now)
