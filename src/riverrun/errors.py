@@ -406,6 +406,20 @@ class ClientNotReady(RiverrunError, RuntimeError):
         super().__init__(problem)
 
 
+class StartTimeout(RiverrunError, TimeoutError):
+    """A client could not start, because the database did not answer in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+
+    def __str__(self) -> str:
+        return (
+            f"the client could not start: the database did not answer within {self.args[0]:g} s. "
+            "A lock on one of River's tables, such as that of a migration, may be the cause; try "
+            "again once it is released"
+        )
+
+
 class StopTimeout(RiverrunError, TimeoutError):
     """Jobs were still running when the client stopped waiting for them."""
 

@@ -1,11 +1,13 @@
 """`riverrun work` as a process: signals, exit codes, and output."""
 
+import contextlib
 import json
 import os
 import re
 import signal
 import socket
 import subprocess
+import urllib.error
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -91,6 +93,27 @@ def test_a_signal_ends_a_start_that_hangs(start: Start) -> None:
             code, output = end(process)
     assert code == 0, output
     assert "the database does not answer" in output
+
+
+def test_answers_probes_while_a_start_waits_for_a_lock(
+    start: Start, engine: Engine, database_url: str, schema: str, free_port: int
+) -> None:
+    """A process whose start waits for a table's lock is alive, and not ready."""
+    at = f"http://127.0.0.1:{free_port}"
+
+    def livez() -> int:
+        with contextlib.suppress(urllib.error.URLError):  # nobody listens yet
+            return fetch(at + "/livez")[0]
+        return 0
+
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"LOCK TABLE {schema}.river_job IN ACCESS EXCLUSIVE MODE")
+        process = start(database_url, schema, options=["--health-port", str(free_port)])
+        until(lambda: livez() == 200, "it is alive")
+        assert fetch(at + "/readyz") == (503, "the client does not work\n")
+    until(lambda: fetch(at + "/readyz")[0] == 200, "it is ready")
+    process.send_signal(signal.SIGTERM)
+    assert end(process)[0] == 0
 
 
 def test_cuts_off_a_deaf_worker(

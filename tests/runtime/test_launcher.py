@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from riverrun import InsertOpts, JobCompleted, JobContext, QueueConfig, Workers
-from riverrun.client import services
-from riverrun.errors import ClientNotReady, InvalidOption
+from riverrun.client import launcher, services
+from riverrun.errors import ClientNotReady, InvalidOption, StartTimeout
 from riverrun.events import JobEvent, JobInterrupted
 from riverrun.runtime import stocktaker
 from riverrun.runtime.heartbeat import Heartbeat
@@ -40,6 +40,29 @@ def held_start(app: Any, client: Any) -> Iterator[None]:
         yield
     starting.join(DEADLINE_S)
     assert not starting.is_alive(), "the start did not end"
+
+
+@pytest.mark.parametrize("table", ["river_job", "river_queue", "riverrun_client"])
+def test_a_start_does_not_wait_for_a_lock_for_ever(
+    app: Any, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start whose statement is not answered ends with an error that says so, and leaves nothing.
+
+    The client can be started once the lock is released.
+    """
+    monkeypatch.setattr(launcher, "STATEMENT_S", 0.1)
+    monkeypatch.setattr(services, "ANSWER_S", 0.1)
+    client = app.client()
+    with app.engine.begin() as connection:
+        connection.execute(text(f"LOCK TABLE {app.schema}.{table} IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(StartTimeout, match=r"did not answer within 0.1 s\. A lock on one of"):
+            client.start()
+        waiting = f"SELECT FROM pg_locks WHERE NOT granted AND relation = '{app.schema}.{table}'"
+        assert not connection.execute(text(waiting + "::regclass")).all(), "a statement still waits"
+    assert not client.running
+    monkeypatch.undo()
+    client.start()
+    assert client.running
 
 
 def test_a_queue_added_during_the_start_is_worked(app: Any) -> None:

@@ -28,6 +28,7 @@ from riverrun.errors import (
     QueueNotFound,
     RiverrunError,
     SchemaMissing,
+    StartTimeout,
 )
 from riverrun.logs.text import printable_lines
 from riverrun.logs.traces import folded
@@ -355,6 +356,8 @@ def reported() -> Iterator[None]:
     except UnicodeEncodeError as error:
         problem = "an argument is not valid UTF-8, so the database cannot search for it"
         raise CommandError(problem, ExitCode.usage) from error
+    except StartTimeout as error:
+        raise CommandError(str(error), ExitCode.unreachable) from error
     except SchemaMissing as error:
         raise CommandError(str(error), ExitCode.schema_behind) from error
     except (JobNotFound, PeriodicJobNotFound, QueueNotFound) as error:

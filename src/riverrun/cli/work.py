@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -45,6 +46,9 @@ CHILDREN_S = 2.0
 
 GIVE_UP_S = 1.0
 """Seconds that `Client.start` has to return after a signal."""
+
+SLOW_S = 5.0
+"""Seconds of a start after which the log says that it takes long."""
 
 LOOK_S = 1.0
 """Seconds between two checks that the client can still do its work."""
@@ -165,9 +169,14 @@ def work(
         port = health_port + (tie.number if tie and health_port else 0)
         probes = Probes(client, health_host, port)
     signals = Signals()
-    _start(client, signals, wait_s=0.0 if no_wait else wait_s)
     if probes is not None:
         probes.start()
+    try:
+        _start(client, signals, wait_s=0.0 if no_wait else wait_s)
+    except BaseException:
+        if probes is not None:
+            probes.stop()
+        raise
     systemd.notify("READY=1")
     if tie is not None:
         tie.report_ready()
@@ -234,7 +243,15 @@ def _start(client: Client, signals: Signals, *, wait_s: float) -> None:
     waiting = False
     while True:
         starting = _Call(client.start)
+        slow_at = time.monotonic() + SLOW_S
         while starting.runs_after(0.1):
+            if time.monotonic() >= slow_at:
+                slow_at = math.inf
+                logger.warning(
+                    "the client is still starting after %g s: the database has not answered; a "
+                    "lock on one of River's tables may be the cause",
+                    SLOW_S,
+                )
             if signals.wait(0) and starting.runs_after(GIVE_UP_S):
                 logger.info("stopped while starting: the database does not answer")
                 _end(ExitCode.ok, at_once=True)

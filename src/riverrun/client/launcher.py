@@ -14,22 +14,28 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from riverrun.client.services import Services
 from riverrun.config import ClientConfig, QueueConfig
 from riverrun.db.engines import address, identity
-from riverrun.db.statement_timeout import SINGLE
+from riverrun.db.statement_timeout import SINGLE, Waiting, with_timeout
 from riverrun.db.transactions import own_connection
-from riverrun.errors import ClientNotReady, InvalidOption
+from riverrun.errors import ClientNotReady, InvalidOption, StartTimeout
 from riverrun.events import Hub
 from riverrun.jobs.row import JobRow
 from riverrun.logs.loggers import logger_of
 from riverrun.periodic_jobs import PeriodicJobs
 from riverrun.runtime.connections import Connections
 from riverrun.runtime.heartbeat import DEAD_S
+from riverrun.runtime.statement_canceller import StatementCanceller
 from riverrun.verbs.beat import sign_on
 from riverrun.verbs.claim import claim
 
 logger = logger_of(__name__)
+
+STATEMENT_S = 30.0
+"""Seconds that each statement of a start may take."""
 
 _NO_QUEUE = "riverrun_no_such_queue"
 """The queue of the claim with which a start tests the schema. The claim must find no job, because a
@@ -108,6 +114,7 @@ class Launcher:
                 own start or stop.
             InvalidOption: If `listen_engine` leads to another database.
             SchemaMissing: If River's tables are missing.
+            StartTimeout: If the database does not answer a statement within 30 s.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
         """
         with self._changed:
@@ -268,10 +275,14 @@ class Launcher:
     ) -> Services:
         """Return running services, signed on under a name that no other client has."""
         own = Connections(config.engine, config.listen_engine or config.engine)
+        canceller = StatementCanceller(
+            clock=config.clock, thread=threading.get_ident(), least_s=STATEMENT_S
+        )
         try:
+            canceller.start()
             _check_schema(config, own, client.id)
             name = sign_on(
-                own.signs.execution_options(**{SINGLE: True}),
+                with_timeout(own.signs, STATEMENT_S, **{SINGLE: True}),
                 client.id,
                 hostname=socket.gethostname(),
                 pid=os.getpid(),
@@ -289,9 +300,13 @@ class Launcher:
                 config, queues, own, client=client, client_id=name, hub=hub, periodic_jobs=jobs
             )
             services.start()
-        except BaseException:
+        except BaseException as error:
             own.close()
+            if canceller.cancelled and isinstance(error, DBAPIError):
+                raise StartTimeout(STATEMENT_S) from error
             raise
+        finally:
+            canceller.stop()
         return services
 
     def _stop(self, services: Services, soft_s: float | None) -> list[JobRow]:
@@ -313,7 +328,8 @@ class Launcher:
 def _check_schema(config: ClientConfig, own: Connections, client_id: str) -> None:
     # A claim that is rolled back uses every column and function that working needs. The connection
     # is the one that claims next, and its server process knows the tables by then.
-    with own_connection(own.claims) as connection:
+    claims = with_timeout(own.claims, STATEMENT_S)
+    with Waiting(claims), own_connection(claims) as connection:
         claim(connection, _NO_QUEUE, limit=1, client_id=client_id, schema=config.schema)
         connection.rollback()
     if config.listen_engine is not None:

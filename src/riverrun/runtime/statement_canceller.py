@@ -33,11 +33,22 @@ class StatementCanceller(Service):
     The server is asked first: without that, a statement that waits for a lock would wait on there
     after its client is gone, and so would each further try. The statement fails then, and is tried
     again like any other.
+
+    Args:
+        clock: The process's clock.
+        thread: The identity of the only thread whose statements are checked. Default: all threads.
+        least_s: Seconds that each statement may take, even if its own limit is shorter.
+
+    Attributes:
+        cancelled: Whether it has asked the server to cancel any statement.
     """
 
-    def __init__(self, *, clock: Clock) -> None:
+    def __init__(self, *, clock: Clock, thread: int | None = None, least_s: float = 0.0) -> None:
         super().__init__("statement_canceller")
         self._clock = clock
+        self._only = thread
+        self._least_s = least_s
+        self.cancelled = False
 
     def run(self) -> None:
         """Look until stopped."""
@@ -57,9 +68,11 @@ class StatementCanceller(Service):
     def run_once(self) -> None:
         """Check all waiting statements once."""
         for wait in list(waiting):
+            if self._only not in (None, wait.thread):
+                continue
             now = self._clock.monotonic()
             if wait.until is None:
-                wait.until = now + wait.limit_s
+                wait.until = now + max(wait.limit_s, self._least_s)
             elif now >= wait.until:
                 self._give_up(wait)
 
@@ -83,6 +96,7 @@ class StatementCanceller(Service):
                     late.limit_s,
                 )
             late.asked = driver
+            self.cancelled = True
             # If the answer arrives now, this may cancel the connection's next statement instead.
             with suppress(psycopg.Error, OSError):
                 driver.cancel_safe(timeout=GRACE_S)
