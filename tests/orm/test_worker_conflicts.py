@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, InternalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
@@ -115,6 +116,34 @@ def test_a_lost_connection(
     row = client.get(host, job.id)
     assert (row.state, row.attempt, row.errors) == ("completed", 1, ())
     assert row.metadata["riverrun:conflicts"] == 1
+
+
+@ARGS
+def test_a_transaction_that_is_idle_for_too_long(host: Engine, args: Callable[[str], Any]) -> None:
+    """A connection that the server ended by `idle_in_transaction_session_timeout` is a failure.
+
+    Each attempt would lose it again.
+    """
+    seen: list[Any] = []
+
+    def work(session: Session, how: str) -> None:
+        session.add(Entry(name="paid"))
+        session.flush()
+        # What the server answers then; how much of it arrives depends on the moment.
+        ended = psycopg.errors.IdleInTransactionSessionTimeout(
+            "ended due to an idle-in-transaction"
+        )
+        session.connection().invalidate(ended)
+        raise InternalError("SELECT 1", {}, ended)
+
+    client = Client(host, workers=both(work, seen), queues={"default": 1})
+    events = client.subscribe(JobEvent)
+    with client:
+        job = client.insert(host, args(""), ONCE).job
+        assert type(events.get(timeout=DEADLINE_S)) is JobFailed
+    row = client.get(host, job.id)
+    assert (row.state, len(seen), names(host)) == ("discarded", 1, [])
+    assert "idle-in-transaction" in row.errors[0]["error"]
 
 
 def meddle(engine: Engine) -> None:

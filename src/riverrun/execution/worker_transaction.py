@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _ABORTED = "25P02"
 
+_TOO_LONG = frozenset({"25P03", "25P04"})
+"""The server ended a transaction that was idle or open for longer than the application allows: by
+`idle_in_transaction_session_timeout` or `transaction_timeout`."""
+
 _COMMITS_LATER = (
     "the block of ctx.transaction() commits at its end, with the completion of the job; do not "
     "commit its session or connection before. To protect what was written so far from a later "
@@ -245,8 +249,8 @@ class WorkerTransaction:
             # here, and need not be: the job is given back only if its row is still `running`, and
             # only once the row is free, which it is not before the lost transaction is over.
             lost = connection.invalidated and ctx.reason is None
-            if isinstance(error, ClientNotReady):
-                lost = False  # The worker gave the connection up itself, and would do so again.
+            if isinstance(error, ClientNotReady) or sqlstate(error) in _TOO_LONG:
+                lost = False  # By what the worker does, and it would do so again.
             if lost or met_another(error):
                 ctx.conflict = error
             raise
