@@ -11,7 +11,7 @@ from uuid import UUID
 import attrs
 import pydantic
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, any_, func, literal, select
 from sqlalchemy.orm import Session
 
 from orm.shop import PLACES, Order, Place, SendReceipt, opened
@@ -109,6 +109,8 @@ FIRST: dict[str, Callable[[Any], Any]] = {
     "int": lambda args: args.number == 5,
     "int, reversed": lambda args: args.number == 5,
     "in": lambda args: args.number.in_([5, 7]),
+    "any of a select": lambda args: args.number == any_(select(literal(5)).scalar_subquery()),
+    "text, any of a select": lambda args: args.size == any_(select(literal("s")).scalar_subquery()),
     "not in": lambda args: args.number.not_in([6, 7]),
     "differs": lambda args: args.number != 6,
     "less": lambda args: args.number < 6,

@@ -52,6 +52,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.util import AliasedClass, AliasedInsp
 from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import CollectionAggregate
 from sqlalchemy.sql.operators import OperatorType
 from sqlalchemy.types import TypeEngine
 
@@ -291,6 +292,8 @@ class Arg(_Operators):
         """Return the expression of an operator on the field's value."""
         of_kind = self._job.kind_is(self._args_type)
         match op:
+            case _ if other and isinstance(other[0], CollectionAggregate):
+                pass  # any_() or all_(), whose own type is boolean
             case operators.eq if isinstance(other[0], Arg):
                 # Both are JSON, and need no types that SQL knows.
                 same = self._json() == other[0]._json()
