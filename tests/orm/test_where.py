@@ -9,7 +9,20 @@ from typing import Any
 
 import attrs
 import pytest
-from sqlalchemy import Engine, Integer, cast, column, event, func, select, table, text, true, update
+from sqlalchemy import (
+    Engine,
+    Integer,
+    and_,
+    cast,
+    column,
+    event,
+    func,
+    select,
+    table,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
@@ -324,6 +337,10 @@ def test_from_async_code(place: Place) -> None:
     [
         (Order.id == 5, "name Job"),
         (Order.receipts.any(), "name Job outside"),
+        (
+            and_(Job.id > 0, select(Order.id).where(Order.id == Job.id).lateral().c.id == 5),
+            r"exists\(\)",
+        ),
         (select(Order.id).where(Order.id == 5).exists(), "name Job outside"),
         (True, "for all jobs"),
         ("id = 5", "SQLAlchemy criteria"),

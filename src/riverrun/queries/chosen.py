@@ -10,6 +10,7 @@ from sqlalchemy import (
     Cast,
     ColumnElement,
     Integer,
+    Lateral,
     Select,
     SelectBase,
     Text,
@@ -153,6 +154,9 @@ def chosen(
     if not tables and _stands_alone(and_(*clauses), {table, Job.__table__}):
         expected = "criteria that name Job outside of a subquery, too, or all jobs are meant"
         raise InvalidOption("criteria", "a subquery", expected)
+    if any(isinstance(other, Lateral) for other in others):
+        # Within the EXISTS it would see other rows of the table than the job's.
+        raise InvalidOption("criteria", "a LATERAL", "a correlated subquery, such as exists()")
     if others:
         inner = select(literal(1)).select_from(*_inheriting(joined)).where(joined)
         joined = exists(inner.correlate(job))
