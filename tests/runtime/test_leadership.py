@@ -4,6 +4,7 @@ import math
 import random
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -186,6 +187,14 @@ def test_the_verbs_tell_terms_apart(engine: Engine, schema: str) -> None:
     assert not reelect(engine, first, ttl_s=10, schema=schema)
     assert not resign(engine, first, schema=schema)
     assert reelect(engine, second, ttl_s=10, schema=schema)
+
+
+def test_a_term_that_begins_in_the_future(engine: Engine, schema: str) -> None:
+    """A leader that was killed while the server's clock was ahead keeps nobody from leading."""
+    ahead = datetime.now(UTC) + timedelta(days=365)
+    assert elect(engine, "ada", ttl_s=15, schema=schema, now=ahead) is not None
+    assert elect(engine, "bob", ttl_s=15, schema=schema) is not None
+    assert elect(engine, "ada", ttl_s=15, schema=schema) is None
 
 
 def test_the_end_of_a_term_stops_every_service_at_once() -> None:

@@ -3,18 +3,37 @@
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Delete, Insert, Text, Update, and_, bindparam, delete, update
+from sqlalchemy import (
+    Delete,
+    Insert,
+    Interval,
+    Text,
+    Update,
+    and_,
+    bindparam,
+    delete,
+    literal_column,
+    or_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from riverrun.jobs.columns import Timestamp
 from riverrun.models import Leader
 from riverrun.queries.expressions import NOW, seconds
 
+_TOO_LONG = literal_column("interval '1 hour'", Interval)
+"""Longer than any term. River's are 15 s. Source: River 0.51, internal/leadership."""
+
 
 @lru_cache
 def expire_leader() -> Delete:
-    """Remove an expired term. River: LeaderDeleteExpired."""
-    return delete(Leader).where(Leader.expires_at < NOW)
+    """Remove an expired term. River: LeaderDeleteExpired.
+
+    Also one that ends later than any term can: the server's clock was wrong when it began, and a
+    leader that was killed then would keep others from leading for as long.
+    """
+    return delete(Leader).where(or_(Leader.expires_at < NOW, Leader.expires_at > NOW + _TOO_LONG))
 
 
 @lru_cache
