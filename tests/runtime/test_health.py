@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
+from sqlalchemy.exc import InterfaceError
 
 from riverrun import InsertOpts, QueueConfig
 from riverrun.cli import probes
 from riverrun.instrumentation.prometheus import instrument
-from riverrun.runtime import health
+from riverrun.runtime import health, passed_over
 from riverrun.verbs.status import list_clients, unworked_queues
 from runtime.conftest import Task
 from waiting import DEADLINE_S, until
@@ -93,6 +94,22 @@ def test_held_outcomes_are_reported(app: Any, monkeypatch: pytest.MonkeyPatch) -
     until(lambda: client.healthy, "it is healthy again")
     assert registry.get_sample_value("riverrun_held_outcomes") == 0
     assert registry.get_sample_value("riverrun_refused_outcomes") == 0
+
+
+def test_claims_that_fail_are_reported(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose claims fail for long is unhealthy until one succeeds."""
+    monkeypatch.setattr(health, "FAILING_S", 0.0)
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise InterfaceError("claim", {}, Exception())
+
+    client, _ = app.run()
+    with monkeypatch.context() as patched:
+        patched.setattr(passed_over, "claim_jobs", fail)
+        client.insert(app.engine, Task())
+        problem = "jobs of queue 'default' cannot be claimed"
+        until(lambda: any(problem in each for each in client.problems), "it is reported")
+    until(lambda: not client.problems, "a claim succeeds")
 
 
 @pytest.fixture

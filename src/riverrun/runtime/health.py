@@ -10,6 +10,9 @@ from riverrun.runtime.vitals import Vitals
 HELD_S = 15.0
 """Seconds for which an outcome may be held before the client counts as unhealthy."""
 
+FAILING_S = 15.0
+"""Seconds for which each claim of a queue may fail before the client counts as unhealthy."""
+
 BEYOND_REPAIR_S = 60.0
 """Seconds for which a service may fail before the client counts as beyond repair."""
 
@@ -45,6 +48,11 @@ class Health:
             found.append(f"{refused} jobs stay running, because the database refuses their outcome")
         if not completer.wait_for_room(timeout=0):
             found.append("claiming is stopped: too many outcomes wait to be written")
+        found += [
+            f"jobs of queue {producer.queue!r} cannot be claimed, for {no_claim_s:.0f} s"
+            for producer in self._producers
+            if (no_claim_s := producer.no_claim_s) > FAILING_S
+        ]
         return found
 
     def state(self) -> dict[str, Any]:

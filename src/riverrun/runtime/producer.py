@@ -127,6 +127,7 @@ class Producer(Service):
             engine, queue, client_id=client_id, schema=config.schema, clock=clock
         )
         self._seen_waiting = False  # the poller has seen a job that waits
+        self._failing_since: float | None = None  # the first of the claims that failed in a row
         self._may_have_more = True  # the last claim got all it asked for: there may be more
         self._in_line = False  # this queue stands in line for a process
         self._due: list[float] = []  # a heap: when jobs that were worked here may be claimed again
@@ -154,6 +155,12 @@ class Producer(Service):
         idle = not self.paused and (self._room(unfinished) > 0 or self._lacks_process(unfinished))
         poll_at = max(self._looked_at + self.poll_interval_s, self._bounds.whole_at)
         return poll_at if idle else math.inf
+
+    @property
+    def no_claim_s(self) -> float:
+        """For how many seconds every claim has failed; 0 if the last one succeeded."""
+        since = self._failing_since
+        return 0.0 if since is None else self._clock.monotonic() - since
 
     def looked(self, now: float) -> None:
         """Record that the poller looked at the queue at `now`."""
@@ -226,7 +233,10 @@ class Producer(Service):
                 self.return_once()
                 claimed = self.claim_once()
                 self._pause.reset()
+                self._failing_since = None
             except Exception as error:
+                if self._failing_since is None:
+                    self._failing_since = self._clock.monotonic()
                 # The database may have made the claim although its answer did not arrive.
                 self._on_failed()
                 self._stand_in_line(False)  # not now
