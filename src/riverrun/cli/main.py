@@ -3,7 +3,7 @@
 import click
 
 from riverrun import __version__
-from riverrun.cli.app import HOST_COMMANDS, Shell
+from riverrun.cli.shell import HOST_COMMANDS, Shell
 
 
 @click.group(cls=Shell, names={*HOST_COMMANDS, "bench", "completion", "demo"})

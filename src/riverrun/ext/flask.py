@@ -41,7 +41,8 @@ from flask.cli import ScriptInfo
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from riverrun.cli.app import HOST_CLIENT, HOST_COMMANDS, Shell
+from riverrun.cli.app import HOST_CLIENT
+from riverrun.cli.shell import HOST_COMMANDS, Shell
 from riverrun.client.client import Client
 from riverrun.config import QueueConfig
 from riverrun.db.engines import engine_at

@@ -29,7 +29,8 @@ import click
 from sqlalchemy import Connection, Engine, engine_from_config
 from sqlalchemy.orm import Session, sessionmaker
 
-from riverrun.cli.app import HOST_CLIENT, HOST_COMMANDS, CommandError, ExitCode, Shell
+from riverrun.cli.app import HOST_CLIENT, CommandError, ExitCode
+from riverrun.cli.shell import HOST_COMMANDS, Shell
 from riverrun.client.client import Client
 from riverrun.config import QueueConfig
 from riverrun.db.engines import engine_at
