@@ -183,7 +183,7 @@ def test_listens_to_no_other_database(engine: Engine, schema: str, empty_databas
         schema=schema,
         listen_engine=empty_database,
     )
-    with pytest.raises(InvalidOption, match="listen_engine is 'riverrun_empty"):
+    with pytest.raises(InvalidOption, match="listen_engine is 'riverrun_own"):
         client.start()
     with pytest.raises(InvalidOption, match="none with poll_only=True"):
         Client(engine, poll_only=True, listen_engine=engine)
