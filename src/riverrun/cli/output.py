@@ -123,7 +123,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         else:
             table = Table()
             for name in columns:
-                # An id is one word to copy, and a name that is cut cannot be told from others.
+                # An id is one word to copy. A name that is cut could be another name, too.
                 cut: Literal["fold", "ellipsis"] = "fold" if name in _NAMES else "ellipsis"
                 table.add_column(name, no_wrap=name == "id", overflow=cut)
             for row in rows:
