@@ -113,9 +113,17 @@ class Proxy:
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _refuse(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        if self._listener is None:
+            return
+        # A connection that is accepted while its server closes is neither served nor closed by
+        # asyncio, and its client waits for an answer. So accept no more, let those that are
+        # accepted begin, and only then close.
+        for listening in self._listener.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        self._listener.close()
+        self._listener = None
 
     async def _cut(self) -> None:
         # In one turn of the loop: a connection opened in between would wait for its answer.
@@ -145,6 +153,9 @@ class Proxy:
                 return
             raise
         pair = Pair(writer, up_writer)
+        if self._listener is None:  # `refuse` has cut the other connections meanwhile
+            pair.reset()
+            return
         if not self._silent:
             pair.flows.set()
         self._pairs.add(pair)
