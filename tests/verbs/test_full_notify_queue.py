@@ -17,6 +17,7 @@ from riverrun.verbs.give_back import give_back
 from riverrun.verbs.notify import notify_inserted
 from riverrun.verbs.queues import pause_queue, upsert_queues
 from riverrun.verbs.schedule import schedule
+from schemas import search_path_url
 
 JOB = RawArgs(kind="greet", encoded={})
 
@@ -37,8 +38,7 @@ def full(engine: Engine, schema: str) -> Iterator[Engine]:
             " $$ BEGIN RAISE EXCEPTION 'too many notifications in the NOTIFY queue'"
             " USING ERRCODE = '54000'; END $$"
         )
-    options = f"-csearch_path={schema},pg_catalog"
-    full = create_engine(engine.url, connect_args={"options": options})
+    full = create_engine(search_path_url(engine.url, schema, "pg_catalog"))
     yield full
     full.dispose()
 
