@@ -21,7 +21,8 @@ from riverrun.client.client import Client
 from riverrun.clock import Clock
 from riverrun.db.urls import psycopg_url
 from riverrun.errors import JobSnooze, RiverrunError, UndecodableArgs
-from riverrun.execution.context import ContextParts, JobContext
+from riverrun.execution.attempt_state import ContextParts
+from riverrun.execution.context import JobContext
 from riverrun.execution.steps import CURSOR_KEY, STEP_KEY, Steps
 from riverrun.ext.settings import _READERS, client_options
 from riverrun.jobs.args import decode

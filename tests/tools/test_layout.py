@@ -1,12 +1,14 @@
-"""Where tests are, and what the headers of long modules and of those with calls upwards name.
+"""Where tests stand, what modules import, and what the headers of long and calling modules name.
 
 tests/unit mirrors the source, and needs neither a server nor a process.
 """
 
 import ast
+import graphlib
 import re
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +80,10 @@ def test_long_modules_have_a_reason() -> None:
         if source.count("\n") > LINES_MAX and not re.search(r"although\s(it\sis\s)?long", header):
             without.append(path.name)
     assert not without
+
+
+def test_modules_import_in_no_circle() -> None:
+    """No module needs itself, not even for its types: each can be read after those it imports."""
+    graph = grimp.build_graph("riverrun", cache_dir=None)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    graphlib.TopologicalSorter(imports).prepare()  # it raises, with the circle

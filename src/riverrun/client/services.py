@@ -17,8 +17,8 @@ from riverrun.db.worker_engine import WorkerEngine, capacity, too_few
 from riverrun.errors import ClientStopping
 from riverrun.events import Hub
 from riverrun.execution.attempt import executed_here
+from riverrun.execution.attempt_state import ContextParts
 from riverrun.execution.attempts import Attempts
-from riverrun.execution.context import ContextParts
 from riverrun.execution.processes import ProcessPool
 from riverrun.execution.worker_session import SessionMakers
 from riverrun.execution.workers import Executor

@@ -6,7 +6,8 @@ from collections.abc import Callable
 import attrs
 
 from riverrun.events import Hub
-from riverrun.execution.context import ContextParts, JobContext
+from riverrun.execution.attempt_state import ContextParts
+from riverrun.execution.context import JobContext
 from riverrun.execution.handlers import ErrorHandler
 from riverrun.execution.plugins import Plugin, of_kind
 from riverrun.execution.processes import ProcessPool

@@ -16,7 +16,8 @@ import attrs
 from riverrun.clock import Clock
 from riverrun.db.forks import close_in_child, ignore
 from riverrun.errors import AttemptInterrupted, WorkerFailed
-from riverrun.execution.context import ContextParts, JobContext
+from riverrun.execution.attempt_state import ContextParts
+from riverrun.execution.context import JobContext
 from riverrun.execution.plugins import InProcess
 from riverrun.execution.signature import By, call
 from riverrun.execution.steps import Steps

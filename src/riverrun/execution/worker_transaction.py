@@ -14,6 +14,7 @@ from riverrun.db.driver import in_transactions, in_transactions_async
 from riverrun.db.refusals import sqlstate
 from riverrun.db.worker_engine import WorkerEngine, waiting_as
 from riverrun.errors import ClientNotReady, JobCancel, JobSnooze
+from riverrun.execution.attempt_state import AttemptState
 from riverrun.execution.worker_session import HeldSession, SessionMakers
 from riverrun.outcome import WAITS_KEY
 from riverrun.verbs.complete import complete, record_wish
@@ -22,8 +23,6 @@ from riverrun.verbs.unless_changed import UNCHANGED_KEY, check_unchanged
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-
-    from riverrun.execution.context import JobContext
 
 _ABORTED = "25P02"
 
@@ -49,7 +48,7 @@ class WorkerTransaction:
     An attempt has one at most.
 
     Args:
-        ctx: The attempt's context.
+        state: The attempt.
         engine: The client's engine; None outside a client.
         schema: The schema of River's tables.
         makers: Makes the sessions that workers take as a parameter.
@@ -57,13 +56,13 @@ class WorkerTransaction:
 
     def __init__(
         self,
-        ctx: "JobContext",
+        state: AttemptState,
         *,
         engine: Engine | None,
         schema: str | None,
         makers: SessionMakers,
     ) -> None:
-        self._ctx = ctx
+        self._state = state
         self._engine = engine
         self._schema = schema
         self._makers = makers
@@ -151,9 +150,9 @@ class WorkerTransaction:
             return
         self._mark = lock_for_worker(session, ref)
         session.held_keep()  # otherwise a rollback by the worker would release the lock
-        if self._ctx.job.metadata.get(WAITS_KEY) is not None:
+        if self._state.job.metadata.get(WAITS_KEY) is not None:
             # The job does not wait any more, so it must not be found among those that do.
-            self._ctx.set_metadata(WAITS_KEY, None)
+            self._state.set_metadata(WAITS_KEY, None)
 
     def check_unchanged(self) -> None:
         """Check that the object which the job needs unchanged is unchanged, in a transaction.
@@ -161,7 +160,7 @@ class WorkerTransaction:
         Raises:
             JobSuperseded: If the object has changed.
         """
-        needed = self._ctx.job.metadata[UNCHANGED_KEY]
+        needed = self._state.job.metadata[UNCHANGED_KEY]
         with (
             self.connected() as (connection, mode),
             Session(connection, join_transaction_mode=mode) as session,
@@ -172,7 +171,7 @@ class WorkerTransaction:
         """As `check_unchanged`, for an `async def` worker."""
         from sqlalchemy.ext.asyncio import AsyncSession
 
-        needed = self._ctx.job.metadata[UNCHANGED_KEY]
+        needed = self._state.job.metadata[UNCHANGED_KEY]
         async with (
             self.connected_async(None) as (connection, mode),
             AsyncSession(connection, join_transaction_mode=mode) as session,
@@ -185,7 +184,7 @@ class WorkerTransaction:
         if self._engine is None:
             raise ClientNotReady("ctx.transaction() needs a client with an engine")
         with (
-            waiting_as(self._ctx),
+            waiting_as(self._state),
             self._engine.connect() as connection,
             in_transactions(connection),
             self._noting_conflict(connection),
@@ -204,7 +203,7 @@ class WorkerTransaction:
             engine = self._async_engine()
         if isinstance(self._engine, WorkerEngine):
             engine = AsyncEngine(WorkerEngine(engine.sync_engine, self._engine.slots))
-        with waiting_as(self._ctx):
+        with waiting_as(self._state):
             async with engine.connect() as connection, in_transactions_async(connection):
                 assert connection.sync_connection is not None  # noqa: S101  it is open
                 with self._noting_conflict(connection.sync_connection):
@@ -223,8 +222,8 @@ class WorkerTransaction:
 
     @contextmanager
     def _once(self) -> Iterator[None]:
-        ctx = self._ctx
-        if self._open or ctx.completed:
+        state = self._state
+        if self._open or state.completed:
             raise ClientNotReady(
                 "an attempt has one transaction that completes the job: use ctx.transaction() "
                 "once, not nested, and not beside a session parameter"
@@ -234,25 +233,25 @@ class WorkerTransaction:
             yield
         finally:
             self._open = False
-        ctx.completed = True
+        state.completed = True
         if self._wish is not None:
             raise self._wish
 
     @contextmanager
     def _noting_conflict(self, connection: Connection) -> Iterator[None]:
         """Record an error that made the transaction fail although the worker did nothing wrong."""
-        ctx = self._ctx
+        state = self._state
         try:
             yield
         except BaseException as error:
             # If the connection was lost, the COMMIT may have succeeded or not. That cannot be known
             # here, and need not be: the job is given back only if its row is still `running`, and
             # only once the row is free, which it is not before the lost transaction is over.
-            lost = connection.invalidated and ctx.reason is None
+            lost = connection.invalidated and state.reason is None
             if isinstance(error, ClientNotReady) or sqlstate(error) in _TOO_LONG:
                 lost = False  # By what the worker does, and it would do so again.
             if lost or met_another(error):
-                ctx.conflict = error
+                state.conflict = error
             raise
 
     @contextmanager
@@ -266,24 +265,24 @@ class WorkerTransaction:
             self._wish = wish
 
     def _end(self, session: Session) -> None:
-        ctx = self._ctx
-        ctx.raise_if_cancelled()
+        state = self._state
+        state.raise_if_cancelled()
         try:
             if self._wish is None:
                 # The UPDATE is not sent together with the COMMIT. Once it is answered, the row is
                 # locked: if the connection is then lost, the next attempt waits until the server
                 # has committed or not.
-                complete(session, ctx.job, metadata=ctx.staged or None, schema=self._schema)
+                complete(session, state.job, metadata=state.staged or None, schema=self._schema)
                 self._wake_waiting(session)
                 return
-            ctx.stage_progress()
-            ctx.written = record_wish(
+            state.stage_progress()
+            state.written = record_wish(
                 session,
-                ctx.job,
+                state.job,
                 self._wish,
-                metadata=ctx.staged,
+                metadata=state.staged,
                 schema=self._schema,
-                now=ctx.now(),
+                now=state.now(),
             )
             self._wake_waiting(session)
         except DBAPIError as error:
@@ -296,8 +295,8 @@ class WorkerTransaction:
         if self._mark is None:
             return
         queue = wake_waiting(session, self._mark, schema=self._schema)
-        if queue is not None and self._ctx.client is not None:
-            self._ctx.client._inserter.announce(session, {queue})
+        if queue is not None and self._state.client is not None:
+            self._state.client._inserter.announce(session, {queue})
 
 
 @contextmanager

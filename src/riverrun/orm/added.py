@@ -8,7 +8,7 @@ flush have their keys, the jobs are inserted in the same transaction, all at onc
 
 from collections.abc import Iterable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 from weakref import WeakSet
 
 from sqlalchemy import Integer, event, inspect, literal, select
@@ -22,10 +22,8 @@ from riverrun.errors import NotATransaction
 from riverrun.jobs.options import InsertOpts
 from riverrun.jobs.row import JobRow
 from riverrun.orm.object_keys import identity_of, state_of
-
-if TYPE_CHECKING:
-    from riverrun.verbs.draft import JobDraft
-    from riverrun.verbs.insert import InsertResult
+from riverrun.verbs.draft import JobDraft
+from riverrun.verbs.insert import InsertResult
 
 _PENDING = "_riverrun_pending"
 """The attribute of a session with the AddedJobs that its next flush will include."""
@@ -45,12 +43,10 @@ _numbers = count(1)
 class Writer(Protocol):
     """Inserts added jobs: a client's inserter."""
 
-    def drafts_of(self, jobs: "Sequence[AddedJob]") -> "Sequence[JobDraft]":
+    def drafts_of(self, jobs: "Sequence[AddedJob]") -> Sequence[JobDraft]:
         """Return the drafts of jobs whose objects have their keys."""
 
-    def insert_drafted(
-        self, session: Session, drafts: "Sequence[JobDraft]"
-    ) -> "list[InsertResult]":
+    def insert_drafted(self, session: Session, drafts: Sequence[JobDraft]) -> list[InsertResult]:
         """Insert jobs, and return a result for each."""
 
 
@@ -107,7 +103,7 @@ class AddedJob:
         writer: Writer,
         args: object,
         opts: InsertOpts | None,
-        draft: "JobDraft | None",
+        draft: JobDraft | None,
     ) -> None:
         self.args = args
         self.opts = opts
@@ -118,7 +114,7 @@ class AddedJob:
         self._result: InsertResult | None = None
 
     @property
-    def result(self) -> "InsertResult | None":
+    def result(self) -> InsertResult | None:
         """The result of the insert; None before the flush, and after a rollback."""
         marker = self._marker
         return self._result if marker is not None and marker.is_there else None

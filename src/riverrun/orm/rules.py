@@ -11,7 +11,7 @@ One module, although long: rules, their listeners and the commit work on one rec
 import warnings
 from collections.abc import Callable, Iterator
 from operator import eq
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 from weakref import WeakKeyDictionary, finalize, ref
 
 import attrs
@@ -36,12 +36,9 @@ from riverrun.db.transactions import own_listener
 from riverrun.errors import InvalidOption, RuleBypassed
 from riverrun.jobs.checks import check_flag
 from riverrun.jobs.options import InsertOpts
-from riverrun.orm.added import expect_flush
+from riverrun.orm.added import AddedJob, expect_flush
 from riverrun.orm.living import Living
 from riverrun.orm.object_keys import mapper_of, state_of
-
-if TYPE_CHECKING:
-    from riverrun.orm.added import AddedJob
 
 T = TypeVar("T")
 
@@ -59,7 +56,7 @@ _COMMITTING = "_riverrun_committing"
 class Adder(Protocol):
     """Adds jobs to sessions: a client's inserter."""
 
-    def add(self, session: Session, args: Any, opts: InsertOpts | None) -> "AddedJob":
+    def add(self, session: Session, args: Any, opts: InsertOpts | None) -> AddedJob:
         """Add a job to a session, whose next flush inserts it."""
 
 

@@ -23,8 +23,9 @@ from riverrun.errors import (
     ObjectGone,
 )
 from riverrun.execution.attempt import Attempt
+from riverrun.execution.attempt_state import ContextParts
 from riverrun.execution.attempts import Attempts
-from riverrun.execution.context import ContextParts, JobContext
+from riverrun.execution.context import JobContext
 from riverrun.execution.result import AttemptResult
 from riverrun.execution.worker_session import SessionMakers
 from riverrun.execution.worker_transaction import WorkerTransaction

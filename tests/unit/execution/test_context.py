@@ -15,7 +15,8 @@ from riverrun.errors import (
     JobCancelledRemotely,
     JobTimedOut,
 )
-from riverrun.execution.context import ContextParts, JobContext
+from riverrun.execution.attempt_state import ContextParts
+from riverrun.execution.context import JobContext
 
 
 class Hand(Clock):

@@ -7,7 +7,8 @@ import pytest
 from factories import job_row
 from riverrun.clock import Clock
 from riverrun.errors import InvalidOption, InvalidStep
-from riverrun.execution.context import ContextParts, JobContext
+from riverrun.execution.attempt_state import ContextParts
+from riverrun.execution.context import JobContext
 from riverrun.execution.steps import MAX_CURSOR_BYTES
 from riverrun.jobs.json_values import MAX_METADATA_BYTES, json_problem, metadata_text
 from riverrun.outcome import MAX_OUTPUT_BYTES, MAX_ROW_BYTES
