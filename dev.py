@@ -3,6 +3,7 @@
 
 usage: python3 dev.py demo [arguments of `riverrun demo`]   with --dashboard it goes on
        python3 dev.py test [arguments of pytest]   prints first how long it takes and what it skips
+       python3 dev.py test --quick   without the tests that run whole programs
        python3 dev.py check      format, lint, types, layers
        python3 dev.py postgres   a throw-away PostgreSQL, until Ctrl-C; prints its DATABASE_URL
        python3 dev.py screenshots   make docs/images from the demo; needs Chromium
@@ -35,8 +36,13 @@ NEEDS = os.path.join(ROOT, "tests", "needs.py")  # needs nothing installed
 
 # Keep the order of tests/conftest.py, which runs the slowest tests first.
 WHOLE = ("--numprocesses=4", "--dist=loadfile", "--no-loadscope-reorder")
-WHOLE_MINUTES = 12
+WHOLE_MINUTES = 13
 """Minutes that the whole suite takes on two idle cores, as measured."""
+
+SLOW = ("browser", "cli", "docs", "faults", "interop")
+"""Folders of tests that run whole programs. `--quick` leaves them out."""
+QUICK_MINUTES = 5
+"""Minutes that the rest takes on two idle cores, as measured."""
 
 POSTGRES = """
 import runpy, signal, sys
@@ -97,9 +103,13 @@ def demo(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    """Become pytest; the whole suite is shared by several processes."""
+    """Become pytest; the whole suite, and its quick part, are shared by several processes."""
     install()
     os.chdir(ROOT)
+    if arguments == ["--quick"]:
+        print(f"This takes about {QUICK_MINUTES} minutes on two idle cores.")
+        print(f"Left out: {', '.join(f'tests/{folder}' for folder in SLOW)}")
+        return become(PYTHON, "-m", "pytest", *WHOLE, *(f"--ignore=tests/{each}" for each in SLOW))
     if not arguments:
         print(f"The whole suite takes about {WHOLE_MINUTES} minutes on two idle cores.")
         for line in runpy.run_path(NEEDS)["missing"]():

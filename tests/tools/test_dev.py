@@ -222,7 +222,7 @@ def test_the_whole_suite_says_first_what_it_takes(
     monkeypatch.setenv("PATH", "/nowhere")
     assert dev.main(["test"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "The whole suite takes about 12 minutes on two idle cores."
+    assert lines[0] == "The whole suite takes about 13 minutes on two idle cores."
     assert (
         "Will be skipped: tests/interop: River itself is not tried against"
         " (needs Go 1.21 or newer)" in lines
@@ -232,6 +232,21 @@ def test_the_whole_suite_says_first_what_it_takes(
     assert "Will fail: tests/interop" in capsys.readouterr().out
     dev.main(["test", "tests/unit"])
     assert capsys.readouterr().out == ""
+
+
+def test_the_quick_part_says_what_it_leaves_out(
+    dev: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`test --quick` leaves out folders that exist, names them, and runs all others."""
+    became: list[str] = []
+    dev.install = lambda: None
+    dev.become = lambda *command: became.extend(command) or 0
+    monkeypatch.chdir(os.getcwd())
+    assert dev.main(["test", "--quick"]) == 0
+    left_out = [option.removeprefix("--ignore=") for option in became if "--ignore" in option]
+    assert left_out
+    assert all((DEV.parent / folder).is_dir() for folder in left_out)
+    assert f"Left out: {', '.join(left_out)}" in capsys.readouterr().out
 
 
 def test_postgres_needs_no_installation_beside_the_systems(dev: Any) -> None:
