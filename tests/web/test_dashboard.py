@@ -212,6 +212,28 @@ def test_too_slow(engine: Engine, schema: str) -> None:
     assert "Narrow the list" in answer.text, answer.text
 
 
+def test_the_database_cannot_be_reached(caplog: pytest.LogCaptureFixture) -> None:
+    """A page says so, and the log says why."""
+    nowhere = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    answer = Site(nowhere).get("/jobs")
+    assert answer.status == 503
+    assert "The database does not answer" in answer.text
+    [line] = [each.getMessage() for each in caplog.records if each.name.startswith("riverrun")]
+    assert "the database did not answer: OperationalError" in line
+
+
+def test_connections_that_the_server_has_ended(engine: Engine, schema: str) -> None:
+    """After a restart of the server, the first page is a page, although the pool has old ones."""
+    host = create_engine(engine.url)
+    with host.connect() as one, host.connect() as two, engine.begin() as other:
+        for kept in (one, two):
+            pid = kept.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+            kept.commit()  # so that it comes back to the pool without a word to the server
+            other.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 10000)")
+    assert Site(host, schema=schema).get("/jobs").status == 200
+    host.dispose()
+
+
 def test_missing_tables(engine: Engine) -> None:
     """Where the tables are missing, a page says so, and how to make them."""
     answer = Site(engine, schema="no_such_schema").get("/jobs")

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import attrs
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from riverrun.client.client import Client
 from riverrun.clock import Clock
@@ -15,6 +16,7 @@ from riverrun.errors import InvalidOption, NotATransaction
 from riverrun.jobs.checks import check_schema
 from riverrun.logs.errors import log_error
 from riverrun.logs.loggers import logger_of
+from riverrun.logs.text import reason
 from riverrun.web import render
 from riverrun.web.cache import Cache
 from riverrun.web.context import Context
@@ -144,6 +146,10 @@ class Dashboard:
             if problem is None:
                 log_error(logger, error, "a page of the dashboard failed")
                 problem = Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "failed")
+            elif problem.name == "no_database":
+                logger.warning(
+                    "no page of the dashboard: the database did not answer: %s", reason(error)
+                )
             return self._refusal(request, problem)
 
     def _handle(self, request: Request, environ: dict[str, Any]) -> Response:
@@ -155,7 +161,14 @@ class Dashboard:
             if not is_same_origin(environ):
                 return self._refusal(request, Problem(HTTPStatus.FORBIDDEN, "origin"))
             request = attrs.evolve(request, form=form_of(environ))
-        return self._answer(request, handler, names)
+        try:
+            return self._answer(request, handler, names)
+        except DBAPIError as error:
+            # The pool had a connection that the server has ended. SQLAlchemy has now dropped all
+            # that are as old, and a page that only reads can be made again.
+            if request.method != "GET" or not error.connection_invalidated:
+                raise
+            return self._answer(request, handler, names)
 
     def _answer(self, request: Request, handler: Handler, names: Mapping[str, str]) -> Response:
         with Reader(self._engine, self._schema, self._cache) as read:
