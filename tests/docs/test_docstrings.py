@@ -47,15 +47,28 @@ def documented() -> Iterator[tuple[str, Any]]:
                 continue
             value = getattr(module, key)
             yield f"{name}.{key}", value
-            if inspect.isclass(value) and value.__module__.startswith("riverrun"):
-                inherited = {each for base in value.__mro__[1:] for each in vars(base)}
-                for member, what in vars(value).items():
-                    if (
-                        not member.startswith("_")
-                        and member not in inherited
-                        and (inspect.isfunction(what) or isinstance(what, property))
-                    ):
-                        yield f"{name}.{key}.{member}", what
+            if inspect.isclass(value):
+                for member, what in _members(value).items():
+                    yield f"{name}.{key}.{member}", what
+
+
+def _members(cls: type) -> dict[str, Any]:
+    """Return the public methods and properties of `cls` that are riverrun's own.
+
+    Each is the first one that has the name: what overrides it need not repeat its docstring.
+    """
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("riverrun")]
+    others = {name for base in cls.__mro__ if base not in ours for name in vars(base)}
+    members: dict[str, Any] = {}
+    for base in reversed(ours):
+        for name, value in vars(base).items():
+            if inspect.isfunction(value) or isinstance(value, property):
+                members.setdefault(name, value)
+    return {
+        name: value
+        for name, value in members.items()
+        if not name.startswith("_") and name not in others
+    }
 
 
 def _is_of(value: object, module: str) -> bool:
