@@ -193,3 +193,40 @@ def test_connections_that_a_proxy_forgot(
         assert not gone, "connections were closed that should stay half-open"
     proxy.cut()  # a transaction may be open on one of them, whose locks would stay
     engine.dispose()
+
+
+@pytest.mark.timeout(120)
+def test_a_stop_while_no_connection_is_answered(
+    proxy: Proxy, shaken: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stop ends although open connections and new ones get no answer.
+
+    It has outcomes to write, and jobs of several queues to give back.
+    """
+    for limit in ("ANSWER_S", "SIGN_S", "FLUSH_S", "PATIENCE_S"):
+        monkeypatch.setattr(services, limit, 1.0)
+    for limit in ("CONNECT_S", "HURRIED_CONNECT_S"):
+        monkeypatch.setattr(services, limit, 2, raising=False)
+    workers, begun = Workers(), threading.Event()
+
+    @workers.register
+    def note(args: Note) -> None:
+        begun.set()
+
+    engine = create_engine(proxy.url)
+    queues = ["one", "two", "three"]
+    client = Client(engine, workers=workers, queues=queues, schema=shaken.schema)
+    client.start()
+    for name in queues:
+        jobs = [(Note(), InsertOpts(queue=name))] * 3_000
+        verbs.insert_many_fast(shaken.engine, jobs, schema=shaken.schema)
+    assert begun.wait(30)
+    proxy.silence()
+    stopping = threading.Thread(target=client.stop)
+    stopping.start()
+    stopping.join(40)
+    late = stopping.is_alive()
+    proxy.refuse()
+    stopping.join()
+    engine.dispose()
+    assert not late, "the stop took longer than 40 s"

@@ -64,6 +64,12 @@ PATIENCE_S = 5.0
 A statement may wait for a lock, and its own time limit is longer.
 """
 
+CONNECT_S = 10
+"""Seconds that each try to connect may take while the client works."""
+
+HURRIED_CONNECT_S = 5
+"""Seconds that each try to connect may take once a stop has nothing to do but to write."""
+
 DISPOSE_S = 5.0
 """Seconds that closing the connections of workers' AsyncSessions may take at a stop."""
 
@@ -278,6 +284,7 @@ class Services:
             producer.start()
         if not self._config.leader_election_disabled:
             self.elector.start()
+        self._connections.limit_connects(CONNECT_S)
 
     def stop(self, soft_s: float | None) -> list[JobRow]:
         """Stop in the order of a job's steps: claim no more, finish attempts, write outcomes.
@@ -297,8 +304,10 @@ class Services:
             producer.interrupt()
         self._end(*producers)
         left = self._stop_attempts(producers, soft_s)
+        self._connections.limit_connects(HURRIED_CONNECT_S)
         self._stuck_jobs.stop()
-        for service in (self.stocktaker, self.poller, self.queue_reporter, self._stand_in):
+        services = (self.stocktaker, self.poller, self.queue_reporter, self._stand_in)
+        for service in (*services, self._notifier):
             service.stopping.set()
         self._end(self.stocktaker, self.poller)
         if self._async_engine.is_made:
@@ -306,14 +315,15 @@ class Services:
         self._loop.stop(0.0 if left else None)
         self._processes.stop()
         self._end(self.queue_reporter, self.elector, self._stand_in)
-        if self.completer.stop(FLUSH_S):
+        written = self.completer.stop(FLUSH_S)
+        if written:
             self.stocktaker.finish()
         else:
             # The database does not answer, and would not for the last look, either.
             self.completer.gave_up.set()
             self.completer.stop()
         self.heartbeat.stop()
-        if not left:
+        if written and not left:
             self.heartbeat.leave()
         self._notifier.stop()
         self._statement_canceller.stop()
@@ -419,7 +429,7 @@ class Services:
     def _stop_attempts(self, producers: Sequence[Producer], soft_s: float | None) -> list[JobRow]:
         for producer in producers:
             try:
-                producer.give_back()
+                producer.give_back(PATIENCE_S)
             except SQLAlchemyError as error:
                 logger.warning(
                     "could not give back the jobs that have not begun; they will be rescued: %s",

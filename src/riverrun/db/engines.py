@@ -1,6 +1,9 @@
 """Engines: make a client's own, prepare and check the application's, and compare them."""
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -43,13 +46,31 @@ DEAD_PEER: dict[str, int] = {
 hour, or for hours if nothing was sent. `tcp_user_timeout` is in milliseconds."""
 
 
+CONNECT_S = 25
+"""Seconds that one try to connect may take. By default psycopg waits for 130 s."""
+
+
 _noticing: WeakSet[Engine] = WeakSet()
 
 
-def notice_dead_peers(engine: Engine) -> None:
-    """Make new connections of `engine` notice a lost server, by the settings of `DEAD_PEER`.
+_within = threading.local()  # its `limit_s` takes the place of CONNECT_S in one thread
 
-    Settings in the engine's URL or `connect_args` take precedence. Unix sockets ignore them all.
+
+@contextmanager
+def connecting_within(limit_s: int) -> Iterator[None]:
+    """Let connections that are made in this block take at most `limit_s` seconds, at least 2."""
+    _within.limit_s = limit_s
+    try:
+        yield
+    finally:
+        del _within.limit_s
+
+
+def notice_dead_peers(engine: Engine) -> None:
+    """Make `engine` notice a lost server: while it connects, and on its new connections.
+
+    Settings in the engine's URL, its `connect_args` or the environment take precedence. Unix
+    sockets ignore those of `DEAD_PEER`.
     """
     if engine not in _noticing:
         _noticing.add(engine)
@@ -60,6 +81,8 @@ def _add_dead_peer(*event_args: Any) -> None:
     cparams: dict[str, Any] = event_args[-1]
     for name, value in DEAD_PEER.items():
         cparams.setdefault(name, value)
+    if "PGCONNECT_TIMEOUT" not in os.environ:
+        cparams.setdefault("connect_timeout", getattr(_within, "limit_s", CONNECT_S))
 
 
 def check_pool(engine: Engine) -> None:

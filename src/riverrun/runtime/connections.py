@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, NullPool, Pool, QueuePool, event
 from sqlalchemy.engine.base import OptionEngine
 
+from riverrun.db.engines import CONNECT_S, connecting_within
 from riverrun.db.kept import KEPT, Kept
 from riverrun.runtime.outage import OUTAGE, Outage
 
@@ -40,13 +41,17 @@ class OwnEngine(OptionEngine):
         outage: The record of whether its database can be reached.
         size: How many connections to keep at most; 0 opens one for each use and closes it after.
         more: How many connections beyond that may be open. They are closed after use. Default: 0.
+
+    Attributes:
+        connect_s: Seconds that one try to connect may take.
     """
 
     def __init__(self, host: Engine, outage: Outage, *, size: int, more: int = 0) -> None:
         self._kept = Kept()
         super().__init__(host, {OUTAGE: outage, KEPT: self._kept})
         self._host = host
-        self._own_pool = _pool_like(host.pool, size, more)
+        self.connect_s = CONNECT_S
+        self._own_pool = self._pool_like(host.pool, size, more)
         event.listen(self._own_pool, "invalidate", self._on_invalidate)
 
     if not TYPE_CHECKING:  # there it is an attribute, which a property may not replace
@@ -74,6 +79,29 @@ class OwnEngine(OptionEngine):
             # lose an attempt to find out that theirs are cut, too.
             self._host.dispose()
 
+    def _pool_like(self, host: Pool, size: int, more: int) -> Pool:
+        """Return a pool that connects as `host` does and whose listeners are those it has now."""
+
+        def connect(connection_record: Any = None) -> Any:
+            with connecting_within(self.connect_s):
+                return host._invoke_creator(connection_record)
+
+        # As Pool.recreate() does it. No public function makes a pool of the same connections.
+        like: dict[str, Any] = {
+            "recycle": host._recycle,
+            "pre_ping": host._pre_ping,
+            "reset_on_return": host._reset_on_return,
+            "echo": host.echo,
+            "dialect": host._dialect,
+            "_dispatch": host.dispatch,
+        }
+        if size == 0 or isinstance(host, NullPool):
+            return NullPool(connect, **like)
+        # The connection used last is used next: a quiet client keeps no more than it uses at once.
+        return QueuePool(
+            connect, pool_size=size, max_overflow=more, timeout=WAIT_S, use_lifo=True, **like
+        )
+
 
 class Connections:
     """The engines of a working client. None has a connection before it is first needed.
@@ -94,6 +122,11 @@ class Connections:
         self.maintenance = OwnEngine(host, outage, size=MAINTENANCE, more=MAINTENANCE_MORE)
         self.sessions = OwnEngine(listen, outage, size=0)
 
+    def limit_connects(self, limit_s: int) -> None:
+        """Let each try to connect take at most `limit_s` seconds from now on, at least 2."""
+        for engine in self._engines:
+            engine.connect_s = limit_s
+
     def close(self) -> None:
         """Close all idle connections."""
         for engine in self._engines:
@@ -102,22 +135,3 @@ class Connections:
     @property
     def _engines(self) -> tuple[OwnEngine, ...]:
         return self.signs, self.claims, self.maintenance, self.sessions
-
-
-def _pool_like(host: Pool, size: int, more: int) -> Pool:
-    """Return a pool that connects as `host` does and whose listeners are those `host` has now."""
-    # As Pool.recreate() does it. No public function makes a pool of the same connections.
-    like: dict[str, Any] = {
-        "recycle": host._recycle,
-        "pre_ping": host._pre_ping,
-        "reset_on_return": host._reset_on_return,
-        "echo": host.echo,
-        "dialect": host._dialect,
-        "_dispatch": host.dispatch,
-    }
-    if size == 0 or isinstance(host, NullPool):
-        return NullPool(host._creator, **like)
-    # The connection used last is used next: a quiet client keeps no more than it uses at once.
-    return QueuePool(
-        host._creator, pool_size=size, max_overflow=more, timeout=WAIT_S, use_lifo=True, **like
-    )

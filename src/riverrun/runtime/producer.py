@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from riverrun.clock import seconds
 from riverrun.config import ClientConfig, QueueConfig
+from riverrun.db.statement_timeout import with_timeout
 from riverrun.errors import AttemptInterrupted, AttemptLost
 from riverrun.events import Hub, JobsClaimed
 from riverrun.execution.attempt import Attempt
@@ -311,8 +312,13 @@ class Producer(Service):
         self.wake()
         return True
 
-    def give_back(self) -> int:
-        """Give back claimed jobs that have not begun; return their number."""
+    def give_back(self, limit_s: float) -> int:
+        """Give back claimed jobs that have not begun, before a stop; return their number.
+
+        Args:
+            limit_s: Seconds that the statement may take. The completer tries again after that.
+        """
+        self._engine = with_timeout(self._engine, limit_s)
         self._returned.extend(self.executor.take_back())
         jobs = self._give_back(list(self._returned))
         if jobs:

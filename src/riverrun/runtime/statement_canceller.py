@@ -67,6 +67,7 @@ class StatementCanceller(Service):
 
     def run_once(self) -> None:
         """Check all waiting statements once."""
+        takes_requests = True
         for wait in list(waiting):
             if self._only not in (None, wait.thread):
                 continue
@@ -74,19 +75,23 @@ class StatementCanceller(Service):
             if wait.until is None:
                 wait.until = now + max(wait.limit_s, self._least_s)
             elif now >= wait.until:
-                self._give_up(wait)
+                takes_requests = self._give_up(wait, asks=takes_requests)
 
-    def _give_up(self, late: Waiting) -> None:
-        driver = _waits_on(sys._current_frames().get(late.thread))
+    def _give_up(self, late: Waiting, *, asks: bool) -> bool:
+        """End a statement.
+
+        Args:
+            late: The wait for its answer.
+            asks: Whether to ask the server first. If it took no request just now, it takes no
+                other.
+
+        Returns:
+            Whether the server takes requests, as far as is known.
+        """
+        driver, asked = _waits_on(late), False
         if driver is None or late not in waiting:
-            return
-        if driver is late.asked:
-            logger.warning(
-                "closed a connection, because the database answered neither a statement nor the "
-                "request to cancel it"
-            )
-            _hang_up(driver)
-        else:
+            return asks
+        if driver is not late.asked:
             if late.until == -math.inf:
                 logger.info("cancelling a statement that would hold up the stop of the client")
             else:
@@ -98,18 +103,34 @@ class StatementCanceller(Service):
             late.asked = driver
             self.cancelled = True
             # If the answer arrives now, this may cancel the connection's next statement instead.
-            with suppress(psycopg.Error, OSError):
-                driver.cancel_safe(timeout=GRACE_S)
+            asked = asks = asks and _ask_to_cancel(driver)
+        if not asked and late in waiting and _waits_on(late) is driver:
+            logger.warning(
+                "closed a connection, because the database answered neither a statement nor the "
+                "request to cancel it"
+            )
+            _hang_up(driver)
         # Also after shutting down: the pool may go on with another connection for the statement.
         late.until = self._clock.monotonic() + GRACE_S
+        return asks
 
 
-def _waits_on(frame: FrameType | None) -> psycopg.Connection[Any] | None:
+def _ask_to_cancel(driver: psycopg.Connection[Any]) -> bool:
+    """Ask the server to cancel a statement; return whether it has taken the request."""
+    try:
+        driver.cancel_safe(timeout=GRACE_S)
+    except (psycopg.Error, OSError):
+        return False
+    return True
+
+
+def _waits_on(wait: Waiting) -> psycopg.Connection[Any] | None:
     """Return the connection whose answer a thread waits for; None if it waits for none.
 
     It is found in the thread's stack: a pool that tests a connection waits before it has handed
     the connection out.
     """
+    frame: FrameType | None = sys._current_frames().get(wait.thread)
     while frame is not None:
         for value in frame.f_locals.values():
             # Not isinstance(): that asks a proxy for its target, which it may not have here.

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import attrs
+from psycopg.errors import ConnectionTimeout
 from sqlalchemy import Engine
 
 from riverrun.clock import Clock
@@ -108,6 +109,8 @@ class Writer:
                 recorded = self._record(batch)
             except Exception as error:
                 late = self._clock.monotonic() - began >= limit_of(self._engine)
+                # Where no connection could be made, no batch is at fault.
+                late = late and not isinstance(getattr(error, "orig", None), ConnectionTimeout)
                 lost = fault_of(error) is Fault.connection
                 # A connection that was given up because of one batch need not fail the others.
                 refused.append((part, NoAnswer() if lost and late else error))
