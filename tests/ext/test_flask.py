@@ -5,6 +5,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask, current_app
@@ -247,6 +248,22 @@ def test_two_apps_on_two_databases(
         with app.app_context():
             app.extensions["sqlalchemy"].engine.dispose()
     assert worked == ["one", "two"]
+
+
+@pytest.mark.parametrize("dashboard", [False, True])
+def test_one_extension_for_each_application(dashboard: bool) -> None:
+    """A second Riverrun for one application is refused: the workers of the first would be lost."""
+    options: dict[str, Any] = {}
+    if dashboard:
+        options = {"dashboard_path": "/jobs", "authorize": lambda _: None}
+    app = Flask("shop")
+    jobs = Riverrun(app, **options)
+    with pytest.raises(ClientNotReady, match=r"'shop' has a .*Riverrun already; import and use"):
+        Riverrun(app, **options)
+    if dashboard:
+        with pytest.raises(ClientNotReady, match="init_app once"):
+            jobs.init_app(app)
+    jobs.init_app(Flask("another"))
 
 
 def test_the_command_line_says_what_is_missing(site: Site, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ from riverrun.errors import ClientNotReady
 from riverrun.execution.plugins import Plugin
 from riverrun.execution.workers import Workers
 from riverrun.ext.flask_contexts import PREFIX, AppContexts, MadeBy
-from riverrun.ext.flask_dashboard import add_dashboard
+from riverrun.ext.flask_dashboard import add_dashboard, has_dashboard
 from riverrun.ext.mounts import Mount
 from riverrun.ext.settings import client_options
 from riverrun.jobs.args import AnyArgs
@@ -91,7 +91,7 @@ class Riverrun:
         **options: Further options of the Client. Settings override them.
 
     Raises:
-        InvalidOption: As for `init_app`.
+        ClientNotReady, InvalidOption: As for `init_app`.
     """
 
     def __init__(
@@ -122,9 +122,15 @@ class Riverrun:
         """Initialize `app`, before or after the extension that has its engine.
 
         Raises:
+            ClientNotReady: If `app` has another Riverrun already, or this one and its dashboard.
             InvalidOption: If there is no such setting, its value cannot be read, or the dashboard
                 has a path and no `authorize`.
         """
+        before: _State | None = app.extensions.get("riverrun")
+        if before is not None and (before.extension is not self or has_dashboard(app)):
+            # A second one would take the first one's place, and its workers would be lost.
+            problem = f"the application {app.name!r} has a riverrun.ext.flask.Riverrun already"
+            raise ClientNotReady(f"{problem}; import and use that one, and call init_app once")
         settings = app.config.get_namespace(PREFIX)
         url, bind = settings.pop("database_url", None), settings.pop("bind", None)
         path = settings.pop("flask_app", None)
@@ -211,7 +217,7 @@ class _State:
         self.app = app
         self.made_by: MadeBy
         self._bind = bind
-        self._extension = extension
+        self.extension = extension
         self._url = url
         self._options = options
         self._lock = threading.Lock()  # guards _client, so that only one is made
@@ -268,8 +274,8 @@ class _State:
 
     def _host_session(self) -> Any:
         """Return the scoped_session or sessionmaker that makes the application's sessions."""
-        if self._extension._session is not None:
-            return self._in_context(self._extension._session)
+        if self.extension._session is not None:
+            return self._in_context(self.extension._session)
         host = self.app.extensions.get("sqlalchemy")
         # Flask-SQLAlchemy-Lite has one sessionmaker per application, and one Session per app
         # context. Flask-SQLAlchemy's attribute of the same name is SQLAlchemy's class.
@@ -293,8 +299,8 @@ class _State:
     def _make_client(self) -> Client:
         return Client(
             self._engine(),
-            workers=self._extension.workers,
-            plugins=(AppContexts(self), *self._extension._plugins),
+            workers=self.extension.workers,
+            plugins=(AppContexts(self), *self.extension._plugins),
             **{
                 "queues": {QUEUE_DEFAULT: QueueConfig()},
                 "sessionmaker": self._sessionmaker(),
@@ -309,8 +315,8 @@ class _State:
         return factory if isinstance(factory, sessionmaker) else None
 
     def _engine(self) -> Engine:
-        if self._extension._engine is not None:
-            return engine_beside(self._extension._engine)
+        if self.extension._engine is not None:
+            return engine_beside(self.extension._engine)
         if self._url is not None:
             return engine_at(self._url)
         host = self.app.extensions.get("sqlalchemy")

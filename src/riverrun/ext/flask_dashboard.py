@@ -14,6 +14,11 @@ from riverrun.ext.mounts import Mount, environ_below
 ENDPOINT = "riverrun_dashboard"
 
 
+def has_dashboard(app: Flask) -> bool:
+    """Return whether `app` has the dashboard."""
+    return ENDPOINT in app.view_functions
+
+
 def add_dashboard(app: Flask, mount: Mount, client: Callable[[], Client]) -> None:
     """Add the dashboard to `app`.
 
