@@ -281,6 +281,20 @@ def test_the_command_line_says_what_is_missing(site: Site, tmp_path: Path) -> No
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    "command",
+    [("work", "other:client"), ("work", "--app", "other:client"), ("health", "-A", "other:client")],
+)
+def test_the_command_line_takes_no_other_client(command: tuple[str, ...], schema_url: str) -> None:
+    """`flask riverrun work MODULE:CLIENT` is refused, because the application's client works."""
+    app = Flask("shop")
+    app.config["RIVERRUN_DATABASE_URL"] = schema_url
+    Riverrun(app)
+    result = app.test_cli_runner().invoke(args=["riverrun", *command])
+    assert result.exit_code == 2
+    assert "'other:client' names another client than the application's; leave it" in result.output
+
+
 def test_says_what_is_missing() -> None:
     """Errors about a wrong setting, a missing database and a missing init_app say what to do."""
     app = Flask("app")

@@ -228,7 +228,7 @@ def target(app: str | None, database_url: str | None, schema: str | None) -> Ite
     """
     _escape_what_the_terminal_lacks()
     with reported():
-        host = host_client()
+        host = host_client(app)
         if host is None and app:
             host = load_client(app)
         context = click.get_current_context()
@@ -253,10 +253,24 @@ def _escape_what_the_terminal_lacks() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def host_client() -> Client | None:
-    """Return the client of the host application whose command group this is; else None."""
-    meta = click.get_current_context().meta
-    return meta[HOST_CLIENT]() if HOST_CLIENT in meta else None
+def host_client(app: str | None) -> Client | None:
+    """Return the client of the host application whose command group this is; else None.
+
+    Args:
+        app: Another client that the command was given; one in the environment is for `riverrun`.
+
+    Raises:
+        CommandError: If the command line names another client in the group of a host.
+    """
+    context = click.get_current_context()
+    if HOST_CLIENT not in context.meta:
+        return None
+    sources = {context.get_parameter_source(name) for name in ("app", "client_named")}
+    if click.core.ParameterSource.COMMANDLINE in sources:
+        problem = f"{app!r} names another client than the application's; leave it out"
+        raise CommandError(f"{problem}, or use the command riverrun", ExitCode.usage)
+    client: Client = context.meta[HOST_CLIENT]()
+    return client
 
 
 @contextmanager

@@ -201,7 +201,7 @@ def work(
 def _client(app: str | None, queues: tuple[str, ...]) -> tuple[Client, list[str]]:
     """Return the client, and the names of its own queues; `queues` replace these if given."""
     with reported():
-        client = host_client()
+        client = host_client(app)
         if client is None:
             if app is None:
                 problem = "which client? riverrun work MODULE:CLIENT, or set RIVERRUN_APP"
