@@ -69,6 +69,27 @@ def test_a_job_that_came_due_without_room_is_claimed_once_there_is_room() -> Non
     assert producer._woken.is_set()
 
 
+def test_a_producer_without_room_lets_other_threads_have_a_turn() -> None:
+    """While an attempt is between the line and its slot, a producer without room waits."""
+    producer = producer_of(4, threads=4, ahead=0, soon=0)
+    producer._completer = SimpleNamespace(wait_for_room=lambda timeout: True)
+    producer.executor._threads._handed_over = 4  # and none of them in the line or in a slot
+    waits: list[float | None] = []
+
+    class Woken(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout)
+            if len(waits) == 3:
+                producer.stopping.set()
+            return True
+
+    producer._woken = Woken()
+    producer._processes = SimpleNamespace(waiting=0)
+    producer.wake()
+    producer.run()
+    assert len(waits) == 3
+
+
 @pytest.mark.parametrize("first", ["done", "replace"])
 def test_slots_are_counted_right_if_a_stuck_attempt_ends(first: str) -> None:
     """An attempt may end at the very moment at which a slot is opened in its place."""

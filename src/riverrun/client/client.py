@@ -29,6 +29,7 @@ from riverrun.clock import Clock, Duration
 from riverrun.config import ClientConfig, Notify, QueueConfig
 from riverrun.db.async_sessions import AsyncTx, run_in
 from riverrun.db.engines import address, engine_at, notice_dead_peers, renew_after_fork
+from riverrun.db.greenlets import patched_by
 from riverrun.db.transactions import Tx
 from riverrun.errors import (
     ClientNotReady,
@@ -490,7 +491,8 @@ class Client(Acting, SetBased, UnitOfWork):
 
         Raises:
             ClientNotReady: If the client has no workers or no queues, or if a worker is registered
-                for a process in which one of the plugins, such as a framework's, cannot work.
+                for a process in which one of the plugins, such as a framework's, cannot work, or
+                which gevent's patches do not allow.
             InvalidOption: If `listen_engine` leads to another database.
             SchemaMissing: If River's tables are missing.
             sqlalchemy.exc.OperationalError: If the database cannot be reached.
@@ -499,8 +501,19 @@ class Client(Acting, SetBased, UnitOfWork):
             return
         if not self.workers or not self.workers.kinds:
             raise ClientNotReady("no worker is registered; pass workers= to the Client")
+        patched = patched_by()
         if any(worker.executor is Executor.process for worker in self.workers):
+            if patched is not None:
+                problem = f"a worker has executor='process', which {patched}'s patches do not allow"
+                raise ClientNotReady(f"{problem}; start the client without them: riverrun work")
             in_processes(self.plugins)
+        if patched is not None:
+            message = (
+                "%s has patched this process, so its workers and the client's heartbeat share one "
+                "thread: a worker that computes for long loses jobs to other clients; `riverrun "
+                "work` in a process of its own does not"
+            )
+            logger.warning(message, patched)
         if self._launcher.start(self.config, client=self, hub=self.hub, jobs=self.periodic_jobs):
             logger.info(
                 "started client %s, connected to %s, working %s; workers for %s",

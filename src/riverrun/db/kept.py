@@ -23,6 +23,7 @@ from sqlalchemy import Engine, Pool
 from sqlalchemy.pool import PoolProxiedConnection
 
 from riverrun.db.driver import Loan, OwnCursor, TimesAsNumbers, is_idle, suits
+from riverrun.db.greenlets import patched_by
 
 KEPT = "riverrun_kept"
 """The execution option for an engine that has a kept connection: a Kept."""
@@ -86,7 +87,9 @@ class Kept:
         if ready is not None and ready.pool is pool and ready.is_fresh:
             return ready
         self._drop(pool)
-        if self._closed or self._unsuited is pool:
+        # Among greenlets, libpq's calls in `_execute` would hold up the whole process while the
+        # server works, and for ever if it waits for the lock of another greenlet.
+        if self._closed or self._unsuited is pool or patched_by() is not None:
             return None
         pooled = engine.raw_connection()
         driver = pooled.driver_connection

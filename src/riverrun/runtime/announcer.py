@@ -9,11 +9,11 @@ thread notifies on a connection of its own, once for all transactions that commi
 import atexit
 import math
 import os
+import queue
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Container
-from queue import Empty, SimpleQueue
 
 from sqlalchemy import Engine
 
@@ -106,8 +106,9 @@ class Announcer:
         self._commits_at: deque[float] = deque(maxlen=COMMITS_MAX)
         # Commits in a second up to which inserts notify, and until when: the thread measures it.
         self._limit, self._limit_until = COMMITS_MIN, -math.inf
-        # Not an Event: a SimpleQueue can be used anywhere, even in the garbage collector.
-        self._work: SimpleQueue[None] = SimpleQueue()
+        # Not an Event: a SimpleQueue can be used anywhere, even in the garbage collector. Looked up
+        # here: gevent may have replaced the class in a web server's child, after the fork.
+        self._work: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._quiet = threading.Event()  # set while nothing is left to announce
         self._quiet.set()
         self._stopping = threading.Event()
@@ -279,12 +280,12 @@ _busy: set[Announcer] = set()
 """The announcers that have something to announce, held so that none is dropped before."""
 
 
-def _run(reference: "weakref.ref[Announcer]", work: "SimpleQueue[None]") -> None:
+def _run(reference: "weakref.ref[Announcer]", work: "queue.SimpleQueue[None]") -> None:
     while True:
         idle = False
         try:
             work.get(timeout=IDLE_S)
-        except Empty:
+        except queue.Empty:
             idle = True
         announcer = reference()
         if announcer is None:

@@ -58,6 +58,9 @@ were more, the first ones could have begun much earlier."""
 CROWDED_S = 0.02
 """Seconds between two claims while slots wait for processes: more jobs would only wait, too."""
 
+TURN_S = 0.001
+"""Most seconds that a producer without room waits for other threads to have a turn."""
+
 
 @attrs.frozen(kw_only=True)
 class Claimed:
@@ -256,6 +259,10 @@ class Producer(Service):
                 if self.stopping.wait(pause_s):
                     break
                 continue
+            if not claimed.asked:
+                # `_rest` may see room for an attempt that is between the line and its slot. Under
+                # gevent that attempt gets no turn until this thread waits.
+                self._woken.wait(TURN_S)
             # Without room for a claim, room may come without a wake-up, such as when the completer
             # has written its backlog. So this wait has an end.
             self._rest(math.inf if claimed.asked else self.poll_interval_s)
