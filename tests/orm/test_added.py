@@ -584,6 +584,34 @@ def test_what_a_host_sees(session: Session, client: Client) -> None:
     assert not session.dirty
 
 
+def test_a_host_that_reads_the_table_of_every_object(
+    host: Engine, client: Client, committed: Any
+) -> None:
+    """Sessions that choose a database, and listeners that audit, by an object's table work."""
+    audited: list[str] = []
+
+    class Routed(Session):
+        """Chooses by what the application has written into the table or its metadata."""
+
+        def get_bind(self, mapper: Any = None, **_: Any) -> Engine:  # type: ignore[override]
+            """Return the engine."""
+            table = mapper.local_table
+            names = table.info.get("bind"), table.metadata.info.get("bind"), table.schema
+            assert names == (None, None, None)
+            return host
+
+    with Routed() as session:
+
+        def audit(*_: object) -> None:
+            audited.extend(each.__table__.fullname for each in session.new)
+
+        event.listen(session, "before_flush", audit)
+        client.add(session, Note("a"))
+        session.commit()
+    assert [each["text"] for each in committed()] == ["a"]
+    assert audited == ["riverrun_added"]
+
+
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
 def test_async_sessions(
     driver: str, host_url: str, mapped_schema: str, client: Client, committed: Any

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Any, Protocol, cast
 from weakref import WeakSet
 
-from sqlalchemy import Integer, event, inspect, literal, select
+from sqlalchemy import Integer, MetaData, event, inspect, literal, select
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import InstanceState, Session, registry, scoped_session
@@ -83,7 +83,9 @@ class AddedJobs:
         return f"<riverrun's AddedJobs: {', '.join(map(repr, self.jobs))}>"
 
 
-_nothing = select(literal(1, Integer).label("id")).subquery(AddedJobs.__tablename__)
+_nothing: Any = select(literal(1, Integer).label("id")).subquery(AddedJobs.__tablename__)
+# For an application's get_bind() and listeners that read these of the table of every object.
+_nothing.fullname, _nothing.info, _nothing.metadata = AddedJobs.__tablename__, {}, MetaData()
 registry().map_imperatively(AddedJobs, _nothing, primary_key=[_nothing.c.id])
 _MAPPER: Any = inspect(AddedJobs)
 
