@@ -400,6 +400,24 @@ def test_notifies_before_its_process_ends(
     assert received() == [PAYLOAD] * count
 
 
+def test_no_thread_outlives_its_interpreter(database_url: str, schema: str) -> None:
+    """The thread has ended when the interpreter ends: Python aborts mod_wsgi's if it has not."""
+    # Called after riverrun's own function, which is registered later.
+    looks = (
+        "import atexit, threading\n"
+        "atexit.register(lambda: print([each.name for each in threading.enumerate()]))\n"
+    )
+    script = looks + SCRIPT.format(url=database_url, schema=schema) + ENDS_AT_ONCE
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    assert run.stdout == "['MainThread']\n", run.stderr
+
+
 @pytest.mark.parametrize("own", [True, False], ids=["own-transaction", "joined"])
 def test_a_commit_does_not_fail_for_want_of_a_thread(
     client: Client, engine: Engine, schema: str, monkeypatch: pytest.MonkeyPatch, own: bool

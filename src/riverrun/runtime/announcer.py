@@ -229,6 +229,7 @@ class Announcer:
 
     def _start(self) -> None:
         self._stopping.clear()
+        _running.add(self)
         work = self._work
         self._thread = threading.Thread(
             target=_run,
@@ -280,6 +281,10 @@ _busy: set[Announcer] = set()
 """The announcers that have something to announce, held so that none is dropped before."""
 
 
+_running: weakref.WeakSet[Announcer] = weakref.WeakSet()
+"""The announcers that have had a thread."""
+
+
 def _run(reference: "weakref.ref[Announcer]", work: "queue.SimpleQueue[None]") -> None:
     while True:
         idle = False
@@ -303,12 +308,15 @@ def _run(reference: "weakref.ref[Announcer]", work: "queue.SimpleQueue[None]") -
         del announcer
 
 
-def _flush() -> None:
-    """Announce what committed before the process's exit, waiting for EXIT_S at most."""
+def _stop_all() -> None:
+    """Announce what committed before the exit, and end all threads, waiting for EXIT_S at most.
+
+    Python aborts the process if a sub-interpreter, such as mod_wsgi's, ends before its threads.
+    """
     clock = Clock()
     end = clock.monotonic() + EXIT_S
-    for announcer in list(_busy):
-        announcer.flush(max(0.0, end - clock.monotonic()))
+    for announcer in list(_running):
+        announcer.stop(max(0.0, end - clock.monotonic()))
 
 
-atexit.register(_flush)
+atexit.register(_stop_all)
