@@ -13,7 +13,7 @@ from riverrun import JobList, JobListParams
 from riverrun.errors import InvalidOption, JobNotFound, JobRunning, UniqueKeyTaken
 from riverrun.jobs.states import JobState
 from riverrun.queries import read as read_queries
-from riverrun.verbs import delete, delete_many, get, list_jobs, retry, update
+from riverrun.verbs import act_on_listed, delete, delete_many, get, list_jobs, retry, update
 
 T = datetime(2026, 5, 1, 12, tzinfo=UTC)
 FINAL = (JobState.completed, JobState.cancelled, JobState.discarded)
@@ -117,6 +117,9 @@ def test_a_cursor_is_rivers(engine: Engine, schema: str) -> None:
 @pytest.mark.parametrize(
     "params",
     [
+        {"kinds": ["\ud800"]},
+        {"tags_any": ["a\x00"]},
+        {"descending": "no"},
         {"limit": 0},
         {"limit": 10_001},
         {"ids": ["1"]},
@@ -197,6 +200,35 @@ def test_delete_many_is_bounded_and_asks_before_it_deletes_all(engine: Engine, s
     assert [job.id for job in deleted] == made[:2]
     delete_many(engine, JobListParams(), unsafe_all=True, schema=schema)
     assert ids(engine, schema) == [running]
+
+
+@pytest.mark.parametrize("params", [{"tags_all": []}, {"metadata": {}}, {"args": {}}], ids=str)
+def test_a_filter_that_every_job_matches_is_none(
+    engine: Engine, schema: str, params: dict[str, Any]
+) -> None:
+    """Empty tags, metadata or args select all jobs, so nothing is deleted by them alone."""
+    job_id = insert_job(engine, schema)
+    with pytest.raises(InvalidOption, match="unsafe_all"):
+        delete_many(engine, JobListParams(**params), schema=schema)
+    with pytest.raises(InvalidOption, match="expected at least one filter"):
+        act_on_listed(
+            engine, "delete", JobListParams(**params), newest_id=job_id, user="ada", schema=schema
+        )
+    assert ids(engine, schema, **params) == [job_id]
+
+
+@pytest.mark.parametrize(
+    "wrong", ["completed", [1, 2], [], {"queues": ["q"]}, JobListParams], ids=str
+)
+def test_filters_of_a_wrong_type(engine: Engine, schema: str, wrong: Any) -> None:
+    """What is no JobListParams is refused by name, and neither lists nor deletes all jobs."""
+    for act in (
+        lambda: list_jobs(engine, wrong, schema=schema),
+        lambda: delete_many(engine, wrong, unsafe_all=True, schema=schema),
+        lambda: act_on_listed(engine, "delete", wrong, newest_id=1, user="ada", schema=schema),
+    ):
+        with pytest.raises(InvalidOption, match=r"^params is .*; expected a JobListParams"):
+            act()
 
 
 def test_delete_many_skips_what_others_hold(engine: Engine, schema: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from riverrun.errors import InvalidOption
-from riverrun.jobs.checks import check_aware, check_int
+from riverrun.jobs.checks import check_aware, check_flag, check_int
 from riverrun.jobs.json_values import json_problem
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import FINAL_STATES, JobState
@@ -62,8 +62,8 @@ def _all(name: str, value: object, check: Callable[[Any], Any]) -> tuple[Any, ..
 
 def _text(name: str) -> Callable[[object], str]:
     def check(item: object) -> str:
-        if not isinstance(item, str) or "\x00" in item:
-            raise InvalidOption(name, item, "a text")
+        if not isinstance(item, str) or json_problem(item):
+            raise InvalidOption(name, item, "a text of valid UTF-8 without a NUL")
         return item
 
     return check
@@ -201,6 +201,7 @@ class JobListParams:
         for name in ("since", "until"):
             if getattr(self, name) is not None:
                 check_aware(name, getattr(self, name))
+        check_flag("descending", self.descending)
         final = self.states is not None and set(self.states) <= FINAL_STATES
         if self.order_by is JobOrder.finalized_at and not final:
             expected = "states of only cancelled, completed and discarded beside it"
@@ -212,11 +213,11 @@ class JobListParams:
 
     @property
     def filters(self) -> bool:
-        """Whether there is any filter."""
-        values = (self.ids, self.kinds, self.queues, self.states, self.priorities, self.tags_all)
-        others = (self.tags_any, self.metadata, self.args, self.client, self.text)
-        times = (self.since, self.until)
-        return any(value is not None for value in (*values, *others, *times))
+        """Whether there is any filter. One that every job matches, such as `args={}`, is none."""
+        values = (self.ids, self.kinds, self.queues, self.states, self.priorities, self.tags_any)
+        others = (self.client, self.text, self.since, self.until)
+        contained = (self.tags_all, self.metadata, self.args)
+        return any(value is not None for value in (*values, *others)) or any(contained)
 
     @property
     def searched(self) -> int | None:
@@ -245,6 +246,18 @@ class JobListParams:
         if not fits:
             raise InvalidOption("after", self.after, f"the cursor of a list by {self.order_by}")
         return cursor
+
+
+def check_params(params: object) -> JobListParams:
+    """Return `params` if they are JobListParams. Others have no filters, so all jobs would match.
+
+    Raises:
+        InvalidOption: If they are not.
+    """
+    if not isinstance(params, JobListParams):
+        expected = "a JobListParams, such as JobListParams(states=['completed'])"
+        raise InvalidOption("params", params, expected)
+    return params
 
 
 def cursor_text(

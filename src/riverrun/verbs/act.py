@@ -16,7 +16,7 @@ from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import InvalidOption
 from riverrun.events import UserActed
 from riverrun.jobs.checks import check_int
-from riverrun.jobs.listing import JobListParams
+from riverrun.jobs.listing import JobListParams, check_params
 from riverrun.jobs.states import JobState
 from riverrun.models import Job
 from riverrun.queries import act as queries
@@ -342,6 +342,7 @@ def _filter(params: JobListParams) -> dict[str, Any]:
         InvalidOption: If there is no filter, or one that `criteria` does not know. Without that
             one, more jobs would be changed than the user saw.
     """
+    filters = check_params(params).filters
     given = {
         field.name: value
         for field in attrs.fields(JobListParams)
@@ -350,7 +351,7 @@ def _filter(params: JobListParams) -> dict[str, Any]:
     if unknown := given.keys() - _BY_VALUE - _BY_TIME - _UNRECORDED:
         name = min(unknown)
         raise InvalidOption(name, given[name], "none here: act on the ids of the listed jobs")
-    if not given:
+    if not filters:
         raise InvalidOption("params", params, "at least one filter")
     return {name: _recorded(name, value) for name, value in given.items()}
 

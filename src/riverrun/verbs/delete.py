@@ -8,7 +8,7 @@ from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Transaction, Tx, joined
 from riverrun.errors import InvalidOption, JobRunning
 from riverrun.jobs.checks import check_job_id
-from riverrun.jobs.listing import JobListParams
+from riverrun.jobs.listing import JobListParams, check_params
 from riverrun.jobs.row import JobRow
 from riverrun.models import Job
 from riverrun.queries import delete as queries
@@ -51,13 +51,14 @@ def delete_many(
     Args:
         tx: The transaction, as for `insert`.
         params: The filters and the limit.
-        unsafe_all: Whether `params` may have no filter.
+        unsafe_all: Whether `params` may have no filter. One that every job matches, such as
+            `tags_all=[]`, is none.
         schema: The schema of River's tables. Default: the search path's.
 
     Raises:
         InvalidOption: If there is no filter, and `unsafe_all` is False.
     """
-    if not params.filters and not unsafe_all:
+    if not check_params(params).filters and not unsafe_all:
         expected = "at least one filter, or unsafe_all=True beside it"
         raise InvalidOption("params", params, expected)
     with joined(tx, schema) as transaction:

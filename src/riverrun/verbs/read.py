@@ -18,6 +18,7 @@ from riverrun.jobs.listing import (
     JobList,
     JobListParams,
     JobOrder,
+    check_params,
     cursor_text,
 )
 from riverrun.jobs.row import JobRow
@@ -53,8 +54,11 @@ def list_jobs(tx: Tx, params: JobListParams | None = None, *, schema: str | None
         tx: The transaction, as for `insert`.
         params: The filters and the order. Default: the first 100 jobs by id.
         schema: The schema of River's tables. Default: the search path's.
+
+    Raises:
+        InvalidOption: If `params` is no JobListParams.
     """
-    given = params or JobListParams()
+    given = JobListParams() if params is None else check_params(params)
     with joined(tx, schema) as transaction:
         last = _window_end(transaction, given)
         rows = transaction.execute(queries.list_jobs(given, _place(last)), {}).all()
