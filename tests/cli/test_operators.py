@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -510,6 +510,27 @@ def test_switches_periodic_jobs(run: Run, engine: Engine, schema: str) -> None:
     assert lines(run("periodic", "run", "n", "--json"))[0]["run_now_at"]
     for command in ("pause", "resume", "run"):
         assert "'none'" in run("periodic", command, "none", code=1).stderr
+
+
+def test_is_unhealthy_while_due_jobs_stay_scheduled(run: Run, engine: Engine, schema: str) -> None:
+    """Scheduled and retryable jobs that were due long ago are a problem; so is no leader, then."""
+    due, soon = (datetime.now(UTC) - timedelta(seconds=s) for s in (10_800, 1))
+    insert_job(engine, schema, queue="mail", state="scheduled", scheduled_at=due)
+    insert_job(engine, schema, queue="mail", state="retryable", scheduled_at=soon)
+    insert_job(engine, schema, queue="later", state="scheduled", scheduled_at=soon)
+    (report,) = lines(run("health", "--json", code=1))
+    problem = "jobs of queue 'mail' are scheduled although due for 3 h, as no client leads"
+    assert report["problems"] == [problem]
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                f"INSERT INTO {schema}.river_leader (leader_id, elected_at, expires_at)"
+                " VALUES ('web-1', now(), now() + interval '1 h')"
+            )
+        )
+    (report,) = lines(run("health", "--json", code=1))
+    problem = "jobs of queue 'mail' are scheduled although due for 3 h; client web-1 leads"
+    assert report["problems"] == [problem]
 
 
 def test_says_whether_it_is_healthy(run: Run, engine: Engine, schema: str) -> None:

@@ -6,6 +6,7 @@ import click
 
 from riverrun.cli.app import ExitCode, Seconds, option, target, target_options
 from riverrun.cli.output import show_one
+from riverrun.clock import span_text
 from riverrun.db.standby import is_standby
 from riverrun.jobs.states import JobState
 from riverrun.migrations import validate
@@ -13,7 +14,16 @@ from riverrun.migrations.lines import OPTIONAL
 from riverrun.migrations.run import of_schema
 from riverrun.runtime.heartbeat import DEAD_S
 from riverrun.runtime.queue_reporter import unworked_problem
-from riverrun.verbs.status import count_jobs, get_leader, list_clients, unworked_queues
+from riverrun.verbs.status import (
+    JobCount,
+    count_jobs,
+    get_leader,
+    list_clients,
+    unworked_queues,
+)
+
+LATE_S = 60.0
+"""Seconds for which a scheduled or retryable job may be due. A leader looks every 5 s."""
 
 
 @click.command
@@ -41,8 +51,9 @@ def health(
 
     On a hot standby the leader is not known, and all figures are as of the last replayed change.
 
-    Exit codes: 0 healthy; 1 jobs wait too long, clients are missing, or a queue that is not paused
-    has due jobs and no living client; 3 database not reachable; 4 schema too old to work with.
+    Exit codes: 0 healthy; 1 jobs wait too long, clients are missing, a queue that is not paused has
+    due jobs and no living client, or jobs stay scheduled or retryable although due for over 60 s; 3
+    database not reachable; 4 schema too old to work with.
     """
     with target(app, database_url, schema) as on:
         with on.engine.connect() as connection:
@@ -61,6 +72,7 @@ def health(
     waiting = [group for group in counts if group.state is JobState.available]
     oldest = max(waiting, key=lambda group: group.age_s, default=None)
     problems = [unworked_problem(name) for name in queues]
+    problems += _late(counts, "" if standby else _lead(leader))
     problems += [
         f"client {client.id}: {problem}" for client in clients for problem in client.problems
     ]
@@ -84,3 +96,17 @@ def health(
         as_json=as_json,
     )
     sys.exit(ExitCode.cut_off if problems else ExitCode.ok)
+
+
+def _late(counts: list[JobCount], lead: str) -> list[str]:
+    """Return the problems of jobs that no leader has made available although they are due."""
+    return [
+        f"jobs of queue {group.queue!r} are {group.state} although due for "
+        f"{span_text(group.age_s)}{lead}"
+        for group in counts
+        if group.state in (JobState.scheduled, JobState.retryable) and group.age_s > LATE_S
+    ]
+
+
+def _lead(leader: str | None) -> str:
+    return ", as no client leads" if leader is None else f"; client {leader} leads"
