@@ -1,10 +1,13 @@
 """Rescue jobs that are still `running` although their client is gone."""
 
 import random
+from collections import Counter
+from collections.abc import Mapping
 
 from sqlalchemy import Engine
 
 from riverrun.execution.attempts import Attempts
+from riverrun.jobs.states import JobState
 from riverrun.logs.loggers import logger_of
 from riverrun.maintenance.batch_service import BatchService
 from riverrun.runtime.heartbeat import DEAD_S, Heartbeat
@@ -14,6 +17,9 @@ logger = logger_of(__name__)
 
 INTERVAL_S = 5.0
 BATCH = 1_000
+
+NAMED_MAX = 10
+"""Largest number of jobs of one batch that the log names each by itself."""
 
 
 class JobRescuer(BatchService):
@@ -54,9 +60,21 @@ class JobRescuer(BatchService):
         )
         # Jobs that could not be rescued must not fill every batch.
         self._after_id = rescued.last_id if rescued.more else 0
-        for job_id, state in rescued.states.items():
-            logger.warning("rescued job %s, now %s", job_id, state, extra={"job_id": job_id})
+        _log(rescued.states)
         return rescued
+
+
+def _log(states: Mapping[int, JobState]) -> None:
+    # A client that dies may leave thousands of jobs. A line for each would bury the one that says
+    # why it died.
+    if len(states) <= NAMED_MAX:
+        for job_id, state in states.items():
+            logger.warning("rescued job %s, now %s", job_id, state, extra={"job_id": job_id})
+        return
+    counts = Counter(states.values())
+    counted = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
+    message = "rescued %s jobs, now %s: jobs %s to %s"
+    logger.warning(message, len(states), counted, min(states), max(states))
 
 
 class StandIn(BatchService):
