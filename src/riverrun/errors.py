@@ -144,10 +144,12 @@ class ObjectBusy(RiverrunError, RuntimeError):
     Args:
         class_name: The name of the object's class.
         mark: The mark of the object in the metadata of the jobs that wait for it.
+        waiting: How many jobs wait for it; of very many, only some are counted.
     """
 
-    def __init__(self, class_name: str, mark: str) -> None:
+    def __init__(self, class_name: str, mark: str, waiting: int = 0) -> None:
         super().__init__(class_name, mark)
+        self.waiting = waiting
 
     def __str__(self) -> str:
         return f"the {self.args[0]} {self.args[1]} is locked by another transaction"

@@ -64,6 +64,10 @@ WAITS_COUNT_KEY = "riverrun:waits"
 WAIT_S = 0.1
 """Seconds until a job that found its object locked is tried again; doubled each time."""
 
+TRIES_PER_S = 20
+"""How many of the jobs that wait for one object are tried in a second, so that a long line leaves
+time for the jobs of others."""
+
 MAX_ERROR_CHARS = 16_384
 MAX_TRACE_CHARS = 65_536
 
@@ -177,6 +181,7 @@ def decide(
             # Usually the job that holds the object makes this one due sooner. The pauses differ, so
             # that the waiting jobs do not all run at once if that job has failed.
             pause_s = min(WAIT_S * 2 ** min(count, 10), SCHEDULER_INTERVAL_S)
+            pause_s = max(pause_s, error.waiting / TRIES_PER_S)
             at = _later(now, pause_s * (0.75 + job.id % 16 / 64))
             return outcome(JobState.available, scheduled_at=at, give_back=True)
         case NoConnection():

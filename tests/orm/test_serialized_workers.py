@@ -283,6 +283,28 @@ def test_the_oldest_that_waits_is_next(host: Engine, monkeypatch: pytest.MonkeyP
     assert ([type(each) for each in ended], order) == ([JobCompleted] * 4, [0, 1, 2, 3])
 
 
+def test_a_long_line_is_tried_seldom(host: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The more jobs wait for an object, the later each of them is tried again."""
+    monkeypatch.setattr("riverrun.outcome.TRIES_PER_S", 0.001)
+    workers = Workers()
+
+    @workers.register(serialize_by="company")
+    def one(args: Count, session: Session) -> None:
+        """Take a session."""
+
+    client = Client(host, workers=workers, queues={"default": 4})
+    events = client.subscribe(JobDeferred)
+    with host.begin() as connection, client:
+        connection.execute(text("SELECT FROM party WHERE id = 1 FOR UPDATE"))
+        client.insert(host, Count(company(1), 0))
+        events.get(timeout=DEADLINE_S)
+        second = client.insert(host, Count(company(1), 1)).job
+        until(lambda: events.get(timeout=DEADLINE_S).job.id == second.id, "the second is deferred")
+        left = "SELECT scheduled_at - clock_timestamp() FROM river_job WHERE id = :id"
+        left_s = connection.execute(text(left), {"id": second.id}).scalar_one().total_seconds()
+    assert 600 < left_s <= 1_000
+
+
 @pytest.mark.parametrize(
     ("make", "options", "problem"),
     [

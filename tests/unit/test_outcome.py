@@ -16,6 +16,7 @@ from riverrun.errors import (
     JobRescued,
     JobSnooze,
     JobTimedOut,
+    ObjectBusy,
     UnknownKind,
 )
 from riverrun.jobs.row import JobRow
@@ -136,3 +137,25 @@ def test_the_end_of_time() -> None:
     outcome = decide(job_row(), JobSnooze(1e300), now=NOW, backoff=RiverBackoff())
     assert outcome.scheduled_at == datetime.max.replace(tzinfo=UTC)
     assert outcome.state is JobState.scheduled
+
+
+@pytest.mark.parametrize(
+    ("waits", "waiting", "least_s", "most_s"),
+    [
+        (0, 0, 0.07, 0.1),
+        (0, 1, 0.07, 0.1),
+        (30, 1, 3.7, 5.0),
+        (0, 600, 22, 30),
+        (30, 1_000, 37, 50),
+    ],
+)
+def test_a_job_waits_for_its_object_as_long_as_the_line_is(
+    waits: int, waiting: int, least_s: float, most_s: float
+) -> None:
+    """However many jobs wait for an object, some 20 of them are tried in a second."""
+    job = job_row(metadata={"riverrun:waits": waits})
+    outcome = decide(job, ObjectBusy("Order", "x:1", waiting), now=NOW, backoff=RiverBackoff())
+    assert outcome.give_back
+    assert outcome.state is JobState.available
+    assert outcome.scheduled_at is not None
+    assert least_s <= (outcome.scheduled_at - NOW).total_seconds() <= most_s

@@ -13,12 +13,12 @@ from riverrun.db.conflicts import met_another
 from riverrun.db.driver import in_transactions, in_transactions_async
 from riverrun.db.refusals import sqlstate
 from riverrun.db.worker_engine import WorkerEngine, waiting_as
-from riverrun.errors import ClientNotReady, JobCancel, JobSnooze
+from riverrun.errors import ClientNotReady, JobCancel, JobSnooze, ObjectBusy
 from riverrun.execution.attempt_state import AttemptState
 from riverrun.execution.worker_session import HeldSession, SessionMakers
 from riverrun.outcome import WAITS_KEY
 from riverrun.verbs.complete import complete, record_wish
-from riverrun.verbs.serialize import lock_for_worker, wake_waiting
+from riverrun.verbs.serialize import count_waiting, lock_for_worker, wake_waiting
 from riverrun.verbs.unless_changed import UNCHANGED_KEY, check_unchanged
 
 if TYPE_CHECKING:
@@ -148,7 +148,11 @@ class WorkerTransaction:
         ref = getattr(args, field)
         if ref is None:
             return
-        self._mark = lock_for_worker(session, ref)
+        try:
+            self._mark = lock_for_worker(session, ref)
+        except ObjectBusy as busy:
+            busy.waiting = count_waiting(session, busy.args[1], schema=self._schema)
+            raise
         session.held_keep()  # otherwise a rollback by the worker would release the lock
         if self._state.job.metadata.get(WAITS_KEY) is not None:
             # The job does not wait any more, so it must not be found among those that do.

@@ -53,6 +53,19 @@ def lock_for_worker(session: Session, ref: "Ref[Any]") -> str:
     raise ObjectGone(ref.entity.__name__, keys_of(mapper).write(key))
 
 
+def count_waiting(tx: Tx, mark: str, *, schema: str | None = None) -> int:
+    """Return how many jobs wait for an object, 1,000 at most.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        mark: The mark of the object.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    with joined(tx, schema) as transaction:
+        count: int = transaction.execute(queries.count_waiting(), _params(mark)).scalar_one()
+        return count
+
+
 def wake_waiting(tx: Tx, mark: str, *, schema: str | None = None) -> str | None:
     """Make the oldest job that waits for an object due now.
 
@@ -64,10 +77,13 @@ def wake_waiting(tx: Tx, mark: str, *, schema: str | None = None) -> str | None:
     Returns:
         The job's queue; None if there is no such job.
     """
-    params = {"mark": json_text({WAITS_KEY: mark})}
     with joined(tx, schema) as transaction:
-        queue: str | None = transaction.execute(queries.wake_waiting(), params).scalar()
+        queue: str | None = transaction.execute(queries.wake_waiting(), _params(mark)).scalar()
         return queue
+
+
+def _params(mark: str) -> dict[str, str]:
+    return {"mark": json_text({WAITS_KEY: mark})}
 
 
 def _found(session: Session, mapper: Mapper[Any], statement: Select[Any]) -> bool:
