@@ -1,13 +1,16 @@
 """What is logged while the database cannot be reached, and about errors of the application."""
 
 import logging
+import threading
 
+import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from riverrun import Client, Plugin, QueueConfig, RawArgs, Workers
 from riverrun.migrations import migrate
-from waiting import until
+from riverrun.runtime.outage import log_success
+from waiting import DEADLINE_S, until
 
 workers = Workers()
 
@@ -62,6 +65,45 @@ def test_an_outage_is_one_warning_and_one_line_when_it_is_over(
     (line,) = texts
     assert "the database cannot be reached: OperationalError" in line
     host.dispose()
+
+
+def test_an_outage_of_listen_engine_is_told_from_the_database_s(
+    engine: Engine, schema: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While only `listen_engine` finds no way to the database, one line says so."""
+    caplog.set_level(logging.INFO, logger="riverrun")
+    cut, tries = threading.Event(), threading.Semaphore(0)
+    listen = create_engine(engine.url, connect_args={"application_name": schema})
+
+    @event.listens_for(listen, "do_connect")
+    def refuse(*_: object) -> None:
+        if cut.is_set():
+            tries.release()
+            raise psycopg.OperationalError("no way")
+
+    def logged(part: str) -> list[str]:
+        return [each.getMessage() for each in caplog.records if part in each.getMessage()]
+
+    client = Client(
+        engine, workers=workers, queues=["default"], schema=schema, listen_engine=listen
+    )
+    with client:
+        listens = "SELECT pid FROM pg_stat_activity WHERE application_name = :name"
+        with engine.connect() as connection:
+            statement, name = text(listens), {"name": schema}
+            until(lambda: connection.execute(statement, name).all(), "it listens")
+            cut.set()
+            connection.execute(
+                text(f"SELECT pg_terminate_backend(pid) FROM ({listens}) AS l"), name
+            )
+        for _ in range(4):  # tries, between which heartbeats succeed
+            assert tries.acquire(timeout=DEADLINE_S)
+            log_success(client._services.heartbeat._engine)
+        assert len(logged("the database cannot be reached by listen_engine")) == 1
+        cut.clear()
+        until(lambda: logged("can be reached by listen_engine again"), "it listens again")
+    assert not logged("the database cannot be reached:")
+    assert not logged("the database can be reached again")
 
 
 class Card(Exception):

@@ -120,7 +120,9 @@ class Connections:
         self.signs = OwnEngine(host, outage, size=SIGNS)
         self.claims = OwnEngine(host, outage, size=CLAIMS)
         self.maintenance = OwnEngine(host, outage, size=MAINTENANCE, more=MAINTENANCE_MORE)
-        self.sessions = OwnEngine(listen, outage, size=0)
+        # By another way the database may be out of reach although the client works.
+        listens = outage if listen is host else Outage("listen_engine")
+        self.sessions = OwnEngine(listen, listens, size=0)
 
     def limit_connects(self, limit_s: int) -> None:
         """Let each try to connect take at most `limit_s` seconds from now on, at least 2."""

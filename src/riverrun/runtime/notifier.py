@@ -26,7 +26,7 @@ from riverrun.db.statement_timeout import Waiting
 from riverrun.logs.errors import log_error
 from riverrun.logs.loggers import logger_of
 from riverrun.queries import notify as queries
-from riverrun.runtime.outage import log_failure
+from riverrun.runtime.outage import log_failure, log_success
 from riverrun.runtime.service import Pause, Service
 from riverrun.wire.topics import Topic, parse
 
@@ -125,6 +125,7 @@ class Notifier(Service):
             encoding = driver.info.encoding
             logger.debug("listening to %s", ", ".join(channels))
             self._pause.reset()
+            log_success(self._engine)
             self._on_listening()
             # Not select.select(): it fails in a process with more than 1,024 files open.
             with selectors.DefaultSelector() as selector:

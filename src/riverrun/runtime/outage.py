@@ -25,9 +25,14 @@ OUTAGE = "riverrun_outage"
 
 
 class Outage:
-    """Whether a client's database can be reached, as found by all its services."""
+    """Whether a client's database can be reached, as found by all its services.
 
-    def __init__(self) -> None:
+    Args:
+        by: The option whose engine they use, for the log. Default: None, the client's own engine.
+    """
+
+    def __init__(self, by: str | None = None) -> None:
+        self._by = "" if by is None else f" by {by}"
         self._lock = threading.Lock()  # guards _since
         self._since: float | None = None
 
@@ -36,7 +41,7 @@ class Outage:
         with self._lock:
             known, self._since = self._since, self._since or time.monotonic()
         if known is None:
-            logger.warning("the database cannot be reached: %s", reason(error))
+            logger.warning("the database cannot be reached%s: %s", self._by, reason(error))
 
     def end(self) -> None:
         """Log that the database can be reached again, if it could not."""
@@ -46,7 +51,7 @@ class Outage:
             since, self._since = self._since, None
         if since is not None:
             passed_s = time.monotonic() - since
-            logger.info("the database can be reached again, after %.0f s", passed_s)
+            logger.info("the database can be reached%s again, after %.0f s", self._by, passed_s)
 
 
 def log_failure(
