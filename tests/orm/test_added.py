@@ -160,6 +160,25 @@ def test_copies_of_a_session_s_objects(
     assert committed() == [{"text": "once"}, {"text": "again"}]
 
 
+def test_a_session_after_its_commit(session: Session, client: Client, committed: Any) -> None:
+    """After the commit a session has the application's objects alone, and any may be refreshed."""
+    order = Order(status="new")
+    session.add(order)
+    first = client.add(session, Send(order))
+    with session.begin_nested():
+        second = client.add(session, Note("in a savepoint"))
+    session.commit()
+    assert [*session] == [order]
+    for each in session:
+        session.refresh(each)
+    third = client.add(session, Note("later"))
+    session.commit()
+    assert [*session] == [order]
+    session.rollback()
+    assert [first.job, second.job, third.job].count(None) == 0
+    assert len(committed()) == 3
+
+
 def test_one_statement_for_a_flush(
     session: Session, client: Client, host: Engine, statements: list[str]
 ) -> None:

@@ -350,13 +350,13 @@ def test_bulk_deletes_warn_once(session: Session, client: Client) -> None:
     session.flush()
     client.insert(session, Remind(), owner=seat)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", OwnerBypassed)
         session.execute(delete(Order))
         session.execute(update(Seat).values(id=7))
         session.delete(session.get_one(Seat, 7))
         session.flush()
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", OwnerBypassed)
         session.execute(delete(Seat).where(Seat.id == 0))
         session.query(Seat).filter(Seat.id == 0).delete()
         session.execute(delete(Seat.__table__).where(Seat.id == 0))

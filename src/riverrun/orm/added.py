@@ -272,6 +272,9 @@ def _commit(session: Session) -> None:
         for marker in session.__dict__.pop(_INSERTED):
             if _state(marker).persistent:
                 marker.commit()
+                # It has no row that a refresh of each object of the session would find.
+                if marker in session:
+                    session.expunge(marker)
 
 
 def _insert_jobs(session: Session, writer: Writer, jobs: list[AddedJob]) -> None:
