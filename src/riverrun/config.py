@@ -187,7 +187,7 @@ def _async_sessionmaker(value: Any) -> Any:
 
 
 def _processes(value: int | None) -> int:
-    return check_int("processes", value or os.cpu_count() or 1, 1, 1_000)
+    return os.cpu_count() or 1 if value is None else check_int("processes", value, 1, 1_000)
 
 
 def _backoff(value: Backoff | None) -> Backoff:
@@ -199,17 +199,23 @@ def _max_attempts(value: int) -> int:
 
 
 def _clock(value: Clock | None) -> Clock:
-    return Clock() if value is None else value
+    if value is None or isinstance(value, Clock):
+        return value or Clock()
+    raise InvalidOption("clock", value, "a Clock, such as riverrun.testing.FrozenClock")
 
 
 def _rng(value: random.Random | None) -> random.Random:
-    return random.Random() if value is None else value
+    if value is None or isinstance(value, random.Random):
+        return value or random.Random()
+    raise InvalidOption("rng", value, "a random.Random, such as random.Random(7)")
 
 
 def _index_names(value: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(n, str) and "\x00" not in n for n in value):
-        raise InvalidOption("reindexer_index_names", value, "a sequence of names of indexes")
-    return tuple(value)
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        names = tuple(value)
+        if all(isinstance(name, str) and "\x00" not in name for name in names):
+            return names
+    raise InvalidOption("reindexer_index_names", value, "a sequence of names of indexes")
 
 
 @attrs.frozen(kw_only=True)

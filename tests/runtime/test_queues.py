@@ -118,6 +118,8 @@ def test_refuses_queues_it_cannot_take(app: Any) -> None:
         client.queues.add("ok", "5")
     with pytest.raises(InvalidOption):
         client.queues.remove("stranger")
+    with pytest.raises(InvalidOption):
+        client.queues.remove(["default"])
     assert list(client.queues) == ["default"]
     services = client._services
     client.stop()

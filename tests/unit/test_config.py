@@ -49,6 +49,23 @@ def test_durations_are_seconds_or_timedeltas(name: str) -> None:
             Client(ENGINE, **options)
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("processes", 0),
+        ("reindexer_index_names", None),
+        ("reindexer_index_names", 5),
+        ("clock", "utc"),
+        ("rng", 7),
+    ],
+)
+def test_options_of_a_wrong_type_are_refused_by_name(name: str, wrong: object) -> None:
+    """They would fail, or be replaced by a default, where the client uses them."""
+    options: dict[str, Any] = {name: wrong}
+    with pytest.raises(InvalidOption, match=f"{name} is {wrong!r}; expected"):
+        Client(ENGINE, **options)
+
+
 def test_settings_take_every_option_that_text_can_give() -> None:
     """What is a number, a flag, a text or queues; objects, such as plugins, are given in Python."""
     objects = {

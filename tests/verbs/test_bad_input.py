@@ -1,7 +1,8 @@
 """Invalid input is refused with a clear message, and nothing is written."""
 
 from collections.abc import Callable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -30,11 +31,18 @@ from riverrun.policies.uniqueness import UniqueOpts
 from riverrun.verbs import (
     cancel,
     claim,
+    complete,
     delete,
+    discard,
+    fail,
     get,
+    get_live_log,
     insert,
     insert_many,
     insert_many_fast,
+    key_holder,
+    place_in_line,
+    reschedule_where,
     retry,
     update,
 )
@@ -298,6 +306,50 @@ def test_refuses_what_is_no_id(engine: Engine, schema: str, verb: Callable[..., 
             with pytest.raises(InvalidOption, match=r"job_id is .*; expected the id of a job"):
                 verb(session, wrong, schema=schema)
         assert verb(session, job.id, schema=schema).id == job.id
+
+
+@pytest.mark.parametrize("verb", [get_live_log, key_holder, place_in_line])
+def test_reads_refuse_what_is_no_id(engine: Engine, schema: str, verb: Callable[..., Any]) -> None:
+    """A read by something that is no id leaves the transaction usable, too."""
+    with Session(engine) as session:
+        for wrong in ("x", None, 1.5, 2**63):
+            with pytest.raises(InvalidOption, match=r"job_id is .*; expected the id of a job"):
+                verb(session, wrong, schema=schema)
+        assert session.scalar(select(1)) == 1
+
+
+def test_refuses_what_was_not_claimed(engine: Engine, schema: str) -> None:
+    """The id in place of a claimed job, a text in place of its error, and such are named."""
+    insert(engine, RawArgs(kind="box", encoded={}), schema=schema)
+    with pytest.raises(InvalidOption, match="client_id is 5; expected a text"):
+        claim(engine, client_id=5, schema=schema)  # type: ignore[arg-type]
+    [job] = claim(engine, client_id="me", schema=schema)
+    end: Any
+    for end in (complete, partial(fail, error=OSError()), partial(discard, error=OSError())):
+        with pytest.raises(InvalidOption, match=r"job is 1; expected the JobRow that claim\(\)"):
+            end(engine, job=1, schema=schema)
+    for end in (fail, discard):
+        for wrong in ("no address", OSError, None):
+            with pytest.raises(InvalidOption, match=r"error is .*; expected an exception, such as"):
+                end(engine, job, wrong, schema=schema)
+    assert complete(engine, job, schema=schema) == "completed"
+
+
+@pytest.mark.parametrize("item", [(), (RawArgs(kind="box", encoded={}), None, None)])
+def test_refuses_tuples_that_are_no_pairs(engine: Engine, schema: str, item: object) -> None:
+    """A batch is refused by name if one of it is neither args nor a pair."""
+    client = Client(engine, workers=Workers(), schema=schema)
+    with pytest.raises(InvalidOption, match="args is "):
+        client.insert_many(engine, [item])
+
+
+@pytest.mark.parametrize("delay", [2**62, timedelta.max], ids=str)
+def test_refuses_a_delay_that_no_time_can_hold(
+    engine: Engine, schema: str, delay: float | timedelta
+) -> None:
+    """A reschedule names a delay that is too long."""
+    with pytest.raises(InvalidOption, match="delay is"):
+        reschedule_where(engine, Job.queue == "q", delay=delay, schema=schema)
 
 
 @pytest.mark.parametrize("unique", [None, UniqueOpts(by_args=True)])

@@ -260,7 +260,7 @@ class Inserter:
 
     def _drafts(self, jobs: Iterable[object]) -> Sequence[JobDraft]:
         items = jobs_of(jobs)
-        self._check_kinds(item[0] if isinstance(item, tuple) else item for item in items)
+        self._check_kinds(item[0] if isinstance(item, tuple) and item else item for item in items)
         return self._drafts_of(items)
 
     def _drafts_of(self, items: Sequence[Any]) -> list[JobDraft]:

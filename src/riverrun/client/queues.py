@@ -62,6 +62,7 @@ class Queues:
             InvalidOption: If the client does not work it.
             StopTimeout: If jobs run on although cancelled; the error names them.
         """
+        name = check_queue(name)
         soft_s = self._soft_stop_timeout_s
         if timeout is not None:
             soft_s = check_duration("timeout", timeout, 0.0)

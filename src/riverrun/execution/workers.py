@@ -209,7 +209,7 @@ class Workers:
             name = name_of(given)
             if not callable(given):
                 raise InvalidWorker(name, "it is not callable")
-            runs_it = executor not in {None, Executor.coroutine}
+            runs_it = executor is not None and executor != Executor.coroutine
             signature = read_signature(given, assume_plain=runs_it)
             worker = Worker(
                 kind=_kind(name, signature.args_type, kind),
@@ -277,7 +277,7 @@ def _name(cls: type) -> str:
 def _executor(name: str, signature: Signature, chosen: Executor | str | None) -> Executor:
     try:
         executor = None if chosen is None else Executor(chosen)
-    except ValueError:
+    except (ValueError, TypeError):  # a TypeError if it cannot be hashed
         raise InvalidOption("executor", chosen, f"one of {', '.join(Executor)}") from None
     if signature.is_async:
         if executor not in {None, Executor.coroutine}:
@@ -333,6 +333,6 @@ def _kind(name: str, args_type: type[Any], kind: str | None) -> str:
             f"its args class {args_type.__name__} must be made with @attrs.frozen or @dataclass"
         )
         raise InvalidWorker(name, f"{problem}, or be a pydantic model")
-    if kind not in {None, own}:
+    if kind is not None and kind != own:
         raise InvalidWorker(name, f"kind={kind!r} is not the kind of its args, {own!r}")
     return own

@@ -331,7 +331,7 @@ def same(tx: Tx, transaction: Transaction) -> Tx:
 def _action(action: object) -> JobAction:
     try:
         return JobAction(action)  # type: ignore[arg-type]
-    except ValueError:
+    except (ValueError, TypeError):  # a TypeError if it cannot be hashed
         raise InvalidOption("action", action, f"one of {', '.join(JobAction)}") from None
 
 

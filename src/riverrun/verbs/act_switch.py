@@ -47,7 +47,7 @@ def act_on_queue(
         QueueNotFound: If there is no such queue.
     """
     verbs = {"pause": pause_queue, "resume": resume_queue}
-    if action not in verbs:
+    if not isinstance(action, str) or action not in verbs:
         raise InvalidOption("action", action, "pause or resume")
     user = check_user(user)
     with joined(tx, schema) as transaction:
@@ -88,7 +88,7 @@ def act_on_periodic(
         SchemaMissing: If version 3 of riverrun's line is missing.
     """
     verbs = {"pause": pause_periodic, "resume": resume_periodic, "run": run_periodic_now}
-    if action not in verbs:
+    if not isinstance(action, str) or action not in verbs:
         raise InvalidOption("action", action, "pause, resume or run")
     user = check_user(user)
     with joined(tx, schema) as transaction:

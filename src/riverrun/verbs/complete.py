@@ -11,7 +11,7 @@ from typing import Any
 from riverrun.clock import Duration
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Transaction, Tx, joined
-from riverrun.errors import AttemptLost, JobCancel, JobSnooze
+from riverrun.errors import AttemptLost, InvalidOption, JobCancel, JobSnooze
 from riverrun.jobs.json_values import json_text
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
@@ -45,6 +45,7 @@ def complete(
     Raises:
         AttemptLost: If the job no longer runs at that attempt; roll the transaction back.
     """
+    _check_claimed(job)
     staged = check_metadata(metadata, MAX_ROW_BYTES) if metadata else None
     return _end(tx, job, None, RiverBackoff(), staged, schema, now)
 
@@ -74,7 +75,9 @@ def fail(
 
     Raises:
         AttemptLost: If the job no longer runs at that attempt.
+        InvalidOption: If `job` was not returned by `claim`, or `error` is no exception.
     """
+    _check(job, error)
     return _end(tx, job, error, backoff or RiverBackoff(), None, schema, now)
 
 
@@ -103,6 +106,7 @@ def snooze(
         AttemptLost: If the job no longer runs at that attempt.
         InvalidOption: If `delay` is negative.
     """
+    _check_claimed(job)
     return _end(tx, job, JobSnooze(delay), RiverBackoff(), None, schema, now)
 
 
@@ -158,7 +162,9 @@ def discard(
 
     Raises:
         AttemptLost: If the job no longer runs at that attempt.
+        InvalidOption: If `job` was not returned by `claim`, or `error` is no exception.
     """
+    _check(job, error)
     with joined(tx, schema) as transaction:
         at = job.attempted_at or now or _now(transaction)
         entry = attempt_error(job.attempt, at, error)
@@ -205,6 +211,17 @@ def _end(
         moment = now or (_now(transaction) if error is not None else job.scheduled_at)
         outcome = decide(job, error, now=moment, backoff=backoff, metadata=metadata)
         return _write_own(transaction, job, outcome, now)
+
+
+def _check_claimed(job: object) -> None:
+    if not isinstance(job, JobRow):
+        raise InvalidOption("job", job, "the JobRow that claim() returned")
+
+
+def _check(job: object, error: object) -> None:
+    _check_claimed(job)
+    if not isinstance(error, BaseException):
+        raise InvalidOption("error", error, "an exception, such as OSError('no route')")
 
 
 def _write_own(

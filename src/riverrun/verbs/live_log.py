@@ -6,6 +6,7 @@ import attrs
 
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Tx, joined
+from riverrun.jobs.checks import check_job_id
 from riverrun.queries import live_log as queries
 
 
@@ -38,7 +39,9 @@ def get_live_log(tx: Tx, job_id: int, *, schema: str | None = None) -> LiveLog |
         `JobLog(live=True)` among its plugins.
     """
     with joined(tx, schema) as transaction:
-        row = transaction.execute(queries.get_live_log(), {"job_id": job_id}).one_or_none()
+        row = transaction.execute(
+            queries.get_live_log(), {"job_id": check_job_id(job_id)}
+        ).one_or_none()
     # The heartbeat may be of an earlier attempt.
     if row is None or not row.log or row.of != str(row.attempt):
         return None

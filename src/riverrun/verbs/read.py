@@ -122,7 +122,7 @@ def key_holder(tx: Tx, job_id: int, *, schema: str | None = None) -> JobBrief | 
     """
     with joined(tx, schema) as transaction:
         statement = queries.get_key_holder(schema)
-        row = transaction.execute(statement, {"job_id": job_id}).one_or_none()
+        row = transaction.execute(statement, {"job_id": check_job_id(job_id)}).one_or_none()
     if row is None:
         raise JobNotFound(job_id)
     return None if row.id is None else job_brief(row)

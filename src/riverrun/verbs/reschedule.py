@@ -1,7 +1,7 @@
 """Reschedule waiting jobs."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, SQLColumnExpression, func, literal
@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, SQLColumnExpression, func, literal
 from riverrun.clock import Duration
 from riverrun.db.transactions import Transaction, Tx
 from riverrun.errors import InvalidOption
-from riverrun.jobs.checks import check_aware, check_duration
+from riverrun.jobs.checks import check_aware, check_timedelta
 from riverrun.jobs.columns import Timestamp
 from riverrun.models import Job
 from riverrun.queries import reschedule as queries
@@ -96,7 +96,7 @@ def _time(scheduled_at: Any, delay: Duration | None, now: datetime | None) -> An
         expected = "one of scheduled_at and delay"
         raise InvalidOption("scheduled_at", scheduled_at, expected)
     if delay is not None:
-        span = timedelta(seconds=check_duration("delay", delay, 0.0))
+        span = check_timedelta("delay", delay, 0.0)
         since = func.now() if now is None else literal(now, Timestamp)
         return since + span
     clause = getattr(scheduled_at, "__clause_element__", lambda: scheduled_at)()

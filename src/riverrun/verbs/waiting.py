@@ -8,7 +8,7 @@ import attrs
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Tx, joined
 from riverrun.errors import JobNotFound
-from riverrun.jobs.checks import check_int
+from riverrun.jobs.checks import check_int, check_job_id
 from riverrun.jobs.states import JobState
 from riverrun.queries import waiting as queries
 
@@ -99,7 +99,7 @@ def place_in_line(
     """
     check_int("most", most, 1, 1_000_000)
     with joined(tx, schema) as transaction:
-        params = {"job_id": job_id, "most": most}
+        params = {"job_id": check_job_id(job_id), "most": most}
         row = transaction.execute(queries.place_in_line(), params).one_or_none()
     if row is None:
         raise JobNotFound(job_id)

@@ -62,6 +62,8 @@ def test_registers_by_annotation() -> None:
         (ship, {"kind": "other"}, InvalidWorker),
         (ship, {"timeout": -1}, InvalidOption),
         (ship, {"backoff": 5}, InvalidOption),
+        (ship, {"executor": ["process"]}, InvalidOption),
+        (ship, {"kind": ["ship"]}, InvalidWorker),
     ],
 )
 def test_refuses(function: Any, options: Any, error: type[Exception]) -> None:
