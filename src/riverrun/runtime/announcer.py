@@ -222,9 +222,7 @@ class Announcer:
             )
             return
         for name in sorted(names - {row.name for row in rows}):
-            message = (
-                "inserted into queue %r, which no client has worked so far; is its name right?"
-            )
+            message = "jobs wait in queue %r, which no client has worked so far; is its name right?"
             logger.warning(message, name)
 
     def _start(self) -> None:
