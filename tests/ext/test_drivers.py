@@ -181,16 +181,19 @@ def jobs_bind(app: Flask) -> dict[str, Engine]:
 
 def test_binds_without_a_default(schema_url: str) -> None:
     """If there is no such database, the error lists the existing ones."""
-    app = Flask("shop")
-    app.config["SQLALCHEMY_BINDS"] = {"jobs": schema_url, "other": schema_url}
-    SQLAlchemy(app, model_class=Base)
-    for setting, problem in ((None, "no default database"), ("job", "no database 'job'")):
+
+    def shop(setting: str | None) -> tuple[Flask, Riverrun]:
+        app = Flask("shop")
+        app.config["SQLALCHEMY_BINDS"] = {"jobs": schema_url, "other": schema_url}
         app.config["RIVERRUN_BIND"] = setting
-        Riverrun(app)
+        SQLAlchemy(app, model_class=Base)
+        return app, Riverrun(app)
+
+    for setting, problem in ((None, "no default database"), ("job", "no database 'job'")):
+        app, _ = shop(setting)
         with pytest.raises(ClientNotReady, match=rf"{problem}; set RIVERRUN_BIND to one of.*jobs"):
             client_of(app)
-    app.config["RIVERRUN_BIND"] = "other"
-    queue = Riverrun(app)
+    app, queue = shop("other")
     with app.app_context():
         assert queue.insert(Greet(1)).job.kind == "greet"
         app.extensions["sqlalchemy"].session.rollback()

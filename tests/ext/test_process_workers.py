@@ -59,10 +59,11 @@ def test_flask_in_a_program(
         assert events.get(timeout=DEADLINE_S).job.state == "completed"
     assert greeters(schema_engine) not in ([None], [os.getpid()])
     client.engine.dispose()
-    app.config["RIVERRUN_FLASK_APP"] = "nowhere:create_app()"
-    app.config["RIVERRUN_DATABASE_URL"] = schema_url
-    Riverrun(app, workers=flask_shop.workers)
-    encoded = pickle.dumps(in_processes(client_of(app).plugins)[0])
+    lost = Flask("shop")
+    lost.config["RIVERRUN_FLASK_APP"] = "nowhere:create_app()"
+    lost.config["RIVERRUN_DATABASE_URL"] = schema_url
+    Riverrun(lost, workers=flask_shop.workers)
+    encoded = pickle.dumps(in_processes(client_of(lost).plugins)[0])
     with pytest.raises(ClientNotReady, match="set RIVERRUN_FLASK_APP as for"):
         pickle.loads(encoded)
 

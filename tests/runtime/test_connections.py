@@ -206,7 +206,7 @@ def test_own_connections_are_made_as_the_host_s(app: Any, database_url: str) -> 
     client.start()
     client.insert(app.engine, Task())
     assert type(events.get(DEADLINE_S)) is JobCompleted
-    assert opened(app.engine, name) == len(connects) > 1
+    until(lambda: opened(app.engine, name) == len(connects) > 1, "each connection is its own")
     for part in ("riverrun_client", "river_leader", "FOR UPDATE SKIP LOCKED", "river_queue"):
         assert any(part in each for each in statements), f"no statement with {part}"
     client.stop()

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Sequence
 
 import psycopg
 import pytest
@@ -88,14 +89,17 @@ def test_an_outage_of_listen_engine_is_told_from_the_database_s(
         engine, workers=workers, queues=["default"], schema=schema, listen_engine=listen
     )
     with client:
-        listens = "SELECT pid FROM pg_stat_activity WHERE application_name = :name"
-        with engine.connect() as connection:
-            statement, name = text(listens), {"name": schema}
-            until(lambda: connection.execute(statement, name).all(), "it listens")
-            cut.set()
-            connection.execute(
-                text(f"SELECT pg_terminate_backend(pid) FROM ({listens}) AS l"), name
-            )
+        statement = text("SELECT pid FROM pg_stat_activity WHERE application_name = :name")
+
+        def listeners() -> Sequence[int]:
+            with engine.connect() as connection:
+                return connection.scalars(statement, {"name": schema}).all()
+
+        until(listeners, "it listens")
+        cut.set()
+        with engine.begin() as connection:
+            for pid in listeners():
+                connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
         for _ in range(4):  # tries, between which heartbeats succeed
             assert tries.acquire(timeout=DEADLINE_S)
             log_success(client._services.heartbeat._engine)
