@@ -1,7 +1,8 @@
 """What a client's heartbeats record, and what a client does when they cannot be written."""
 
 import random
-from datetime import datetime, timedelta
+import threading
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
-from factories import T0, insert_job
-from riverrun import verbs
+from factories import T0, insert_job, only_state
+from riverrun import JobContext, verbs
 from riverrun.clock import Clock
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
@@ -19,8 +20,9 @@ from riverrun.runtime.heartbeat import DEAD_S, GIVEN_UP_S, INTERVAL_S, Heartbeat
 from riverrun.verbs.beat import sign_on
 from riverrun.verbs.elect import elect
 from riverrun.verbs.rescue import rescue
+from runtime.conftest import App
 from runtime.task import Task
-from waiting import until
+from waiting import DEADLINE_S, until
 
 
 class Hand(Clock):
@@ -203,6 +205,47 @@ def test_a_name_is_one_client_s(engine: Engine, schema: str) -> None:
     assert begin(later) == "ada"
     insert_job(engine, schema, state="running", attempted_by=["ada"])
     assert begin(later + timedelta(seconds=DEAD_S + 1)) != "ada"
+
+
+def test_a_name_that_another_client_took_is_left_to_it(
+    engine: Engine, schema: str, app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that was silent until another one took its name leaves the name to that one.
+
+    It cancels its jobs, claims no more, gives back none of the other's jobs and is beyond repair.
+    """
+    begun, cancelled = threading.Event(), threading.Event()
+
+    def work(args: Task, ctx: JobContext) -> None:
+        begun.set()
+        if ctx.wait(DEADLINE_S):
+            cancelled.set()
+
+    client, _ = app.run(work, id="ada")
+    services = client._services
+    assert services is not None
+    verbs.insert(engine, Task(), schema=schema)
+    assert begun.wait(DEADLINE_S)
+    now = datetime.now(UTC) + timedelta(seconds=DEAD_S + 60)
+    # As if it had been silent: its jobs are rescued, and another takes the name and claims them.
+    with engine.begin() as connection:
+        connection.execute(text(f"UPDATE {schema}.river_job SET state = 'available'"))
+        name = {"hostname": "there", "pid": 1, "dead_s": DEAD_S, "instance": "other", "now": now}
+        assert sign_on(connection, "ada", **name, schema=schema) == "ada"
+        connection.execute(text(f"UPDATE {schema}.river_job SET state = 'running'"))
+    assert services.stocktaker.run_once() == 0
+    assert only_state(engine, schema) == "running"
+    until(lambda: client.beyond_repair, "the loss of its name is noticed")
+    assert cancelled.wait(DEADLINE_S)
+    assert "another client has taken its name, and it must be started again" in client.problems
+    until(lambda: not any(each.alive for each in services.producers), "it claims no more")
+    services.heartbeat._last -= GIVEN_UP_S
+    services.heartbeat.check_silence()
+    app.stop()
+    assert caplog.text.count("another client has taken the name ada") == 1
+    assert "no heartbeat has succeeded" not in caplog.text
+    query = f"SELECT metadata->>'instance' FROM {schema}.riverrun_client"
+    assert one(engine, query) == "other"
 
 
 def test_silence_is_noticed_while_a_beat_waits_for_its_answer(engine: Engine, schema: str) -> None:

@@ -87,7 +87,9 @@ class Client(Acting, SetBased, UnitOfWork):
         schema: The schema of River's tables. Default: None, which takes the search path's.
         id: Names this client in `attempted_by`, in at most 100 characters. If another client of
             that name lives, or was killed just now and its jobs are not rescued yet, this client
-            gets a suffix when it starts. Default: a name made of the host and the time.
+            gets a suffix when it starts. If another one takes the name while this client has no
+            heartbeat for 20 s, this one cancels its jobs and is `beyond_repair`. Default: a name
+            made of the host and the time.
         notify: When workers are notified of inserted jobs. Default: by the INSERT if that is rare,
             else after the commit; see `Notify`.
         poll_only: Whether to find jobs by polling alone, without LISTEN, as is necessary behind
@@ -479,12 +481,13 @@ class Client(Acting, SetBased, UnitOfWork):
 
     @property
     def beyond_repair(self) -> bool:
-        """Whether one of the client's threads could not be kept alive for 60 s.
+        """Whether the client cannot work any more.
 
+        One of its threads could not be kept alive for 60 s, or another client has taken its name.
         Then the process should exit, so that its supervisor starts another. `riverrun work` does.
         """
         services = self._services
-        return services is not None and services.health.beyond_repair
+        return services is not None and services.beyond_repair
 
     def start(self) -> None:
         """Start working the client's queues. Do nothing if it works them already.

@@ -7,6 +7,7 @@ others are being removed. In a forked child the lock is renewed here and nowhere
 
 import os
 import random
+import secrets
 import socket
 import threading
 from collections.abc import Mapping
@@ -280,6 +281,7 @@ class Launcher:
         )
         try:
             canceller.start()
+            instance = secrets.token_hex(8)
             _check_schema(config, own, client.id)
             name = sign_on(
                 with_timeout(own.signs, STATEMENT_S, **{SINGLE: True}),
@@ -287,6 +289,7 @@ class Launcher:
                 hostname=socket.gethostname(),
                 pid=os.getpid(),
                 dead_s=DEAD_S,
+                instance=instance,
                 schema=config.schema,
             )
             if name != client.id:
@@ -297,7 +300,14 @@ class Launcher:
                 logger.warning(message, client.id, name, extra={"client_id": name})
             client.id = name
             services = Services(
-                config, queues, own, client=client, client_id=name, hub=hub, periodic_jobs=jobs
+                config,
+                queues,
+                own,
+                client=client,
+                client_id=name,
+                instance=instance,
+                hub=hub,
+                periodic_jobs=jobs,
             )
             services.start()
         except BaseException as error:

@@ -94,6 +94,7 @@ class Services:
         own: The client's own connections.
         client: The client that workers use to insert jobs.
         client_id: The name under which it has signed on.
+        instance: A text that differs for each start of a client.
         hub: Where events go.
         periodic_jobs: The jobs that the client inserts while it leads.
     """
@@ -106,6 +107,7 @@ class Services:
         *,
         client: Any,
         client_id: str,
+        instance: str,
         hub: Hub,
         periodic_jobs: PeriodicJobs,
     ) -> None:
@@ -164,6 +166,7 @@ class Services:
         self.heartbeat = Heartbeat(
             with_timeout(own.signs, SIGN_S, **{SINGLE: True}),
             client_id=client_id,
+            instance=instance,
             producers=self.producers,
             completer=self.completer,
             health=self.health,
@@ -196,6 +199,7 @@ class Services:
         self.stocktaker = Stocktaker(
             self._claims,
             client_id=client_id,
+            instance=instance,
             producers=self.producers,
             completer=self.completer,
             schema=schema,
@@ -323,7 +327,7 @@ class Services:
             self.completer.gave_up.set()
             self.completer.stop()
         self.heartbeat.stop()
-        if written and not left:
+        if written and not left and not self.heartbeat.name_taken:
             self.heartbeat.leave()
         self._notifier.stop()
         self._statement_canceller.stop()
@@ -366,9 +370,16 @@ class Services:
     def problems(self) -> list[str]:
         """Return what keeps the client from being healthy, a sentence each."""
         found = self.health.problems()
-        if not self.heartbeat.healthy:
+        if self.heartbeat.name_taken:
+            found.append("another client has taken its name, and it must be started again")
+        elif not self.heartbeat.healthy:
             found.append("the database does not take heartbeats")
         return found + [unworked_problem(name) for name in self.queue_reporter.unworked]
+
+    @property
+    def beyond_repair(self) -> bool:
+        """Whether the process should be replaced."""
+        return self.heartbeat.name_taken or self.health.beyond_repair
 
     def is_own_thread(self, queue: str | None = None) -> bool:
         """Return whether a stop would wait for the calling thread.

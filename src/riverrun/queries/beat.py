@@ -25,6 +25,7 @@ from riverrun.jobs.states import JobState
 from riverrun.models import ClientRecord, Job, Leader
 from riverrun.queries.expressions import (
     NOW,
+    is_another_s,
     last_claimer,
     names_a_running_job,
     seconds,
@@ -36,8 +37,8 @@ from riverrun.queries.expressions import (
 def beat() -> Insert:
     """Write the heartbeat of client `client_id`: host, pid, queues and its health (bind `state`).
 
-    Returns whether the leader is a client without heartbeats, as River's are. Index:
-    riverrun_client_pkey.
+    Returns whether the leader is a client without heartbeats, as River's are; nothing if the name
+    belongs to another instance than bind `instance`. Index: riverrun_client_pkey.
     """
     statement = insert(ClientRecord).values(
         id=bindparam("client_id", type_=Text),
@@ -57,6 +58,7 @@ def beat() -> Insert:
                 "queues": statement.excluded.queues,
                 "metadata": statement.excluded.metadata,
             },
+            where=~is_another_s(),
         )
         .returning(exists().where(Leader.expires_at >= NOW, ~ours))
         .execution_options(dml_strategy="raw")
@@ -78,9 +80,10 @@ def sign_on() -> Insert:
         NOW,
         bindparam("host", type_=Text),
         bindparam("process", type_=Integer),
+        cast(bindparam("state", type_=Text), JSONB),
     )
     statement = insert(ClientRecord).from_select(
-        ["id", "heartbeat_at", "hostname", "pid"], values.where(~running)
+        ["id", "heartbeat_at", "hostname", "pid", "metadata"], values.where(~running)
     )
     return (
         statement.on_conflict_do_update(
@@ -89,6 +92,7 @@ def sign_on() -> Insert:
                 "heartbeat_at": statement.excluded.heartbeat_at,
                 "hostname": statement.excluded.hostname,
                 "pid": statement.excluded.pid,
+                "metadata": statement.excluded.metadata,
             },
             where=ClientRecord.heartbeat_at < NOW - seconds("dead_s"),
         )

@@ -21,6 +21,7 @@ from sqlalchemy import (
     cast,
     column,
     exists,
+    false,
     func,
     literal_column,
     or_,
@@ -217,3 +218,16 @@ def names_a_running_job() -> Any:
     """Return the condition for a client that was the last to claim a job that is still running."""
     running = Job.state == state_literal(JobState.running)
     return exists().where(running, last_claimer() == ClientRecord.id)
+
+
+INSTANCE_KEY = "instance"
+"""The key in a client's metadata that differs for each start of a client."""
+
+
+def is_another_s() -> ColumnElement[bool]:
+    """Return whether a client's record belongs to another instance than bind `instance`.
+
+    False if the bind is null, or the record has none, as those of older releases.
+    """
+    instance = ClientRecord.metadata_[INSTANCE_KEY].astext
+    return func.coalesce(instance != bindparam("instance", type_=Text), false())

@@ -15,6 +15,7 @@ from sqlalchemy import (
     case,
     cast,
     column,
+    exists,
     func,
     literal_column,
     or_,
@@ -24,8 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from riverrun.jobs.states import JobState
-from riverrun.models import Job
-from riverrun.queries.expressions import last_claimer, readable, state_literal
+from riverrun.models import ClientRecord, Job
+from riverrun.queries.expressions import is_another_s, last_claimer, readable, state_literal
 
 
 def _mine() -> ColumnElement[bool]:
@@ -95,12 +96,14 @@ def give_back_jobs() -> Update:
 def running_jobs() -> Select[Any]:
     """Read the jobs that are running for `client_id`, each with the version of its row.
 
-    Locks nothing. Index: river_job_prioritized_fetching_index, whose part for running jobs is
-    small.
+    None if the name belongs to another instance than bind `instance`, whose jobs they are. Locks
+    nothing. Index: river_job_prioritized_fetching_index, whose part for running jobs is small, and
+    riverrun_client_pkey.
     """
     # xmin is the transaction that wrote the row last, so each change gives it another value.
     version: Any = literal_column("xmin::text").label("version")
-    return select(Job.id, Job.queue, version).where(_mine())
+    name = ClientRecord.id == bindparam("client_id", type_=Text)
+    return select(Job.id, Job.queue, version).where(_mine(), ~exists().where(name, is_another_s()))
 
 
 @lru_cache

@@ -38,13 +38,17 @@ class Heartbeat(Service):
     Attributes:
         river_leads: Whether the leader at the last heartbeat was a client without heartbeats, such
             as River's.
+        name_taken: Whether another client has taken this one's name, while this one was silent.
     """
+
+    river_leads: bool
 
     def __init__(
         self,
         engine: Engine,
         *,
         client_id: str,
+        instance: str | None = None,
         producers: Producers,
         completer: Completer,
         health: Health,
@@ -56,6 +60,8 @@ class Heartbeat(Service):
         super().__init__("heartbeat")
         self._engine = engine
         self._client_id = client_id
+        self._instance = instance
+        self.name_taken = False
         self._producers = producers
         self._completer = completer
         self._health = health
@@ -109,6 +115,8 @@ class Heartbeat(Service):
 
         Another thread than the heartbeat's calls this: that one may wait for an answer for ever.
         """
+        if self.name_taken:
+            return  # its jobs were cancelled then
         if not self._given_up and self._clock.monotonic() - self._last >= GIVEN_UP_S:
             self._given_up = True
             logger.error(
@@ -123,15 +131,20 @@ class Heartbeat(Service):
         began = self._clock.monotonic()
         if began - self._last >= GIVEN_UP_S:
             self._give_up()
-        self.river_leads = beat(
+        leads = beat(
             self._engine,
             self._client_id,
             hostname=socket.gethostname(),
             pid=os.getpid(),
             queues=self._producers.names,
             state=self._health.state(),
+            instance=self._instance,
             schema=self._schema,
         )
+        if leads is None:
+            self._lose_name()
+            return
+        self.river_leads = leads
         self._last = began
         self._touch(began)
 
@@ -141,6 +154,18 @@ class Heartbeat(Service):
             leave(self._engine, self._client_id, schema=self._schema)
         except Exception as error:
             logger.warning("could not record that this client has stopped: %s", reason(error))
+
+    def _lose_name(self) -> None:
+        # Nothing in a job's row would tell this client's jobs from the other's.
+        if not self.name_taken:
+            self.name_taken = True
+            logger.error(
+                "another client has taken the name %s, because this one had no heartbeat for too "
+                "long; this one claims no more jobs, and must be started again",
+                self._client_id,
+            )
+            self._producers.claim_no_more()
+            self._give_up()
 
     def _give_up(self) -> None:
         self._producers.cancel_all(ClientGivenUp())

@@ -122,6 +122,12 @@ class Producers:
             if producer.cancel(job_id, JobCancelledRemotely()):
                 return
 
+    def claim_no_more(self) -> None:
+        """Let no producer claim any more, for good."""
+        for producer in self:
+            producer.stopping.set()
+            producer.interrupt()
+
     def cancel_all(self, reason: AttemptInterrupted) -> None:
         """Cancel every attempt."""
         for producer in self:

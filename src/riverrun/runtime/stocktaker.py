@@ -44,6 +44,7 @@ class Stocktaker(Service):
         engine: Engine,
         *,
         client_id: str,
+        instance: str | None = None,
         producers: Producers,
         completer: Completer,
         schema: str | None,
@@ -53,6 +54,7 @@ class Stocktaker(Service):
         super().__init__("stocktaker")
         self._engine = engine
         self._client_id = client_id
+        self._instance = instance
         self._producers = producers
         self._completer = completer
         self._schema = schema
@@ -101,7 +103,12 @@ class Stocktaker(Service):
         for producer in producers:
             producer.drop_strays()
         self._wanted = False
-        rows = read_running(self._engine, client_id=self._client_id, schema=self._schema)
+        rows = read_running(
+            self._engine,
+            client_id=self._client_id,
+            instance=self._instance,
+            schema=self._schema,
+        )
         # After reading the rows: a claim that is under way now may have made some of them.
         asking = {producer.queue: producer.asking for producer in producers}
         unknown = self._unknown(rows, producers)

@@ -11,6 +11,7 @@ from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Tx, joined
 from riverrun.jobs.json_values import json_text
 from riverrun.queries import beat as queries
+from riverrun.queries.expressions import INSTANCE_KEY
 from riverrun.verbs.halves import by_halves, log_refused
 
 TOUCH_MAX = 1_000
@@ -25,6 +26,7 @@ def sign_on(
     hostname: str,
     pid: int,
     dead_s: float,
+    instance: str | None = None,
     schema: str | None = None,
     now: datetime | None = None,
 ) -> str:
@@ -39,6 +41,7 @@ def sign_on(
         hostname: The name of its host.
         pid: The id of its process.
         dead_s: Seconds without a heartbeat after which a client is gone.
+        instance: A text that differs for each start of a client.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
     """
@@ -50,6 +53,7 @@ def sign_on(
                 "host": hostname,
                 "process": pid,
                 "dead_s": dead_s,
+                "state": json_text(_of(instance)),
                 "now": now,
             }
             if transaction.execute(queries.sign_on(), params).first() is not None:
@@ -66,12 +70,14 @@ def beat(
     pid: int,
     queues: Iterable[str],
     state: Mapping[str, Any] | None = None,
+    instance: str | None = None,
     schema: str | None = None,
     now: datetime | None = None,
-) -> bool:
+) -> bool | None:
     """Write a heartbeat of `client_id`, and return whether a client without heartbeats leads.
 
-    River's clients have none.
+    River's clients have none. Return None, and write nothing, if the name belongs to another
+    instance, which has signed on while this one had no heartbeat.
 
     Args:
         tx: The transaction, as for `insert`.
@@ -81,6 +87,7 @@ def beat(
         queues: The names of its queues.
         state: Its health: `slots` by queue, the number of jobs `running`, its `problems`, and what
             else ClientRow has.
+        instance: What `sign_on` got. Default: None, which may be any instance.
         schema: The schema of River's tables. Default: the search path's.
         now: For tests: used as the database's time, aware.
     """
@@ -89,11 +96,17 @@ def beat(
         "host": hostname,
         "process": pid,
         "names": sorted(queues),
-        "state": json_text(state or {}),
+        "state": json_text({**(state or {}), **_of(instance)}),
+        "instance": instance,
         "now": now,
     }
     with joined(tx, schema) as transaction:
-        return bool(transaction.execute(queries.beat(), params).scalar_one())
+        row = transaction.execute(queries.beat(), params).first()
+        return None if row is None else bool(row[0])
+
+
+def _of(instance: str | None) -> dict[str, str]:
+    return {} if instance is None else {INSTANCE_KEY: instance}
 
 
 @tried_again

@@ -71,10 +71,20 @@ def give_back(
 
 
 @tried_again
-def read_running(tx: Tx, *, client_id: str, schema: str | None = None) -> list[RunningRow]:
-    """Return all jobs that are running for the client `client_id`, according to their rows."""
+def read_running(
+    tx: Tx, *, client_id: str, instance: str | None = None, schema: str | None = None
+) -> list[RunningRow]:
+    """Return all jobs that are running for the client `client_id`, according to their rows.
+
+    Args:
+        tx: The transaction, as for `insert`.
+        client_id: The client's id.
+        instance: What `sign_on` got. Default: None, which may be any instance.
+        schema: The schema of River's tables. Default: the search path's.
+    """
+    params = {"client_id": client_id, "instance": instance}
     with joined(tx, schema) as transaction:
-        rows = transaction.rows(queries.running_jobs(), {"client_id": client_id})
+        rows = transaction.rows(queries.running_jobs(), params)
         return [RunningRow(id=row[0], queue=row[1], version=row[2]) for row in rows]
 
 
