@@ -3,12 +3,14 @@
 import threading
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from factories import only_state
 from riverrun import JobContext, verbs
 from riverrun.client import services
+from riverrun.runtime import statement_canceller
 from runtime.conftest import App, Task
 from waiting import until
 
@@ -55,4 +57,33 @@ def test_what_waits_for_a_lock_is_ended_and_tried_again(
     until(lambda: only_state(engine, schema) == "completed", "it is completed")
     assert "closed a connection" not in caplog.text
     app.stop()
+    own.dispose()
+
+
+def test_a_request_to_cancel_that_does_not_return(
+    engine: Engine,
+    schema: str,
+    app: App,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A request to cancel that is never answered keeps no later statement from being given up.
+
+    That may happen with a libpq older than 17, whose requests have no time limit.
+    """
+    monkeypatch.setattr(services, "SIGN_S", 0.5)
+    monkeypatch.setattr(statement_canceller, "GRACE_S", 0.5)
+    over = threading.Event()
+    monkeypatch.setattr(psycopg.Connection, "cancel_safe", lambda *_, **__: over.wait())
+    own = create_engine(engine.url)
+    client, _ = app.run(engine=own)
+    with engine.begin() as connection:
+        lock = text(f"LOCK TABLE {schema}.riverrun_client IN ACCESS EXCLUSIVE MODE")
+        connection.execute(lock)
+        closed = lambda: caplog.text.count("closed a connection")  # noqa: E731
+        until(lambda: closed() >= 2, "two heartbeats are given up")
+        assert not client.healthy
+    until(lambda: client.healthy, "a heartbeat is written")
+    app.stop()
+    over.set()
     own.dispose()

@@ -4,6 +4,7 @@ import math
 import os
 import socket
 import sys
+import threading
 from collections.abc import Collection
 from contextlib import suppress
 from types import FrameType
@@ -117,11 +118,21 @@ class StatementCanceller(Service):
 
 def _ask_to_cancel(driver: psycopg.Connection[Any]) -> bool:
     """Ask the server to cancel a statement; return whether it has taken the request."""
+    taken = threading.Event()
+
+    def ask() -> None:
+        with suppress(psycopg.Error, OSError):
+            driver.cancel_safe(timeout=GRACE_S)
+            taken.set()
+
+    # In a thread of its own: with a libpq older than 17 it has no time limit, and may never return.
+    asking = threading.Thread(target=ask, name="riverrun.cancel", daemon=True)
     try:
-        driver.cancel_safe(timeout=GRACE_S)
-    except (psycopg.Error, OSError):
+        asking.start()
+    except RuntimeError:  # the process may have no more threads
         return False
-    return True
+    asking.join(GRACE_S)
+    return taken.is_set()
 
 
 def _waits_on(wait: Waiting) -> psycopg.Connection[Any] | None:
