@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, create_engine, event, text
+from psycopg_pool import ConnectionPool
+from sqlalchemy import Engine, NullPool, create_engine, event, text
 
 from riverrun.runtime.notifier import Notifier
 from riverrun.wire.topics import Topic
@@ -81,6 +82,24 @@ def test_listens_where_a_listener_has_begun_a_transaction(engine: Engine, schema
     finally:
         assert receiver.notifier.stop(DEADLINE_S), "the notifier did not end"
         own.dispose()
+
+
+@pytest.mark.skipif(psycopg.version.__version__ < "3.3", reason="there close() never returns one")
+def test_returns_no_connection_that_has_listened(engine: Engine, schema: str) -> None:
+    """An application's psycopg_pool gets no connection back that listens or is in autocommit."""
+    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with ConnectionPool(url, min_size=1, max_size=2, close_returns=True, open=True) as pool:
+        own = create_engine("postgresql+psycopg://", poolclass=NullPool, creator=pool.getconn)
+        receiver = Receiver(own, schema)
+        receiver.notifier.start()
+        receiver.listening.get(timeout=DEADLINE_S)
+        assert receiver.notifier.stop(DEADLINE_S), "the notifier did not end"
+        connections = [pool.getconn(timeout=DEADLINE_S) for _ in range(2)]
+        listens = "SELECT count(*) FROM pg_listening_channels()"
+        assert [each.autocommit for each in connections] == [False, False]
+        assert [each.execute(listens).fetchone() for each in connections] == [(0,), (0,)]
+        for each in connections:
+            pool.putconn(each)
 
 
 def test_receives_what_arrives_with_another_answer(

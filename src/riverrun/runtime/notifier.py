@@ -109,7 +109,8 @@ class Notifier(Service):
         # Taken out of the pool: a connection that listens must not be handed to others. Nor does
         # the pool close it: it would log a lost connection with a traceback.
         pooled.detach()
-        with contextlib.closing(driver):
+        with contextlib.ExitStack() as stack:
+            stack.callback(_close, driver)
             # A listener of the application's, such as one that sets the search path, may have begun
             # a transaction. What it has set stays.
             driver.commit()
@@ -175,6 +176,20 @@ class Notifier(Service):
             logger.warning(f"{message}; %s", channel, more)  # noqa: G004
         else:
             log_error(logger, error, f"{message}; %s", channel, more, level=logging.WARNING)
+
+
+def _close(driver: psycopg.Connection[Any]) -> None:
+    """Close a connection that has listened, for good.
+
+    `close()` returns one of psycopg's own pool, as by `creator=pool.getconn`, to that pool. Whoever
+    got it next would be in autocommit.
+    """
+    pool = getattr(driver, "_pool", None)
+    if pool is None:
+        driver.close()
+    else:
+        driver.pgconn.finish()
+        pool.putconn(driver)  # and the pool replaces it
 
 
 def _next(meanwhile: deque[PGnotify], pgconn: PGconn) -> PGnotify | None:
