@@ -147,6 +147,9 @@ def test_takes_the_applications_client(engine: Engine) -> None:
     config.set_riverrun_client(client)
     config.commit()
     assert client_of(config.registry) is client
+    config.include("riverrun.ext.pyramid")  # as a package that the application includes may do
+    config.commit()
+    assert client_of(config.registry) is client
     again = configured()
     again.set_riverrun_client(client)
     again.commit()

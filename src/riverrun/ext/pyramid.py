@@ -60,6 +60,8 @@ def includeme(config: Any) -> None:
     Raises:
         InvalidOption: If there is no such setting, or its value cannot be read.
     """
+    if KEY in config.registry:
+        return  # Included again, after a commit: the client that was set meanwhile stays.
     settings = {
         name.removeprefix(PREFIX): value
         for name, value in config.registry.settings.items()
