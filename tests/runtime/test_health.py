@@ -112,6 +112,30 @@ def test_claims_that_fail_are_reported(app: Any, monkeypatch: pytest.MonkeyPatch
     until(lambda: not client.problems, "a claim succeeds")
 
 
+def test_a_queue_whose_slots_are_all_stuck_is_reported(app: Any) -> None:
+    """A queue that works nothing, as its workers do not end, is a problem until a slot is free."""
+    release, begun = threading.Event(), threading.Semaphore(0)
+
+    def body(args: Task, ctx: Any) -> None:
+        begun.release()
+        release.wait(DEADLINE_S)
+
+    client, _ = app.run(body, slots=2, job_timeout=0.1, job_stuck_threshold=0)
+    client.insert(app.engine, Task())
+    begun.acquire(timeout=DEADLINE_S)
+    stuck = client._services._stuck_jobs
+    until(lambda: stuck._reported, "one job is stuck")
+    assert not client.problems
+    client.insert(app.engine, Task())
+    problem = (
+        "queue 'default' works nothing: each of its 2 slots has a job that goes on although it "
+        "was cancelled"
+    )
+    until(lambda: client.problems == (problem,), "it is reported")
+    release.set()
+    until(lambda: not client.problems, "a slot is free")
+
+
 @pytest.fixture
 def port(app: Any) -> Iterator[int]:
     """The port of a client's health probes."""

@@ -461,8 +461,9 @@ class Client(Acting, SetBased, UnitOfWork):
         Problems are: the client is not started; the database does not take its heartbeats, one
         each 5 s; a thread of its own has died within the last 10 s; outcomes have been held for
         more than 15 s, were refused for good, or are so many that no more jobs are claimed; the
-        claims of a queue have failed for more than 15 s; a queue, even one of other clients, has
-        due jobs and is not paused, but no living client works it.
+        claims of a queue have failed for more than 15 s; all slots of a queue have jobs that are
+        stuck (`job_stuck_threshold`); a queue, even one of other clients, has due jobs and is not
+        paused, but no living client works it.
         """
         services = self._services
         return ("the client does not work",) if services is None else tuple(services.problems())

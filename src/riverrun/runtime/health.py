@@ -53,6 +53,12 @@ class Health:
             for producer in self._producers
             if (no_claim_s := producer.no_claim_s) > FAILING_S
         ]
+        found += [
+            f"queue {producer.queue!r} works nothing: each of its {producer.config.max_workers} "
+            "slots has a job that goes on although it was cancelled"
+            for producer in self._producers
+            if producer.is_stuck
+        ]
         return found
 
     def state(self) -> dict[str, Any]:

@@ -125,6 +125,7 @@ class Producer(Service):
         self._lock = threading.Lock()  # guards _replaced and _due
         self._hints = Hints(clock)
         self._replaced = 0  # slots opened in place of stuck ones
+        self.stuck = 0  # attempts that go on although cancelled, as StuckJobs has counted them
         self._looked_at = clock.monotonic()  # the thread begins with a claim
         self._bounds = ClaimBounds()  # the thread's own, as is the next
         self._passed_over = PassedOver(
@@ -165,6 +166,11 @@ class Producer(Service):
         """For how many seconds every claim has failed; 0 if the last one succeeded."""
         since = self._failing_since
         return 0.0 if since is None else self._clock.monotonic() - since
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether every slot has an attempt that goes on although it was cancelled."""
+        return self.stuck >= self._slots()
 
     def looked(self, now: float) -> None:
         """Record that the poller looked at the queue at `now`."""

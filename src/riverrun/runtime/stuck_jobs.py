@@ -1,5 +1,7 @@
 """StuckJobs: finds cancelled attempts that go on, and restarts dead threads of the client."""
 
+from collections import Counter
+
 from riverrun.clock import Clock
 from riverrun.execution.attempt import Attempt
 from riverrun.execution.handlers import JobStuckHandler, JobStuckHandlerResult
@@ -70,6 +72,9 @@ class StuckJobs(Service):
                 self._reported.add(key)
                 stuck.append(attempt)
                 self._report(attempt, late_s)
+        counts = Counter(overdue[key].claimed.queue for key in self._reported)
+        for producer in self._producers:
+            producer.stuck = counts[producer.queue]
         return stuck
 
     def _report(self, attempt: Attempt, late_s: float) -> None:
