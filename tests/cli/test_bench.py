@@ -51,6 +51,7 @@ def bench(url: str, *arguments: str) -> dict[str, Any]:
         timeout=DEADLINE_S,
     )
     assert done.returncode == 0, done.stderr
+    assert "is its name right" not in done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     assert set(result) == KEYS
     return result
