@@ -512,6 +512,11 @@ def test_switches_periodic_jobs(run: Run, engine: Engine, schema: str) -> None:
         assert "'none'" in run("periodic", command, "none", code=1).stderr
 
 
+def test_what_is_no_id_is_named_as_such(run: Run) -> None:
+    """A word in place of a job's id is called no id."""
+    assert "'x' is not a valid job id" in run("jobs", "get", "x", code=2).stderr
+
+
 def test_is_unhealthy_while_due_jobs_stay_scheduled(run: Run, engine: Engine, schema: str) -> None:
     """Scheduled and retryable jobs that were due long ago are a problem; so is no leader, then."""
     due, soon = (datetime.now(UTC) - timedelta(seconds=s) for s in (10_800, 1))
@@ -541,16 +546,18 @@ def test_says_whether_it_is_healthy(run: Run, engine: Engine, schema: str) -> No
     (report,) = lines(run("health", "--max-age", "60", "--min-clients", "2", "--json", code=1))
     assert (report["available"], report["clients"], report["leader"]) == (1, ["worker-1"], None)
     assert "longer than 60 s" in report["problems"][0]
-    assert report["problems"][1] == "1 clients live, 2 should"
+    assert report["problems"][1] == "1 client lives; expected 2 or more"
     shown = run("health", "--max-age", "60", "--min-clients", "2", code=1).stdout.splitlines()
     assert shown[1].startswith("problems            a job of queue default waits for ")
-    assert shown[2] == " " * 20 + "1 clients live, 2 should"
+    assert shown[2] == " " * 20 + "1 client lives; expected 2 or more"
     run("health", "--min-clients", "1")
     state = {"slots": {"default": 3}, "running": 1, "problems": ["outcomes are held"]}
     beat(engine, "worker-1", hostname="h", pid=1, queues=["default"], state=state, schema=schema)
     (report,) = lines(run("health", "--json", code=1))
     assert report["problems"] == ["client worker-1: outcomes are held"]
-    assert "1 of 3" in run("top", "--once").stdout
+    shown = run("top", "--once").stdout.splitlines()
+    assert "per second: 0.0 cancelled, 0.0 completed" in shown[0]
+    assert any("1 of 3" in line for line in shown)
     with engine.begin() as connection:
         connection.execute(text(f"DELETE FROM {schema}.river_migration WHERE line = 'riverrun'"))
     assert "riverrun migrate up" in run("health", code=4).stdout

@@ -145,7 +145,13 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-JOB_ID = click.IntRange(1, 2**63 - 1)
+class JobId(click.IntRange):
+    """The id of a job."""
+
+    name = "job id"
+
+
+JOB_ID = JobId(1, 2**63 - 1)
 app_option = option("--app", "-A", metavar="MODULE:CLIENT", help="The application's client.")
 
 

@@ -80,7 +80,8 @@ def health(
         problem = f"a job of queue {oldest.queue} waits for {oldest.age_s:.0f} s"
         problems.append(f"{problem}, longer than {max_age:g} s")
     if len(clients) < min_clients:
-        problems.append(f"{len(clients)} clients live, {min_clients} should")
+        live = "1 client lives" if len(clients) == 1 else f"{len(clients)} clients live"
+        problems.append(f"{live}; expected {min_clients} or more")
     show_one(
         {
             "healthy": not problems,

@@ -78,7 +78,7 @@ def _read(on: Target) -> dict[str, Any]:
 def _show(view: dict[str, Any]) -> None:
     rates = ", ".join(f"{rate:.1f} {state}" for state, rate in view["per_second"].items())
     leader = text_of(view["leader"])
-    click.echo(f"{view['at']:%H:%M:%S} UTC  a second: {rates}  leader: {leader}\n")
+    click.echo(f"{view['at']:%H:%M:%S} UTC  per second: {rates}  leader: {leader}\n")
     for queue in view["queues"]:
         queue["clients"] = len(queue["clients"])
     show(view["queues"], COLUMNS, as_json=False, nothing="no queue was ever worked, no job waits")
