@@ -135,8 +135,9 @@ class Steps:
         if self._failed is not None:
             # A worker that caught the step's error must not go on as if the step were done.
             raise self._failed
-        if not isinstance(name, str) or not name:
-            raise InvalidStep(name, "a step's name is a text that is not empty")
+        if not isinstance(name, str) or not name or json_problem(name):
+            problem = "a step's name is a text of valid UTF-8 that is not empty and has no NUL"
+            raise InvalidStep(name, problem)
         if self._active is not None:
             raise InvalidStep(name, f"it is within the step {self._active!r}; do not nest steps")
         if name in self._names:

@@ -119,6 +119,10 @@ def test_refuses_what_would_be_ambiguous() -> None:
     steps.run("a", lambda: None)
     with pytest.raises(InvalidStep, match="name"):
         steps.run("a", lambda: None)
+    # The database would keep another name, which no later attempt would come to.
+    for name in ("page \x00", "page \ud800"):
+        with pytest.raises(InvalidStep, match="a step's name is a text"):
+            Steps({}).run(name, lambda: None)
     with pytest.raises(InvalidStep, match="nest"):
         steps.run("b", lambda: steps.run("c", lambda: None))
     with pytest.raises(InvalidStep, match="cursor"):
