@@ -69,7 +69,7 @@ STATEMENTS: dict[str, tuple[Callable[[], Any], set[str]]] = {
         give_back.give_back_unchanged,
         {"ids", "versions", "client_id"},
     ),
-    "running": (give_back.running_jobs, {"client_id"}),
+    "running": (give_back.running_jobs, {"client_id", "instance"}),
     "get": (get_job, {"job_id"}),
     "cancel": (cancel_queries.cancel_job, {"job_id", "now"}),
     "retry": (retry_job, {"job_id", "now"}),
