@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from factories import T0, insert_job, only_state
 from riverrun import JobContext, verbs
 from riverrun.clock import Clock
+from riverrun.errors import ClientNotReady
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.policies.backoff import RiverBackoff
@@ -239,6 +240,10 @@ def test_a_name_that_another_client_took_is_left_to_it(
     assert cancelled.wait(DEADLINE_S)
     assert "another client has taken its name, and it must be started again" in client.problems
     until(lambda: not any(each.alive for each in services.producers), "it claims no more")
+    until(lambda: not services.elector.alive, "it stands for election no more")
+    assert not client.leads
+    with pytest.raises(ClientNotReady, match="lost its name"):
+        client.queues.add("late")
     services.heartbeat._last -= GIVEN_UP_S
     services.heartbeat.check_silence()
     app.stop()

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,6 +43,7 @@ class Post:
             schema=schema,
             leadership=Leadership(self.clock),
             maintainer=self,
+            heartbeat=SimpleNamespace(name_taken=False),
             clock=self.clock,
             rng=random.Random(1),
         )

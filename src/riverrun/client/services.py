@@ -231,6 +231,7 @@ class Services:
             schema=schema,
             leadership=leadership,
             maintainer=Maintainer(services),
+            heartbeat=self.heartbeat,
             clock=clock,
             rng=rng,
         )

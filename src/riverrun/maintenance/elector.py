@@ -14,6 +14,7 @@ from riverrun.logs.loggers import logger_of
 from riverrun.logs.text import reason
 from riverrun.maintenance.leadership import Leadership
 from riverrun.maintenance.maintainer import Maintainer
+from riverrun.runtime.heartbeat import Heartbeat
 from riverrun.runtime.outage import log_failure
 from riverrun.runtime.service import Pause, Service
 from riverrun.verbs.elect import elect, reelect, resign
@@ -63,6 +64,7 @@ class Elector(Service):
         schema: str | None,
         leadership: Leadership,
         maintainer: Maintainer,
+        heartbeat: Heartbeat,
         clock: Clock,
         rng: random.Random,
     ) -> None:
@@ -72,6 +74,7 @@ class Elector(Service):
         self._schema = schema
         self._leadership = leadership
         self._maintainer = maintainer
+        self._heartbeat = heartbeat
         self._clock = clock
         self._rng = rng
         self._pause = Pause(rng.random, longest_s=INTERVAL_S)
@@ -111,9 +114,12 @@ class Elector(Service):
         self._woken.set()
 
     def run(self) -> None:
-        """Stand for election until stopped; resign at the end."""
+        """Stand for election until stopped, or the client has lost its name; resign at the end."""
         wait_s = 0.0
         while not self.stopping.is_set():
+            if self._heartbeat.name_taken:
+                self.stopping.set()
+                break
             now = self._clock.monotonic()
             end = now + wait_s
             wait_s = max(0.0, min(end, self._resign_at) - now)

@@ -57,12 +57,13 @@ class Producers:
             start: Whether to start it, too.
 
         Raises:
-            ClientNotReady: If the client is being stopped.
+            ClientNotReady: If the client is being stopped, or has lost its name.
             RuntimeError: If the process may have no more threads.
         """
         with self._lock:
             if self._closed:
-                raise ClientNotReady("the client is being stopped; add queues before or after")
+                problem = "the client claims no more: it is being stopped, or has lost its name"
+                raise ClientNotReady(f"{problem}; add queues before or after")
             if start:
                 producer.start()
             self._by_queue = {**self._by_queue, producer.queue: producer}
@@ -123,8 +124,8 @@ class Producers:
                 return
 
     def claim_no_more(self) -> None:
-        """Let no producer claim any more, for good."""
-        for producer in self:
+        """Let no producer claim any more, for good, and accept no others."""
+        for producer in self.close():
             producer.stopping.set()
             producer.interrupt()
 
