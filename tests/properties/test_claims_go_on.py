@@ -69,8 +69,11 @@ def test_a_job_that_came_due_without_room_is_claimed_once_there_is_room() -> Non
     assert producer._woken.is_set()
 
 
-def test_a_producer_without_room_lets_other_threads_have_a_turn() -> None:
-    """While an attempt is between the line and its slot, a producer without room waits."""
+def test_a_producer_without_room_lets_other_greenlets_have_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under gevent, it waits while an attempt is between the line and its slot."""
+    monkeypatch.setattr("riverrun.runtime.producer.patched_by", lambda: "gevent")
     producer = producer_of(4, threads=4, ahead=0, soon=0)
     producer._completer = SimpleNamespace(wait_for_room=lambda timeout: True)
     producer.executor._threads._handed_over = 4  # and none of them in the line or in a slot

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from riverrun.clock import seconds
 from riverrun.config import ClientConfig, QueueConfig
+from riverrun.db.greenlets import patched_by
 from riverrun.db.statement_timeout import with_timeout
 from riverrun.errors import AttemptInterrupted, AttemptLost
 from riverrun.events import Hub, JobsClaimed
@@ -59,7 +60,7 @@ CROWDED_S = 0.02
 """Seconds between two claims while slots wait for processes: more jobs would only wait, too."""
 
 TURN_S = 0.001
-"""Most seconds that a producer without room waits for other threads to have a turn."""
+"""Most seconds that a producer without room waits for other greenlets to have a turn."""
 
 
 @attrs.frozen(kw_only=True)
@@ -265,7 +266,7 @@ class Producer(Service):
                 if self.stopping.wait(pause_s):
                     break
                 continue
-            if not claimed.asked:
+            if not claimed.asked and patched_by() is not None:
                 # `_rest` may see room for an attempt that is between the line and its slot. Under
                 # gevent that attempt gets no turn until this thread waits.
                 self._woken.wait(TURN_S)
