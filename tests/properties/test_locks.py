@@ -76,8 +76,9 @@ class Locks(RuleBasedStateMachine):
         if len(self.locked) >= 4:
             return multiple()
         connection = self.engine.connect()
-        # Two hosts that lock each other's rows are none of our business.
-        connection.exec_driver_sql("SET lock_timeout = '1s'")
+        # Two hosts that lock each other's rows are none of our business. LOCAL, as the connection
+        # goes back to a pool that other tests use.
+        connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
         self.locked[connection] = set()
         return connection
 
