@@ -156,7 +156,7 @@ if child == 0:
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as a server's master does
 print(child, flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.05)  # not pause(): the signal may come just before that
 """
 
 
