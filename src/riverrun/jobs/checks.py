@@ -8,6 +8,7 @@ from operator import index
 
 from riverrun.clock import seconds
 from riverrun.errors import InvalidOption
+from riverrun.jobs.json_values import json_problem
 
 # Source of the patterns and limits: River 0.51, client.go and job.go. In Go \w matches ASCII only.
 _QUEUE = re.compile(r"[a-z0-9]+(?:[_|\-]?[a-z0-9]+)*")
@@ -123,6 +124,17 @@ def check_flag(name: str, value: object) -> bool:
     """
     if not isinstance(value, bool):
         raise InvalidOption(name, value, "True or False")
+    return value
+
+
+def check_text(name: str, value: object) -> str:
+    """Return a text that the database can hold.
+
+    Raises:
+        InvalidOption: If it cannot hold it, or it is no text.
+    """
+    if not isinstance(value, str) or json_problem(value):
+        raise InvalidOption(name, value, "a text of valid UTF-8 without a NUL")
     return value
 
 

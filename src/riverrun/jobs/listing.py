@@ -5,12 +5,13 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import attrs
 
 from riverrun.errors import InvalidOption
-from riverrun.jobs.checks import check_aware, check_flag, check_int
+from riverrun.jobs.checks import check_aware, check_flag, check_int, check_text
 from riverrun.jobs.json_values import json_problem
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import FINAL_STATES, JobState
@@ -60,25 +61,16 @@ def _all(name: str, value: object, check: Callable[[Any], Any]) -> tuple[Any, ..
     return tuple(check(item) for item in value)
 
 
-def _text(name: str) -> Callable[[object], str]:
-    def check(item: object) -> str:
-        if not isinstance(item, str) or json_problem(item):
-            raise InvalidOption(name, item, "a text of valid UTF-8 without a NUL")
-        return item
-
-    return check
-
-
 def _ids(value: object) -> tuple[int, ...] | None:
     return _all("ids", value, lambda item: check_int("ids", item, 0, 2**63 - 1))
 
 
 def _kinds(value: object) -> tuple[str, ...] | None:
-    return _all("kinds", value, _text("kinds"))
+    return _all("kinds", value, partial(check_text, "kinds"))
 
 
 def _queues(value: object) -> tuple[str, ...] | None:
-    return _all("queues", value, _text("queues"))
+    return _all("queues", value, partial(check_text, "queues"))
 
 
 def _states(value: object) -> tuple[JobState, ...] | None:
@@ -90,11 +82,11 @@ def _priorities(value: object) -> tuple[int, ...] | None:
 
 
 def _tags_all(value: object) -> tuple[str, ...] | None:
-    return _all("tags_all", value, _text("tags_all"))
+    return _all("tags_all", value, partial(check_text, "tags_all"))
 
 
 def _tags_any(value: object) -> tuple[str, ...] | None:
-    return _all("tags_any", value, _text("tags_any"))
+    return _all("tags_any", value, partial(check_text, "tags_any"))
 
 
 def _state(value: object) -> JobState:

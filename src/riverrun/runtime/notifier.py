@@ -181,8 +181,8 @@ class Notifier(Service):
 def _close(driver: psycopg.Connection[Any]) -> None:
     """Close a connection that has listened, for good.
 
-    `close()` returns one of psycopg's own pool, as by `creator=pool.getconn`, to that pool. Whoever
-    got it next would be in autocommit.
+    The `close()` of one that came from a psycopg_pool, as by `creator=pool.getconn`, returns it to
+    that pool. The application would get it in autocommit.
     """
     pool = getattr(driver, "_pool", None)
     if pool is None:

@@ -7,9 +7,8 @@ from typing import Any
 
 from riverrun.db.conflicts import tried_again
 from riverrun.db.transactions import Tx, joined, time_of
-from riverrun.errors import InvalidOption, JobNotWaiting
-from riverrun.jobs.checks import check_int, check_queue
-from riverrun.jobs.json_values import json_problem
+from riverrun.errors import JobNotWaiting
+from riverrun.jobs.checks import check_int, check_queue, check_text
 from riverrun.jobs.row import JobRow
 from riverrun.jobs.states import JobState
 from riverrun.queries import claim as queries
@@ -141,8 +140,7 @@ def claim(
     Returns:
         The jobs by priority, scheduled_at and id. Their unique keys are not read.
     """
-    if not isinstance(client_id, str) or json_problem(client_id):
-        raise InvalidOption("client_id", client_id, "a text of valid UTF-8 without a NUL")
+    check_text("client_id", client_id)
     jobs = claim_jobs(tx, queue, limit=limit, client_id=client_id, schema=schema, now=now)
     return [job.row() for job in jobs]
 
